@@ -1,0 +1,1 @@
+"""Study files that ship with the tool, one a question."""

@@ -1,0 +1,31 @@
+"""bench: what a design choice in a residual network buys, and what it costs once deployed.
+
+Attributes are imported when they are first used, so that `import bench` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.ablation import run_study, train
+    from bench.errors import BenchError
+    from bench.report.frames import load_results
+    from bench.trained import load_model
+
+_HOMES = {
+    "BenchError": "bench.errors",
+    "load_model": "bench.trained",
+    "load_results": "bench.report.frames",
+    "run_study": "bench.ablation",
+    "train": "bench.ablation",
+}
+
+__all__ = ["BenchError", "load_model", "load_results", "run_study", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bench' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

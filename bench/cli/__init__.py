@@ -1,0 +1,62 @@
+"""The command line: one thin module a command, one of shared options.
+
+Nothing heavy (torch, pandas, pydantic) is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Run the `bench` command; exits with its code.
+
+    0 done; 1 the work ran and something failed; 2 the request could not be understood or
+    met, with one line on stderr; 130 interrupted by the person; 75 stopped by a
+    scheduler's signal, resumable.
+    """
+    from bench.cli.app import app
+
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # told apart below; what is unknown is raised again
+        sys.exit(_exit_code(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_code(error: Exception) -> int:
+    """Tell the person what happened, in one line."""
+    from bench.errors import BenchError
+    from bench.stopping import StopRequestedError
+
+    if isinstance(error, BenchError):
+        return _refuse(str(error))
+    if isinstance(error, StopRequestedError):
+        print(f"bench: stopped by {error}; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    described: Any = error
+    if hasattr(described, "format_message"):  # a usage error of the command-line library
+        context = getattr(described, "ctx", None)
+        hint = f" (see '{context.command_path} --help')" if context is not None else ""
+        return _refuse(described.format_message().rstrip(".") + hint)
+    if type(error).__name__ == "Abort":  # a prompt answered with Ctrl-C or no
+        return 130
+    raise error
+
+
+def _refuse(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
+    if "--json" in sys.argv:
+        import json
+
+        refusal = {"schema": 1, "rows": [], "errors": [{"error": line}]}
+        print(json.dumps(refusal))  # noqa: T201
+    return 2

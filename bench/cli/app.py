@@ -1,0 +1,45 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.cli import (
+    describe,
+    doctor,
+    init,
+    listing,
+    predict,
+    results,
+    run_ablation,
+    train,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="What does a design choice in a residual network buy in accuracy, and what does it "
+    "cost once deployed?",
+)
+app.command("run-ablation")(run_ablation.run_ablation)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("describe")(describe.describe)
+app.command("list")(listing.list_things)
+app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
+app.add_typer(results.app, name="results")
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    """Hold what stands before any command."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"bench {version_of('resnet-bench')}")
+        raise typer.Exit

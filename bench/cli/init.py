@@ -1,0 +1,37 @@
+"""`bench init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.output import stdout
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="The study file to write.", metavar="STUDY.toml")],
+) -> None:
+    """Write a commented study file to start from.
+
+    Example:
+
+      bench init my-study.toml
+
+    """
+    from importlib import resources
+
+    from bench.errors import BenchError
+
+    if file.suffix != ".toml":
+        raise BenchError(f"{file}: a study file ends in .toml; write bench init {file.stem}.toml")
+    starter = resources.files("bench.ablations").joinpath("starter.template").read_text()
+    try:
+        with file.open("x", encoding="utf-8") as handle:
+            handle.write(starter)
+    except FileExistsError:
+        raise BenchError(f"{file} exists; give another name, or remove it first") from None
+    except OSError as error:
+        raise BenchError(f"cannot write {file}: {error.strerror}") from None
+    stdout().print(f"Wrote {file}. Run it: bench run-ablation {file}", markup=False)

@@ -1,0 +1,111 @@
+"""`bench list`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+
+
+class Thing(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    STUDIES = "studies"
+    DATASETS = "datasets"
+    RECIPES = "recipes"
+
+
+def list_things(
+    what: Annotated[Thing | None, typer.Argument(help="What to list; all without.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the models, studies, datasets and recipes there are.
+
+    Example:
+
+      bench list models
+
+    """
+    wanted = [what] if what else list(Thing)
+    if as_json:
+        print_json({"kind": thing.value, **row} for thing in wanted for row in _LISTS[thing]())
+        return
+    console = stdout()
+    for thing in wanted:
+        if len(wanted) > 1:
+            console.print(thing.value, style="bold")
+        console.print(simple_table(_LISTS[thing](), right=("train", "test", "parameters")))
+        if len(wanted) > 1:
+            console.print()
+
+
+def _models() -> list[dict[str, Any]]:
+    from bench.models import default_shape, list_models
+
+    rows = []
+    for name in list_models():
+        channels, size, classes = default_shape(name)
+        rows.append({"name": name, "input": f"{channels}×{size}×{size}", "classes": classes})
+    others = ("timm:NAME", "torchvision:NAME", "package.module:function")
+    return rows + [{"name": name, "input": None, "classes": None} for name in others]
+
+
+def _studies() -> list[dict[str, Any]]:
+    from bench.studies import load_study, shipped_studies
+
+    loaded = {name: load_study(name)[1] for name in shipped_studies()}
+    return [
+        {"name": name, "question": study.question, "source": study.source}
+        for name, study in loaded.items()
+    ]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from bench.data import list_datasets
+
+    rows = [
+        {
+            "name": info.name,
+            "images": f"{info.channels}×{info.size}×{info.size}",
+            "classes": info.classes,
+            "train": info.train,
+            "test": info.test,
+            "where": info.where,
+        }
+        for info in list_datasets()
+    ]
+    own = ("imagefolder:PATH", "package.module:function")
+    return rows + [{**dict.fromkeys(rows[0]), "name": name, "where": "yours"} for name in own]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from bench.training.recipe import RECIPES
+
+    return [
+        {
+            "name": name,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate,
+            "momentum": recipe.momentum,
+            "schedule": recipe.schedule,
+            "weight_decay": recipe.weight_decay,
+            "label_smoothing": recipe.label_smoothing,
+            "initialization": recipe.initialization,
+        }
+        for name, recipe in RECIPES.items()
+    ]
+
+
+_LISTS: dict[Thing, Callable[[], list[dict[str, Any]]]] = {
+    Thing.MODELS: _models,
+    Thing.STUDIES: _studies,
+    Thing.DATASETS: _datasets,
+    Thing.RECIPES: _recipes,
+}

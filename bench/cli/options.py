@@ -1,0 +1,95 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.errors import BenchError
+
+Results = Annotated[Path, typer.Option("--results", help="The results folder.", metavar="DIR")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads of one run.", metavar="N")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", help="Random seeds, such as 0,1,2.", metavar="LIST")
+]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", help="Passes over the training images.", metavar="N")
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="A name of 'bench list datasets'.", metavar="NAME"),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="Bit-reproducible kernels only, one thread a run."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Train again what is already there.")]
+AllowMixed = Annotated[
+    bool,
+    typer.Option("--allow-mixed", help="Add runs to a study begun with other versions."),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Train through torch.compile (15 to 40 s to start).")
+]
+KeyValues = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),
+]
+
+DEFAULT_RESULTS = Path("bench-runs")
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """Parse `0,1,2`.
+
+    Raises:
+        BenchError: something in it is no integer.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BenchError(
+            f"--seeds {text}: random seeds are integers separated by commas, such as 0,1,2"
+        ) from None
+
+
+def parse_values(pairs: list[str] | None) -> dict[str, Any]:
+    """Parse repeated `key=value` options; values are read as TOML, bare words as text.
+
+    Raises:
+        BenchError: one has no `=`.
+    """
+    import tomllib
+
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise BenchError(f"--option {pair}: write it as key=value, such as shortcut=none")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values
+
+
+def require_positive(**values: int | None) -> None:
+    """Refuse counts below 1.
+
+    Raises:
+        BenchError: naming the option.
+    """
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise BenchError(f"--{name.replace('_', '-')} {value}: it must be at least 1")

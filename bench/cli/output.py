@@ -1,0 +1,38 @@
+"""Where output goes: results on stdout, progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def stdout() -> Console:
+    """Console of results; wide enough for whole tables where nobody watches."""
+    console = Console(soft_wrap=False, highlight=False)
+    return console if console.is_terminal else Console(width=200, highlight=False)
+
+
+def stderr() -> Console:
+    """Console of progress and remarks."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Print the one JSON document of a `--json` command."""
+    document = {"schema": 1, "rows": list(rows), "errors": list(errors)}
+    print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
+
+
+def simple_table(rows: list[dict[str, Any]], *, right: Iterable[str] = ()) -> Table:
+    """Rows as a table whose columns are the keys of the first row."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    aligned = set(right)
+    for name in rows[0] if rows else ():
+        table.add_column(name.replace("_", " "), justify="right" if name in aligned else "left")
+    for row in rows:
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    return table

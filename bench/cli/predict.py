@@ -1,0 +1,37 @@
+"""`bench predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="Id or folder of a finished run.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE…")],
+    top: Annotated[int, typer.Option("--top", help="How many classes to show.")] = 1,
+    results: options.Results = options.DEFAULT_RESULTS,
+    as_json: options.Json = False,
+) -> None:
+    """Classify image files with a run's network and its own preprocessing.
+
+    Example:
+
+      bench predict bench-runs/runs/resnet20-fashion-mnist-mini-s0-0123456789ab boot.png --top 3
+
+    """
+    options.require_positive(top=top)
+    from bench.trained import load_trained
+    from bench.trained import predict as classify
+
+    rows = classify(load_trained(run, results=results), images, top=top)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [{**row, "probability": f"{row['probability']:.3f}"} for row in rows]
+    stdout().print(simple_table(shown, right=("rank", "probability")))

@@ -1,0 +1,113 @@
+"""Progress for a person: one live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bench.cli.output import stderr
+
+
+class View(Protocol):
+    """Takes the events of `bench.training.run.execute` and `bench.ablation.conduct`."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+
+
+@contextmanager
+def progress_view(*, quiet: bool) -> Iterator[View]:
+    """Show a study's progress on stderr while the block runs."""
+    console = stderr()
+    if quiet:
+        yield lambda _event: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield _Live(progress)
+    else:
+        yield _Lines()
+
+
+class _Live:
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.labels: dict[str, str] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.whole: TaskID | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "plan":
+                self.labels = event["runs"]
+                if self.labels:
+                    self.whole = self.progress.add_task(
+                        event["what"], total=len(self.labels), note=f"{len(self.labels)} runs"
+                    )
+            case "start":
+                self.tasks[event["run"]] = self.progress.add_task(
+                    "  " + self.labels.get(event["run"], event["run"]), total=1.0, note=""
+                )
+            case "progress":
+                self.progress.update(self.tasks[event["run"]], completed=event["done"])
+                self._advance_whole()
+            case "epoch":
+                self.progress.update(self.tasks[event["run"]], note=_figures(event))
+            case "end":
+                task = self.tasks.pop(event["run"], None)
+                self.labels.pop(event["run"], None)
+                if task is not None:
+                    self.progress.remove_task(task)
+                self._advance_whole()
+
+    def _advance_whole(self) -> None:
+        if self.whole is None:
+            return
+        running = {t.id: t for t in self.progress.tasks}
+        shares = sum(running[task].completed for task in self.tasks.values())
+        total = running[self.whole].total or 0
+        self.progress.update(self.whole, completed=total - len(self.labels) + shares)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.console = stderr()
+        self.labels: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.total = self.ended = 0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "plan":
+                self.labels, self.total, self.ended = event["runs"], len(event["runs"]), 0
+            case "start":
+                self.epochs[event["run"]] = event["epochs"]
+            case "epoch":
+                epochs = self.epochs.get(event["run"])
+                self._say(event, f"epoch {event['epoch']}/{epochs}  {_figures(event)}")
+            case "end":
+                self.ended += 1
+                error = f": {event['error']}" if event["error"] else ""
+                self._say(event, f"{event['status']}{error}  ({self.ended} of {self.total} runs)")
+
+    def _say(self, event: dict[str, Any], text: str) -> None:
+        label = self.labels.get(event["run"], event["run"])
+        self.console.print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+
+def _figures(event: dict[str, Any]) -> str:
+    parts = [f"train {event['train_accuracy']:.3f}"]
+    for key, name in (("validation_accuracy", "validation"), ("test_accuracy", "test")):
+        if event.get(key) is not None:
+            parts.append(f"{name} {event[key]:.3f}")
+    parts.append(f"{event['images_per_second']:,.0f} images/s")
+    return ", ".join(parts)

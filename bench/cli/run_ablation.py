@@ -1,0 +1,178 @@
+"""`bench run-ablation`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.progress import progress_view
+
+if TYPE_CHECKING:
+    from bench.ablation import Execution
+    from bench.studies import Plan
+
+
+def run_ablation(
+    study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")] = "quickstart",
+    seeds: options.Seeds = None,
+    epochs: options.Epochs = None,
+    dataset: options.Dataset = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Train this variant only; repeatable.", metavar="VARIANT"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Runs at a time.", metavar="N")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
+    ] = False,
+    force: options.Force = False,
+    deterministic: options.Deterministic = False,
+    allow_mixed: options.AllowMixed = False,
+    compiled: options.Compile = False,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a controlled comparison, over several seeds, and print its table and its answer.
+
+    A finished run is never trained again; a stopped study goes on where it was.
+
+    Examples:
+
+      bench run-ablation
+
+      bench run-ablation depth --seeds 0,1,2 --dry-run
+
+      bench run-ablation my-study.toml --only plain --epochs 10
+
+    """
+    options.require_positive(epochs=epochs, workers=workers, threads=threads)
+    from bench.ablation import Execution, allot, conduct, make_plan
+    from bench.devices import resolve_device
+    from bench.store import Store
+    from bench.studies import Overrides
+
+    with progress_view(quiet=quiet or as_json) as view:
+        how = Execution(
+            results=results,
+            device=device,
+            threads=threads,
+            workers=workers,
+            force=force,
+            allow_mixed=allow_mixed,
+            compiled=compiled,
+            quiet=quiet or as_json,
+            on_event=view,
+        )
+        where = resolve_device(device)
+        overrides = Overrides(
+            seeds=options.parse_seeds(seeds),
+            epochs=epochs,
+            dataset=dataset,
+            only=tuple(only or ()),
+            deterministic=deterministic,
+        )
+        plan = make_plan(study, None, where, overrides)
+        store = Store(results)
+        workers, resources = allot(plan, how, where)
+        if not dry_run:
+            conduct(plan, store, resources, workers, how)
+    if dry_run:
+        show_dry_run(plan, how, as_json=as_json)
+    else:
+        raise typer.Exit(show_study(results, plan.name, as_json=as_json))
+
+
+def show_study(results: Path, name: str, *, as_json: bool) -> int:
+    """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
+    from bench.report.answer import answer, summarise
+    from bench.report.frames import study_runs
+    from bench.report.tables import rows_of, study_table
+    from bench.store import Store
+
+    store = Store(results)
+    study = store.read_study(name)
+    assert study is not None  # noqa: S101 - it was recorded a moment ago
+    frame = study_runs(store, name)
+    failed = frame[~frame["status"].isin(["complete", "diverged"])]
+    errors = rows_of(frame.loc[frame["status"] != "complete", ["run", "status", "error"]])
+    if as_json:
+        print_json(rows_of(frame), errors)
+        return int(len(failed) > 0)
+    summaries = summarise(store, study)
+    console = stdout()
+    console.print()
+    console.print(study.question, style="bold", markup=False)
+    if study.source:
+        console.print(f"({study.source})", markup=False)
+    console.print(study_table(summaries))
+    for line in (*_tuned(study.tuning), *_shared(study.shared_tensors)):
+        console.print(line, markup=False)
+    for error in errors:
+        console.print(f"{error['run']}: {error['status']}: {error['error']}", markup=False)
+    console.print(answer(summaries), style="bold", markup=False)
+    console.print(f"\nResults: {store.root} (study '{name}', {len(frame)} runs)", markup=False)
+    for command in _next_commands(store.root, frame):
+        console.print(f"  {command}", markup=False, soft_wrap=True)
+    return int(len(failed) > 0)
+
+
+def show_dry_run(plan: Plan, how: Execution, *, as_json: bool) -> None:
+    """Print every run of a plan, what is there already, and the time that is left."""
+    from bench.training.estimate import estimate_plan
+
+    rows = estimate_plan(plan, how)
+    if as_json:
+        print_json(rows)
+        return
+    console = stdout()
+    console.print(plan.question, style="bold", markup=False)
+    shown = [{**row, "seconds": f"{row['seconds']:.0f}"} for row in rows]
+    console.print(simple_table(shown, right=("seconds",)))
+    left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
+    console.print(
+        f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
+        f"{_duration(left)} left here, estimated from a few timed steps of each network"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:  # noqa: PLR2004 - seconds read well up to here
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004
+
+
+def _tuned(tuning: dict[str, Any]) -> list[str]:
+    lines = []
+    for variant, tried in tuning.items():
+        scores = ", ".join(
+            f"{value}: {'-' if score is None else f'{score:.3f}'}"
+            for value, score in tried["values"].items()
+        )
+        setting = tried["setting"].replace("_", " ")
+        lines.append(f"{variant}: {setting} {tried['chosen']} taken (validation: {scores})")
+    return lines
+
+
+def _shared(shared: dict[str, Any]) -> list[str]:
+    if not shared:
+        return []
+    counts = [f"{v} {s['equal']} of {s['tensors']}" for v, s in shared.items()]
+    return [f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"]
+
+
+def _next_commands(root: Path, frame: Any) -> list[str]:
+    complete = frame[frame["status"] == "complete"]
+    if complete.empty:
+        return []
+    run = complete.iloc[0]["run"]
+    where = "" if root == options.DEFAULT_RESULTS else f" --results {root}"
+    return [f"bench results show {run}{where}", f"bench predict {run} IMAGE.png{where}"]

@@ -1,0 +1,94 @@
+"""`bench train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, stdout
+from bench.cli.progress import progress_view
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="A name of 'bench list models', or your own.")],
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="A name of 'bench list datasets'.", metavar="NAME")
+    ] = "fashion-mnist-mini",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A name of 'bench list recipes'.", metavar="NAME")
+    ] = "fast",
+    epochs: options.Epochs = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    option: options.KeyValues = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A recipe value or input_size, train_images, …", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Start from these weights.", metavar="FILE"),
+    ] = None,
+    force: options.Force = False,
+    deterministic: options.Deterministic = False,
+    allow_mixed: options.AllowMixed = False,
+    compiled: options.Compile = False,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train one network and record the run.
+
+    Examples:
+
+      bench train resnet20
+
+      bench train resnet18 --dataset fashion-mnist --epochs 10 --option shortcut=none
+
+      bench train resnet20 --set learning_rate=0.1 --set input_size=32
+
+    """
+    options.require_positive(epochs=epochs, threads=threads)
+    from bench.ablation import train as train_model
+    from bench.report.tables import rows_of
+
+    with progress_view(quiet=quiet or as_json) as view:
+        row = train_model(
+            model,
+            options=options.parse_values(option),
+            dataset=dataset,
+            recipe=recipe,
+            epochs=epochs,
+            seed=seed,
+            settings=options.parse_values(setting),
+            weights=weights,
+            force=force,
+            deterministic=deterministic,
+            allow_mixed=allow_mixed,
+            compiled=compiled,
+            results=results,
+            device=device,
+            threads=threads,
+            quiet=quiet or as_json,
+            on_event=view,
+        )
+    (values,) = rows_of(row)
+    failed = values["status"] != "complete"
+    if as_json:
+        print_json([values], [values] if failed else [])
+    elif failed:
+        stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
+    else:
+        stdout().print(
+            f"{values['run']}: test accuracy {values['test_accuracy']:.4f}, train accuracy "
+            f"{values['train_accuracy']:.4f}, {values['seconds']:.0f} s",
+            markup=False,
+            soft_wrap=True,
+        )
+    raise typer.Exit(int(failed))

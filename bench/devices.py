@@ -1,0 +1,78 @@
+"""Where work runs: the device that was asked for, and the processor's cores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called *name*: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        BenchError: the name is unknown or the device cannot be used, with the reason;
+            another device is never used in its place.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (index and not (kind == "cuda" and index.isdigit())):
+        raise BenchError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        _require_cuda(name, int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise BenchError("--device mps: this torch finds no Apple GPU; use --device cpu")
+    return torch.device(name)
+
+
+def _require_cuda(name: str, index: int) -> None:
+    import torch
+
+    if torch.version.cuda is None:
+        raise BenchError(
+            f"--device {name}: this torch {torch.__version__} is built without CUDA; "
+            "install a CUDA build of torch, or use --device cpu"
+        )
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".")
+        raise BenchError(
+            f"--device {name}: CUDA cannot run here: {reason}; use --device cpu"
+        ) from None
+    if index >= torch.cuda.device_count():
+        raise BenchError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), "
+            "numbered from 0"
+        )
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: affinity, cgroup quota and SMT considered."""
+    import psutil
+
+    logical = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    threads_per_core = max(1, logical // (psutil.cpu_count(logical=False) or logical))
+    cores = max(1, allowed // threads_per_core)
+    quota = _cgroup_cores()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _cgroup_cores() -> float | None:
+    """Cores granted by the control group's quota (version 2), None without a quota."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)

@@ -1,0 +1,115 @@
+"""What a figure was made with: versions, processor, GPU, commit."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+# Instruction sets that change how fast, or to which last bit, a network is computed.
+INSTRUCTION_SETS = (
+    "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16",
+    "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16", "i8mm",
+)  # fmt: skip
+
+
+@functools.cache
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Return the processor's model name and those of `INSTRUCTION_SETS` that it has."""
+    import cpuinfo
+
+    info = cpuinfo.get_cpu_info()
+    flags = set(info.get("flags", ()))
+    name = info.get("brand_raw") or platform.processor() or platform.machine()
+    return str(name), tuple(
+        s for s in INSTRUCTION_SETS if s in flags or s.replace("_", "") in flags
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed distribution, None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the current folder's repository and whether it has uncommitted changes."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
+    return done.stdout.strip()
+
+
+def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
+    """Describe what a run on *device* with *threads* CPU threads is made with."""
+    import torch
+
+    cpu, instruction_sets = processor()
+    commit, dirty = git_state()
+    described: dict[str, Any] = {
+        "bench": version_of("resnet-bench"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version_of("numpy"),
+        "platform": platform.platform(),
+        "cpu": cpu,
+        "instruction_sets": list(instruction_sets),
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": str(device),
+        "threads": threads,
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+    if torch.device(device).type == "cuda":
+        described |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "compute_capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "driver": _nvidia_driver(),
+        }
+    return described
+
+
+def _nvidia_driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.splitlines()[0].strip()
+
+
+# What must agree before figures of two runs may stand in one table unasked.
+COMPARED = ("torch", "instruction_sets", "device_kind", "gpu")
+
+
+def differences(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Name what differs between two environments in a way that may change the figures."""
+
+    def comparable(environment: dict[str, Any]) -> dict[str, Any]:
+        kind = str(environment.get("device", "cpu")).partition(":")[0]
+        return {**environment, "device_kind": kind}
+
+    a, b = comparable(recorded), comparable(here)
+    return [
+        f"{key.replace('_', ' ')} {_text(a.get(key))} then, {_text(b.get(key))} now"
+        for key in COMPARED
+        if a.get(key) != b.get(key)
+    ]
+
+
+def _text(value: Any) -> str:
+    return "+".join(value) if isinstance(value, list | tuple) else str(value)

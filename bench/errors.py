@@ -1,0 +1,23 @@
+"""The errors that a person can mend, and how they are worded."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BenchError(ValueError):
+    """A request that could not be understood or met: one line, exit code 2.
+
+    The message names the thing, the allowed values and the fix. The command line
+    prints it as it is, without a traceback.
+    """
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,136 @@
+"""A study's table and the sentence that answers its question, from the numbers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.report.frames import study_runs
+from bench.report.statistics import Difference, Estimate, estimate, holm, paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.store import Store, StudyRecord
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """One row of a study's table.
+
+    Attributes:
+        name: the variant.
+        reference: what it is compared with; None for a reference.
+        parameters: of one network.
+        macs: multiply-adds of one image.
+        test_accuracy: over seeds, 0…1.
+        difference: of the test accuracy from the reference's, paired by seed.
+        train_accuracy: over seeds, in evaluation mode, 0…1.
+        images_per_second: of training, median over seeds.
+        statuses: status → number of runs, for those that are not complete.
+    """
+
+    name: str
+    reference: str | None
+    parameters: int | None
+    macs: int | None
+    test_accuracy: Estimate | None
+    difference: Difference | None
+    train_accuracy: Estimate | None
+    images_per_second: float | None
+    statuses: dict[str, int]
+
+
+def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
+    """Summarise every variant of a study over its seeds."""
+    frame = study_runs(store, study.name)
+    by_variant = {name: frame[frame["variant"] == name] for name in study.variants}
+    accuracy = {name: _by_seed(rows, "test_accuracy") for name, rows in by_variant.items()}
+    differences = {
+        name: paired_difference(accuracy[name], accuracy[entry["reference"]])
+        for name, entry in study.variants.items()
+        if entry["reference"] in accuracy
+    }
+    differences = holm(differences)
+    return [
+        _summary(name, entry["reference"], by_variant[name], differences.get(name))
+        for name, entry in study.variants.items()
+    ]
+
+
+def _summary(
+    name: str, reference: str | None, rows: pd.DataFrame, difference: Difference | None
+) -> VariantSummary:
+    complete = rows[rows["status"] == "complete"]
+    others = rows.loc[rows["status"] != "complete", "status"].astype(str)
+    return VariantSummary(
+        name=name,
+        reference=reference,
+        parameters=int(complete["parameters"].iloc[0]) if len(complete) else None,
+        macs=int(complete["macs"].iloc[0]) if len(complete) else None,
+        test_accuracy=estimate(list(_by_seed(rows, "test_accuracy").values())),
+        difference=difference,
+        train_accuracy=estimate(list(_by_seed(rows, "train_accuracy").values())),
+        images_per_second=float(complete["images_per_second"].median()) if len(complete) else None,
+        statuses={str(k): int(v) for k, v in others.value_counts().items()},
+    )
+
+
+def _by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
+    kept = rows[(rows["status"] == "complete") & rows[column].notna()]
+    return {int(s): float(v) for s, v in zip(kept["seed"], kept[column], strict=True)}
+
+
+def answer(summaries: list[VariantSummary]) -> str:
+    """Answer the study's question in one sentence made from the numbers.
+
+    A variant is called better or worse only when its paired interval excludes zero and
+    its Holm-corrected p-value is below 0.05; otherwise the sentence says that no
+    difference can be told apart.
+    """
+    compared = [s for s in summaries if s.reference is not None]
+    clauses = [_clause(s) for s in compared if s.difference is not None]
+    clauses += [
+        _absence(summary)
+        for summary in summaries
+        if summary.difference is None and (summary.reference or summary.test_accuracy is None)
+    ]
+    unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
+    told = [c for c in clauses if c]
+    if unclear:
+        told.append(_undecided(unclear))
+    text = "; ".join(told) if told else "there is nothing to compare yet"
+    return text[0].upper() + text[1:] + "."
+
+
+def _clause(summary: VariantSummary) -> str:
+    difference = summary.difference
+    if difference is None or not difference.told_apart:
+        return ""
+    assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - told apart
+    word = "better" if difference.mean > 0 else "worse"
+    low, high = sorted((abs(difference.low), abs(difference.high)))
+    return (
+        f"{summary.name} is {abs(difference.mean) * 100:.1f} points of test accuracy {word} than "
+        f"{summary.reference} (95 % interval {low * 100:.1f} to {high * 100:.1f}, "
+        f"{difference.seeds} seeds)"
+    )
+
+
+def _undecided(unclear: list[VariantSummary]) -> str:
+    pairs = [f"{s.name} and {s.reference}" for s in unclear]
+    seeds = sorted({s.difference.seeds for s in unclear if s.difference})
+    count = f"{seeds[0]} seed" + ("s" if seeds[0] != 1 else "")
+    between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
+    return f"no difference between {between} can be told apart with {count}"
+
+
+def _absence(summary: VariantSummary) -> str:
+    if summary.statuses:
+        what = ", ".join(
+            f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()
+        )
+        return f"{summary.name} has no result to compare ({what})"
+    if summary.test_accuracy is not None:
+        return f"{summary.name} cannot be compared ({summary.reference} shares no finished seed)"
+    return f"{summary.name} has no result yet"

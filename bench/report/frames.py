@@ -1,0 +1,209 @@
+"""Results folders as tidy pandas frames: one row an observation."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from bench.errors import BenchError, nearest
+from bench.store import RunRecord, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Table = Literal["runs", "epochs"]
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "runs": {
+        "run": "string",
+        "study": "category",
+        "variant": "category",
+        "model": "category",
+        "options": "string",
+        "seed": "Int64",
+        "dataset": "category",
+        "input_size": "Int64",
+        "recipe": "string",
+        "status": "category",
+        "error": "string",
+        "epochs": "Int64",
+        "parameters": "Int64",
+        "macs": "Int64",
+        "train_accuracy": "float64",
+        "validation_accuracy": "float64",
+        "test_accuracy": "float64",
+        "train_loss": "float64",
+        "validation_loss": "float64",
+        "test_loss": "float64",
+        "generalization_gap": "float64",
+        "images_per_second": "float64",
+        "seconds": "float64",
+        "parent": "string",
+        "device": "category",
+        "precision": "category",
+        "threads": "Int64",
+        "cpu": "category",
+        "git_commit": "string",
+        "started_at": "datetime64[ns, UTC]",
+    },
+    "epochs": {
+        "run": "string",
+        "study": "category",
+        "variant": "category",
+        "seed": "Int64",
+        "epoch": "Int64",
+        "train_loss": "float64",
+        "train_accuracy": "float64",
+        "validation_loss": "float64",
+        "validation_accuracy": "float64",
+        "test_accuracy": "float64",
+        "learning_rate": "float64",
+        "gradient_norm": "float64",
+        "images_per_second": "float64",
+        "seconds": "float64",
+    },
+}
+
+# Accuracy on made-up images means nothing: it is never shown.
+_ACCURACIES = [c for c in COLUMNS["runs"] if "accuracy" in c or "loss" in c or "gap" in c]
+
+
+def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
+    """Load one table of a results folder, of one study, or of one run.
+
+    Args:
+        path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
+        table: `runs` (a row a run and study that refers to it) or `epochs`.
+
+    Returns:
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
+        Accuracies are 0…1, seconds wall time, `macs` multiply-adds of one image.
+
+    Raises:
+        BenchError: the table is unknown or *path* does not exist.
+
+    Broken run folders are passed over with a warning that names them.
+    """
+    if table not in COLUMNS:
+        known = ", ".join(COLUMNS)
+        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
+    store, study, run = _locate(Path(path))
+    rows: list[dict[str, Any]] = []
+    for record, places in _records(store, study, run):
+        for place in places:
+            rows += (
+                _run_row(record, place) if table == "runs" else _epoch_rows(store, record, place)
+            )
+    return _frame(rows, COLUMNS[table])
+
+
+def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
+    """Rows of one study, in the study's own order of variants and seeds."""
+    return load_results(store.root / "studies" / f"{name}.json", table)
+
+
+def _locate(path: Path) -> tuple[Store, str | None, str | None]:
+    """Find the results folder that *path* is or lies in, with the study or run it names."""
+    if path.suffix == ".json" and path.parent.name == "studies":
+        return Store(path.parent.parent), path.stem, None
+    if path.parent.name == "runs" and not (path / "runs").exists():
+        return Store(path.parent.parent), None, path.name
+    if not path.exists():
+        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
+    return Store(path), None, None
+
+
+def _records(
+    store: Store, study: str | None, run: str | None
+) -> Iterator[tuple[RunRecord, list[tuple[str | None, str | None]]]]:
+    """Records with the (study, variant) pairs that refer to them."""
+    unfinished = {record.run: record for record in store.unfinished()}
+    if study is not None:
+        found = store.read_study(study)
+        for variant, entry in (found.variants if found else {}).items():
+            for wanted in entry["runs"].values():
+                record = store.read_run(wanted) or unfinished.get(wanted)
+                if record is not None:
+                    yield record, [(study, variant)]
+        return
+    places: dict[str, list[tuple[str | None, str | None]]] = {}
+    for known in store.studies():
+        for variant, entry in known.variants.items():
+            for referred in entry["runs"].values():
+                places.setdefault(referred, []).append((known.name, variant))
+    for record in [*store.runs(), *unfinished.values()]:
+        if run is None or record.run == run:
+            yield record, places.get(record.run, [(None, None)])
+
+
+def _run_row(record: RunRecord, place: tuple[str | None, str | None]) -> list[dict[str, Any]]:
+    request, result, environment = record.request, record.result, record.environment
+    row = {
+        "run": record.run,
+        "study": place[0],
+        "variant": place[1],
+        "model": request["model"],
+        "options": " ".join(f"{k}={v}" for k, v in request["options"].items()),
+        "seed": request["seed"],
+        "dataset": request["dataset"],
+        "input_size": result.get("input_shape", [0, 0, request["input_size"]])[-1],
+        "recipe": recipe_name(request["recipe"]),
+        "status": record.status,
+        "error": record.error,
+        "epochs": request["recipe"]["epochs"],
+        "precision": request["precision"],
+        "seconds": record.seconds,
+        "parent": record.parent,
+        "started_at": record.started_at,
+    }
+    row |= {k: result.get(k) for k in COLUMNS["runs"] if k not in row and k in result}
+    row |= {k: environment.get(k) for k in ("device", "threads", "cpu", "git_commit")}
+    if result.get("timing_only"):
+        row |= dict.fromkeys(_ACCURACIES)
+    return [row]
+
+
+def _epoch_rows(
+    store: Store, record: RunRecord, place: tuple[str | None, str | None]
+) -> list[dict[str, Any]]:
+    if "history.csv" not in record.files:
+        return []
+    try:
+        text = store.checked_file(record.run, "history.csv").read_text()
+    except BenchError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return []
+    if not text.strip():
+        return []
+    same = {"run": record.run, "study": place[0], "variant": place[1]}
+    same["seed"] = record.request["seed"]
+    rows = pd.read_csv(io.StringIO(text)).to_dict("records")
+    return [{**same, **{str(k): v for k, v in row.items()}} for row in rows]
+
+
+def recipe_name(values: dict[str, Any]) -> str:
+    """Name of the recipe with these values, with what was changed: `fast learning_rate=0.1`.
+
+    The recipe that needs the fewest changes is named; epochs are a column of their own.
+    """
+    from bench.training.recipe import RECIPES
+
+    def changes(name: str) -> list[str]:
+        own = RECIPES[name].model_dump(mode="json")
+        return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
+
+    closest = min(RECIPES, key=lambda name: len(changes(name)))
+    return " ".join([closest, *changes(closest)])
+
+
+def _frame(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    times = [name for name, dtype in columns.items() if dtype.startswith("datetime")]
+    for name in times:
+        frame[name] = pd.to_datetime(frame[name], utc=True)
+    typed: pd.DataFrame = frame.astype(columns)
+    return typed

@@ -1,0 +1,98 @@
+"""Carrying runs to another machine: one archive, merged by hash where it is unpacked."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.store.files import publish_folder, sha256_of, telling
+from bench.store.runs import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
+    """Write the finished *runs*, and the studies that refer to any of them, into one archive.
+
+    Returns:
+        The number of runs packed.
+
+    Raises:
+        BenchError: a run is missing, or the archive cannot be written.
+    """
+    wanted = sorted(set(runs))
+    for run in wanted:
+        if store.read_run(run) is None:
+            raise BenchError(f"no finished run '{run}' in {store.root}")
+    partial = archive.with_name(f".{archive.name}.partial")
+    with telling(archive):
+        try:
+            with tarfile.open(partial, "w:gz") as tar:
+                for run in wanted:
+                    tar.add(store.folder(run), f"runs/{run}")
+                for study in store.studies():
+                    if study.runs & set(wanted):
+                        tar.add(
+                            store.root / "studies" / f"{study.name}.json",
+                            f"studies/{study.name}.json",
+                        )
+            partial.replace(archive)
+        finally:
+            partial.unlink(missing_ok=True)
+    return len(wanted)
+
+
+def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
+    """Merge an archive's runs and studies into *store*; what is already there stays.
+
+    Returns:
+        Ids of the runs added, and names of studies that differ from the ones here, which
+        were left as they are.
+
+    Raises:
+        BenchError: the archive is unreadable, leaves its folder, or holds a damaged run.
+    """
+    store.prepare()
+    with tempfile.TemporaryDirectory(dir=store.root, prefix=".unpack-") as name:
+        folder = Path(name)
+        _extract(archive, folder)
+        source = Store(folder)
+        runs = sorted(path.name for path in (folder / "runs").glob("*"))
+        for run in runs:
+            _verify(source, run)
+        added = [run for run in runs if store.read_run(run) is None]
+        for run in added:
+            publish_folder(source.folder(run), store.folder(run))
+        kept = []
+        for study in source.studies():
+            ours = store.read_study(study.name)
+            if ours is None:
+                store.save_study(study)
+            elif ours.variants != study.variants:
+                kept.append(study.name)
+    return added, kept
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")  # refuses links and paths that leave the folder
+    except tarfile.FilterError as error:
+        raise BenchError(f"{archive} is refused: {error}") from None
+    except (OSError, tarfile.TarError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BenchError(f"{archive} cannot be unpacked: {reason}") from None
+
+
+def _verify(source: Store, run: str) -> None:
+    record = source.read_run(run)
+    if record is None:
+        raise BenchError(f"the archive's run {run} is damaged (run.json); nothing was added")
+    for name, digest in record.files.items():
+        path = source.folder(run) / name
+        if not path.is_file() or sha256_of(path) != digest:
+            raise BenchError(f"the archive's run {run} is damaged ({name}); nothing was added")

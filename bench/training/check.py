@@ -1,0 +1,77 @@
+"""Checks that a request can be trained, before anything is begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError
+from bench.models import ModelError, build_model
+
+if TYPE_CHECKING:
+    from bench.data import Dataset
+    from bench.request import RunRequest
+
+
+def check_trainable(request: RunRequest, dataset: Dataset) -> None:
+    """Build the request's network and pass a tiny batch through it, in training mode.
+
+    Raises:
+        BenchError: the network cannot be built, gives the wrong number of classes, its
+            maps vanish at this input size, or batch norm would see a single value.
+    """
+    name = f"model '{request.model}'"
+    try:
+        model = build_model(
+            request.model,
+            num_classes=len(dataset.classes),
+            in_channels=dataset.channels,
+            **request.options,
+        )
+    except ModelError as error:
+        raise BenchError(str(error)) from None
+    height, width = dataset.train.images.shape[-2:]
+    size = request.input_size
+    shape = (dataset.channels, size or height, size or width)
+    output = _forward(model, 2, shape, name)
+    if output.shape != (2, len(dataset.classes)):
+        raise BenchError(
+            f"{name} gives {tuple(output.shape[1:])} values an image, dataset '{dataset.name}' "
+            f"has {len(dataset.classes)} classes; its last layer must take num_classes"
+        )
+    held_out = round(len(dataset.train) * request.recipe.validation_fraction)
+    if (len(dataset.train) - held_out) % request.recipe.batch_size == 1:
+        _forward(model, 1, shape, name)
+
+
+def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) -> torch.Tensor:
+    model.train()
+    try:
+        with torch.no_grad():
+            output = model(torch.zeros(batch, *shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise BenchError(_explain(error, batch, shape, name)) from None
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:  # noqa: PLR2004 - N × classes
+        raise BenchError(f"{name} must return one tensor of logits, N × classes")
+    return output
+
+
+def _explain(error: Exception, batch: int, shape: tuple[int, ...], name: str) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    size = "×".join(map(str, shape))
+    if "more than 1 value per channel" in reason:
+        return (
+            f"{name} leaves a single value per channel for batch norm to train on, with a last "
+            f"batch of {batch} image(s) of {size}; choose another batch_size or a larger input_size"
+        )
+    if "too small" in reason or "Kernel size can't be greater" in reason:
+        return f"{name}: its maps vanish at an input of {size}; choose a larger input_size"
+    return f"{name} cannot take an input of {size}: {reason}"
+
+
+def probe(request: RunRequest) -> RunRequest:
+    """Return the request without what does not change the network or its input."""
+    return replace(request, seed=0, deterministic=False)

@@ -1,0 +1,48 @@
+"""A training's state as tensors and plain values, without pickle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.training.loop import Position, Sums, Trainer
+
+
+def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Take a trainer's whole state: tensors on the CPU, and JSON values."""
+    trainer.read_losses()
+    tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
+    if trainer.average is not None:
+        tensors |= {f"average/{k}": v for k, v in trainer.average.state_dict().items()}
+    for index, parameter in enumerate(_optimised(trainer)):
+        momentum = trainer.optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum/{index}"] = momentum
+    state = {"position": asdict(trainer.position), "scaler": trainer.scaler.state_dict()}
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, state
+
+
+def restore(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Put a state that `capture` took back into a fresh trainer of the same request."""
+    trainer.model.load_state_dict(_under("model/", tensors))
+    if trainer.average is not None:
+        trainer.average.load_state_dict(_under("average/", tensors))
+    for index, parameter in enumerate(_optimised(trainer)):
+        momentum = tensors.get(f"momentum/{index}")
+        if momentum is not None:
+            buffer = torch.empty_like(parameter).copy_(momentum)  # keeps the memory format
+            trainer.optimizer.state[parameter]["momentum_buffer"] = buffer
+    trainer.scaler.load_state_dict(state["scaler"])
+    position = dict(state["position"])
+    trainer.position = Position(**{**position, "sums": Sums(**position["sums"])})
+
+
+def _optimised(trainer: Trainer) -> list[Tensor]:
+    return [p for group in trainer.optimizer.param_groups for p in group["params"]]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

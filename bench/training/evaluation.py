@@ -1,0 +1,64 @@
+"""Scoring a network on one split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network answered on one split.
+
+    Attributes:
+        loss: mean cross-entropy, without label smoothing.
+        accuracy: share of images answered right, 0…1.
+        predictions: class of the largest logit, int64, N, on the CPU.
+        confidence: softmax probability of that class, float32, N, on the CPU.
+        labels: int64, N, on the CPU.
+    """
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+    confidence: Tensor
+    labels: Tensor
+
+    def confusion(self, classes: int) -> Tensor:
+        """Counts, int64, classes × classes: row is the true class, column the predicted one."""
+        index = self.labels * classes + self.predictions
+        return torch.bincount(index, minlength=classes * classes).reshape(classes, classes)
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """Score *model* in evaluation mode over *batches* of (float images, labels).
+
+    The model's training mode is put back afterwards.
+    """
+    was_training = model.training
+    model.eval()
+    losses, predictions, confidences, labels = [], [], [], []
+    for images, target in batches:
+        logits = model(images).float()
+        losses.append(F.cross_entropy(logits, target, reduction="sum"))
+        confidence, predicted = logits.softmax(1).max(1)
+        predictions.append(predicted)
+        confidences.append(confidence)
+        labels.append(target)
+    model.train(was_training)
+    predicted, truth = torch.cat(predictions), torch.cat(labels)
+    return Evaluation(
+        loss=(torch.stack(losses).sum() / len(truth)).item(),
+        accuracy=(predicted == truth).float().mean().item(),
+        predictions=predicted.cpu(),
+        confidence=torch.cat(confidences).cpu(),
+        labels=truth.cpu(),
+    )

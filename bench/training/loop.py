@@ -1,0 +1,233 @@
+"""The training loop: steps, epochs, and a state that can be saved and taken up again.
+
+All randomness is a function of the seed and the position (epoch, batch, step), so a
+resumed training needs no random state to give, bit for bit, what an undisturbed one gives.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.training.initialise import stable_seed
+from bench.training.recipe import Recipe, learning_rate_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.data import Batches
+
+# The norm over all gradients is a full pass over the parameters: sample it.
+GRADIENT_NORM_EVERY = 16
+# On an accelerator reading a loss waits for the device: look at this many together.
+LOSSES_READ_TOGETHER = 32
+
+
+class DivergedError(ArithmeticError):
+    """The training loss is no longer finite."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss was not finite at step {step}")
+        self.step = step
+
+
+@dataclass
+class Sums:
+    """Sums over the steps of the epoch so far; plain numbers, so that a checkpoint holds them."""
+
+    images: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    gradient_norm: float = 0.0
+    gradient_norms: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Position:
+    """How far a training has come."""
+
+    epoch: int = 0
+    batch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: Sums = field(default_factory=Sums)
+
+
+class Trainer:
+    """Trains one network by one recipe.
+
+    Args:
+        model: on its device, in the wanted memory format.
+        batches: the training images.
+        recipe: how to train.
+        seed: the run's random seed.
+        device: where the model is.
+        precision: `fp32`, or `bf16`/`fp16` for autocast; fp16 scales its gradients.
+        compiled: run the forward and backward pass through `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+        self.optimizer = torch.optim.SGD(
+            parameter_groups(model, recipe),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            fused=device.type in {"cpu", "cuda"},
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.average = _average(model, recipe)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.steps = recipe.epochs * len(batches)
+        self.position = Position()
+        self._unread: list[tuple[int, Tensor, Tensor, int]] = []
+        self._norms: list[Tensor] = []
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to evaluate and keep: the averaged one where the recipe averages."""
+        return self.model if self.average is None else self.average.module
+
+    def run_epoch(self, *, after_step: Callable[[], None]) -> dict[str, Any]:
+        """Train from the current batch to the end of the epoch; returns the epoch's figures.
+
+        Args:
+            after_step: called after every step; may raise to stop between two steps.
+
+        Returns:
+            train_loss (as optimised), train_accuracy, learning_rate (of the last step),
+            gradient_norm (mean over every `GRADIENT_NORM_EVERY`-th step), images_per_second
+            and seconds.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        position, sums = self.position, self.position.sums
+        self.model.train()
+        started = time.perf_counter()
+        for images, labels in self.batches.epoch(position.epoch, start=position.batch):
+            self.step(images, labels)
+            now = time.perf_counter()
+            sums.seconds += now - started
+            started = now
+            after_step()
+            started = time.perf_counter()  # what the caller did is not training time
+        self.read_losses()
+        sums.seconds += time.perf_counter() - started
+        rate = self.optimizer.param_groups[0]["lr"]
+        position.epoch, position.batch, position.sums = position.epoch + 1, 0, Sums()
+        return {
+            "train_loss": sums.loss / sums.images,
+            "train_accuracy": sums.correct / sums.images,
+            "learning_rate": rate,
+            "gradient_norm": sums.gradient_norm / max(1, sums.gradient_norms),
+            "images_per_second": sums.images / sums.seconds,
+            "seconds": sums.seconds,
+        }
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """One optimiser step on float images N×C×H×W and int64 labels N."""
+        step = self.position.epoch * len(self.batches) + self.position.batch
+        torch.manual_seed(stable_seed("step", self.seed, step))  # for dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.recipe, step, self.steps)
+        with self._autocast():
+            logits = self.forward(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if step % GRADIENT_NORM_EVERY == 0:
+            self.scaler.unscale_(self.optimizer)
+            self._norms.append(_gradient_norm(self.parameters))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        self._unread.append((step, loss.detach(), correct, len(labels)))
+        self.position.batch += 1
+        if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
+            self.read_losses()
+
+    def read_losses(self) -> None:
+        """Add the figures of the last steps up.
+
+        Raises:
+            DivergedError: one of their losses is not finite.
+        """
+        sums = self.position.sums
+        for step, loss, correct, images in self._unread:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise DivergedError(step)
+            sums.loss += value * images
+            sums.correct += correct.item()
+            sums.images += images
+        self._unread.clear()
+        for norm in self._norms:
+            value = norm.item()
+            if math.isfinite(value):  # fp16 gradients overflow while the scale is found
+                sums.gradient_norm += value
+                sums.gradient_norms += 1
+        self._norms.clear()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Split the parameters by whether the recipe's weight decay acts on them."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.decay_norm_and_bias or not recipe.weight_decay:
+        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
+    decayed = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _average(model: nn.Module, recipe: Recipe) -> torch.optim.swa_utils.AveragedModel | None:
+    """Average the weights, batch-norm statistics included, over the last steps."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    if recipe.ema_decay is None:
+        return None
+    return AveragedModel(
+        model,
+        multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),  # type: ignore[no-untyped-call]
+        use_buffers=True,
+    )
+
+
+def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """L2 norm of all gradients together."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

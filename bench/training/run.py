@@ -1,0 +1,469 @@
+"""One run from its request to its folder: build, train, evaluate, record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bench.data import (
+    Augmentation,
+    Batches,
+    Dataset,
+    Images,
+    evaluation_batches,
+    load_dataset,
+    validation_split,
+)
+from bench.describe import count_macs, count_parameters
+from bench.environment import describe_environment
+from bench.models import build_model
+from bench.stopping import Stop, StopRequestedError
+from bench.store import RunRecord, Store
+from bench.store.files import StorageError
+from bench.training.checkpoint import capture, restore
+from bench.training.evaluation import Evaluation, evaluate
+from bench.training.initialise import digests, initialise
+from bench.training.loop import DivergedError, Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.request import RunRequest
+
+Event = dict[str, Any]
+OnEvent = Callable[[Event], None]
+
+CHECKPOINT_SECONDS = 60.0  # what a killed run may lose
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how runs execute; recorded with each, part of none's identity.
+
+    Attributes:
+        device: as `bench.devices.resolve_device` takes it.
+        threads: CPU threads of one run.
+        compiled: train through `torch.compile`.
+        quiet: no progress of downloads and decoding.
+        force: train again what is already there.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    compiled: bool = False
+    quiet: bool = True
+    force: bool = False
+
+
+def execute(
+    request: RunRequest,
+    store: Store,
+    resources: Resources,
+    *,
+    stop: Stop | None = None,
+    on_event: OnEvent = lambda _event: None,
+    weights: Path | None = None,
+) -> RunRecord:
+    """Do one run, or take it up where it was left, and record how it ended.
+
+    A run that diverges, runs out of memory or fails is recorded as such. Two processes
+    never do the same run: the second waits and takes the first one's record.
+
+    Args:
+        request: what to train.
+        store: where to record it.
+        resources: where and how.
+        stop: asked between steps whether to stop.
+        on_event: told of the start, progress, every epoch and the end.
+        weights: safetensors or state-dict file to start from, if the request names one.
+
+    Raises:
+        StopRequestedError: a checkpoint was written; the same call takes the run up.
+        StorageError: the results folder cannot be written.
+    """
+    run = request.run_id
+    with store.lock(run):
+        finished = store.read_run(run)
+        if finished is not None and not resources.force:
+            return finished
+        if resources.force:
+            store.clear_partial(run)
+        on_event({"event": "start", "run": run, "epochs": request.recipe.epochs})
+        attempt = _Attempt(request, store, resources, stop or Stop(), on_event, weights)
+        record = attempt.perform()
+        on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
+        return record
+
+
+class _Attempt:
+    """One try at a run, and the bookkeeping around it."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        store: Store,
+        resources: Resources,
+        stop: Stop,
+        on_event: OnEvent,
+        weights: Path | None,
+    ) -> None:
+        self.request = request
+        self.store = store
+        self.resources = resources
+        self.stop = stop
+        self.on_event = on_event
+        self.weights = weights
+        self.trainer: Trainer | None = None
+        self.started = time.monotonic()
+        self.saved = self.told = self.started
+        self.before = 0.0  # seconds of the attempts before this one
+        self.record = begin_record(request, resources)
+
+    def perform(self) -> RunRecord:
+        """Train, evaluate and publish; a failure of the run itself is a recorded result."""
+        try:
+            with _torch_settings(self.request, self.resources):
+                return self._train_and_publish()
+        except DivergedError as error:
+            return self._publish_divergence(error)
+        except StopRequestedError:
+            self._checkpoint()
+            self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
+            raise
+        except StorageError:
+            raise  # nothing can be recorded there
+        except Exception as error:  # whatever a network or dataset raises is this run's result
+            self.trainer = None  # gives its memory back before anything else is done
+            record = failure(self.record, error, seconds=self._seconds)
+            self.store.mark_unfinished(record)
+            return record
+
+    def _train_and_publish(self) -> RunRecord:
+        request, device = self.request, torch.device(self.resources.device)
+        dataset = load_data(request)
+        split = Split.of(dataset, request).to(device)
+        model = build_network(request, dataset, self.weights)
+        initial = digests(model)
+        memory_format = preferred_memory_format(device)
+        model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.trainer = Trainer(
+            model,
+            split.training_batches(memory_format),
+            request.recipe,
+            seed=request.seed,
+            device=device,
+            precision=request.precision,
+            compiled=self.resources.compiled,
+        )
+        self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
+        self.record.environment["compiled"] = self.resources.compiled
+        self._resume()
+        while self.trainer.position.epoch < request.recipe.epochs:
+            self._epoch(split)
+        return self._publish(split, initial)
+
+    def _resume(self) -> None:
+        found = self.store.load_checkpoint(self.request.run_id)
+        if found is None or self.trainer is None:
+            return
+        tensors, state = found
+        restore(self.trainer, tensors, state)
+        self.before = state["seconds"]
+        self.record = dataclasses.replace(self.record, started_at=state["started_at"])
+
+    def _epoch(self, split: Split) -> None:
+        trainer = self._trainer
+        figures: dict[str, Any] = {"epoch": trainer.position.epoch + 1}
+        figures |= trainer.run_epoch(after_step=self._after_step)
+        if len(split.validation):
+            scored = evaluate(trainer.network, split.evaluation(split.validation))
+            figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
+        if self.request.recipe.test_every_epoch:
+            scored = evaluate(trainer.network, split.evaluation(split.test))
+            figures["test_accuracy"] = scored.accuracy
+        trainer.position.history.append(figures)
+        self.on_event({"event": "epoch", "run": self.request.run_id, **figures})
+        if trainer.position.epoch < self.request.recipe.epochs:
+            self._checkpoint_if_due()
+
+    def _after_step(self) -> None:
+        self.stop.check()
+        now = time.monotonic()
+        if now - self.told > PROGRESS_SECONDS:
+            self.told = now
+            position = self._trainer.position
+            share = position.batch / len(self._trainer.batches)
+            self.on_event(
+                {
+                    "event": "progress",
+                    "run": self.request.run_id,
+                    "done": (position.epoch + share) / self.request.recipe.epochs,
+                }
+            )
+        self._checkpoint_if_due()
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        if self.trainer is None:
+            return
+        tensors, state = capture(self.trainer)
+        state |= {"seconds": self._seconds, "started_at": self.record.started_at}
+        self.store.save_checkpoint(self.request.run_id, tensors, state)
+        self.saved = time.monotonic()
+
+    def _publish(self, split: Split, initial: dict[str, str]) -> RunRecord:
+        network = self._trainer.network
+        test = evaluate(network, split.evaluation(split.test))
+        training = evaluate(network, split.evaluation(split.train))
+        history = self._trainer.position.history
+        result = self._result(split, test, training, history[-1])
+        predictions = {
+            "predictions": test.predictions.int(),
+            "confidence": test.confidence,
+            "labels": test.labels.int(),
+            "confusion": test.confusion(len(split.classes)).int(),
+        }
+        return self.store.finish_run(
+            dataclasses.replace(
+                self.record, status="complete", error=None, result=result, seconds=self._seconds
+            ),
+            history=_csv(history),
+            tensors={
+                "model.safetensors": _weights(network),
+                "predictions.safetensors": predictions,
+            },
+            documents={"initial_weights.json": initial},
+        )
+
+    def _result(
+        self, split: Split, test: Evaluation, training: Evaluation, last: dict[str, Any]
+    ) -> dict[str, Any]:
+        model = self._trainer.model
+        shape = (1, *split.input_shape)
+        history = self._trainer.position.history
+        images = len(split.train) * len(history)
+        confusion = test.confusion(len(split.classes))
+        per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
+        return {
+            "parameters": count_parameters(model),
+            "macs": count_macs(model, shape),
+            "input_shape": list(split.input_shape),
+            "train_accuracy": training.accuracy,
+            "train_loss": training.loss,
+            "validation_accuracy": last.get("validation_accuracy"),
+            "validation_loss": last.get("validation_loss"),
+            "test_accuracy": test.accuracy,
+            "test_loss": test.loss,
+            "generalization_gap": training.accuracy - test.accuracy,
+            "per_class_accuracy": per_class.tolist(),
+            "classes": list(split.classes),
+            "mean": list(split.mean),
+            "std": list(split.std),
+            "images_per_second": images / sum(row["seconds"] for row in history),
+            "dataset_fingerprint": split.fingerprint,
+            "timing_only": split.timing_only,
+        }
+
+    def _publish_divergence(self, error: DivergedError) -> RunRecord:
+        record = dataclasses.replace(
+            self.record,
+            status="diverged",
+            error=str(error),
+            result={"diverged_step": error.step},
+            seconds=self._seconds,
+        )
+        return self.store.finish_run(record, history=_csv(self._trainer.position.history))
+
+    @property
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None  # noqa: S101 - set before anything that asks for it
+        return self.trainer
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset as one run uses it: training, validation and test images on the device."""
+
+    train: Images
+    validation: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    timing_only: bool
+    request: RunRequest
+
+    @classmethod
+    def of(cls, dataset: Dataset, request: RunRequest) -> Split:
+        """Split the training images into those trained on and those held out."""
+        kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
+        return cls(
+            train=dataset.train.subset(kept) if len(held_out) else dataset.train,
+            validation=dataset.train.subset(held_out),
+            test=dataset.test,
+            classes=dataset.classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            fingerprint=dataset.fingerprint,
+            timing_only=dataset.timing_only,
+            request=request,
+        )
+
+    def to(self, device: torch.device) -> Split:
+        """Copy the images to *device*, where they stay."""
+        return dataclasses.replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees."""
+        channels, height, width = self.train.images.shape[1:]
+        size = self.request.input_size
+        return (channels, size or height, size or width)
+
+    def training_batches(self, memory_format: torch.memory_format) -> Batches:
+        """Shuffled, augmented batches of the training images."""
+        recipe = self.request.recipe
+        return Batches(
+            self.train,
+            batch_size=recipe.batch_size,
+            seed=self.request.seed,
+            augmentation=Augmentation(
+                crop_padding=recipe.crop_padding,
+                padding_mode=recipe.padding_mode,
+                flip=recipe.flip,
+                cutout=recipe.cutout,
+            ),
+            input_size=self.request.input_size,
+            mean=self.mean,
+            std=self.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            memory_format=memory_format,
+        )
+
+    def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one split in order, without augmentation."""
+        recipe = self.request.recipe
+        return evaluation_batches(
+            images,
+            batch_size=recipe.batch_size,
+            input_size=self.request.input_size,
+            mean=self.mean,
+            std=self.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            memory_format=preferred_memory_format(images.images.device),
+        )
+
+
+def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = None) -> nn.Module:
+    """Build the request's network for *dataset* with its initial weights, on the CPU."""
+    torch.manual_seed(request.seed)  # for what `initialise` leaves to the network's own code
+    model: nn.Module = build_model(
+        request.model,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+        **request.options,
+    )
+    initialise(model, request.seed, request.recipe.initialization)
+    if weights is not None:
+        from bench.training.weights import load_weights
+
+        load_weights(model, weights)
+    return model
+
+
+def preferred_memory_format(device: torch.device) -> torch.memory_format:
+    """Channels-last where convolutions are faster with it: CPU (oneDNN) and CUDA (cuDNN)."""
+    return torch.channels_last if device.type in {"cpu", "cuda"} else torch.contiguous_format
+
+
+def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
+    """Return the record of a run that has just begun."""
+    return RunRecord(
+        run=request.run_id,
+        request=request.as_dict(),
+        status="interrupted",
+        error="not finished; the same command takes it up",
+        environment=describe_environment(resources.device, threads=resources.threads),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+    )
+
+
+def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRecord:
+    """Return the record of a run that *error* ended."""
+    status = "out_of_memory" if is_out_of_memory(error) else "failed"
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+    return dataclasses.replace(record, status=status, error=reason, seconds=seconds)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def load_data(request: RunRequest) -> Dataset:
+    """Load a request's dataset, once for all runs of this process."""
+    return _dataset(request.dataset, request.train_images, request.input_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
+    """Load a dataset once for all runs of this process."""
+    return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)
+
+
+@contextlib.contextmanager
+def _torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
+    """Set threads, determinism and float32 arithmetic for one run, and put them back."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(resources.threads)
+    if request.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(request.deterministic)
+    torch.backends.cudnn.allow_tf32 = request.precision != "fp32"  # fp32 means fp32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+
+
+def _csv(history: list[dict[str, Any]]) -> str:
+    return pd.DataFrame(history).to_csv(index=False) if history else ""

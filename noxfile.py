@@ -1,0 +1,74 @@
+"""The developer's commands, the same here and in CI.
+
+Every session runs in the environment that nox itself runs in: torch alone is several
+gigabytes, so it is installed once (`pip install '.[dev]'`), not once a session. What is
+checked is the installed package: each session first installs the working tree anew.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PATHS = ("bench", "models", "ablations", "tests", "noxfile.py")
+
+
+def install(session: nox.Session) -> None:
+    """Install the working tree, without looking at its dependencies again."""
+    session.run(
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", "."
+    )
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest; -P keeps the working tree off the path: the installed package is tested."""
+    session.run(sys.executable, "-P", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style and the format."""
+    session.run(sys.executable, "-m", "ruff", "check", *PATHS)
+    session.run(sys.executable, "-m", "ruff", "format", "--check", *PATHS)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the installed package, strictly."""
+    install(session)
+    session.run(sys.executable, "-P", "-m", "mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests that take a few minutes in all."""
+    install(session)
+    pytest(session)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the long tests."""
+    install(session)
+    pytest(session, "-m", "slow and not gpu")
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device."""
+    install(session)
+    pytest(session, "-m", "gpu")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Run the benchmarks; their figures go to benchmarks.json."""
+    install(session)
+    pytest(
+        session, "tests/benchmarks", "-m", "", "--benchmark-enable", "--benchmark-only",
+        "--benchmark-json=benchmarks.json",
+    )  # fmt: skip
