@@ -1,0 +1,245 @@
+"""What a network is made of: a table of layers, its parameters and its multiply-adds.
+
+Multiply-adds are half of what PyTorch's own counter (`torch.utils.flop_counter`) gives: it
+counts convolutions, matrix products and attention, not normalisations, activations or
+pooling. They are those of the whole batch in the input's shape.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the table.
+
+    Attributes:
+        layer: its name in the network; `(other)` for what belongs to none.
+        kind: its class.
+        output_shape: of its first output tensor, batch first; empty if it has none.
+        parameters: number of its values that training changes or could change; those it
+            shares with an earlier row are counted there.
+        macs: its multiply-adds.
+    """
+
+    layer: str
+    kind: str
+    output_shape: Shape
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network's table for one input; the rows add up to the totals.
+
+    Attributes:
+        input_shape: (batch, channels, height, width) of the images.
+        output_shape: of what the network returns.
+        rows: in the order in which the network runs them.
+        parameters: of the whole network.
+        macs: multiply-adds of the whole network.
+    """
+
+    input_shape: Shape
+    output_shape: Shape
+    rows: tuple[Row, ...]
+    parameters: int
+    macs: int
+
+
+def describe(model: nn.Module, input_shape: Shape) -> Description:
+    """Describe a network layer by layer, as the book prints its shapes.
+
+    A row is a child of the network, or a child's child where the child is a mere sequence
+    (so a residual network shows its stem and each block). Works for any network; the
+    model itself is left as it was.
+
+    Args:
+        model: on any device, in any mode; described in evaluation mode.
+        input_shape: (batch, channels, height, width).
+
+    Raises:
+        BenchError: the network cannot take such an input.
+    """
+    return _trace(model, input_shape, _layers)
+
+
+def count_macs(model: nn.Module, input_shape: Shape) -> int:
+    """Return the multiply-adds of one forward pass in evaluation mode.
+
+    Args:
+        model: on any device, in any mode; left as it was.
+        input_shape: (batch, channels, height, width); the count is for the whole batch.
+
+    Raises:
+        BenchError: the network cannot take such an input.
+    """
+    return _trace(model, input_shape, lambda _: {}).macs
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of values in the network's parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _trace(
+    model: nn.Module, input_shape: Shape, layers: Callable[[nn.Module], dict[str, nn.Module]]
+) -> Description:
+    if not input_shape or any(isinstance(n, bool) or n < 1 for n in input_shape):
+        raise BenchError(f"input {_spell(input_shape)}: every size must be at least 1")
+    with contextlib.suppress(Exception):
+        # Without data the shapes alone are computed, in a fraction of the time. Networks
+        # that look at values, or make tensors of their own on the CPU, refuse.
+        return _Trace(_without_data(model), layers).run(input_shape)
+    with _evaluation(model):
+        try:
+            return _Trace(model, layers).run(input_shape)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise BenchError(
+                f"{type(model).__name__} cannot take an input of {_spell(input_shape)} "
+                f"(batch x channels x height x width): {reason}"
+            ) from error
+
+
+class _Trace:
+    """One forward pass, watched."""
+
+    def __init__(
+        self, model: nn.Module, layers: Callable[[nn.Module], dict[str, nn.Module]]
+    ) -> None:
+        self.model = model
+        self.layers = layers(model)
+        self.counter = FlopCounterMode(display=False)
+        self.rows: dict[str, Row] = {}
+        self.begun: list[tuple[str, int]] = []
+
+    def run(self, input_shape: Shape) -> Description:
+        handles = [hook for name, layer in self.layers.items() for hook in self._watch(name, layer)]
+        try:
+            with torch.no_grad(), self.counter:
+                output = self.model(_images(self.model, input_shape))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Description(
+            input_shape=tuple(input_shape),
+            output_shape=_shape(output),
+            rows=(*self._with_parameters(), *self._rest()),
+            parameters=count_parameters(self.model),
+            macs=self.counter.get_total_flops() // 2,
+        )
+
+    def _watch(self, name: str, layer: nn.Module) -> Iterator[Any]:
+        def begin(*_: object) -> None:
+            self.begun.append((name, self.counter.get_total_flops()))
+
+        def end(module: nn.Module, _: object, output: object) -> None:
+            _, before = self.begun.pop()
+            # A layer inside another watched one is part of that one's row.
+            if self.begun:
+                return
+            macs = (self.counter.get_total_flops() - before) // 2
+            done = self.rows.pop(name, None)
+            if done is not None:  # a layer that is used again
+                macs += done.macs
+            self.rows[name] = Row(name, type(module).__name__, _shape(output), 0, macs)
+
+        yield layer.register_forward_pre_hook(begin)
+        yield layer.register_forward_hook(end)
+
+    def _with_parameters(self) -> Iterator[Row]:
+        """Count each row's parameters, one that two rows share in the first only."""
+        seen: set[int] = set()
+        for name, row in self.rows.items():
+            own = {id(p): p.numel() for p in self.layers[name].parameters()}
+            yield replace(row, parameters=sum(n for key, n in own.items() if key not in seen))
+            seen |= own.keys()
+
+    def _rest(self) -> Iterator[Row]:
+        """What no layer's row holds: the network's own parameters, products in its forward."""
+        parameters = count_parameters(self.model) - sum(
+            r.parameters for r in self._with_parameters()
+        )
+        macs = self.counter.get_total_flops() // 2 - sum(r.macs for r in self.rows.values())
+        if parameters or macs:
+            yield Row("(other)", type(self.model).__name__, (), parameters, macs)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return what gets a row: children, and the children of those that are sequences."""
+    layers: dict[str, nn.Module] = {}
+    for name, child in model.named_children():
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            layers |= {f"{name}.{inner}": layer for inner, layer in child.named_children()}
+        else:
+            layers[name] = child
+    return {name: layer for name, layer in layers.items() if not isinstance(layer, nn.Identity)}
+
+
+def _without_data(model: nn.Module) -> nn.Module:
+    """Return a copy for evaluation whose tensors have shapes and no values.
+
+    A copy, because some networks keep tensors from their first pass, which must not be
+    such hollow ones.
+    """
+    hollow: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if is_lazy(tensor):
+            raise TypeError("a lazy network learns its shapes from real data")
+        empty = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+        hollow[id(tensor)] = empty
+    return copy.deepcopy(model, hollow).eval()
+
+
+@contextlib.contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Put the network in evaluation mode, and back module by module."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _images(model: nn.Module, shape: Shape) -> torch.Tensor:
+    """Return black images where the network is, in its floating-point type."""
+    tensors = (*model.parameters(), *model.buffers())
+    like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+def _shape(output: object) -> Shape:
+    """Return the shape of the first tensor in what a layer returned."""
+    if isinstance(output, torch.Tensor):
+        return tuple(output.shape)
+    if isinstance(output, dict):
+        output = tuple(output.values())
+    if isinstance(output, list | tuple):
+        return next((shape for shape in map(_shape, output) if shape), ())
+    return ()
+
+
+def _spell(shape: Shape) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,66 @@
+"""Network definitions, in plain torch, readable beside the papers.
+
+`build_model(name, num_classes=…, in_channels=…, **options)` builds any of them. How to
+read the names:
+
+- `resnet18`, `34`, `50`, `101`, `152`: the ImageNet family (He et al. 2016a, table 1);
+- `resnet20`, `32`, `44`, `56`, `110`: the CIFAR family (section 4.2, 6n+2 layers; any
+  other such depth works too, and 9n+2 with `block="bottleneck"`);
+- `plainN`: `resnetN` with `shortcut="none"`;
+- `preact_resnetN`: `resnetN` with `activation_order="preact"` (He et al. 2016b);
+- `plain_cnn`: a VGG-style stack that costs what ResNet-18 costs;
+- `d2l_resnet18`: the book's network to the letter;
+- `timm:NAME`, `torchvision:NAME`, `package.module:function`: from elsewhere.
+
+The options of the residual families are the fields of `ResNetConfig`. A new family is one
+file that calls `register`, imported here.
+"""
+
+from __future__ import annotations
+
+from .blocks import BLOCKS, ORDERS, BasicBlock, Bottleneck, Order, ResidualBlock
+from .config import CHOICES, ResNetConfig
+from .errors import ModelError
+from .registry import (
+    Family,
+    SingleFamily,
+    build_model,
+    canonical,
+    default_shape,
+    list_models,
+    model_family,
+    register,
+)
+from .resnet import ResNet
+
+# Each of these registers its names; their order is the order of `list_models()`.
+from .families import ResidualFamily  # isort: skip
+from .plain_cnn import PlainCNN  # isort: skip
+from .book import Residual  # isort: skip
+from .external import LibraryFamily, UserFamily  # isort: skip
+
+__all__ = [
+    "BLOCKS",
+    "CHOICES",
+    "ORDERS",
+    "BasicBlock",
+    "Bottleneck",
+    "Family",
+    "LibraryFamily",
+    "ModelError",
+    "Order",
+    "PlainCNN",
+    "ResNet",
+    "ResNetConfig",
+    "Residual",
+    "ResidualBlock",
+    "ResidualFamily",
+    "SingleFamily",
+    "UserFamily",
+    "build_model",
+    "canonical",
+    "default_shape",
+    "list_models",
+    "model_family",
+    "register",
+]

@@ -1,0 +1,25 @@
+"""The one error of this room, and how its messages suggest a spelling."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ModelError(ValueError):
+    """A network that cannot be built: one line that says why and what would work."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word most like *word*, or ``""``."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the exception's type and the first line of its text, for a one-line message."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

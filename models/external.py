@@ -1,0 +1,252 @@
+"""Networks from elsewhere: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .errors import ModelError, nearest, one_line
+from .registry import Canonical, Family, Options, check_options, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+_DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+_REFERENCE = re.compile(rf"{_DOTTED}:{_DOTTED}")
+_LIBRARIES = ("timm", "torchvision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryFamily(Family):
+    """The networks of an optional library, as `library:NAME`.
+
+    Attributes:
+        create: library's module, network's name, number of classes and input channels
+            (None for the network's own), options → network.
+        known: library's module → names, to suggest one.
+    """
+
+    create: Callable[[Any, str, int | None, int | None, Options], object]
+    known: Callable[[Any], list[str]]
+
+    def canonical(self, name: str, options: Options) -> Canonical | None:
+        """Return name and options as they are: only the library knows what they mean."""
+        library, _, network = name.partition(":")
+        if library != self.name:
+            return None
+        if not network:
+            raise ModelError(f"'{name}' names no model; write {library}:NAME")
+        return name, dict(options)
+
+    def build(
+        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
+    ) -> nn.Module:
+        """Build the network with random weights, unless an option asks for others.
+
+        Raises:
+            ModelError: the library is missing, or refuses.
+        """
+        library, network = self._import(), name.partition(":")[2]
+        known = self.known(library)
+        if network.partition(".")[0] not in known:  # timm writes NAME.WEIGHTS
+            raise ModelError(f"{self.name} has no model '{network}'{nearest(network, known)}")
+        try:
+            model = self.create(library, network, num_classes, in_channels, options)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{name} cannot be built: {one_line(error)}") from error
+        return _checked(name, model)
+
+    def _import(self) -> ModuleType:
+        try:
+            return importlib.import_module(self.name)
+        except ImportError as error:
+            raise ModelError(
+                f"'{self.name}:…' needs {self.name}, which cannot be imported "
+                f"({one_line(error)}): pip install {self.name} (the extra '{self.name}')"
+            ) from error
+
+
+def _create_timm(
+    timm: Any, name: str, num_classes: int | None, in_channels: int | None, options: Options
+) -> object:
+    numbers = {"num_classes": num_classes, "in_chans": in_channels}
+    given = {key: value for key, value in numbers.items() if value is not None}
+    return timm.create_model(name, **{"pretrained": False, **given, **options})
+
+
+def _create_torchvision(
+    torchvision: Any, name: str, num_classes: int | None, in_channels: int | None, options: Options
+) -> object:
+    given = {} if num_classes is None else {"num_classes": num_classes}
+    model = torchvision.models.get_model(name, **{"weights": None, **given, **options})
+    if in_channels not in {None, 3}:
+        _adapt_first_convolution(name, model, in_channels)
+    return model
+
+
+def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> None:
+    """Give a network of three-channel images another number of channels.
+
+    torchvision has no argument for it. The colour filters are repeated in turn and scaled
+    so that the response to grey keeps its size; for one channel they are summed, so that
+    the network answers to a grey image what it answers to its RGB copy.
+    """
+    convolutions = ((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    path, module = next(convolutions, ("", None))
+    if module is None or module.in_channels != 3 or module.groups != 1:  # noqa: PLR2004 - colours
+        raise ModelError(
+            f"torchvision:{name} does not begin with a convolution of three channels; "
+            f"in_channels={in_channels} cannot be had, use 3"
+        )
+    with torch.no_grad():
+        if in_channels == 1:
+            weight = module.weight.sum(dim=1, keepdim=True)
+        else:
+            turns = torch.arange(in_channels) % 3
+            weight = module.weight[:, turns] * (3 / in_channels)
+    adapted = nn.Conv2d(
+        in_channels,
+        module.out_channels,
+        module.kernel_size,  # type: ignore[arg-type]  # a Conv2d's are pairs
+        stride=module.stride,  # type: ignore[arg-type]
+        padding=module.padding,  # type: ignore[arg-type]
+        dilation=module.dilation,  # type: ignore[arg-type]
+        bias=module.bias is not None,
+        padding_mode=module.padding_mode,
+    )
+    adapted.weight = nn.Parameter(weight)
+    adapted.bias = module.bias
+    model.set_submodule(path, adapted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserFamily(Family):
+    """The user's own: `package.module:function`, called with what it accepts."""
+
+    def canonical(self, name: str, options: Options) -> Canonical | None:
+        """Return name and options as they are: only the function knows what they mean."""
+        prefix, colon, _ = name.partition(":")
+        if not colon or prefix in _LIBRARIES:
+            return None
+        if not _REFERENCE.fullmatch(name):
+            raise ModelError(f"'{name}' is no package.module:function")
+        return name, dict(options)
+
+    def build(
+        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
+    ) -> nn.Module:
+        """Import the module and call the function.
+
+        `num_classes` and `in_channels` are passed if the function takes them; None (no
+        number asked for) only if it has no default of its own, as 1000 and 3.
+
+        Raises:
+            ModelError: module or function is missing or raises, an option is not taken,
+                or what comes back is no `torch.nn.Module`.
+        """
+        function = _find_function(name)
+        arguments = {
+            **_accepted(function, "num_classes", num_classes, self.classes),
+            **_accepted(function, "in_channels", in_channels, self.channels),
+            **options,
+        }
+        parameters = _parameters(function)
+        if parameters is not None and not _takes_any(parameters):
+            check_options(name, options, parameters)
+        try:
+            model = function(**arguments)
+        except Exception as error:
+            raise ModelError(f"{name} raised {one_line(error)}") from error
+        return _checked(name, model)
+
+
+def _find_function(name: str) -> Callable[..., object]:
+    module_name, _, path = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # Behind everything installed, so that a user's folder called like a library (or
+        # like a room of this project) shadows nothing.
+        sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise ModelError(
+                f"{name}: no module '{error.name}' in {here} or among the installed packages"
+            ) from error
+        raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
+    except Exception as error:
+        raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
+    found: Any = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            origin = getattr(module, "__file__", None) or "a namespace package"
+            raise ModelError(
+                f"{name}: no '{part}' in {module_name} ({origin}){nearest(part, vars(module))}"
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise ModelError(f"{name} is {type(found).__name__}, not a function that returns a model")
+    return found  # type: ignore[no-any-return]  # checked to be callable
+
+
+def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter] | None:
+    """Return the function's parameters by name, None if Python cannot tell."""
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes_any(parameters: dict[str, inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _accepted(
+    function: Callable[..., object], what: str, value: int | None, default: int
+) -> dict[str, int]:
+    """Return the argument to pass for one of the two numbers, if any."""
+    parameters = _parameters(function) or {}
+    own = parameters.get(what)
+    if value is not None:
+        return {what: value} if own is not None or _takes_any(parameters) else {}
+    required = own is not None and own.default is inspect.Parameter.empty
+    return {what: default} if required else {}
+
+
+def _checked(name: str, model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+register(
+    LibraryFamily(
+        name="timm",
+        source="huggingface/pytorch-image-models",
+        create=_create_timm,
+        known=lambda timm: list(timm.list_models()),
+    )
+)
+register(
+    LibraryFamily(
+        name="torchvision",
+        source="pytorch/vision",
+        create=_create_torchvision,
+        # Without the argument, detection, segmentation and video networks come along.
+        known=lambda torchvision: list(torchvision.models.list_models(torchvision.models)),
+    )
+)
+register(UserFamily(name="user", source="the user's package.module:function"))
