@@ -14,7 +14,15 @@ from bench.launch import launch
 from bench.report.frames import study_runs
 from bench.stopping import stop_on_signals
 from bench.store import Store, StudyRecord
-from bench.studies import Overrides, Plan, PlannedVariant, Study, expand, load_study
+from bench.studies import (
+    Overrides,
+    Plan,
+    PlannedVariant,
+    Study,
+    adhoc_study,
+    expand,
+    load_study,
+)
 from bench.training.run import OnEvent, Resources
 
 if TYPE_CHECKING:
@@ -142,9 +150,7 @@ def train(
     """
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     values = {"recipe": recipe, **variant, **(settings or {})}
-    study = Study.model_validate(
-        {"question": f"What does {model} reach?", "base": {"seeds": [seed]}, "variant": [values]}
-    )
+    study = adhoc_study(f"What does {model} reach?", values, seed)
     rows = run_study(
         study,
         name="adhoc",

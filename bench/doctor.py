@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import platform
 import shutil
 import sys
@@ -113,9 +115,10 @@ def _loaded_providers(provider: str) -> list[str]:
     options.log_severity_level = 4  # a provider that fails to load logs a page
     onnxruntime.set_default_logger_severity(4)
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=[provider]
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # where it tells of its fall-back
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=[provider]
+            )
     except Exception:  # each provider raises errors of its own kinds; any means it does not load
         return []
     finally:

@@ -201,6 +201,19 @@ def parse_study(content: str, path: Path) -> Study:
     return study
 
 
+def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
+    """Make a study of one variant and one seed, from the command line's words.
+
+    Raises:
+        BenchError: a setting is unknown or impossible.
+    """
+    values = {"question": question, "base": {"seeds": [seed]}, "variant": [variant]}
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise BenchError(_explain_first(error, ["variant", "0"])) from None
+
+
 def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     """Expand a study into its runs, with the command line's *overrides* applied.
 
@@ -355,10 +368,17 @@ def _check_grid(study: Study, path: Path, content: str) -> None:
 
 def _explain(error: ValidationError, content: str, path: Path) -> str:
     """One line for the first thing that is wrong: file, line, key, value, and the fix."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not _is_type_tag(part)]
+    location = _location(error)
     key = next((p for p in reversed(location) if not p.isdigit()), "")
-    where = f"{path}{_line_of(content, key)}: {_spell(location)}"
+    return f"{path}{_line_of(content, key)}: {_explain_first(error)}"
+
+
+def _explain_first(error: ValidationError, within: list[str] | None = None) -> str:
+    """Say what is wrong first; *within* is a table that need not be named."""
+    first, location = error.errors()[0], _location(error)
+    key = next((p for p in reversed(location) if not p.isdigit()), "")
+    named = location[len(within) :] if within and location[: len(within)] == within else location
+    where = _spell(named)
     if first["type"] == "extra_forbidden":
         known = _fields_at(location)
         return f"{where} is unknown{nearest(key, known)} (known: {', '.join(known)})"
@@ -366,6 +386,10 @@ def _explain(error: ValidationError, content: str, path: Path) -> str:
         return f"{where} is missing"
     value = textwrap.shorten(json.dumps(first["input"], default=str), 60, placeholder="…")
     return f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _location(error: ValidationError) -> list[str]:
+    return [str(part) for part in error.errors()[0]["loc"] if not _is_type_tag(part)]
 
 
 def _is_type_tag(part: int | str) -> bool:

@@ -36,7 +36,8 @@ def _exit_code(error: Exception) -> int:
     from bench.errors import BenchError
     from bench.stopping import StopRequestedError
 
-    if isinstance(error, BenchError):
+    models = sys.modules.get("bench.models")  # knows nothing of the rest, so has its own error
+    if isinstance(error, BenchError) or (models and isinstance(error, models.ModelError)):
         return _refuse(str(error))
     if isinstance(error, StopRequestedError):
         print(f"bench: stopped by {error}; the same command goes on from here", file=sys.stderr)  # noqa: T201

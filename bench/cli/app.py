@@ -10,6 +10,7 @@ from bench.cli import (
     init,
     listing,
     predict,
+    report,
     results,
     run_ablation,
     train,
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("run-ablation")(run_ablation.run_ablation)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
 app.command("describe")(describe.describe)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)

@@ -120,7 +120,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
         console.print(f"{error['run']}: {error['status']}: {error['error']}", markup=False)
     console.print(answer(summaries), style="bold", markup=False)
     console.print(f"\nResults: {store.root} (study '{name}', {len(frame)} runs)", markup=False)
-    for command in _next_commands(store.root, frame):
+    for command in _next_commands(store.root, name, frame):
         console.print(f"  {command}", markup=False, soft_wrap=True)
     return int(len(failed) > 0)
 
@@ -169,10 +169,14 @@ def _shared(shared: dict[str, Any]) -> list[str]:
     return [f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"]
 
 
-def _next_commands(root: Path, frame: Any) -> list[str]:
+def _next_commands(root: Path, study: str, frame: Any) -> list[str]:
     complete = frame[frame["status"] == "complete"]
     if complete.empty:
         return []
     run = complete.iloc[0]["run"]
     where = "" if root == options.DEFAULT_RESULTS else f" --results {root}"
-    return [f"bench results show {run}{where}", f"bench predict {run} IMAGE.png{where}"]
+    return [
+        f"bench report {study}{where}",
+        f"bench results show {run}{where}",
+        f"bench predict {run} IMAGE.png{where}",
+    ]

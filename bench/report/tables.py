@@ -11,15 +11,25 @@ if TYPE_CHECKING:
     from bench.report.statistics import Difference, Estimate
 
 
+HEADINGS = (
+    "variant", "parameters", "multiply-adds", "test accuracy %", "difference (points)",
+    "p (Holm)", "train accuracy %", "images/s",
+)  # fmt: skip
+
+
+def study_cells(summaries: list[VariantSummary]) -> list[list[str]]:
+    """A study's table as text, headings first: accuracies in per cent, differences in points."""
+    return [list(HEADINGS), *map(_cells, summaries)]
+
+
 def study_table(summaries: list[VariantSummary]) -> Table:
-    """A study's variants as a table: accuracies in per cent, differences in points."""
+    """A study's table for a terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variant")
-    for heading in ("parameters", "multiply-adds", "test accuracy %", "difference (points)",
-                    "p (Holm)", "train accuracy %", "images/s"):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for summary in summaries:
-        table.add_row(*_cells(summary))
+    headings, *rows = study_cells(summaries)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

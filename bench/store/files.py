@@ -26,6 +26,8 @@ _REASONS = {
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another --results folder",
     errno.EROFS: "the disk is read-only; choose another --results folder",
     errno.EACCES: "permission denied; choose a --results folder that you may write",
+    errno.ENOENT: "the folder cannot be made there; choose another --results folder",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another --results folder",
     errno.EPERM: "not permitted; choose a --results folder that you may write",
 }
 
