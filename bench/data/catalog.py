@@ -1,0 +1,148 @@
+"""Which datasets there are, and loading one by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.data.builtin import (
+    SYNTHETIC_CLASSES,
+    SYNTHETIC_SIZE,
+    SYNTHETIC_TEST,
+    SYNTHETIC_TRAIN,
+    load_embedded,
+    make_synthetic,
+)
+from bench.data.imagecache import load_imagefolder
+from bench.data.images import Dataset, fingerprint
+from bench.data.published import PUBLISHED, load_published
+from bench.data.splits import balanced_subset
+from bench.data.userdata import load_user_dataset
+from bench.errors import BenchError, nearest
+
+EMBEDDED = "fashion-mnist-mini"
+SYNTHETIC = "synthetic"
+NAMES = ("fashion-mnist", EMBEDDED, "mnist", "cifar10", "cifar100", SYNTHETIC)
+_USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FOLDER_PREFIX = "imagefolder:"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One line of `bench list datasets`.
+
+    Attributes:
+        name: As `load_dataset` takes it.
+        classes: Number of classes.
+        channels: Colour channels of an image.
+        size: Height and width of an image in pixels.
+        train: Number of training images.
+        test: Number of test images.
+        where: ``embedded``, ``generated``, the folder that holds it, or ``download``.
+        available: It can be loaded without a network.
+    """
+
+    name: str
+    classes: int
+    channels: int
+    size: int
+    train: int
+    test: int
+    where: str
+    available: bool
+
+
+def data_directory() -> Path:
+    """Return where downloads and decoded image folders are kept.
+
+    That is the environment variable ``BENCH_DATA``, or the user's cache folder.
+    """
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("BENCH_DATA")
+    return Path(chosen).expanduser() if chosen else user_cache_path("bench")
+
+
+def load_dataset(
+    name: str,
+    *,
+    train_images: int | None = None,
+    image_size: int | None = None,
+    data_dir: Path | None = None,
+    quiet: bool = False,
+) -> Dataset:
+    """Load a dataset as uint8 tensors, downloading or decoding it the first time.
+
+    Args:
+        name: One of `list_datasets`, ``imagefolder:PATH``, or the user's own
+            ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
+        train_images: Keep only so many training images, balanced over the classes and the
+            same in every run (see `bench.data.splits.balanced_subset`).
+        image_size: H and W in pixels of ``imagefolder`` and ``synthetic``; the others have
+            their own size, and batches are resized to what the network takes.
+        data_dir: Where to look for, and keep, files; `data_directory` if None.
+        quiet: Show no progress bar.
+
+    Raises:
+        BenchError: The name is unknown, or the dataset cannot be had, is damaged or of the
+            wrong form; one line names the file or function and the fix.
+    """
+    directory = data_directory() if data_dir is None else data_dir
+    dataset = _load(name, image_size, directory, quiet)
+    if train_images is None:
+        return dataset
+    train = dataset.train.subset(balanced_subset(dataset.train.labels, train_images))
+    return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
+
+
+def _load(name: str, image_size: int | None, directory: Path, quiet: bool) -> Dataset:
+    if name == EMBEDDED:
+        return load_embedded(name)
+    if name == SYNTHETIC:
+        return make_synthetic(name, image_size)
+    if name in PUBLISHED:
+        return load_published(PUBLISHED[name], directory, quiet=quiet)
+    if name.startswith(_FOLDER_PREFIX):
+        root = Path(name.removeprefix(_FOLDER_PREFIX))
+        return load_imagefolder(name, root, directory, image_size=image_size, quiet=quiet)
+    if _USER_FUNCTION.fullmatch(name):
+        return load_user_dataset(name, quiet=quiet)
+    known = [*NAMES, "imagefolder:PATH"]
+    raise BenchError(
+        f"unknown dataset '{name}'{nearest(name, known)} "
+        f"(known: {', '.join(known)}, or your own package.module:function)"
+    )
+
+
+def list_datasets(data_dir: Path | None = None) -> list[DatasetInfo]:
+    """Describe the named datasets and where they are, without reading them.
+
+    Args:
+        data_dir: Where to look for files; `data_directory` if None.
+    """
+    directory = data_directory() if data_dir is None else data_dir
+    return [_describe(name, directory) for name in NAMES]
+
+
+def _describe(name: str, directory: Path) -> DatasetInfo:
+    if name == EMBEDDED:
+        return DatasetInfo(name, 10, 1, 28, 6_000, 1_000, "embedded", available=True)
+    if name == SYNTHETIC:
+        counts = (SYNTHETIC_TRAIN, SYNTHETIC_TEST)
+        return DatasetInfo(
+            name, SYNTHETIC_CLASSES, 3, SYNTHETIC_SIZE, *counts, "generated", available=True
+        )
+    source = PUBLISHED[name]
+    folder = source.found(directory)
+    return DatasetInfo(
+        name,
+        source.num_classes,
+        source.channels,
+        source.size,
+        source.train,
+        source.test,
+        str(folder) if folder else "download",
+        available=folder is not None,
+    )

@@ -1,0 +1,245 @@
+"""The user's own dataset: ``package.module:function``, a function of no arguments."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.images import Dataset, Images, fingerprint, make_dataset
+from bench.data.progress import progress_bar
+from bench.errors import BenchError, nearest
+
+_FORMS = (
+    "(train, test), (train_images, train_labels, test_images, test_labels), a dict with these "
+    "names, or a bench Dataset"
+)
+
+
+def load_user_dataset(name: str, *, quiet: bool = False) -> Dataset:
+    """Call the user's function and check what it returns.
+
+    It may return
+
+    - ``(train, test)``, each an `Images`, a pair (images, labels) or a torch ``Dataset`` of
+      (image, label), which is read once, image by image;
+    - ``(train_images, train_labels, test_images, test_labels)``;
+    - a dict with either set of names, and perhaps ``classes``, the class names;
+    - a `Dataset` of this package.
+
+    Images are arrays or tensors, NxHxW, NxHxWxC or NxCxHxW, square, uint8. Floats are taken
+    if they are grey levels k/255, as torchvision's ``ToTensor`` makes them. Labels are
+    integers 0…K-1. The current folder is importable, after everything that is installed.
+
+    Args:
+        name: ``package.module:function``.
+        quiet: Show no progress bar.
+
+    Raises:
+        BenchError: The function cannot be found or fails, or what it returns is of another
+            form; the message names the function and what is wrong.
+    """
+    function = _find(name)
+    try:
+        returned = function()
+    except BenchError:
+        raise
+    except Exception as error:
+        raise BenchError(
+            f"dataset '{name}': the function raised {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if isinstance(returned, Dataset):
+        return _checked(name, returned)
+    train, test, classes = _splits(name, returned)
+    train_images = _images(f"dataset '{name}', training set", train, quiet=quiet)
+    test_images = _images(f"dataset '{name}', test set", test, quiet=quiet)
+    names = _class_names(name, classes, train_images, test_images)
+    return make_dataset(name, names, train_images, test_images)
+
+
+def _find(name: str) -> Any:
+    """Import the module and return the function."""
+    module_name, _, function_name = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last: the user's `models` must not hide an installed package
+    importlib.invalidate_caches()  # the file may be younger than this process
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(
+            f"dataset '{name}': importing '{module_name}' failed "
+            f"({type(error).__name__}: {reason}): run from the folder that holds it, or install it"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value)]
+        raise BenchError(
+            f"dataset '{name}': {module.__file__} has no function '{function_name}'"
+            f"{nearest(function_name, known)}"
+        )
+    return function
+
+
+def _checked(name: str, dataset: Dataset) -> Dataset:
+    """Check a ready-made dataset like any other, and keep its own statistics."""
+    splits = [
+        _images(f"dataset '{name}', {split} set", images, quiet=True)
+        for split, images in (("training", dataset.train), ("test", dataset.test))
+    ]
+    _class_names(name, dataset.classes, *splits)
+    return replace(
+        dataset, name=name, train=splits[0], test=splits[1], fingerprint=fingerprint(*splits)
+    )
+
+
+def _splits(name: str, returned: Any) -> tuple[Any, Any, Any]:
+    """Sort what the function returned into training set, test set and class names."""
+    if isinstance(returned, Mapping):
+        classes = returned.get("classes")
+        if {"train", "test"} <= returned.keys():
+            return returned["train"], returned["test"], classes
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        if set(names) <= returned.keys():
+            parts = [returned[key] for key in names]
+            return tuple(parts[:2]), tuple(parts[2:]), classes
+        raise BenchError(
+            f"dataset '{name}': the dict has the names {', '.join(map(str, returned))}: "
+            f"return {_FORMS}"
+        )
+    if isinstance(returned, tuple | list):
+        if len(returned) == 2:  # noqa: PLR2004
+            return returned[0], returned[1], getattr(returned[0], "classes", None)
+        if len(returned) == 4:  # noqa: PLR2004
+            return tuple(returned[:2]), tuple(returned[2:]), None
+    raise BenchError(
+        f"dataset '{name}': the function returned {_describe(returned)}: return {_FORMS}"
+    )
+
+
+def _describe(value: Any) -> str:
+    kind = type(value).__name__
+    return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else f"a {kind}"
+
+
+def _images(what: str, split: Any, *, quiet: bool) -> Images:
+    """Turn one split into checked uint8 images and int64 labels."""
+    if isinstance(split, Images):
+        images, labels = split.images, split.labels
+    elif isinstance(split, tuple | list) and len(split) == 2:  # noqa: PLR2004
+        images, labels = (_tensor(what, part) for part in split)
+    elif isinstance(split, torch.utils.data.Dataset):
+        images, labels = _read_torch_dataset(what, split, quiet=quiet)
+    else:
+        raise BenchError(f"{what} is {_describe(split)}: give (images, labels) or a torch Dataset")
+    images = _planes(what, _grey_levels(what, images))
+    if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise BenchError(
+            f"{what}: labels are {labels.dtype} of shape {tuple(labels.shape)}: "
+            "give one integer an image"
+        )
+    if len(images) != len(labels):
+        raise BenchError(f"{what}: {len(images)} images but {len(labels)} labels: make them equal")
+    return Images(images.contiguous(), labels.long())
+
+
+def _tensor(what: str, value: Any) -> Tensor:
+    try:
+        return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:  # ragged, or of Python objects
+        raise BenchError(
+            f"{what}: {_describe(value)} is no numeric array ({error}): give arrays or tensors"
+        ) from error
+
+
+def _read_torch_dataset(what: str, dataset: Any, *, quiet: bool) -> tuple[Tensor, Tensor]:
+    if not hasattr(dataset, "__len__"):
+        raise BenchError(f"{what}: the torch Dataset has no length: give a map-style one")
+    images, labels = [], []
+    with progress_bar(f"reading {what}", len(dataset), quiet=quiet) as advance:
+        for index in range(len(dataset)):
+            try:
+                image, label = dataset[index]
+                labels.append(int(label))
+            except Exception as error:
+                raise BenchError(
+                    f"{what}: item {index} gives no (image, integer label) "
+                    f"({type(error).__name__}: {' '.join(str(error).split())})"
+                ) from error
+            images.append(_tensor(what, image))
+            if images[index].shape != images[0].shape:
+                raise BenchError(
+                    f"{what}: image {index} is of shape {tuple(images[index].shape)}, image 0 of "
+                    f"{tuple(images[0].shape)}: resize them to one shape"
+                )
+            advance(1)
+    if not images:
+        raise BenchError(f"{what} is empty: give it images")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _grey_levels(what: str, images: Tensor) -> Tensor:
+    """Return uint8 images; floats are taken if nothing is lost."""
+    if images.dtype == torch.uint8:
+        return images
+    if images.dtype.is_floating_point:
+        scaled = images.float() * 255
+        levels = scaled.round()
+        # k/255 in float16 is off by up to 2^-12 of itself, a sixteenth of a level.
+        near = (scaled - levels).abs().le(0.07)
+        if bool((near & levels.ge(0) & levels.le(255)).all()):
+            return levels.to(torch.uint8)
+    raise BenchError(
+        f"{what}: images are {images.dtype} and no grey levels k/255: give uint8, 0 … 255, "
+        "without normalisation (bench applies it)"
+    )
+
+
+def _planes(what: str, images: Tensor) -> Tensor:
+    """Return NxCxHxW: of four dimensions, the square pair tells which two are H and W."""
+    if images.ndim == 3:  # noqa: PLR2004
+        images = images.unsqueeze(1)
+    if images.ndim == 4:  # noqa: PLR2004
+        _, first, second, third = images.shape
+        if second == third:
+            return images
+        if first == second:
+            return images.permute(0, 3, 1, 2)
+    raise BenchError(
+        f"{what}: images are of shape {tuple(images.shape)}: give NxHxW, NxHxWxC or NxCxHxW "
+        "with H = W"
+    )
+
+
+def _class_names(
+    name: str, classes: Sequence[str] | None, train: Images, test: Images
+) -> tuple[str, ...]:
+    """Return the class names, the numbers if there are none, after checking all labels."""
+    if len(train) == 0:
+        raise BenchError(f"dataset '{name}': the training set is empty: give it images")
+    count = int(train.labels.max()) + 1 if classes is None else len(classes)
+    for split, images in (("training", train), ("test", test)):
+        wrong = (images.labels < 0) | (images.labels >= count)
+        if bool(wrong.any()):
+            index = int(wrong.int().argmax())
+            raise BenchError(
+                f"dataset '{name}': label {int(images.labels[index])} of {split} image {index} is "
+                f"outside 0 … {count - 1}: number the classes from 0"
+            )
+    if classes is not None:
+        return tuple(map(str, classes))
+    missing = torch.bincount(train.labels, minlength=count).eq(0)
+    if bool(missing.any()):
+        raise BenchError(
+            f"dataset '{name}': class {int(missing.int().argmax())} of 0 … {count - 1} has no "
+            "training image: number the classes from 0 without gaps"
+        )
+    return tuple(str(number) for number in range(count))

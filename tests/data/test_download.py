@@ -1,0 +1,181 @@
+"""Downloads, against a server on this machine."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from bench.data.download import RemoteFile, download, verify
+from bench.data.published import PUBLISHED
+from bench.errors import BenchError
+
+CONTENT = bytes(range(256)) * 4000
+FILE = RemoteFile("set.bin", hashlib.sha256(CONTENT).hexdigest())
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body`, understands ranges, and can cut the connection."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = CONTENT
+        self.status = None
+        self.cut_after = []  # bytes after which the next connections are cut
+        self.ranges = True
+        self.requests = []  # the Range header of each request
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.requests.append(wanted)
+        start = int(wanted[6:-1]) if wanted and server.ranges else 0
+        if server.status or start >= len(server.body):
+            self.send_response(server.status or 416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(server.body) - start))
+        self.send_header("Content-Encoding", "gzip")  # a lie that some servers tell of .gz files
+        self.end_headers()
+        end = start + server.cut_after.pop(0) if server.cut_after else len(server.body)
+        self.wfile.write(server.body[start:end])
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def fetch(server, folder, file=FILE):
+    return download(file, folder, [server.url], quiet=True)
+
+
+def test_a_file_is_fetched_verified_and_renamed(server, tmp_path):
+    path = fetch(server, tmp_path / "new" / "folder")
+    assert path.read_bytes() == CONTENT
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_a_file_that_is_there_is_not_fetched_again(server, tmp_path):
+    fetch(server, tmp_path)
+    fetch(server, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_cut_connection_is_resumed_where_it_ended(server, tmp_path):
+    server.cut_after = [300_000, 200_000]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_a_later_call_resumes(server, tmp_path):
+    server.cut_after = [100_000] * 3
+    with pytest.raises(BenchError, match="could not be downloaded"):
+        fetch(server, tmp_path)
+    assert (tmp_path / "set.bin.part").stat().st_size == 300_000
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests[-1] == "bytes=300000-"
+
+
+def test_a_server_without_ranges_starts_again(server, tmp_path):
+    server.ranges = False
+    server.cut_after = [300_000]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_from_elsewhere_is_thrown_away(server, tmp_path):
+    (tmp_path / "set.bin.part").write_bytes(b"something else")
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests == ["bytes=14-", None]
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
+    (tmp_path / "set.bin.part").write_bytes(CONTENT + b"more")
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_leaves_nothing_and_is_not_fetched_twice(server, tmp_path):
+    server.body = b"not what was published"
+    with pytest.raises(BenchError, match=r"set.bin could not be downloaded \(127.0.0.1: wrong"):
+        fetch(server, tmp_path)
+    assert not list(tmp_path.glob("set.bin"))
+    assert not list(tmp_path.glob("*.part"))
+    assert len(server.requests) == 1
+
+
+def test_the_next_mirror_is_tried(server, tmp_path):
+    with Server() as broken:
+        thread = threading.Thread(target=broken.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        broken.status = 404
+        path = download(FILE, tmp_path, [broken.url, server.url], quiet=True)
+        broken.shutdown()
+    assert path.read_bytes() == CONTENT
+
+
+def test_all_mirrors_failing_names_each_ones_reason_in_one_line(server, tmp_path):
+    server.status = 503
+    nowhere = "http://127.0.0.1:9/"  # the discard port: nothing listens
+    with pytest.raises(BenchError) as caught:
+        download(FILE, tmp_path, [server.url, nowhere], quiet=True)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("set.bin", "HTTP status 503", "ConnectionError", f"put it into {tmp_path}"):
+        assert part in message
+
+
+def test_two_at_once_fetch_it_once(server, tmp_path):
+    threads = [threading.Thread(target=fetch, args=(server, tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 1
+    assert (tmp_path / "set.bin").read_bytes() == CONTENT
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(BenchError, match=r"file/set\.bin cannot be written .*BENCH_DATA"):
+        fetch(server, blocked)
+
+
+@pytest.mark.parametrize("level", [1, 9])
+def test_the_content_of_a_gzip_file_counts_not_how_it_was_compressed(tmp_path, level):
+    path = tmp_path / "set.gz"
+    path.write_bytes(gzip.compress(CONTENT, level))
+    verify(path, RemoteFile("set.gz", FILE.sha256, "content"))
+
+
+def test_a_truncated_gzip_file_is_named(tmp_path):
+    path = tmp_path / "set.gz"
+    path.write_bytes(gzip.compress(CONTENT)[:-20])
+    with pytest.raises(BenchError, match=r"set\.gz: truncated .*delete it and run again"):
+        verify(path, RemoteFile("set.gz", FILE.sha256, "content"))
+
+
+def test_built_in_mirrors_are_https_folders():
+    for source in PUBLISHED.values():
+        assert source.mirrors
+        for mirror in source.mirrors:
+            assert mirror.startswith("https://")
+            assert mirror.endswith("/")

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as reference
+
+from bench.data import imagecache, load_dataset
+from bench.errors import BenchError
+
+
+def load(root, **options):
+    return load_dataset(f"imagefolder:{root}", quiet=True, **options)
+
+
+@pytest.fixture
+def folder(tmp_path, write_image):
+    """Two classes, three training and two test images each; returns root and pixels."""
+    root, pixels = tmp_path / "images", {}
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                path = root / split / name / f"{number}.png"
+                pixels[path] = write_image(path, seed=100 * label + 10 * count + number)
+    return root, pixels
+
+
+def test_pixels_labels_and_classes_are_the_folders(folder):
+    root, pixels = folder
+    dataset = load(root)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = np.stack([pixels[path] for path in sorted((root / "train").rglob("*.png"))])
+    assert torch.equal(dataset.train.images, torch.from_numpy(expected)[:, None])
+    assert dataset.test.images.shape == (4, 1, 6, 6)
+    assert dataset.mean == pytest.approx([expected.mean() / 255])
+
+
+def test_the_second_load_reads_the_cache(folder, monkeypatch):
+    first = load(folder[0])
+    monkeypatch.setattr(imagecache, "decode", None)
+    second = load(folder[0])
+    assert second.fingerprint == first.fingerprint
+    assert torch.equal(second.train.images, first.train.images)
+    assert (second.mean, second.std) == (first.mean, first.std)
+
+
+def test_a_changed_image_is_decoded_again(folder, write_image):
+    root, _ = folder
+    before = load(root)
+    write_image(root / "train" / "cat" / "0.png", seed=999)
+    assert load(root).fingerprint != before.fingerprint
+
+
+def test_the_cache_cannot_be_told_from_one_written_without_it(folder, tmp_path):
+    elsewhere = load(folder[0], data_dir=tmp_path / "other")
+    assert elsewhere.fingerprint == load(folder[0]).fingerprint
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "short", "changed"])
+def test_a_cache_that_is_not_whole_is_made_anew(folder, own_cache, damage):
+    first = load(folder[0])
+    (manifest,) = own_cache.rglob("manifest.json")
+    data = manifest.parent / "train-images.bin"
+    if damage == "no manifest":
+        manifest.unlink()
+    elif damage == "half a manifest":
+        manifest.write_text(manifest.read_text()[:40])
+    elif damage == "short":
+        data.write_bytes(data.read_bytes()[:-1])
+    else:
+        data.write_bytes(bytes([data.read_bytes()[0] ^ 1]) + data.read_bytes()[1:])
+    again = load(folder[0])
+    assert torch.equal(again.train.images, first.train.images)
+    assert json.loads(manifest.read_text())["fingerprint"] == first.fingerprint
+
+
+def test_an_interrupted_decoding_leaves_no_cache(folder, own_cache, monkeypatch):
+    def interrupted(_, shape):
+        yield np.zeros(shape, np.uint8)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagecache, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(folder[0])
+    assert not [path for path in (own_cache / "imagefolder").iterdir() if path.is_dir()]
+    assert len(load(folder[0]).train) == 6
+
+
+def test_the_remains_of_a_killed_process_are_removed(folder, own_cache):
+    load(folder[0])
+    (manifest,) = own_cache.rglob("manifest.json")
+    cache = manifest.parent
+    remains = cache.with_name(f"{cache.name}-killed.tmp")
+    cache.rename(remains)
+    (remains / "manifest.json").unlink()
+    load(folder[0])
+    assert cache.is_dir()
+    assert not remains.exists()
+
+
+def test_a_set_too_large_for_memory_is_mapped(folder, monkeypatch):
+    in_memory = load(folder[0])
+    monkeypatch.setattr(imagecache, "_available_memory", lambda: 100)
+    mapped = load(folder[0])
+    assert mapped.memory_mapped
+    assert not in_memory.memory_mapped
+    assert torch.equal(mapped.train.images, in_memory.train.images)
+    subset = mapped.train.subset(torch.tensor([5, 0]))
+    assert torch.equal(subset.images[1], in_memory.train.images[0])
+
+
+def test_val_stands_in_for_test(folder):
+    root, _ = folder
+    expected = load(root).fingerprint
+    (root / "test").rename(root / "val")
+    assert load(root).fingerprint == expected
+
+
+def test_without_splits_a_fifth_of_each_class_is_held_out(tmp_path, write_image):
+    for name in ("a", "b"):
+        for number in range(10):
+            write_image(tmp_path / "flat" / name / f"{number}.png", seed=number)
+    first, second = load(tmp_path / "flat"), load(tmp_path / "flat", data_dir=tmp_path / "other")
+    assert first.train.labels.bincount().tolist() == [8, 8]
+    assert first.test.labels.bincount().tolist() == [2, 2]
+    assert first.fingerprint == second.fingerprint
+
+
+def test_images_are_resized_by_their_shorter_side_and_cropped(tmp_path, write_image):
+    sizes = {"a": (40, 20), "b": (17, 31)}
+    for name, size in sizes.items():
+        for split in ("train", "test"):
+            write_image(tmp_path / "set" / split / name / "0.png", size, "RGB")
+    dataset = load(tmp_path / "set", image_size=10)
+    assert dataset.train.images.shape == (2, 3, 10, 10)
+    with Image.open(tmp_path / "set" / "train" / "a" / "0.png") as image:
+        expected = reference.center_crop(reference.resize(image, 10), 10)
+    difference = dataset.train.images[0].int() - reference.pil_to_tensor(expected).int()
+    assert difference.abs().max() <= 1
+
+
+def test_colour_modes_become_rgb(tmp_path, write_image):
+    root = tmp_path / "set"
+    for split in ("train", "test"):
+        pixels = write_image(root / split / "a" / "0.png", mode="RGB")
+        write_image(root / split / "b" / "0.png", mode="RGBA")
+        write_image(root / split / "b" / "1.png", mode="P")
+    dataset = load(root)
+    assert dataset.channels == 3
+    assert torch.equal(dataset.train.images[0], torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_other_files_are_passed_over_and_subfolders_are_not(folder, write_image):
+    root, _ = folder
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
+    (root / "train" / "cat" / ".hidden.png").write_bytes(b"x")
+    (root / "train" / ".cache").mkdir()
+    write_image(root / "train" / "cat" / "more" / "9.PNG")
+    assert load(root).train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+def break_size(root, write_image):
+    write_image(root / "train" / "dog" / "1.png", (7, 6))
+    return r"train/dog/1\.png: 7x6 pixels where 0\.png has 6x6: set an input size"
+
+
+def break_mode(root, write_image):
+    write_image(root / "train" / "cat" / "2.png", mode="RGB")
+    return r"train/cat/2\.png: a colour image among grey ones .*0\.png"
+
+
+def break_image(root, _):
+    path = root / "test" / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    return r"test/dog/1\.png: unreadable image"
+
+
+def break_header(root, _):
+    (root / "test" / "dog" / "1.png").write_text("no image")
+    return r"test/dog/1\.png: unreadable image"
+
+
+def break_depth(root, _):
+    pixels = np.zeros((6, 6), np.uint16)
+    Image.fromarray(pixels).save(root / "train" / "cat" / "1.png")
+    return r"train/cat/1\.png: mode I;16 is not supported"
+
+
+def empty_class(root, _):
+    for path in (root / "train" / "dog").iterdir():
+        path.unlink()
+    return r"train/dog: class folder with no image"
+
+
+def one_class(root, _):
+    for split in ("train", "test"):
+        (root / split / "dog").rename(root / split / "cat" / "dog")
+    return "train has 1 class folders"
+
+
+def missing_class(root, write_image):
+    write_image(root / "train" / "owl" / "0.png")
+    return "class 'owl' is missing in .*test"
+
+
+def no_test(root, _):
+    (root / "test").rename(root / "holdout")
+    return "has train/ but neither test/ nor val/"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        break_size,
+        break_mode,
+        break_image,
+        break_header,
+        break_depth,
+        empty_class,
+        one_class,
+        missing_class,
+        no_test,
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line_and_nothing_is_cached(
+    folder, write_image, own_cache, damage
+):
+    message = damage(folder[0], write_image)
+    with pytest.raises(BenchError, match=message) as caught:
+        load(folder[0])
+    assert "\n" not in str(caught.value)
+    assert not list(own_cache.rglob("manifest.json"))
+
+
+def test_images_that_are_not_square_need_a_size(tmp_path, write_image):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            write_image(tmp_path / "set" / split / name / "0.png", (8, 6))
+    with pytest.raises(BenchError, match="8x6 pixels is not square: set an input size"):
+        load(tmp_path / "set")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(BenchError, match="nowhere: no such folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match=r"cannot be written or read .*BENCH_DATA"):
+        load(folder[0], data_dir=tmp_path / "file")
