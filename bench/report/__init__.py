@@ -1,1 +1,1 @@
-"""Training."""
+"""Reports: frames, statistics, the answer, tables, pictures, pages."""

@@ -108,12 +108,12 @@ def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
 
 def _locate(path: Path) -> tuple[Store, str | None, str | None]:
     """Find the results folder that *path* is or lies in, with the study or run it names."""
+    if not path.exists():
+        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     if path.suffix == ".json" and path.parent.name == "studies":
         return Store(path.parent.parent), path.stem, None
     if path.parent.name == "runs" and not (path / "runs").exists():
         return Store(path.parent.parent), None, path.name
-    if not path.exists():
-        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     return Store(path), None, None
 
 
@@ -181,8 +181,9 @@ def _epoch_rows(
         return []
     same = {"run": record.run, "study": place[0], "variant": place[1]}
     same["seed"] = record.request["seed"]
+    hidden = dict.fromkeys(_ACCURACIES) if record.result.get("timing_only") else {}
     rows = pd.read_csv(io.StringIO(text)).to_dict("records")
-    return [{**same, **{str(k): v for k, v in row.items()}} for row in rows]
+    return [{**same, **{str(k): v for k, v in row.items()}, **hidden} for row in rows]
 
 
 def recipe_name(values: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.frames import study_runs
 from bench.store.files import telling
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442",
 )  # fmt: skip
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 9,
@@ -77,6 +77,8 @@ def _colours(summaries: list[VariantSummary]) -> dict[str, str]:
 
 
 def _draw_curves(axes: Axes, epochs: pd.DataFrame, summaries: list[VariantSummary]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for name, colour in _colours(summaries).items():
         rows = epochs[epochs["variant"] == name]
         if rows.empty:
@@ -86,7 +88,7 @@ def _draw_curves(axes: Axes, epochs: pd.DataFrame, summaries: list[VariantSummar
         axes.plot(x, by_epoch["mean"], color=colour, label=name, marker="o", markersize=3)
         axes.fill_between(x, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, lw=0)
     axes.set(xlabel="epoch", ylabel="training accuracy (%)", title="Training")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05  # not 1 - CONFIDENCE, which is a little more in floating point
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Difference:
         """Whether zero lies outside the interval and the corrected p-value is below 0.05."""
         if self.low is None or self.high is None or self.p_value is None:
             return False
-        return (self.low > 0 or self.high < 0) and self.p_value < 1 - CONFIDENCE
+        return (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANCE
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:

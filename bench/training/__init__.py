@@ -1,1 +1,1 @@
-"""Training."""
+"""Training: recipe, loop, checkpoint, evaluation, and one run from request to record."""

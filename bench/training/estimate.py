@@ -80,7 +80,7 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
-        split = Split.of(dataset, request).to(device)
+        split = Split.of(dataset, request, device)
         model = build_network(request, dataset)
         model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         batches = split.training_batches(memory_format)

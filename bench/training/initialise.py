@@ -8,14 +8,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from bench.data.splits import stable_seed
+
 # Weights of these are drawn again; anything else keeps what the network's own code drew.
 _DRAWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on *parts* alone: the same on every machine and version."""
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.training.initialise import stable_seed
+from bench.data.splits import stable_seed
 from bench.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:

@@ -153,7 +153,7 @@ class _Attempt:
     def _train_and_publish(self) -> RunRecord:
         request, device = self.request, torch.device(self.resources.device)
         dataset = load_data(request)
-        split = Split.of(dataset, request).to(device)
+        split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
         initial = digests(model)
         memory_format = preferred_memory_format(device)
@@ -236,7 +236,7 @@ class _Attempt:
             "predictions": test.predictions.int(),
             "confidence": test.confidence,
             "labels": test.labels.int(),
-            "confusion": test.confusion(len(split.classes)).int(),
+            "confusion": test.confusion(len(split.dataset.classes)).int(),
         }
         return self.store.finish_run(
             dataclasses.replace(
@@ -257,7 +257,7 @@ class _Attempt:
         shape = (1, *split.input_shape)
         history = self._trainer.position.history
         images = len(split.train) * len(history)
-        confusion = test.confusion(len(split.classes))
+        confusion = test.confusion(len(split.dataset.classes))
         per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
         return {
             "parameters": count_parameters(model),
@@ -271,12 +271,12 @@ class _Attempt:
             "test_loss": test.loss,
             "generalization_gap": training.accuracy - test.accuracy,
             "per_class_accuracy": per_class.tolist(),
-            "classes": list(split.classes),
-            "mean": list(split.mean),
-            "std": list(split.std),
+            "classes": list(split.dataset.classes),
+            "mean": list(split.dataset.mean),
+            "std": list(split.dataset.std),
             "images_per_second": images / sum(row["seconds"] for row in history),
-            "dataset_fingerprint": split.fingerprint,
-            "timing_only": split.timing_only,
+            "dataset_fingerprint": split.dataset.fingerprint,
+            "timing_only": split.dataset.timing_only,
         }
 
     def _publish_divergence(self, error: DivergedError) -> RunRecord:
@@ -306,37 +306,22 @@ class Split:
     train: Images
     validation: Images
     test: Images
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fingerprint: str
-    timing_only: bool
+    dataset: Dataset
     request: RunRequest
+    device: torch.device
 
     @classmethod
-    def of(cls, dataset: Dataset, request: RunRequest) -> Split:
-        """Split the training images into those trained on and those held out."""
+    def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
+        """Hold validation images out, and copy all to *device*; mapped ones move batch by batch."""
         kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
-        return cls(
-            train=dataset.train.subset(kept) if len(held_out) else dataset.train,
-            validation=dataset.train.subset(held_out),
-            test=dataset.test,
-            classes=dataset.classes,
-            mean=dataset.mean,
-            std=dataset.std,
-            fingerprint=dataset.fingerprint,
-            timing_only=dataset.timing_only,
-            request=request,
-        )
-
-    def to(self, device: torch.device) -> Split:
-        """Copy the images to *device*, where they stay."""
-        return dataclasses.replace(
-            self,
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=self.test.to(device),
-        )
+        parts = {
+            "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
+            "validation": dataset.train.subset(held_out),
+            "test": dataset.test,
+        }
+        if not dataset.memory_mapped:
+            parts = {name: images.to(device) for name, images in parts.items()}
+        return cls(**parts, dataset=dataset, request=request, device=device)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -359,11 +344,12 @@ class Split:
                 cutout=recipe.cutout,
             ),
             input_size=self.request.input_size,
-            mean=self.mean,
-            std=self.std,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
             antialias=recipe.antialias,
             normalize=recipe.normalize,
             memory_format=memory_format,
+            device=self.device,
         )
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
@@ -373,11 +359,12 @@ class Split:
             images,
             batch_size=recipe.batch_size,
             input_size=self.request.input_size,
-            mean=self.mean,
-            std=self.std,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
             antialias=recipe.antialias,
             normalize=recipe.normalize,
-            memory_format=preferred_memory_format(images.images.device),
+            memory_format=preferred_memory_format(self.device),
+            device=self.device,
         )
 
 
