@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.ablation import run_study, train
     from bench.errors import BenchError
+    from bench.export.pipeline import export_onnx
     from bench.report.frames import load_results
     from bench.trained import load_model
 
 _HOMES = {
     "BenchError": "bench.errors",
+    "export_onnx": "bench.export.pipeline",
     "load_model": "bench.trained",
     "load_results": "bench.report.frames",
     "run_study": "bench.ablation",
     "train": "bench.ablation",
 }
 
-__all__ = ["BenchError", "load_model", "load_results", "run_study", "train"]
+__all__ = ["BenchError", "export_onnx", "load_model", "load_results", "run_study", "train"]
 
 
 def __getattr__(name: str) -> Any:

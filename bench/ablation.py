@@ -149,6 +149,8 @@ def train(
         StopRequestedError: a signal asked to stop; the same call goes on from there.
     """
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
+    for key in variant.keys() & (settings or {}).keys():
+        raise BenchError(f"--set {key}: it has an argument or option of its own; use that")
     values = {"recipe": recipe, **variant, **(settings or {})}
     study = adhoc_study(f"What does {model} reach?", values, seed)
     rows = run_study(
@@ -197,9 +199,9 @@ def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resour
     """
     cores = physical_cores()
     runs = len(plan.requests)
-    workers = how.workers or (min(cores, runs) if device.type == "cpu" else 1)
-    if workers < 1 or (how.threads is not None and how.threads < 1):
+    if any(count is not None and count < 1 for count in (how.workers, how.threads)):
         raise BenchError("--workers and --threads must be at least 1")
+    workers = how.workers or (min(cores, runs) if device.type == "cpu" else 1)
     deterministic = any(request.deterministic for request in plan.requests)
     threads = how.threads or (1 if deterministic else max(1, cores // workers))
     return workers, Resources(

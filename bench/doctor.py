@@ -37,16 +37,17 @@ class Finding:
 
 def examine(results: Path) -> list[Finding]:
     """Look at everything that bench uses; nothing is installed, downloaded or measured."""
+    torch = _torch()
     return [
         Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
-        _torch(),
+        torch,
         _processor(),
-        _gpu(),
+        *([_gpu()] if torch.state == "ok" else []),
         *_onnxruntime(),
         *_tensorrt(),
         *_optional("timm", "timm:NAME networks"),
         *_optional("torchvision", "torchvision:NAME networks"),
-        *_datasets(),
+        *(_datasets() if torch.state == "ok" else []),
         _disk(results),
     ]
 

@@ -19,6 +19,8 @@ from bench.request import Precision, RunRequest
 from bench.training.recipe import RECIPES, Recipe, get_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic.fields import FieldInfo
 
 Option = bool | int | float | str
@@ -174,7 +176,7 @@ def load_study(name_or_path: str | Path) -> tuple[str, Study]:
             f"(shipped: {', '.join(shipped)}; or give the path of a .toml file)"
         )
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # Notepad writes a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise BenchError(f"cannot read the study {path}: {reason}") from None
@@ -225,6 +227,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     variants = study.variant or _grid_variants(study)
     reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
+    _check_seeds(seeds)
     _check_only(variants, overrides.only)
     planned = []
     for variant in variants:
@@ -254,6 +257,14 @@ def json_schema() -> str:
 def _reference_of(variant: Variant, default: str) -> str | None:
     reference = variant.reference or default
     return reference if reference != variant.name else None
+
+
+def _check_seeds(seeds: list[int]) -> None:
+    if not seeds:
+        raise BenchError("no random seeds; give at least one, such as 0,1,2")
+    for seed in seeds:
+        if abs(seed) >= 2**63:
+            raise BenchError(f"random seed {seed} has more than 64 bits; give a smaller one")
 
 
 def _check_only(variants: list[Variant], only: tuple[str, ...]) -> None:
@@ -334,43 +345,52 @@ def _check_names(study: Study, path: Path, content: str) -> None:
     names = [v.name for v in variants]
     for name in names:
         if names.count(name) > 1:
-            line = _line_of(content, "name", repeated=name)
+            last = len(names) - 1 - names[::-1].index(name)
+            line = _line_of(content, ["variant", str(last), "name"])
             raise BenchError(f"{path}{line}: two variants are called '{name}'; rename one")
-    for wanted in [study.reference, *(v.reference for v in variants)]:
+    places = [["variant", str(i)] for i in range(len(study.variant))] or [["grid"]] * len(names)
+    for place, wanted in [([], study.reference), *zip(places, _references(variants), strict=True)]:
         if wanted is not None and wanted not in names:
+            line = _line_of(content, [*place, "reference"])
             raise BenchError(
-                f"{path}{_line_of(content, 'reference')}: reference '{wanted}' is no variant"
+                f"{path}{line}: reference '{wanted}' is no variant"
                 f"{nearest(wanted, names)} (variants: {', '.join(names)})"
             )
-    for settings in (study.base, *variants):
+    for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
         if settings.recipe is not None and settings.recipe not in RECIPES:
             raise BenchError(
-                f"{path}{_line_of(content, 'recipe')}: unknown recipe '{settings.recipe}'"
+                f"{path}{_line_of(content, [*place, 'recipe'])}: unknown recipe '{settings.recipe}'"
                 f"{nearest(settings.recipe, RECIPES)} (known: {', '.join(RECIPES)})"
             )
 
 
+def _references(variants: list[Variant]) -> list[str | None]:
+    return [variant.reference for variant in variants]
+
+
 def _check_grid(study: Study, path: Path, content: str) -> None:
     for key, values in study.grid.items():
+        line = _line_of(content, ["grid", key])
         if key not in Settings.model_fields or (isinstance(values, dict) != (key == "options")):
             known = [f"options.{key}", *(k for k in Settings.model_fields if k != "options")]
             raise BenchError(
-                f"{path}{_line_of(content, key)}: grid key '{key}' is no setting"
+                f"{path}{line}: grid key '{key}' is no setting"
                 f"{nearest(key, known)}; an option of the network is written options.{key}"
             )
         if not values or (isinstance(values, dict) and not all(values.values())):
-            raise BenchError(f"{path}{_line_of(content, key)}: grid key '{key}' has no values")
+            raise BenchError(f"{path}{line}: grid key '{key}' has no values")
     try:
         _grid_variants(study)
     except ValidationError as error:
-        raise BenchError(_explain(error, content, path)) from None
+        raise BenchError(_explain(error, content, path, ["grid"])) from None
 
 
-def _explain(error: ValidationError, content: str, path: Path) -> str:
+def _explain(
+    error: ValidationError, content: str, path: Path, table: list[str] | None = None
+) -> str:
     """One line for the first thing that is wrong: file, line, key, value, and the fix."""
-    location = _location(error)
-    key = next((p for p in reversed(location) if not p.isdigit()), "")
-    return f"{path}{_line_of(content, key)}: {_explain_first(error)}"
+    line = _line_of(content, [*(table or []), *_location(error)])
+    return f"{path}{line}: {_explain_first(error)}"
 
 
 def _explain_first(error: ValidationError, within: list[str] | None = None) -> str:
@@ -411,9 +431,35 @@ def _fields_at(location: list[str]) -> list[str]:
     return list(table.model_fields)
 
 
-def _line_of(content: str, key: str, repeated: str | None = None) -> str:
-    """`:N` for the line that sets *key* (its last one, where a value is repeated)."""
-    value = rf".*{re.escape(repeated)}" if repeated else ""
-    pattern = re.compile(rf"^\s*\[*\s*(options\.)?[\"']?{re.escape(key)}[\"']?\s*[\]=]{value}")
-    lines = [n for n, line in enumerate(content.splitlines(), 1) if key and pattern.match(line)]
-    return f":{lines[-1 if repeated else 0]}" if lines else ""
+def _line_of(content: str, location: list[str]) -> str:
+    """`:N` for the line that sets *location*, or else for the table that should; `` if none does.
+
+    *location* is as pydantic gives it, with the place in a list of tables as a number:
+    `["variant", "1", "epochs"]`.
+    """
+    found, depth = 0, 0
+    for number, place in _places(content):
+        if len(place) > depth and place == location[: len(place)]:
+            found, depth = number, len(place)
+    return f":{found}" if found else ""
+
+
+def _places(content: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number → location, for every line of a TOML text that begins a table or sets a key."""
+    table: list[str] = []
+    counts: dict[str, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if header := re.match(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]", line):
+            table = _keys(header[2])
+            if header[1] == "[[":
+                yield number, table[:1]
+                counts[table[0]] = counts.get(table[0], -1) + 1
+            if table[0] in counts:
+                table.insert(1, str(counts[table[0]]))
+            yield number, table
+        elif key := re.match(r"\s*([\w.\"'\s-]+?)\s*=", line):
+            yield number, [*table, *_keys(key[1])]
+
+
+def _keys(dotted: str) -> list[str]:
+    return [part.strip(" \t\"'") for part in dotted.split(".")]

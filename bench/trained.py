@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from bench.request import RunRequest
 from bench.store import RunRecord, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
 
@@ -52,6 +52,25 @@ class Trained:
         )
 
 
+class Classifier(Protocol):
+    """What `predict` needs: a `Trained` run, or `bench.export.predict.Exported`."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+
+    @property
+    def model(self) -> Callable[[Tensor], Any]:
+        """Prepared images to logits N×classes."""
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Prepare uint8 images N×C×H×W."""
+
+
 def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trained:
     """Load a run by id, unambiguous beginning of an id, or folder.
 
@@ -74,7 +93,14 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
         in_channels=record.result["input_shape"][0],
         **request.options,
     )
-    model.load_state_dict(store.read_tensors(name, "model.safetensors"))
+    tensors = store.read_tensors(name, "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise BenchError(
+            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            "has its code changed since?"
+        ) from None
     return Trained(record, request, model.eval())
 
 
@@ -96,7 +122,7 @@ def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Mod
 
 
 @torch.inference_mode()
-def predict(trained: Trained, files: Sequence[Path], *, top: int = 1) -> list[dict[str, Any]]:
+def predict(trained: Classifier, files: Sequence[Path], *, top: int = 1) -> list[dict[str, Any]]:
     """Classify image files with a trained network and its own preprocessing.
 
     Images are converted to the network's channels (grey or colour) and resized to its
@@ -136,7 +162,7 @@ def _read_image(file: Path, channels: int) -> Tensor:
             image: Image.Image = opened.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError:
         raise BenchError(f"{file} is no image that Pillow can read") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BenchError(f"cannot read the image {file}: {reason}") from None
     pixels = torch.from_numpy(np.array(image))

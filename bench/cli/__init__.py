@@ -46,7 +46,8 @@ def _exit_code(error: Exception) -> int:
     if hasattr(described, "format_message"):  # a usage error of the command-line library
         context = getattr(described, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
-        return _refuse(described.format_message().rstrip(".") + hint)
+        message = described.format_message() or "give a command"  # the help was shown instead
+        return _refuse(message.rstrip(".") + hint)
     if type(error).__name__ == "Abort":  # a prompt answered with Ctrl-C or no
         return 130
     raise error

@@ -7,6 +7,8 @@ import typer
 from bench.cli import (
     describe,
     doctor,
+    export_onnx,
+    export_tensorrt,
     init,
     listing,
     predict,
@@ -29,6 +31,8 @@ app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("describe")(describe.describe)
+app.command("export-onnx")(export_onnx.export_onnx)
+app.command("export-tensorrt")(export_tensorrt.export_tensorrt)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)

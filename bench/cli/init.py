@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -33,5 +34,7 @@ def init(
     except FileExistsError:
         raise BenchError(f"{file} exists; give another name, or remove it first") from None
     except OSError as error:
+        with contextlib.suppress(OSError):
+            file.unlink()  # a part of it may have been written
         raise BenchError(f"cannot write {file}: {error.strerror}") from None
     stdout().print(f"Wrote {file}. Run it: bench run-ablation {file}", markup=False)

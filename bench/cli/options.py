@@ -64,8 +64,12 @@ def parse_seeds(text: str | None) -> list[int] | None:
         ) from None
 
 
-def parse_values(pairs: list[str] | None) -> dict[str, Any]:
+def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, Any]:
     """Parse repeated `key=value` options; values are read as TOML, bare words as text.
+
+    Args:
+        pairs: what was given.
+        flag: the option's name, for errors.
 
     Raises:
         BenchError: one has no `=`.
@@ -76,7 +80,8 @@ def parse_values(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         key, separator, text = pair.partition("=")
         if not separator or not key:
-            raise BenchError(f"--option {pair}: write it as key=value, such as shortcut=none")
+            example = "shortcut=none" if flag == "--option" else "learning_rate=0.1"
+            raise BenchError(f"{flag} {pair}: write it as key=value, such as {example}")
         try:
             values[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

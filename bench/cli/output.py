@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -19,6 +20,17 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Console of progress and remarks."""
     return Console(stderr=True, highlight=False)
+
+
+def remarks(*, quiet: bool) -> Callable[[str], None]:
+    """Make a function that prints a line of progress on stderr, or does nothing."""
+    console = stderr()
+
+    def say(text: str) -> None:
+        if not quiet:
+            console.print(text, markup=False, emoji=False, soft_wrap=True)
+
+    return say
 
 
 def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -34,5 +46,5 @@ def simple_table(rows: list[dict[str, Any]], *, right: Iterable[str] = ()) -> Ta
     for name in rows[0] if rows else ():
         table.add_column(name.replace("_", " "), justify="right" if name in aligned else "left")
     for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        table.add_row(*("-" if value is None else escape(str(value)) for value in row.values()))
     return table

@@ -12,24 +12,31 @@ from bench.cli.output import print_json, simple_table, stdout
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Id or folder of a finished run.")],
+    run: Annotated[
+        str, typer.Argument(help="A finished run, or an export (.onnx file or SHA-256).")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE…")],
     top: Annotated[int, typer.Option("--top", help="How many classes to show.")] = 1,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Classify image files with a run's network and its own preprocessing.
+    """Classify image files with a run's network, or its export, and its own preprocessing.
 
-    Example:
+    Examples:
 
       bench predict bench-runs/runs/resnet20-fashion-mnist-mini-s0-0123456789ab boot.png --top 3
 
+      bench predict model.onnx boot.png
+
     """
     options.require_positive(top=top)
+    from bench.export.predict import Exported, find_export
     from bench.trained import load_trained
     from bench.trained import predict as classify
 
-    rows = classify(load_trained(run, results=results), images, top=top)
+    exported = find_export(run, results)
+    network = Exported(exported) if exported else load_trained(run, results=results)
+    rows = classify(network, images, top=top)
     if as_json:
         print_json(rows)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -174,9 +175,9 @@ def _next_commands(root: Path, study: str, frame: Any) -> list[str]:
     if complete.empty:
         return []
     run = complete.iloc[0]["run"]
-    where = "" if root == options.DEFAULT_RESULTS else f" --results {root}"
+    where = "" if root == options.DEFAULT_RESULTS else f" --results {quote(str(root))}"
     return [
-        f"bench report {study}{where}",
+        f"bench report {quote(study)}{where}",
         f"bench results show {run}{where}",
         f"bench predict {run} IMAGE.png{where}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,7 @@ def train(
             recipe=recipe,
             epochs=epochs,
             seed=seed,
-            settings=options.parse_values(setting),
+            settings=options.parse_values(setting, "--set"),
             weights=weights,
             force=force,
             deterministic=deterministic,
@@ -85,10 +85,15 @@ def train(
     elif failed:
         stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
     else:
-        stdout().print(
-            f"{values['run']}: test accuracy {values['test_accuracy']:.4f}, train accuracy "
-            f"{values['train_accuracy']:.4f}, {values['seconds']:.0f} s",
-            markup=False,
-            soft_wrap=True,
-        )
+        stdout().print(_summary(values), markup=False, soft_wrap=True)
     raise typer.Exit(int(failed))
+
+
+def _summary(values: dict[str, Any]) -> str:
+    if values["test_accuracy"] is None:
+        speed = f"{values['images_per_second']:,.0f} images/s"
+        return f"{values['run']}: {speed} (made-up images: no accuracy), {values['seconds']:.0f} s"
+    return (
+        f"{values['run']}: test accuracy {values['test_accuracy']:.4f}, train accuracy "
+        f"{values['train_accuracy']:.4f}, {values['seconds']:.0f} s"
+    )

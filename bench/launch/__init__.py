@@ -36,7 +36,10 @@ def launch(
     if workers > 1 and len(requests) > 1:
         from bench.launch.processes import run_in_processes
 
-        run_in_processes(requests, store, resources, workers=workers, stop=stop, on_event=on_event)
+        run_in_processes(
+            requests, store, resources,
+            workers=workers, stop=stop, on_event=on_event, weights=weights,
+        )  # fmt: skip
         return
     for request in requests:
         stop.check()

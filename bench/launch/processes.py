@@ -38,9 +38,10 @@ def run_in_processes(
     workers: int,
     stop: Stop,
     on_event: OnEvent,
+    weights: Path | None = None,
 ) -> None:
     """Do every run of *requests* in *workers* processes; see `bench.launch.launch`."""
-    pool = _Pool(requests, store, resources, stop, on_event)
+    pool = _Pool(requests, store, resources, stop, on_event, weights)
     try:
         pool.run(min(workers, len(requests)))
     finally:
@@ -56,12 +57,14 @@ class _Pool:
         resources: Resources,
         stop: Stop,
         on_event: OnEvent,
+        weights: Path | None,
     ) -> None:
         self.waiting = deque(requests)
         self.store = store
         self.resources = resources
         self.stop = stop
         self.on_event = on_event
+        self.weights = weights
         self.workers: list[_Worker] = []
         self.told_to_stop = False
 
@@ -99,7 +102,7 @@ class _Pool:
 
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
         process = context.Process(
-            target=_work, args=(there, self.store.root, resources), daemon=True
+            target=_work, args=(there, self.store.root, resources, self.weights), daemon=True
         )
         process.start()
         there.close()
@@ -110,7 +113,8 @@ class _Pool:
     def _give(self, worker: _Worker) -> None:
         worker.request = self.waiting.popleft() if self.waiting else None
         if worker.request is not None:
-            worker.connection.send(worker.request)
+            with contextlib.suppress(OSError):  # it has just died: its end is heard next
+                worker.connection.send(worker.request)
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -135,13 +139,13 @@ class _Pool:
         index = self.workers.index(worker)
         self.workers.remove(worker)
         request = worker.request
-        if request is not None and not self.told_to_stop:
+        if request is not None and self.stop.signal is None:
             error = f"the worker process {_death(worker.process.exitcode)}"
             record = begin_record(request, self.resources)
             self.store.mark_unfinished(replace(record, status="failed", error=error))
             event = {"event": "end", "run": request.run_id, "status": "failed", "error": error}
             self.on_event(event)
-        if self.waiting:
+        if self.waiting and self.stop.signal is None:
             self._give(self._start(index))
 
 
@@ -153,15 +157,25 @@ def _death(exitcode: int | None) -> str:
     return f"exited with code {exitcode}"
 
 
-def _work(connection: Connection, root: Path, resources: Resources) -> None:
+def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
     """Do the runs that come through *connection* until None comes."""
     store = Store(root)
     with stop_on_signals() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
+        # A scheduler signals the whole group, so that SIGTERM comes twice: the second must
+        # not end the writing of the checkpoint.
+        signal.signal(signal.SIGTERM, lambda *_: _stop_once(stop))
+
+        def tell(event: dict[str, Any]) -> None:
+            try:
+                connection.send(event)
+            except OSError:  # the parent is gone: nobody waits for this run
+                _stop_once(stop)
+
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
             while (request := connection.recv()) is not None:
                 try:
-                    execute(request, store, resources, stop=stop, on_event=connection.send)
+                    execute(request, store, resources, stop=stop, on_event=tell, weights=weights)
                     connection.send({"event": "idle"})
                 except StopRequestedError:
                     connection.send({"event": "stopped"})
@@ -169,3 +183,8 @@ def _work(connection: Connection, root: Path, resources: Resources) -> None:
                 except StorageError as error:
                     connection.send({"event": "storage", "error": str(error)})
                     return
+
+
+def _stop_once(stop: Stop) -> None:
+    if stop.signal is None:
+        stop.request(signal.SIGTERM)

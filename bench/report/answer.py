@@ -95,6 +95,11 @@ def answer(summaries: list[VariantSummary]) -> str:
         for summary in summaries
         if summary.difference is None and (summary.reference or summary.test_accuracy is None)
     ]
+    clauses += [
+        f"{s.name} stands on {_seeds([s.test_accuracy.seeds])} only ({_statuses(s)})"
+        for s in summaries
+        if s.statuses and s.test_accuracy is not None
+    ]
     unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
     told = [c for c in clauses if c]
     if unclear:
@@ -119,18 +124,25 @@ def _clause(summary: VariantSummary) -> str:
 
 def _undecided(unclear: list[VariantSummary]) -> str:
     pairs = [f"{s.name} and {s.reference}" for s in unclear]
-    seeds = sorted({s.difference.seeds for s in unclear if s.difference})
-    count = f"{seeds[0]} seed" + ("s" if seeds[0] != 1 else "")
+    count = _seeds([s.difference.seeds for s in unclear if s.difference])
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
     return f"no difference between {between} can be told apart with {count}"
 
 
+def _seeds(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} to {high} seeds" if low < high else f"{low} seed" + ("s" if low != 1 else "")
+
+
+def _statuses(summary: VariantSummary) -> str:
+    return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items())
+
+
 def _absence(summary: VariantSummary) -> str:
-    if summary.statuses:
-        what = ", ".join(
-            f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()
-        )
-        return f"{summary.name} has no result to compare ({what})"
+    if summary.test_accuracy is None and summary.statuses:
+        return f"{summary.name} has no result to compare ({_statuses(summary)})"
+    if summary.test_accuracy is None and summary.parameters is not None:
+        return f"{summary.name} has no accuracy (its images are made up, for timing only)"
     if summary.test_accuracy is not None:
         return f"{summary.name} cannot be compared ({summary.reference} shares no finished seed)"
     return f"{summary.name} has no result yet"

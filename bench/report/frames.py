@@ -11,11 +11,12 @@ import pandas as pd
 
 from bench.errors import BenchError, nearest
 from bench.store import RunRecord, Store
+from bench.store.exports import Exports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-Table = Literal["runs", "epochs"]
+Table = Literal["runs", "epochs", "exports"]
 
 COLUMNS: dict[str, dict[str, str]] = {
     "runs": {
@@ -66,6 +67,29 @@ COLUMNS: dict[str, dict[str, str]] = {
         "images_per_second": "float64",
         "seconds": "float64",
     },
+    "exports": {
+        "export": "string",
+        "run": "string",
+        "model": "category",
+        "format": "category",
+        "precision": "category",
+        "target": "category",
+        "opset": "Int64",
+        "file": "string",
+        "sha256": "string",
+        "bytes": "Int64",
+        "max_abs_diff": "float64",
+        "max_rel_diff": "float64",
+        "flipped_predictions": "Int64",
+        "images_compared": "Int64",
+        "torch_accuracy": "float64",
+        "test_accuracy": "float64",
+        "seconds": "float64",
+        "cpu": "category",
+        "status": "category",
+        "error": "string",
+        "executed_precision": "category",
+    },
 }
 
 # Accuracy on made-up images means nothing: it is never shown.
@@ -77,7 +101,7 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (a row a run and study that refers to it) or `epochs`.
+        table: `runs` (a row a run and study that refers to it), `epochs` or `exports`.
 
     Returns:
         A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
@@ -93,12 +117,32 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
         raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
     store, study, run = _locate(Path(path))
     rows: list[dict[str, Any]] = []
+    if table == "exports":
+        return exports_frame(_export_rows(store, study, run))
     for record, places in _records(store, study, run):
         for place in places:
             rows += (
                 _run_row(record, place) if table == "runs" else _epoch_rows(store, record, place)
             )
     return _frame(rows, COLUMNS[table])
+
+
+def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of exports as the `exports` table; what a row lacks is missing in the frame.
+
+    `max_rel_diff` is relative to the largest logit, `seconds` are of export and proof,
+    `executed_precision` is the arithmetic that the proof ran in (a CPU computes fp16 files
+    in fp32), `cpu` names the instruction sets too.
+    """
+    return _frame(list(rows), COLUMNS["exports"])
+
+
+def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
+    found = store.read_study(study) if study is not None else None
+    wanted = found.runs if found else ({run} if run is not None else None)
+    for record in Exports(store.root).records():
+        if wanted is None or record.row["run"] in wanted:
+            yield record.row
 
 
 def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,15 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
         The number of runs packed.
 
     Raises:
-        BenchError: a run is missing, or the archive cannot be written.
+        BenchError: a run is missing or damaged, or the archive cannot be written.
     """
     wanted = sorted(set(runs))
     for run in wanted:
         if store.read_run(run) is None:
             raise BenchError(f"no finished run '{run}' in {store.root}")
+        damaged = _damaged_file(store, run)
+        if damaged:
+            raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
     partial = archive.with_name(f".{archive.name}.partial")
     with telling(archive):
         try:
@@ -56,6 +60,8 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
     Raises:
         BenchError: the archive is unreadable, leaves its folder, or holds a damaged run.
     """
+    if not archive.is_file():
+        raise BenchError(f"{archive} cannot be unpacked: there is no such file")
     store.prepare()
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".unpack-") as name:
         folder = Path(name)
@@ -63,7 +69,9 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
         source = Store(folder)
         runs = sorted(path.name for path in (folder / "runs").glob("*"))
         for run in runs:
-            _verify(source, run)
+            damaged = _damaged_file(source, run)
+            if damaged:
+                raise BenchError(f"the archive's run {run} is damaged ({damaged}); nothing added")
         added = [run for run in runs if store.read_run(run) is None]
         for run in added:
             publish_folder(source.folder(run), store.folder(run))
@@ -83,16 +91,18 @@ def _extract(archive: Path, folder: Path) -> None:
             tar.extractall(folder, filter="data")  # refuses links and paths that leave the folder
     except tarfile.FilterError as error:
         raise BenchError(f"{archive} is refused: {error}") from None
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BenchError(f"{archive} cannot be unpacked: {reason}") from None
 
 
-def _verify(source: Store, run: str) -> None:
-    record = source.read_run(run)
+def _damaged_file(store: Store, run: str) -> str | None:
+    """Name of the first file of a run whose content is not what was written, or None."""
+    record = store.read_run(run)
     if record is None:
-        raise BenchError(f"the archive's run {run} is damaged (run.json); nothing was added")
+        return "run.json"
     for name, digest in record.files.items():
-        path = source.folder(run) / name
+        path = store.folder(run) / name
         if not path.is_file() or sha256_of(path) != digest:
-            raise BenchError(f"the archive's run {run} is damaged ({name}); nothing was added")
+            return name
+    return None

@@ -27,6 +27,7 @@ _REASONS = {
     errno.EROFS: "the disk is read-only; choose another --results folder",
     errno.EACCES: "permission denied; choose a --results folder that you may write",
     errno.ENOENT: "the folder cannot be made there; choose another --results folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another --results folder",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another --results folder",
     errno.EPERM: "not permitted; choose a --results folder that you may write",
 }

@@ -110,7 +110,9 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        if self.root.exists() and not self.root.is_dir():
+        with telling(self.root):  # even asking may be refused, or the name be too long
+            is_file = self.root.exists() and not self.root.is_dir()
+        if is_file:
             raise BenchError(f"--results {self.root} is a file; give a folder")
 
     def prepare(self) -> None:
@@ -157,8 +159,10 @@ class Store:
             run = folder.name.removesuffix(PARTIAL)
             if run == folder.name or self.folder(run).exists():
                 continue
-            with contextlib.suppress(OSError, ValueError):
-                yield RunRecord(**json.loads((folder / UNFINISHED).read_text()))
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                record = RunRecord(**json.loads((folder / UNFINISHED).read_text()))
+                if record.run == run:
+                    yield record
 
     @contextlib.contextmanager
     def lock(self, run: str, *, wait: bool = True) -> Iterator[bool]:
@@ -284,14 +288,17 @@ class Store:
     def find_run(self, name: str) -> str:
         """Resolve a run id, an unambiguous beginning or hash of one, or a folder's path.
 
+        Unfinished runs are found too.
+
         Raises:
             BenchError: nothing or more than one run matches.
         """
-        known = [f.name for f in _folders(self.root / "runs") if not f.name.endswith(PARTIAL)]
-        wanted = Path(name).name
+        folders = _folders(self.root / "runs")
+        known = list(dict.fromkeys(folder.name.removesuffix(PARTIAL) for folder in folders))
+        wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
             return wanted
-        found = [k for k in known if k.startswith(wanted) or k.rsplit("-", 1)[-1] == wanted]
+        found = [k for k in known if wanted and wanted in (k[: len(wanted)], k.rsplit("-", 1)[-1])]
         if len(found) == 1:
             return found[0]
         if found:
@@ -307,8 +314,9 @@ class Store:
                 remove_folder(folder)
 
     def size(self, run: str) -> int:
-        """Bytes that a finished run takes."""
-        return sum(f.stat().st_size for f in self.folder(run).iterdir())
+        """Bytes that a run takes, its checkpoint included."""
+        folders = [f for f in (self.folder(run), self.partial(run)) if f.is_dir()]
+        return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
     # Studies
 
@@ -323,8 +331,8 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return StudyRecord(**_versioned(path, json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError) as error:
+            return _read_study(path)
+        except BenchError as error:
             warnings.warn(f"passing over {path}: {error}", stacklevel=2)
             return None
 
@@ -354,19 +362,43 @@ def _read_record(path: Path, run: str) -> RunRecord:
     Raises:
         BenchError: it is unreadable, damaged, of a newer version or another run's.
     """
-    try:
+    with _reading(path):
         values = json.loads(path.read_text())
         checksum = values.pop("checksum")
+        _refuse_newer(path, values)
+        if checksum != _checksum(values):
+            raise BenchError("run.json is damaged (its checksum differs)")
+        if values["run"] != run:
+            raise BenchError(f"it holds the record of another run, {values['run']}")
+        return RunRecord(**_versioned(path, values))
+
+
+def _read_study(path: Path) -> StudyRecord:
+    """Read and check one study's record.
+
+    Raises:
+        BenchError: it is unreadable, of a newer version or another study's.
+    """
+    with _reading(path):
+        record = StudyRecord(**_versioned(path, json.loads(path.read_text())))
+        if record.name != path.stem:
+            raise BenchError(f"it holds the record of another study, {record.name}")
+        if not all(record.runs) or not all("reference" in v for v in record.variants.values()):
+            raise BenchError("a variant's runs or reference are not named")
+    return record
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever reading JSON of another form than ours raises into one line."""
+    try:
+        yield
+    except BenchError:
+        raise
     except FileNotFoundError:
-        raise BenchError("it has no run.json") from None
-    except (OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise BenchError(f"run.json cannot be read ({error})") from None
-    _refuse_newer(path, values)
-    if checksum != _checksum(values):
-        raise BenchError("run.json is damaged (its checksum differs)")
-    if values["run"] != run:
-        raise BenchError(f"it holds the record of another run, {values['run']}")
-    return RunRecord(**_versioned(path, values))
+        raise BenchError(f"it has no {path.name}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BenchError(f"{path.name} cannot be read ({error})") from None
 
 
 def _versioned(path: Path, values: dict[str, Any]) -> dict[str, Any]:

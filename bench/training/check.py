@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from bench.data import validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, build_model
 
@@ -42,8 +43,8 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
             f"{name} gives {tuple(output.shape[1:])} values an image, dataset '{dataset.name}' "
             f"has {len(dataset.classes)} classes; its last layer must take num_classes"
         )
-    held_out = round(len(dataset.train) * request.recipe.validation_fraction)
-    if (len(dataset.train) - held_out) % request.recipe.batch_size == 1:
+    kept, _ = validation_split(dataset.train.labels, request.recipe.validation_fraction)
+    if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
         _forward(model, 1, shape, name)
 
 
@@ -52,7 +53,7 @@ def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) ->
     try:
         with torch.no_grad():
             output = model(torch.zeros(batch, *shape))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:  # a user's network may raise anything
         raise BenchError(_explain(error, batch, shape, name)) from None
     if not isinstance(output, torch.Tensor) or output.ndim != 2:  # noqa: PLR2004 - N × classes
         raise BenchError(f"{name} must return one tensor of logits, N × classes")

@@ -137,7 +137,9 @@ class Trainer:
             started = time.perf_counter()  # what the caller did is not training time
         self.read_losses()
         sums.seconds += time.perf_counter() - started
-        rate = self.optimizer.param_groups[0]["lr"]
+        # Not read off the optimiser: a training taken up after the epoch's last step has set none.
+        last = (position.epoch + 1) * len(self.batches) - 1
+        rate = learning_rate_at(self.recipe, last, self.steps)
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, Sums()
         return {
             "train_loss": sums.loss / sums.images,
@@ -158,7 +160,7 @@ class Trainer:
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if step % GRADIENT_NORM_EVERY == 0:
+        if self.position.batch % GRADIENT_NORM_EVERY == 0:  # so every epoch has one
             self.scaler.unscale_(self.optimizer)
             self._norms.append(_gradient_norm(self.parameters))
         self.scaler.step(self.optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -139,7 +140,10 @@ class _Attempt:
         except DivergedError as error:
             return self._publish_divergence(error)
         except StopRequestedError:
-            self._checkpoint()
+            try:
+                self._checkpoint()
+            except DivergedError as error:  # seen only as the last losses were read
+                return self._publish_divergence(error)
             self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
             raise
         except StorageError:
@@ -230,6 +234,8 @@ class _Attempt:
         network = self._trainer.network
         test = evaluate(network, split.evaluation(split.test))
         training = evaluate(network, split.evaluation(split.train))
+        if not math.isfinite(training.loss):  # the very last step went too far
+            raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1])
         predictions = {
@@ -413,8 +419,9 @@ def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRe
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
+    said = ("allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     )
 
 

@@ -1,0 +1,105 @@
+"""Accuracy of a file on the whole test set, next to PyTorch's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.export.parity import reference_logits
+from bench.export.session import logits_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from bench.data.images import Images
+    from bench.export.source import Source
+
+_CHUNK = 256  # images prepared at a time
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of answers to the same images.
+
+    Attributes:
+        images: how many.
+        reference: share that the reference answers right, 0…1.
+        accuracy: share that the other answers right.
+        flipped: answers that differ.
+        lost: right in the reference, wrong in the other.
+        won: the other way round.
+        p_value: of the exact McNemar test that both are right equally often.
+    """
+
+    images: int
+    reference: float
+    accuracy: float
+    flipped: int
+    lost: int
+    won: int
+    p_value: float
+
+    @property
+    def drop(self) -> float:
+        """How much is lost, in points (hundredths)."""
+        return (self.reference - self.accuracy) * 100
+
+
+class Judge:
+    """The test set with PyTorch's answers, computed once.
+
+    Args:
+        source: the network.
+        images: its test set.
+    """
+
+    def __init__(self, source: Source, images: Images) -> None:
+        self.source = source
+        self.images = images
+        self.labels = images.labels.cpu().numpy()
+        self.logits = reference_logits(source, images.images)
+
+    def score(self, session: Any, *, raw: bool = False) -> Comparison:
+        """Compare a file's answers with PyTorch's.
+
+        Args:
+            session: the file, opened.
+            raw: it takes uint8 images N×H×W×C.
+        """
+        chunks = self.images.chunks(_CHUNK)
+        answers = [logits_of(session, feed(self.source, c, raw=raw), _BATCH) for c in chunks]
+        return compare_answers(
+            self.logits.argmax(1), np.concatenate(answers).argmax(1), self.labels
+        )
+
+
+def feed(source: Source, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
+    """Turn images of a source (uint8 N×C×H×W, or prepared) into what a file takes."""
+    if raw:
+        return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    prepared: npt.NDArray[Any] = source.prepare(images).numpy()
+    return prepared
+
+
+def compare_answers(
+    reference: npt.NDArray[np.int64], other: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
+) -> Comparison:
+    """Compare two sets of predicted classes, each int64, N, with an exact McNemar test."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    right, now = reference == labels, other == labels
+    table = [[int((right & now).sum()), int((right & ~now).sum())],
+             [int((~right & now).sum()), int((~right & ~now).sum())]]  # fmt: skip
+    return Comparison(
+        images=len(labels),
+        reference=float(right.mean()),
+        accuracy=float(now.mean()),
+        flipped=int((reference != other).sum()),
+        lost=table[0][1],
+        won=table[1][0],
+        p_value=float(mcnemar(table, exact=True).pvalue),
+    )

@@ -1,0 +1,100 @@
+"""A folder for a colleague who has only onnxruntime and numpy."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.export.accuracy import feed
+from bench.export.parity import reference_logits
+from bench.export.preprocess import preparation_of
+from bench.store.files import telling, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.export.source import Source
+    from bench.store.exports import ExportRecord, Exports
+
+_IMAGES = 10
+_README = """# {name}
+
+`python predict.py` needs onnxruntime and numpy. It classifies the ten test images of
+`images.npy` and compares its logits with those of PyTorch in `logits.npy`;
+`python predict.py FILE.npy` classifies your own images (uint8, N×H×W×C or H×W×C with
+C = {channels}, any height and width: resizing and normalisation are inside the file).
+
+| | |
+|---|---|
+| network | {model} {options} |
+| trained on | {dataset} (run {run}) |
+| precision | {precision} |
+| SHA-256 of model.onnx | {sha256} |
+| largest difference of a logit from PyTorch, {images} images | {max_abs_diff:.3g} ({max_rel_diff:.2g} of the largest logit) |
+| accuracy on the test set, this file | {test_accuracy} |
+| accuracy on the test set, PyTorch | {torch_accuracy} |
+| answers that differ | {flipped} |
+| measured on | {cpu} |
+"""  # noqa: E501 - a Markdown table's rows are lines
+
+
+def write_bundle(folder: Path, source: Source, record: ExportRecord, exports: Exports) -> None:
+    """Write an export with preprocessing as a folder that runs without torch.
+
+    Args:
+        folder: where to; a bundle that is there already is replaced file by file.
+        source: the network.
+        record: its export.
+        exports: where that lies.
+
+    Raises:
+        BenchError: *source* is a bare model, or the folder cannot be written.
+    """
+    preparation_of(source, "--bundle")
+    images = source.proof_images()[:_IMAGES]
+    with telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in record.files:
+            shutil.copyfile(exports.folder(record.export) / name, folder / name)
+    template = resources.files("bench.export").joinpath("predict.template")
+    for name, content in {
+        "labels.json": json.dumps(source.classes, indent=1).encode(),
+        "images.npy": _npy(feed(source, images, raw=True)),
+        "logits.npy": _npy(reference_logits(source, images)),
+        "predict.py": template.read_bytes(),
+        "README.md": _readme(source, record).encode(),
+    }.items():
+        write_atomically(folder / name, content)
+
+
+def _npy(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _readme(source: Source, record: ExportRecord) -> str:
+    row = record.row
+    assert source.trained is not None  # noqa: S101 - a bare model was refused before
+    return _README.format(
+        name=source.name,
+        model=source.model_name,
+        options=" ".join(f"{k}={v}" for k, v in source.options.items()),
+        dataset=source.trained.request.dataset,
+        channels=source.input_shape[0],
+        images=row["images_compared"],
+        flipped=row["flipped_predictions"],
+        **{k: _percent(row[k]) for k in ("test_accuracy", "torch_accuracy")},
+        **{
+            k: row[k] for k in ("run", "precision", "sha256", "max_abs_diff", "max_rel_diff", "cpu")
+        },
+    )
+
+
+def _percent(accuracy: float | None) -> str:
+    return "not measured" if accuracy is None else f"{accuracy * 100:.2f} %"

@@ -1,0 +1,174 @@
+"""Another precision than fp32, with what was decided on the way."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.export.files import save
+from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
+from bench.export.quantise import LAYERS, Quantiser
+from bench.export.sensitivity import Effect, fewest_kept, layer_effects
+from bench.export.session import open_session
+from bench.export.verdict import relative_speed, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from bench.export.accuracy import Comparison, Judge
+    from bench.export.settings import Settings
+    from bench.export.source import Source
+
+_SPEED_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph in the precision asked for.
+
+    Attributes:
+        proto: the graph.
+        details: what was decided and measured, as JSON values.
+    """
+
+    proto: onnx.ModelProto
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def to_fp16(proto: onnx.ModelProto, source: Source, settings: Settings, threads: int) -> Converted:
+    """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
+    count = min(settings.calibration_images, 128)
+    images = source.calibration_images(count, settings.calibration_seed)
+    usable = count - count % (settings.static_batch or 1)
+    kept = overflowing_layers(proto, images[: usable or None].numpy(), threads)
+    half = convert_to_fp16(proto, keep=list(kept), fp16_io=settings.io_precision == "fp16")
+    return Converted(half, {"kept_fp32": kept, "kept_above": SAFE_MAX, "images": count})
+
+
+def count_layers(proto: onnx.ModelProto) -> int:
+    """Count convolutions, linear layers and normalisations that were not folded."""
+    return sum(node.op_type in {*LAYERS, "BatchNormalization"} for node in proto.graph.node)
+
+
+class Int8:
+    """Quantises one network as the settings ask.
+
+    Args:
+        proto: its fp32 graph.
+        source: the network.
+        settings: what is asked for.
+        judge: its test set; None without one.
+        folder: where intermediate files may be put.
+        threads: CPU threads.
+        say: told what is being done.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        source: Source,
+        settings: Settings,
+        judge: Judge | None,
+        folder: Path,
+        threads: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.source, self.settings, self.judge = source, settings, judge
+        self.folder, self.threads, self.say = folder, threads, say
+        self.fp32 = folder / "fp32.onnx"
+        save(proto, self.fp32)
+        self.quantiser = self._calibrated(settings, folder)
+        self.file = folder / "int8.onnx"
+
+    def convert(self) -> Converted:
+        """Quantise, keep what has to be kept, and measure."""
+        import onnx
+
+        self.quantiser.write(self.file)
+        whole = self._score(self.file)
+        limit = self.settings.max_accuracy_drop
+        over = limit is not None and whole is not None and whole.drop > limit
+        effects, kept = [], []
+        if self.settings.sensitivity or over:
+            self.say("measuring the effect of each layer")
+            subset = self.quantiser.images[: max(64, self.settings.calibration_batch)]
+            effects = layer_effects(self.quantiser, self.folder, subset, self.threads)
+        if over:
+            kept = fewest_kept(effects, self._good_enough)
+            self._write_keeping(self.file, kept)
+        final = self._score(self.file) if kept else whole
+        details = self.quantiser.describe() | self._figures(whole, final, effects, kept)
+        return Converted(onnx.load(str(self.file)), details | self._draws(kept, final))
+
+    def _figures(
+        self,
+        whole: Comparison | None,
+        final: Comparison | None,
+        effects: list[Effect],
+        kept: list[str],
+    ) -> dict[str, Any]:
+        marked = [asdict(replace(e, kept=e.layer in kept)) for e in effects]
+        speed = relative_speed(self._open(self.file), self._open(self.fp32), self._batch())
+        drop, p_value = (final.drop, final.p_value) if final else (None, None)
+        images = final.images if final else 0
+        return {
+            "all_layers": asdict(whole) | {"drop": whole.drop} if whole else None,
+            "accuracy": asdict(final) | {"drop": final.drop} if final else None,
+            "sensitivity": marked,
+            "kept_fp32": kept,
+            "speed": asdict(speed),
+            "verdict": verdict(speed, drop, p_value, images),
+        }
+
+    def _draws(self, kept: list[str], first: Comparison | None) -> dict[str, Any]:
+        """Repeat with other draws of calibration images; the file is the first draw's."""
+        if self.settings.calibration_draws == 1 or first is None:
+            return {}
+        accuracies = [first.accuracy]
+        for draw in range(1, self.settings.calibration_draws):
+            self.say(f"calibration draw {draw + 1} of {self.settings.calibration_draws}")
+            seed = self.settings.calibration_seed + draw
+            with tempfile.TemporaryDirectory(dir=self.folder) as name:
+                again = replace(self.settings, calibration_seed=seed)
+                quantiser = self._calibrated(again, Path(name))
+                scored = self._score(quantiser.write(Path(name) / "draw.onnx", keep=kept))
+            accuracies += [scored.accuracy] if scored else []
+        return {
+            "draws": accuracies,
+            "draws_mean": float(np.mean(accuracies)),
+            "draws_std": float(np.std(accuracies, ddof=1)),
+        }
+
+    def _good_enough(self, kept: list[str]) -> bool:
+        scored = self._score(self._write_keeping(self.folder / "trial.onnx", kept))
+        self.say(f"{len(kept)} layers in fp32: {scored.drop if scored else 0:+.2f} points lost")
+        return scored is not None and scored.drop <= (self.settings.max_accuracy_drop or 0.0)
+
+    def _write_keeping(self, path: Path, kept: list[str]) -> Path:
+        """Write the file with *kept* in fp32; if that is every layer, it is the fp32 file."""
+        if set(kept) == set(self.quantiser.layers):
+            path.write_bytes(self.fp32.read_bytes())
+            return path
+        return self.quantiser.write(path, keep=kept)
+
+    def _calibrated(self, settings: Settings, folder: Path) -> Quantiser:
+        images = self.source.calibration_images(
+            settings.calibration_images, settings.calibration_seed
+        )
+        return Quantiser(self.fp32, folder, images.numpy(), settings)
+
+    def _score(self, file: Path) -> Comparison | None:
+        return self.judge.score(self._open(file)) if self.judge else None
+
+    def _open(self, file: Path) -> Any:
+        return open_session(file, threads=self.threads)
+
+    def _batch(self) -> Any:
+        size = self.settings.static_batch or min(_SPEED_BATCH, len(self.quantiser.images))
+        return np.resize(self.quantiser.images, (size, *self.source.input_shape))

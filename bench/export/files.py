@@ -1,0 +1,92 @@
+"""ONNX files: written whole, read only if they are sound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.export.session import short
+from bench.store.files import sha256_of, telling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+# A protocol buffer cannot be larger; external data lies beside the file from there on.
+ONE_FILE_BYTES = 2**31 - 1
+
+
+def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> None:
+    """Write a model as one file, or with its weights beside it where one would be too large.
+
+    The weights' SHA-256 is then among the file's properties, so that the file's own
+    SHA-256 still stands for both.
+
+    Args:
+        proto: the model; its weights are moved out of it if the file is split.
+        path: the file; weights go to `NAME.data` beside it.
+        limit: bytes that one file may have.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    import onnx
+    from onnx.external_data_helper import (
+        convert_model_to_external_data,
+        write_external_data_tensors,
+    )
+
+    with telling(path):
+        if proto.ByteSize() < limit:
+            path.write_bytes(proto.SerializeToString(deterministic=True))
+            return
+        beside = f"{path.name}.data"
+        convert_model_to_external_data(proto, location=beside)
+        proto = write_external_data_tensors(proto, str(path.parent))
+        onnx.helper.set_model_props(
+            proto,
+            {p.key: p.value for p in proto.metadata_props}
+            | {"weights_sha256": sha256_of(path.parent / beside)},
+        )
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def check(path: Path) -> None:
+    """Run ONNX's checker in full mode, shape inference included.
+
+    Raises:
+        BenchError: the file is not sound.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # checker and shape inference raise classes of their own
+        raise BenchError(f"{path.name} is no sound ONNX file: {short(error)}") from error
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read and check a file that somebody gives.
+
+    Raises:
+        BenchError: it is missing, no ONNX file, truncated, or not sound.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        proto = onnx.load_from_string(content)
+    except DecodeError:
+        raise BenchError(
+            f"{path} is no ONNX file, or was cut off ({len(content):,} bytes): "
+            "export or copy it again"
+        ) from None
+    if not proto.graph.node or not proto.opset_import:
+        raise BenchError(f"{path} is no ONNX file: it holds no graph; export it again")
+    check(path)
+    return proto

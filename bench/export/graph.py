@@ -1,0 +1,199 @@
+"""From a PyTorch network to an ONNX graph: torch's exporter, then a clean, repeatable file."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import logging
+import warnings
+from collections import Counter
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.errors import BenchError
+from bench.export.reasons import capture_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+    from bench.export.source import Source
+
+INPUT, OUTPUT = "image", "logits"
+DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
+OLDEST_OPSET = 18  # torch's exporter has nothing older
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An exported graph.
+
+    Attributes:
+        proto: the ONNX model.
+        values: module's path → name of the graph's value that its (last) call gives, in the
+            order of the graph. Modules that were folded into others are not there.
+    """
+
+    proto: onnx.ModelProto
+    values: dict[str, str]
+
+
+def trace(source: Source, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None) -> Traced:
+    """Export a network with `torch.export`, batch norm folded where the graph permits it.
+
+    Args:
+        source: the network.
+        opset: ONNX operator set.
+        static_batch: the one batch size the file takes; any without.
+
+    Returns:
+        A graph from `image` (float32, N×C×H×W) to `logits` (float32, N×classes), without
+        anything of this machine in it.
+
+    Raises:
+        BenchError: the network cannot be captured (torch's reason, with the line), or the
+            opset cannot be written.
+    """
+    _check_opset(opset)
+    batch = static_batch or 2  # torch.export takes a batch of one for a constant
+    example = torch.zeros((batch, *source.input_shape))
+    shapes = None if static_batch else ({0: torch.export.Dim("batch")},)
+    with _silence():
+        try:
+            # A copy, because some networks keep tensors of their pass, here hollow ones.
+            model = copy.deepcopy(source.model).eval()
+            captured = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # whatever a network raises is its own
+            raise capture_failure(source, error, dynamic=shapes is not None) from error
+        try:
+            program = torch.onnx.export(
+                captured,
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+            )
+        except Exception as error:
+            raise capture_failure(source, error, dynamic=False) from error
+    assert program is not None  # noqa: S101 - it is None for another kind of export only
+    proto = program.model_proto
+    _check_written(proto, opset, source)
+    values = _values(proto)
+    _clean(proto, source.model_name)
+    return Traced(proto, values)
+
+
+def set_properties(proto: onnx.ModelProto, properties: dict[str, str]) -> None:
+    """Replace the file's metadata properties, in order of name."""
+    from onnx import helper
+
+    del proto.metadata_props[:]
+    helper.set_model_props(proto, dict(sorted(properties.items())))
+
+
+def _check_opset(opset: int) -> None:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise BenchError(
+            f"--opset {opset} cannot be written: torch's exporter and the installed onnx take "
+            f"{OLDEST_OPSET} … {newest}; use {DEFAULT_OPSET}"
+        )
+
+
+def _check_written(proto: onnx.ModelProto, opset: int, source: Source) -> None:
+    """Notice that another opset was written than asked for; the exporter only logs that."""
+    written = {entry.domain: entry.version for entry in proto.opset_import}
+    if written.get("") != opset:
+        raise BenchError(
+            f"--opset {opset}: torch's exporter cannot write {source.name} in it and fell "
+            f"back to {written.get('')}; use {DEFAULT_OPSET}"
+        )
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.name not in {INPUT, OUTPUT} or not value.type.HasField("tensor_type"):
+            raise BenchError(
+                f"{source.name} has the input or output '{value.name}' beside one image and "
+                "its logits: only networks from one tensor to one tensor can be exported"
+            )
+
+
+def _scopes(node: onnx.NodeProto) -> list[str]:
+    """Return the paths of the modules that a node was traced in, outermost first."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            return [scope for scope in ast.literal_eval(entry.value)[:-1] if scope]
+    return []
+
+
+def _values(proto: onnx.ModelProto) -> dict[str, str]:
+    last: dict[str, str] = {}
+    for node in proto.graph.node:
+        for path in _scopes(node):
+            last.pop(path, None)  # later calls move a module behind
+            last[path] = node.output[0]
+    return last
+
+
+def _clean(proto: onnx.ModelProto, name: str) -> None:
+    """Name nodes after their modules, and drop traces of source lines and the machine."""
+    graph = proto.graph
+    graph.name = name
+    used: Counter[str] = Counter()
+    for node in graph.node:
+        base = f"{_owner(node)}/{node.op_type}".lstrip("/")
+        node.name = f"{base}_{used[base]}" if used[base] else base
+        used[base] += 1
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.doc_string = ""
+        if hasattr(value, "metadata_props"):
+            del value.metadata_props[:]
+    _name_batch(graph)
+    del graph.metadata_props[:]
+    graph.doc_string = proto.doc_string = ""
+
+
+def _name_batch(graph: onnx.GraphProto) -> None:
+    """Call the free first dimension `batch`, not by the symbol of the capture."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if symbol and dimension.dim_param == symbol:
+                dimension.dim_param = "batch"
+
+
+def _owner(node: onnx.NodeProto) -> str:
+    """Path of the module a node belongs to: that of its weights, if it has any."""
+    for name in node.input[1:]:
+        if name.endswith(".weight"):
+            return str(name).removesuffix(".weight")
+    scopes = _scopes(node)
+    return scopes[-1] if scopes else ""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's remarks off the terminal; what matters is raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

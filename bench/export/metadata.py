@@ -1,0 +1,50 @@
+"""What a file says of itself, and what its record says of the machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from bench.environment import describe_environment, version_of
+
+if TYPE_CHECKING:
+    from bench.export.settings import Settings
+    from bench.export.source import Source
+
+
+def properties(source: Source, settings: Settings) -> dict[str, str]:
+    """Metadata of a file: what it is, how it is fed, and what made it."""
+    values: dict[str, Any] = {
+        "model": source.model_name,
+        "options": source.options,
+        "run": source.run,
+        "precision": settings.precision,
+        "with_preprocessing": settings.with_preprocessing,
+        "input_shape": source.input_shape,
+        "bench_version": version_of("resnet-bench"),
+    }
+    if source.trained is not None and source.preparation is not None:
+        made = source.preparation
+        values |= {
+            "run_hash": source.trained.request.hash,
+            "dataset": source.trained.request.dataset,
+            "classes": source.classes,
+            "mean": made.mean,
+            "std": made.std,
+            "antialias": made.antialias,
+            "normalize": made.normalize,
+            # Of the training: that of the current folder would make files differ by folder.
+            "git_commit": source.trained.record.environment.get("git_commit"),
+        }
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Describe this machine and what exports with."""
+    versions = {name: version_of(name) for name in ("onnx", "onnxscript")}
+    runtime = version_of("onnxruntime-gpu") or version_of("onnxruntime")
+    return describe_environment("cpu", threads=threads) | versions | {"onnxruntime": runtime}

@@ -1,0 +1,216 @@
+"""Whether a file computes what PyTorch computes, and if not, from which layer on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.errors import BenchError
+from bench.export.session import logits_of, open_session, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import onnx
+    from torch import Tensor
+
+    from bench.export.graph import Traced
+    from bench.export.source import Source
+
+BATCH_SIZES = (1, 3, 32)
+FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
+REFERENCE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences of logits between PyTorch and a file.
+
+    Attributes:
+        images: how many images were compared at each batch size.
+        differences: batch size → largest absolute difference.
+        largest_logit: largest absolute logit of PyTorch.
+        tolerance: the largest relative difference that is accepted; None where accuracy
+            alone decides (int8).
+    """
+
+    images: int
+    differences: dict[int, float]
+    largest_logit: float
+    tolerance: float | None
+
+    @property
+    def max_abs_diff(self) -> float:
+        """Largest absolute difference over all batch sizes."""
+        return max(self.differences.values())
+
+    @property
+    def max_rel_diff(self) -> float:
+        """The same, relative to the largest logit."""
+        return self.max_abs_diff / self.largest_logit if self.largest_logit else math.inf
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the file computes the same, within the tolerance."""
+        return self.tolerance is None or self.max_rel_diff <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "images": self.images,
+            "max_abs_diff_by_batch_size": {str(k): v for k, v in self.differences.items()},
+            "max_abs_diff": self.max_abs_diff,
+            "max_rel_diff": self.max_rel_diff,
+            "largest_logit": self.largest_logit,
+            "tolerance": self.tolerance,
+        }
+
+
+def fp16_tolerance(layers: int) -> float:
+    """Bound on the relative difference that rounding to fp16 makes, to first order.
+
+    Each layer rounds its weights and its result to 11 significant bits, a relative error
+    of 2**-11 each; at worst those of all layers add up.
+
+    Args:
+        layers: convolutions and linear layers of the network.
+    """
+    return layers * 2 * 2.0**-11
+
+
+@torch.inference_mode()
+def reference_logits(source: Source, images: Tensor) -> npt.NDArray[np.float32]:
+    """Return PyTorch's logits of uint8 or prepared images, float32, N×classes.
+
+    Raises:
+        BenchError: the network does not answer with finite logits, or not with N×classes.
+    """
+    answers = []
+    for start in range(0, len(images), REFERENCE_BATCH):
+        batch = source.prepare(images[start : start + REFERENCE_BATCH])
+        # Convolutions of this layout are faster on a CPU; the answer is the same network's.
+        answer = source.model(batch.contiguous(memory_format=torch.channels_last))
+        if not isinstance(answer, torch.Tensor) or answer.dim() != 2:  # noqa: PLR2004 - N×classes
+            raise BenchError(
+                f"{source.name} does not answer with logits N×classes; only classifiers can "
+                "be exported"
+            )
+        answers.append(answer.float())
+    logits: npt.NDArray[np.float32] = torch.cat(answers).numpy()
+    if not np.isfinite(logits).all():
+        raise BenchError(
+            f"{source.name} itself answers with logits that are not finite; "
+            "nothing can be compared with them: train it again"
+        )
+    return logits
+
+
+def compare(
+    session: Any,
+    reference: npt.NDArray[np.float32],
+    images: npt.NDArray[Any],
+    *,
+    tolerance: float | None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Parity:
+    """Compare a file with PyTorch on every image at every batch size.
+
+    Args:
+        session: the file, opened.
+        reference: PyTorch's logits, N×classes.
+        images: what the file takes, N first.
+        tolerance: see `Parity`.
+        batch_sizes: a file of one batch size is compared at that one only.
+    """
+    fixed = session.get_inputs()[0].shape[0]
+    sizes = [fixed] if isinstance(fixed, int) else batch_sizes
+    differences = {}
+    for size in sizes:
+        ours = logits_of(session, images, size)
+        if ours.shape != reference.shape:
+            differences[size] = math.inf
+            continue
+        largest = float(np.abs(ours - reference).max())
+        differences[size] = largest if math.isfinite(largest) else math.inf
+    return Parity(len(images), differences, float(np.abs(reference).max()), tolerance)
+
+
+def first_divergence(
+    source: Source, traced: Traced, file: Path, feed: npt.NDArray[Any], images: Tensor, limit: float
+) -> str | None:
+    """Name the first layer whose output differs between PyTorch and a file.
+
+    All intermediate values are computed at once and compared in the order of the graph.
+
+    Args:
+        source: the network.
+        traced: says which value of the graph is which module's output.
+        file: the ONNX file.
+        feed: a few images as the file takes them.
+        images: the same images as the network takes them.
+        limit: relative difference that counts as one.
+
+    Returns:
+        The module's path, None if no single module tells.
+    """
+    import onnx
+
+    proto = onnx.load(str(file))
+    known = {value for node in proto.graph.node for value in node.output}
+    values = {path: name for path, name in traced.values.items() if name in known}
+    expected = _module_outputs(source, images, set(values))
+    values = {path: name for path, name in values.items() if path in expected}
+    names = list(dict.fromkeys(values.values()))
+    answers = _intermediate(proto, names, feed)
+    for path, name in values.items():
+        ours, theirs = answers[name].astype(np.float32), expected[path]
+        if ours.shape != theirs.shape:
+            continue  # a value that the exporter shaped otherwise, such as before a flatten
+        scale = float(np.abs(theirs).max()) or 1.0
+        if not float(np.abs(ours - theirs).max()) / scale <= limit:  # also if it is not a number
+            return path
+    return None
+
+
+def _intermediate(
+    proto: onnx.ModelProto, names: list[str], feed: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
+    from onnx import helper
+
+    outputs = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(
+        helper.make_empty_tensor_value_info(n) for n in names if n not in outputs
+    )
+    session = open_session(proto.SerializeToString(), threads=1, optimize=False)
+    (answers,) = list(run(session, feed, len(feed), names))
+    return dict(zip(names, answers, strict=True))
+
+
+@torch.inference_mode()
+def _module_outputs(
+    source: Source, images: Tensor, paths: set[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what each module's last call gives, before anything changes it in place."""
+    outputs: dict[str, npt.NDArray[np.float32]] = {}
+
+    def keep(path: str, value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            outputs[path] = value.detach().clone().float().numpy()
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, value, path=path: keep(path, value))
+        for path, module in source.model.named_modules()
+        if path in paths
+    ]
+    try:
+        source.model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs

@@ -1,0 +1,271 @@
+"""From targets to proved ONNX files: what `bench export-onnx` and `bench.export_onnx` do."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.environment import version_of
+from bench.errors import BenchError
+from bench.export.convert import Converted, Int8, count_layers, to_fp16
+from bench.export.files import save
+from bench.export.graph import set_properties, trace
+from bench.export.metadata import environment, properties
+from bench.export.preprocess import preparation_of, with_preprocessing
+from bench.export.proof import Proof, Prover
+from bench.export.settings import Settings
+from bench.export.source import Source
+from bench.store.exports import ExportRecord, Exports
+from bench.store.files import StorageError, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    import pandas as pd
+
+FILE, REJECTED = "model.onnx", "model.rejected.onnx"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Exports networks into a results folder.
+
+    Attributes:
+        exports: the results folder's exports.
+        settings: what the files are to be.
+        threads: CPU threads.
+        force: export again what is there already.
+        say: told what is being done.
+    """
+
+    exports: Exports
+    settings: Settings
+    threads: int = 1
+    force: bool = False
+    say: Say = lambda _text: None
+
+    def export(self, source: Source) -> ExportRecord:
+        """Export one network and prove its file, unless that is done already.
+
+        Returns:
+            The record; its row's `status` is complete or rejected.
+
+        Raises:
+            BenchError: the network cannot be exported so.
+            StorageError: the results folder cannot be written; nothing is left there.
+        """
+        if self.settings.with_preprocessing:
+            preparation_of(source, "--with-preprocessing")
+        request = self._request(source)
+        known = None if self.force else self.exports.find(request)
+        if known is not None:
+            self.say(f"{source.name}: exported already, {known.export[:12]}")
+            return known
+        with _threads(self.threads), self.exports.workspace() as folder:
+            return self._export(source, request, folder)
+
+    def _export(self, source: Source, request: dict[str, Any], folder: Path) -> ExportRecord:
+        begun = time.monotonic()
+        self.say(f"{source.name}: exporting")
+        traced = trace(source, opset=self.settings.opset, static_batch=self.settings.static_batch)
+        prover = Prover(source, self.threads)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            converted = self._convert(source, traced.proto, prover, Path(work))
+        raw = self.settings.with_preprocessing
+        proto = self._with_preprocessing(source, converted.proto) if raw else converted.proto
+        set_properties(proto, properties(source, self.settings))
+        save(proto, folder / FILE)
+        self.say(f"{source.name}: comparing with PyTorch")
+        layers = count_layers(traced.proto)
+        proof = prover.prove(folder / FILE, traced, self.settings, layers=layers, raw=raw)
+        name = FILE if proof.accepted else REJECTED
+        if not proof.accepted:
+            (folder / FILE).rename(folder / REJECTED)
+        sha256 = sha256_of(folder / name)
+        seconds = time.monotonic() - begun
+        record = ExportRecord(
+            export=sha256,
+            request=request,
+            row=self._row(source, proof, folder / name, sha256, seconds),
+            proof=proof.as_dict() | {self.settings.precision: converted.details},
+            environment=environment(self.threads),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return self.exports.publish(folder, record)
+
+    def _convert(
+        self, source: Source, proto: onnx.ModelProto, prover: Prover, work: Path
+    ) -> Converted:
+        if self.settings.precision == "fp16":
+            return to_fp16(proto, source, self.settings, self.threads)
+        if self.settings.precision == "int8":
+            self.say(f"{source.name}: calibrating")
+            return Int8(
+                proto, source, self.settings, prover.judge, work, self.threads, self.say
+            ).convert()
+        return Converted(proto)
+
+    def _with_preprocessing(self, source: Source, proto: onnx.ModelProto) -> onnx.ModelProto:
+        preparation = preparation_of(source, "--with-preprocessing")
+        return with_preprocessing(
+            proto, preparation, source.input_shape[0], self.settings.static_batch
+        )
+
+    def _request(self, source: Source) -> dict[str, Any]:
+        """Everything that decides about the file and its proof, as JSON values."""
+        packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+        values = {
+            "run": source.run,
+            "model": source.model_name,
+            "options": source.options,
+            "weights": source.weights,
+            "input_shape": source.input_shape,
+            "settings": self.settings.as_dict(),
+            "versions": {name: version_of(name) for name in packages},
+            "instruction_sets": environment(self.threads)["instruction_sets"],
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+    def _row(
+        self, source: Source, proof: Proof, file: Path, sha256: str, seconds: float
+    ) -> dict[str, Any]:
+        here = environment(self.threads)
+        accuracy = proof.accuracy
+        return {
+            "export": sha256,
+            "run": source.run,
+            "model": source.model_name,
+            "format": "onnx",
+            "precision": self.settings.precision,
+            "target": self.settings.target if self.settings.precision == "int8" else "any",
+            "opset": self.settings.opset,
+            "file": file.name,
+            "sha256": sha256,
+            "bytes": sum(f.stat().st_size for f in file.parent.iterdir()),
+            "max_abs_diff": proof.parity.max_abs_diff,
+            "max_rel_diff": proof.parity.max_rel_diff,
+            "flipped_predictions": proof.flipped,
+            "images_compared": proof.parity.images,
+            "torch_accuracy": accuracy.reference if accuracy else None,
+            "test_accuracy": accuracy.accuracy if accuracy else None,
+            "seconds": seconds,
+            "cpu": f"{here['cpu']} ({' '.join(here['instruction_sets'])})",
+            "status": "complete" if proof.accepted else "rejected",
+            "error": proof.error,
+            "executed_precision": proof.executed_precision,
+        }
+
+
+def export_onnx(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    output: str | Path | None = None,
+    bundle: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+    say: Say = lambda _text: None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Export networks to ONNX, each file with its proof.
+
+    Args:
+        targets: runs, studies and models (`bench.export.targets.find_sources`); without
+            any, the runs of the study last changed, or ResNet-18.
+        results: the results folder; files go to its `exports/SHA/`.
+        options: options of a model that is named.
+        input_size: side in pixels for a model that is named.
+        output: a folder that files and proofs are copied to, under readable names.
+        bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
+            the current folder; implies `with_preprocessing`.
+        force: export again what is there already.
+        threads: CPU threads; the physical cores without.
+        say: told what is being done.
+        **settings: fields of `bench.export.settings.Settings`, such as `precision`.
+
+    Returns:
+        The exports' rows of the `exports` table. `max_rel_diff` is relative to the largest
+        logit, accuracies are 0…1, `status` is complete, rejected (the file does not compute
+        what PyTorch does, and is kept as `model.rejected.onnx`) or failed.
+
+    Raises:
+        BenchError: a target or a setting cannot be understood or met. If there are several
+            networks, the others are exported and the failed one is a row.
+    """
+    from bench.devices import physical_cores
+    from bench.export.output import check_output, deliver
+    from bench.export.targets import find_sources
+    from bench.report.frames import exports_frame
+    from bench.store import Store
+
+    wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    if output is not None:
+        check_output(Path(output))
+    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say)
+    store = Store(results)
+    found = find_sources(names, store, options=options, input_size=input_size, force=force)
+    rows = []
+    for source, failure in _each(found, exporter):
+        if isinstance(failure, ExportRecord) and isinstance(source, Source):
+            deliver(source, failure, exporter.exports, output=output, bundle=bundle)
+            rows.append(failure.row)
+        else:
+            rows.append(_failed(source, failure, wanted))
+    if len(rows) == 1 and rows[0]["status"] == "failed":
+        raise BenchError(rows[0]["error"])
+    return exports_frame(rows)
+
+
+def _each(found: Iterator[Any], exporter: Exporter) -> Iterator[tuple[Any, Any]]:
+    """Yield each network with its record, or with the one line why there is none."""
+    for source in found:
+        if not isinstance(source, Source):
+            yield source, f"run {source.run} is {source.status}: {source.error}"
+            continue
+        try:
+            yield source, exporter.export(source)
+        except StorageError:
+            raise
+        except BenchError as error:
+            yield source, str(error)
+
+
+def _failed(source: Any, reason: str, settings: Settings) -> dict[str, Any]:
+    model = source.model_name if isinstance(source, Source) else source.request["model"]
+    return {
+        "run": source.run,
+        "model": model,
+        "format": "onnx",
+        "precision": settings.precision,
+        "opset": settings.opset,
+        "status": "failed",
+        "error": reason,
+    }
+
+
+class _threads:  # noqa: N801 - used as a function
+    """Set torch's threads for a while."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.before = threads, torch.get_num_threads()
+
+    def __enter__(self) -> None:
+        torch.set_num_threads(self.threads)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.before)

@@ -1,0 +1,74 @@
+"""An exported file as a classifier of image files, prepared as its properties say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.export.files import load
+from bench.export.session import logits_of, open_session
+from bench.export.source import Preparation
+from bench.store.exports import Exports
+
+
+class Exported:
+    """A file of `bench export-onnx`, for `bench.trained.predict`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        BenchError: it is no sound ONNX file, or does not say how its images are prepared.
+    """
+
+    def __init__(self, path: Path) -> None:
+        known = {entry.key: entry.value for entry in load(path).metadata_props}
+        if "classes" not in known:
+            raise BenchError(
+                f"{path} does not say how images are prepared for it: give a file that "
+                "'bench export-onnx RUN' made"
+            )
+        values: dict[str, Any] = {
+            key: json.loads(known[key])
+            for key in (
+                "classes", "input_shape", "mean", "std", "antialias", "normalize",
+                "with_preprocessing",
+            )
+        }  # fmt: skip
+        self.classes: list[str] = values["classes"]
+        channels, height, width = values["input_shape"]
+        self.input_shape: tuple[int, int, int] = (channels, height, width)
+        self._raw: bool = values["with_preprocessing"]
+        self._preparation = Preparation(
+            height,
+            tuple(values["mean"]),
+            tuple(values["std"]),
+            values["antialias"],
+            values["normalize"],
+        )
+        self._session = open_session(path, threads=1)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Turn uint8 images N×C×H×W into what the file takes."""
+        return images.permute(0, 2, 3, 1) if self._raw else self._preparation.apply(images)
+
+    def model(self, images: Tensor) -> Tensor:
+        """Return the file's logits, float32, N×classes."""
+        return torch.from_numpy(logits_of(self._session, images.numpy(), len(images)))
+
+
+def find_export(name: str, results: Path) -> Path | None:
+    """Return the file that *name* means: a path, an export's folder or SHA-256; or None."""
+    if name.endswith(".onnx"):
+        return Path(name)
+    folder = Path(name)
+    if folder.parent.name == "exports" and folder.is_dir():
+        return folder / "model.onnx"
+    exports = Exports(results)
+    record = exports.named(name)
+    return exports.file(record) if record and record.row["format"] == "onnx" else None

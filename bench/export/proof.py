@@ -1,0 +1,169 @@
+"""The proof of one file: parity of its logits, and its accuracy on the whole test set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.data.splits import stable_seed
+from bench.export.accuracy import Comparison, Judge, feed
+from bench.export.files import check
+from bench.export.parity import (
+    FP32_TOLERANCE,
+    Parity,
+    compare,
+    first_divergence,
+    fp16_tolerance,
+    reference_logits,
+)
+from bench.export.session import logits_of, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from bench.export.graph import Traced
+    from bench.export.settings import Settings
+    from bench.export.source import Source
+
+_BISECTED = 4  # images whose intermediate values are compared
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What comparing a file with PyTorch gave.
+
+    Attributes:
+        parity: of the logits.
+        accuracy: on the whole test set; None without one, or where the arithmetic that ran
+            is not the file's.
+        flipped: answers that differ, on the test set, or without one on the images compared.
+        other_sizes: largest relative difference for images of other sizes, of a file with
+            preprocessing.
+        executed_precision: the arithmetic that ran.
+        diverges_at: first layer that differs, if the file is refused.
+    """
+
+    parity: Parity
+    accuracy: Comparison | None
+    flipped: int
+    other_sizes: float | None
+    executed_precision: str
+    diverges_at: str | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the file computes what PyTorch does."""
+        limit = self.parity.tolerance
+        sizes = self.other_sizes is None or limit is None or self.other_sizes <= limit
+        return self.parity.accepted and sizes
+
+    @property
+    def error(self) -> str | None:
+        """Why it is refused, in one line; None if it is not."""
+        if self.accepted:
+            return None
+        worst = max(self.parity.max_rel_diff, self.other_sizes or 0.0)
+        return (
+            f"logits differ from PyTorch's by {worst:.2g} of the largest, more than "
+            f"{self.parity.tolerance:.2g}; first at layer '{self.diverges_at or 'unknown'}'"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "parity": self.parity.as_dict(),
+            "accuracy": asdict(self.accuracy) if self.accuracy else None,
+            "flipped_predictions": self.flipped,
+            "other_sizes_max_rel_diff": self.other_sizes,
+            "executed_precision": self.executed_precision,
+            "diverges_at": self.diverges_at,
+        }
+
+
+class Prover:
+    """Compares files with one network, whose own answers are computed once.
+
+    Args:
+        source: the network.
+        threads: CPU threads of ONNX Runtime.
+    """
+
+    def __init__(self, source: Source, threads: int) -> None:
+        self.source, self.threads = source, threads
+        test = None if source.timing_only else source.test_images()
+        self.judge = Judge(source, test) if test is not None else None
+        self.images = source.proof_images()
+        self.logits = self._logits()
+
+    def prove(
+        self, file: Path, traced: Traced, settings: Settings, *, layers: int, raw: bool
+    ) -> Proof:
+        """Check a file, and compare it with PyTorch.
+
+        Args:
+            file: the ONNX file.
+            traced: the graph it was made from.
+            settings: what it was to be.
+            layers: layers that round, for fp16's tolerance.
+            raw: it takes uint8 images N×H×W×C.
+
+        Raises:
+            BenchError: it is not sound, or ONNX Runtime cannot load it.
+        """
+        check(file)
+        session = open_session(file, threads=self.threads)
+        tolerances = {"fp32": FP32_TOLERANCE, "fp16": fp16_tolerance(layers), "int8": None}
+        tolerance = tolerances[settings.precision]
+        fed = feed(self.source, self.images, raw=raw)
+        parity = compare(session, self.logits, fed, tolerance=tolerance)
+        # A CPU computes an fp16 file in fp32: that is not the accuracy of fp16.
+        replaced = settings.precision == "fp16"
+        judge = None if replaced else self.judge
+        accuracy = judge.score(session, raw=raw) if judge else None
+        proof = Proof(
+            parity=parity,
+            accuracy=accuracy,
+            flipped=accuracy.flipped if accuracy else self._flipped(session, fed),
+            other_sizes=self._other_sizes(session) if raw else None,
+            executed_precision="fp32" if replaced else settings.precision,
+        )
+        if proof.accepted:
+            return proof
+        found = self._diverges_at(file, traced, fed, tolerance or 0.0)
+        return Proof(**{**vars(proof), "diverges_at": found})
+
+    def _logits(self) -> npt.NDArray[np.float32]:
+        known = self.judge.logits if self.judge else None
+        if known is not None and len(known) >= len(self.images):
+            return known[: len(self.images)]  # the first of the test set
+        return reference_logits(self.source, self.images)
+
+    def _flipped(self, session: Any, fed: npt.NDArray[Any]) -> int:
+        ours = logits_of(session, fed, 32).argmax(1)
+        return int((ours != self.logits.argmax(1)).sum())
+
+    def _other_sizes(self, session: Any) -> float:
+        """Feed a file with preprocessing noise of sizes that the network was not trained at."""
+        generator = torch.Generator().manual_seed(stable_seed("export", "sizes"))
+        channels, side, _ = self.source.input_shape
+        worst = 0.0
+        for height, width in ((2 * side + 3, side + 5), (max(1, side // 2), side)):
+            shape = (3, channels, height, width)
+            images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            expected = reference_logits(self.source, images)
+            ours = logits_of(session, feed(self.source, images, raw=True), len(images))
+            worst = max(worst, float(np.abs(ours - expected).max() / np.abs(expected).max()))
+        return worst
+
+    def _diverges_at(
+        self, file: Path, traced: Traced, fed: npt.NDArray[Any], limit: float
+    ) -> str | None:
+        fixed = open_session(file, threads=1).get_inputs()[0].shape[0]
+        count = fixed if isinstance(fixed, int) else _BISECTED
+        images = self.source.prepare(self.images[:count])
+        return first_divergence(self.source, traced, file, fed[:count], images, limit)

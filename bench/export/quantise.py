@@ -1,0 +1,152 @@
+"""int8 by ONNX Runtime's static quantiser: Q/DQ pairs, int8 weights per channel."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bench.environment import processor
+from bench.export.runtime_tools import runtime_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from bench.export.settings import Settings
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def saturates() -> bool:
+    """Whether int8 products can saturate here: x86 without VNNI adds them in 16 bits.
+
+    Weights are then kept to 7 bits (microsoft/onnxruntime#12072, #14642).
+    """
+    sets = set(processor()[1])
+    return "avx2" in sets and not sets & _VNNI
+
+
+class Quantiser:
+    """Quantises one fp32 file, whole or some layers of it; ranges are calibrated once.
+
+    Args:
+        file: the fp32 file.
+        folder: where intermediate files may be put.
+        images: calibration images, as the file takes them.
+        settings: method, target and batch.
+    """
+
+    def __init__(
+        self, file: Path, folder: Path, images: npt.NDArray[np.float32], settings: Settings
+    ) -> None:
+        self.tools = runtime_tool("onnxruntime.quantization")
+        self.settings = settings
+        self.images = images
+        self.prepared = folder / "prepared.onnx"
+        self.ranges = folder / "ranges.json"
+        with _quiet():
+            # The graph is folded already; the tool's own optimiser would rename its nodes.
+            self.tools.quant_pre_process(
+                file, self.prepared, skip_optimization=True, skip_symbolic_shape=True
+            )
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the convolutions and linear layers, in order of the graph."""
+        import onnx
+
+        graph = onnx.load(str(self.prepared), load_external_data=False).graph
+        return [node.name for node in graph.node if node.op_type in LAYERS]
+
+    def write(
+        self, path: Path, *, only: Sequence[str] | None = None, keep: Sequence[str] = ()
+    ) -> Path:
+        """Write a quantised file.
+
+        Args:
+            path: where to.
+            only: quantise these layers and nothing else.
+            keep: layers that stay in fp32.
+        """
+        tools = self.tools
+        methods = {
+            "minmax": tools.CalibrationMethod.MinMax,
+            "entropy": tools.CalibrationMethod.Entropy,
+            "percentile": tools.CalibrationMethod.Percentile,
+        }
+        with _quiet():
+            tools.quantize_static(
+                self.prepared,
+                path,
+                None if self.ranges.exists() else _reader(self.images, self.settings),
+                quant_format=tools.QuantFormat.QDQ,
+                per_channel=True,
+                calibrate_method=methods[self.settings.calibration_method],
+                nodes_to_quantize=list(only) if only is not None else None,
+                nodes_to_exclude=list(keep),
+                calibration_cache_path=self.ranges,
+                **self._types(),
+            )
+        return path
+
+    def _types(self) -> dict[str, Any]:
+        kinds = self.tools.QuantType
+        if self.settings.target == "tensorrt":
+            # Its parser refuses uint8 activations, zero points and int32 biases.
+            symmetric = ("ActivationSymmetric", "WeightSymmetric")
+            return {
+                "activation_type": kinds.QInt8,
+                "weight_type": kinds.QInt8,
+                "reduce_range": False,
+                "extra_options": {**dict.fromkeys(symmetric, True), "QuantizeBias": False},
+            }
+        return {
+            "activation_type": kinds.QUInt8,
+            "weight_type": kinds.QInt8,
+            "reduce_range": saturates(),
+            "extra_options": {"WeightSymmetric": True},
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the choices that were made, as JSON values."""
+        types = self._types()
+        return {
+            "activations": types["activation_type"].name,
+            "weights": f"{types['weight_type'].name} per channel",
+            "reduce_range": types["reduce_range"],
+            "method": self.settings.calibration_method,
+            "images": len(self.images),
+            "seed": self.settings.calibration_seed,
+        }
+
+
+def _reader(images: npt.NDArray[np.float32], settings: Settings) -> Any:
+    """Feed whole batches of calibration images, one after the other."""
+    from bench.export.graph import INPUT
+
+    reader = runtime_tool("onnxruntime.quantization").CalibrationDataReader
+    step = settings.calibration_batch
+    starts = range(0, len(images) - step + 1, step)
+    batches = iter([{INPUT: images[start : start + step]} for start in starts])
+
+    class Reader(reader):  # type: ignore[misc, valid-type]  # untyped
+        def get_next(self) -> Any:
+            return next(batches, None)
+
+    return Reader()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tool's advice off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

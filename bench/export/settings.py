@@ -1,0 +1,103 @@
+"""What is asked of an export, checked before any work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from bench.errors import BenchError, nearest
+from bench.export.choices import CalibrationMethod, IoPrecision, Precision, Target
+
+CALIBRATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an ONNX file is to be.
+
+    Attributes:
+        precision: fp32, fp16 or int8 arithmetic.
+        io_precision: of input and output of an fp16 file.
+        target: what an int8 file is for: cpu or tensorrt.
+        opset: ONNX operator set.
+        static_batch: the one batch size it takes; any without.
+        with_preprocessing: it takes uint8 images N×H×W×C of any size.
+        calibration_method: how int8 ranges are taken: minmax, entropy or percentile.
+        calibration_images: how many training images they are taken from.
+        calibration_seed: of the draw of those images.
+        calibration_draws: how many draws the accuracy is measured for.
+        max_accuracy_drop: points that int8 may cost; layers are kept in fp32 to hold it.
+        sensitivity: measure each layer's effect in any case.
+
+    Raises:
+        BenchError: a value is unknown or two contradict each other.
+    """
+
+    precision: Precision = "fp32"
+    io_precision: IoPrecision = "fp32"
+    target: Target = "cpu"
+    opset: int = 20
+    static_batch: int | None = None
+    with_preprocessing: bool = False
+    calibration_method: CalibrationMethod = "minmax"
+    calibration_images: int = 128
+    calibration_seed: int = 0
+    calibration_draws: int = 1
+    max_accuracy_drop: float | None = None
+    sensitivity: bool = False
+
+    def __post_init__(self) -> None:
+        _known("precision", self.precision, get_args(Precision))
+        _known("io-precision", self.io_precision, get_args(IoPrecision))
+        _known("target", self.target, get_args(Target))
+        _known("calibration-method", self.calibration_method, get_args(CalibrationMethod))
+        for name in ("static_batch", "calibration_draws"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BenchError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
+        self._check_calibration()
+        self._check_combinations()
+
+    @property
+    def calibration_batch(self) -> int:
+        """Images of one calibration step."""
+        return self.static_batch or CALIBRATION_BATCH
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, without those that the precision does not use."""
+        values = dataclasses.asdict(self)
+        if self.precision != "int8":
+            int8 = [k for k in values if k.startswith("calibration")]
+            for key in (*int8, "target", "max_accuracy_drop", "sensitivity"):
+                values.pop(key)
+        return values
+
+    def _check_calibration(self) -> None:
+        if self.precision == "int8" and self.calibration_images < self.calibration_batch:
+            raise BenchError(
+                f"--calibration-images {self.calibration_images} is smaller than one batch of "
+                f"{self.calibration_batch}: use {self.calibration_batch} or more"
+            )
+        drop = self.max_accuracy_drop
+        if drop is not None and not 0 <= drop <= 100:  # noqa: PLR2004 - points of 100
+            raise BenchError(f"--max-accuracy-drop {drop}: it is in points, 0 … 100")
+
+    def _check_combinations(self) -> None:
+        if self.io_precision == "fp16" and (self.precision != "fp16" or self.with_preprocessing):
+            raise BenchError(
+                "--io-precision fp16 goes with --precision fp16 and without "
+                "--with-preprocessing, whose input is uint8"
+            )
+        if self.precision == "int8":
+            return
+        for name in ("max_accuracy_drop", "sensitivity"):
+            if getattr(self, name):
+                raise BenchError(f"--{name.replace('_', '-')} goes with --precision int8")
+
+
+def _known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BenchError(
+            f"--{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
+        )

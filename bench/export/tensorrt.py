@@ -1,0 +1,190 @@
+"""TensorRT's Python API, as narrow as building an engine needs it.
+
+`tensorrt_rtx` (TensorRT for RTX) builds ahead of time without a GPU; `tensorrt`, the
+classic library, builds for the GPU it finds. Both are imported only when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bench.export.choices import Flavor
+
+MODULES = {"rtx": "tensorrt_rtx", "standard": "tensorrt"}
+_RTX_MISSING = (
+    "--flavor rtx needs the package tensorrt-rtx: pip install tensorrt-rtx (Linux and Windows "
+    "on x86-64; no GPU is needed to build an engine)"
+)
+_STANDARD_MISSING = (
+    "--flavor standard needs the package tensorrt and an NVIDIA GPU: on a Linux or Windows "
+    "machine with one, pip install tensorrt --extra-index-url https://pypi.nvidia.com; "
+    "without one use --flavor rtx"
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The batch sizes an engine takes, and the one it is tuned for."""
+
+    minimum: int = 1
+    optimum: int = 32
+    maximum: int = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise BenchError(
+                f"--min-batch {self.minimum} --opt-batch {self.optimum} --max-batch "
+                f"{self.maximum}: they must be at least 1 and in this order"
+            )
+
+
+class Toolkit:
+    """One flavour of TensorRT.
+
+    Args:
+        flavor: rtx or standard.
+        load: imports a module by name.
+
+    Raises:
+        BenchError: the library is not installed, saying how it can be.
+    """
+
+    def __init__(
+        self, flavor: Flavor, load: Callable[[str], Any] = importlib.import_module
+    ) -> None:
+        self.flavor = flavor
+        try:
+            self.library = load(MODULES[flavor])
+        except (ImportError, OSError) as error:
+            missing = _RTX_MISSING if flavor == "rtx" else _STANDARD_MISSING
+            raise BenchError(f"{missing} ({error})") from None
+        self.messages: list[str] = []
+
+    @property
+    def version(self) -> str:
+        """The library's version."""
+        return str(self.library.__version__)
+
+    def capabilities(self) -> list[str]:
+        """Compute capabilities that engines can be built for ahead of time."""
+        names = [n for n in dir(self.library.ComputeCapability) if n.startswith("SM")]
+        return sorted((n.removeprefix("SM") for n in names), key=int)
+
+    def build(
+        self,
+        model: Path,
+        profile: Profile,
+        *,
+        capability: str | None = None,
+        timing_cache: Path | None = None,
+    ) -> bytes:
+        """Build an engine.
+
+        The network is strongly typed: precision is what the graph's types and Q/DQ pairs
+        say (version 11 took the builder flags away; version 10 works the same way so).
+
+        Args:
+            model: a sound ONNX file.
+            profile: batch sizes, for a file of any batch size.
+            capability: such as 86; None for the GPU of this machine.
+            timing_cache: kernel timings kept from build to build, of the standard flavour.
+
+        Returns:
+            The serialised engine.
+
+        Raises:
+            BenchError: the library refuses the file or the target, with its first reason.
+        """
+        library = self.library
+        logger = self._logger()
+        builder = self._builder(logger)
+        typed = 1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(typed)
+        parser = library.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(model)):
+            raise self._refused(model, self._parser_reason(parser))
+        config = builder.create_builder_config()
+        if capability is not None:
+            config.num_compute_capabilities = 1
+            known = getattr(library.ComputeCapability, f"SM{capability}")
+            config.set_compute_capability(known, 0)
+        self._add_profile(builder, network, config, profile)
+        cache = self._open_cache(config, timing_cache)
+        engine = builder.build_serialized_network(network, config)
+        if engine is None:
+            raise self._refused(model, self.messages[0] if self.messages else "no engine")
+        if cache is not None and timing_cache is not None:
+            from bench.store.files import write_atomically
+
+            write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
+        return bytes(engine)
+
+    def _builder(self, logger: Any) -> Any:
+        try:
+            builder = self.library.Builder(logger)
+        except Exception as error:  # its bindings raise what they like without a GPU
+            reason = self.messages[0] if self.messages else str(error).strip().split("\n")[0]
+            if self.flavor == "standard":
+                raise BenchError(
+                    f"--flavor standard finds no usable NVIDIA GPU here ({reason[:120]}): build "
+                    "on the machine where the engine will run, or use --flavor rtx"
+                ) from None
+            raise BenchError(f"TensorRT RTX cannot start here: {reason[:160]}") from None
+        return builder
+
+    def _add_profile(self, builder: Any, network: Any, config: Any, profile: Profile) -> None:
+        """Say which batch sizes are wanted; a file of one batch size needs no profile."""
+        entry = network.get_input(0)
+        shape = tuple(entry.shape)
+        if shape[0] != -1:
+            return
+        made = builder.create_optimization_profile()
+        sizes = (profile.minimum, profile.optimum, profile.maximum)
+        made.set_shape(entry.name, *((size, *shape[1:]) for size in sizes))
+        config.add_optimization_profile(made)
+
+    def _open_cache(self, config: Any, path: Path | None) -> Any:
+        if path is None or self.flavor != "standard":
+            return None
+        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+        return cache
+
+    def _parser_reason(self, parser: Any) -> str:
+        if not parser.num_errors:
+            return self.messages[0] if self.messages else "no reason given"
+        error = parser.get_error(0)
+        node = f"node {error.node_name()}: " if hasattr(error, "node_name") else ""
+        return f"{node}{error.desc()}"
+
+    def _refused(self, model: Path, reason: str) -> BenchError:
+        first = reason.strip().split("\n")[0][:200]
+        advice = "export it anew with bench export-onnx"
+        if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
+            advice += " --precision int8 --target tensorrt"
+        elif "ntialias" in first:
+            advice += " without --with-preprocessing"
+        return BenchError(f"TensorRT ({self.flavor}) refuses {model}: {first}; {advice}")
+
+    def _logger(self) -> Any:
+        """Keep the library's messages instead of printing them."""
+        library, messages = self.library, self.messages
+        messages.clear()
+
+        class Logger(library.ILogger):  # type: ignore[misc, name-defined]  # known at run time
+            def __init__(self) -> None:
+                library.ILogger.__init__(self)
+
+            def log(self, severity: Any, text: str) -> None:
+                if severity in {library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR}:
+                    messages.append(text)
+
+        return Logger()

@@ -1,0 +1,88 @@
+"""Whether int8 pays on this machine, in one sentence from measured numbers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_WARM_UP = 2
+_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 9, 60, 6.0
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed of one file relative to another's, on this machine.
+
+    Attributes:
+        ratio: median over rounds; above 1 is faster.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        rounds: how many rounds.
+        batch_size: images of one call.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+    batch_size: int
+
+
+def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
+    """Time two sessions in turn, so that drift of the machine hits both alike.
+
+    Args:
+        fast: the session that is hoped to be faster.
+        base: the one it is compared with.
+        batch: what both take.
+    """
+    from scipy import stats
+
+    for session in (fast, base) * _WARM_UP:
+        _time(session, batch)
+    ratios: list[float] = []
+    begun = time.perf_counter()
+    while len(ratios) < _MIN_ROUNDS or (
+        len(ratios) < _MAX_ROUNDS and time.perf_counter() - begun < _SECONDS
+    ):
+        ratios.append(_time(base, batch) / _time(fast, batch))
+    interval = stats.bootstrap(
+        (np.array(ratios),), np.median, confidence_level=_CONFIDENCE, rng=0, method="percentile"
+    ).confidence_interval
+    return Speed(
+        float(np.median(ratios)), float(interval.low), float(interval.high), len(ratios), len(batch)
+    )
+
+
+def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:
+    """Say what int8 brings and costs.
+
+    Args:
+        speed: of the int8 file relative to fp32.
+        drop: points of accuracy lost; None where there are no labelled images.
+        p_value: of McNemar's test.
+        images: size of the test set.
+    """
+    measured = f"{speed.ratio:.2f} times fp32's speed [{speed.low:.2f}, {speed.high:.2f}]"
+    where = f"on this CPU (batch {speed.batch_size})"
+    cost = "accuracy unknown (no test set)"
+    if drop is not None:
+        tested = f"{images:,} images (McNemar p = {p_value:.2g})"
+        cost = f"accuracy {-drop:+.2f} points on {tested}"
+    if speed.low <= 1:
+        return f"int8 does not pay here: {measured} {where}, {cost}."
+    return f"int8 pays here: {measured} {where}, {cost}."
+
+
+def _time(session: Any, batch: npt.NDArray[Any]) -> float:
+    name = session.get_inputs()[0].name
+    begun = time.perf_counter()
+    session.run(None, {name: batch})
+    return time.perf_counter() - begun

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IMPORTS = "import typer, rich.console, rich.table, rich.progress, rich.markdown"
+HELP = "import sys; sys.argv = ['bench', '--help']; from bench.cli import main; main()"
+
+
+def python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_help_against_importing_typer_and_rich(paired: Callable[..., None]) -> None:
+    """Goal: a ratio above 1 / 1.6, that is at most 1.6 times the time."""
+    paired(lambda: python(HELP), lambda: python(IMPORTS), rounds=20)

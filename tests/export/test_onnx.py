@@ -1,0 +1,308 @@
+"""ONNX files: what they compute, what they hold, and how they are refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from bench import BenchError, export_onnx, load_model, load_results, train
+from bench.data import load_dataset
+from bench.export import files
+from bench.export.graph import trace
+from bench.export.parity import FP32_TOLERANCE, compare, first_divergence, reference_logits
+from bench.export.session import open_session
+from bench.export.targets import from_model
+from bench.trained import load_trained
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+Trained = tuple[Path, str]
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained) -> Any:
+    results, run = trained
+    return export_onnx(run, results=results, threads=1).iloc[0]
+
+
+def path_of(results: Path, row: Any) -> Path:
+    return results / "exports" / row["export"] / row["file"]
+
+
+def test_the_file_answers_as_pytorch_does(trained: Trained, exported: Any) -> None:
+    results, run = trained
+    test = load_dataset("fashion-mnist-mini").test
+    prepared = load_trained(run, results=results).preprocess(test.images)
+    with torch.inference_mode():
+        expected = load_model(run, results=results)(prepared).numpy()
+    session = ort.InferenceSession(path_of(results, exported), providers=["CPUExecutionProvider"])
+    (answers,) = session.run(["logits"], {"image": prepared.numpy()})
+    assert np.abs(answers - expected).max() <= 1e-4 * np.abs(expected).max()
+    labels = test.labels.numpy()
+    assert exported["test_accuracy"] == pytest.approx((answers.argmax(1) == labels).mean())
+    assert exported["torch_accuracy"] == pytest.approx((expected.argmax(1) == labels).mean())
+    assert exported["flipped_predictions"] == (answers.argmax(1) != expected.argmax(1)).sum()
+    assert exported["status"] == "complete"
+    assert exported["images_compared"] >= 256
+    assert exported["executed_precision"] == "fp32"
+
+
+def test_the_proof_lies_beside_the_file_and_in_the_table(trained: Trained, exported: Any) -> None:
+    results, run = trained
+    file = path_of(results, exported)
+    proof = json.loads((file.parent / "export.json").read_text())
+    assert set(proof["proof"]["parity"]["max_abs_diff_by_batch_size"]) == {"1", "3", "32"}
+    assert files.sha256_of(file) == exported["sha256"] == file.parent.name
+    table = load_results(results, "exports")
+    row = table[table["sha256"] == exported["sha256"]].iloc[0]
+    assert row["run"] == run
+    assert len(load_results(results / "runs" / run, "exports")) >= 1
+
+
+def test_the_file_is_sound_and_says_what_it_is(trained: Trained, exported: Any) -> None:
+    results, run = trained
+    file = path_of(results, exported)
+    onnx.checker.check_model(str(file), full_check=True)
+    proto = onnx.load(str(file))
+    assert [(e.domain, e.version) for e in proto.opset_import] == [("", 20)]
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert not any(node.op_type == "BatchNormalization" for node in proto.graph.node)
+    said = {entry.key: entry.value for entry in proto.metadata_props}
+    assert said["run"] == run
+    assert said["run_hash"] == run.rsplit("-", 1)[-1]
+    assert said["dataset"] == "fashion-mnist-mini"
+    assert len(json.loads(said["classes"])) == 10
+    assert {"mean", "std", "model", "options", "bench_version"} <= said.keys()
+
+
+def test_the_same_bytes_from_another_folder(trained: Trained, exported: Any, cli: Cli) -> None:
+    results, run = trained
+    done = cli("export-onnx", run, "--results", str(results), "--force", "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["sha256"] == exported["sha256"]
+    content = path_of(results, exported).read_bytes()
+    for trace_of_machine in (str(Path.cwd()), "site-packages", "stack_trace", str(results)):
+        assert trace_of_machine.encode() not in content
+
+
+def test_exporting_again_takes_what_is_there(trained: Trained, exported: Any) -> None:
+    results, run = trained
+    told: list[str] = []
+    again = export_onnx(run, results=results, threads=1, say=told.append)
+    assert again["sha256"].item() == exported["sha256"]
+    assert any("already" in line for line in told)
+
+
+def test_static_batch(trained: Trained) -> None:
+    results, run = trained
+    row = export_onnx(run, results=results, static_batch=7, threads=1).iloc[0]
+    session = ort.InferenceSession(path_of(results, row), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[0] == 7
+    assert row["test_accuracy"] == row["torch_accuracy"]
+
+
+def test_preprocessing_in_the_graph_takes_any_size(trained: Trained) -> None:
+    results, run = trained
+    row = export_onnx(run, results=results, with_preprocessing=True, threads=1).iloc[0]
+    assert row["status"] == "complete"
+    session = ort.InferenceSession(path_of(results, row), providers=["CPUExecutionProvider"])
+    known = load_trained(run, results=results)
+    for height, width in ((28, 28), (61, 40), (9, 33)):
+        images = torch.randint(0, 256, (2, 1, height, width), dtype=torch.uint8)
+        with torch.inference_mode():
+            expected = known.model(known.preprocess(images)).numpy()
+        (answers,) = session.run(None, {"image": images.permute(0, 2, 3, 1).numpy()})
+        assert np.abs(answers - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_changed_layer_is_found_and_named(tmp_path: Path) -> None:
+    source = from_model("resnet8", {"width": 4})
+    traced = trace(source)
+    name = "layer2.0.conv2.weight"
+    (weight,) = (i for i in traced.proto.graph.initializer if i.name == name)
+    changed = onnx.numpy_helper.to_array(weight).copy()
+    changed[0] *= 1.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, name))
+    file = tmp_path / "broken.onnx"
+    files.save(traced.proto, file)
+    images = source.proof_images()
+    parity = compare(
+        open_session(file, threads=1), reference_logits(source, images), images.numpy(),
+        tolerance=FP32_TOLERANCE,
+    )  # fmt: skip
+    assert not parity.accepted
+    found = first_divergence(source, traced, file, images[:4].numpy(), images[:4], FP32_TOLERANCE)
+    assert found == "layer2.0.bn2"  # the normalisation that the convolution was folded into
+
+
+def test_a_wrong_file_is_rejected_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = files.save
+
+    def save_broken(proto: onnx.ModelProto, path: Path, **limits: int) -> None:
+        weight = next(i for i in proto.graph.initializer if i.name == "fc.weight")
+        broken = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, "fc.weight")
+        weight.CopyFrom(broken)
+        whole(proto, path, **limits)
+
+    monkeypatch.setattr("bench.export.pipeline.save", save_broken)
+    row = export_onnx("resnet8", options={"width": 4}, results=tmp_path, threads=1).iloc[0]
+    assert row["status"] == "rejected"
+    assert "'fc'" in row["error"]
+    assert path_of(tmp_path, row).name == "model.rejected.onnx"
+    assert path_of(tmp_path, row).is_file()
+
+
+def test_large_weights_lie_beside_the_file(tmp_path: Path) -> None:
+    source = from_model("resnet8", {"width": 4})
+    traced = trace(source)
+    images = source.proof_images()[:8]
+    expected = reference_logits(source, images)
+    files.save(traced.proto, tmp_path / "model.onnx", limit=1000)
+    assert (tmp_path / "model.onnx.data").is_file()
+    files.check(tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx", threads=1)
+    assert compare(session, expected, images.numpy(), tolerance=FP32_TOLERANCE).accepted
+
+
+class DataDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.mean((2, 3))
+        if y.sum() > 0:
+            y = y * 2
+        return self.fc(y)
+
+
+class OneBatchSize(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)).reshape(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [(DataDependent, r"test_onnx.py:\d+ \(if y.sum\(\) > 0:\).*data-dependent"),
+     (OneBatchSize, "one batch size only.*--static-batch")],
+)  # fmt: skip
+def test_networks_that_cannot_be_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, network: type, message: str
+) -> None:
+    monkeypatch.setattr("bench.export.targets.build_model", lambda *_, **__: network())
+    with pytest.raises(BenchError, match=message) as refusal:
+        export_onnx("resnet8", results=tmp_path, threads=1)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+    assert list((tmp_path / "exports").iterdir()) == []
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"opset": 99}, "--opset 99 cannot be written.*use 20"),
+    ({"opset": 11}, "--opset 11 cannot be written.*use 20"),
+    ({"with_preprocessing": True}, "--with-preprocessing needs a trained run"),
+    ({"bundle": True}, "needs a trained run"),
+    ({"precision": "int4"}, "--precision int4 is unknown.*fp32, fp16, int8"),
+    ({"precision": "int8", "calibration_images": 8}, "smaller than one batch of 32"),
+    ({"precision": "int8", "static_batch": 64, "calibration_images": 40}, "batch of 64"),
+    ({"static_batch": 0}, "--static-batch 0: it must be at least 1"),
+    ({"io_precision": "fp16"}, "goes with --precision fp16"),
+    ({"max_accuracy_drop": 1.0}, "goes with --precision int8"),
+    ({"precision": "int8", "max_accuracy_drop": -1.0}, "in points"),
+    ({"output": "/proc/exports"}, "--output /proc/exports cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_refusals(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message) as refusal:
+        export_onnx("resnet8", results=tmp_path, threads=1, **settings)
+    assert "\n" not in str(refusal.value)
+
+
+def test_unknown_target(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"no run, .*'resnt18'; did you mean 'resnet1"):
+        export_onnx("resnt18", results=tmp_path)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_diverged_run(tmp_path: Path, force: bool) -> None:
+    settings = {"train_images": 200, "learning_rate": 1e30}
+    row = train(
+        "resnet8", options={"width": 4}, epochs=2, settings=settings, results=tmp_path,
+        threads=1, quiet=True,
+    )  # fmt: skip
+    assert row["status"].item() == "diverged"
+    message = "kept no weights" if force else "give --force"
+    with pytest.raises(BenchError, match=message):
+        export_onnx(row["run"].item(), results=tmp_path, force=force)
+
+
+def test_an_unfinished_run(tmp_path: Path) -> None:
+    from bench.store import RunRecord, Store
+
+    record = RunRecord("half-done", {"model": "resnet8"}, "interrupted", {}, "", 0.0, "stopped")
+    Store(tmp_path).mark_unfinished(record)
+    with pytest.raises(BenchError, match="is interrupted, and only a complete run"):
+        export_onnx("half-done", results=tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BenchError, match="disk is full"):
+        export_onnx("resnet8", options={"width": 4}, results=tmp_path, threads=1)
+    assert list((tmp_path / "exports").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"\x08\x0a" * 50])
+def test_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(BenchError, match=r"is no (sound )?ONNX file"):
+        files.load(tmp_path / "bad.onnx")
+
+
+def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> None:
+    content = path_of(trained[0], exported).read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(BenchError, match="no ONNX file, or was cut off"):
+        files.load(tmp_path / "cut.onnx")
+
+
+def test_predict_takes_an_export(trained: Trained, exported: Any, cli: Cli, tmp_path: Path) -> None:
+    from PIL import Image
+
+    results, run = trained
+    pixels = load_dataset("fashion-mnist-mini").test.images[0, 0].numpy()
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    answers = [
+        json.loads(cli("predict", what, "image.png", "--results", str(results), "--json").stdout)[
+            "rows"
+        ][0]
+        for what in (run, str(path_of(results, exported)))
+    ]
+    assert answers[0]["class"] == answers[1]["class"]
+    assert answers[0]["probability"] == pytest.approx(answers[1]["probability"], abs=1e-4)
+
+
+def test_help_imports_nothing_heavy(cli: Cli) -> None:
+    assert "Export networks to ONNX" in cli("export-onnx", "--help").stdout
+    assert "Build TensorRT engines" in cli("export-tensorrt", "--help").stdout

@@ -1,0 +1,189 @@
+"""int8 and fp16 files: what they hold, what they cost, and how the verdict is reached."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from scipy.stats import binomtest
+
+from bench import export_onnx
+from bench.export.accuracy import compare_answers
+from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
+from bench.export.parity import fp16_tolerance
+from bench.export.sensitivity import Effect, fewest_kept
+from bench.export.verdict import Speed, verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Trained = tuple["Path", str]
+
+
+def quantise(trained: Trained, **settings: Any) -> tuple[Any, onnx.ModelProto, dict[str, Any]]:
+    results, run = trained
+    values = {"precision": "int8", "calibration_images": 64, **settings}
+    row = export_onnx(run, results=results, threads=1, **values).iloc[0]
+    folder = results / "exports" / row["export"]
+    proof = json.loads((folder / "export.json").read_text())["proof"]
+    return row, onnx.load(str(folder / row["file"])), proof["int8"]
+
+
+def zero_point_types(proto: onnx.ModelProto) -> set[int]:
+    types = {i.name: i.data_type for i in proto.graph.initializer}
+    nodes = [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+    return {types[n.input[2]] for n in nodes}
+
+
+def test_int8_for_this_cpu(trained: Trained) -> None:
+    row, proto, details = quantise(trained, sensitivity=True, calibration_draws=2)
+    assert zero_point_types(proto) == {onnx.TensorProto.UINT8}
+    scales = {i.name: i for i in proto.graph.initializer}
+    weight = next(i for n, i in scales.items() if n.startswith("conv1.weight") and "scale" in n)
+    assert onnx.numpy_helper.to_array(weight).size == 8  # per channel: one for each filter
+    assert row["status"] == "complete"
+    assert row["executed_precision"] == "int8"
+    assert row["test_accuracy"] == details["accuracy"]["accuracy"] == details["draws"][0]
+    assert abs(row["test_accuracy"] - row["torch_accuracy"]) < 0.1
+    assert len(details["draws"]) == 2
+    layers = {e["layer"] for e in details["sensitivity"]}
+    assert {"conv1/Conv", "fc/Gemm"} <= layers
+    assert details["verdict"].startswith("int8 ")
+
+
+def test_int8_for_tensorrt(trained: Trained) -> None:
+    _, proto, details = quantise(trained, target="tensorrt")
+    assert zero_point_types(proto) == {onnx.TensorProto.INT8}
+    assert details["reduce_range"] is False
+    dequantised = {n.input[0] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    types = {i.name: i.data_type for i in proto.graph.initializer}
+    assert onnx.TensorProto.INT32 not in {types[n] for n in dequantised & types.keys()}
+
+
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_calibration_methods(trained: Trained, method: str) -> None:
+    row, _, details = quantise(trained, calibration_method=method)
+    assert row["status"] == "complete"
+    assert details["method"] == method
+
+
+def test_layers_are_kept_until_the_drop_is_small_enough(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.export import convert
+
+    # As if this network lost 5 points while any of two layers is quantised.
+    fragile = {"fc/Gemm", "conv1/Conv"}
+    honest = convert.Int8._score
+
+    def pessimistic(self: Any, file: Path) -> Any:
+        scored = honest(self, file)
+        quantised = onnx.load(str(file)).graph
+        made = {n.output[0]: n.op_type for n in quantised.node}
+        low = {
+            n.name for n in quantised.node
+            if n.name in fragile and made.get(n.input[1]) == "DequantizeLinear"
+        }  # fmt: skip
+        return convert.replace(scored, reference=0.5, accuracy=0.45 if low else 0.5)
+
+    monkeypatch.setattr(convert.Int8, "_score", pessimistic)
+    _, proto, details = quantise(trained, max_accuracy_drop=0.5)
+    assert fragile <= set(details["kept_fp32"])
+    assert len(details["kept_fp32"]) < len(details["sensitivity"])
+    assert {e["layer"] for e in details["sensitivity"] if e["kept"]} == set(details["kept_fp32"])
+    assert details["all_layers"]["drop"] == pytest.approx(5)
+    assert details["accuracy"]["drop"] == pytest.approx(0)
+    inputs = {n.name: n.input[1] for n in proto.graph.node if n.name in fragile}
+    assert all(name.endswith("weight") for name in inputs.values())
+
+
+@pytest.mark.parametrize("needed", range(1, 8))
+def test_the_fewest_layers_are_found(needed: int) -> None:
+    effects = [Effect(f"layer{i}", 1.0 / (i + 1)) for i in range(7)]
+    asked: list[int] = []
+
+    def good_enough(kept: list[str]) -> bool:
+        asked.append(len(kept))
+        return len(kept) >= needed
+
+    kept = fewest_kept(effects, good_enough)
+    assert kept == [e.layer for e in effects[:needed]]
+    assert len(asked) <= 3
+
+
+def test_mcnemar_is_the_binomial_test_of_the_flips() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 500)
+    a = np.where(generator.random(500) < 0.8, labels, (labels + 1) % 10)
+    b = np.where(generator.random(500) < 0.7, labels, (labels + 2) % 10)
+    found = compare_answers(a, b, labels)
+    assert found.drop == pytest.approx(100 * ((a == labels).mean() - (b == labels).mean()))
+    expected = binomtest(found.lost, found.lost + found.won).pvalue
+    assert found.p_value == pytest.approx(expected)
+    assert found.flipped == (a != b).sum()
+
+
+@pytest.mark.parametrize(
+    ("low", "words"), [(1.4, "int8 pays here"), (0.9, "int8 does not pay here")]
+)
+def test_the_verdict_follows_the_measurement(low: float, words: str) -> None:
+    sentence = verdict(Speed(1.5, low, 1.6, 9, 32), 0.3, 0.5, 1000)
+    assert sentence.startswith(words)
+    assert "-0.30 points" in sentence
+    assert sentence.count(". ") == 0
+
+
+def test_fp16_says_that_a_cpu_computes_it_in_fp32(trained: Trained) -> None:
+    results, run = trained
+    row = export_onnx(run, results=results, precision="fp16", threads=1).iloc[0]
+    file = results / "exports" / row["export"] / row["file"]
+    proto = onnx.load(str(file))
+    assert row["executed_precision"] == "fp32"
+    assert np.isnan(row["test_accuracy"])  # that of true fp16 takes a GPU
+    assert {i.data_type for i in proto.graph.initializer if i.name.endswith("weight")} == {
+        onnx.TensorProto.FLOAT16
+    }
+    assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    layers = sum(n.op_type in {"Conv", "Gemm"} for n in proto.graph.node)
+    assert row["max_rel_diff"] <= fp16_tolerance(layers)
+
+
+def test_fp16_input_and_output(trained: Trained) -> None:
+    results, run = trained
+    row = export_onnx(run, results=results, precision="fp16", io_precision="fp16", threads=1)
+    file = results / "exports" / row["export"].item() / row["file"].item()
+    proto = onnx.load(str(file))
+    kinds = {v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+
+
+def test_layers_that_would_overflow_stay_in_fp32() -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    shape = ["batch", 4]
+    nodes = [
+        helper.make_node("MatMul", ["image", "small"], ["a"], "small/MatMul"),
+        helper.make_node("MatMul", ["a", "huge"], ["b"], "huge/MatMul"),
+        helper.make_node("MatMul", ["b", "tiny"], ["c"], "tiny/MatMul"),
+        helper.make_node("MatMul", ["c", "small"], ["logits"], "last/MatMul"),
+    ]
+    weights = {"small": 1.0, "huge": 5e4, "tiny": 1e-4}
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.eye(4, dtype="f") * v, k) for k, v in weights.items()],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    images = np.ones((3, 4), np.float32)
+    kept = overflowing_layers(proto, images, threads=1)
+    assert set(kept) == {"huge/MatMul", "tiny/MatMul"}
+    assert min(kept.values()) > SAFE_MAX
+    half = convert_to_fp16(proto, keep=list(kept))
+    types = {i.name: i.data_type for i in half.graph.initializer}
+    assert types["huge"] == TensorProto.FLOAT
+    assert TensorProto.FLOAT16 in types.values()
+    onnx.checker.check_model(half, full_check=True)

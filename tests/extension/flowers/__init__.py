@@ -1,0 +1,1 @@
+"""A user's own package, that bench knows nothing of."""

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.store import Store
+from bench.studies import expand, parse_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.request import RunRequest
+
+MODELS = """
+import os, signal
+import torch
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels, after=0, trouble=None):
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes)
+        )
+        self.after, self.trouble = after, trouble
+
+    def forward(self, x):
+        if torch.is_grad_enabled():  # in training only, not while it is checked
+            self.after -= 1
+            if self.after == 0:
+                self.trouble()
+        return self.head(x)
+
+def fine(num_classes, in_channels):
+    return Network(num_classes, in_channels)
+
+def killed(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+def leaves(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: os._exit(3))
+
+def raises(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: {}["wrong"])
+"""
+
+STUDY = """
+question = "?"
+[base]
+train_images = 100
+input_size = 8
+epochs = 2
+batch_size = 32
+seeds = [0]
+"""
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the user's own networks, as the current one."""
+    (tmp_path / "launched_networks.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def make_requests(own_models: Path) -> Callable[..., list[RunRequest]]:
+    """Make the requests of a study with one variant a name of `MODELS`."""
+
+    def make(*names: str) -> list[RunRequest]:
+        variants = "".join(
+            f'[[variant]]\nname = "{name}"\nmodel = "launched_networks:{name}"\n' for name in names
+        )
+        path = own_models / "own.toml"
+        return expand("own", parse_study(STUDY + variants, path)).requests
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.launch import launch
+from bench.stopping import Stop
+from bench.training.run import Resources
+from bench.training.weights import weights_digest
+
+RESOURCES = Resources(device="cpu", threads=1)
+
+
+@pytest.fixture
+def run(store):
+    """Launch requests; returns run → (status, error) as the events told."""
+
+    def launch_all(requests, workers=2, **more):
+        ends = {}
+
+        def note(event):
+            if event["event"] == "end":
+                ends[event["run"]] = (event["status"], event["error"])
+
+        launch(requests, store, RESOURCES, workers=workers, stop=Stop(), on_event=note, **more)
+        return [ends[request.run_id] for request in requests]
+
+    return launch_all
+
+
+def test_dead_and_failing_workers_cost_their_run_alone(make_requests, run, store):
+    requests = make_requests("killed", "leaves", "raises", "fine")
+    killed, left, raised, fine = run(requests)
+    assert killed[0] == left[0] == raised[0] == "failed"
+    assert killed[1].startswith("the worker process was ended by SIGKILL")
+    assert left[1] == "the worker process exited with code 3"
+    assert raised[1] == "KeyError: 'wrong'"
+    assert fine == ("complete", None)
+    recorded = {record.run: (record.status, record.error) for record in store.unfinished()}
+    assert [recorded[request.run_id] for request in requests[:3]] == [killed, left, raised]
+    assert [record.run for record in store.runs()] == [requests[3].run_id]
+
+
+def test_workers_train_what_one_process_trains(make_requests, run, store, tmp_path):
+    fine = make_requests("fine")[0]
+    requests = [dataclasses.replace(fine, seed=seed, deterministic=True) for seed in range(3)]
+    run(requests, workers=2)
+    side_by_side = [store.read_run(r.run_id).files["model.safetensors"] for r in requests]
+    for request in requests:
+        store.remove_run(request.run_id)
+    run(requests, workers=1)
+    alone = [store.read_run(r.run_id).files["model.safetensors"] for r in requests]
+    assert side_by_side == alone
+    assert len(set(alone)) == 3
+
+
+def test_workers_start_from_the_weights_that_were_given(make_requests, run, store, tmp_path):
+    path = tmp_path / "start.safetensors"
+    start = {"head.2.weight": torch.full((10, 4), 0.5), "head.2.bias": torch.arange(10.0)}
+    save_file(start, path)
+    fine = dataclasses.replace(make_requests("fine")[0], initial_weights=weights_digest(path))
+    fine = fine.with_recipe(learning_rate=1e-12, weight_decay=0.0)
+    requests = [dataclasses.replace(fine, seed=seed) for seed in range(2)]
+    run(requests, workers=2, weights=path)
+    for request in requests:
+        trained = store.read_tensors(request.run_id, "model.safetensors")
+        torch.testing.assert_close(trained, start)

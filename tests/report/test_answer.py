@@ -1,0 +1,192 @@
+"""A study's summary and the sentence that answers it: from recorded runs to words."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from bench.report.answer import answer, summarise
+from bench.report.tables import study_cells, study_table
+from bench.request import RunRequest
+from bench.store import RunRecord, Store, StudyRecord
+from bench.training.recipe import get_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Value = float | str  # a test accuracy, or the status of a run that has none
+
+
+def make_study(
+    root: Path,
+    values: dict[str, list[Value]],
+    references: dict[str, str | None] | None = None,
+    **result: Any,
+) -> tuple[Store, StudyRecord]:
+    """Record a study with these test accuracies, seed by seed, without training anything."""
+    store, variants = Store(root), {}
+    first = next(iter(values))
+    for position, (name, by_seed) in enumerate(values.items()):
+        runs = {}
+        for seed, value in enumerate(by_seed):
+            request = RunRequest(
+                model=f"resnet{6 * position + 8}",
+                dataset="mnist",
+                recipe=get_recipe("fast"),
+                seed=seed,
+            )
+            runs[str(seed)] = request.run_id
+            save(store, request, value, result)
+        own = None if name == first else first
+        variants[name] = {"reference": (references or {}).get(name, own), "runs": runs}
+    study = StudyRecord(name="mine", question="Why?", variants=variants)
+    store.save_study(study)
+    return store, study
+
+
+def save(store: Store, request: RunRequest, value: Value, result: dict[str, Any]) -> None:
+    status = value if isinstance(value, str) else "complete"
+    if status == "to do":
+        return
+    figures = {
+        "test_accuracy": value, "train_accuracy": 0.99, "parameters": 11_689_512, "macs": 123,
+        "images_per_second": 1000.0, "input_shape": [1, 28, 28], **result,
+    }  # fmt: skip
+    record = RunRecord(
+        run=request.run_id, request=request.as_dict(), status=status, environment={}, seconds=1.0,
+        started_at="2026-01-02T03:04:05+00:00", error=None if status == "complete" else "why",
+        result=figures if status == "complete" else {},
+    )  # fmt: skip
+    if status in {"complete", "diverged"}:
+        store.finish_run(record)
+    else:
+        store.mark_unfinished(record)
+
+
+REFERENCE = [0.900, 0.902, 0.899]
+WORSE = [0.850, 0.853, 0.848]
+SAME = [0.903, 0.899, 0.901]
+
+ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
+    "better": (
+        {"plain": [*WORSE], "residual": [*REFERENCE]},
+(
+        r"Residual is 5\.0 points of test accuracy better than plain "
+        r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
+),
+    ),
+    "worse": (
+        {"residual": [*REFERENCE], "plain": [*WORSE]},
+(
+        r"Plain is 5\.0 points of test accuracy worse than residual "
+        r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
+),
+    ),
+    "undecided": (
+        {"a": [*REFERENCE], "b": [*SAME]},
+        r"No difference between b and a can be told apart with 3 seeds\.",
+    ),
+    "two undecided": (
+        {"a": [*REFERENCE], "b": [*SAME], "c": [*reversed(SAME)]},
+        r"No difference between b and a or c and a can be told apart with 3 seeds\.",
+    ),
+    "one of each": (
+        {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]},
+        r"C is 5\.0 points .* worse than a .*; no difference between b and a can be told apart .*",
+    ),
+    "one seed": (
+        {"a": [0.9], "b": [0.5]},
+        r"No difference between b and a can be told apart with 1 seed\.",
+    ),
+    "some seeds": (
+        {"a": [*REFERENCE], "b": [*SAME], "c": [0.901, 0.899]},
+        r"No difference between b and a or c and a can be told apart with 2 to 3 seeds\.",
+    ),
+    "a variant diverged": (
+        {"a": [*REFERENCE], "b": ["diverged"] * 3},
+        r"B has no result to compare \(3 diverged\)\.",
+    ),
+    "the reference failed": (
+        {"a": ["out_of_memory", "failed", "failed"], "b": [*SAME]},
+(
+        r"A has no result to compare \(2 failed, 1 out of memory\); "
+        r"b cannot be compared \(a shares no finished seed\)\."
+),
+    ),
+    "some runs of a variant diverged": (
+        {"a": [*REFERENCE], "b": ["diverged", 0.899, 0.903]},
+        r"B stands on 2 seeds only \(1 diverged\); no difference between b and a .* 2 seeds\.",
+    ),
+    "no run yet": (
+        {"a": ["to do"], "b": ["to do"]},
+        r"A has no result yet; b has no result yet\.",
+    ),
+    "a single variant": ({"a": [*REFERENCE]}, r"There is nothing to compare yet\."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "sentence"), ANSWERS.values(), ids=ANSWERS)
+def test_the_answer_says_what_the_numbers_say(
+    values: dict[str, list[Value]], sentence: str, tmp_path: Path
+) -> None:
+    text = answer(summarise(*make_study(tmp_path, values)))
+    assert re.fullmatch(sentence, text), text
+
+
+def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
+    slightly = [0.890, 0.8945, 0.888]  # p = 0.02 alone
+    two = {"a": [*REFERENCE], "b": [*slightly]}
+    assert "worse" in answer(summarise(*make_study(tmp_path / "two", two)))
+    many = {**two, **{f"c{n}": [*SAME] for n in range(8)}}
+    summaries = summarise(*make_study(tmp_path / "many", many))
+    assert summaries[1].difference is not None
+    assert summaries[1].difference.high is not None
+    assert summaries[1].difference.high < 0
+    assert "worse" not in answer(summaries)
+
+
+def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
+    values: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*WORSE]}
+    text = answer(summarise(*make_study(tmp_path, values, references={"c": "b"})))
+    assert "B is 5.0 points of test accuracy worse than a" in text
+    assert "no difference between c and b" in text
+
+
+def test_made_up_images_have_no_accuracy(tmp_path: Path) -> None:
+    store, study = make_study(tmp_path, {"a": [0.9, 0.9], "b": [0.1, 0.2]}, timing_only=True)
+    summaries = summarise(store, study)
+    assert answer(summaries) == (
+        "A has no accuracy (its images are made up, for timing only); "
+        "b has no accuracy (its images are made up, for timing only)."
+    )
+    assert all(cells[3] == cells[6] == "-" for cells in study_cells(summaries)[1:])
+
+
+def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -> None:
+    values: dict[str, list[Value]] = {
+        "a": [*REFERENCE],
+        "b": [*WORSE],
+        "c": [0.5],
+        "d": ["diverged", "failed", "failed"],
+    }
+    headings, a, b, c, d = study_cells(summarise(*make_study(tmp_path, values)))
+    assert len(headings) == len(a) == len(d)
+    assert a[:3] == ["a", "11.69 M", "123"]
+    assert a[3].startswith("90.03 ± ")
+    assert a[4:6] == ["reference", ""]
+    assert re.fullmatch(r"-5\.00 \[-5\.\d\d, -4\.\d\d\]", b[4])
+    assert b[5] == "<0.001"
+    assert c[3:6] == ["50.00 (1 seed)", "-40.00 (1 seed)", ""]
+    assert d == ["d (2 failed, 1 diverged)", "-", "-", "-", "-", "", "-", "-"]
+
+
+def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
+    table = study_table(summarise(*make_study(tmp_path, {"width [4]": [0.5], "[/odd]": [0.5]})))
+    out = io.StringIO()
+    Console(file=out, width=200).print(table)
+    assert "width [4]" in out.getvalue()
+    assert "[/odd]" in out.getvalue()

@@ -1,0 +1,149 @@
+"""Results as frames: always the same columns and types, and never an invented accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+import bench
+from bench.report.frames import COLUMNS, load_results
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLES = pytest.mark.parametrize("table", ["runs", "epochs"])
+
+
+def assert_typed(frame: pd.DataFrame, table: str) -> None:
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == COLUMNS[table]
+    assert list(frame.columns) == list(COLUMNS[table])
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one run on made-up images."""
+    results = tmp_path_factory.mktemp("noise") / "bench-runs"
+    bench.train(
+        "resnet8", dataset="synthetic", options={"width": 4}, epochs=1, results=results,
+        settings={"train_images": 200, "batch_size": 50}, device="cpu", threads=1,
+    )  # fmt: skip
+    return results
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_nothing_is_an_empty_frame_with_all_columns(table: str, tmp_path: Path) -> None:
+    frame = load_results(tmp_path, table)  # type: ignore[arg-type]
+    assert frame.empty
+    assert_typed(frame, table)
+
+
+@TABLES
+@pytest.mark.parametrize("what", ["folder", "study", "run"])
+def test_a_folder_a_study_and_a_run_have_the_same_columns(
+    what: str, table: str, trained: Path
+) -> None:
+    run = next(Store(trained).runs()).run
+    path, rows = {
+        "folder": (trained, 4),
+        "study": (trained / "studies" / "tiny.json", 4),
+        "run": (trained / "runs" / run, 1),
+    }[what]
+    frame = load_results(path, table)  # type: ignore[arg-type]
+    assert len(frame) == rows
+    assert_typed(frame, table)
+    assert set(frame["study"]) == {"tiny"}
+    assert set(frame["variant"]) <= {"residual", "plain"}
+    if what == "run":
+        assert set(frame["run"]) == {run}
+
+
+def test_a_row_says_what_was_trained(trained: Path) -> None:
+    frame = load_results(trained / "studies" / "tiny.json")
+    assert list(frame["variant"]) == ["residual", "residual", "plain", "plain"]
+    assert list(frame["seed"]) == [0, 1, 0, 1]
+    row = frame.iloc[2]
+    assert row["options"] == "shortcut=none width=4"
+    assert (row["model"], row["dataset"], row["input_size"]) == (
+        "resnet8",
+        "fashion-mnist-mini",
+        28,
+    )
+    assert (row["recipe"], row["epochs"]) == ("fast batch_size=50", 1)
+    assert (row["status"], row["device"], row["threads"]) == ("complete", "cpu", 1)
+    for column in ("train_accuracy", "validation_accuracy", "test_accuracy"):
+        assert frame[column].between(0, 1).all()
+    gap = frame["train_accuracy"] - frame["test_accuracy"]
+    assert frame["generalization_gap"].to_list() == pytest.approx(gap.to_list())
+    epochs = load_results(trained, "epochs")
+    assert list(epochs["epoch"]) == [1] * 4
+    assert epochs["train_loss"].notna().all()
+    assert epochs["test_accuracy"].isna().all()  # the test set is scored once, at the end
+
+
+@TABLES
+def test_made_up_images_show_no_accuracy(table: str, noise: Path) -> None:
+    frame = load_results(noise, table)  # type: ignore[arg-type]
+    assert len(frame) == 1
+    assert_typed(frame, table)
+    hidden = [c for c in frame.columns if any(w in c for w in ("accuracy", "loss", "gap"))]
+    assert len(hidden) >= 4
+    assert frame[hidden].isna().all(axis=None)
+    assert frame["images_per_second"].gt(0).all()
+
+
+def test_a_run_of_two_studies_has_a_row_in_each(results: Path) -> None:
+    store = Store(results)
+    tiny = store.read_study("tiny")
+    assert tiny is not None
+    from dataclasses import replace
+
+    store.save_study(replace(tiny, name="other", variants={"twin": tiny.variants["plain"]}))
+    frame = load_results(results)
+    assert frame.groupby("run", observed=True).size().sort_values().to_list() == [1, 1, 2, 2]
+    assert set(frame.loc[frame["study"] == "other", "variant"]) == {"twin"}
+    store.remove_study("tiny")
+    store.remove_study("other")
+    frame = load_results(results)
+    assert len(frame) == 4
+    assert frame["study"].isna().all()
+    assert_typed(frame, "runs")
+
+
+@TABLES
+def test_a_broken_run_is_passed_over_with_a_warning(table: str, results: Path) -> None:
+    broken = next(Store(results).runs()).run
+    file = {"runs": "run.json", "epochs": "history.csv"}[table]
+    (results / "runs" / broken / file).write_text("epoch\n")
+    with pytest.warns(UserWarning, match=broken):
+        frame = load_results(results, table)  # type: ignore[arg-type]
+    assert len(frame) == 3
+    assert broken not in set(frame["run"])
+    assert_typed(frame, table)
+
+
+def test_an_unfinished_run_is_a_row_with_its_reason(results: Path) -> None:
+    from dataclasses import replace
+
+    store = Store(results)
+    record = next(store.runs())
+    store.remove_run(record.run)
+    store.mark_unfinished(replace(record, status="failed", error="why", result={}, files={}))
+    frame = load_results(results / "studies" / "tiny.json").set_index("run")
+    assert len(frame) == 4
+    assert frame.loc[record.run, "error"] == "why"
+    assert pd.isna(frame.loc[record.run, "test_accuracy"])
+    assert_typed(frame.reset_index()[list(COLUMNS["runs"])], "runs")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "studies/typo.json", "runs/typo"])
+def test_what_is_not_there_is_refused(path: str, trained: Path) -> None:
+    with pytest.raises(bench.BenchError, match=f"no results folder at .*{path}"):
+        load_results(trained / path)
+
+
+def test_an_unknown_table_is_refused(trained: Path) -> None:
+    with pytest.raises(bench.BenchError, match="unknown table 'epoch'; did you mean 'epochs'"):
+        load_results(trained, "epoch")  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""A study's folder for readers."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from bench.errors import BenchError
+from bench.report.publish import publish
+from bench.store import Store, StudyRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Path) -> None:
+    store = Store(trained)
+    study = store.read_study("tiny")
+    assert study is not None
+    files = publish(store, study, tmp_path / "page")
+    assert {f.name for f in files} == {
+        "README.md",
+        "study.svg",
+        "study.png",
+        "runs.csv",
+        "epochs.csv",
+    }
+    assert all(f.stat().st_size > 0 for f in files)
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert page.startswith("# Does the shortcut matter here?\n\nAfter He et al. 2016a, Table 2.\n")
+    assert "\n| residual | 4.934 k |" in page
+    assert "bench run-ablation tiny" in page
+    assert "random seeds 0, 1" in page
+    assert "1 thread(s) a run" in page
+    assert len(pd.read_csv(tmp_path / "page" / "runs.csv")) == 4
+    texts = {e.text for e in ET.parse(tmp_path / "page" / "study.svg").iter() if e.text}
+    assert {"residual", "plain", "Training"} <= texts
+
+
+def test_a_study_without_a_finished_run_has_no_page(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    study = StudyRecord(
+        name="mine", question="Why?", variants={"a": {"reference": None, "runs": {}}}
+    )
+    store.save_study(study)
+    with pytest.raises(BenchError, match="study 'mine' has no finished run yet"):
+        publish(store, study, tmp_path / "page")
+    assert not (tmp_path / "page").exists()

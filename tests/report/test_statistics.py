@@ -1,0 +1,129 @@
+"""Intervals, paired differences and Holm's correction, against formulas and worked examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.report.statistics import Difference, estimate, holm, paired_difference
+
+# Student 1908, table of additional hours of sleep (his own worked example, p. 20): the paired
+# differences of two drugs in ten patients; mean 1.58, t = 4.06, p = 0.0028 (two-sided).
+FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def by_seed(values: list[float]) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+def difference(p_value: float | None, low: float | None = 0.01, high: float | None = 0.03):
+    return Difference(0.02, low, high, p_value, 3)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.91], [0.9, 0.92, 0.85], list(np.linspace(0, 1, 11))])
+def test_an_estimate_is_the_mean_and_its_t_interval(values: list[float]) -> None:
+    found = estimate(values)
+    n = len(values)
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    assert found is not None
+    assert found.seeds == n
+    assert [found.low, found.mean, found.high] == pytest.approx(
+        [np.mean(values) - half, np.mean(values), np.mean(values) + half]
+    )
+
+
+def test_three_seeds_have_the_interval_of_the_textbook() -> None:
+    # t(0.975, 2) = 4.303 by any printed table; deviation 0.01, so ± 4.303 · 0.01 / √3.
+    found = estimate([0.90, 0.91, 0.92])
+    assert found is not None
+    assert found.high == pytest.approx(0.91 + 4.3027 * 0.01 / 3**0.5, abs=1e-6)
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = estimate([0.9])
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.seeds) == (0.9, None, None, 1)
+    single = paired_difference({0: 0.9}, {0: 0.8, 1: 0.7})
+    assert single is not None
+    assert single.mean == pytest.approx(0.1)
+    assert (single.low, single.high, single.p_value, single.seeds) == (None, None, None, 1)
+    assert not single.told_apart
+
+
+def test_nothing_has_no_estimate() -> None:
+    assert estimate([]) is None
+    assert paired_difference({0: 0.9}, {1: 0.9}) is None
+    assert paired_difference({}, {}) is None
+
+
+def test_a_paired_difference_is_students_own_example() -> None:
+    found = paired_difference(by_seed(SECOND), by_seed(FIRST))
+    assert found is not None
+    assert found.mean == pytest.approx(1.58)
+    assert found.p_value == pytest.approx(0.00283, abs=1e-5)
+    spread = np.std(np.subtract(SECOND, FIRST), ddof=1) / math.sqrt(10)
+    half = 2.2622 * spread  # t(0.975, 9) by any printed table
+    assert found.low == pytest.approx(1.58 - half, abs=1e-4)
+    assert found.high == pytest.approx(1.58 + half, abs=1e-4)
+    assert found.told_apart
+
+
+def test_pairs_are_made_by_seed_and_not_by_position() -> None:
+    ours, theirs = {2: 0.5, 0: 0.1, 1: 0.3}, {0: 0.0, 1: 0.2, 2: 0.5, 3: 0.9}
+    found = paired_difference(ours, theirs)
+    assert found is not None
+    assert found.seeds == 3
+    assert found.mean == pytest.approx((0.1 + 0.1 + 0.0) / 3)
+
+
+def test_equal_values_are_not_told_apart() -> None:
+    found = paired_difference(by_seed([0.5, 0.6]), by_seed([0.5, 0.6]))
+    assert found is not None
+    assert (found.mean, found.p_value, found.told_apart) == (0.0, 1.0, False)
+
+
+def test_holm_corrects_as_in_the_worked_example() -> None:
+    # Four hypotheses with p = 0.01, 0.04, 0.03, 0.005 (the example of Wikipedia's article on
+    # the method): at 0.05 the first and the fourth are rejected, the others are not.
+    corrected = holm(
+        {n: difference(p) for n, p in zip("abcd", (0.01, 0.04, 0.03, 0.005), strict=True)}
+    )
+    values = [d.p_value for d in corrected.values() if d is not None]
+    assert values == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [d.told_apart for d in corrected.values() if d] == [True, False, False, True]
+
+
+def test_holm_counts_only_what_was_tested() -> None:
+    alone = holm({"a": difference(0.03), "b": None, "c": difference(None, None, None)})
+    assert list(alone) == ["a", "b", "c"]
+    assert alone["a"] == difference(0.03)
+    assert alone["b"] is None
+    assert alone["c"] == difference(None, None, None)
+    assert holm({}) == {}
+
+
+def test_holm_keeps_the_interval() -> None:
+    (found,) = (d for d in holm({"a": difference(0.01)}).values() if d)
+    assert (found.low, found.high, found.mean, found.seeds) == (0.01, 0.03, 0.02, 3)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "told_apart"),
+    [
+        (0.01, 0.03, 0.049, True),
+        (-0.03, -0.01, 0.049, True),
+        (0.01, 0.03, 0.05, False),
+        (0.01, 0.03, 0.2, False),
+        (-0.01, 0.03, 0.01, False),
+        (0.0, 0.03, 0.01, False),
+        (None, None, None, False),
+    ],
+)
+def test_a_difference_is_told_apart_by_interval_and_corrected_p_value(
+    low: float | None, high: float | None, p_value: float | None, told_apart: bool
+) -> None:
+    assert difference(p_value, low, high).told_apart is told_apart

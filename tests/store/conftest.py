@@ -1,0 +1,54 @@
+"""A store with made-up runs: no training is needed to look at how runs are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from bench.request import RunRequest
+from bench.store import RunRecord, Store
+from bench.training.recipe import get_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Finish = Callable[..., str]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "bench-runs")
+
+
+@pytest.fixture
+def record() -> Callable[..., RunRecord]:
+    """Make a run's record as training begins it."""
+
+    def make(seed: int = 0, model: str = "resnet20", **values: object) -> RunRecord:
+        request = RunRequest(model=model, dataset="mnist", recipe=get_recipe("fast"), seed=seed)
+        return RunRecord(
+            run=request.run_id, request=request.as_dict(), started_at="2026-01-02T03:04:05+00:00",
+            **{"status": "complete", "environment": {}, "seconds": 1.5, **values},
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def finish(record: Callable[..., RunRecord]) -> Finish:
+    """Publish a run with files of every kind; returns its id."""
+
+    def publish(store: Store, seed: int = 0, **values: object) -> str:
+        made = record(seed, **values)
+        store.finish_run(
+            made,
+            history="epoch,train_loss\n1,2.5\n",
+            tensors={"model.safetensors": {"weight": torch.arange(3.0) + seed}},
+            documents={"initial_weights.json": {"weight": "0" * 16}},
+        )
+        return made.run
+
+    return publish

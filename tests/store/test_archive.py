@@ -1,0 +1,228 @@
+"""Carrying runs to another machine: merged by hash, refused when damaged or malicious."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.errors import BenchError
+from bench.store import Store, StudyRecord
+from bench.store.archive import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Finish = Callable[..., str]
+    Entries = Callable[[Path], set[str]]
+
+STUDY = StudyRecord(name="mine", question="Why?", variants={})
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Store:
+    """Another machine's results folder."""
+    return Store(tmp_path / "there")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tmp_path / "runs.tar.gz"
+
+
+def keep(store: Store, *runs: str) -> StudyRecord:
+    variants = {"a": {"reference": None, "runs": {str(n): run for n, run in enumerate(runs)}}}
+    study = dataclasses.replace(STUDY, variants=variants)
+    store.save_study(study)
+    return study
+
+
+def test_runs_and_their_studies_arrive_as_they_were(
+    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
+) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    study = keep(store, *runs)
+    assert pack(store, runs, archive) == 2
+    assert unpack(there, archive) == (sorted(runs), [])
+    assert [there.read_run(run) for run in runs] == [store.read_run(run) for run in runs]
+    assert there.read_tensors(runs[1], "model.safetensors")["weight"].tolist() == [1, 2, 3]
+    assert there.read_study("mine") == study
+    assert entries(there.root) == entries(store.root)
+    assert entries(archive.parent) >= {"runs.tar.gz", "there", "bench-runs"}
+    assert not [p for p in archive.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_runs_merge_by_hash(store: Store, there: Store, archive: Path, finish: Finish) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    own = finish(there, seed=2)
+    before = there.folder(finish(there, seed=0)).stat().st_ino
+    pack(store, runs, archive)
+    assert unpack(there, archive) == ([runs[1]], [])
+    assert {r.run for r in there.runs()} == {*runs, own}
+    assert there.folder(runs[0]).stat().st_ino == before
+    assert unpack(there, archive) == ([], [])
+
+
+def test_a_study_that_differs_stays_as_it_is_here(
+    store: Store, there: Store, archive: Path, finish: Finish
+) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    keep(store, *runs)
+    here = keep(there, finish(there, seed=5))
+    pack(store, runs, archive)
+    assert unpack(there, archive)[1] == ["mine"]
+    assert there.read_study("mine") == here
+
+
+def test_only_the_runs_asked_for_are_packed(
+    store: Store, there: Store, archive: Path, finish: Finish
+) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    keep(store, runs[1])
+    pack(store, runs[:1], archive)
+    unpack(there, archive)
+    assert [r.run for r in there.runs()] == runs[:1]
+    assert there.studies() == []
+
+
+def test_a_missing_or_damaged_run_is_not_packed(
+    store: Store, archive: Path, finish: Finish
+) -> None:
+    run = finish(store)
+    with pytest.raises(BenchError, match="no finished run 'x'"):
+        pack(store, [run, "x"], archive)
+    (store.folder(run) / "history.csv").write_text("epoch,train_loss\n1,0.0\n")
+    with pytest.raises(BenchError, match=rf"run {run} is damaged \(history.csv\)"):
+        pack(store, [run], archive)
+    assert not archive.exists()
+
+
+def test_an_archive_that_cannot_be_written_leaves_nothing(
+    store: Store, tmp_path: Path, finish: Finish, entries: Entries
+) -> None:
+    run = finish(store)
+    (tmp_path / "file").write_text("")
+    before = entries(tmp_path)
+    with pytest.raises(BenchError, match=r"cannot write .*a.tar.gz"):
+        pack(store, [run], tmp_path / "file" / "a.tar.gz")
+    assert entries(tmp_path) == before
+
+
+def repack(archive: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
+    """Write an archive anew with names and contents changed."""
+    with tarfile.open(archive) as tar:
+        files = [(m.name, tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
+        contents = [(name, file.read()) for name, file in files if file]
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in contents:
+            kept = change(name, content)
+            if kept is not None:
+                member = tarfile.TarInfo(kept[0])
+                member.size = len(kept[1])
+                tar.addfile(member, io.BytesIO(kept[1]))
+
+
+def corrupt(name: str, content: bytes) -> tuple[str, bytes]:
+    flipped = bytes([content[0] ^ 1]) + content[1:]
+    return name, flipped if name.endswith("model.safetensors") else content
+
+
+def forge(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.replace(b'"complete"', b'"diverged"')
+
+
+def drop(name: str, content: bytes) -> tuple[str, bytes] | None:
+    return None if name.endswith("history.csv") else (name, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [(corrupt, "model.safetensors"), (forge, "run.json"), (drop, "history.csv")],
+)
+@pytest.mark.filterwarnings("ignore:passing over")
+def test_a_damaged_run_is_refused_and_nothing_added(
+    change: Callable[[str, bytes], tuple[str, bytes] | None],
+    file: str,
+    store: Store,
+    there: Store,
+    archive: Path,
+    finish: Finish,
+    entries: Entries,
+) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    keep(store, *runs)
+    pack(store, runs, archive)
+    repack(archive, change)
+    with pytest.raises(BenchError, match=rf"the archive's run .* is damaged \({file}\)"):
+        unpack(there, archive)
+    assert entries(there.root) == {"runs"}
+
+
+@pytest.mark.parametrize("name", ["../outside", "runs/../../outside", "a/../../../outside"])
+def test_an_archive_that_leaves_its_folder_is_refused(
+    name: str, there: Store, archive: Path, entries: Entries
+) -> None:
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    before = entries(archive.parent)
+    with pytest.raises(BenchError, match=r"runs.tar.gz is refused: .*outside"):
+        unpack(there, archive)
+    assert entries(archive.parent) - before == {"there", "there/runs"}
+
+
+def test_a_link_that_leaves_its_folder_is_refused(there: Store, archive: Path) -> None:
+    link = tarfile.TarInfo("runs")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(link)
+    with pytest.raises(BenchError, match=r"runs.tar.gz is refused"):
+        unpack(there, archive)
+
+
+def test_a_study_with_a_path_for_a_name_is_passed_over(
+    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
+) -> None:
+    run = finish(store)
+    keep(store, run)
+    pack(store, [run], archive)
+
+    def rename(name: str, content: bytes) -> tuple[str, bytes]:
+        if not name.startswith("studies/"):
+            return name, content
+        return name, json.dumps({**json.loads(content), "name": "../../../outside"}).encode()
+
+    repack(archive, rename)
+    with pytest.warns(UserWarning, match="it holds the record of another study"):
+        assert unpack(there, archive) == ([run], [])
+    assert not any("outside" in name for name in entries(archive.parent))
+
+
+@pytest.mark.filterwarnings("ignore:passing over")
+@pytest.mark.parametrize("damage", ["no archive", "truncated", "a flipped byte"])
+def test_an_unreadable_archive_is_one_line(
+    damage: str, store: Store, there: Store, archive: Path, finish: Finish
+) -> None:
+    pack(store, [finish(store)], archive)
+    content = bytearray(archive.read_bytes())
+    if damage == "no archive":
+        content = bytearray(b"no archive")
+    elif damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(BenchError, match=r"cannot be unpacked: |is damaged") as refusal:
+        unpack(there, archive)
+    assert "\n" not in str(refusal.value)
+    assert list(there.runs()) == []
+
+
+def test_a_missing_archive_makes_no_results_folder(there: Store, archive: Path) -> None:
+    with pytest.raises(BenchError, match=r"runs.tar.gz cannot be unpacked: there is no such"):
+        unpack(there, archive)
+    assert not there.root.exists()

@@ -1,0 +1,92 @@
+"""Atomic file operations: whole or not there, and one line when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.store.files import StorageError, publish_folder, remove_folder, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fsync says that the disk is full."""
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_atomically(path, b"1")
+    write_atomically(path, b"22")
+    assert path.read_bytes() == b"22"
+    assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+
+
+def test_a_file_has_the_users_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_bytes(b"")
+    write_atomically(tmp_path / "ours", b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_the_old_file_and_no_other(
+    tmp_path: Path, entries: Callable[[Path], set[str]]
+) -> None:
+    path = tmp_path / "b.json"
+    path.write_bytes(b"old")
+    with pytest.raises(StorageError, match=r"cannot write .*b.json: the disk is full; free some"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == {"b.json"}
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_folder_that_cannot_be_synced_is_not_published(tmp_path: Path) -> None:
+    partial, final = tmp_path / "run.partial", tmp_path / "run"
+    partial.mkdir()
+    (partial / "file").write_bytes(b"content")
+    with pytest.raises(StorageError, match="the disk is full"):
+        publish_folder(partial, final)
+    assert not final.exists()
+
+
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    partial, final = tmp_path / "run.partial", tmp_path / "run"
+    for folder, content in ((final, "old"), (partial, "new")):
+        folder.mkdir()
+        (folder / content).write_text(content)
+    publish_folder(partial, final)
+    assert [p.name for p in final.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("content")
+    remove_folder(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/inside", "a file stands where a folder is needed; choose another"),
+        ("x" * 300 + "/inside", "File name too long"),
+    ],
+)
+def test_an_impossible_place_is_one_line(place: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=reason) as refusal:
+        write_atomically(tmp_path / place, b"")
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,384 @@
+"""Study files: what is refused and how, and what a valid one expands into."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from bench.data import list_datasets
+from bench.errors import BenchError
+from bench.models import build_model
+from bench.studies import Overrides, Study, expand, json_schema, load_study, shipped_studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bench.studies import Plan
+
+    Write = Callable[[str], Path]
+
+VALID = """question = "Why?"
+
+[base]
+model = "resnet8"
+epochs = 2
+
+[[variant]]
+name = "a"
+
+[[variant]]
+name = "b"
+options = { shortcut = "none" }
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_study(content: str) -> Path:
+        path = tmp_path / "mine.toml"
+        path.write_text(content, encoding="utf-8")
+        return path
+
+    return write_study
+
+
+def planned(path: Path, **overrides: object) -> Plan:
+    return expand(*load_study(path), Overrides(**overrides))  # type: ignore[arg-type]
+
+
+def variants(plan: Plan) -> list[str]:
+    return [variant.name for variant in plan.variants]
+
+
+INVALID = {
+    "empty": ("", "mine.toml is empty; 'bench init mine.toml' writes a commented starter"),
+    "only a comment": ("# nothing yet\n", "is empty"),
+    "broken": ('question = "Why?\n', "mine.toml: not valid TOML: .*line 1"),
+    "duplicate key": ("question = 'a'\nquestion = 'b'\n", "not valid TOML: .*line 2"),
+    "no question": (VALID.replace("question", "source", 1), "mine.toml: question is missing"),
+    "unknown table": (VALID.replace("[base]", "[bse]"), ":3: bse is unknown; did you mean 'base'"),
+    "unknown list": (
+        VALID.replace("[[variant]]", "[[variants]]"),
+        ":7: variants is unknown; did you mean 'variant'",
+    ),
+    "unknown key in the base": (
+        VALID.replace("epochs", "epoch"),
+        r":5: base.epoch is unknown; did you mean 'epochs'",
+    ),
+    "unknown key in a variant": (
+        VALID + "modle = 'resnet8'\n",
+        r":13: \[\[variant\]\] 2, modle is unknown; did you mean 'model'",
+    ),
+    "impossible value in the base": (
+        VALID.replace("epochs = 2", "epochs = 0"),
+        ":5: base.epochs = 0: input should be greater than or equal to 1",
+    ),
+    "impossible value in a variant, good in the base": (
+        VALID + "epochs = -3\n",
+        r":13: \[\[variant\]\] 2, epochs = -3: input should be greater",
+    ),
+    "batch size": (VALID.replace("epochs = 2", "batch_size = 0"), ":5: base.batch_size = 0: "),
+    "seeds that are words": (
+        VALID.replace("epochs = 2", 'seeds = [0, "one"]'),
+        ':5: base.seeds.1 = "one": input should be a valid integer',
+    ),
+    "seeds that are fractions": (
+        VALID.replace("epochs = 2", "seeds = [\n  0,\n  1.5,\n]"),
+        ":5: base.seeds.1 = 1.5: input should be a valid integer",
+    ),
+    "no seeds": (VALID.replace("epochs = 2", "seeds = []"), r":5: base.seeds = \[\]: "),
+    "impossible choice": (
+        VALID.replace("epochs = 2", 'schedule = "linear"'),
+        ":5: base.schedule = \"linear\": input should be 'constant', 'one_cycle'",
+    ),
+    "an option that is a list": (
+        VALID + "[[variant]]\nname = 'c'\noptions = { width = [4] }\n",
+        r":15: \[\[variant\]\] 3, options.width",
+    ),
+    "a variant without a name": (
+        VALID + "[[variant]]\nmodel = 'resnet8'\n",
+        r":13: \[\[variant\]\] 3, name is missing",
+    ),
+    "two variants of one name": (
+        VALID.replace('"b"', '"a"'),
+        ":11: two variants are called 'a'; rename one",
+    ),
+    "unknown reference": (
+        "reference = 'bb'\n" + VALID,
+        r":1: reference 'bb' is no variant; did you mean 'b'\? \(variants: a, b\)",
+    ),
+    "a variant's unknown reference": (
+        "reference = 'a'\n" + VALID + "reference = 'aa'\n",
+        ":14: reference 'aa' is no variant; did you mean 'a'",
+    ),
+    "unknown recipe": (
+        VALID.replace("epochs = 2", 'recipe = "fats"'),
+        r":5: unknown recipe 'fats'; did you mean 'fast'\? \(known: book, fast\)",
+    ),
+    "a variant's unknown recipe": (
+        VALID.replace("epochs = 2", 'recipe = "fast"') + "recipe = 'bok'\n",
+        ":13: unknown recipe 'bok'; did you mean 'book'",
+    ),
+    "one table instead of a list": (
+        'question = "Why?"\n[variant]\nname = "a"\n',
+        ":2: variant = .* valid list",
+    ),
+    "no variant": ('question = "Why?"\n', "give either .*variant.* or one .*grid"),
+    "variants and grid": (VALID + "[grid]\nepochs = [1, 2]\n", "not both"),
+    "unknown grid key": (
+        'question = "Why?"\n[grid]\nepoch = [1]\n',
+        ":3: grid key 'epoch' is no setting; did you mean 'epochs'",
+    ),
+    "an option at the top of a grid": (
+        'question = "Why?"\n[grid]\nmodel = ["resnet8"]\nshortcut = ["none"]\n',
+        ":4: grid key 'shortcut' is no setting; .*options.shortcut",
+    ),
+    "an empty grid axis": (
+        'question = "Why?"\n[grid]\noptions.shortcut = []\n',
+        "grid key 'options' has no values",
+    ),
+    "an impossible value in a grid": (
+        'question = "Why?"\n[base]\nepochs = 1\n[grid]\nepochs = [2, 0]\n',
+        ":5: epochs = 0: input should be greater",
+    ),
+    "a grid that repeats itself": (
+        'question = "Why?"\n[grid]\nepochs = [2, 2]\n',
+        "two variants are called '2'",
+    ),
+    "one learning rate to choose from": (
+        VALID + "[tune]\nlearning_rate = [0.1]\n",
+        r":14: tune.learning_rate = \[0.1\]: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), INVALID.values(), ids=INVALID)
+def test_an_invalid_study_is_refused_in_one_line(content: str, message: str, write: Write) -> None:
+    path = write(content)
+    with pytest.raises(BenchError, match=message) as refusal:
+        load_study(path)
+    assert str(refusal.value).startswith(str(path))
+    assert "\n" not in str(refusal.value)
+
+
+UNFIT = {
+    "no model": (VALID.replace('model = "resnet8"', ""), "variant 'a' has no model"),
+    "unknown model": (VALID.replace("resnet8", "resnet8x"), "'a': unknown model 'resnet8x'; did"),
+    "unknown option": (
+        VALID.replace("shortcut =", "shortcuts ="),
+        "'b': .* has no option 'shortcuts'; did you mean 'shortcut'",
+    ),
+    "unknown value of an option": (
+        VALID.replace("none", "non"),
+        "'b': shortcut='non' is unknown; did you mean 'none'",
+    ),
+    "impossible depth": (
+        VALID + "block = 1".replace("block = 1", "model = 'resnet33'"),
+        "'b': .*resnet33",
+    ),
+    "unknown dataset": (
+        VALID.replace("epochs = 2", 'dataset = "fashon-mnist"'),
+        "unknown dataset 'fashon-mnist'; did you mean 'fashion-mnist'",
+    ),
+    "tune without a validation split": (
+        VALID.replace("epochs = 2", 'recipe = "book"') + "[tune]\nlearning_rate = [0.1, 0.2]\n",
+        "tune chooses on validation accuracy",
+    ),
+    "a seed beyond 64 bits": (
+        VALID.replace("epochs = 2", f"seeds = [{2**64}]"),
+        "random seed 18446744073709551616 has more than 64 bits",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNFIT.values(), ids=UNFIT)
+def test_what_does_not_fit_together_is_refused_in_one_line(
+    content: str, message: str, write: Write
+) -> None:
+    with pytest.raises(BenchError, match=message) as refusal:
+        planned(write(content))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dept", "unknown study 'dept'; did you mean 'depth'.*shipped: .*shortcut"),
+        ("nowhere.toml", "cannot read the study nowhere.toml: No such file"),
+    ],
+)
+def test_an_unknown_study_is_refused(name: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        load_study(name)
+
+
+def test_a_study_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"question = '\xff\xfe'\n")
+    with pytest.raises(BenchError, match=r"cannot read the study .*mine.toml: it is not UTF-8"):
+        load_study(path)
+    with pytest.raises(BenchError, match=r"cannot read the study .*: Is a directory"):
+        load_study(tmp_path.rename(tmp_path.with_name("folder.toml")))
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(VALID, encoding="utf-8-sig")
+    assert load_study(path)[0] == "mine"
+
+
+def test_a_variants_word_goes_before_the_bases(write: Write) -> None:
+    plan = planned(write(VALID.replace("epochs = 2", "epochs = 2\noptions = { width = 4 }")))
+    a, b = (variant.requests[0] for variant in plan.variants)
+    assert a.options == {"width": 4}
+    assert b.options == {"shortcut": "none", "width": 4}
+    assert a.recipe.epochs == b.recipe.epochs == 2
+    assert planned(write(VALID + "epochs = 7\n")).variants[1].requests[0].recipe.epochs == 7
+
+
+def test_a_grid_is_multiplied_out(write: Write) -> None:
+    plan = planned(
+        write(
+            'question = "Why?"\n[base]\nseeds = [5]\n[grid]\nmodel = ["resnet8", "resnet14"]\n'
+            'options.shortcut = ["zero_pad", "none"]\noptions.width = [4]\n'
+        )
+    )
+    assert variants(plan) == [
+        "resnet8-zero_pad-4",
+        "resnet8-none-4",
+        "resnet14-zero_pad-4",
+        "resnet14-none-4",
+    ]
+    assert [v.reference for v in plan.variants] == [None, *["resnet8-zero_pad-4"] * 3]
+    assert plan.variants[3].requests[5].model == "resnet14"
+    assert plan.variants[3].requests[5].options == {"shortcut": "none", "width": 4}
+
+
+def test_the_first_variant_is_the_reference_unless_told(write: Write) -> None:
+    third = '[[variant]]\nname = "c"\nreference = "b"\n'
+    plan = planned(write(VALID + third))
+    assert [v.reference for v in plan.variants] == [None, "a", "b"]
+    plan = planned(write('reference = "b"\n' + VALID + third))
+    assert [v.reference for v in plan.variants] == ["b", None, "b"]
+
+
+def test_overrides_take_the_place_of_the_file(write: Write) -> None:
+    plan = planned(write(VALID), seeds=[7, 8, 7], epochs=9, dataset="mnist", deterministic=True)
+    requests = plan.requests
+    assert [r.seed for r in requests] == [7, 7, 8, 8]
+    assert {(r.recipe.epochs, r.dataset, r.deterministic) for r in requests} == {(9, "mnist", True)}
+
+
+def test_only_selects_variants_and_keeps_the_plan_whole(write: Write) -> None:
+    plan = planned(write(VALID), only=("b",))
+    assert variants(plan) == ["a", "b"]
+    assert {r.options["shortcut"] for r in plan.requests} == {"none"}
+    with pytest.raises(
+        BenchError, match=r"--only bb: no such variant; did you mean 'b'\? \(known: a, b\)"
+    ):
+        planned(write(VALID), only=("bb",))
+
+
+def test_no_seeds_are_refused(write: Write) -> None:
+    with pytest.raises(BenchError, match="no random seeds; give at least one"):
+        planned(write(VALID), seeds=[])
+
+
+def test_seeds_go_side_by_side(write: Write) -> None:
+    order = [(r.seed, bool(r.options)) for r in planned(write(VALID)).requests]
+    assert order == [(s, shortcut) for s in (0, 1, 2) for shortcut in (False, True)]
+
+
+def test_equal_networks_are_one_run(write: Write) -> None:
+    plan = planned(write(VALID + '\n[[variant]]\nname = "c"\nmodel = "plain8"\n'))
+    _, b, c = plan.variants
+    assert b.requests[0].run_id == c.requests[0].run_id
+    assert len(plan.requests) == 6
+
+
+def test_renaming_a_variant_keeps_its_runs(write: Write) -> None:
+    before = {r.run_id for r in planned(write(VALID)).requests}
+    renamed = VALID.replace('"b"', '"without"').replace("Why?", "Why else?")
+    assert {r.run_id for r in planned(write(renamed)).requests} == before
+
+
+def test_changing_the_epochs_changes_every_run(write: Write) -> None:
+    before = {r.run_id for r in planned(write(VALID)).requests}
+    after = {r.run_id for r in planned(write(VALID.replace("epochs = 2", "epochs = 3"))).requests}
+    assert before.isdisjoint(after)
+
+
+SHIPPED = {"activation-order", "book", "bottleneck", "degradation", "depth", "quickstart"} | {
+    "shortcut",
+    "shortcut-kinds",
+}
+
+
+def test_the_shipped_studies_are_there() -> None:
+    assert set(shipped_studies()) >= SHIPPED
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_a_shipped_study_begins_with_its_question_and_can_be_built(name: str) -> None:
+    text = shipped_studies()[name].read_text()
+    assert re.match(r"# [^\n]*\?", text)
+    own, study = load_study(name)
+    assert own == name
+    assert study.question.endswith("?")
+    plan = expand(name, study)
+    assert len(plan.requests) >= 3
+    channels = {info.name: (info.channels, info.classes) for info in list_datasets()}
+    for variant in plan.variants:
+        request = next(iter(variant.requests.values()))
+        in_channels, classes = channels[request.dataset]
+        with torch.device("meta"):
+            assert build_model(
+                request.model, num_classes=classes, in_channels=in_channels, **request.options
+            )
+
+
+def test_the_quickstart_compares_three_networks_over_three_seeds() -> None:
+    plan = expand(*load_study("quickstart"))
+    assert len(plan.variants) == 3
+    assert all(len(variant.requests) >= 3 for variant in plan.variants)
+    assert {r.dataset for r in plan.requests} == {"fashion-mnist-mini"}
+
+
+def test_the_starter_is_a_valid_study(write: Write) -> None:
+    starter = resources.files("bench.ablations").joinpath("starter.template").read_text()
+    assert variants(planned(write(starter))) == ["residual", "plain"]
+
+
+@pytest.mark.parametrize("hint", ["input_size", "train_images", "[grid]", "[tune]"])
+def test_what_the_starter_shows_as_a_comment_works(hint: str, write: Write) -> None:
+    starter = resources.files("bench.ablations").joinpath("starter.template").read_text()
+    lines = starter.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith(f"# {hint}"))
+    for n in range(first, len(lines)):
+        if not re.match(r"# (\[|\w+(\.\w+)? *=)", lines[n]):
+            break
+        lines[n] = lines[n].removeprefix("# ")
+    if hint == "[grid]":  # stands in the place of the variants
+        start = lines.index("[[variant]]")
+        lines[start:first] = []
+        lines.remove('reference = "residual"')
+    assert "\n".join(lines) != starter.rstrip("\n")
+    assert planned(write("\n".join(lines))).requests
+
+
+def test_the_shipped_schema_is_the_programs() -> None:
+    shipped = resources.files("bench.ablations").joinpath("study.schema.json").read_text()
+    assert shipped == json_schema(), "write json_schema() to ablations/study.schema.json anew"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_a_shipped_study_fits_the_schema(name: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    study = tomllib.loads(shipped_studies()[name].read_text())
+    jsonschema.validate(study, Study.model_json_schema())

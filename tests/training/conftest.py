@@ -1,0 +1,62 @@
+"""Tiny requests: networks of width 4 on a hundred embedded images of 8×8 pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from bench.request import RunRequest
+from bench.store import Store
+from bench.training.recipe import get_recipe
+from bench.training.run import Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# Everything that a resumed training must take up: momentum, average, augmentation, schedule.
+RICH = {"ema_decay": 0.8, "cutout": 2, "batch_size": 32, "epochs": 2}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., RunRequest]:
+    """Make a request of three steps an epoch; keywords replace its fields or recipe values."""
+
+    def make(model: str = "resnet14", recipe: str = "fast", **changes: Any) -> RunRequest:
+        names = {field.name for field in dataclasses.fields(RunRequest)}
+        fields = {"dataset": "fashion-mnist-mini", "seed": 0, "options": {"width": 4}}
+        fields |= {"train_images": 100, "input_size": 8, "deterministic": True}
+        fields |= {key: changes.pop(key) for key in list(changes) if key in names}
+        values = {"batch_size": 32, "epochs": 2, **changes}
+        return RunRequest(
+            model=model, recipe=get_recipe(recipe).model_copy(update=values), **fields
+        )
+
+    return make
+
+
+@pytest.fixture
+def rich(tiny: Callable[..., RunRequest]) -> RunRequest:
+    """Whatever makes resuming hard, at once: see `RICH`, and dropout on the shortcut."""
+    return tiny(options={"width": 4, "shortcut": "dropout"}, **RICH)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def resources() -> Resources:
+    return Resources(device="cpu", threads=1)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+
+from bench.errors import BenchError
+from bench.training.check import check_trainable, probe
+from bench.training.run import load_data
+
+MODELS = """
+import torch
+from torch import nn
+
+def fixed_classes(in_channels):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(7))
+
+def two_outputs(num_classes, in_channels):
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+    return Pair()
+
+def breaks(num_classes, in_channels):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return self.nowhere(x)
+    return Broken()
+
+def pools(num_classes, in_channels):
+    return nn.Sequential(*[nn.MaxPool2d(2)] * 4, nn.Flatten(), nn.LazyLinear(num_classes))
+
+def deep_norm(num_classes, in_channels):
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(in_channels), nn.Flatten(),
+        nn.Linear(in_channels, num_classes),
+    )
+"""
+
+
+@pytest.fixture
+def own(tiny, tmp_path, monkeypatch):
+    (tmp_path / "checked_networks.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name, **changes: tiny(f"checked_networks:{name}", options={}, **changes)
+
+
+def refused(request):
+    with pytest.raises(BenchError) as caught:
+        check_trainable(request, load_data(request))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_can_be_trained_passes(tiny, own):
+    for request in (tiny(), own("deep_norm")):
+        check_trainable(request, load_data(request))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fixed_classes", "gives (7,) values an image, dataset 'fashion-mnist-mini' has 10 class"),
+        ("two_outputs", "must return one tensor of logits"),
+        ("breaks", "cannot take an input of 1×8×8: 'Broken' object has no attribute 'nowhere'"),
+        ("pools", "its maps vanish at an input of 1×8×8; choose a larger input_size"),
+        ("absent", "no 'absent' in checked_networks"),
+    ],
+)
+def test_network_that_does_not_fit_is_refused_in_one_line(own, name, said):
+    assert said in refused(own(name))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "fraction"),
+    [
+        (97, 32, 0.0),  # a last batch of one
+        (90, 1, 0.0),  # every batch is of one
+        (150, 129, 0.1),  # 15 of a class: 2 are held out, 130 stay
+    ],
+)
+def test_batch_norm_on_one_value_is_refused(own, images, batch, fraction):
+    request = own("deep_norm", train_images=images, batch_size=batch, validation_fraction=fraction)
+    assert "leaves a single value per channel for batch norm" in refused(request)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "fraction"),
+    [
+        (150, 67, 0.1),  # 135 = 2·67 + 1 would stay if the split were not by class
+        (97, 31, 0.0),
+    ],
+)
+def test_last_batch_of_more_than_one_passes(own, images, batch, fraction):
+    request = own("deep_norm", train_images=images, batch_size=batch, validation_fraction=fraction)
+    check_trainable(request, load_data(request))
+
+
+def test_last_batch_of_one_passes_where_the_maps_are_larger(tiny):
+    request = tiny(train_images=97, validation_fraction=0.0)
+    check_trainable(request, load_data(request))
+
+
+def test_probe_forgets_what_does_not_change_the_network(tiny):
+    assert probe(tiny(seed=1)) == probe(tiny(seed=2, deterministic=False))
+    assert probe(tiny()) != probe(tiny(input_size=9))

@@ -1,0 +1,159 @@
+"""The CUDA path without a GPU: fake tensors have a device and a shape, and no numbers.
+
+`FakeTensorMode` accepts the device `cuda` anywhere and raises where two devices meet, as
+CUDA would. `backward` needs a real device: it is replaced by gradients on the parameters'
+own devices, and all the rest of a step is walked as it is.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from bench.data import Images
+from bench.data.images import Dataset
+from bench.models import build_model
+from bench.training.evaluation import evaluate
+from bench.training.loop import Trainer
+from bench.training.run import Split, preferred_memory_format
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def fake_mode():
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+@pytest.fixture(autouse=True)
+def _gradients_without_a_device(monkeypatch):
+    def backward(loss):
+        assert loss.device.type == "cuda"
+        assert loss.grad_fn is not None
+        for parameter in backward.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(backward, "parameters", [], raising=False)
+
+
+def make_images(count, device):
+    shape = (count, 1, 28, 28)
+    return Images(
+        torch.zeros(shape, dtype=torch.uint8, device=device),
+        torch.zeros(count, dtype=torch.int64, device=device),
+    )
+
+
+def make_trainer(request, model_device=CUDA, data_device=CUDA, precision="fp32"):
+    data = Dataset(
+        "fake", tuple("0123456789"), make_images(70, data_device), make_images(40, data_device),
+        (0.3,), (0.4,), "",
+    )  # fmt: skip
+    split = Split(data.train, data.train, data.test, data, request, data_device)
+    with model_device:
+        model = build_model(request.model, num_classes=10, in_channels=1, **request.options)
+    torch.Tensor.backward.parameters[:] = model.parameters()
+    batches = split.training_batches(preferred_memory_format(CUDA))
+    trainer = Trainer(model, batches, request.recipe, seed=0, device=CUDA, precision=precision)
+    for group in trainer.optimizer.param_groups:
+        group |= {"fused": False, "foreach": True}  # the fused kernel has no fake
+    return trainer, split
+
+
+def walk(trainer):
+    trainer.model.train()
+    for images, labels in trainer.batches.epoch(0):
+        assert images.device.type == labels.device.type == "cuda"
+        trainer.step(images, labels)
+    return trainer.position.batch
+
+
+OPTIONS = [{}, {"shortcut": "dropout"}, {"shortcut": "gated"}, {"shortcut": "projection"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o.get("shortcut", "default"))
+def test_training_leaves_no_tensor_behind(tiny, options):
+    request = tiny(options={"width": 4, **options}, ema_decay=0.9, cutout=3, input_size=20)
+    trainer, _ = make_trainer(request)
+    assert walk(trainer) == 3
+    assert {loss.device.type for _, loss, _, _ in trainer._unread} == {"cuda"}
+    assert {norm.device.type for norm in trainer._norms} == {"cuda"}
+    state = trainer.optimizer.state.values()
+    assert {entry["momentum_buffer"].device.type for entry in state} == {"cuda"}
+    assert {p.device.type for p in trainer.network.parameters()} == {"cuda"}
+
+
+@pytest.mark.parametrize("model", ["preact_resnet20", "plain20", "d2l_resnet18", "plain_cnn"])
+def test_every_kind_of_network_trains_there(tiny, model):
+    trainer, _ = make_trainer(tiny(model, options={}, input_size=32))
+    assert walk(trainer) == 3
+
+
+def test_forward_pass_runs_in_half_precision(tiny):
+    trainer, _ = make_trainer(tiny(), precision="bf16")
+    seen = []
+    trainer.model.fc.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    assert walk(trainer) == 3
+    assert seen == [torch.bfloat16] * 3
+
+
+def test_evaluation_leaves_no_tensor_behind(tiny):
+    trainer, split = make_trainer(tiny(ema_decay=0.9))
+    with torch.no_grad():  # in the place of inference mode, in which fakes cannot be made
+        found = evaluate.__wrapped__(trainer.network, split.evaluation(split.test))
+    for tensor in (found.predictions, found.confidence, found.labels, found.confusion(10)):
+        assert tensor.device.type == "cpu"
+    assert found.predictions.shape == (40,)
+
+
+def test_checkpoint_is_taken_to_the_host(tiny):
+    from bench.training.checkpoint import capture
+
+    trainer, _ = make_trainer(tiny(ema_decay=0.9))
+    walk(trainer)
+    trainer._unread.clear()  # fake losses have no numbers to read
+    trainer._norms.clear()
+    tensors, state = capture(trainer)
+    assert {tensor.device.type for tensor in tensors.values()} == {"cpu"}
+    assert {name.split("/")[0] for name in tensors} == {"model", "average", "momentum"}
+    assert state["position"]["batch"] == 3
+
+
+def test_mapped_images_stay_on_the_host_and_their_batches_move(tiny):
+    data = Dataset(
+        "fake", tuple("01"), make_images(70, "cpu"), make_images(40, "cpu"), (0.3,), (0.4,), "",
+        memory_mapped=True,
+    )  # fmt: skip
+    split = Split(data.train, data.train, data.test, data, tiny(), CUDA)
+    for batches in (
+        split.training_batches(torch.channels_last).epoch(0),
+        split.evaluation(split.test),
+    ):
+        images, labels = next(iter(batches))
+        assert images.device.type == labels.device.type == "cuda"
+    assert split.train.images.device.type == "cpu"
+
+
+@pytest.mark.parametrize("left_behind", ["model", "data"])
+def test_tensor_left_on_the_host_is_noticed(tiny, left_behind):
+    """The tests above can fail."""
+    cpu = torch.device("cpu")
+    trainer, _ = make_trainer(
+        tiny(),
+        model_device=cpu if left_behind == "model" else CUDA,
+        data_device=cpu if left_behind == "data" else CUDA,
+    )
+    images, labels = next(trainer.batches.epoch(0))
+    with pytest.raises(RuntimeError, match=r"device.*(cuda|cpu)"):
+        trainer.step(images, labels)
+
+
+def test_label_left_on_the_host_is_noticed(tiny):
+    trainer, _ = make_trainer(tiny())
+    images, labels = next(trainer.batches.epoch(0))
+    with pytest.raises(RuntimeError, match="device"):
+        trainer.step(images, torch.zeros_like(labels, device="cpu"))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.ablation import Execution
+from bench.errors import BenchError
+from bench.store import Store
+from bench.studies import expand, parse_study
+from bench.training.estimate import estimate_plan, time_steps
+from bench.training.run import Resources, execute
+
+STUDY = """
+question = "How long?"
+[base]
+train_images = 100
+input_size = 8
+epochs = 2
+batch_size = 32
+seeds = [0, 1]
+options = { width = 4 }
+[[variant]]
+name = "residual"
+model = "resnet14"
+[[variant]]
+name = "longer"
+model = "resnet14"
+epochs = 40
+"""
+
+
+def plan(text=STUDY):
+    return expand("long", parse_study(text, Path("long.toml")))
+
+
+@pytest.fixture
+def how(tmp_path):
+    return Execution(results=tmp_path / "results", device="cpu", threads=1)
+
+
+def test_every_run_is_estimated_and_nothing_is_written(how, tmp_path):
+    rows = estimate_plan(plan(), how)
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        ("residual", 0), ("longer", 0), ("residual", 1), ("longer", 1),
+    ]  # fmt: skip
+    assert all(row["status"] == "to do" and row["seconds"] > 0 for row in rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_run_needs_no_time(how, resources):
+    first = plan().requests[0]
+    execute(first, Store(how.results), resources)
+    rows = {row["run"]: row for row in estimate_plan(plan(), how)}
+    assert (rows[first.run_id]["status"], rows[first.run_id]["seconds"]) == ("complete", 0)
+    assert sum(row["seconds"] > 0 for row in rows.values()) == 3
+
+
+def test_tuning_is_counted(how):
+    rows = estimate_plan(plan(STUDY + "[tune]\nlearning_rate = [0.01, 0.02]\n"), how)
+    assert [row["variant"] for row in rows].count("tuning") == 4
+
+
+def test_network_that_cannot_be_trained_is_refused(how):
+    single = STUDY.replace("batch_size = 32", "batch_size = 1").replace("size = 8", "size = 4")
+    with pytest.raises(BenchError, match="batch norm"):
+        estimate_plan(plan(single), how)
+
+
+def test_step_takes_time(tiny):
+    assert 0 < time_steps(tiny(), Resources(device="cpu", threads=1)) < 60

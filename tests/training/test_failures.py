@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.launch import launch
+from bench.stopping import Stop
+from bench.training.run import execute, is_out_of_memory
+
+MODELS = """
+import torch
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels, after, trouble):
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes)
+        )
+        self.after, self.trouble = after, trouble
+
+    def forward(self, x):
+        if torch.is_grad_enabled():  # in training only, not while it is checked
+            self.after -= 1
+            if self.after == 0:
+                self.trouble()
+        return self.head(x)
+
+def device_memory(num_classes, in_channels):
+    def trouble():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nSee docs")
+    return Network(num_classes, in_channels, 2, trouble)
+
+def host_memory(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: torch.empty(2**60, dtype=torch.uint8))
+
+def bug(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: {}["wrong"])
+"""
+
+
+@pytest.fixture
+def own(tiny, tmp_path, monkeypatch):
+    """Make requests for networks of the user's own."""
+    (tmp_path / "troubled_networks.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name: tiny(f"troubled_networks:{name}", options={})
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "error"),
+    [
+        ("device_memory", "out_of_memory", "OutOfMemoryError: CUDA out of memory"),
+        ("host_memory", "out_of_memory", "RuntimeError: "),
+        ("bug", "failed", "KeyError: 'wrong'"),
+    ],
+)
+def test_failure_is_recorded_and_the_others_go_on(own, tiny, store, resources, name, status, error):
+    requests, ends = [own(name), tiny()], []
+    launch(
+        requests, store, resources,
+        workers=1, stop=Stop(), on_event=lambda e: ends.append(e) if e["event"] == "end" else None,
+    )  # fmt: skip
+    assert [end["status"] for end in ends] == [status, "complete"]
+    (record,) = store.unfinished()
+    assert (record.run, record.status) == (requests[0].run_id, status)
+    assert record.error.startswith(error)
+    assert "\n" not in record.error
+
+
+def test_divergence_is_recorded_with_its_step_and_the_others_go_on(tiny, store, resources):
+    wild = tiny(learning_rate=1e30, warmup_fraction=0.0, momentum=0.0)
+    launch([wild, tiny()], store, resources, workers=1, stop=Stop(), on_event=lambda _: None)
+    record = store.read_run(wild.run_id)
+    assert record.status == "diverged"
+    assert record.error == f"the loss was not finite at step {record.result['diverged_step']}"
+    assert 1 <= record.result["diverged_step"] < 6
+    assert store.read_run(tiny().run_id).status == "complete"
+
+
+def test_last_step_that_goes_too_far_is_a_divergence_too(tiny, store, resources):
+    """No training loss shows it: the step after would have."""
+    wild = tiny(learning_rate=1e38, epochs=1, batch_size=128, warmup_fraction=0.0)
+    record = execute(wild, store, resources)
+    assert (record.status, record.result["diverged_step"]) == ("diverged", 0)
+
+
+def test_failed_run_is_tried_again(own, store, resources, monkeypatch):
+    request = own("bug")
+    assert execute(request, store, resources).status == "failed"
+    import troubled_networks
+
+    monkeypatch.setattr(troubled_networks.Network, "forward", lambda self, x: self.head(x))
+    assert execute(request, store, resources).status == "complete"
+    assert not list(store.unfinished())
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory lane"))
+
+
+def test_torch_settings_are_put_back_after_a_failure(own, store, resources):
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    execute(own("bug"), store, resources)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

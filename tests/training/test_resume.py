@@ -1,0 +1,151 @@
+"""A training that was stopped, or killed, ends as the one that was not: bit for bit."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from bench.stopping import Stop, StopRequestedError
+from bench.store import Store
+from bench.training import run
+from bench.training.run import execute
+
+STEPS = 6  # three an epoch
+
+
+class StopAfter(Stop):
+    """Asks to stop after a number of steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def check(self):
+        self.steps -= 1
+        if self.steps == 0:
+            self.request(signal.SIGTERM)
+        super().check()
+
+
+def outcome(store, run_id):
+    """Every byte that training decides, and the history without its times."""
+    record = store.read_run(run_id)
+    assert record.status == "complete"
+    history = pd.read_csv(io.BytesIO(store.checked_file(run_id, "history.csv").read_bytes()))
+    timeless = history.drop(columns=["seconds", "images_per_second"])
+    digests = {name: d for name, d in record.files.items() if name != "history.csv"}
+    return digests, timeless.to_csv()
+
+
+@pytest.fixture
+def undisturbed(tmp_path, rich, resources):
+    store = Store(tmp_path / "undisturbed")
+    execute(rich, store, resources)
+    return outcome(store, rich.run_id)
+
+
+def test_same_run_twice_is_bit_equal(store, rich, resources, undisturbed):
+    execute(rich, store, resources)
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+def test_other_seed_is_not_equal(store, tiny, rich, resources, undisturbed):
+    other = tiny(options=rich.options, seed=1, **rich.recipe.model_dump())
+    execute(other, store, resources)
+    digests, _ = outcome(store, other.run_id)
+    assert digests["model.safetensors"] != undisturbed[0]["model.safetensors"]
+
+
+@pytest.mark.parametrize("steps", range(1, STEPS + 1))  # 3 and 6 end an epoch
+def test_stopped_after_any_step_and_resumed_is_bit_equal(
+    store, rich, resources, undisturbed, steps
+):
+    with pytest.raises(StopRequestedError, match="SIGTERM"):
+        execute(rich, store, resources, stop=StopAfter(steps))
+    assert store.read_run(rich.run_id) is None
+    (unfinished,) = store.unfinished()
+    assert unfinished.status == "interrupted"
+    assert execute(rich, store, resources).seconds > unfinished.seconds
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+def test_stopped_again_and_again_is_bit_equal(store, rich, resources, undisturbed):
+    for _ in range(STEPS):
+        with pytest.raises(StopRequestedError):
+            execute(rich, store, resources, stop=StopAfter(1))
+    execute(rich, store, resources)
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeypatch):
+    """As after kill -9: nothing is written at the end, the last checkpoint is all there is."""
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
+
+    def fall(event):
+        if event["event"] == "epoch":
+            raise KeyboardInterrupt  # passes every handler of failures
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(rich, store, resources, on_event=fall)
+    _, state = store.load_checkpoint(rich.run_id)
+    assert state["position"]["batch"] == 3
+    execute(rich, store, resources)
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+KILLED = """
+import json, sys
+from bench.request import RunRequest
+from bench.store import Store
+from bench.training import run
+run.CHECKPOINT_SECONDS = 0
+run.execute(RunRequest.from_dict(json.loads(sys.argv[2])), Store(sys.argv[1]),
+            run.Resources(device="cpu", threads=1))
+"""
+
+
+def test_killed_process_is_taken_up_bit_for_bit(tmp_path, store, rich, resources):
+    request = rich.with_recipe(epochs=15)
+    arguments = [sys.executable, "-c", KILLED, str(store.root), json.dumps(request.as_dict())]
+    process = subprocess.Popen(arguments)
+    checkpoint = store.partial(request.run_id) / "checkpoint.safetensors"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert store.read_run(request.run_id) is None
+    _, state = store.load_checkpoint(request.run_id)
+    assert 0 < state["position"]["epoch"] * 3 + state["position"]["batch"] < 45
+    execute(request, store, resources)
+    reference = Store(tmp_path / "undisturbed")
+    execute(request, reference, resources)
+    assert outcome(store, request.run_id) == outcome(reference, request.run_id)
+
+
+def test_broken_checkpoint_starts_anew_with_a_warning(store, rich, resources, undisturbed):
+    with pytest.raises(StopRequestedError):
+        execute(rich, store, resources, stop=StopAfter(2))
+    path = store.partial(rich.run_id) / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="starting .* anew"):
+        execute(rich, store, resources)
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+def test_finished_run_is_not_done_again_unless_forced(store, tiny, resources):
+    first = execute(tiny(), store, resources)
+    events = []
+    assert execute(tiny(), store, resources, on_event=events.append) == first
+    assert not events
+    forced = run.Resources(device="cpu", threads=1, force=True)
+    again = execute(tiny(), store, forced, on_event=events.append)
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "end"]
+    assert again.files["model.safetensors"] == first.files["model.safetensors"]
