@@ -281,7 +281,7 @@ def refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
 def check_requests(requests: Sequence[RunRequest]) -> None:
     """Check every network once against its data, before anything is begun."""
     from bench.training.check import check_trainable, probe
-    from bench.training.run import load_data
+    from bench.training.setup import load_data
 
     checked = {probe(request).hash: request for request in requests}
     for request in checked.values():

@@ -109,7 +109,7 @@ class Source:
         """
         if self.trained is None:
             return None
-        from bench.training.run import load_data
+        from bench.training.setup import load_data
 
         dataset = load_data(self.trained.request)
         if dataset.fingerprint != self.trained.record.result["dataset_fingerprint"]:

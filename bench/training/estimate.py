@@ -11,9 +11,10 @@ from bench.devices import resolve_device
 from bench.store import Store
 from bench.training.check import check_trainable, probe
 from bench.training.loop import Trainer
-from bench.training.run import Resources, Split, build_network, load_data, preferred_memory_format
+from bench.training.setup import Split, build_network, load_data, preferred_memory_format
 
 if TYPE_CHECKING:
+    from bench.training.run import Resources
     from bench.ablation import Execution
     from bench.request import RunRequest
     from bench.studies import Plan

@@ -11,7 +11,7 @@ from bench.models import build_model
 from bench.request import RunRequest
 from bench.training.loop import Trainer
 from bench.training.recipe import get_recipe
-from bench.training.run import Split, preferred_memory_format
+from bench.training.setup import Split, preferred_memory_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -83,7 +83,7 @@ def test_two_programs_asked_for_the_same_run_do_it_once(start, tmp_path):
 
 
 def test_program_told_to_stop_leaves_a_checkpoint_and_goes_on(start, tmp_path):
-    stop_and_go_on(start, tmp_path, lambda p: p.send_signal(signal.SIGINT), workers=1, code=130)
+    stop_and_go_on(start, tmp_path, lambda p: p.send_signal(signal.SIGINT), workers=1, epochs=12, code=130)
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ def test_workers_told_to_stop_leave_checkpoints_and_go_on(start, tmp_path, whole
     stop_and_go_on(start, tmp_path, stop, workers=2, code=75)
 
 
-def stop_and_go_on(start, tmp_path, stop, *, workers, code):
-    study = {"workers": workers, "epochs": 40, "seeds": json.dumps(list(range(workers)))}
+def stop_and_go_on(start, tmp_path, stop, *, workers, code, epochs=40):
+    study = {"workers": workers, "epochs": epochs, "seeds": json.dumps(list(range(workers)))}
     process = start("stopped", **study)
     wait_for(process, "epoch", workers)
     stop(process)
@@ -112,7 +112,7 @@ def stop_and_go_on(start, tmp_path, stop, *, workers, code):
     assert [record.status for record in unfinished] == ["interrupted"] * workers
     for record in unfinished:
         _, state = store.load_checkpoint(record.run)
-        assert 0 < state["position"]["epoch"] < 40
+        assert 0 < state["position"]["epoch"] < epochs
     assert start("stopped", **study).wait(timeout=100) == 0
     assert start("undisturbed", **study).wait(timeout=100) == 0
     assert len(weights(tmp_path, "stopped")) == workers

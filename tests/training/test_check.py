@@ -4,7 +4,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.training.check import check_trainable, probe
-from bench.training.run import load_data
+from bench.training.setup import load_data
 
 MODELS = """
 import torch

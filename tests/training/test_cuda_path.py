@@ -17,7 +17,7 @@ from bench.data.images import Dataset
 from bench.models import build_model
 from bench.training.evaluation import evaluate
 from bench.training.loop import Trainer
-from bench.training.run import Split, preferred_memory_format
+from bench.training.setup import Split, preferred_memory_format
 
 CUDA = torch.device("cuda")
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.training.evaluation import evaluate
-from bench.training.run import build_network, execute, load_data
+from bench.training.run import execute
+from bench.training.setup import build_network, load_data
 
 CLASSES = 3
 

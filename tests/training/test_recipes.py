@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from bench.training import run
 from bench.training.loop import Trainer, parameter_groups
 from bench.training.recipe import learning_rate_at
-from bench.training.run import Split, build_network, execute, load_data
+from bench.training.run import execute
+from bench.training.setup import Split, build_network, load_data
 
 CPU = torch.device("cpu")
 
