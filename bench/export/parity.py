@@ -36,6 +36,7 @@ class Parity:
         images: how many images were compared at each batch size.
         differences: batch size → largest absolute difference.
         largest_logit: largest absolute logit of PyTorch.
+        flipped: images whose most likely class differs, at the worst batch size.
         tolerance: the largest relative difference that is accepted; None where accuracy
             alone decides (int8).
     """
@@ -43,6 +44,7 @@ class Parity:
     images: int
     differences: dict[int, float]
     largest_logit: float
+    flipped: int
     tolerance: float | None
 
     @property
@@ -130,15 +132,16 @@ def compare(
     """
     fixed = session.get_inputs()[0].shape[0]
     sizes = [fixed] if isinstance(fixed, int) else batch_sizes
-    differences = {}
+    differences, flipped = {}, 0
     for size in sizes:
         ours = logits_of(session, images, size)
         if ours.shape != reference.shape:
-            differences[size] = math.inf
+            differences[size], flipped = math.inf, len(images)
             continue
         largest = float(np.abs(ours - reference).max())
         differences[size] = largest if math.isfinite(largest) else math.inf
-    return Parity(len(images), differences, float(np.abs(reference).max()), tolerance)
+        flipped = max(flipped, int((ours.argmax(1) != reference.argmax(1)).sum()))
+    return Parity(len(images), differences, float(np.abs(reference).max()), flipped, tolerance)
 
 
 def first_divergence(

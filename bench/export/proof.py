@@ -128,7 +128,7 @@ class Prover:
         proof = Proof(
             parity=parity,
             accuracy=accuracy,
-            flipped=accuracy.flipped if accuracy else self._flipped(session, fed),
+            flipped=accuracy.flipped if accuracy else parity.flipped,
             other_sizes=self._other_sizes(session) if raw else None,
             executed_precision="fp32" if replaced else settings.precision,
         )
@@ -142,10 +142,6 @@ class Prover:
         if known is not None and len(known) >= len(self.images):
             return known[: len(self.images)]  # the first of the test set
         return reference_logits(self.source, self.images)
-
-    def _flipped(self, session: Any, fed: npt.NDArray[Any]) -> int:
-        ours = logits_of(session, fed, 32).argmax(1)
-        return int((ours != self.logits.argmax(1)).sum())
 
     def _other_sizes(self, session: Any) -> float:
         """Feed a file with preprocessing noise of sizes that the network was not trained at."""

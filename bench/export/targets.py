@@ -45,8 +45,9 @@ def find_sources(
     """
     for target in targets or _last(store):
         study = store.read_study(target) if _plain(target) else None
-        if _is_run(target, store) or (study is None and not _is_model(target)):
-            yield _from_run(_find_run(target, store), store, force=force)
+        refusal = _why_no_model(target, options or {})
+        if _is_run(target, store) or (study is None and refusal):
+            yield _from_run(_find_run(target, store, refusal), store, force=force)
         elif study is not None:
             wanted = {run for v in study.variants.values() for run in v["runs"].values()}
             for run in sorted(wanted):
@@ -64,12 +65,21 @@ def from_model(name: str, options: dict[str, Any], input_size: int | None = None
         BenchError: the name or an option is unknown.
     """
     own_name, own_options = canonical(name, options)
-    channels, size, _ = default_shape(name)
+    channels, size = _input_of(own_name)
     size = input_size or size
     torch.manual_seed(0)  # the same weights, and so the same file, every time
     model = build_model(own_name, **own_options).eval()
     label = "-".join([name, *(f"{k}-{v}" for k, v in sorted(own_options.items()))])
     return Source(label, model, own_name, own_options, (channels, size, size))
+
+
+def _input_of(name: str) -> tuple[int, int]:
+    """Return channels and side of the images that a bare name stands for."""
+    try:
+        return default_shape(name)[:2]
+    except ModelError:
+        # A depth that needs an option (resnet29 with bottleneck blocks): the CIFAR family's.
+        return default_shape("resnet20")[:2]
 
 
 def _from_run(run: str, store: Store, *, force: bool) -> Source:
@@ -108,7 +118,7 @@ def _refusal(run: str, record: RunRecord | None, *, force: bool) -> BenchError:
     )
 
 
-def _find_run(target: str, store: Store) -> str:
+def _find_run(target: str, store: Store, refusal: str | None) -> str:
     unfinished = {record.run for record in store.unfinished()}
     if Path(target).name.removesuffix(".partial") in unfinished:
         return Path(target).name.removesuffix(".partial")
@@ -117,9 +127,11 @@ def _find_run(target: str, store: Store) -> str:
     except BenchError as error:
         if "fits" in str(error):
             raise
+        if refusal and not refusal.startswith("unknown model"):
+            raise BenchError(refusal) from None  # a model's name, but not one that can be built
         raise BenchError(
-            f"no run, study or model '{target}'{nearest(target, list_models())}: "
-            "'bench results ls' lists runs, 'bench list models' and 'bench list studies' the others"
+            f"no run, study or model '{target}'{nearest(target, list_models())} ('bench results "
+            "ls' lists runs, 'bench list models' and 'bench list studies' the others)"
         ) from None
 
 
@@ -155,10 +167,10 @@ def _is_run(target: str, store: Store) -> bool:
     )
 
 
-def _is_model(target: str) -> bool:
+def _why_no_model(target: str, options: dict[str, Any]) -> str | None:
+    """Return why no model is called so, None if one is."""
     try:
-        canonical(target)
-    except ModelError:
-        # A name of the right form that cannot be built should say so itself.
-        return ":" in target
-    return True
+        canonical(target, options)
+    except ModelError as error:
+        return str(error)
+    return None

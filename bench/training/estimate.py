@@ -14,10 +14,10 @@ from bench.training.loop import Trainer
 from bench.training.setup import Split, build_network, load_data, preferred_memory_format
 
 if TYPE_CHECKING:
-    from bench.training.run import Resources
     from bench.ablation import Execution
     from bench.request import RunRequest
     from bench.studies import Plan
+    from bench.training.run import Resources
 
 TIMED_STEPS = 4  # the first is a warm-up
 # A forward pass alone, against forward, backward and update.

@@ -49,7 +49,8 @@ def test_listed_networks(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shortcut", "order"), itertools.product(CHOICES["shortcut"], CHOICES["activation_order"])
+    ("shortcut", "order"),
+    list(itertools.product(CHOICES["shortcut"], CHOICES["activation_order"])),
 )
 def test_every_shortcut_and_order(tmp_path: Path, shortcut: str, order: str) -> None:
     check(tmp_path, "resnet8", 32, shortcut=shortcut, activation_order=order)

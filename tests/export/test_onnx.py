@@ -234,6 +234,11 @@ def test_refusals(tmp_path: Path, settings: dict[str, Any], message: str) -> Non
     assert "\n" not in str(refusal.value)
 
 
+def test_a_model_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="14 and 20"):
+        export_onnx("resnet19", results=tmp_path)
+
+
 def test_unknown_target(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"no run, .*'resnt18'; did you mean 'resnet1"):
         export_onnx("resnt18", results=tmp_path)

@@ -44,7 +44,7 @@ def test_dead_and_failing_workers_cost_their_run_alone(make_requests, run, store
     assert [record.run for record in store.runs()] == [requests[3].run_id]
 
 
-def test_workers_train_what_one_process_trains(make_requests, run, store, tmp_path):
+def test_workers_train_what_one_process_trains(make_requests, run, store):
     fine = make_requests("fine")[0]
     requests = [dataclasses.replace(fine, seed=seed, deterministic=True) for seed in range(3)]
     run(requests, workers=2)

@@ -45,7 +45,7 @@ name = "only"
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path):
     """Start the program as the leader of a process group of its own."""
     (tmp_path / "program.py").write_text(PROGRAM)
     started = []

@@ -24,7 +24,11 @@ def assert_same_weights(ours, theirs, tolerance):
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         torch.testing.assert_close(
-            ours[name], tensor, rtol=tolerance, atol=tolerance, msg=lambda text: f"{name}: {text}"
+            ours[name],
+            tensor,
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
         )
 
 

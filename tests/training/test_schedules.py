@@ -68,7 +68,7 @@ def test_book_recipe_has_the_books_values():
     assert book.schedule == "constant"
     assert book.warmup_fraction == book.validation_fraction == 0
     assert book.crop_padding == book.cutout == 0
-    assert not (book.flip or book.normalize or book.antialias or book.nesterov)
+    assert not any([book.flip, book.normalize, book.antialias, book.nesterov])
     assert book.initialization == "xavier"
     assert book.ema_decay is None
     assert book.test_every_epoch

@@ -1,0 +1,130 @@
+"""What a run is made of before it trains: its data on the device, its network, its weights."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import (
+    Augmentation,
+    Batches,
+    Dataset,
+    Images,
+    evaluation_batches,
+    load_dataset,
+    validation_split,
+)
+from bench.models import build_model
+from bench.training.initialise import initialise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.request import RunRequest
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset as one run uses it: training, validation and test images on the device."""
+
+    train: Images
+    validation: Images
+    test: Images
+    dataset: Dataset
+    request: RunRequest
+    device: torch.device
+
+    @classmethod
+    def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
+        """Hold validation images out, and copy all to *device*; mapped ones move batch by batch."""
+        kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
+        parts = {
+            "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
+            "validation": dataset.train.subset(held_out),
+            "test": dataset.test,
+        }
+        if not dataset.memory_mapped:
+            parts = {name: images.to(device) for name, images in parts.items()}
+        return cls(**parts, dataset=dataset, request=request, device=device)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees."""
+        channels, height, width = self.train.images.shape[1:]
+        size = self.request.input_size
+        return (channels, size or height, size or width)
+
+    def training_batches(self, memory_format: torch.memory_format) -> Batches:
+        """Shuffled, augmented batches of the training images."""
+        recipe = self.request.recipe
+        return Batches(
+            self.train,
+            batch_size=recipe.batch_size,
+            seed=self.request.seed,
+            augmentation=Augmentation(
+                crop_padding=recipe.crop_padding,
+                padding_mode=recipe.padding_mode,
+                flip=recipe.flip,
+                cutout=recipe.cutout,
+            ),
+            input_size=self.request.input_size,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            memory_format=memory_format,
+            device=self.device,
+        )
+
+    def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one split in order, without augmentation."""
+        recipe = self.request.recipe
+        return evaluation_batches(
+            images,
+            batch_size=recipe.batch_size,
+            input_size=self.request.input_size,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            memory_format=preferred_memory_format(self.device),
+            device=self.device,
+        )
+
+
+def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = None) -> nn.Module:
+    """Build the request's network for *dataset* with its initial weights, on the CPU."""
+    torch.manual_seed(request.seed)  # for what `initialise` leaves to the network's own code
+    model: nn.Module = build_model(
+        request.model,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+        **request.options,
+    )
+    initialise(model, request.seed, request.recipe.initialization)
+    if weights is not None:
+        from bench.training.weights import load_weights
+
+        load_weights(model, weights)
+    return model
+
+
+def preferred_memory_format(device: torch.device) -> torch.memory_format:
+    """Channels-last where convolutions are faster with it: CPU (oneDNN) and CUDA (cuDNN)."""
+    return torch.channels_last if device.type in {"cpu", "cuda"} else torch.contiguous_format
+
+
+def load_data(request: RunRequest) -> Dataset:
+    """Load a request's dataset, once for all runs of this process."""
+    return _dataset(request.dataset, request.train_images, request.input_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
+    """Load a dataset once for all runs of this process."""
+    return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)

@@ -1,0 +1,285 @@
+"""Engines: built for real with TensorRT RTX, the classic library through a fake of its API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import BenchError, export_onnx, load_results
+from bench.export.build import export_tensorrt
+from bench.export.engines import Sidecar, load_engine, read_sidecar, write_engine
+from bench.export.tensorrt import Profile, Toolkit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class FakeTensorRT:
+    """What `Toolkit` uses of TensorRT's Python API; the engine names what it was told."""
+
+    __version__ = "11.0.fake"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = "error", "internal"
+
+    class ComputeCapability:
+        CURRENT = 0
+        SM75, SM86, SM120 = 75, 86, 120
+
+    class NetworkDefinitionCreationFlag:
+        STRONGLY_TYPED = 1
+
+    def __init__(self, *, gpu: bool = True, refuses: str | None = None) -> None:
+        self.gpu, self.refuses, self.built = gpu, refuses, 0
+        self.calls: list[Any] = []
+
+    def Builder(self, logger: Any) -> FakeTensorRT:  # noqa: N802 - the library's name
+        if not self.gpu:
+            logger.log(self.ILogger.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return self
+
+    def OnnxParser(self, network: Any, logger: Any) -> FakeTensorRT:  # noqa: ARG002, N802
+        return self
+
+    def parse_from_file(self, _path: str) -> bool:
+        return self.refuses is None
+
+    num_errors = 1
+
+    def get_error(self, _index: int) -> FakeTensorRT:
+        return self
+
+    def node_name(self) -> str:
+        return "conv1/Conv"
+
+    def desc(self) -> str:
+        return str(self.refuses)
+
+    def create_network(self, flags: int) -> FakeTensorRT:
+        assert flags == 1 << 1  # strongly typed
+        return self
+
+    name = "image"
+    shape = (-1, 3, 32, 32)
+
+    def get_input(self, _index: int) -> FakeTensorRT:
+        return self
+
+    def create_builder_config(self) -> FakeTensorRT:
+        return self
+
+    def set_compute_capability(self, capability: int, _index: int) -> None:
+        self.calls.append(("capability", capability))
+
+    def create_optimization_profile(self) -> FakeTensorRT:
+        return self
+
+    def set_shape(self, *shapes: Any) -> None:
+        self.calls.append(("profile", *shapes))
+
+    def add_optimization_profile(self, _profile: Any) -> None: ...
+
+    def create_timing_cache(self, content: bytes) -> FakeTensorRT:
+        self.calls.append(("cache", content))
+        return self
+
+    def set_timing_cache(self, _cache: Any, *, ignore_mismatch: bool) -> None:
+        assert not ignore_mismatch
+
+    def get_timing_cache(self) -> FakeTensorRT:
+        return self
+
+    def serialize(self) -> bytes:
+        return b"timings"
+
+    def build_serialized_network(self, _network: Any, _config: Any) -> bytes:
+        self.built += 1
+        return f"engine {self.built}".encode()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small ONNX file."""
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx("resnet8", options={"width": 4}, results=folder, output=folder, threads=1)
+    (file,) = folder.glob("*.onnx")
+    return file
+
+
+def build(model: Path, results: Path, fake: FakeTensorRT, **options: Any) -> Any:
+    def toolkit(flavor: Any) -> Toolkit:
+        return Toolkit(flavor, load=lambda _name: fake)
+
+    return export_tensorrt(model, results=results, toolkit=toolkit, **options)
+
+
+def test_standard_flavor_keeps_a_timing_cache(model: Path, tmp_path: Path) -> None:
+    fake = FakeTensorRT()
+    frame = build(model, tmp_path, fake, flavor="standard")
+    assert frame["format"].item() == "tensorrt-standard"
+    assert frame["status"].item() == "unverified"
+    assert (
+        "profile", "image", (1, 3, 32, 32), (32, 3, 32, 32), (64, 3, 32, 32),
+    ) in fake.calls  # fmt: skip
+    assert ("cache", b"") in fake.calls
+    build(model, tmp_path, fake, flavor="standard", profile=Profile(1, 8, 8))
+    assert ("cache", b"timings") in fake.calls
+
+
+def test_an_engine_is_reused_only_if_everything_matches(model: Path, tmp_path: Path) -> None:
+    fake = FakeTensorRT()
+    told: list[str] = []
+    options: dict[str, Any] = {"compute_capabilities": ["86"], "say": told.append}
+    first = build(model, tmp_path, fake, **options)
+    build(model, tmp_path, fake, **options)
+    assert fake.built == 1
+    assert "built already" in told[-1]
+    build(model, tmp_path, fake, profile=Profile(1, 32, 128), **options)
+    assert fake.built == 2
+    assert "building again, since max batch 64 then, 128 now" in told[-1]
+    fake.__version__ = "12.0.fake"
+    build(model, tmp_path, fake, **options)
+    assert fake.built == 3
+    assert "tensorrt 11.0.fake then, 12.0.fake now" in told[-1]
+    table = load_results(tmp_path, "exports")
+    assert set(first["sha256"]) <= set(table["sha256"])
+    assert set(table["target"]) == {"sm86"}
+
+
+def test_a_damaged_engine_is_built_again(model: Path, tmp_path: Path) -> None:
+    fake = FakeTensorRT()
+    told: list[str] = []
+    options: dict[str, Any] = {"compute_capabilities": ["86"], "say": told.append}
+    row = build(model, tmp_path, fake, **options).iloc[0]
+    (tmp_path / "exports" / row["export"] / row["file"]).write_bytes(b"something else")
+    build(model, tmp_path, fake, **options)
+    assert fake.built == 2
+    assert "is damaged" in told[-1]
+
+
+SIDECAR = Sidecar("a" * 64, "1.7", "rtx", "86", 1, 32, 64, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("onnx_sha256", "b" * 64), ("tensorrt", "1.8"), ("flavor", "standard"),
+     ("compute_capability", "120"), ("min_batch", 2), ("opt_batch", 16), ("max_batch", 128),
+     ("precision", "int8"), ("builder_flags", ())],
+)  # fmt: skip
+def test_an_engine_that_does_not_fit_is_not_loaded(tmp_path: Path, field: str, value: Any) -> None:
+    from dataclasses import replace
+
+    path = tmp_path / "model.engine"
+    write_engine(path, b"engine", SIDECAR)
+    assert load_engine(path, SIDECAR) == b"engine"
+    with pytest.raises(BenchError, match=field.replace("_", " ")):
+        load_engine(path, replace(SIDECAR, **{field: value}))
+
+
+def test_corrupted_and_foreign_engines_are_never_loaded(tmp_path: Path) -> None:
+    path, beside = tmp_path / "model.engine", tmp_path / "model.engine.json"
+    write_engine(path, b"engine", SIDECAR)
+    path.write_bytes(b"engin3")
+    with pytest.raises(BenchError, match="damaged, or not the engine of its sidecar"):
+        load_engine(path, SIDECAR)
+    for content in ("{", "[]", "{}"):
+        beside.write_text(content)
+        with pytest.raises(BenchError, match="cannot be read"):
+            load_engine(path, SIDECAR)
+    beside.unlink()
+    with pytest.raises(BenchError, match="an engine needs its sidecar"):
+        load_engine(path, SIDECAR)
+
+
+def test_without_the_library_or_a_gpu(model: Path, tmp_path: Path) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    with pytest.raises(BenchError, match="pip install tensorrt --extra-index-url"):
+        Toolkit("standard", load=missing)
+    with pytest.raises(BenchError, match="pip install tensorrt-rtx"):
+        Toolkit("rtx", load=missing)
+    with pytest.raises(BenchError, match=r"no usable NVIDIA GPU here .CUDA initialization"):
+        build(model, tmp_path, FakeTensorRT(gpu=False), flavor="standard")
+
+
+def test_refusals(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="node conv1/Conv: unknown operator"):
+        build(
+            model, tmp_path, FakeTensorRT(refuses="unknown operator"), compute_capabilities=["86"]
+        )
+    with pytest.raises(BenchError, match=r"cannot target it.*\(it can: 75, 86, 120\)"):
+        build(model, tmp_path, FakeTensorRT(), compute_capabilities=["90"])
+    with pytest.raises(BenchError, match="goes with --flavor rtx"):
+        build(model, tmp_path, FakeTensorRT(), flavor="standard", compute_capabilities=["86"])
+    with pytest.raises(BenchError, match="in this order"):
+        Profile(8, 4, 16)
+    (tmp_path / "bad.onnx").write_text("hello")
+    with pytest.raises(BenchError, match="no ONNX file"):
+        build(tmp_path / "bad.onnx", tmp_path, FakeTensorRT(), compute_capabilities=["86"])
+    assert not list(tmp_path.glob("exports/*/model.engine"))
+
+
+def rtx(targets: Any, results: Path, **options: Any) -> Any:
+    pytest.importorskip("tensorrt_rtx")
+    return export_tensorrt(targets, results=results, threads=1, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rtx_builds_without_a_gpu(
+    trained: tuple[Path, str], tmp_path: Path, precision: Any
+) -> None:
+    results, run = trained
+    frame = rtx(
+        run, results, precision=precision, compute_capabilities=["86", "sm120"], output=tmp_path
+    )
+    assert list(frame["target"]) == ["sm86", "sm120"]
+    assert (frame["bytes"] > 10_000).all()
+    engines = sorted(tmp_path.glob("*.engine"))
+    assert len(engines) == 2
+    said = read_sidecar(engines[0])
+    assert said["flavor"] == "rtx"
+    assert said["precision"] == precision
+    onnx_file = results / "exports" / said["onnx_sha256"] / "model.onnx"
+    assert onnx_file.is_file()
+
+
+def test_rtx_refuses_int8_that_is_for_a_cpu(trained: tuple[Path, str]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    results, run = trained
+    row = export_onnx(
+        run, results=results, precision="int8", calibration_images=64, threads=1
+    ).iloc[0]
+    file = results / "exports" / row["export"] / row["file"]
+    with pytest.raises(BenchError, match="--precision int8 --target tensorrt") as refusal:
+        rtx(file, results, compute_capabilities=["86"])
+    assert "\n" not in str(refusal.value)
+
+
+def test_rtx_lists_what_it_can_target(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"cannot target it.*it can: 75, 80, 86, 89"):
+        rtx(model, tmp_path, compute_capabilities=["90"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152", "resnet20"])
+def test_rtx_builds_whole_networks(tmp_path: Path, name: str) -> None:
+    size = None if name in {"resnet18", "resnet20"} else 64  # the engine is as large
+    frame = rtx(name, tmp_path, input_size=size, compute_capabilities=["75", "86", "120"])
+    assert list(frame["target"]) == ["sm75", "sm86", "sm120"]
+    for row in frame.itertuples():
+        print(name, row.target, row.bytes, f"{row.seconds:.2f} s")  # noqa: T201 - shown by -s
+        sidecar = json.loads((tmp_path / "exports" / row.export / "model.engine.json").read_text())
+        assert sidecar["engine_sha256"] == row.sha256
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_standard_flavor_builds_on_a_gpu(trained: tuple[Path, str], precision: Any) -> None:
+    pytest.importorskip("tensorrt")
+    results, run = trained
+    frame = export_tensorrt(run, results=results, flavor="standard", precision=precision)
+    assert frame["bytes"].item() > 10_000
