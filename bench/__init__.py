@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bench.ablation import run_study, train
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
+    from bench.measure.measurement import measure
     from bench.report.frames import load_results
     from bench.trained import load_model
 
@@ -20,11 +21,20 @@ _HOMES = {
     "export_onnx": "bench.export.pipeline",
     "load_model": "bench.trained",
     "load_results": "bench.report.frames",
+    "measure": "bench.measure.measurement",
     "run_study": "bench.ablation",
     "train": "bench.ablation",
 }
 
-__all__ = ["BenchError", "export_onnx", "load_model", "load_results", "run_study", "train"]
+__all__ = [
+    "BenchError",
+    "export_onnx",
+    "load_model",
+    "load_results",
+    "measure",
+    "run_study",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -296,6 +296,10 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         runs = {str(seed): request.run_id for seed, request in variant.requests.items()}
         variants[variant.name] = {"reference": variant.reference, "runs": runs}
     if plan.name == "adhoc" and before is not None:
+        for name, entry in variants.items():
+            earlier = before.variants.get(name, {"runs": {}})["runs"].items()
+            kept = {s: run for s, run in earlier if _differ_in_seed(store, run, plan, name)}
+            entry["runs"] = {**kept, **entry["runs"]}
         variants = {**before.variants, **variants}
     record = StudyRecord(
         name=plan.name,
@@ -308,6 +312,14 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
     )
     store.save_study(record)
     return record
+
+
+def _differ_in_seed(store: Store, run: str, plan: Plan, variant: str) -> bool:
+    """Whether a recorded run is the plan's variant but for the random seed."""
+    record = store.read_run(run)
+    requests = next(v.requests for v in plan.variants if v.name == variant)
+    asked = next(iter(requests.values())).as_dict()
+    return record is not None and {**record.request, "seed": 0} == {**asked, "seed": 0}
 
 
 def shared_tensors(store: Store, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outc
     """Run `bench WORDS…` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: object) -> Outcome:
+    def run(*words: object, stdin: str = "") -> Outcome:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         out, err = io.StringIO(), io.StringIO()
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

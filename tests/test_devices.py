@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,8 +68,6 @@ def test_no_command_falls_back_to_the_cpu(
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
-    import os
-
     allowed = os.sched_getaffinity(0)
     assert 1 <= physical_cores() <= len(allowed)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,11 @@ EXTENSION = Path(__file__).parent / "extension"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's folder, with a `models` package that must shadow nothing."""
+    for module in [name for name in sys.modules if name.partition(".")[0] == "flowers"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # bench appends the current folder
     folder = shutil.copytree(EXTENSION, tmp_path / "project")
     (folder / "models").mkdir()
     (folder / "models" / "__init__.py").write_text("raise RuntimeError('not yours')\n")
@@ -29,11 +34,14 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_study_trains_the_users_network_on_the_users_data(
-    project: Path, bench_process: Callable[..., Any], entries: Callable[[Path], set[str]]
+    project: Path,
+    bench: Callable[..., Any],
+    bench_process: Callable[..., Any],
+    entries: Callable[[Path], set[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = bench_process(
-        "run-ablation", "flowers.toml", "--threads", 1, "--workers", 2, cwd=project
-    )
+    once = ("run-ablation", "flowers.toml", "--threads", 1, "--workers", 1)
+    done = bench_process(*once, cwd=project)
     assert done.code == 0, done
     assert done.out.strip().startswith("Does a wider network see the flowers better?")
     assert "narrow seed 0: epoch 2/2" in done.err
@@ -46,14 +54,15 @@ def test_a_study_trains_the_users_network_on_the_users_data(
     assert narrow == 36 + 8 + 4 * 4 * 9 + 4 + 15
 
     before = entries(project / "bench-runs")
-    again = bench_process("run-ablation", "flowers.toml", "--threads", 1, cwd=project)
-    assert "epoch" not in again.err
+    monkeypatch.chdir(project)
+    again = bench(*once)
+    assert again.err == ""
     assert again.out == done.out
     assert entries(project / "bench-runs") == before
 
     run = next(Store(project / "bench-runs").runs()).run
     Image.new("L", (12, 12)).save(project / "flower.png")
-    told = bench_process("predict", run, "flower.png", "--top", 3, "--json", cwd=project)
+    told = bench("predict", run, "flower.png", "--top", 3, "--json")
     assert {row["class"] for row in told.document["rows"]} == {"bare", "rows", "columns"}
 
 
@@ -87,10 +96,7 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(
     bench: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import re
-
     monkeypatch.chdir(project)
-    monkeypatch.syspath_prepend(project)
     refusal = bench("train", *words, "--dataset", "flowers.data:meadow", "--device", "cpu").refusal
     assert re.search(message, refusal), refusal
     assert not (project / "bench-runs").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,8 +117,6 @@ def test_what_is_no_image_is_named(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_weights_is_refused(results: Path) -> None:
-    from dataclasses import replace
-
     store = Store(results)
     record = next(store.runs())
     store.finish_run(replace(record, status="diverged", error="the loss was not finite"))

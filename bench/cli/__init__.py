@@ -20,7 +20,7 @@ def main() -> None:
     from bench.cli.app import app
 
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="bench", standalone_mode=False)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `head` does

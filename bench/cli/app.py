@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bench.cli import (
+    compare,
     describe,
     doctor,
     export_onnx,
@@ -15,6 +16,7 @@ from bench.cli import (
     report,
     results,
     run_ablation,
+    throughput,
     train,
 )
 
@@ -33,6 +35,8 @@ app.command("report")(report.report)
 app.command("describe")(describe.describe)
 app.command("export-onnx")(export_onnx.export_onnx)
 app.command("export-tensorrt")(export_tensorrt.export_tensorrt)
+app.command("throughput")(throughput.throughput)
+app.command("compare")(compare.compare)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)

@@ -73,19 +73,23 @@ def export_tensorrt(
     )
     rows = rows_of(frame)
     if as_json:
-        print_json(rows)
+        print_json(rows, [row for row in rows if row["error"]])
         return
     shown = [
         {
             "network": row["run"] or row["model"],
             "precision": row["precision"],
             "target": row["target"],
-            "MB": f"{row['bytes'] / 1e6:.1f}",
-            "seconds": f"{row['seconds']:.2f}",
-            "file": f"exports/{row['export'][:12]}…/{row['file']}",
+            "MB": None if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
+            "seconds": None if row["seconds"] is None else f"{row['seconds']:.2f}",
+            "status": row["status"],
+            "file": f"exports/{row['export'][:12]}…/{row['file']}" if row["file"] else None,
         }
         for row in rows
     ]
     console = stdout()
     console.print(simple_table(shown, right=("MB", "seconds")))
+    for row in rows:
+        if row["error"]:
+            console.print(row["error"], markup=False, emoji=False, soft_wrap=True)
     console.print("Engines were built, not run: that takes a GPU of their generation.")

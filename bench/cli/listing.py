@@ -19,13 +19,14 @@ class Thing(StrEnum):
     STUDIES = "studies"
     DATASETS = "datasets"
     RECIPES = "recipes"
+    BACKENDS = "backends"
 
 
 def list_things(
     what: Annotated[Thing | None, typer.Argument(help="What to list; all without.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the models, studies, datasets and recipes there are.
+    """List the models, studies, datasets, recipes and backends there are.
 
     Example:
 
@@ -84,6 +85,12 @@ def _datasets() -> list[dict[str, Any]]:
     return rows + [{**dict.fromkeys(rows[0]), "name": name, "where": "yours"} for name in own]
 
 
+def _backends() -> list[dict[str, Any]]:
+    from bench.measure.backends import backend_rows
+
+    return list(backend_rows())
+
+
 def _recipes() -> list[dict[str, Any]]:
     from bench.training.recipe import RECIPES
 
@@ -108,4 +115,5 @@ _LISTS: dict[Thing, Callable[[], list[dict[str, Any]]]] = {
     Thing.STUDIES: _studies,
     Thing.DATASETS: _datasets,
     Thing.RECIPES: _recipes,
+    Thing.BACKENDS: _backends,
 }

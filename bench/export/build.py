@@ -10,43 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.files import load
+from bench.export.foreign import OnnxInput, from_file
 from bench.export.metadata import environment
-from bench.export.pipeline import FILE, Exporter, Say
+from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
 from bench.export.source import Source
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import sha256_of, telling
+from bench.store.files import StorageError, sha256_of, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import onnx
     import pandas as pd
 
     from bench.export.choices import Flavor, Precision
 
 ENGINE = "model" + SUFFIX
-
-
-@dataclass(frozen=True)
-class OnnxInput:
-    """An ONNX file to build from, with what is known of it.
-
-    Attributes:
-        name: for people and file names.
-        file: its path.
-        sha256: of the file.
-        precision: fp32, fp16 or int8.
-        row: columns of the `exports` table that engines share with it.
-    """
-
-    name: str
-    file: Path
-    sha256: str
-    precision: str
-    row: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -184,7 +164,7 @@ def export_tensorrt(
 
     Returns:
         Rows of the `exports` table; `status` is unverified, because nothing has run the
-        engine yet.
+        engine yet, or unsupported, if the library cannot build it for that target.
 
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
@@ -205,11 +185,32 @@ def export_tensorrt(
     rows = []
     for model in _inputs(names, exporter, results, options, input_size):
         for capability in chosen:
-            record = builder.build(model, capability)
-            rows.append(record.row)
-            if output is not None:
+            record = _built(builder, model, capability)
+            if isinstance(record, ExportRecord) and output is not None:
                 _copy(Path(output), model.name, record, exports)
+            rows.append(record.row if isinstance(record, ExportRecord) else record)
+    if rows and all(row["status"] == "unsupported" for row in rows):
+        raise BenchError(rows[0]["error"])
     return exports_frame(rows)
+
+
+def _built(
+    builder: EngineBuilder, model: OnnxInput, capability: str | None
+) -> ExportRecord | dict[str, Any]:
+    """Build one engine; what the library cannot build is a row that says why."""
+    try:
+        return builder.build(model, capability)
+    except StorageError:
+        raise
+    except BenchError as error:
+        return {
+            **model.row,
+            "format": f"tensorrt-{builder.toolkit.flavor}",
+            "precision": model.precision,
+            "target": f"sm{capability or _this_gpu()}",
+            "status": "unsupported",
+            "error": str(error),
+        }
 
 
 def _inputs(
@@ -225,7 +226,7 @@ def _inputs(
 
     files = [Path(n) for n in names if n.endswith(".onnx")]
     others = [n for n in names if not n.endswith(".onnx")]
-    yield from map(_from_file, files)
+    yield from map(from_file, files)
     if files and not others:
         return
     for source in find_sources(others, Store(results), options=options, input_size=input_size):
@@ -240,25 +241,6 @@ def _inputs(
             source.name, exporter.exports.file(record), record.export,
             record.row["precision"], shared,
         )  # fmt: skip
-
-
-def _from_file(path: Path) -> OnnxInput:
-    proto = load(path)
-    known = {entry.key: entry.value for entry in proto.metadata_props}
-    opset = next((e.version for e in proto.opset_import if e.domain == ""), None)
-    row = {"run": known.get("run"), "model": known.get("model", path.stem), "opset": opset}
-    name = path.stem if path.name != FILE else f"{row['run'] or row['model']}"
-    return OnnxInput(name, path, sha256_of(path), _precision(proto), row)
-
-
-def _precision(proto: onnx.ModelProto) -> str:
-    """Tell a graph's arithmetic from its types and Q/DQ pairs."""
-    from onnx import TensorProto
-
-    if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
-        return "int8"
-    half = any(i.data_type == TensorProto.FLOAT16 for i in proto.graph.initializer)
-    return "fp16" if half else "fp32"
 
 
 def _capabilities(library: Toolkit, asked: Sequence[str]) -> list[str | None]:

@@ -170,6 +170,8 @@ class Toolkit:
         advice = "export it anew with bench export-onnx"
         if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
             advice += " --precision int8 --target tensorrt"
+        elif "Turing" in reason and "FP32" in reason:
+            advice += " --precision fp16, or choose a compute capability of 80 or more"
         elif "ntialias" in first:
             advice += " without --with-preprocessing"
         return BenchError(f"TensorRT ({self.flavor}) refuses {model}: {first}; {advice}")

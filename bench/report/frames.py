@@ -12,11 +12,12 @@ import pandas as pd
 from bench.errors import BenchError, nearest
 from bench.store import RunRecord, Store
 from bench.store.exports import Exports
+from bench.store.measurements import Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Table = Literal["runs", "epochs", "exports"]
+Table = Literal["runs", "epochs", "exports", "throughput"]
 
 COLUMNS: dict[str, dict[str, str]] = {
     "runs": {
@@ -90,6 +91,51 @@ COLUMNS: dict[str, dict[str, str]] = {
         "error": "string",
         "executed_precision": "category",
     },
+    "throughput": {
+        "measurement": "string",
+        "model": "category",
+        "options": "string",
+        "run": "string",
+        "file_sha256": "string",
+        "backend": "category",
+        "provider": "string",
+        "executed_precision": "category",
+        "device": "category",
+        "precision": "category",
+        "memory_format": "category",
+        "batch_size": "Int64",
+        "input_size": "Int64",
+        "boundary": "category",
+        "scenario": "category",
+        "threads": "Int64",
+        "images_per_second": "float64",
+        "ci_low": "float64",
+        "ci_high": "float64",
+        "width": "float64",
+        "ratio": "float64",
+        "ratio_low": "float64",
+        "ratio_high": "float64",
+        "reference": "string",
+        "noise_floor": "float64",
+        "difference": "category",
+        "latency_p50_ms": "float64",
+        "latency_p90_ms": "float64",
+        "latency_p99_ms": "float64",
+        "samples": "Int64",
+        "compile_seconds": "float64",
+        "macs": "Int64",
+        "flops_per_second": "float64",
+        "peak_fraction": "float64",
+        "peak_memory_mib": "float64",
+        "energy_joules_per_image": "float64",
+        "test_accuracy": "float64",
+        "nodes_elsewhere": "Int64",
+        "cpu": "category",
+        "noisy": "boolean",
+        "warnings": "string",
+        "status": "category",
+        "error": "string",
+    },
 }
 
 # Accuracy on made-up images means nothing: it is never shown.
@@ -101,7 +147,8 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (a row a run and study that refers to it), `epochs` or `exports`.
+        table: `runs` (a row a run and study that refers to it), `epochs`, `exports` or
+            `throughput`.
 
     Returns:
         A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
@@ -119,6 +166,8 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     rows: list[dict[str, Any]] = []
     if table == "exports":
         return exports_frame(_export_rows(store, study, run))
+    if table == "throughput":
+        return throughput_frame(_throughput_rows(store, study, run))
     for record, places in _records(store, study, run):
         for place in places:
             rows += (
@@ -143,6 +192,26 @@ def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[d
     for record in Exports(store.root).records():
         if wanted is None or record.row["run"] in wanted:
             yield record.row
+
+
+def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of measurements as the `throughput` table; what is not known is missing.
+
+    `images_per_second` is the batch over the median time, `ci_low` and `ci_high` its 95 %
+    bootstrap interval and `width` half of it, relative. `ratio` is how many times faster than
+    `reference`, paired by round; `difference` is `none` where it cannot be told from the
+    `noise_floor`, the difference of the reference from itself. `macs` are of one image,
+    `flops_per_second` twice those a second, `peak_fraction` that over the machine's own matrix
+    product in the precision that ran: Winograd convolutions, which need fewer, can pass 1.
+    """
+    return _frame(list(rows), COLUMNS["throughput"])
+
+
+def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
+    found = store.read_study(study) if study is not None else None
+    wanted = found.runs if found else ({run} if run is not None else None)
+    for record in Measurements(store.root).records():
+        yield from (row for row in record.rows if wanted is None or row["run"] in wanted)
 
 
 def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:

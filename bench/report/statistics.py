@@ -37,7 +37,8 @@ class Difference:
 
     Attributes:
         mean: mean of (variant - reference) over the seeds that both have.
-        low: lower end of the 95 % interval of the paired t-test; None for one seed.
+        low: lower end of the 95 % interval of the paired t-test; None for one seed, and where
+            all differences are the same.
         high: its upper end.
         p_value: two-sided, of the paired t-test; Holm-corrected once `holm` has seen it.
         seeds: number of pairs.
@@ -92,8 +93,10 @@ def paired_difference(
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
-    if np.ptp(differences) == 0:  # no spread at all: the t statistic is not defined
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, len(seeds))
+    if np.ptp(differences) == 0:
+        # No spread at all, as few test images can give: a t-test would be certain of anything.
+        ends = (0.0, 0.0, 1.0) if mean == 0 else (None, None, None)
+        return Difference(mean, *ends, len(seeds))
     test = stats.ttest_rel(ours, theirs)
     interval = test.confidence_interval(CONFIDENCE)
     return Difference(

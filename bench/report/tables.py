@@ -72,7 +72,7 @@ def _difference(value: Difference | None) -> str:
         return "-"
     mean = f"{value.mean * 100:+.2f}"
     if value.low is None or value.high is None:
-        return f"{mean} (1 seed)"
+        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (no spread over seeds)"
     return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
 
 

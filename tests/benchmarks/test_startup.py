@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMPORTS = "import typer, rich.console, rich.table, rich.progress, rich.markdown"
+# Typer imports the modules of rich that draw a help screen only when it draws one.
+IMPORTS = "import rich, typer, typer.rich_utils"
 HELP = "import sys; sys.argv = ['bench', '--help']; from bench.cli import main; main()"
 
 

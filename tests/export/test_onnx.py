@@ -89,6 +89,7 @@ def test_the_file_is_sound_and_says_what_it_is(trained: Trained, exported: Any) 
     assert {"mean", "std", "model", "options", "bench_version"} <= said.keys()
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_another_folder(trained: Trained, exported: Any, cli: Cli) -> None:
     results, run = trained
     done = cli("export-onnx", run, "--results", str(results), "--force", "--threads", "1", "--json")
@@ -107,6 +108,7 @@ def test_exporting_again_takes_what_is_there(trained: Trained, exported: Any) ->
     assert any("already" in line for line in told)
 
 
+@pytest.mark.slow
 def test_static_batch(trained: Trained) -> None:
     results, run = trained
     row = export_onnx(run, results=results, static_batch=7, threads=1).iloc[0]
@@ -244,6 +246,7 @@ def test_unknown_target(tmp_path: Path) -> None:
         export_onnx("resnt18", results=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", [False, True])
 def test_a_diverged_run(tmp_path: Path, force: bool) -> None:
     settings = {"train_images": 200, "learning_rate": 1e30}
@@ -292,6 +295,7 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
         files.load(tmp_path / "cut.onnx")
 
 
+@pytest.mark.slow
 def test_predict_takes_an_export(trained: Trained, exported: Any, cli: Cli, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -308,6 +312,7 @@ def test_predict_takes_an_export(trained: Trained, exported: Any, cli: Cli, tmp_
     assert answers[0]["probability"] == pytest.approx(answers[1]["probability"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy(cli: Cli) -> None:
     assert "Export networks to ONNX" in cli("export-onnx", "--help").stdout
     assert "Build TensorRT engines" in cli("export-tensorrt", "--help").stdout

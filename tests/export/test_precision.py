@@ -54,6 +54,7 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert details["verdict"].startswith("int8 ")
 
 
+@pytest.mark.slow
 def test_int8_for_tensorrt(trained: Trained) -> None:
     _, proto, details = quantise(trained, target="tensorrt")
     assert zero_point_types(proto) == {onnx.TensorProto.INT8}
@@ -63,6 +64,7 @@ def test_int8_for_tensorrt(trained: Trained) -> None:
     assert onnx.TensorProto.INT32 not in {types[n] for n in dequantised & types.keys()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_calibration_methods(trained: Trained, method: str) -> None:
     row, _, details = quantise(trained, calibration_method=method)
@@ -70,6 +72,7 @@ def test_calibration_methods(trained: Trained, method: str) -> None:
     assert details["method"] == method
 
 
+@pytest.mark.slow
 def test_layers_are_kept_until_the_drop_is_small_enough(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +154,7 @@ def test_fp16_says_that_a_cpu_computes_it_in_fp32(trained: Trained) -> None:
     assert row["max_rel_diff"] <= fp16_tolerance(layers)
 
 
+@pytest.mark.slow
 def test_fp16_input_and_output(trained: Trained) -> None:
     results, run = trained
     row = export_onnx(run, results=results, precision="fp16", io_precision="fp16", threads=1)

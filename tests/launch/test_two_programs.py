@@ -50,8 +50,8 @@ def start(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     started = []
 
-    def begin(results, workers=1, epochs=2, seeds="[0]"):
-        (tmp_path / "study.toml").write_text(STUDY.format(epochs=epochs, seeds=seeds))
+    def begin(results, workers=1, epochs=2, seeds="[0]", study=STUDY):
+        (tmp_path / "study.toml").write_text(study.format(epochs=epochs, seeds=seeds))
         process = subprocess.Popen(
             [sys.executable, "program.py", results, str(workers)],
             cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -83,19 +83,42 @@ def test_two_programs_asked_for_the_same_run_do_it_once(start, tmp_path):
 
 
 def test_program_told_to_stop_leaves_a_checkpoint_and_goes_on(start, tmp_path):
-    stop_and_go_on(start, tmp_path, lambda p: p.send_signal(signal.SIGINT), workers=1, epochs=12, code=130)
+    stop_and_go_on(
+        start, tmp_path, lambda p: p.send_signal(signal.SIGINT), workers=1, epochs=12, code=130
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole_group", [False, True])
-def test_workers_told_to_stop_leave_checkpoints_and_go_on(start, tmp_path, whole_group):
-    """A scheduler signals every process: the workers then hear of it twice."""
+def test_workers_told_to_stop_leave_checkpoints_and_go_on(start, tmp_path):
+    stop_and_go_on(start, tmp_path, lambda p: p.send_signal(signal.SIGTERM), workers=2, code=75)
 
-    def stop(process):
-        send = os.killpg if whole_group else os.kill
-        send(process.pid, signal.SIGTERM)
 
-    stop_and_go_on(start, tmp_path, stop, workers=2, code=75)
+SLOW_STEPS = """
+import time
+from bench.models import build_model
+
+def network(num_classes, in_channels):
+    model = build_model("resnet8", num_classes=num_classes, in_channels=in_channels, width=4)
+    model.register_forward_pre_hook(lambda *_: time.sleep(1))
+    return model
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_hear_of_a_stop_twice_finish_their_step(start, tmp_path):
+    """A scheduler signals every process of the group, and so does our own parent after it."""
+    (tmp_path / "slow_steps.py").write_text(SLOW_STEPS)
+    study = STUDY.replace('"resnet14"', '"slow_steps:network"').replace("options =", "# options =")
+    process = start("stopped", workers=2, epochs=9, seeds="[0, 1]", study=study)
+    wait_for(process, "start", 2)
+    time.sleep(1)  # both are within a step
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    store = Store(tmp_path / "stopped")
+    assert [record.status for record in store.unfinished()] == ["interrupted"] * 2
+    for record in store.unfinished():
+        assert store.load_checkpoint(record.run) is not None
 
 
 def stop_and_go_on(start, tmp_path, stop, *, workers, code, epochs=40):

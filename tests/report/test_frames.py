@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -98,8 +99,6 @@ def test_a_run_of_two_studies_has_a_row_in_each(results: Path) -> None:
     store = Store(results)
     tiny = store.read_study("tiny")
     assert tiny is not None
-    from dataclasses import replace
-
     store.save_study(replace(tiny, name="other", variants={"twin": tiny.variants["plain"]}))
     frame = load_results(results)
     assert frame.groupby("run", observed=True).size().sort_values().to_list() == [1, 1, 2, 2]
@@ -125,8 +124,6 @@ def test_a_broken_run_is_passed_over_with_a_warning(table: str, results: Path) -
 
 
 def test_an_unfinished_run_is_a_row_with_its_reason(results: Path) -> None:
-    from dataclasses import replace
-
     store = Store(results)
     record = next(store.runs())
     store.remove_run(record.run)

@@ -23,9 +23,12 @@ CUDA = torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
-def fake_mode():
-    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True) as mode:
-        yield mode
+def _fake_mode(monkeypatch):
+    # A copied network's tensors belong to the same mode, and autocast is to be walked too.
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +96,8 @@ def test_every_kind_of_network_trains_there(tiny, model):
     assert walk(trainer) == 3
 
 
-def test_forward_pass_runs_in_half_precision(tiny):
+def test_forward_pass_runs_in_half_precision(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     trainer, _ = make_trainer(tiny(), precision="bf16")
     seen = []
     trainer.model.fc.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))

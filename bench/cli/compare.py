@@ -1,0 +1,74 @@
+"""`bench compare`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+
+
+class Form(StrEnum):
+    """How the comparison is printed."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+
+
+def compare(
+    baseline: Annotated[
+        str, typer.Argument(help="A measurement's folder, a results folder, or JSON.")
+    ],
+    candidate: Annotated[str, typer.Argument(help="Likewise.")],
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Relative change that matters.")
+    ] = 0.05,
+    form: Annotated[Form, typer.Option("--format", help="table or markdown.")] = Form.TABLE,
+    as_json: options.Json = False,
+) -> None:
+    """Compare two measurements; exit code 1 if something became slower beyond the threshold.
+
+    Slower means that the whole 95 % interval of the ratio lies beyond it. Give it two
+    measurements of one machine, taken one right after the other.
+
+    Example:
+
+      bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
+
+    """
+    from bench.measure.compare import compare as compare_sides
+    from bench.measure.compare import load_side
+
+    changes, remarks = compare_sides(load_side(baseline), load_side(candidate), threshold)
+    rows = [asdict(change) for change in changes]
+    slower = [row for row in rows if row["verdict"] == "slower"]
+    if as_json:
+        print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
+    elif form is Form.MARKDOWN:
+        print("\n".join(_markdown(rows, remarks)))  # noqa: T201 - to be pasted, unwrapped
+    else:
+        console = stdout()
+        console.print(simple_table([_shown(row) for row in rows], right=("speed",)))
+        for remark in remarks:
+            console.print(remark, markup=False, soft_wrap=True)
+    raise typer.Exit(int(bool(slower)))
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "configuration": row["configuration"],
+        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+        "verdict": row["verdict"],
+    }
+
+
+def _markdown(rows: list[dict[str, Any]], remarks: list[str]) -> list[str]:
+    lines = ["| configuration | speed, candidate / baseline | verdict |", "|---|---:|---|"]
+    for row in map(_shown, rows):
+        verdict = f"**{row['verdict']}**" if row["verdict"] == "slower" else row["verdict"]
+        lines.append(f"| {row['configuration']} | {row['speed']} | {verdict} |")
+    return [*lines, *(f"\n{remark}" for remark in remarks)]

@@ -1,0 +1,101 @@
+"""What the machine itself can do: a large matrix product, and a copy through memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+_COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
+_SECONDS = 1.0
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The fastest of some runs, since a ceiling is what can be reached.
+
+    Attributes:
+        flops_per_second: precision → 2 × multiply-adds a second of a square matrix product
+            in that precision; precisions torch cannot multiply in here are absent.
+        bytes_per_second: read and written by a copy from memory to memory.
+        matrix_side: of the product.
+    """
+
+    flops_per_second: dict[str, float]
+    bytes_per_second: float
+    matrix_side: int
+
+    def merge(self, other: Ceiling) -> Ceiling:
+        """Return the higher of two, figure by figure (before and after the samples)."""
+        flops = dict(self.flops_per_second)
+        for precision, value in other.flops_per_second.items():
+            flops[precision] = max(value, flops.get(precision, 0.0))
+        copied = max(self.bytes_per_second, other.bytes_per_second)
+        return Ceiling(flops, copied, self.matrix_side)
+
+
+def measure_ceiling(device: str, threads: int, precisions: set[str]) -> Ceiling:
+    """Measure for about a second a precision.
+
+    Args:
+        device: cpu, cuda:N or mps.
+        threads: CPU threads.
+        precisions: those that ran; the ceiling of others is not needed.
+    """
+    torch.set_num_threads(threads)
+    kind = device.partition(":")[0]
+    side = _SIDE[kind]
+    flops = {}
+    for precision in sorted(precisions):
+        product = _product(precision, device, side)
+        if product is not None:
+            flops[precision] = 2 * side**3 / _fastest(product, device)
+    count = _COPY_MIB[kind] * 2**20 // 4
+    source, target = torch.ones(count, device=device), torch.empty(count, device=device)
+    seconds = _fastest(lambda: target.copy_(source), device)
+    return Ceiling(flops, 2 * count * 4 / seconds, side)
+
+
+def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:
+    """A matrix product in a precision; None where it has no kernel made for it."""
+    from bench.measure.backends.eager import DTYPES, torch_support
+
+    kind = device.partition(":")[0]
+    native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
+    if precision == "int8" and kind == "cuda":
+        a = torch.randint(-128, 127, (side, side), dtype=torch.int8, device=device)
+        b = a.t()
+        return lambda: torch._int_mm(a, b)
+    if (kind, precision) not in native:
+        return None
+    x = torch.randn(side, side, device=device).to(DTYPES[precision])
+
+    def multiply() -> None:
+        if kind == "cuda":  # elsewhere left alone: compiled networks watch global switches
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        x @ x
+
+    return multiply
+
+
+def _fastest(call: Callable[[], Any], device: str) -> float:
+    """Seconds of the fastest call."""
+    times: list[float] = []
+    begun = time.monotonic()
+    with torch.inference_mode():
+        while len(times) < _FEWEST + 1 or time.monotonic() - begun < _SECONDS:
+            begin = time.perf_counter()
+            call()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
+            elif device == "mps":
+                torch.mps.synchronize()
+            times.append(time.perf_counter() - begin)
+    return min(times[1:])

@@ -1,0 +1,67 @@
+"""Timing one call: wall time after synchronisation, or CUDA events."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Clock(Protocol):
+    """Times calls."""
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Return the seconds of one of *repeats* calls made back to back."""
+
+
+class WallClock:
+    """Wall time from an idle device to an idle device.
+
+    Args:
+        synchronize: waits until the device is idle.
+    """
+
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self.synchronize = synchronize
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Return the mean of calls made back to back, waiting before and after."""
+        synchronize, now = self.synchronize, time.perf_counter_ns
+        synchronize()
+        begin = now()
+        for _ in range(repeats):
+            call()
+        synchronize()
+        return (now() - begin) / repeats * 1e-9
+
+
+class CudaEventClock:
+    """The device's own clock, for work on torch's current stream.
+
+    Args:
+        device: such as cuda:0.
+        clear_l2: overwrite the device's second-level cache before each sample.
+    """
+
+    def __init__(self, device: str, *, clear_l2: bool = False) -> None:
+        import torch
+
+        self.torch, self.device = torch, torch.device(device)
+        event: Any = torch.cuda.Event  # not annotated by torch
+        self.begin, self.end = event(enable_timing=True), event(enable_timing=True)
+        size = torch.cuda.get_device_properties(self.device).L2_cache_size if clear_l2 else 0
+        self.scratch = torch.empty(2 * size, dtype=torch.int8, device=self.device)
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Return the mean time between two events around the calls."""
+        cuda = self.torch.cuda
+        self.scratch.zero_()
+        cuda.synchronize(self.device)
+        self.begin.record(cuda.current_stream(self.device))
+        for _ in range(repeats):
+            call()
+        self.end.record(cuda.current_stream(self.device))
+        cuda.synchronize(self.device)
+        return float(self.begin.elapsed_time(self.end)) / repeats * 1e-3

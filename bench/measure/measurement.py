@@ -1,0 +1,355 @@
+"""One interleaved comparison from request to record: what `bench throughput` does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.devices import physical_cores, resolve_device
+from bench.environment import describe_environment, processor, version_of
+from bench.errors import BenchError
+from bench.measure.backends import load_backend
+from bench.measure.ceiling import Ceiling, measure_ceiling
+from bench.measure.isolation import ProcessLane
+from bench.measure.machine import compare, look
+from bench.measure.onnxfile import make_file
+from bench.measure.plan import AUTO, Request, expand, references
+from bench.measure.rows import Context, Outcome, make_row
+from bench.measure.sampling import Goal, Track, run_plan, status_of
+from bench.measure.targets import DEFAULT_TARGET, Target, find_target
+from bench.store.measurements import MeasurementRecord, Measurements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from bench.measure.lanes import Lane
+    from bench.measure.plan import Configuration
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+# A batch whose images alone take this share of the free memory may not fit with its
+# activations (about twenty times as large in a residual network), so it runs on its own.
+_RISKY_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and with what a measurement runs.
+
+    Attributes:
+        results: the results folder.
+        device: cpu, cuda, cuda:N or mps, as resolved.
+        threads: CPU threads of every backend.
+        on_event: told of the progress.
+    """
+
+    results: Path
+    device: str
+    threads: int
+    on_event: OnEvent = lambda _event: None
+
+
+def measure(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    threads: int | None = None,
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    on_event: OnEvent = lambda _event: None,
+    **request: Any,
+) -> pd.DataFrame:
+    """Measure how fast networks run, each configuration interleaved with the others.
+
+    Args:
+        targets: models, runs (id, beginning of one, folder) and `.onnx` files; ResNet-18
+            without.
+        results: the results folder; raw samples go to its `measurements/ID/`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads; without, the physical cores that this process may use.
+        options: options of models that are named.
+        input_size: side in pixels of models that are named.
+        on_event: called with what happens, as dictionaries.
+        **request: fields of `bench.measure.plan.Request`, such as `backends`.
+
+    Returns:
+        The rows of the `throughput` table (`bench.load_results`). What could not run has
+        another `status` than complete, and no figure.
+
+    Raises:
+        BenchError: the request cannot be understood, or nothing of it can run here.
+    """
+    from bench.report.frames import throughput_frame
+
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
+    wanted = Request(**values)
+    place = Place(Path(results), str(resolve_device(device)), threads or physical_cores(), on_event)
+    found = [
+        find_target(name, results=results, options=options, input_size=input_size)
+        for name in names or [DEFAULT_TARGET]
+    ]
+    return throughput_frame(conduct(wanted, found, place).rows)
+
+
+def conduct(request: Request, targets: Sequence[Target], place: Place) -> MeasurementRecord:
+    """Measure, and publish the record with every raw sample.
+
+    Raises:
+        BenchError: nothing can run here, or the results folder cannot be written.
+    """
+    store = Measurements(place.results)
+    configurations = expand(request, targets, device=place.device, threads=place.threads)
+    _require_something(configurations)
+    store.prepare()
+    with ExitStack() as stack:
+        if request.pin:
+            stack.enter_context(pinned(place.threads))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        outcomes = [Outcome(c) for c in _with_files(configurations, folder, place)]
+        outcomes = _with_batch_sizes(outcomes, request, place)
+        chosen = references([o.configuration for o in outcomes if _alive(o)], request.reference)
+        twins = [Outcome(replace(c, twin=True)) for c in chosen.values()]
+        everything = [*outcomes, *(twins if request.scenario != "server" else [])]
+        leaders = {c.name for c in chosen.values()}
+        ceiling, noise = _run(everything, request, place, leaders)
+        if request.layers:
+            _profile(outcomes)
+    identity = store.new_id()
+    by_group = {g: next(o for o in outcomes if o.configuration is c) for g, c in chosen.items()}
+    cpu, sets = processor()
+    context = Context(
+        measurement=identity,
+        cpu=f"{cpu} ({' '.join(sets)})",
+        goal=_goal(request),
+        ceiling=ceiling,
+        references=by_group,
+        twins={t.configuration.group: t for t in twins},
+        warnings=tuple(noise["warnings"]),
+    )
+    record = MeasurementRecord(
+        measurement=identity,
+        request=asdict(request) | {"targets": [t.label for t in targets]},
+        rows=[make_row(outcome, context) for outcome in outcomes],
+        environment=describe_environment(place.device, threads=place.threads)
+        | {name: version_of(name) for name in ("onnxruntime-gpu", "onnxruntime", "openvino")},
+        ceiling=asdict(ceiling),
+        noise=noise | {"floors": {g: context.noise_floor(g) for g in by_group}},
+        lanes={o.configuration.name: _lane_details(o) for o in everything},
+    )
+    return store.publish(record, _raw_samples(everything))
+
+
+def _require_something(configurations: Sequence[Configuration]) -> None:
+    if any(c.unsupported is None for c in configurations):
+        return
+    reasons = dict.fromkeys(str(c.unsupported) for c in configurations)
+    raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
+
+
+def _with_files(
+    configurations: Sequence[Configuration], folder: Path, place: Place
+) -> Iterator[Configuration]:
+    """Give those that need an ONNX file one, made once for a network and precision."""
+    made: dict[tuple[str, str], Any] = {}
+    for one in configurations:
+        if one.unsupported or one.file or load_backend(one.backend).needs != "onnx":
+            yield one
+            continue
+        key = (one.target.label, one.precision)
+        if key not in made:
+            place.on_event({"event": "export", "what": f"{one.target.label} {one.precision}"})
+            try:
+                made[key] = make_file(one.target, one.precision, folder, threads=place.threads)
+            except BenchError as error:
+                made[key] = error
+        found = made[key]
+        if isinstance(found, BenchError):
+            yield replace(one, unsupported=str(found))
+        else:
+            yield replace(
+                one, file=found.path, file_sha256=found.sha256, test_accuracy=found.test_accuracy
+            )
+
+
+def _with_batch_sizes(outcomes: Sequence[Outcome], request: Request, place: Place) -> list[Outcome]:
+    """Find the batch size of those that are to find their own."""
+    from bench.measure.autobatch import find_batch_size
+
+    found = []
+    for outcome in outcomes:
+        made = outcome.configuration
+        if made.unsupported is None and made.size_label == AUTO:
+            place.on_event({"event": "batch", "what": made.name})
+            try:
+                size, tried = find_batch_size(made, timeout=request.timeout)
+                outcome = Outcome(replace(made, batch_size=size, details={"tried": tried}))  # noqa: PLW2901
+            except Exception as error:  # its row says so, and the others go on
+                outcome.status, outcome.error = status_of(error)
+        found.append(outcome)
+    return found
+
+
+def _run(
+    outcomes: Sequence[Outcome], request: Request, place: Place, leaders: set[str]
+) -> tuple[Ceiling, dict[str, Any]]:
+    """Open every lane, sample them, ask what ran, close them."""
+    try:
+        for outcome in outcomes:
+            _open(outcome, request, place, leaders)
+        precisions = {o.configuration.precision for o in outcomes if _alive(o)}
+        before = look(place.device)
+        place.on_event({"event": "ceiling"})
+        ceiling = measure_ceiling(place.device, place.threads, precisions)
+        _sample(outcomes, request, place)
+        after = look(place.device)
+        warnings, noise = compare(before, after)
+        for outcome in outcomes:
+            _report(outcome)
+        ceiling = ceiling.merge(measure_ceiling(place.device, place.threads, precisions))
+    finally:
+        for outcome in outcomes:
+            if outcome.track is not None:
+                outcome.track.lane.close()
+    return ceiling, noise | {"warnings": warnings}
+
+
+def _open(outcome: Outcome, request: Request, place: Place, leaders: set[str]) -> None:
+    made = outcome.configuration
+    if made.unsupported is not None:
+        outcome.status, outcome.error = "unsupported", made.unsupported
+    if not _alive(outcome):
+        return
+    place.on_event({"event": "prepare", "what": made.name})
+    isolate = request.isolate or _is_risky(made)
+    try:
+        lane: Lane = ProcessLane(made, timeout=request.timeout) if isolate else made.open()
+    except Exception as error:  # a backend's failure is its row
+        outcome.status, outcome.error = status_of(error)
+        return
+    outcome.track = Track(made.name, lane, made.group, made.name in leaders)
+
+
+def _sample(outcomes: Sequence[Outcome], request: Request, place: Place) -> None:
+    alive = [o for o in outcomes if o.track is not None]
+    if request.scenario == "server":
+        from bench.measure.server import find_rate
+
+        for outcome in alive:
+            try:
+                find_rate(outcome, request, place.on_event)
+            except Exception as error:  # its row says so, and the others go on
+                outcome.status, outcome.error = status_of(error)
+        return
+    tracks = [o.track for o in alive if o.track is not None]
+    run_plan(tracks, _goal(request), seed=request.seed, on_event=place.on_event)
+    for outcome in alive:
+        if outcome.track is not None and outcome.track.status != "complete":
+            outcome.status, outcome.error = outcome.track.status, outcome.track.error
+
+
+def _report(outcome: Outcome) -> None:
+    if outcome.track is None or not _alive(outcome):
+        return
+    try:
+        outcome.report = outcome.track.lane.describe()
+    except Exception as error:  # without it nobody knows what ran, so there is no figure
+        outcome.status, outcome.error = status_of(error)
+
+
+def _profile(outcomes: Sequence[Outcome]) -> None:
+    """Add where the time goes, after all samples: a profiler slows down what it watches."""
+    from bench.measure.layers import profile
+
+    for outcome in outcomes:
+        if _alive(outcome):
+            try:
+                shares = [asdict(share) for share in profile(outcome.configuration)]
+                outcome.layers = shares
+            except BenchError as error:
+                outcome.layers = [{"error": str(error)}]
+
+
+def _goal(request: Request) -> Goal:
+    from bench.measure.percentiles import honest_count
+
+    fewest = honest_count(0.99) if request.scenario == "single-stream" else 0
+    return Goal(request.target_width, request.max_seconds, fewest)
+
+
+def _alive(outcome: Outcome) -> bool:
+    return outcome.status == "complete" and outcome.configuration.unsupported is None
+
+
+def _is_risky(made: Configuration) -> bool:
+    import math
+
+    import psutil
+
+    images = 4 * made.batch_size * math.prod(made.target.input_shape)
+    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
+
+
+def _lane_details(outcome: Outcome) -> dict[str, Any]:
+    track, report = outcome.track, outcome.report
+    return {
+        "status": outcome.status,
+        "error": outcome.error,
+        "executed": asdict(report.executed) if report else None,
+        "repeats": report.repeats if report else None,
+        "blocks": len(track.blocks) if track else 0,
+        "seconds_spent": track.spent if track else None,
+        "steady": track.warm_up.steady if track and track.warm_up else None,
+        **({"layers": outcome.layers} if outcome.layers else {}),
+        **outcome.configuration.details,
+    }
+
+
+def _raw_samples(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for outcome in outcomes:
+        name, track = outcome.configuration.name, outcome.track
+        if track is None:
+            continue
+        warm = track.warm_up.seconds if track.warm_up else ()
+        rows += [(name, "warm-up", -1, 0, repr(seconds)) for seconds in warm]
+        rows += [
+            (name, "sample", number, track.positions[number], repr(seconds))
+            for number, block in track.blocks.items()
+            for seconds in block
+        ]
+    return rows
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Bind this process, and those it starts, to as many cores as it has threads.
+
+    Raises:
+        BenchError: this system cannot, or fewer cores are allowed.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise BenchError("--pin: this system has no processor affinity; leave it out")
+    before = os.sched_getaffinity(0)
+    if len(before) < threads:
+        raise BenchError(f"--pin: {threads} threads, but only {len(before)} cores are allowed")
+    _bind(set(sorted(before)[:threads]))
+    try:
+        yield
+    finally:
+        _bind(before)
+
+
+def _bind(cores: set[int]) -> None:
+    """Bind every thread there is; those started later inherit it."""
+    folder = Path("/proc/self/task")
+    for thread in [int(t.name) for t in folder.iterdir()] if folder.is_dir() else [0]:
+        os.sched_setaffinity(thread, cores)

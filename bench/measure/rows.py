@@ -1,0 +1,192 @@
+"""Rows of the `throughput` table, from tracks that have been sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench.measure.intervals import ratio_interval
+from bench.measure.percentiles import nearest_rank
+
+if TYPE_CHECKING:
+    from bench.measure.ceiling import Ceiling
+    from bench.measure.intervals import Interval
+    from bench.measure.lanes import LaneReport
+    from bench.measure.plan import Configuration
+    from bench.measure.sampling import Goal, Track
+
+PERCENTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass
+class Outcome:
+    """A configuration and what became of it.
+
+    Attributes:
+        configuration: what was asked for.
+        status: complete, unsupported, out_of_memory or failed.
+        error: one line where it is not complete.
+        track: its samples; None where it never ran.
+        report: what ran; None where it never ran.
+        extra: columns that a scenario adds.
+        layers: where the time goes, if that was asked for.
+    """
+
+    configuration: Configuration
+    status: str = "complete"
+    error: str | None = None
+    track: Track | None = None
+    report: LaneReport | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all rows of a measurement share.
+
+    Attributes:
+        measurement: its id.
+        cpu: the processor with its instruction sets.
+        goal: when a row is no longer noisy.
+        ceiling: the machine's own.
+        references: group → its reference.
+        twins: group → the reference entered a second time.
+        warnings: of the whole measurement.
+    """
+
+    measurement: str
+    cpu: str
+    goal: Goal
+    ceiling: Ceiling | None
+    references: dict[str, Outcome]
+    twins: dict[str, Outcome]
+    warnings: tuple[str, ...] = ()
+
+    def noise_floor(self, group: str) -> float | None:
+        """Relative difference between the twins of a group; None without twins."""
+        pair = self.references.get(group), self.twins.get(group)
+        ratio = _ratio(*pair) if pair[0] and pair[1] else None  # type: ignore[arg-type]
+        return abs(ratio.median - 1) if ratio else None
+
+
+def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
+    """Make a row; what is not known is None."""
+    made, target = outcome.configuration, outcome.configuration.target
+    row: dict[str, Any] = {
+        "measurement": context.measurement,
+        "model": target.model or target.label,
+        "options": " ".join(f"{k}={v}" for k, v in target.options.items()),
+        "run": target.run,
+        "file_sha256": made.file_sha256,
+        "backend": made.backend,
+        "device": made.device,
+        "precision": made.precision,
+        "memory_format": made.memory_format,
+        "batch_size": made.batch_size or None,
+        "input_size": target.input_shape[-1],
+        "boundary": made.boundary,
+        "scenario": made.scenario,
+        "threads": made.threads,
+        "macs": target.macs,
+        "test_accuracy": made.test_accuracy,
+        "cpu": context.cpu,
+        "status": outcome.status,
+        "error": outcome.error,
+    }
+    if outcome.report is not None:
+        row |= _executed(outcome)
+    if outcome.status == "complete" and outcome.track is not None and outcome.track.interval:
+        row |= _speed(outcome, outcome.track.interval, context)
+        row |= _comparison(outcome, context)
+    row |= outcome.extra
+    row["warnings"] = "; ".join([*_own_warnings(outcome), *context.warnings]) or None
+    return row
+
+
+def _executed(outcome: Outcome) -> dict[str, Any]:
+    report = outcome.report
+    assert report is not None  # noqa: S101 - asked by the caller
+    images = report.images
+    joules = report.energy_joules
+    return {
+        "provider": report.executed.provider,
+        "executed_precision": report.executed.precision,
+        "compile_seconds": report.executed.compile_seconds,
+        "peak_memory_mib": report.peak_memory_mib,
+        "energy_joules_per_image": joules / images if joules and images else None,
+        "nodes_elsewhere": len(report.executed.elsewhere) if report.executed.nodes else None,
+    }
+
+
+def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, Any]:
+    made, track = outcome.configuration, outcome.track
+    assert track is not None  # noqa: S101 - asked by the caller
+    images = made.batch_size
+    macs = made.target.macs
+    flops = 2 * macs * images / interval.median if macs and made.backend != "null" else None
+    precision = outcome.report.executed.precision if outcome.report else made.precision
+    ceilings = context.ceiling.flops_per_second if context.ceiling else {}
+    row = {
+        "images_per_second": images / interval.median,
+        "ci_low": images / interval.high,
+        "ci_high": images / interval.low,
+        "width": interval.half_width,
+        "samples": len(track.seconds),
+        "flops_per_second": flops,
+        "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
+        "noisy": not track.reached(context.goal),
+    }
+    if outcome.report is None or outcome.report.repeats == 1:  # else samples are means
+        for percentile in PERCENTILES:
+            found = nearest_rank(track.seconds, percentile)
+            row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
+    return row
+
+
+def _comparison(outcome: Outcome, context: Context) -> dict[str, Any]:
+    group = outcome.configuration.group
+    reference = context.references.get(group)
+    if reference is None or outcome.configuration.backend == "null":
+        return {}
+    floor = context.noise_floor(group)
+    row: dict[str, Any] = {"reference": _short(reference.configuration), "noise_floor": floor}
+    if reference is outcome:
+        return row | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "difference": "reference"}
+    ratio = _ratio(reference, outcome)
+    if ratio is None:
+        return row
+    # Seconds against images: another batch size may stand in a group (`auto`).
+    scale = outcome.configuration.batch_size / reference.configuration.batch_size
+    low, middle, high = (v * scale for v in (ratio.low, ratio.median, ratio.high))
+    told_apart = (low > 1 or high < 1) and (floor is None or abs(middle - 1) > floor)
+    difference = ("faster" if middle > 1 else "slower") if told_apart else "none"
+    noisy = not ratio.confident
+    return row | {
+        "ratio": middle,
+        "ratio_low": low,
+        "ratio_high": high,
+        "difference": None if noisy else difference,
+    }
+
+
+def _ratio(reference: Outcome, other: Outcome) -> Interval | None:
+    if reference.track is None or other.track is None:
+        return None
+    return ratio_interval(reference.track.blocks, other.track.blocks)  # type: ignore[arg-type]
+
+
+def _short(made: Configuration) -> str:
+    return f"{made.backend} {made.precision} {made.memory_format}"
+
+
+def _own_warnings(outcome: Outcome) -> list[str]:
+    warnings = list(outcome.report.executed.warnings) if outcome.report else []
+    track = outcome.track
+    if track is not None and track.warm_up is not None and not track.warm_up.steady:
+        warnings.append("warm-up was cut short before the times were shown to be steady")
+    executed = outcome.report.executed.precision if outcome.report else None
+    asked = outcome.configuration.precision
+    if executed not in {None, "none", asked}:
+        warnings.append(f"{asked} was computed in {executed}")
+    return warnings

@@ -1,0 +1,214 @@
+"""What is measured: a model by name, a finished run, or a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.errors import BenchError
+from bench.models import ModelError, build_model, canonical, default_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from bench.export.source import Source
+
+Kind = Literal["model", "run", "onnx"]
+DEFAULT_TARGET = "resnet18"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network to measure; small enough to be sent to another process, which loads it there.
+
+    Attributes:
+        label: as it was named.
+        kind: where its weights come from: a fixed seed, a run, or a file.
+        input_shape: channels, height, width.
+        macs: multiply-adds of one image.
+        model: canonical name; None for a file that does not tell.
+        options: canonical options of the model.
+        run: id of the run.
+        results: the results folder the run is in.
+        file: the file.
+        file_precision: precision of the file's weights: fp32, fp16 or int8.
+        static_batch: the one batch size the file takes; None for any.
+        test_accuracy: of the run in fp32 PyTorch, or of exactly this file; None if unknown.
+    """
+
+    label: str
+    kind: Kind
+    input_shape: tuple[int, int, int]
+    macs: int | None
+    model: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    run: str | None = None
+    results: str = "bench-runs"
+    file: Path | None = None
+    file_sha256: str | None = None
+    file_precision: str | None = None
+    static_batch: int | None = None
+    test_accuracy: float | None = None
+
+    def source(self) -> Source:
+        """Load or build the network."""
+        from bench.export.source import Source
+
+        if self.kind == "run":
+            from bench.trained import load_trained
+
+            trained = load_trained(str(self.run), results=self.results)
+            request = trained.request
+            weights = trained.record.files["model.safetensors"]
+            return Source(
+                self.label, trained.model, request.model, dict(request.options),
+                trained.input_shape, trained, weights,
+            )  # fmt: skip
+        if self.model is None:
+            raise BenchError(f"{self.label} is a file and has no torch network")
+        import torch
+
+        torch.manual_seed(0)  # the same weights in every lane and every process
+        network = build_model(self.model, **self.options).eval()
+        return Source(self.label, network, self.model, self.options, self.input_shape)
+
+    def module(self) -> nn.Module:
+        """Return the network in evaluation mode on the CPU, a copy of its own each time."""
+        return self.source().model
+
+    def preprocess(self) -> Callable[[Tensor], Tensor]:
+        """Return what turns uint8 images N×C×H×W into the network's input, on the CPU."""
+        if self.kind == "run":
+            return self.source().prepare
+        return lambda images: images.float() / 255
+
+
+def find_target(
+    name: str,
+    *,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+) -> Target:
+    """Find what *name* names: an .onnx file, a run (id, beginning of one, folder), a model.
+
+    Args:
+        name: what the person gave.
+        results: where runs are looked for.
+        options: options of a model.
+        input_size: side in pixels; the family's, the run's or the file's own without.
+
+    Raises:
+        BenchError: nothing is called so, or it cannot be measured.
+    """
+    if name.endswith((".onnx", ".engine")):
+        return _from_file(Path(name), Path(results), input_size)
+    if _names_a_run(name, Path(results)):
+        return _from_run(name, str(results), input_size)
+    try:
+        own_name, own_options = canonical(name, options)
+    except ModelError as error:
+        if ":" in name or options:
+            raise
+        raise BenchError(
+            f"no model, run or file '{name}': 'bench list models' and 'bench results ls' list "
+            f"them, files end in .onnx ({error})"
+        ) from None
+    channels, size, _ = default_shape(name)
+    shape = (channels, input_size or size, input_size or size)
+    return Target(
+        label=" ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())]),
+        kind="model",
+        input_shape=shape,
+        macs=_macs(build_model(own_name, **own_options).eval(), shape),
+        model=own_name,
+        options=own_options,
+        results=str(results),
+    )
+
+
+def _names_a_run(name: str, results: Path) -> bool:
+    path = Path(name)
+    if path.parent.name == "runs" and path.is_dir():
+        return True
+    if "/" in name or ":" in name or not (results / "runs").is_dir():
+        return False
+    from bench.store import Store
+
+    try:
+        canonical(name)
+    except ModelError:
+        try:
+            Store(results).find_run(name)
+        except BenchError as error:
+            return "fits" in str(error)  # ambiguous: `_from_run` says so
+        return True
+    return False
+
+
+def _from_run(name: str, results: str, input_size: int | None) -> Target:
+    from bench.trained import load_trained
+
+    path = Path(name)
+    if path.parent.name == "runs":
+        results, name = str(path.resolve().parent.parent), path.name
+    trained = load_trained(name, results=results)
+    shape = trained.input_shape
+    if input_size is not None and input_size != shape[-1]:
+        raise BenchError(
+            f"--input-size {input_size}: run {trained.record.run} was trained at {shape[-1]}"
+        )
+    timing_only = trained.record.result.get("timing_only")
+    return Target(
+        label=trained.record.run,
+        kind="run",
+        input_shape=shape,
+        macs=_macs(trained.model, shape),
+        model=trained.request.model,
+        options=dict(trained.request.options),
+        run=trained.record.run,
+        results=results,
+        test_accuracy=None if timing_only else trained.record.result.get("test_accuracy"),
+    )
+
+
+def _from_file(path: Path, results: Path, input_size: int | None) -> Target:
+    from bench.measure.onnxfile import examine
+    from bench.store.exports import Exports
+    from bench.store.files import sha256_of
+
+    if path.suffix == ".engine":
+        raise BenchError(
+            f"{path}: no backend for TensorRT engines is installed here; measure the .onnx file "
+            "it was built from with --backend onnxruntime-tensorrt"
+        )
+    found = examine(path)
+    size = found.input_shape[-1]
+    if input_size is not None and input_size != size:
+        raise BenchError(f"--input-size {input_size}: {path} was made for {size}")
+    digest = sha256_of(path)
+    export = Exports(results).named(digest)
+    row = export.row if export else {}
+    return Target(
+        label=path.name,
+        kind="onnx",
+        input_shape=found.input_shape,
+        macs=found.macs,
+        model=row.get("model"),
+        run=row.get("run"),
+        results=str(results),
+        file=path,
+        file_sha256=digest,
+        file_precision=found.precision,
+        static_batch=found.static_batch,
+        test_accuracy=row.get("test_accuracy"),
+    )
+
+
+def _macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    from bench.describe import count_macs
+
+    return count_macs(model, (1, *shape))

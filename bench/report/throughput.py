@@ -1,0 +1,103 @@
+"""The throughput table for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_HEADINGS = (
+    "network", "backend", "precision", "batch", "ratio to reference", "images/s", "±", "p50 ms",
+    "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
+)  # fmt: skip
+_LEFT = ("network", "backend", "precision", "note")
+
+
+def throughput_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Make a table of rows of the `throughput` table; noisy rows are marked."""
+    cells = [_cells(row) for row in rows]
+    # A column that no row fills says nothing.
+    kept = [i for i, _ in enumerate(_HEADINGS) if any(line[i] for line in cells)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i in kept:
+        table.add_column(_HEADINGS[i], justify="left" if _HEADINGS[i] in _LEFT else "right")
+    for line in cells:
+        table.add_row(*(escape(line[i]) for i in kept))
+    return table
+
+
+def footnotes(rows: Sequence[dict[str, Any]], results: Path) -> list[str]:
+    """Say what the figures rest on: reference, noise floor, warnings, where the samples are."""
+    lines = []
+    for reference in dict.fromkeys(r["reference"] for r in rows if r["reference"]):
+        floors = [r["noise_floor"] for r in rows if r["reference"] == reference]
+        known = [floor for floor in floors if floor is not None]
+        floor = f"; entered twice, it differs from itself by {max(known):.1%}" if known else ""
+        lines.append(f"Reference: {reference}{floor}. Ratios are of images/s, paired by round.")
+    first = rows[0]
+    lines.append(
+        f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
+        "GFLOP/s: 2 × multiply-adds; of peak: of this machine's matrix product."
+    )
+    if any(row["noisy"] for row in rows):
+        lines.append(
+            "noisy: the interval did not become narrow enough; give more --max-seconds, and "
+            "make no claim from it"
+        )
+    notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
+    lines += [f"Warning: {note}" for note in sorted(notes)]
+    lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
+    return lines
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    precision = row["executed_precision"] or row["precision"]
+    if precision not in {row["precision"], "none"}:
+        precision = f"{row['precision']} run as {precision}"
+    layout = "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
+    boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
+    peak = row["peak_fraction"]
+    return (
+        row["run"] or " ".join(filter(None, (row["model"], row["options"]))),
+        row["backend"] + layout + boundary,
+        precision,
+        _number(row["batch_size"], "d"),
+        _ratio(row),
+        _number(row["images_per_second"], ",.4g"),
+        _number(row["width"], ".1%"),
+        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90, 99)),
+        "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:.3g}",
+        "" if peak is None else f"{peak:.0%}",
+        _note(row),
+    )
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    if row["ratio"] is None:
+        return ""
+    if row["difference"] == "reference":
+        return "reference"
+    text = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+    return f"{text} none" if row["difference"] == "none" else text
+
+
+def _note(row: dict[str, Any]) -> str:
+    if row["status"] != "complete":
+        return f"{row['status'].replace('_', ' ')}: {row['error']}"
+    parts = ["noisy"] if row["noisy"] else []
+    if row["nodes_elsewhere"]:
+        parts.append(f"{row['nodes_elsewhere']} nodes elsewhere")
+    if row["compile_seconds"] is not None:
+        parts.append(f"compiled in {row['compile_seconds']:.0f} s")
+    if row["test_accuracy"] is not None:
+        parts.append(f"accuracy {row['test_accuracy']:.4f}")
+    return ", ".join(parts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(int(value) if form == "d" else value, form)

@@ -1,0 +1,177 @@
+"""Measurements in a results folder: `measurements/ID/`, each with every raw sample."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import secrets
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError, nearest
+from bench.request import FORMAT_VERSION
+from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RECORD, SAMPLES = "measurement.json", "samples.csv"
+SAMPLE_COLUMNS = ("configuration", "phase", "round", "position", "seconds")
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """What `measurement.json` holds of one interleaved comparison.
+
+    Attributes:
+        measurement: its id: UTC time and a random part.
+        request: what was asked for.
+        rows: of the `throughput` table.
+        environment: what it was made with (`bench.environment`).
+        ceiling: what the machine itself can do.
+        noise: machine noise, and the difference between the twins of each group.
+        lanes: configuration → everything else that was read back.
+        created_at: UTC, ISO 8601.
+        files: SHA-256 of every other file of the folder.
+    """
+
+    measurement: str
+    request: dict[str, Any]
+    rows: list[dict[str, Any]]
+    environment: dict[str, Any] = field(default_factory=dict)
+    ceiling: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict)
+    lanes: dict[str, Any] = field(default_factory=dict)
+    created_at: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+
+
+class Measurements:
+    """The measurements of a results folder.
+
+    Args:
+        root: the results folder; it need not exist for reading.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root) / "measurements"
+
+    def new_id(self) -> str:
+        """Return an id that sorts by time."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+    def folder(self, measurement: str) -> Path:
+        """Folder of a measurement."""
+        return self.root / measurement
+
+    def prepare(self) -> None:
+        """Prove that the folder can be written before work begins.
+
+        Raises:
+            StorageError: it cannot, with the reason.
+        """
+        probe = self.root / ".writable"
+        write_atomically(probe, b"can a file be written here?\n")
+        probe.unlink(missing_ok=True)
+
+    def publish(
+        self, record: MeasurementRecord, samples: Sequence[Sequence[Any]]
+    ) -> MeasurementRecord:
+        """Write a measurement as one folder.
+
+        Args:
+            record: `files` and `created_at` are filled in here.
+            samples: rows of `SAMPLE_COLUMNS`; seconds are of one batch.
+
+        Raises:
+            StorageError: the results folder cannot be written; nothing is left there.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(SAMPLE_COLUMNS)
+        writer.writerows(samples)
+        with telling(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=self.root, prefix=".working-"))
+            partial.chmod(0o755)  # mkdtemp makes it the owner's alone
+        try:
+            write_atomically(partial / SAMPLES, text.getvalue().encode())
+            record = dataclasses.replace(
+                record,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                files={SAMPLES: sha256_of(partial / SAMPLES)},
+            )
+            values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
+            content = json.dumps(values, indent=1, ensure_ascii=False, default=str) + "\n"
+            write_atomically(partial / RECORD, content.encode())
+            publish_folder(partial, self.folder(record.measurement))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return record
+
+    def records(self) -> Iterator[MeasurementRecord]:
+        """Read every measurement's record, oldest first; broken ones warn and are passed over."""
+        for path in sorted(self.root.glob(f"*/{RECORD}")):
+            if path.parent.name.startswith("."):
+                continue
+            try:
+                yield read_measurement(path.parent)
+            except BenchError as error:
+                warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
+
+    def find(self, name: str) -> MeasurementRecord:
+        """Return the measurement called *name*, or the one whose id alone begins so.
+
+        Raises:
+            BenchError: nothing or more than one matches.
+        """
+        known = {record.measurement: record for record in self.records()}
+        found = [key for key in known if key == name or key.startswith(name)]
+        if len(found) != 1:
+            why = f"fits {len(found)} measurements" if found else f"is none{nearest(name, known)}"
+            raise BenchError(f"measurement '{name}' in {self.root} {why}")
+        return known[found[0]]
+
+
+def read_measurement(folder: Path) -> MeasurementRecord:
+    """Read one measurement's record.
+
+    Raises:
+        BenchError: it cannot be read, or was written by a newer version.
+    """
+    try:
+        values = json.loads((folder / RECORD).read_text())
+        version = values.pop("format_version")
+        if version > FORMAT_VERSION:
+            raise BenchError(f"{RECORD} has format version {version}; upgrade bench")
+        return MeasurementRecord(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BenchError):
+            raise
+        raise BenchError(f"{folder / RECORD} cannot be read ({error})") from None
+
+
+def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
+    """Read the samples that count: configuration → round → seconds of one batch.
+
+    Raises:
+        BenchError: the file is missing or damaged.
+    """
+    record = read_measurement(folder)
+    path = folder / SAMPLES
+    if not path.is_file() or sha256_of(path) != record.files.get(SAMPLES):
+        raise BenchError(f"{path} is missing or damaged (its checksum differs); measure again")
+    blocks: dict[str, dict[int, list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["phase"] == "sample":
+                rounds = blocks.setdefault(row["configuration"], {})
+                rounds.setdefault(int(row["round"]), []).append(float(row["seconds"]))
+    return blocks

@@ -1,0 +1,431 @@
+"""Every command does what its help says, for a person and for a program."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from PIL import Image
+
+from bench.cli.app import app
+from bench.models import list_models
+from bench.report.frames import COLUMNS
+from bench.store import Store
+from bench.studies import shipped_studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Any
+
+    Bench = Callable[..., Any]
+    Entries = Callable[[Path], set[str]]
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def first_run(results: Path) -> str:
+    return next(Store(results).runs()).run
+
+
+def run_study(bench: Bench, study: Path, results: Path, *words: object) -> Any:
+    where = ("--results", results, "--device", "cpu", "--threads", 1, "--workers", 1)
+    return bench("run-ablation", study, *where, *words)
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...], bench: Bench) -> None:
+    outcome = bench(*command, "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    _, found, examples = re.sub(r"[│╭╮╰╯─]", " ", outcome.out).partition("Example")
+    assert found
+    assert f"bench {' '.join(command)}" in examples
+
+
+def test_the_version_is_the_packages(bench: Bench) -> None:
+    assert bench("--version").out == f"bench {version('resnet-bench')}\n"
+
+
+def test_a_bare_command_shows_the_help(bench: Bench) -> None:
+    outcome = bench()
+    assert "run-ablation" in outcome.out + outcome.err
+    assert outcome.code == 2
+
+
+# run-ablation
+
+
+def test_a_finished_study_trains_nothing_and_prints_its_table_again(
+    bench: Bench, results: Path, tiny_study: Path, entries: Entries
+) -> None:
+    before = {name: (results / name).stat().st_mtime_ns for name in entries(results / "runs")
+              if (results / name).is_file()}  # fmt: skip
+    first, again = (run_study(bench, tiny_study, results) for _ in range(2))
+    assert first.code == 0
+    assert first.err == ""
+    assert first.out == again.out
+    assert before == {name: (results / name).stat().st_mtime_ns for name in before}
+    lines = first.out.strip().splitlines()
+    assert lines[:2] == ["Does the shortcut matter here?", "(He et al. 2016a, Table 2)"]
+    assert re.match(r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d +reference", lines[3])
+    assert re.match(r"plain +4\.\d+ k .* [+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", lines[4])
+    assert "No difference between plain and residual can be told apart with 2 seeds." in lines
+    assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
+
+
+def test_the_next_commands_can_be_pasted(
+    bench: Bench, trained: Path, tiny_study: Path, tmp_path: Path
+) -> None:
+    spaced = shutil.copytree(trained, tmp_path / "my runs")
+    shown = run_study(bench, tiny_study, spaced).out.splitlines()
+    pasted = [shlex.split(line) for line in shown if line.startswith("  bench ")]
+    assert len(pasted) >= 3
+    assert all(str(spaced) in words for words in pasted)
+    assert all(words[1] in {name for name, *_ in commands()} for words in pasted)
+
+
+def test_a_study_is_json_for_a_program(bench: Bench, results: Path, tiny_study: Path) -> None:
+    outcome = run_study(bench, tiny_study, results, "--json")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    rows = outcome.document["rows"]
+    assert outcome.document["errors"] == []
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        ("residual", 0), ("residual", 1), ("plain", 0), ("plain", 1),
+    ]  # fmt: skip
+    assert all(set(row) == set(COLUMNS["runs"]) for row in rows)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z?", rows[0]["started_at"])
+
+
+def test_only_what_changed_is_trained(bench: Bench, results: Path, tiny_study: Path) -> None:
+    before = {record.run for record in Store(results).runs()}
+    outcome = run_study(bench, tiny_study, results, "--seeds", "1,2", "--only", "residual")
+    assert outcome.code == 0
+    new = {record.run for record in Store(results).runs()} - before
+    assert len(new) == 1
+    assert next(iter(new)).split("-")[-2] == "s2"
+    assert re.findall(r"^(\w+ seed \d): complete", outcome.err, re.MULTILINE) == ["residual seed 2"]
+
+
+def test_force_trains_again(bench: Bench, results: Path, tiny_study: Path) -> None:
+    before = {r.run: r.started_at for r in Store(results).runs()}
+    words = ("--force", "--only", "plain", "--seeds", "0", "--quiet")
+    outcome = run_study(bench, tiny_study, results, *words)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    after = {r.run: r.started_at for r in Store(results).runs()}
+    assert before.keys() == after.keys()
+    assert sum(after[run] > before[run] for run in before) == 1
+
+
+def test_a_dry_run_tells_what_is_left_and_writes_nothing(
+    bench: Bench, results: Path, tiny_study: Path, entries: Entries, tmp_path: Path
+) -> None:
+    before = entries(results)
+    words = ("--seeds", "0,7", "--dry-run")
+    rows = run_study(bench, tiny_study, results, *words, "--json").document["rows"]
+    left = {(row["variant"], row["seed"]): row["status"] for row in rows}
+    assert left == {
+        ("residual", 0): "complete", ("plain", 0): "complete",
+        ("residual", 7): "to do", ("plain", 7): "to do",
+    }  # fmt: skip
+    assert all((row["seconds"] > 0) == (row["status"] == "to do") for row in rows)
+    shown = run_study(bench, tiny_study, results, *words)
+    assert re.search(r"4 runs, 2 to do: about \d+ s left here", shown.out)
+    assert entries(results) == before
+    assert run_study(bench, tiny_study, tmp_path / "none", "--dry-run").code == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_starter_study_can_be_dry_run(bench: Bench, tmp_path: Path) -> None:
+    written = bench("init", "mine.toml")
+    assert written.out == "Wrote mine.toml. Run it: bench run-ablation mine.toml\n"
+    outcome = bench("run-ablation", "mine.toml", "--dry-run", "--only", "plain", "--threads", 1)
+    assert outcome.code == 0
+    assert "3 runs, 3 to do" in outcome.out
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_a_failed_run_is_told_and_exits_with_1(
+    bench: Bench, results: Path, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the network tripped")
+
+    run = first_run(results)
+    Store(results).remove_run(run)
+    monkeypatch.setattr("bench.training.run.Trainer", fail)
+    outcome = run_study(bench, tiny_study, results)
+    assert outcome.code == 1
+    assert f"{run}: failed: RuntimeError: the network tripped" in outcome.out
+    assert "1 failed" in outcome.out
+    document = run_study(bench, tiny_study, results, "--json").document
+    assert len(document["rows"]) == 4
+    failed = {"run": run, "status": "failed", "error": "RuntimeError: the network tripped"}
+    assert document["errors"] == [failed]
+    listed = bench("results", "ls", "--results", results, "--json").document["rows"]
+    assert {row["status"] for row in listed if row["run"] == run} == {"failed"}
+
+
+# train
+
+
+def test_a_network_that_a_study_trained_is_not_trained_again(
+    bench: Bench, results: Path, tiny_run: tuple[object, ...]
+) -> None:
+    before = {record.run for record in Store(results).runs()}
+    outcome = bench(*tiny_run, "--results", results)
+    assert outcome.code == 0
+    assert re.fullmatch(
+        r"resnet8-fashion-mnist-mini-s0-\w{12}: test accuracy 0\.\d{4}, "
+        r"train accuracy 0\.\d{4}, \d+ s\n",
+        outcome.out,
+    )
+    assert {record.run for record in Store(results).runs()} == before
+    (row,) = bench(*tiny_run, "--results", results, "--json").document["rows"]
+    assert row["run"] in before
+    assert (row["study"], row["variant"]) == ("adhoc", "resnet8")
+    assert set(row) == set(COLUMNS["runs"])
+
+
+def test_made_up_images_show_a_speed_and_no_accuracy(
+    bench: Bench, tiny_run: tuple[object, ...]
+) -> None:
+    outcome = bench(*tiny_run, "--dataset", "synthetic", "--quiet")
+    assert outcome.code == 0
+    assert re.search(r": [\d,]+ images/s \(made-up images: no accuracy\), \d+ s", outcome.out)
+    assert outcome.err == ""
+
+
+STOPS = [
+    pytest.param(signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+def test_a_stopped_training_goes_on_with_the_same_command(
+    number: signal.Signals,
+    code: int,
+    program: Callable[..., list[str]],
+    bench: Bench,
+    tmp_path: Path,
+) -> None:
+    words = (
+        "train", "resnet8", "--option", "width=4", "--epochs", 12, "--set", "train_images=300",
+        "--set", "batch_size=20", "--device", "cpu", "--threads", 1,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        program(*words), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("resnet8 seed 0: epoch 1/12"), line
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    last = f"bench: stopped by {number.name}; the same command goes on from here"
+    assert err.splitlines()[-1] == last
+    assert "Traceback" not in err
+    assert out == ""
+    assert list((tmp_path / "bench-runs" / "runs").glob("*.partial/checkpoint.safetensors"))
+    store = Store(tmp_path / "bench-runs")
+    assert list(store.runs()) == []
+    (begun,) = store.unfinished()
+    assert begun.status == "interrupted"
+
+    outcome = bench(*words)
+    assert outcome.code == 0
+    epochs = [int(n) for n in re.findall(r"epoch (\d+)/12", outcome.err)]
+    assert epochs == list(range(epochs[0], 13))
+    assert epochs[0] > 1
+    assert [record.run for record in store.runs()] == [begun.run]
+    assert list(store.unfinished()) == []
+    history = store.checked_file(begun.run, "history.csv").read_text().splitlines()
+    assert len(history) == 1 + 12
+
+
+# predict, report, describe, list, doctor
+
+
+def test_predict_tells_classes_and_probabilities(
+    bench: Bench, trained: Path, tmp_path: Path
+) -> None:
+    for name in ("a.png", "b [1].png"):
+        Image.new("RGB", (40, 30), "white").save(tmp_path / name)
+    words = ("predict", first_run(trained), "a.png", "b [1].png", "--results", trained)
+    outcome = bench(*words)
+    assert outcome.code == 0
+    assert re.search(r"^a\.png +1 +\S.* 0\.\d{3}$", outcome.out, re.MULTILINE)
+    assert re.search(r"^b \[1\]\.png +1 ", outcome.out, re.MULTILINE)
+    rows = bench(*words, "--top", 2, "--json").document["rows"]
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        ("a.png", 1), ("a.png", 2), ("b [1].png", 1), ("b [1].png", 2),
+    ]  # fmt: skip
+    assert all(0 <= row["probability"] <= 1 for row in rows)
+
+
+def test_report_writes_the_last_studys_page(bench: Bench, trained: Path, tmp_path: Path) -> None:
+    outcome = bench("report", "--results", trained, "--output", "page")
+    assert outcome.code == 0
+    files = outcome.out.split()
+    assert {"page/README.md", "page/study.svg", "page/runs.csv"} <= set(files)
+    assert all((tmp_path / file).is_file() for file in files)
+
+
+def test_describe_prints_the_layers_and_their_totals(bench: Bench) -> None:
+    outcome = bench("describe", "resnet20", "--input", "1x3x32x32")
+    assert outcome.code == 0
+    assert re.search(r"^layer +kind +output shape +parameters +multiply-adds$", outcome.out, re.M)
+    assert re.search(r"^total +269,722 +40,5\d\d,\d\d\d *$", outcome.out, re.MULTILINE)
+    assert "1×64×8×8" in outcome.out
+    *rows, total = bench("describe", "resnet20", "--json").document["rows"]
+    assert total["layer"] == "total"
+    assert total["parameters"] == 269_722 == sum(row["parameters"] for row in rows)
+    assert total["macs"] == sum(row["macs"] for row in rows)
+    words = ("describe", "resnet20", "--option", "shortcut=none", "--classes", 7, "--json")
+    assert bench(*words).document["rows"][-2]["output_shape"] == [1, 7]
+
+
+def test_list_tells_what_there_is(bench: Bench) -> None:
+    rows = bench("list", "--json").document["rows"]
+    kinds = {kind: {r["name"] for r in rows if r["kind"] == kind} for kind in
+             ("models", "studies", "datasets", "recipes")}  # fmt: skip
+    assert kinds["models"] >= {*list_models(), "timm:NAME", "package.module:function"}
+    assert kinds["studies"] == set(shipped_studies())
+    assert kinds["datasets"] >= {"fashion-mnist-mini", "cifar10", "synthetic", "imagefolder:PATH"}
+    assert kinds["recipes"] == {"book", "fast"}
+    for kind, names in kinds.items():
+        shown = bench("list", kind)
+        assert shown.code == 0
+        assert all(name in shown.out for name in names)
+    assert all(f"\n{kind}\n" in "\n" + bench("list").out for kind in kinds)
+
+
+def test_doctor_fits_on_one_screen(bench: Bench) -> None:
+    outcome = bench("doctor")
+    assert outcome.code in {0, 1}
+    assert len(outcome.out.splitlines()) <= 50
+    rows = bench("doctor", "--json").document["rows"]
+    names = [row["name"] for row in rows]
+    assert {"Python", "torch", "processor", "ONNX Runtime", "GPU", "disk"} <= set(names)
+    assert "dataset fashion-mnist-mini" in names
+    assert all(row["fix"] for row in rows if row["state"] != "ok")
+    assert outcome.code == int(any(row["state"] == "broken" for row in rows))
+
+
+def test_doctor_tells_when_torch_is_missing(bench_process: Bench, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    outcome = bench_process("doctor", "--json")  # -c puts the current folder first
+    assert outcome.code == 1
+    rows = {row["name"]: row for row in outcome.document["rows"]}
+    assert rows["torch"]["state"] == "broken"
+    assert rows["torch"]["fix"] == "pip install torch"
+    assert "Traceback" not in outcome.err
+
+
+# results
+
+
+def test_results_are_listed_with_their_size_and_studies(bench: Bench, results: Path) -> None:
+    store = Store(results)
+    record = next(store.runs())
+    store.remove_run(record.run)
+    store.mark_unfinished(replace(record, status="failed", error="why", files={}))
+    rows = bench("results", "ls", "--results", results, "--json").document["rows"]
+    assert len(rows) == 4
+    assert {row["studies"] for row in rows} == {"tiny"}
+    assert all(row["bytes"] > 0 for row in rows)
+    assert [row["status"] for row in rows].count("failed") == 1
+    shown = bench("results", "ls", "--results", results)
+    assert shown.code == 0
+    assert re.search(r"^4 runs, \d\.\d MB in ", shown.out, re.MULTILINE)
+
+
+def test_a_run_is_shown_in_full(bench: Bench, trained: Path) -> None:
+    run = first_run(trained)
+    outcome = bench("results", "show", run[:-3], "--results", trained)
+    assert outcome.code == 0
+    for text in (
+        f"  run: {run}",
+        "recipe.batch_size: 50",
+        "torch_cpu_capability",
+        "epoch,train_loss",
+    ):
+        assert text in outcome.out
+    (row,) = bench(
+        "results", "show", trained / "runs" / run, "--results", trained, "--json"
+    ).document["rows"]
+    assert row["request"]["recipe"]["batch_size"] == 50
+    assert row["files"].keys() >= {"history.csv", "model.safetensors", "predictions.safetensors"}
+    assert {"torch", "cpu", "instruction_sets", "git_commit", "threads"} <= set(row["environment"])
+
+
+def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, results: Path) -> None:
+    run = first_run(results)
+    refused = bench("results", "rm", run, "--results", results, stdin="n\n")
+    assert refused.code == 130
+    assert f"{run} is used by: tiny" in refused.out
+    assert "Those studies will train it again" in refused.out
+    assert Store(results).read_run(run) is not None
+    assert bench("results", "rm", run, "--results", results, stdin="").code == 130
+    done = bench("results", "rm", run, "--results", results, stdin="y\n")
+    assert done.code == 0
+    assert "Removed 1 run(s)" in done.out
+    assert Store(results).read_run(run) is None
+    told = bench("results", "rm", first_run(results), "--yes", "--results", results)
+    assert "is used by: tiny" in told.out  # said even where it does not ask
+
+
+def test_only_what_no_study_uses_is_collected(bench: Bench, results: Path) -> None:
+    store = Store(results)
+    nothing = bench("results", "gc", "--yes", "--results", results)
+    assert nothing.out == "Every run is used by a study; nothing to remove.\n"
+    tiny = store.read_study("tiny")
+    assert tiny is not None
+    store.save_study(replace(tiny, variants={"residual": tiny.variants["residual"]}))
+    unused = set(tiny.variants["plain"]["runs"].values())
+    asked = bench("results", "gc", "--results", results, stdin="n\n")
+    assert "Remove 2 run(s) that no study refers to?" in asked.out
+    assert len(list(store.runs())) == 4
+    assert bench("results", "gc", "--yes", "--results", results).out == "Removed 2 run(s).\n"
+    assert {record.run for record in store.runs()} == tiny.runs - unused
+
+
+def test_a_study_asks_for_what_was_removed(bench: Bench, results: Path, tiny_study: Path) -> None:
+    run = first_run(results)
+    bench("results", "rm", run, "--yes", "--results", results)
+    rows = run_study(bench, tiny_study, results, "--dry-run", "--json").document["rows"]
+    assert {row["run"]: row["status"] for row in rows}[run] == "to do"
+    page = bench("report", "tiny", "--results", results, "--output", "page")
+    assert page.code == 0
+
+
+def test_packed_runs_unpack_elsewhere(bench: Bench, trained: Path, tmp_path: Path) -> None:
+    packed = bench("results", "pack", "runs.tar.gz", "--results", trained)
+    assert re.fullmatch(r"Packed 4 run\(s\) into runs\.tar\.gz \(\d\.\d MB\)\.\n", packed.out)
+    unpacked = bench("results", "unpack", "runs.tar.gz", "--results", "there")
+    assert unpacked.out == "Added 4 run(s) to there.\n"
+    assert bench("results", "unpack", "runs.tar.gz", "--results", "there").out.startswith("Added 0")
+    ours, theirs = (
+        bench("results", "ls", "--results", place, "--json").document["rows"]
+        for place in (trained, tmp_path / "there")
+    )
+    assert ours == theirs
+    assert json.loads((tmp_path / "there" / "studies" / "tiny.json").read_text())["name"] == "tiny"

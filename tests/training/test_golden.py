@@ -1,0 +1,81 @@
+"""Figures of a few tiny trainings, so that a change of training's meaning is noticed.
+
+The learning rates are small: a rounding that crosses a ReLU's kink is not to grow into a
+difference. Between instruction sets (SSE4.1, AVX, AVX2) the figures moved by less than 1e-4.
+After a change that is meant, `python tests/training/test_golden.py` writes them again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bench.request import TRAINING_REVISION, RunRequest
+from bench.store import Store
+from bench.training.recipe import get_recipe
+from bench.training.run import Resources, execute
+
+GOLDEN = Path(__file__).with_name("golden.json")
+CASES = {
+    "fast": ("fast", {"learning_rate": 0.02}, {}),
+    "fast with everything": (
+        "fast",
+        {"learning_rate": 0.02, "ema_decay": 0.8, "cutout": 2, "schedule": "cosine"},
+        {"shortcut": "dropout"},
+    ),
+    "book": ("book", {"learning_rate": 0.005}, {}),
+}
+
+
+def train(case: str, root: Path) -> dict[str, list[float]]:
+    """Train two epochs; returns the losses of each epoch and of the test set."""
+    recipe, changes, options = CASES[case]
+    values = {"batch_size": 64, "epochs": 2, **changes}
+    request = RunRequest(
+        model="resnet14",
+        options={"width": 8, **options},
+        dataset="fashion-mnist-mini",
+        recipe=get_recipe(recipe).model_copy(update=values),
+        seed=0,
+        train_images=300,
+        input_size=12,
+        deterministic=True,
+    )
+    store = Store(root)
+    record = execute(request, store, Resources(device="cpu", threads=1))
+    text = store.checked_file(record.run, "history.csv").read_text()
+    return {
+        "train_loss": [float(row["train_loss"]) for row in csv.DictReader(io.StringIO(text))],
+        "test_loss": [record.result["test_loss"]],
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_means_what_it_meant(case, tmp_path):
+    golden = json.loads(GOLDEN.read_text())
+    found = train(case, tmp_path)
+    for name, values in golden["cases"][case].items():
+        assert found[name] == pytest.approx(values, rel=1e-3), (
+            f"{name} of '{case}' is {found[name]}, it was {values}: if the change is meant, raise "
+            "TRAINING_REVISION in bench/request.py and run python tests/training/test_golden.py"
+        )
+
+
+def test_figures_are_of_this_revision():
+    assert json.loads(GOLDEN.read_text())["training_revision"] == TRAINING_REVISION
+
+
+def write() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        cases = {case: train(case, Path(root) / case) for case in CASES}
+    document = {"training_revision": TRAINING_REVISION, "cases": cases}
+    GOLDEN.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    write()
