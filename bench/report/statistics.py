@@ -93,7 +93,7 @@ def paired_difference(
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
-    if np.ptp(differences) == 0:
+    if np.allclose(differences, mean, rtol=0, atol=1e-12):  # but for rounding
         # No spread at all, as few test images can give: a t-test would be certain of anything.
         ends = (0.0, 0.0, 1.0) if mean == 0 else (None, None, None)
         return Difference(mean, *ends, len(seeds))

@@ -86,6 +86,12 @@ def test_equal_values_are_not_told_apart() -> None:
     assert (found.mean, found.p_value, found.told_apart) == (0.0, 1.0, False)
 
 
+def test_the_same_difference_in_every_seed_is_no_certainty() -> None:
+    same = paired_difference(by_seed([0.503, 0.603]), by_seed([0.5, 0.6]))
+    assert same is not None
+    assert (same.low, same.high, same.p_value, same.told_apart) == (None, None, None, False)
+
+
 def test_holm_corrects_as_in_the_worked_example() -> None:
     # Four hypotheses with p = 0.01, 0.04, 0.03, 0.005 (the example of Wikipedia's article on
     # the method): at 0.05 the first and the fourth are rejected, the others are not.
