@@ -178,6 +178,7 @@ def _next_commands(root: Path, study: str, frame: Any) -> list[str]:
     where = "" if root == options.DEFAULT_RESULTS else f" --results {quote(str(root))}"
     return [
         f"bench report {quote(study)}{where}",
-        f"bench results show {run}{where}",
+        f"bench export-onnx {run}{where}",
+        f"bench throughput {run}{where}",
         f"bench predict {run} IMAGE.png{where}",
     ]

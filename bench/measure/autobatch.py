@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure.backends import OutOfMemoryError
 from bench.measure.isolation import ProcessLane
+from bench.measure.sampling import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,14 +94,15 @@ def _between(
 
 
 def _probe(opened: Callable[[Configuration], Lane], made: Configuration, size: int) -> Probe:
+    lane = None
     try:
         lane = opened(made)
-    except OutOfMemoryError:
-        return Probe(size, None)
-    try:
         lane.warm_up(1.0)
         return Probe(size, size / statistics.median(lane.block(_SAMPLES)))
-    except OutOfMemoryError:
+    except Exception as error:
+        if status_of(error)[0] != "out_of_memory":
+            raise
         return Probe(size, None)
     finally:
-        lane.close()
+        if lane is not None:
+            lane.close()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 _COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
-_SECONDS = 1.0
 _FEWEST = 3
 
 
@@ -41,13 +40,16 @@ class Ceiling:
         return Ceiling(flops, copied, self.matrix_side)
 
 
-def measure_ceiling(device: str, threads: int, precisions: set[str]) -> Ceiling:
-    """Measure for about a second a precision.
+def measure_ceiling(
+    device: str, threads: int, precisions: set[str], *, seconds: float = 1.0
+) -> Ceiling:
+    """Measure each figure for a while.
 
     Args:
         device: cpu, cuda:N or mps.
         threads: CPU threads.
         precisions: those that ran; the ceiling of others is not needed.
+        seconds: for each figure.
     """
     torch.set_num_threads(threads)
     kind = device.partition(":")[0]
@@ -56,11 +58,11 @@ def measure_ceiling(device: str, threads: int, precisions: set[str]) -> Ceiling:
     for precision in sorted(precisions):
         product = _product(precision, device, side)
         if product is not None:
-            flops[precision] = 2 * side**3 / _fastest(product, device)
+            flops[precision] = 2 * side**3 / _fastest(product, device, seconds)
     count = _COPY_MIB[kind] * 2**20 // 4
     source, target = torch.ones(count, device=device), torch.empty(count, device=device)
-    seconds = _fastest(lambda: target.copy_(source), device)
-    return Ceiling(flops, 2 * count * 4 / seconds, side)
+    copying = _fastest(lambda: target.copy_(source), device, seconds)
+    return Ceiling(flops, 2 * count * 4 / copying, side)
 
 
 def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:
@@ -85,12 +87,12 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
     return multiply
 
 
-def _fastest(call: Callable[[], Any], device: str) -> float:
+def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
     """Seconds of the fastest call."""
     times: list[float] = []
     begun = time.monotonic()
     with torch.inference_mode():
-        while len(times) < _FEWEST + 1 or time.monotonic() - begun < _SECONDS:
+        while len(times) < _FEWEST + 1 or time.monotonic() - begun < budget:
             begin = time.perf_counter()
             call()
             if device.startswith("cuda"):

@@ -208,13 +208,15 @@ def _run(
         precisions = {o.configuration.precision for o in outcomes if _alive(o)}
         before = look(place.device)
         place.on_event({"event": "ceiling"})
-        ceiling = measure_ceiling(place.device, place.threads, precisions)
+        budget = min(1.0, request.max_seconds / 10)
+        ceiling = measure_ceiling(place.device, place.threads, precisions, seconds=budget)
         _sample(outcomes, request, place)
         after = look(place.device)
         warnings, noise = compare(before, after)
         for outcome in outcomes:
             _report(outcome)
-        ceiling = ceiling.merge(measure_ceiling(place.device, place.threads, precisions))
+        again = measure_ceiling(place.device, place.threads, precisions, seconds=budget)
+        ceiling = ceiling.merge(again)
     finally:
         for outcome in outcomes:
             if outcome.track is not None:

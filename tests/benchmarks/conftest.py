@@ -65,9 +65,17 @@ def summary(seconds: dict[str, list[float]], work: tuple[int, int]) -> dict[str,
 
 @pytest.fixture(scope="session")
 def textbook() -> ModuleType:
-    """The module beside this file; pytest's importlib mode puts no folder on the path."""
-    path = Path(__file__).with_name("textbook.py")
-    spec = importlib.util.spec_from_file_location("textbook", path)
+    return neighbour("textbook")
+
+
+@pytest.fixture(scope="session")
+def worker() -> ModuleType:
+    return neighbour("worker")
+
+
+def neighbour(name: str) -> ModuleType:
+    """Import the module beside this file; pytest's importlib mode puts no folder on the path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
