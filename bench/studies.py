@@ -52,9 +52,11 @@ class Settings(RecipeOverrides):  # its fields are made above
     )
     dataset: str | None = Field(None, description="A name of `bench list datasets`.")
     recipe: str | None = Field(None, description="A name of `bench list recipes`.")
-    input_size: int | None = Field(None, ge=1, description="Side in pixels the network sees.")
+    input_size: int | None = Field(
+        None, ge=1, strict=True, description="Side in pixels the network sees."
+    )
     train_images: int | None = Field(
-        None, ge=1, description="Train on a fixed balanced subset of this many images."
+        None, ge=1, strict=True, description="Train on a fixed balanced subset of this many images."
     )
     precision: Precision | None = Field(None, description="fp32, or autocast on CUDA.")
 
@@ -62,7 +64,9 @@ class Settings(RecipeOverrides):  # its fields are made above
 class Base(Settings):
     """What all variants share."""
 
-    seeds: list[int] = Field([0, 1, 2], min_length=1, description="Random seeds.")
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(
+        [0, 1, 2], min_length=1, description="Random seeds."
+    )
 
 
 class Variant(Settings):

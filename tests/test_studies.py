@@ -88,6 +88,14 @@ INVALID = {
         VALID.replace("epochs = 2", 'seeds = [0, "one"]'),
         ':5: base.seeds.1 = "one": input should be a valid integer',
     ),
+    "seeds in quotation marks": (
+        VALID.replace("epochs = 2", 'seeds = ["1"]'),
+        ':5: base.seeds.0 = "1": input should be a valid integer',
+    ),
+    "epochs in quotation marks": (
+        VALID.replace("epochs = 2", 'epochs = "2"'),
+        ':5: base.epochs = "2": input should be a valid integer',
+    ),
     "seeds that are fractions": (
         VALID.replace("epochs = 2", "seeds = [\n  0,\n  1.5,\n]"),
         ":5: base.seeds.1 = 1.5: input should be a valid integer",

@@ -75,7 +75,7 @@ def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int
     cost = "accuracy unknown (no test set)"
     if drop is not None:
         tested = f"{images:,} images (McNemar p = {p_value:.2g})"
-        cost = f"accuracy {-drop:+.2f} points on {tested}"
+        cost = f"accuracy {0.0 - drop:+.2f} points on {tested}"
     if speed.low <= 1:
         return f"int8 does not pay here: {measured} {where}, {cost}."
     return f"int8 pays here: {measured} {where}, {cost}."

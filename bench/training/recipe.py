@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench.errors import BenchError, nearest
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]  # "3" and true are no numbers
 
 
 class Recipe(BaseModel):
@@ -17,8 +17,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(10, ge=1, description="Passes over the training images.")
-    batch_size: int = Field(128, ge=1, description="Images in one step.")
+    epochs: int = Field(10, ge=1, strict=True, description="Passes over the training images.")
+    batch_size: int = Field(128, ge=1, strict=True, description="Images in one step.")
     learning_rate: float = Field(0.1, gt=0, description="Peak learning rate of SGD.")
     momentum: Fraction = Field(0.0, description="SGD momentum.")
     nesterov: bool = Field(False, description="Nesterov's momentum.")
