@@ -48,7 +48,7 @@ def test_one_run_against_the_textbook_program(
     """Goal: at least 1.2 times the images a second, both with a thread a core."""
     theirs = textbook_program(textbook, name, size, batch)
     trainer = worker.make_trainer(name, size, batch)
-    paired(lambda: worker.train(trainer, steps), lambda: theirs(steps), rounds=12)
+    paired(lambda: worker.train(trainer, steps), lambda: theirs(steps), rounds=8)
 
 
 @CASES
@@ -63,7 +63,7 @@ def test_a_study_against_the_textbook_program(
     """Goal: at least 1.2 times; ours trains a run on each core, the textbook one by one."""
     theirs = textbook_program(textbook, name, size, batch)
     with workers(name, size, batch) as ours:
-        paired(lambda: ours(steps), lambda: theirs(CORES * steps), rounds=12)
+        paired(lambda: ours(steps), lambda: theirs(CORES * steps), rounds=8)
 
 
 @contextlib.contextmanager
