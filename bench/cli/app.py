@@ -18,6 +18,7 @@ from bench.cli import (
     run_ablation,
     throughput,
     train,
+    tune,
 )
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command("export-onnx")(export_onnx.export_onnx)
 app.command("export-tensorrt")(export_tensorrt.export_tensorrt)
 app.command("throughput")(throughput.throughput)
 app.command("compare")(compare.compare)
+app.command("tune")(tune.tune)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)

@@ -114,7 +114,7 @@ def conduct(request: Request, targets: Sequence[Target], place: Place) -> Measur
         if request.pin:
             stack.enter_context(pinned(place.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        outcomes = [Outcome(c) for c in _with_files(configurations, folder, place)]
+        outcomes = [Outcome(c) for c in with_files(configurations, folder, place)]
         outcomes = _with_batch_sizes(outcomes, request, place)
         chosen = references([o.configuration for o in outcomes if _alive(o)], request.reference)
         twins = [Outcome(replace(c, twin=True)) for c in chosen.values()]
@@ -155,7 +155,7 @@ def _require_something(configurations: Sequence[Configuration]) -> None:
     raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
 
 
-def _with_files(
+def with_files(
     configurations: Sequence[Configuration], folder: Path, place: Place
 ) -> Iterator[Configuration]:
     """Give those that need an ONNX file one, made once for a network and precision."""
