@@ -1,0 +1,90 @@
+"""`bench tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, stderr, stdout
+
+
+def tune(
+    target: Annotated[str, typer.Argument(help="A model, a run or an .onnx file.")] = "resnet18",
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Images; repeatable. 1, 8, 32 without.")
+    ] = None,
+    latency_bound: Annotated[
+        float | None,
+        typer.Option("--latency-bound", help="Median time of a batch at most.", metavar="MS"),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option("--min-accuracy", help="Top-1 of that artefact, 0…1.")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option("--input-size", help="Side in pixels of a named model's images.")
+    ] = None,
+    option: options.KeyValues = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the fastest way to run a network here, within a latency and an accuracy.
+
+    Tries every backend, precision, memory format, thread count and batch size by successive
+    halving, then measures the winner beside PyTorch eager in one interleaved run.
+
+    Example:
+
+      bench tune resnet18 --latency-bound 50
+
+    """
+    options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
+    from bench.devices import physical_cores, resolve_device
+    from bench.measure.measurement import Place
+    from bench.measure.targets import find_target
+    from bench.measure.tuning import Bounds
+    from bench.measure.tuning import tune as tune_target
+
+    console = stderr()
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "rung" and not (quiet or as_json):
+            console.print(f"{event['left']} left after {event['seconds']:g} s each")
+
+    place = Place(Path(results), str(resolve_device(device)), threads or physical_cores(), tell)
+    found = find_target(
+        target, results=results, options=options.parse_values(option), input_size=input_size
+    )
+    tuned = tune_target(
+        found,
+        place,
+        Bounds(latency_bound, min_accuracy),
+        batch_sizes=batch_size or (1, 8, 32),
+    )
+    _show(tuned, results, as_json=as_json)
+
+
+def _smallest(sizes: list[int] | None) -> dict[str, int | None]:
+    return {"batch_size": min(sizes) if sizes else None}
+
+
+def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
+    from bench.report.frames import throughput_frame
+    from bench.report.tables import rows_of
+    from bench.report.throughput import footnotes, throughput_table
+
+    rows = [r for r in rows_of(throughput_frame(tuned.record.rows)) if r["status"] == "complete"]
+    if as_json:
+        print_json([{**row, "command": tuned.command} for row in rows])
+        return
+    console = stdout()
+    console.print(throughput_table(rows))
+    for line in footnotes(rows, results):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"\nThe fastest of {tuned.tried} configurations:", style="bold")
+    console.print(f"  {tuned.command}", markup=False, soft_wrap=True)

@@ -1,0 +1,193 @@
+"""The fastest configuration within bounds, by successive halving: what `bench tune` does."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.measure.backends import MEMORY_FORMATS, backend_names, load_backend
+from bench.measure.measurement import Place, conduct, with_files
+from bench.measure.plan import Configuration, Request, expand
+from bench.measure.sampling import Goal, Track, run_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.measure.lanes import Lane
+    from bench.measure.targets import Target
+    from bench.store.measurements import MeasurementRecord
+
+# Halving (Jamieson and Talwalkar 2016): each rung gives half as many twice the time.
+_FIRST_SECONDS = 0.5
+_LAST = 3
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the answer has to keep.
+
+    Attributes:
+        latency_ms: median time of a batch at most.
+        accuracy: top-1 of exactly that artefact at least, 0…1.
+    """
+
+    latency_ms: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The answer.
+
+    Attributes:
+        best: the fastest configuration within the bounds.
+        record: the last, interleaved measurement: it, plain eager and channels-last eager.
+        command: measures it again.
+        tried: how many configurations began.
+    """
+
+    best: Configuration
+    record: MeasurementRecord
+    command: str
+    tried: int
+
+
+def candidates(
+    target: Target, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+) -> list[Configuration]:
+    """Lay out everything that can run here: backends, precisions, formats, threads, batches."""
+    found = []
+    for backend in backend_names():
+        if load_backend(backend).needs == "nothing":
+            continue
+        pairs = load_backend(backend).support()
+        precisions = tuple(dict.fromkeys(p.precision for p in pairs if p.missing is None))
+        if not precisions:
+            continue
+        request = Request(
+            backends=(backend,), precisions=precisions, batch_sizes=tuple(batch_sizes),
+            memory_formats=MEMORY_FORMATS,
+        )  # fmt: skip
+        for count in threads:
+            found += expand(request, [target], device=device, threads=count)
+    return [one for one in found if one.unsupported is None]
+
+
+def halve(
+    configurations: Sequence[Configuration],
+    bounds: Bounds,
+    open_lane: Callable[[Configuration], Lane],
+    *,
+    keep: int = _LAST,
+    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+) -> list[Configuration]:
+    """Measure all for a short time, keep the faster half for twice the time, and so on.
+
+    Returns:
+        At most *keep* configurations, fastest first, all within the latency bound.
+
+    Raises:
+        BenchError: none keeps the latency bound; the best latency that was seen is named.
+    """
+    left, seconds = list(configurations), _FIRST_SECONDS
+    while True:
+        timed = _rung(left, seconds, open_lane)
+        if not timed:
+            raise BenchError("none of the configurations could run here")
+        limit = float("inf") if bounds.latency_ms is None else bounds.latency_ms / 1e3
+        within = [(one, median) for one, median in timed if median <= limit]
+        if not within:
+            best = min(median for _, median in timed) * 1e3
+            raise BenchError(
+                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"{best:.3g} ms a batch"
+            )
+        within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
+        on_event({"event": "rung", "left": len(within), "seconds": seconds})
+        if len(within) <= keep:
+            return [one for one, _ in within]
+        left = [one for one, _ in within[: max(keep, len(within) // 2)]]
+        if len(left) == len(within):
+            return left
+        seconds *= 2
+
+
+def tune(
+    target: Target, place: Place, bounds: Bounds, *, batch_sizes: Sequence[int] = (1, 8, 32)
+) -> Tuned:
+    """Find the fastest configuration, then measure it beside eager in one interleaved run.
+
+    Raises:
+        BenchError: nothing keeps the bounds.
+    """
+    threads = sorted({1, place.threads})
+    given = candidates(target, device=place.device, threads=threads, batch_sizes=batch_sizes)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        ready = [one for one in with_files(given, Path(folder), place) if not one.unsupported]
+        accurate = _accurate(ready, bounds)
+        best = halve(accurate, bounds, lambda one: one.open(), on_event=place.on_event)[0]
+    # One request measures the product of its lists; what was not asked for does little harm.
+    request = Request(
+        backends=tuple(dict.fromkeys(("eager", best.backend))),
+        precisions=tuple(dict.fromkeys(("fp32", best.precision))),
+        memory_formats=MEMORY_FORMATS,
+        batch_sizes=(best.batch_size,),
+    )
+    record = conduct(request, [target], replace(place, threads=best.threads))
+    return Tuned(best, record, command_for(best), len(given))
+
+
+def command_for(made: Configuration) -> str:
+    """Return the command that measures a configuration again."""
+    parts = [
+        "bench throughput", made.target.run or made.target.label.split(" ")[0],
+        *(f"--option {k}={v}" for k, v in made.target.options.items() if not made.target.run),
+        f"--backend {made.backend}", f"--precision {made.precision}",
+        f"--memory-format {made.memory_format}", f"--batch-size {made.batch_size}",
+        f"--threads {made.threads}", f"--device {made.device}",
+    ]  # fmt: skip
+    return " ".join(parts)
+
+
+def _rung(
+    configurations: Sequence[Configuration],
+    seconds: float,
+    open_lane: Callable[[Configuration], Lane],
+) -> list[tuple[Configuration, float]]:
+    """Measure a rung interleaved, a group of equal thread count after the other."""
+    timed = []
+    counts = sorted({one.threads for one in configurations})
+    for count, size in product(counts, sorted({one.batch_size for one in configurations})):
+        tracks = []
+        for one in configurations:
+            if (one.threads, one.batch_size) == (count, size):
+                try:
+                    lane = open_lane(one)
+                except Exception:  # noqa: S112 - what cannot be prepared is no candidate
+                    continue
+                tracks.append((one, Track(f"{one.name} {count}", lane)))
+        run_plan([t for _, t in tracks], Goal(max_seconds=seconds, block_seconds=seconds / 8))
+        for one, track in tracks:
+            if track.status == "complete" and track.interval is not None:
+                timed.append((one, track.interval.median))
+            track.lane.close()
+    return timed
+
+
+def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configuration]:
+    if bounds.accuracy is None:
+        return list(ready)
+    known = [one for one in ready if one.test_accuracy is not None]
+    kept = [one for one in known if (one.test_accuracy or 0.0) >= (bounds.accuracy or 0.0)]
+    if kept:
+        return kept
+    if not known:
+        raise BenchError(
+            "--min-accuracy needs a trained run: a model that is only named has random weights"
+        )
+    best = max(one.test_accuracy or 0.0 for one in known)
+    raise BenchError(f"--min-accuracy {bounds.accuracy:g}: the best here reaches {best:.4f}")
