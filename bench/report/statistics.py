@@ -95,8 +95,9 @@ def paired_difference(
         return Difference(mean, None, None, None, 1)
     if np.allclose(differences, mean, rtol=0, atol=1e-12):  # but for rounding
         # No spread at all, as few test images can give: a t-test would be certain of anything.
-        ends = (0.0, 0.0, 1.0) if mean == 0 else (None, None, None)
-        return Difference(mean, *ends, len(seeds))
+        if mean == 0:
+            return Difference(mean, 0.0, 0.0, 1.0, len(seeds))
+        return Difference(mean, None, None, None, len(seeds))
     test = stats.ttest_rel(ours, theirs)
     interval = test.confidence_interval(CONFIDENCE)
     return Difference(
