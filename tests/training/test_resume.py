@@ -113,7 +113,7 @@ run.execute(RunRequest.from_dict(json.loads(sys.argv[2])), Store(sys.argv[1]),
 
 def test_killed_process_is_taken_up_bit_for_bit(tmp_path, store, rich, resources):
     request = rich.with_recipe(epochs=15)
-    arguments = [sys.executable, "-c", KILLED, str(store.root), json.dumps(request.as_dict())]
+    arguments = [sys.executable, "-P", "-c", KILLED, str(store.root), json.dumps(request.as_dict())]
     process = subprocess.Popen(arguments)
     checkpoint = store.partial(request.run_id) / "checkpoint.safetensors"
     deadline = time.monotonic() + 60
