@@ -45,7 +45,7 @@ def tune(
     """
     options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
     from bench.devices import physical_cores, resolve_device
-    from bench.measure.measurement import Place
+    from bench.measure.preparation import Place
     from bench.measure.targets import find_target
     from bench.measure.tuning import Bounds
     from bench.measure.tuning import tune as tune_target

@@ -2,58 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.devices import physical_cores, resolve_device
 from bench.environment import describe_environment, processor, version_of
 from bench.errors import BenchError
-from bench.measure.backends import load_backend
 from bench.measure.ceiling import Ceiling, measure_ceiling
 from bench.measure.isolation import ProcessLane
 from bench.measure.machine import compare, look
-from bench.measure.onnxfile import make_file
-from bench.measure.plan import AUTO, Request, expand, references
+from bench.measure.plan import Request, expand, references
+from bench.measure.preparation import Place, pinned, with_batch_sizes, with_files
 from bench.measure.rows import Context, Outcome, make_row
 from bench.measure.sampling import Goal, Track, run_plan, status_of
 from bench.measure.targets import DEFAULT_TARGET, Target, find_target
 from bench.store.measurements import MeasurementRecord, Measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     import pandas as pd
 
     from bench.measure.lanes import Lane
     from bench.measure.plan import Configuration
-
-OnEvent = Callable[[dict[str, Any]], None]
+    from bench.measure.preparation import OnEvent
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs on its own.
 _RISKY_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and with what a measurement runs.
-
-    Attributes:
-        results: the results folder.
-        device: cpu, cuda, cuda:N or mps, as resolved.
-        threads: CPU threads of every backend.
-        on_event: told of the progress.
-    """
-
-    results: Path
-    device: str
-    threads: int
-    on_event: OnEvent = lambda _event: None
 
 
 def measure(
@@ -115,7 +94,7 @@ def conduct(request: Request, targets: Sequence[Target], place: Place) -> Measur
             stack.enter_context(pinned(place.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         outcomes = [Outcome(c) for c in with_files(configurations, folder, place)]
-        outcomes = _with_batch_sizes(outcomes, request, place)
+        outcomes = with_batch_sizes(outcomes, request, place)
         chosen = references([o.configuration for o in outcomes if _alive(o)], request.reference)
         twins = [Outcome(replace(c, twin=True)) for c in chosen.values()]
         everything = [*outcomes, *(twins if request.scenario != "server" else [])]
@@ -153,49 +132,6 @@ def _require_something(configurations: Sequence[Configuration]) -> None:
         return
     reasons = dict.fromkeys(str(c.unsupported) for c in configurations)
     raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-
-
-def with_files(
-    configurations: Sequence[Configuration], folder: Path, place: Place
-) -> Iterator[Configuration]:
-    """Give those that need an ONNX file one, made once for a network and precision."""
-    made: dict[tuple[str, str], Any] = {}
-    for one in configurations:
-        if one.unsupported or one.file or load_backend(one.backend).needs != "onnx":
-            yield one
-            continue
-        key = (one.target.label, one.precision)
-        if key not in made:
-            place.on_event({"event": "export", "what": f"{one.target.label} {one.precision}"})
-            try:
-                made[key] = make_file(one.target, one.precision, folder, threads=place.threads)
-            except BenchError as error:
-                made[key] = error
-        found = made[key]
-        if isinstance(found, BenchError):
-            yield replace(one, unsupported=str(found))
-        else:
-            yield replace(
-                one, file=found.path, file_sha256=found.sha256, test_accuracy=found.test_accuracy
-            )
-
-
-def _with_batch_sizes(outcomes: Sequence[Outcome], request: Request, place: Place) -> list[Outcome]:
-    """Find the batch size of those that are to find their own."""
-    from bench.measure.autobatch import find_batch_size
-
-    found = []
-    for outcome in outcomes:
-        made = outcome.configuration
-        if made.unsupported is None and made.size_label == AUTO:
-            place.on_event({"event": "batch", "what": made.name})
-            try:
-                size, tried = find_batch_size(made, timeout=request.timeout)
-                outcome = Outcome(replace(made, batch_size=size, details={"tried": tried}))  # noqa: PLW2901
-            except Exception as error:  # its row says so, and the others go on
-                outcome.status, outcome.error = status_of(error)
-        found.append(outcome)
-    return found
 
 
 def _run(
@@ -329,29 +265,3 @@ def _raw_samples(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
             for seconds in block
         ]
     return rows
-
-
-@contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Bind this process, and those it starts, to as many cores as it has threads.
-
-    Raises:
-        BenchError: this system cannot, or fewer cores are allowed.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        raise BenchError("--pin: this system has no processor affinity; leave it out")
-    before = os.sched_getaffinity(0)
-    if len(before) < threads:
-        raise BenchError(f"--pin: {threads} threads, but only {len(before)} cores are allowed")
-    _bind(set(sorted(before)[:threads]))
-    try:
-        yield
-    finally:
-        _bind(before)
-
-
-def _bind(cores: set[int]) -> None:
-    """Bind every thread there is; those started later inherit it."""
-    folder = Path("/proc/self/task")
-    for thread in [int(t.name) for t in folder.iterdir()] if folder.is_dir() else [0]:
-        os.sched_setaffinity(thread, cores)

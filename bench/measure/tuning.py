@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.measure.backends import MEMORY_FORMATS, backend_names, load_backend
-from bench.measure.measurement import Place, conduct, with_files
+from bench.measure.measurement import conduct
 from bench.measure.plan import Configuration, Request, expand
+from bench.measure.preparation import Place, with_files
 from bench.measure.sampling import Goal, Track, run_plan
 
 if TYPE_CHECKING:

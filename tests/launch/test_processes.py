@@ -57,6 +57,7 @@ def test_workers_train_what_one_process_trains(make_requests, run, store):
     assert len(set(alone)) == 3
 
 
+@pytest.mark.slow
 def test_workers_start_from_the_weights_that_were_given(make_requests, run, store, tmp_path):
     path = tmp_path / "start.safetensors"
     start = {"head.2.weight": torch.full((10, 4), 0.5), "head.2.bias": torch.arange(10.0)}

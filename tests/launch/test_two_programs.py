@@ -82,6 +82,7 @@ def test_two_programs_asked_for_the_same_run_do_it_once(start, tmp_path):
     assert len(weights(tmp_path, "results")) == 1
 
 
+@pytest.mark.slow
 def test_program_told_to_stop_leaves_a_checkpoint_and_goes_on(start, tmp_path):
     stop_and_go_on(
         start, tmp_path, lambda p: p.send_signal(signal.SIGINT), workers=1, epochs=12, code=130

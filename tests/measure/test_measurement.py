@@ -12,7 +12,7 @@ from bench.measure.plan import Request, expand
 from bench.measure.targets import find_target
 from bench.store.measurements import Measurements, read_samples
 
-from .conftest import TINY
+from .conftest import TINY, FakeLane
 
 QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
 
@@ -96,15 +96,22 @@ def test_a_batch_that_does_not_fit_is_recorded_and_the_others_go_on(measured):
     assert list(frame["status"]) == ["complete", "out_of_memory"]
 
 
-def test_auto_doubles_until_it_no_longer_fits_and_halves_back(third_party):
-    del third_party
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(("room", "knee", "expected"), [(20, 999, 20), (999, 16, 16)])
+def test_auto_doubles_to_the_knee_or_to_where_it_no_longer_fits(
+    clock, normal, room, knee, expected
+):
     (made,) = expand(
-        Request(backends=("small",), batch_sizes=("auto",)),
+        Request(backends=("fine",), batch_sizes=("auto",)),
         [find_target(TINY, input_size=16)], device="cpu", threads=1,
     )  # fmt: skip
-    size, tried = find_batch_size(made, timeout=60, open_lane=lambda one: one.open())
-    assert size == 20
-    assert [t["batch_size"] for t in tried][:6] == [1, 2, 4, 8, 16, 32]
+
+    def opened(one):
+        if one.batch_size > room:
+            raise MemoryError("no room")
+        return FakeLane(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
+
+    assert find_batch_size(made, timeout=60, open_lane=opened)[0] == expected
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import bench
 from bench.errors import BenchError
 from bench.measure.onnxfile import examine
 
+from .conftest import TINY
+
 numpy = pytest.importorskip("numpy")
 
 
@@ -75,3 +77,12 @@ def test_other_input_sizes_two_inputs_and_open_sizes_are_refused(make, tmp_path)
 def test_engines_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(BenchError, match="onnxruntime-tensorrt"):
         bench.measure(str(tmp_path / "m.engine"), results=tmp_path)
+
+
+def test_int8_is_read_back_from_the_kernels_that_run(third_party, tmp_path):
+    del third_party
+    row = bench.measure(
+        TINY, backends=("onnxruntime",), precisions=("int8",), batch_sizes=(2,), input_size=16,
+        results=tmp_path / "r", device="cpu", threads=1, max_seconds=0.3,
+    ).iloc[0]  # fmt: skip
+    assert (row["status"], row["executed_precision"]) == ("complete", "int8"), row["error"]

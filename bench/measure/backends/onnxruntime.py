@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.measure.backends.protocol import (
@@ -18,7 +19,6 @@ from bench.measure.backends.protocol import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 _NODES = "session.record_ep_graph_assignment_info"
+_INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
+_FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
 
 
@@ -107,6 +109,17 @@ class OrtPrepared:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry(_NODES, "1")
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            fused = Path(folder) / "fused.onnx"
+            if self.workload.precision == "int8":
+                # Q/DQ pairs are fused after nodes are assigned: only the rewritten graph
+                # tells which of them are computed in int8.
+                options.optimized_model_filepath = str(fused)
+            session = self._session(file, options, provider_options)
+            self.kernels = _operators(fused) if fused.exists() else Counter[str]()
+        return session
+
+    def _session(self, file: Path, options: Any, provider_options: dict[str, Any]) -> Any:
         wanted: list[Any] = [(self.provider, provider_options)]
         if self.provider == TENSORRT:
             wanted.append((CUDA, {"device_id": provider_options["device_id"]}))
@@ -159,27 +172,27 @@ class OrtPrepared:
             warnings.append(f"{len(elsewhere)} of {total} nodes do not run on {self.provider}")
         return Executed(
             provider=self.provider,
-            precision=self._arithmetic(kinds),
+            precision=self._arithmetic(),
             nodes=nodes,
             elsewhere=tuple(elsewhere),
             warnings=tuple(warnings),
             details={
                 "providers": self.session.get_providers(),
-                "operators": dict(kinds),
+                "operators": dict(self.kernels or kinds),
                 "threads": self.session.get_session_options().intra_op_num_threads,
                 "onnxruntime": self.ort.__version__,
             },
         )
 
-    def _arithmetic(self, kinds: Counter[str]) -> str:
+    def _arithmetic(self) -> str:
         """Name the arithmetic of the convolutions and products that really run."""
-        if any(kind.startswith("QLinear") or kind.endswith("Integer") for kind in kinds):
-            return "int8"
-        if kinds["DequantizeLinear"]:
-            # Pairs that the provider did not fuse at opening are fused only on CUDA.
-            return "int8" if self.provider != CPU else "fp32"
-        declared = self.workload.precision
-        return "fp32" if self.provider == CPU else declared
+        if self.workload.precision == "int8":
+            whole = sum(n for kind, n in self.kernels.items() if kind.startswith(_INT8))
+            float32 = sum(n for kind, n in self.kernels.items() if kind in _FLOAT)
+            if not whole:
+                return "fp32"
+            return "int8" if whole >= float32 else f"int8 in {whole} of {whole + float32} layers"
+        return "fp32" if self.provider == CPU else self.workload.precision
 
 
 def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Counter[str]]:
@@ -203,6 +216,13 @@ def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Co
             if subgraph.ep_name != wanted:
                 elsewhere.append(f"{node.op_type} {node.name} ({subgraph.ep_name})")
     return dict(nodes), elsewhere, kinds
+
+
+def _operators(file: Path) -> Counter[str]:
+    """Count the operators of a graph."""
+    import onnx
+
+    return Counter(n.op_type for n in onnx.load(str(file), load_external_data=False).graph.node)
 
 
 def _cuda_options(workload: Workload) -> dict[str, Any]:
