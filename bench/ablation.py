@@ -176,11 +176,12 @@ def make_plan(
     Raises:
         BenchError: as `bench.studies.load_study` and `expand`.
     """
-    if not isinstance(study, Study):
-        own, study = load_study(study)
-        name = name or own
     overrides = dataclasses.replace(overrides, default_precision=_default_precision(device))
-    plan = expand(name or "study", study, overrides)
+    if isinstance(study, Study):
+        plan = expand(name or "study", study, overrides)
+    else:
+        plan = load_study(study).expand(overrides)
+        plan = dataclasses.replace(plan, name=name or plan.name)
     if weights is None:
         return plan
     from bench.training.weights import weights_digest
@@ -240,8 +241,10 @@ def conduct(
 
         tuning: dict[str, Any] = {}
         if plan.tune:
-            from bench.training.tuning import choose, tuning_requests
+            from bench.training.tuning import begun, choose, tuning_requests
 
+            if any(store.read_run(r.run_id) is None for r in tuning_requests(plan)):
+                record_study(plan, store, begun(plan))  # so that no clean-up takes its runs
             run(tuning_requests(plan), "tuning")
             plan, tuning = choose(plan, store)
         record = record_study(plan, store, tuning)

@@ -13,7 +13,7 @@ import torch
 from bench.data import list_datasets
 from bench.errors import BenchError
 from bench.models import build_model
-from bench.studies import Overrides, Study, expand, json_schema, load_study, shipped_studies
+from bench.studies import Overrides, Study, json_schema, load_study, shipped_studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def planned(path: Path, **overrides: object) -> Plan:
-    return expand(*load_study(path), Overrides(**overrides))  # type: ignore[arg-type]
+    return load_study(path).expand(Overrides(**overrides))  # type: ignore[arg-type]
 
 
 def variants(plan: Plan) -> list[str]:
@@ -176,23 +176,26 @@ def test_an_invalid_study_is_refused_in_one_line(content: str, message: str, wri
 
 
 UNFIT = {
-    "no model": (VALID.replace('model = "resnet8"', ""), "variant 'a' has no model"),
-    "unknown model": (VALID.replace("resnet8", "resnet8x"), "'a': unknown model 'resnet8x'; did"),
+    "no model": (VALID.replace('model = "resnet8"', ""), ":7: variant 'a' has no model"),
+    "unknown model": (
+        VALID.replace("resnet8", "resnet8x"),
+        ":4: .*'a': unknown model 'resnet8x'; did",
+    ),
     "unknown option": (
         VALID.replace("shortcut =", "shortcuts ="),
-        "'b': .* has no option 'shortcuts'; did you mean 'shortcut'",
+        ":12: .*'b': .* has no option 'shortcuts'; did you mean 'shortcut'",
     ),
     "unknown value of an option": (
         VALID.replace("none", "non"),
-        "'b': shortcut='non' is unknown; did you mean 'none'",
+        ":12: .*'b': shortcut='non' is unknown; did you mean 'none'",
     ),
     "impossible depth": (
-        VALID + "block = 1".replace("block = 1", "model = 'resnet33'"),
-        "'b': .*resnet33",
+        VALID + "model = 'resnet33'",
+        ":13: .*'b': .*resnet33",
     ),
     "unknown dataset": (
         VALID.replace("epochs = 2", 'dataset = "fashon-mnist"'),
-        "unknown dataset 'fashon-mnist'; did you mean 'fashion-mnist'",
+        ":5: unknown dataset 'fashon-mnist'; did you mean 'fashion-mnist'",
     ),
     "tune without a validation split": (
         VALID.replace("epochs = 2", 'recipe = "book"') + "[tune]\nlearning_rate = [0.1, 0.2]\n",
@@ -226,6 +229,15 @@ def test_an_unknown_study_is_refused(name: str, message: str) -> None:
         load_study(name)
 
 
+def test_a_study_called_as_a_shipped_one_is_refused_unless_it_is_that_one(tmp_path: Path) -> None:
+    path = tmp_path / "depth.toml"
+    path.write_text(VALID)
+    with pytest.raises(BenchError, match=r"depth.toml: 'depth' is the name of a study that ships"):
+        load_study(path)
+    path.write_bytes(shipped_studies()["depth"].read_bytes())
+    assert load_study(path).study == load_study("depth").study
+
+
 def test_a_study_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"question = '\xff\xfe'\n")
@@ -238,7 +250,7 @@ def test_a_study_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(VALID, encoding="utf-8-sig")
-    assert load_study(path)[0] == "mine"
+    assert load_study(path).name == "mine"
 
 
 def test_a_variants_word_goes_before_the_bases(write: Write) -> None:
@@ -336,10 +348,10 @@ def test_the_shipped_studies_are_there() -> None:
 def test_a_shipped_study_begins_with_its_question_and_can_be_built(name: str) -> None:
     text = shipped_studies()[name].read_text()
     assert re.match(r"# [^\n]*\?", text)
-    own, study = load_study(name)
-    assert own == name
-    assert study.question.endswith("?")
-    plan = expand(name, study)
+    file = load_study(name)
+    assert file.name == name
+    assert file.study.question.endswith("?")
+    plan = file.expand()
     assert len(plan.requests) >= 3
     channels = {info.name: (info.channels, info.classes) for info in list_datasets()}
     for variant in plan.variants:
@@ -352,7 +364,7 @@ def test_a_shipped_study_begins_with_its_question_and_can_be_built(name: str) ->
 
 
 def test_the_quickstart_compares_three_networks_over_three_seeds() -> None:
-    plan = expand(*load_study("quickstart"))
+    plan = load_study("quickstart").expand()
     assert len(plan.variants) == 3
     assert all(len(variant.requests) >= 3 for variant in plan.variants)
     assert {r.dataset for r in plan.requests} == {"fashion-mnist-mini"}

@@ -60,7 +60,7 @@ def _models() -> list[dict[str, Any]]:
 def _studies() -> list[dict[str, Any]]:
     from bench.studies import load_study, shipped_studies
 
-    loaded = {name: load_study(name)[1] for name in shipped_studies()}
+    loaded = {name: load_study(name).study for name in shipped_studies()}
     return [
         {"name": name, "question": study.question, "source": study.source}
         for name, study in loaded.items()

@@ -19,6 +19,11 @@ def tuning_requests(plan: Plan) -> list[RunRequest]:
     return list({request.run_id: request for request in found}.values())
 
 
+def begun(plan: Plan) -> dict[str, Any]:
+    """What a study records before its first candidate is trained: the runs, nothing chosen."""
+    return {v.name: _record(_candidates(plan, v), {}, None) for v in plan.selected}
+
+
 def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
     """Give each variant the value with the best validation accuracy.
 
@@ -41,15 +46,21 @@ def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
                 f"'{variant.name}' to the end; try smaller ones"
             )
         best = max(finished, key=lambda value: finished[value])
-        tuning[variant.name] = {
-            "setting": "learning_rate",
-            "values": {str(value): score for value, score in scores.items()},
-            "chosen": best,
-            "runs": {str(value): request.run_id for value, request in candidates.items()},
-        }
+        tuning[variant.name] = _record(candidates, scores, best)
         requests = {s: r.with_recipe(learning_rate=best) for s, r in variant.requests.items()}
         chosen[variant.name] = dataclasses.replace(variant, requests=requests)
     return dataclasses.replace(plan, variants=tuple(chosen.values())), tuning
+
+
+def _record(
+    candidates: dict[float, RunRequest], scores: dict[float, float | None], chosen: float | None
+) -> dict[str, Any]:
+    return {
+        "setting": "learning_rate",
+        "values": {str(value): scores.get(value) for value in candidates},
+        "chosen": chosen,
+        "runs": {str(value): request.run_id for value, request in candidates.items()},
+    }
 
 
 def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, RunRequest]:

@@ -318,6 +318,6 @@ def test_what_is_unknown_is_not_hidden(bench: Bench, monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("bench.studies.shipped_studies", fail)
+    monkeypatch.setattr("bench.studies.file.shipped_studies", fail)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         bench("list", "studies")

@@ -88,12 +88,20 @@ def test_no_value_that_trains_is_an_error_of_one_line(plan, store):
 def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
     (tmp_path / "rates.toml").write_text(STUDY)
     results = tmp_path / "results"
+    store, known = Store(results), []
+
+    def look(event):
+        if event["event"] == "plan":
+            known.append((set(event["runs"]), store.read_study("rates").runs))
+
     rows = bench.run_study(
-        tmp_path / "rates.toml", results=results, device="cpu", threads=1, workers=1
-    )
+        tmp_path / "rates.toml",
+        results=results, device="cpu", threads=1, workers=1, on_event=look,
+    )  # fmt: skip
+    assert len(known) == 2  # tuning, then training
+    assert all(asked <= recorded for asked, recorded in known)  # nothing that gc would remove
     assert (rows["status"] == "complete").all()
     assert len(rows) == 4
-    store = Store(results)
     record = store.read_study("rates")
     for name in ("residual", "plain"):
         entry = record.tuning[name]

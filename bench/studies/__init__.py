@@ -1,0 +1,24 @@
+"""Studies: one question, a base, and the variants that answer it, as a TOML file.
+
+`schema` says what a study may say, `file` reads one, `lines` finds the line of what is wrong,
+and `expansion` makes runs of it.
+"""
+
+from bench.studies.expansion import Overrides, Plan, PlannedVariant, expand
+from bench.studies.file import StudyFile, adhoc_study, load_study, parse_study, shipped_studies
+from bench.studies.schema import Study, Tune, json_schema
+
+__all__ = [
+    "Overrides",
+    "Plan",
+    "PlannedVariant",
+    "Study",
+    "StudyFile",
+    "Tune",
+    "adhoc_study",
+    "expand",
+    "json_schema",
+    "load_study",
+    "parse_study",
+    "shipped_studies",
+]

@@ -1,0 +1,189 @@
+"""From a study to its runs: variants × random seeds, each a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError, nearest
+from bench.request import Precision, RunRequest
+from bench.training.recipe import Recipe, get_recipe
+
+if TYPE_CHECKING:
+    from bench.studies.schema import Study, Tune, Variant
+
+
+class VariantError(BenchError):
+    """A variant names something that is unknown or does not fit.
+
+    Attributes:
+        variant: its place in the study.
+        keys: the key that is wrong, outermost first: `("options", "shortcut")`.
+    """
+
+    def __init__(self, message: str, variant: int, *keys: str) -> None:
+        super().__init__(message)
+        self.variant = variant
+        self.keys = keys
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """One variant with its requests.
+
+    Attributes:
+        name: how the tables call it.
+        reference: the variant it is compared with, None for the reference itself.
+        requests: random seed → what to train.
+    """
+
+    name: str
+    reference: str | None
+    requests: dict[int, RunRequest]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study expanded: variants × random seeds."""
+
+    name: str
+    question: str
+    source: str | None
+    variants: tuple[PlannedVariant, ...]
+    tune: Tune | None
+    only: tuple[str, ...] = ()
+
+    @property
+    def selected(self) -> list[PlannedVariant]:
+        """The variants that are to be trained: all, or those that `only` names."""
+        return [v for v in self.variants if not self.only or v.name in self.only]
+
+    @property
+    def requests(self) -> list[RunRequest]:
+        """Every distinct run to do, seed by seed, so that an early stop leaves whole pairs."""
+        seeds = dict.fromkeys(s for v in self.selected for s in v.requests)
+        ordered = (v.requests[s] for s in seeds for v in self.selected if s in v.requests)
+        return list({request.run_id: request for request in ordered}.values())
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says in the place of the study file; None leaves it as it is."""
+
+    seeds: list[int] | None = None
+    epochs: int | None = None
+    dataset: str | None = None
+    only: tuple[str, ...] = ()
+    deterministic: bool = False
+    default_precision: Precision = "fp32"
+
+
+def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
+    """Expand a study into its runs, with the command line's *overrides* applied.
+
+    Raises:
+        VariantError: a model, option or dataset is unknown or does not fit.
+        BenchError: `only` names no variant, or a random seed is impossible.
+    """
+    overrides = overrides or Overrides()
+    variants = study.variants
+    reference = study.reference or variants[0].name
+    seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
+    _check_seeds(seeds)
+    _check_only(variants, overrides.only)
+    planned = []
+    for place, variant in enumerate(variants):
+        template = _request(study, place, variant, overrides)
+        planned.append(
+            PlannedVariant(
+                variant.name,
+                _reference_of(variant, reference),
+                {seed: RunRequest(**{**template, "seed": seed}) for seed in dict.fromkeys(seeds)},
+            )
+        )
+    if study.tune and any(not v.requests[seeds[0]].recipe.validation_fraction for v in planned):
+        raise BenchError(
+            f"study '{name}': tune chooses on validation accuracy, but the recipe has no "
+            "validation split; set validation_fraction, or leave tune out"
+        )
+    return Plan(
+        name, study.question, study.source, tuple(planned), study.tune, tuple(overrides.only)
+    )
+
+
+def _reference_of(variant: Variant, default: str) -> str | None:
+    reference = variant.reference or default
+    return reference if reference != variant.name else None
+
+
+def _check_seeds(seeds: list[int]) -> None:
+    if not seeds:
+        raise BenchError("no random seeds; give at least one, such as 0,1,2")
+    for seed in seeds:
+        if abs(seed) >= 2**63:
+            raise BenchError(f"random seed {seed} has more than 64 bits; give a smaller one")
+
+
+def _check_only(variants: list[Variant], only: tuple[str, ...]) -> None:
+    names = [v.name for v in variants]
+    for name in only:
+        if name not in names:
+            raise BenchError(
+                f"--only {name}: no such variant{nearest(name, names)} (known: {', '.join(names)})"
+            )
+
+
+def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -> dict[str, Any]:
+    """Every value of a variant's requests but the seed."""
+    base, own = study.base.model_dump(exclude_unset=True), variant.model_dump(exclude_unset=True)
+    said = {**base, **own, "options": {**base.get("options", {}), **own.get("options", {})}}
+    model, options = _network(said, place, variant.name)
+    recipe = get_recipe(said.get("recipe") or "fast")
+    values = {k: said[k] for k in Recipe.model_fields if said.get(k) is not None}
+    if overrides.epochs is not None:
+        values["epochs"] = overrides.epochs
+    dataset, native = _dataset(said, place, overrides.dataset)
+    return {
+        "model": model,
+        "options": options,
+        "dataset": dataset,
+        "recipe": Recipe.model_validate({**recipe.model_dump(), **values}),
+        "train_images": said.get("train_images"),
+        "input_size": said.get("input_size") or native,
+        "precision": said.get("precision") or overrides.default_precision,
+        "deterministic": overrides.deterministic,
+    }
+
+
+def _network(said: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
+    """The one spelling of a variant's network and options."""
+    from bench.models import ModelError, canonical
+
+    model = said.get("model")
+    if model is None:
+        message = f"variant '{variant}' has no model; set it there or in [base]"
+        raise VariantError(message, place)
+    wrong = "model"
+    try:
+        canonical(model)
+        wrong = "options"
+        return canonical(model, said["options"])
+    except ModelError as error:
+        raise VariantError(f"variant '{variant}': {error}", place, wrong) from None
+
+
+def _dataset(said: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
+    """Name of a variant's dataset, and the side in pixels of its images where it is known."""
+    from bench.data import list_datasets
+
+    name = override or said.get("dataset") or "fashion-mnist-mini"
+    known = {info.name: info for info in list_datasets()}
+    if name in known:
+        return name, known[name].size
+    if ":" in name:
+        return name, None
+    message = (
+        f"unknown dataset '{name}'{nearest(name, known)} "
+        f"(known: {', '.join(known)}, imagefolder:PATH, package.module:function)"
+    )
+    raise BenchError(message) if override else VariantError(message, place, "dataset")

@@ -1,0 +1,175 @@
+"""Study files: those that ship with bench, and a person's own, read and checked."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.errors import BenchError, nearest
+from bench.studies.expansion import Overrides, Plan, VariantError, expand
+from bench.studies.lines import explain, explain_first, line_of
+from bench.studies.schema import Settings, Study, Variant
+from bench.training.recipe import RECIPES
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Name → file of the studies that ship with bench."""
+    folder = Path(str(resources.files("bench.ablations")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study that was read from a file.
+
+    Attributes:
+        name: the study's name in the results: the file's, without its ending.
+        study: its content.
+        path: the file, as errors name it.
+        content: the file's text, in which errors find their line.
+    """
+
+    name: str
+    study: Study
+    path: Path
+    content: str
+
+    def expand(self, overrides: Overrides | None = None) -> Plan:
+        """Expand the study into its runs.
+
+        Raises:
+            BenchError: as `bench.studies.expand`, with the file and the line before it.
+        """
+        try:
+            return expand(self.name, self.study, overrides)
+        except VariantError as error:
+            raise BenchError(f"{self.path}{self._line_of(error)}: {error}") from None
+
+    def _line_of(self, error: VariantError) -> str:
+        """Find the line that says what is wrong: the variant's own, or else the base's."""
+        own = ["variant", str(error.variant)] if self.study.variant else ["grid"]
+        places = ([*own, *error.keys], ["base", *error.keys])
+        lines = (line_of(self.content, place, exactly=True) for place in places if error.keys)
+        return next(filter(None, lines), line_of(self.content, own))
+
+
+def load_study(name_or_path: str | Path) -> StudyFile:
+    """Read a shipped study by name, or a study file by path.
+
+    Raises:
+        BenchError: there is no such study, or its file is not valid; the message names
+            the file, the line, the key, and the nearest valid spelling.
+    """
+    text = str(name_or_path)
+    path = Path(text)
+    shipped = shipped_studies()
+    if text in shipped:
+        path = shipped[text]
+    elif path.suffix != ".toml" and not path.is_file():
+        raise BenchError(
+            f"unknown study '{text}'{nearest(text, shipped)} "
+            f"(shipped: {', '.join(shipped)}; or give the path of a .toml file)"
+        )
+    content = _read(path)
+    if path.stem in shipped and content != _read(shipped[path.stem]):
+        raise BenchError(
+            f"{path}: '{path.stem}' is the name of a study that ships with bench, and its results "
+            "would be taken for that one's; give the file another name"
+        )
+    return StudyFile(path.stem, parse_study(content, path), path, content)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Notepad writes a mark
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise BenchError(f"cannot read the study {path}: {reason}") from None
+
+
+def parse_study(content: str, path: Path) -> Study:
+    """Parse and check a study file's text; *path* is named in errors.
+
+    Raises:
+        BenchError: as `load_study`.
+    """
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise BenchError(f"{path}: not valid TOML: {error}") from None
+    if not values:
+        raise BenchError(f"{path} is empty; 'bench init {path.name}' writes a commented starter")
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise BenchError(explain(error, content, path)) from None
+    _check_names(study, path, content)
+    return study
+
+
+def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
+    """Make a study of one variant and one seed, from the command line's words.
+
+    Raises:
+        BenchError: a setting is unknown or impossible.
+    """
+    values = {"question": question, "base": {"seeds": [seed]}, "variant": [variant]}
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise BenchError(explain_first(error, ["variant", "0"])) from None
+
+
+def _check_names(study: Study, path: Path, content: str) -> None:
+    """Check what pydantic cannot: names that must be unique, or must exist."""
+    if bool(study.variant) == bool(study.grid):
+        raise BenchError(f"{path}: give either [[variant]] entries or one [grid], not both or none")
+    if study.grid:
+        _check_grid(study, path, content)
+    variants = study.variants
+    names = [v.name for v in variants]
+    for name in names:
+        if names.count(name) > 1:
+            last = len(names) - 1 - names[::-1].index(name)
+            line = line_of(content, ["variant", str(last), "name"])
+            raise BenchError(f"{path}{line}: two variants are called '{name}'; rename one")
+    places = [["variant", str(i)] for i in range(len(study.variant))] or [["grid"]] * len(names)
+    for place, wanted in [([], study.reference), *zip(places, _references(variants), strict=True)]:
+        if wanted is not None and wanted not in names:
+            line = line_of(content, [*place, "reference"])
+            raise BenchError(
+                f"{path}{line}: reference '{wanted}' is no variant"
+                f"{nearest(wanted, names)} (variants: {', '.join(names)})"
+            )
+    for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
+        if settings.recipe is not None and settings.recipe not in RECIPES:
+            raise BenchError(
+                f"{path}{line_of(content, [*place, 'recipe'])}: unknown recipe '{settings.recipe}'"
+                f"{nearest(settings.recipe, RECIPES)} (known: {', '.join(RECIPES)})"
+            )
+
+
+def _references(variants: list[Variant]) -> list[str | None]:
+    return [variant.reference for variant in variants]
+
+
+def _check_grid(study: Study, path: Path, content: str) -> None:
+    for key, values in study.grid.items():
+        line = line_of(content, ["grid", key])
+        if key not in Settings.model_fields or (isinstance(values, dict) != (key == "options")):
+            known = [f"options.{key}", *(k for k in Settings.model_fields if k != "options")]
+            raise BenchError(
+                f"{path}{line}: grid key '{key}' is no setting"
+                f"{nearest(key, known)}; an option of the network is written options.{key}"
+            )
+        if not values or (isinstance(values, dict) and not all(values.values())):
+            raise BenchError(f"{path}{line}: grid key '{key}' has no values")
+    try:
+        study.variants  # noqa: B018 - every combination is checked as it is made
+    except ValidationError as error:
+        raise BenchError(explain(error, content, path, ["grid"])) from None

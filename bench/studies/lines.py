@@ -1,0 +1,97 @@
+"""Where in a TOML text a key stands, and what pydantic found wrong with it, in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from bench.errors import nearest
+from bench.studies.schema import Base, Study, Tune, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pydantic import BaseModel, ValidationError
+
+
+def explain(
+    error: ValidationError, content: str, path: Path, table: list[str] | None = None
+) -> str:
+    """One line for the first thing that is wrong: file, line, key, value, and the fix."""
+    line = line_of(content, [*(table or []), *_location(error)])
+    return f"{path}{line}: {explain_first(error)}"
+
+
+def explain_first(error: ValidationError, within: list[str] | None = None) -> str:
+    """Say what is wrong first; *within* is a table that need not be named."""
+    first, location = error.errors()[0], _location(error)
+    key = next((p for p in reversed(location) if not p.isdigit()), "")
+    named = location[len(within) :] if within and location[: len(within)] == within else location
+    where = _spell(named)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(location)
+        return f"{where} is unknown{nearest(key, known)} (known: {', '.join(known)})"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    value = textwrap.shorten(json.dumps(first["input"], default=str), 60, placeholder="…")
+    return f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _location(error: ValidationError) -> list[str]:
+    return [str(part) for part in error.errors()[0]["loc"] if not _is_type_tag(part)]
+
+
+def _is_type_tag(part: int | str) -> bool:
+    """Whether pydantic put this in the location for a member of a union, not for a key."""
+    return isinstance(part, str) and bool(re.search(r"[\[(]|^(bool|int|float|str)$", part))
+
+
+def _spell(location: list[str]) -> str:
+    """`variant.1.model` → `[[variant]] 2, model`."""
+    if len(location) > 1 and location[0] == "variant":
+        rest = ".".join(location[2:])
+        return f"[[variant]] {int(location[1]) + 1}, {rest}" if rest else "[[variant]]"
+    return ".".join(location)
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {"base": Base, "variant": Variant, "tune": Tune}
+    table = tables.get(location[0], Study) if len(location) > 1 else Study
+    return list(table.model_fields)
+
+
+def line_of(content: str, location: list[str], *, exactly: bool = False) -> str:
+    """`:N` for the line that sets *location*, or else for the table that should; `` if none does.
+
+    *location* is as pydantic gives it, with the place in a list of tables as a number:
+    `["variant", "1", "epochs"]`. With *exactly*, only a line that sets it counts.
+    """
+    found, depth = 0, 0
+    for number, place in _places(content):
+        if len(place) > depth and place == location[: len(place)]:
+            found, depth = number, len(place)
+    return f":{found}" if found and (depth == len(location) or not exactly) else ""
+
+
+def _places(content: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number → location, for every line of a TOML text that begins a table or sets a key."""
+    table: list[str] = []
+    counts: dict[str, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if header := re.match(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]", line):
+            table = _keys(header[2])
+            if header[1] == "[[":
+                yield number, table[:1]
+                counts[table[0]] = counts.get(table[0], -1) + 1
+            if table[0] in counts:
+                table.insert(1, str(counts[table[0]]))
+            yield number, table
+        elif key := re.match(r"\s*([\w.\"'\s-]+?)\s*=", line):
+            yield number, [*table, *_keys(key[1])]
+
+
+def _keys(dotted: str) -> list[str]:
+    return [part.strip(" \t\"'") for part in dotted.split(".")]

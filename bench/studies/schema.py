@@ -1,0 +1,123 @@
+"""The study file's schema: what a base, a variant and a study may say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from bench.request import Precision  # noqa: TC001 - pydantic reads it
+from bench.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+Option = bool | int | float | str
+Scalar = bool | int | float | str
+Name = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+def _optional(field: FieldInfo) -> Any:
+    """Make the same field, checks and description included, that may be left out."""
+    checked: Any = field.annotation
+    for check in field.metadata:
+        checked = Annotated[checked, check]
+    return (checked | None, Field(None, description=field.description))
+
+
+# Every recipe value can be overridden in a study: the same fields, each optional.
+_OVERRIDES: dict[str, Any] = {name: _optional(f) for name, f in Recipe.model_fields.items()}
+RecipeOverrides: Any = create_model(
+    "RecipeOverrides", __config__=ConfigDict(extra="forbid", frozen=True), **_OVERRIDES
+)
+
+
+class Settings(RecipeOverrides):  # its fields are made above
+    """What a base or a variant may say; a variant's word goes before the base's."""
+
+    model: str | None = Field(None, description="A name of `bench list models`.")
+    options: dict[str, Option] = Field(
+        default_factory=dict, description="Options of the network, such as shortcut."
+    )
+    dataset: str | None = Field(None, description="A name of `bench list datasets`.")
+    recipe: str | None = Field(None, description="A name of `bench list recipes`.")
+    input_size: int | None = Field(
+        None, ge=1, strict=True, description="Side in pixels the network sees."
+    )
+    train_images: int | None = Field(
+        None, ge=1, strict=True, description="Train on a fixed balanced subset of this many images."
+    )
+    precision: Precision | None = Field(None, description="fp32, or autocast on CUDA.")
+
+
+class Base(Settings):
+    """What all variants share."""
+
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(
+        [0, 1, 2], min_length=1, description="Random seeds."
+    )
+
+
+class Variant(Settings):
+    """One network of the comparison: the base and what differs from it."""
+
+    name: Name = Field(description="How the tables call it.")
+    reference: str | None = Field(
+        None, description="The variant it is compared with, if not the study's reference."
+    )
+
+
+class Tune(BaseModel):
+    """Values that every variant tries with one seed, chosen on validation accuracy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
+
+
+class Study(BaseModel):
+    """A study: one question, a base, and the variants that answer it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="A bench study")
+
+    question: str = Field(min_length=1, description="The question in one sentence.")
+    source: str | None = Field(None, description="The paper's table or figure, if there is one.")
+    reference: str | None = Field(
+        None, description="Name of the variant that the others are compared with."
+    )
+    base: Base = Field(default_factory=Base)
+    variant: list[Variant] = Field(default_factory=list, description="The networks compared.")
+    grid: dict[str, list[Scalar] | dict[str, list[Scalar]]] = Field(
+        default_factory=dict,
+        description="Instead of variants: values of settings, multiplied out.",
+    )
+    tune: Tune | None = Field(None, description="The same search for every variant.")
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The variants that are written out, or those of the grid multiplied out."""
+        return self.variant or _multiply_out(self.grid)
+
+
+def json_schema() -> str:
+    """JSON Schema of the study file, as shipped in `ablations/study.schema.json`."""
+    return json.dumps(Study.model_json_schema(), indent=2) + "\n"
+
+
+def _multiply_out(grid: dict[str, list[Scalar] | dict[str, list[Scalar]]]) -> list[Variant]:
+    """Every combination of a grid's values; a variant is named by its values."""
+    axes: list[tuple[str, str, list[Scalar]]] = []
+    for key, values in grid.items():
+        if isinstance(values, dict):
+            axes += [(key, option, choices) for option, choices in values.items()]
+        else:
+            axes.append(("", key, values))
+    variants = []
+    for choice in itertools.product(*(axis[2] for axis in axes)):
+        settings: dict[str, Any] = {}
+        for (table, key, _), value in zip(axes, choice, strict=True):
+            (settings.setdefault(table, {}) if table else settings)[key] = value
+        variants.append(Variant(name="-".join(str(c) for c in choice), **settings))
+    return variants
