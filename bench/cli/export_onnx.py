@@ -169,6 +169,8 @@ def _remark(row: dict[str, Any], results: Path) -> None:
         )
     if details.get("sensitivity"):
         console.print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
+        picture = exports.folder(row["export"]) / "sensitivity.svg"
+        console.print(f"{picture}", markup=False, emoji=False, soft_wrap=True)
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"
         console.print(f"accuracy over {len(details['draws'])} calibration draws: {spread}")

@@ -55,6 +55,9 @@ def train(
 
     """
     options.require_positive(epochs=epochs, threads=threads)
+    from bench.memory import ask_for_large_pages
+
+    ask_for_large_pages()
     from bench.ablation import train as train_model
     from bench.report.tables import rows_of
 

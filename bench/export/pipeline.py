@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE, REJECTED = "model.onnx", "model.rejected.onnx"
+SENSITIVITY = "sensitivity"  # .svg and .png
 
 Say = Callable[[str], None]
 
@@ -93,11 +94,12 @@ class Exporter:
         if not proof.accepted:
             (folder / FILE).rename(folder / REJECTED)
         sha256 = sha256_of(folder / name)
-        seconds = time.monotonic() - begun
+        row = self._row(source, proof, folder / name, sha256, time.monotonic() - begun)
+        _draw_effects(converted.details.get("sensitivity"), folder, source.name)
         record = ExportRecord(
             export=sha256,
             request=request,
-            row=self._row(source, proof, folder / name, sha256, seconds),
+            row=row,
             proof=proof.as_dict() | {self.settings.precision: converted.details},
             environment=environment(self.threads),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,6 +168,18 @@ class Exporter:
             "error": proof.error,
             "executed_precision": proof.executed_precision,
         }
+
+
+def _draw_effects(effects: list[dict[str, Any]] | None, folder: Path, name: str) -> None:
+    """Put the picture of the layers' effects beside the file, if they were measured."""
+    if not effects:
+        return
+    from bench.export.sensitivity import Effect
+    from bench.report.plots import save_figure
+    from bench.report.sensitivity import draw_sensitivity
+
+    title = f"{name}: each layer alone in int8"
+    save_figure(draw_sensitivity([Effect(**e) for e in effects], title), folder, SENSITIVITY)
 
 
 def export_onnx(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from bench.memory import ask_for_large_pages
 from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store
 from bench.store.files import StorageError
@@ -101,6 +102,7 @@ class _Pool:
             import torch
 
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
+        ask_for_large_pages()
         process = context.Process(
             target=_work, args=(there, self.store.root, resources, self.weights), daemon=True
         )

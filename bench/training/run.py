@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.describe import count_macs, count_parameters
 from bench.environment import describe_environment
+from bench.memory import keep_freed_memory
 from bench.stopping import Stop, StopRequestedError
 from bench.store import RunRecord, Store
 from bench.store.files import StorageError
@@ -331,6 +332,7 @@ def _torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]
     deterministic = torch.are_deterministic_algorithms_enabled()
     tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(resources.threads)
+    keep_freed_memory()
     if request.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
     torch.use_deterministic_algorithms(request.deterministic)

@@ -68,11 +68,6 @@ def textbook() -> ModuleType:
     return neighbour("textbook")
 
 
-@pytest.fixture(scope="session")
-def worker() -> ModuleType:
-    return neighbour("worker")
-
-
 def neighbour(name: str) -> ModuleType:
     """Import the module beside this file; pytest's importlib mode puts no folder on the path."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))

@@ -1,21 +1,28 @@
-"""One single-threaded worker of ours: trains so many steps for every line on stdin.
+"""A process that trains: so many steps for every line on stdin, by our loop or the textbook's.
 
-Arguments: model, input size, batch size, random seed.
+Arguments: `ours` or `textbook`, model, input size, batch size, threads, random seed.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
+import textbook
 import torch
 
 from bench.data import load_dataset
+from bench.memory import keep_freed_memory
 from bench.models import build_model
 from bench.request import RunRequest
 from bench.training.loop import Trainer
 from bench.training.recipe import get_recipe
 from bench.training.setup import Split, preferred_memory_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CPU = torch.device("cpu")
 
@@ -39,12 +46,28 @@ def train(trainer: Trainer, steps: int) -> None:
         trainer.step(images, labels)
 
 
+def ours(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
+    """Train as `bench train` does."""
+    keep_freed_memory()
+    return partial(train, make_trainer(name, size, batch, seed))
+
+
+def theirs(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
+    """Train as a textbook's program does."""
+    torch.manual_seed(seed)
+    data = load_dataset("fashion-mnist-mini", quiet=True)
+    model = build_model(name, num_classes=10, in_channels=1)
+    batches = textbook.loader(data.train, data.mean, data.std, batch_size=batch, input_size=size)
+    return partial(textbook.train, model, batches)
+
+
 def main() -> None:
-    torch.set_num_threads(1)
-    name, *numbers = sys.argv[1:]
-    trainer = make_trainer(name, *map(int, numbers))
+    program, name, *numbers = sys.argv[1:]
+    size, batch, threads, seed = map(int, numbers)
+    torch.set_num_threads(threads)
+    train_steps = {"ours": ours, "textbook": theirs}[program](name, size, batch, seed)
     for line in sys.stdin:
-        train(trainer, int(line))
+        train_steps(int(line))
         print("done", flush=True)  # noqa: T201 - the answer
 
 

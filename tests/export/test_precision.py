@@ -52,6 +52,8 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     layers = {e["layer"] for e in details["sensitivity"]}
     assert {"conv1/Conv", "fc/Gemm"} <= layers
     assert details["verdict"].startswith("int8 ")
+    picture = trained[0] / "exports" / row["export"] / "sensitivity.svg"
+    assert all(layer in picture.read_text() for layer in layers)
 
 
 @pytest.mark.slow
@@ -191,3 +193,20 @@ def test_layers_that_would_overflow_stay_in_fp32() -> None:
     assert types["huge"] == TensorProto.FLOAT
     assert TensorProto.FLOAT16 in types.values()
     onnx.checker.check_model(half, full_check=True)
+
+
+@pytest.mark.gpu
+def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
+    """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
+    from bench.export.accuracy import Judge
+    from bench.export.session import open_session
+    from bench.export.targets import find_sources
+    from bench.store import Store
+
+    results, run = trained
+    row = export_onnx(run, results=results, precision="fp16").iloc[0]
+    file = results / "exports" / row["export"] / row["file"]
+    session = open_session(file, threads=1, device="cuda")
+    (source,) = find_sources([run], Store(results), options=None, input_size=None)
+    scored = Judge(source, source.test_images()).score(session)
+    assert scored.p_value > 0.01 or abs(scored.drop) < 0.5, scored
