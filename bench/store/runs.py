@@ -8,12 +8,11 @@ import hashlib
 import json
 import shutil
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.request import FORMAT_VERSION, RunRequest
+from bench.request import FORMAT_VERSION
 from bench.store.files import (
     publish_folder,
     remove_folder,
@@ -21,6 +20,7 @@ from bench.store.files import (
     telling,
     write_atomically,
 )
+from bench.store.records import RunRecord, StudyRecord, dump, read_record, read_study_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,71 +31,6 @@ CHECKPOINT = "checkpoint.safetensors"
 PARTIAL = ".partial"
 
 UNFINISHED = "unfinished.json"
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What `run.json` holds of one run.
-
-    Attributes:
-        run: the run's id, also its folder's name.
-        request: what was asked for (`RunRequest.as_dict`).
-        status: complete or diverged (both final: the same again would come out the same),
-            out_of_memory, failed or interrupted (taken up by the next try).
-        error: one line that says why the run is not complete, or None.
-        result: figures of the finished network (accuracies in 0…1, losses, counts).
-        environment: what it was made with (`bench.environment`).
-        started_at: UTC, ISO 8601.
-        seconds: training time, evaluation included, summed over resumptions.
-        parent: the run whose weights it started from, or None.
-        files: SHA-256 of every other file of the folder.
-    """
-
-    run: str
-    request: dict[str, Any]
-    status: str
-    environment: dict[str, Any]
-    started_at: str
-    seconds: float
-    error: str | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-    parent: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> bytes:
-        """Serialise with a checksum of the content, so that a flipped bit is noticed."""
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        return _dump({**values, "checksum": _checksum(values)})
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """What `studies/NAME.json` holds: which run stands for which variant and seed.
-
-    Attributes:
-        name: the study's name.
-        question: the question it asks.
-        source: the paper's table it corresponds to, or None.
-        variants: name → {"reference": name or None, "runs": {seed: run id}}.
-        tuning: what was tried and taken, variant → {"values": …, "chosen": …}.
-        shared_tensors: variant → counts of initial tensors equal to the reference's.
-        updated_at: UTC, ISO 8601.
-    """
-
-    name: str
-    question: str
-    variants: dict[str, dict[str, Any]]
-    source: str | None = None
-    tuning: dict[str, Any] = field(default_factory=dict)
-    shared_tensors: dict[str, Any] = field(default_factory=dict)
-    updated_at: str = ""
-
-    @property
-    def runs(self) -> set[str]:
-        """Ids of all runs that the study refers to, those of its tuning included."""
-        chosen = {run for v in self.variants.values() for run in v["runs"].values()}
-        tried = {run for t in self.tuning.values() for run in t["runs"].values()}
-        return chosen | tried
 
 
 class Store:
@@ -141,7 +76,7 @@ class Store:
         if not path.parent.is_dir():
             return None
         try:
-            return _read_record(path, run)
+            return read_record(path, run)
         except BenchError as error:
             warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
             return None
@@ -197,7 +132,7 @@ class Store:
 
     def mark_unfinished(self, record: RunRecord) -> None:
         """Record why a run is not finished; a checkpoint stays, and the run can be taken up."""
-        write_atomically(self.partial(record.run) / UNFINISHED, _dump(dataclasses.asdict(record)))
+        write_atomically(self.partial(record.run) / UNFINISHED, dump(dataclasses.asdict(record)))
 
     def load_checkpoint(self, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Read a run's checkpoint; None if there is none or it cannot be read (with a warning)."""
@@ -234,7 +169,7 @@ class Store:
 
         partial = self.partial(record.run)
         contents = {name: save(values) for name, values in (tensors or {}).items()}
-        contents |= {name: _dump(values) for name, values in (documents or {}).items()}
+        contents |= {name: dump(values) for name, values in (documents or {}).items()}
         contents["history.csv"] = history.encode()
         with telling(partial):
             partial.mkdir(parents=True, exist_ok=True)
@@ -323,7 +258,7 @@ class Store:
     def save_study(self, record: StudyRecord) -> None:
         """Write a study's record in the place of an older one."""
         values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
-        write_atomically(self.root / "studies" / f"{record.name}.json", _dump(values))
+        write_atomically(self.root / "studies" / f"{record.name}.json", dump(values))
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""
@@ -331,7 +266,7 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return _read_study(path)
+            return read_study_record(path)
         except BenchError as error:
             warnings.warn(f"passing over {path}: {error}", stacklevel=2)
             return None
@@ -351,79 +286,7 @@ class Store:
         shutil.rmtree(self.partial(run), ignore_errors=True)
 
 
-def request_of(record: RunRecord) -> RunRequest:
-    """Return the request that a run answers."""
-    return RunRequest.from_dict(record.request)
-
-
-def _read_record(path: Path, run: str) -> RunRecord:
-    """Read and check one `run.json`.
-
-    Raises:
-        BenchError: it is unreadable, damaged, of a newer version or another run's.
-    """
-    with _reading(path):
-        values = json.loads(path.read_text())
-        checksum = values.pop("checksum")
-        _refuse_newer(path, values)
-        if checksum != _checksum(values):
-            raise BenchError("run.json is damaged (its checksum differs)")
-        if values["run"] != run:
-            raise BenchError(f"it holds the record of another run, {values['run']}")
-        return RunRecord(**_versioned(path, values))
-
-
-def _read_study(path: Path) -> StudyRecord:
-    """Read and check one study's record.
-
-    Raises:
-        BenchError: it is unreadable, of a newer version or another study's.
-    """
-    with _reading(path):
-        record = StudyRecord(**_versioned(path, json.loads(path.read_text())))
-        if record.name != path.stem:
-            raise BenchError(f"it holds the record of another study, {record.name}")
-        if not all(record.runs) or not all("reference" in v for v in record.variants.values()):
-            raise BenchError("a variant's runs or reference are not named")
-    return record
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading JSON of another form than ours raises into one line."""
-    try:
-        yield
-    except BenchError:
-        raise
-    except FileNotFoundError:
-        raise BenchError(f"it has no {path.name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{path.name} cannot be read ({error})") from None
-
-
-def _versioned(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    _refuse_newer(path, values)
-    return {key: value for key, value in values.items() if key != "format_version"}
-
-
-def _refuse_newer(path: Path, values: dict[str, Any]) -> None:
-    version = values.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise BenchError(
-            f"{path.name} has format version {version}, this bench reads up to {FORMAT_VERSION}; "
-            "upgrade bench"
-        )
-
-
 def _folders(parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
     return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _dump(values: Any) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _checksum(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

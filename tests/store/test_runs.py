@@ -16,10 +16,9 @@ import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.request import FORMAT_VERSION
+from bench.request import FORMAT_VERSION, RunRequest
 from bench.store import Store, StudyRecord
 from bench.store.files import StorageError
-from bench.store.runs import request_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,7 @@ def test_a_finished_run_is_read_back(store: Store, record: Record, finish: Finis
     assert read is not None
     assert set(read.files) == {"history.csv", "initial_weights.json", "model.safetensors"}
     assert dataclasses.replace(read, files={}) == record(7)
-    assert request_of(read).run_id == run
+    assert RunRequest.from_dict(read.request).run_id == run
     assert store.read_tensors(run, "model.safetensors")["weight"].tolist() == [7.0, 8.0, 9.0]
     assert store.read_document(run, "initial_weights.json") == {"weight": "0" * 16}
     assert [r.run for r in store.runs()] == [run]
