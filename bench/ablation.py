@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bench.devices import physical_cores, resolve_device
+from bench.devices import resolve_device
 from bench.environment import describe_environment, differences
 from bench.errors import BenchError
 from bench.launch import launch
+from bench.launch.execution import Execution, allot
 from bench.report.frames import study_runs
 from bench.stopping import stop_on_signals
 from bench.store import Store, StudyRecord
@@ -23,7 +23,6 @@ from bench.studies import (
     expand,
     load_study,
 )
-from bench.training.run import OnEvent, Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,35 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.request import Precision, RunRequest
-
-DEFAULT_RESULTS = "bench-runs"
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a study is carried out; none of it is part of a run's identity.
-
-    Attributes:
-        results: the results folder.
-        device: auto, cpu, cuda, cuda:N or mps.
-        threads: CPU threads of one run; None shares the cores among the workers.
-        workers: runs at a time; None is one for each core on a CPU, one on a device.
-        force: train again what is already there.
-        allow_mixed: go on although finished runs were made with other versions or hardware.
-        compiled: train through `torch.compile`.
-        quiet: no progress of downloads and decoding.
-        on_event: told of the plan, and of every run's start, progress, epochs and end.
-    """
-
-    results: str | Path = DEFAULT_RESULTS
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
-    force: bool = False
-    allow_mixed: bool = False
-    compiled: bool = False
-    quiet: bool = True
-    on_event: OnEvent = field(default=lambda _event: None)
+    from bench.training.run import Resources
 
 
 def run_study(
@@ -188,30 +159,6 @@ def make_plan(
 
     digest = weights_digest(weights)
     return _map_requests(plan, lambda r: dataclasses.replace(r, initial_weights=digest))
-
-
-def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resources]:
-    """Decide how many runs go side by side, and with how many threads each.
-
-    On a CPU one single-threaded worker a core trains small networks faster than one worker
-    with all cores. Both numbers depend on the whole study, never on what is left of it, so
-    that a resumed run has the threads it began with; `--deterministic` runs have one thread
-    unless told otherwise, since sums over threads round differently.
-    """
-    cores = physical_cores()
-    runs = len(plan.requests)
-    if any(count is not None and count < 1 for count in (how.workers, how.threads)):
-        raise BenchError("--workers and --threads must be at least 1")
-    workers = how.workers or (min(cores, runs) if device.type == "cpu" else 1)
-    deterministic = any(request.deterministic for request in plan.requests)
-    threads = how.threads or (1 if deterministic else max(1, cores // workers))
-    return workers, Resources(
-        device=str(device),
-        threads=threads,
-        compiled=how.compiled,
-        quiet=how.quiet,
-        force=how.force,
-    )
 
 
 def conduct(

@@ -13,7 +13,7 @@ from bench.cli.output import print_json, simple_table, stdout
 from bench.cli.progress import progress_view
 
 if TYPE_CHECKING:
-    from bench.ablation import Execution
+    from bench.launch.execution import Execution
     from bench.studies import Plan
 
 
@@ -55,9 +55,10 @@ def run_ablation(
       bench run-ablation my-study.toml --only plain --epochs 10
 
     """
-    options.require_positive(epochs=epochs, workers=workers, threads=threads)
-    from bench.ablation import Execution, allot, conduct, make_plan
+    options.require_positive(epochs=epochs)
+    from bench.ablation import conduct, make_plan
     from bench.devices import resolve_device
+    from bench.launch.execution import Execution, allot
     from bench.store import Store
     from bench.studies import Overrides
 

@@ -54,7 +54,7 @@ def train(
       bench train resnet20 --set learning_rate=0.1 --set input_size=32
 
     """
-    options.require_positive(epochs=epochs, threads=threads)
+    options.require_positive(epochs=epochs)
     from bench.memory import ask_for_large_pages
 
     ask_for_large_pages()

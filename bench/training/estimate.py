@@ -14,7 +14,7 @@ from bench.training.loop import Trainer
 from bench.training.setup import Split, build_network, load_data, preferred_memory_format
 
 if TYPE_CHECKING:
-    from bench.ablation import Execution
+    from bench.launch.execution import Execution
     from bench.request import RunRequest
     from bench.studies import Plan
     from bench.training.run import Resources
@@ -34,7 +34,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     Raises:
         BenchError: a run that is still to be done could not be trained.
     """
-    from bench.ablation import allot
+    from bench.launch.execution import allot
     from bench.report.frames import recipe_name
     from bench.training.tuning import tuning_requests
 

@@ -61,8 +61,16 @@ REQUESTS = {
     "seeds that are fractions": (["run-ablation", "study.toml", "--seeds", "1.5"], "--seeds 1.5: "),
     "no seeds": (["run-ablation", "study.toml", "--seeds", ""], "--seeds : random seeds are"),
     "no epochs": (["run-ablation", "study.toml", "--epochs", "0"], "--epochs 0: it must be at"),
-    "no workers": (["run-ablation", "study.toml", "--workers", "0"], "--workers 0: it must be at"),
-    "no threads": (["train", "resnet8", "--threads", "0"], "--threads 0: it must be at least 1"),
+    "no workers": (["run-ablation", "study.toml", "--workers", "0"], "--workers 0: .* use 1 to"),
+    "absurdly many workers": (
+        ["run-ablation", "study.toml", "--workers", "100000"],
+        "--workers 100000: this machine has .*; use 1 to .* leave --workers out",
+    ),
+    "absurdly many threads": (
+        ["run-ablation", "study.toml", "--threads", "99999"],
+        "--threads 99999: this machine has .*; use 1 to",
+    ),
+    "no threads": (["train", "resnet8", "--threads", "0"], "--threads 0: .* use 1 to"),
     "negative epochs": (["train", "resnet8", "--epochs", "-1"], "--epochs -1: it must be at least"),
     "no batch": (
         ["train", "resnet8", "--set", "batch_size=0"],

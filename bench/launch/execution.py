@@ -1,0 +1,106 @@
+"""How a study is carried out: where, how many runs side by side, with how many threads each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.devices import physical_cores
+from bench.errors import BenchError
+from bench.training.run import OnEvent, Resources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from bench.studies import Plan
+
+DEFAULT_RESULTS = "bench-runs"
+
+# Beyond this many a core, processes or threads only take turns and fill the memory.
+MOST_A_CORE = 4
+# What one more worker must find free: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
+WORKER_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a study is carried out; none of it is part of a run's identity.
+
+    Attributes:
+        results: the results folder.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads of one run; None shares the cores among the workers.
+        workers: runs at a time; None is one for each core on a CPU, one for each GPU.
+        force: train again what is already there.
+        allow_mixed: go on although finished runs were made with other versions or hardware.
+        compiled: train through `torch.compile`.
+        quiet: no progress of downloads and decoding.
+        on_event: told of the plan, and of every run's start, progress, epochs and end.
+    """
+
+    results: str | Path = DEFAULT_RESULTS
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+    force: bool = False
+    allow_mixed: bool = False
+    compiled: bool = False
+    quiet: bool = True
+    on_event: OnEvent = field(default=lambda _event: None)
+
+
+def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resources]:
+    """Decide how many runs go side by side, and with how many threads each.
+
+    On a CPU one single-threaded worker a core trains small networks faster than one worker
+    with all cores (`tests/benchmarks/test_workers.py`), as long as memory lasts. Both numbers
+    depend on the whole study, never on what is left of it, so that a resumed run has the
+    threads it began with; `--deterministic` runs have one thread unless told otherwise,
+    since sums over threads round differently.
+
+    Returns:
+        Runs at a time, and what each of them gets.
+
+    Raises:
+        BenchError: more or fewer workers or threads than make sense on this machine.
+    """
+    cores = physical_cores()
+    places = cores if device.type == "cpu" else _accelerators(device)
+    _check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
+    _check_count("--threads", how.threads, cores, "core")
+    workers = how.workers or max(1, min(places, len(plan.requests), _fitting_workers()))
+    deterministic = any(request.deterministic for request in plan.requests)
+    threads = how.threads or (1 if deterministic else max(1, cores // workers))
+    return workers, Resources(
+        device=str(device),
+        threads=threads,
+        compiled=how.compiled,
+        quiet=how.quiet,
+        force=how.force,
+    )
+
+
+def _check_count(option: str, count: int | None, places: int, kind: str) -> None:
+    """Refuse a number of workers or threads that this machine has no use for."""
+    most = MOST_A_CORE * places
+    if count is not None and not 1 <= count <= most:
+        raise BenchError(
+            f"{option} {count}: this machine has {places} {kind}{'s' * (places > 1)} for it; "
+            f"use 1 to {most}, or leave {option} out for what suits the machine"
+        )
+
+
+def _accelerators(device: torch.device) -> int:
+    """Devices that `--device` stands for: all GPUs for `cuda`, one for `cuda:1`."""
+    import torch
+
+    return torch.cuda.device_count() if str(device) == "cuda" else 1
+
+
+def _fitting_workers() -> int:
+    """Workers whose memory is free at the moment."""
+    import psutil
+
+    return int(psutil.virtual_memory().available) // WORKER_BYTES
