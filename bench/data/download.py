@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18  # bytes read at a time
 _ATTEMPTS = 3  # connections to one mirror; each resumes where the one before it was cut
+_MOST_BYTES = 1 << 30  # of any file here; CIFAR's are 170 MB
 _TIMEOUT = (10, 60)  # seconds to connect, and between two chunks
 
 
@@ -62,8 +63,10 @@ def verify(path: Path, file: RemoteFile) -> None:
 
 def _sha256(stream: gzip.GzipFile | BinaryIO) -> str:
     digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK):
+    left = _MOST_BYTES
+    while left > 0 and (chunk := stream.read(_CHUNK)):  # a bomb is not the published file
         digest.update(chunk)
+        left -= len(chunk)
     return digest.hexdigest()
 
 
@@ -79,7 +82,7 @@ def download(
     Args:
         file: What to fetch.
         directory: Where to put it; made if missing.
-        mirrors: Addresses of folders, each ending in ``/``, tried in order.
+        mirrors: HTTPS addresses of folders, each ending in ``/``, tried in order.
         quiet: Show no progress bar.
 
     Raises:
@@ -147,29 +150,39 @@ class _ConnectionCutError(Exception):
 
 
 def _append(part: Path, url: str, *, quiet: bool) -> None:
-    """Fetch what *part* still lacks."""
+    """Fetch what *part* still lacks, over HTTPS and nothing else."""
     import requests
     from urllib3.exceptions import HTTPError
 
     have = part.stat().st_size if part.exists() else 0
+    if not url.startswith("https://"):
+        raise _MirrorError("not an https address")
     # `identity`: a server that compresses on the way would give other bytes and lengths.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            _check_response(response, url)
+        with (
+            _https_only() as session,
+            session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response,
+        ):
+            if response.status_code not in {200, 206, 416}:
+                raise _MirrorError(f"HTTP status {response.status_code}")
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 return  # there is no more: whole, or wrong, which the checksum will tell
             resumed = response.status_code == requests.codes.partial_content
             _save(response, part, have if resumed else 0, quiet=quiet)
+    except requests.exceptions.InvalidSchema:
+        raise _MirrorError("redirects to an address that is not https") from None
     except (requests.RequestException, HTTPError) as error:
         raise _ConnectionCutError(type(error).__name__) from error
 
 
-def _check_response(response: requests.Response, url: str) -> None:
-    if url.startswith("https://") and not response.url.startswith("https://"):
-        raise _MirrorError(f"redirects to {response.url}, which is not https")
-    if response.status_code not in {200, 206, 416}:
-        raise _MirrorError(f"HTTP status {response.status_code}")
+def _https_only() -> requests.Session:
+    """Return a session that knows no other protocol: a redirect to one is not even tried."""
+    import requests
+
+    session = requests.Session()
+    del session.adapters["http://"]
+    return session
 
 
 def _save(response: requests.Response, part: Path, start: int, *, quiet: bool) -> None:
@@ -186,3 +199,5 @@ def _save(response: requests.Response, part: Path, start: int, *, quiet: bool) -
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
             stream.write(chunk)
             advance(len(chunk))
+            if stream.tell() > _MOST_BYTES:
+                raise _MirrorError(f"sends more than {_MOST_BYTES:,} bytes")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import tarfile
-from pathlib import Path
+import math
+import struct
+import zlib
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +14,13 @@ from torch import Tensor
 
 from bench.data.images import Images
 from bench.errors import BenchError
+from bench.tarball import TarballError, read_files
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MOST_BYTES = 1 << 30  # decompressed; CIFAR's archives hold 185 MB, the others less
+_MOST_DIMENSIONS = 8
 _IDX_UINT8 = 0x08  # the element type in an idx header
 
 
@@ -22,19 +30,33 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         BenchError: It is no such file, or its length is not what its header says.
     """
-    with gzip.open(path, "rb") as stream:
-        content = stream.read()
-    dimensions = content[3] if len(content) >= 4 else 0  # noqa: PLR2004  # the magic number
-    start = 4 + 4 * dimensions
-    if not dimensions or content[:3] != bytes((0, 0, _IDX_UINT8)) or len(content) < start:
+    try:
+        with gzip.open(path, "rb") as stream:
+            return _read_idx(path, stream)
+    except (EOFError, OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BenchError(f"{path}: unreadable ({reason}): delete it and run again") from error
+
+
+def _read_idx(path: Path, stream: gzip.GzipFile) -> Tensor:
+    """Read no more than the header announces, and that only if it is a plausible size."""
+    magic = stream.read(4)
+    dimensions = magic[3] if magic[:3] == bytes((0, 0, _IDX_UINT8)) and len(magic) == 4 else 0  # noqa: PLR2004  # the magic number
+    header = stream.read(4 * dimensions)
+    if not 1 <= dimensions <= _MOST_DIMENSIONS or len(header) != 4 * dimensions:
         raise BenchError(f"{path}: not an idx file of bytes: delete it and run again")
-    shape = tuple(np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).tolist())
-    if len(content) - start != np.prod(shape):
+    shape = struct.unpack(f">{dimensions}I", header)
+    size = math.prod(shape)
+    if size == 0:
+        raise BenchError(f"{path}: an idx file of nothing: delete it and run again")
+    content = stream.read(min(size, _MOST_BYTES) + 1)
+    if len(content) != size:
+        found = f"more than {size}" if len(content) > size else len(content)
         raise BenchError(
-            f"{path}: holds {len(content) - start} bytes where its header says "
+            f"{path}: holds {found} bytes where its header says "
             f"{'x'.join(map(str, shape))}: delete it and run again"
         )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
 
 
 def read_idx_split(images: Path, labels: Path) -> Images:
@@ -66,31 +88,43 @@ def read_cifar(
         Training split, test split, class names.
 
     Raises:
-        BenchError: The archive cannot be read, or lacks a member.
+        BenchError: The archive cannot be read, lacks a member, or a record is not whole.
     """
     wanted = {*train, test, names}
     members: dict[str, bytes] = {}
+
+    def take(name: str, content: IO[bytes]) -> None:
+        if (base := name.rpartition("/")[2]) in wanted:
+            members[base] = content.read()
+
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                name = Path(member.name).name
-                stream = tar.extractfile(member) if name in wanted else None
-                if stream is not None:
-                    members[name] = stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+        read_files(archive, take, most_bytes=_MOST_BYTES)
+    except TarballError as error:
         raise BenchError(f"{archive}: unreadable ({error}): delete it and run again") from error
     if missing := sorted(wanted - members.keys()):
         raise BenchError(f"{archive}: lacks {missing[0]}: delete it and run again")
-    classes = tuple(members[names].decode().split())
-    return (
-        _cifar_records(b"".join(members[name] for name in train), label_bytes),
-        _cifar_records(members[test], label_bytes),
-        classes,
-    )
+    classes = tuple(members[names].decode(errors="replace").split())
+    splits = [
+        _cifar_records(b"".join(members[name] for name in split), label_bytes, len(classes))
+        for split in (train, (test,))
+    ]
+    for split, what in zip(splits, (train[0], test), strict=True):
+        if split is None:
+            raise BenchError(
+                f"{archive}: {what} holds no whole records of {len(classes)} classes: "
+                "delete it and run again"
+            )
+    return splits[0], splits[1], classes  # type: ignore[return-value] # neither is None
 
 
-def _cifar_records(content: bytes, label_bytes: int) -> Images:
-    records = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + 3 * 32 * 32)
+def _cifar_records(content: bytes, label_bytes: int, classes: int) -> Images | None:
+    """Cut the records apart; None if the last is not whole or a label is of no class."""
+    length = label_bytes + 3 * 32 * 32
+    if not content or len(content) % length:
+        return None
+    records = np.frombuffer(content, np.uint8).reshape(-1, length)
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()
     labels = records[:, label_bytes - 1].astype(np.int64)
+    if labels.max() >= classes:
+        return None
     return Images(torch.from_numpy(images), torch.from_numpy(labels))

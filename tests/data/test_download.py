@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import trustme
 
 from bench.data.download import RemoteFile, download, verify
 from bench.data.published import PUBLISHED
@@ -20,9 +23,13 @@ FILE = RemoteFile("set.bin", hashlib.sha256(CONTENT).hexdigest())
 class Server(ThreadingHTTPServer):
     """Serves `body`, understands ranges, and can cut the connection."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.body = CONTENT
+        self.location = None  # where requests are sent on to
         self.status = None
         self.cut_after = []  # bytes after which the next connections are cut
         self.ranges = True
@@ -30,13 +37,22 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_port}/"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, *_):
+        """Say nothing of connections that are refused on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.requests.append(wanted)
+        if server.location:
+            self.send_response(302)
+            self.send_header("Location", server.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         start = int(wanted[6:-1]) if wanted and server.ranges else 0
         if server.status or start >= len(server.body):
             self.send_response(server.status or 416)
@@ -54,14 +70,36 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@contextlib.contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
 @pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+def tls(authority, tmp_path_factory, monkeypatch):
+    """A certificate for this machine, trusted by this test alone."""
+    trusted = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def server(tls):
+    with serving(Server(tls)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def fetch(server, folder, file=FILE):
@@ -121,19 +159,16 @@ def test_a_wrong_checksum_leaves_nothing_and_is_not_fetched_twice(server, tmp_pa
     assert len(server.requests) == 1
 
 
-def test_the_next_mirror_is_tried(server, tmp_path):
-    with Server() as broken:
-        thread = threading.Thread(target=broken.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+def test_the_next_mirror_is_tried(server, tls, tmp_path):
+    with serving(Server(tls)) as broken:
         broken.status = 404
         path = download(FILE, tmp_path, [broken.url, server.url], quiet=True)
-        broken.shutdown()
     assert path.read_bytes() == CONTENT
 
 
 def test_all_mirrors_failing_names_each_ones_reason_in_one_line(server, tmp_path):
     server.status = 503
-    nowhere = "http://127.0.0.1:9/"  # the discard port: nothing listens
+    nowhere = "https://127.0.0.1:9/"  # the discard port: nothing listens
     with pytest.raises(BenchError) as caught:
         download(FILE, tmp_path, [server.url, nowhere], quiet=True)
     message = str(caught.value)
@@ -179,3 +214,46 @@ def test_built_in_mirrors_are_https_folders():
         for mirror in source.mirrors:
             assert mirror.startswith("https://")
             assert mirror.endswith("/")
+
+
+def test_a_mirror_without_https_is_not_asked(tmp_path):
+    with serving(Server()) as plain, pytest.raises(BenchError, match="not an https address"):
+        fetch(plain, tmp_path)
+    assert plain.requests == []
+    assert not (tmp_path / "set.bin").exists()
+
+
+def test_a_redirect_away_from_https_is_not_followed(server, tmp_path):
+    with serving(Server()) as plain:
+        server.location = f"{plain.url}set.bin"
+        with pytest.raises(BenchError, match="redirects to an address that is not https"):
+            fetch(server, tmp_path)
+    assert (len(server.requests), plain.requests) == (1, [])
+    assert not list(tmp_path.glob("set.bin*[!k]"))  # nothing but the lock
+
+
+def test_a_detour_over_http_is_refused_although_it_ends_at_https(server, tls, tmp_path):
+    with serving(Server()) as plain, serving(Server(tls)) as end:
+        server.location, plain.location = f"{plain.url}set.bin", f"{end.url}set.bin"
+        with pytest.raises(BenchError, match="redirects to an address that is not https"):
+            fetch(server, tmp_path)
+    assert (plain.requests, end.requests) == ([], [])
+
+
+def test_a_redirect_within_https_is_followed(server, tls, tmp_path):
+    with serving(Server(tls)) as end:
+        server.location = f"{end.url}set.bin"
+        assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(BenchError, match="SSLError"):
+        fetch(server, tmp_path)
+    assert server.requests == []
+
+
+def test_a_mirror_that_never_stops_sending_is_cut(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.data.download._MOST_BYTES", 600_000)
+    with pytest.raises(BenchError, match="sends more than 600,000 bytes"):
+        fetch(server, tmp_path)

@@ -163,6 +163,29 @@ def test_a_broken_or_incomplete_archive_is_named(tmp_path):
         read_cifar(path, **wanted)
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "names"),
+    [
+        (b"\0" * 3072, b"\0" * 3073, b"cat\n"),  # a byte is missing
+        (b"\0" * 3073, b"", b"cat\n"),
+        (b"\x01" * 3073, b"\0" * 3073, b"cat\n"),  # label 1 of one class
+        (b"\0" * 3073, b"\0" * 3073, b""),
+    ],
+)
+def test_records_that_are_not_whole_or_of_no_class_are_named(tmp_path, train, test, names):
+    path = tmp_path / "c.tar.gz"
+    make_archive(path, {"a.bin": train, "t.bin": test, "n.txt": names})
+    with pytest.raises(BenchError, match=r"c\.tar\.gz: [at]\.bin holds no whole records of"):
+        read_cifar(path, train=("a.bin",), test="t.bin", names="n.txt", label_bytes=1)
+
+
+def test_a_header_of_an_idx_file_cannot_ask_for_all_memory(tmp_path):
+    path = tmp_path / "labels.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\x04" + b"\xff" * 16 + b"x"))
+    with pytest.raises(BenchError, match=r"labels\.gz: holds 1 bytes where its header says 42949"):
+        read_idx(path)
+
+
 def test_no_pickle_is_ever_loaded(tiny, own_cache, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a pickle was loaded")

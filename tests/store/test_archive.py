@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
 import json
 import tarfile
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.errors import BenchError
-from bench.store import Store, StudyRecord
+from bench.store import RunRecord, Store, StudyRecord
 from bench.store.archive import pack, unpack
 
 if TYPE_CHECKING:
@@ -163,24 +164,112 @@ def test_a_damaged_run_is_refused_and_nothing_added(
     assert entries(there.root) == {"runs"}
 
 
-@pytest.mark.parametrize("name", ["../outside", "runs/../../outside", "a/../../../outside"])
-def test_an_archive_that_leaves_its_folder_is_refused(
+NAMES = {
+    "above": "../outside",
+    "above from within": "runs/../../outside",
+    "above from nowhere": "a/../../../outside",
+    "absolute": "/tmp/outside",
+    "a drive": "C:/runs/outside",
+    "backslashes": "runs\\..\\outside/run.json",
+    "a hidden run": "runs/.outside/run.json",
+    "a lock": "locks/outside.lock",
+    "too deep": "runs/a/b/outside",
+    "too shallow": "runs/outside",
+    "a control character": "runs/outside\x1b[2J/run.json",
+    "a line end": "runs/outside\n/run.json",
+    "nothing": "runs//outside",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_name_that_is_no_file_of_a_run_is_refused(
     name: str, there: Store, archive: Path, entries: Entries
 ) -> None:
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo(name))
     before = entries(archive.parent)
-    with pytest.raises(BenchError, match=r"runs.tar.gz is refused: .*outside"):
+    with pytest.raises(BenchError, match=r"runs.tar.gz is refused: .*outside") as refusal:
+        unpack(there, archive)
+    assert str(refusal.value).isprintable()
+    assert entries(archive.parent) - before == {"there", "there/runs"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.BLKTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a pipe"),
+        (tarfile.GNUTYPE_SPARSE, "a special file|cannot be unpacked"),
+        (b"Z", "a special file"),
+    ],
+)
+@pytest.mark.parametrize("target", ["/etc/passwd", "run.json", "../../../outside"])
+def test_what_is_no_plain_file_is_refused(
+    kind: bytes, message: str, target: str, there: Store, archive: Path, entries: Entries
+) -> None:
+    member = tarfile.TarInfo("runs/a/model.safetensors")
+    member.type, member.linkname = kind, target
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member)
+    before = entries(archive.parent)
+    with pytest.raises(BenchError, match=message):
         unpack(there, archive)
     assert entries(archive.parent) - before == {"there", "there/runs"}
 
 
-def test_a_link_that_leaves_its_folder_is_refused(there: Store, archive: Path) -> None:
-    link = tarfile.TarInfo("runs")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+def test_a_link_cannot_lead_a_later_file_outside(there: Store, archive: Path) -> None:
+    link, file = tarfile.TarInfo("runs/a"), tarfile.TarInfo("runs/a/outside")
+    link.type, link.linkname = tarfile.SYMTYPE, str(archive.parent)
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(link)
-    with pytest.raises(BenchError, match=r"runs.tar.gz is refused"):
+        tar.addfile(file)
+    with pytest.raises(BenchError, match="it holds a symbolic link, 'runs/a'"):
+        unpack(there, archive)
+    assert not (archive.parent / "outside").exists()
+
+
+@pytest.mark.parametrize("shape", ["one file", "one name"])
+def test_a_bomb_stops_long_before_it_is_unpacked(
+    shape: str, there: Store, archive: Path, entries: Entries
+) -> None:
+    """Half a gigabyte of zeros, or of a file's name, in a few megabytes."""
+    header = tarfile.TarInfo("runs/a/model.safetensors")
+    header.type = tarfile.REGTYPE if shape == "one file" else tarfile.GNUTYPE_LONGNAME
+    header.size = 2**29
+    with gzip.open(archive, "wb", compresslevel=1) as stream:
+        stream.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(2**9):
+            stream.write(bytes(2**20))
+        stream.write(bytes(1024))
+    assert archive.stat().st_size < 4e6
+    with pytest.raises(BenchError, match=r"it holds more than [\d,]+ bytes decompressed"):
+        unpack(there, archive)
+    assert entries(there.root) == {"runs"}
+
+
+def test_a_file_that_the_record_does_not_vouch_for_is_refused(
+    store: Store, there: Store, archive: Path, finish: Finish
+) -> None:
+    run = finish(store)
+    (store.folder(run) / "extra.pkl").write_bytes(b"cos\nsystem\n.")
+    pack(store, [run], archive)
+    with pytest.raises(BenchError, match=rf"run {run} is damaged \(extra.pkl\)"):
+        unpack(there, archive)
+    assert list(there.runs()) == []
+
+
+def test_a_run_under_the_name_of_another_request_is_refused(
+    store: Store, there: Store, archive: Path, finish: Finish, record: Callable[..., RunRecord]
+) -> None:
+    run = finish(store)
+    other = record(seed=9).request
+    forged = dataclasses.replace(store.read_run(run), request=other)
+    (store.folder(run) / "run.json").write_bytes(forged.to_json())
+    pack(store, [run], archive)
+    with pytest.raises(BenchError, match="answers another request"):
         unpack(there, archive)
 
 
