@@ -45,9 +45,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests that take a few minutes in all."""
+    """Run the tests that take a few minutes in all, a process for each core."""
     install(session)
-    pytest(session)
+    pytest(session, "-n", "auto")
 
 
 @nox.session
