@@ -95,7 +95,7 @@ def run_ablation(
 
 def show_study(results: Path, name: str, *, as_json: bool) -> int:
     """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
-    from bench.report.answer import answer, summarise
+    from bench.report.answer import answer, outlook, summarise
     from bench.report.frames import study_runs
     from bench.report.tables import rows_of, study_table
     from bench.store import Store
@@ -121,6 +121,8 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     for error in errors:
         console.print(f"{error['run']}: {error['status']}: {error['error']}", markup=False)
     console.print(answer(summaries), style="bold", markup=False)
+    for line in outlook(summaries):
+        console.print(line, markup=False)
     console.print(f"\nResults: {store.root} (study '{name}', {len(frame)} runs)", markup=False)
     for command in _next_commands(store.root, name, frame):
         console.print(f"  {command}", markup=False, soft_wrap=True)

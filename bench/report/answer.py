@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.report.frames import study_runs
-from bench.report.statistics import Difference, Estimate, estimate, holm, paired_difference
+from bench.report.statistics import (
+    POWER,
+    Difference,
+    Estimate,
+    estimate,
+    holm,
+    paired_difference,
+    seeds_needed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +36,8 @@ class VariantSummary:
         train_accuracy: over seeds, in evaluation mode, 0…1.
         images_per_second: of training, median over seeds.
         statuses: status → number of runs, for those that are not complete.
+        seeds_needed: how many seeds would tell the observed difference apart with 80 % power;
+            None where it is told apart already, or there is nothing to reckon from.
     """
 
     name: str
@@ -39,6 +49,7 @@ class VariantSummary:
     train_accuracy: Estimate | None
     images_per_second: float | None
     statuses: dict[str, int]
+    seeds_needed: int | None = None
 
 
 def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
@@ -52,17 +63,23 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         if entry["reference"] in accuracy
     }
     differences = holm(differences)
+    comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
     return [
-        _summary(name, entry["reference"], by_variant[name], differences.get(name))
+        _summary(name, entry["reference"], by_variant[name], differences.get(name), comparisons)
         for name, entry in study.variants.items()
     ]
 
 
 def _summary(
-    name: str, reference: str | None, rows: pd.DataFrame, difference: Difference | None
+    name: str,
+    reference: str | None,
+    rows: pd.DataFrame,
+    difference: Difference | None,
+    comparisons: int,
 ) -> VariantSummary:
     complete = rows[rows["status"] == "complete"]
     others = rows.loc[rows["status"] != "complete", "status"].astype(str)
+    unclear = difference is not None and not difference.told_apart
     return VariantSummary(
         name=name,
         reference=reference,
@@ -73,6 +90,11 @@ def _summary(
         train_accuracy=estimate(list(_by_seed(rows, "train_accuracy").values())),
         images_per_second=float(complete["images_per_second"].median()) if len(complete) else None,
         statuses={str(k): int(v) for k, v in others.value_counts().items()},
+        seeds_needed=(
+            seeds_needed(difference.effect_size, comparisons=comparisons)
+            if unclear and difference is not None
+            else None
+        ),
     )
 
 
@@ -106,6 +128,26 @@ def answer(summaries: list[VariantSummary]) -> str:
         told.append(_undecided(unclear))
     text = "; ".join(told) if told else "there is nothing to compare yet"
     return text[0].upper() + text[1:] + "."
+
+
+def outlook(summaries: list[VariantSummary]) -> list[str]:
+    """Say, for every comparison left undecided, how many seeds would be needed to decide it.
+
+    The number rests on the observed difference, which is uncertain itself: it is an order of
+    magnitude. Nothing is said where there is none to reckon from (one seed, no spread).
+    """
+    lines = []
+    for summary in summaries:
+        difference = summary.difference
+        if difference is None or difference.told_apart or not difference.effect_size:
+            continue
+        needed = summary.seeds_needed
+        count = f"about {needed} seeds" if needed else "more than a thousand seeds"
+        lines.append(
+            f"To tell {summary.name} from {summary.reference} apart, were the true difference "
+            f"the {difference.mean * 100:+.2f} points seen: {count} ({POWER:.0%} power)."
+        )
+    return lines
 
 
 def _clause(summary: VariantSummary) -> str:

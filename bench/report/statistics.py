@@ -1,9 +1,10 @@
-"""Means, paired differences and their intervals, by scipy and statsmodels."""
+"""Means, paired differences, their intervals and their power, by scipy and statsmodels."""
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05  # not 1 - CONFIDENCE, which is a little more in floating point
+POWER = 0.8
+MOST_SEEDS = 1000  # beyond, a number of seeds is no advice
+BOOTSTRAP_SEEDS = 20  # a bootstrap of fewer values is too narrow
+RESAMPLES = 9_999
+
+Method = Literal["t", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,15 @@ class Difference:
 
     Attributes:
         mean: mean of (variant - reference) over the seeds that both have.
-        low: lower end of the 95 % interval of the paired t-test; None for one seed, and where
-            all differences are the same.
+        low: lower end of the 95 % interval; None for one seed, and where all differences are
+            the same.
         high: its upper end.
-        p_value: two-sided, of the paired t-test; Holm-corrected once `holm` has seen it.
+        p_value: two-sided; Holm-corrected once `holm` has seen it.
         seeds: number of pairs.
+        effect_size: mean over the standard deviation of the differences (Cohen's d_z, as
+            Lakens 2013 names it); None where there is no spread.
+        method: `t` (paired t-test and its interval) or, from `BOOTSTRAP_SEEDS` pairs on,
+            `bootstrap` (BCa interval, Efron 1987; p-value of the sign-flip permutation test).
     """
 
     mean: float
@@ -49,6 +60,8 @@ class Difference:
     high: float | None
     p_value: float | None
     seeds: int
+    effect_size: float | None = None
+    method: Method = "t"
 
     @property
     def told_apart(self) -> bool:
@@ -56,6 +69,23 @@ class Difference:
         if self.low is None or self.high is None or self.p_value is None:
             return False
         return (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class Discordance:
+    """Two trained networks on the same test images (McNemar 1947).
+
+    Attributes:
+        images: how many images.
+        only_ours: images that only the first network classifies correctly.
+        only_theirs: images that only the second one does.
+        p_value: of the exact two-sided test that both numbers are equal but for chance.
+    """
+
+    images: int
+    only_ours: int
+    only_theirs: int
+    p_value: float
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -82,14 +112,10 @@ def paired_difference(
         variant: seed → value.
         reference: seed → value.
     """
-    from scipy import stats
-
     seeds = sorted(variant.keys() & reference.keys())
-    ours = np.array([variant[s] for s in seeds])
-    theirs = np.array([reference[s] for s in seeds])
     if not seeds:
         return None
-    differences = ours - theirs
+    differences = np.array([variant[s] - reference[s] for s in seeds])
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
@@ -98,11 +124,33 @@ def paired_difference(
         if mean == 0:
             return Difference(mean, 0.0, 0.0, 1.0, len(seeds))
         return Difference(mean, None, None, None, len(seeds))
-    test = stats.ttest_rel(ours, theirs)
+    method: Method = "t" if len(seeds) < BOOTSTRAP_SEEDS else "bootstrap"
+    low, high, p_value = (_t if method == "t" else _bootstrap)(differences)
+    effect = mean / float(differences.std(ddof=1))
+    return Difference(mean, low, high, p_value, len(seeds), effect, method)
+
+
+def _t(differences: np.ndarray) -> tuple[float, float, float]:
+    from scipy import stats
+
+    test = stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(CONFIDENCE)
-    return Difference(
-        mean, float(interval.low), float(interval.high), float(test.pvalue), len(seeds)
-    )
+    return float(interval.low), float(interval.high), float(test.pvalue)
+
+
+def _bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
+    from scipy import stats
+
+    interval = stats.bootstrap(
+        (differences,), np.mean, confidence_level=CONFIDENCE, method="BCa", n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),  # the same runs give the same report
+    ).confidence_interval  # fmt: skip
+    # One sample with `permutation_type="samples"` flips signs at random.
+    test = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES,
+        vectorized=True, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
 def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
@@ -118,3 +166,56 @@ def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference |
         for (name, difference), p in zip(tested.items(), corrected, strict=True)
     }
     return {**differences, **changed}
+
+
+def power(effect_size: float, seeds: int, *, comparisons: int = 1) -> float:
+    """Chance that a paired t-test tells a true difference of this size apart.
+
+    Args:
+        effect_size: Cohen's d_z.
+        seeds: pairs, 2 or more.
+        comparisons: of the study; each is tested at 0.05 over their number, which is what
+            Holm's method asks of the smallest p-value.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    return float(TTestPower().power(abs(effect_size), seeds, SIGNIFICANCE / comparisons))
+
+
+def seeds_needed(effect_size: float | None, *, comparisons: int = 1) -> int | None:
+    """Smallest number of seeds with 80 % power, were the observed effect the true one.
+
+    Returns:
+        None where there is no effect or no spread to go by, or more than `MOST_SEEDS` are needed.
+    """
+    if not effect_size:
+        return None
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(
+        counts, POWER, key=lambda n: power(effect_size, n, comparisons=comparisons)
+    )
+    return counts[place] if place < len(counts) else None
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> Discordance:
+    """Compare two networks' answers on the same images by McNemar's exact test.
+
+    Args:
+        ours: whether the first network is right, one boolean an image.
+        theirs: the same of the second, in the same order.
+
+    Raises:
+        ValueError: they are of different length.
+
+    It speaks of these two trained networks on such images, not of the design choice: it does
+    not see how much another random seed would change (Dietterich 1998).
+    """
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    if ours.shape != theirs.shape:
+        raise ValueError(f"answers on {len(ours)} and {len(theirs)} images cannot be compared")
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    both = int((ours & theirs).sum())
+    neither = len(ours) - both - only_ours - only_theirs
+    p_value = test([[both, only_ours], [only_theirs, neither]], exact=True).pvalue
+    return Discordance(len(ours), only_ours, only_theirs, min(1.0, float(p_value)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
-from bench.report.answer import answer, summarise
+from bench.report.answer import answer, outlook, summarise
 from bench.report.tables import study_cells, study_table
 from bench.request import RunRequest
 from bench.store import RunRecord, Store, StudyRecord
@@ -190,3 +191,50 @@ def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
     Console(file=out, width=200).print(table)
     assert "width [4]" in out.getvalue()
     assert "[/odd]" in out.getvalue()
+
+
+def test_an_undecided_comparison_says_how_many_seeds_it_would_take(tmp_path: Path) -> None:
+    summaries = summarise(*make_study(tmp_path, {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]}))
+    (line,) = outlook(summaries)
+    # d_z = 0.0667 / 0.305 points, two comparisons: more than the 164 of a single one
+    assert re.fullmatch(
+        r"To tell b from a apart, were the true difference the \+0\.07 points seen: "
+        r"about (\d+) seeds \(80% power\)\.",
+        line,
+    )
+    assert summaries[1].seeds_needed is not None
+    assert summaries[1].seeds_needed > 164
+    assert summaries[2].seeds_needed is None
+
+
+def test_one_seed_has_no_outlook(tmp_path: Path) -> None:
+    assert outlook(summarise(*make_study(tmp_path, {"a": [0.9], "b": [0.5]}))) == []
+
+
+def test_no_numbers_make_the_answer_say_better_while_the_interval_holds_zero(
+    tmp_path: Path,
+) -> None:
+    generator = random.Random(3)
+    for number in range(15):
+        seeds = generator.choice([1, 2, 3, 5, 20])
+        shift = generator.choice([0.0, 0.002, 0.01, -0.01])
+        values: dict[str, list[Value]] = {
+            name: [0.9 + gain + generator.gauss(0, 0.004) for _ in range(seeds)]
+            for name, gain in {"a": 0.0, "b": shift}.items()
+        }
+        summaries = summarise(*make_study(tmp_path / str(number), values))
+        difference = summaries[1].difference
+        assert difference is not None
+        text = answer(summaries)
+        if difference.low is None or difference.high is None or difference.low <= 0:
+            assert "better" not in text
+        if difference.high is None or difference.high >= 0:
+            assert "worse" not in text
+
+
+def test_values_that_are_no_numbers_are_no_results(tmp_path: Path) -> None:
+    nan = float("nan")
+    summaries = summarise(*make_study(tmp_path, {"a": [nan, nan], "b": [nan, 0.5]}))
+    assert "better" not in answer(summaries)
+    assert "worse" not in answer(summaries)
+    assert all("nan" not in cell for cells in study_cells(summaries) for cell in cells)

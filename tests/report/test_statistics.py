@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report.statistics import Difference, estimate, holm, paired_difference
+from bench.report.statistics import (
+    BOOTSTRAP_SEEDS,
+    Difference,
+    estimate,
+    holm,
+    mcnemar,
+    paired_difference,
+    power,
+    seeds_needed,
+)
 
 # Student 1908, table of additional hours of sleep (his own worked example, p. 20): the paired
 # differences of two drugs in ten patients; mean 1.58, t = 4.06, p = 0.0028 (two-sided).
@@ -133,3 +142,81 @@ def test_a_difference_is_told_apart_by_interval_and_corrected_p_value(
     low: float | None, high: float | None, p_value: float | None, told_apart: bool
 ) -> None:
     assert difference(p_value, low, high).told_apart is told_apart
+
+
+def test_the_effect_size_is_the_mean_over_the_deviation_of_the_differences() -> None:
+    found = paired_difference(by_seed(SECOND), by_seed(FIRST))
+    assert found is not None
+    assert found.method == "t"
+    # Student's t of 4.06 is d_z times the root of ten pairs.
+    assert found.effect_size == pytest.approx(4.0621 / math.sqrt(10), abs=1e-4)
+
+
+def test_many_seeds_have_a_bootstrap_interval() -> None:
+    generator = np.random.default_rng(5)
+    theirs = generator.normal(0.9, 0.01, BOOTSTRAP_SEEDS * 2)
+    ours = theirs + generator.exponential(0.01, len(theirs))
+    found = paired_difference(by_seed(list(ours)), by_seed(list(theirs)))
+    assert found is not None
+    assert found.method == "bootstrap"
+    # The percentile bootstrap by hand, and the t-interval: near, and not the same.
+    resampled = generator.choice(ours - theirs, (20_000, len(ours))).mean(axis=1)
+    assert [found.low, found.high] == pytest.approx(np.quantile(resampled, [0.025, 0.975]), rel=0.1)
+    # Every difference is above zero, so that hardly any flip of signs gives as large a mean.
+    assert found.p_value == pytest.approx(2 / 10_000)
+    fewer = paired_difference(
+        by_seed(list(ours[: BOOTSTRAP_SEEDS - 1])), by_seed(list(theirs[: BOOTSTRAP_SEEDS - 1]))
+    )
+    assert fewer is not None
+    assert fewer.method == "t"
+
+
+def test_without_a_difference_the_bootstrap_finds_none() -> None:
+    generator = np.random.default_rng(6)
+    told = 0
+    for _ in range(40):
+        noise = generator.normal(0, 0.01, (2, BOOTSTRAP_SEEDS))
+        found = paired_difference(by_seed(list(noise[0])), by_seed(list(noise[1])))
+        told += found is not None and found.told_apart
+    assert told <= 6  # 40 tries at 5 %: 7 or more happen once in 200
+
+
+def test_power_is_that_of_the_worked_example() -> None:
+    # G*Power 3.1 manual, "Means: difference between two dependent means": dz = 0.421637 and
+    # 50 pairs at 0.05 two-sided have a power of 0.832114.
+    assert power(0.421637, 50) == pytest.approx(0.832114, abs=1e-6)
+    assert power(-0.421637, 50) == pytest.approx(0.832114, abs=1e-6)
+
+
+@pytest.mark.parametrize("effect", [0.2, 0.5, 0.8, 1.5])
+@pytest.mark.parametrize("comparisons", [1, 4])
+def test_the_seeds_needed_are_the_first_with_enough_power(effect: float, comparisons: int) -> None:
+    def noncentral(n: int) -> float:
+        bound = stats.t.ppf(1 - 0.05 / comparisons / 2, n - 1)
+        shifted = stats.nct(n - 1, effect * math.sqrt(n))
+        return float(shifted.sf(bound) + shifted.cdf(-bound))
+
+    needed = seeds_needed(effect, comparisons=comparisons)
+    assert needed is not None
+    assert noncentral(needed - 1) < 0.8 <= noncentral(needed)
+
+
+def test_no_number_of_seeds_is_made_up() -> None:
+    assert seeds_needed(None) is None
+    assert seeds_needed(0.0) is None
+    assert seeds_needed(1e-4) is None
+    assert seeds_needed(50.0) == 2
+
+
+def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
+    ours = np.array([True] * 50 + [False] * 10 + [True] * 2 + [False] * 8)
+    theirs = np.array([True] * 50 + [True] * 10 + [False] * 2 + [False] * 8)
+    found = mcnemar(ours, theirs)
+    assert (found.images, found.only_ours, found.only_theirs) == (70, 2, 10)
+    # 2 (1 + 12 + 66) / 2^12, by hand
+    assert found.p_value == pytest.approx(2 * 79 / 4096)
+    assert found.p_value == pytest.approx(stats.binomtest(2, 12).pvalue)
+    assert mcnemar(theirs, ours).p_value == pytest.approx(found.p_value)
+    assert mcnemar(ours, ours).p_value == 1.0
+    with pytest.raises(ValueError, match="70 and 69 images"):
+        mcnemar(ours, theirs[1:])

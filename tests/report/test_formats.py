@@ -1,0 +1,125 @@
+"""What `bench report --format` writes: it loads back, pastes, compiles, or is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+import bench as package
+from bench.report.frames import COLUMNS
+from bench.report.latex import latex_table
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+# pandas 2 does not round-trip floats by itself; pandas 4 will not know the argument.
+@pytest.mark.filterwarnings("ignore:The .float_precision. argument")
+@pytest.mark.parametrize("table", ["runs", "epochs"])
+def test_parquet_and_csv_load_back_equal(
+    table: str, bench: Callable, trained: Path, tmp_path: Path
+) -> None:
+    outcome = bench("report", "tiny", "--results", trained, "--format", "csv,parquet")
+    assert outcome.code == 0, outcome
+    folder = tmp_path / "report" / "tiny"
+    expected = package.load_results(trained / "studies" / "tiny.json", table)  # type: ignore[arg-type]
+    parquet = pd.read_parquet(folder / f"{table}.parquet")
+    assert {n: str(d) for n, d in parquet.dtypes.items()} == COLUMNS[table]
+    pd.testing.assert_frame_equal(parquet, expected)
+    times = [name for name, dtype in COLUMNS[table].items() if dtype.startswith("datetime")]
+    types = {name: dtype for name, dtype in COLUMNS[table].items() if name not in times}
+    csv = pd.read_csv(
+        folder / f"{table}.csv", dtype=types, parse_dates=times, float_precision="round_trip"
+    )
+    pd.testing.assert_frame_equal(csv.astype(COLUMNS[table]), expected)
+
+
+def test_markdown_on_stdout_stands_alone(bench: Callable, trained: Path) -> None:
+    outcome = bench("report", "tiny", "--results", trained, "--format", "markdown", "--output", "-")
+    assert outcome.code == 0, outcome
+    assert outcome.out.startswith("# Does the shortcut matter here?\n")
+    assert outcome.out.count("<details>") == outcome.out.count("</details>") == 1
+    assert "<summary>Every run (4)</summary>\n\n| variant |" in outcome.out
+    assert "study.svg" not in outcome.out
+    assert len(outcome.out.encode()) < 2**20
+
+
+def test_a_failed_run_stands_in_plain_sight(bench: Callable, results: Path) -> None:
+    store = Store(results)
+    record = next(store.runs())
+    store.remove_run(record.run)
+    store.mark_unfinished(replace(record, status="failed", error="why | not", result={}, files={}))
+    out = bench("report", "tiny", "--results", results, "--format", "markdown", "--output", "-").out
+    assert "**1 of 4 runs are not complete:**" in out
+    assert "failed: `why | not`" in out
+
+
+ODD = [
+    ["variant", "test accuracy %"],
+    ["a_b & c % $x$ #1 {y} ~^\\end", "90.03 ± 0.10"],
+    ["[odd]", "-5.00 [-5.10, +4.90]"],
+    ["<script>", "<0.001"],
+]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_a_latex_table_compiles_whatever_a_variant_is_called(tmp_path: Path) -> None:
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+        + latex_table(ODD, "Is 5 % of x_1 enough?")
+        + "\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 1000
+
+
+def test_a_latex_table_has_a_line_a_variant(bench: Callable, trained: Path, tmp_path: Path) -> None:
+    assert bench("report", "tiny", "--results", trained, "--format", "latex").code == 0
+    text = (tmp_path / "report" / "tiny" / "table.tex").read_text()
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 1
+    assert text.count(" \\\\\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "cvs"], "--format cvs: unknown format; did you mean 'csv'"),
+        (["--format", ""], "unknown format"),
+        (["--format", "csv,,html"], "unknown format"),
+        (["--format", "csv", "--output", "-"], "give --format markdown"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    words: list[str], said: str, bench: Callable, trained: Path, tmp_path: Path
+) -> None:
+    assert said in bench("report", "tiny", "--results", trained, *words).refusal
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(
+    bench: Callable, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for name in ("csv", "parquet", "markdown", "latex"):
+        words = ["report", "tiny", "--results", trained, "--format", name, "--output", "taken"]
+        assert "cannot write taken" in bench(*words).refusal
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_results_folder_that_is_missing_or_empty_is_refused(
+    bench: Callable, tmp_path: Path
+) -> None:
+    assert "no results folder at nowhere" in bench("report", "--results", "nowhere").refusal
+    (tmp_path / "empty").mkdir()
+    assert "no study in empty" in bench("report", "--results", "empty").refusal
