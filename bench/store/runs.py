@@ -94,10 +94,17 @@ class Store:
             run = folder.name.removesuffix(PARTIAL)
             if run == folder.name or self.folder(run).exists():
                 continue
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                record = RunRecord(**json.loads((folder / UNFINISHED).read_text()))
-                if record.run == run:
-                    yield record
+            record = self.read_unfinished(run)
+            if record is not None:
+                yield record
+
+    def read_unfinished(self, run: str) -> RunRecord | None:
+        """Read why a run that was begun is not finished; None if that was not written."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            values = json.loads((self.partial(run) / UNFINISHED).read_text())
+            record = RunRecord(**values)
+            return record if record.run == run else None
+        return None
 
     @contextlib.contextmanager
     def lock(self, run: str, *, wait: bool = True) -> Iterator[bool]:

@@ -35,7 +35,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
         BenchError: a run that is still to be done could not be trained.
     """
     from bench.launch.execution import allot
-    from bench.report.frames import recipe_name
+    from bench.report.trained import recipe_name
     from bench.training.tuning import tuning_requests
 
     store = Store(how.results)

@@ -1,0 +1,152 @@
+"""The index of runs is only a cache: whatever happened, the frames equal a full read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from bench.report.frames import load_results
+from bench.report.index import INDEXED_FROM
+from bench.request import RunRequest
+from bench.store import RunRecord, Store, StudyRecord
+from bench.training.recipe import get_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RUNS = INDEXED_FROM + 20
+TABLES = ("runs", "epochs")
+
+
+def write(root: Path, seed: int, accuracy: float = 0.9, epochs: int = 2) -> str:
+    """Write a finished run as the store does, but for waiting until the disk has it."""
+    request = RunRequest("resnet20", "mnist", get_recipe("fast"), seed=seed)
+    history = "epoch,train_loss,train_accuracy\n" + "".join(
+        f"{epoch},{1 / epoch},{accuracy}\n" for epoch in range(1, epochs + 1)
+    )
+    record = RunRecord(
+        run=request.run_id, request=request.as_dict(), status="complete", seconds=1.5,
+        environment={"device": "cpu", "threads": 1, "cpu": "made up", "git_commit": None},
+        started_at="2025-01-01T00:00:00+00:00", result={"test_accuracy": accuracy},
+        files={"history.csv": hashlib.sha256(history.encode()).hexdigest()},
+    )  # fmt: skip
+    folder = root / "runs" / request.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "history.csv").write_text(history)
+    (folder / "run.json").write_bytes(record.to_json())
+    return request.run_id
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("many") / "bench-runs"
+    runs = [write(root, seed) for seed in range(RUNS)]
+    variants = {"a": {"reference": None, "runs": {str(i): run for i, run in enumerate(runs)}}}
+    Store(root).save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    return root
+
+
+@pytest.fixture
+def tree(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of many runs with an index of both tables, as if the files were seconds old."""
+    monkeypatch.setattr("bench.report.index._SETTLED_NS", 0)
+    root = shutil.copytree(many, tmp_path / "bench-runs")
+    for table in TABLES:
+        load_results(root, table)  # type: ignore[arg-type]
+        assert (root / ".index" / f"{table}.arrow").stat().st_size > 1000
+    return root
+
+
+def full_read(root: Path, table: str, at: Path) -> pd.DataFrame:
+    """Read a copy that never had an index."""
+    copy = shutil.copytree(root, at, ignore=shutil.ignore_patterns(".index"), dirs_exist_ok=True)
+    return load_results(copy, table)  # type: ignore[arg-type]
+
+
+def run_file(root: Path, seed: int, name: str) -> Path:
+    return next((root / "runs").glob(f"*-s{seed}-*")) / name
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def changed_silently(root: Path) -> None:
+    path = run_file(root, 7, "run.json")
+    before = path.stat()
+    write(root, 7, accuracy=0.8)  # as many bytes as before
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def renamed(root: Path) -> None:
+    store = Store(root)
+    study = store.read_study("mine")
+    assert study is not None
+    store.remove_study("mine")
+    store.save_study(StudyRecord(name="ours", question="Why?", variants={"b": study.variants["a"]}))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _root: None,
+    "a run more": lambda root: write(root, 10_000),
+    "a run less": lambda root: Store(root).remove_run(run_file(root, 3, "").name),
+    "a run trained again": lambda root: write(root, 3, accuracy=0.8, epochs=3),
+    "a run changed in place with its times put back": changed_silently,
+    "a damaged record": lambda root: flip(run_file(root, 5, "run.json")),
+    "a damaged history": lambda root: flip(run_file(root, 5, "history.csv")),
+    "a history less": lambda root: run_file(root, 5, "history.csv").unlink(),
+    "a study renamed": renamed,
+    "no index": lambda root: shutil.rmtree(root / ".index"),
+    "a damaged index": lambda root: [flip(p) for p in (root / ".index").iterdir()],
+    "half an index": lambda root: [
+        p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]) for p in (root / ".index").iterdir()
+    ],
+    "an empty index": lambda root: [p.write_bytes(b"") for p in (root / ".index").iterdir()],
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_changed_the_frame_is_that_of_a_full_read(
+    change: Callable[[Path], object], table: str, tree: Path, tmp_path: Path
+) -> None:
+    change(tree)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged runs
+        expected = full_read(tree, table, tmp_path / "copy")
+        for _ in range(2):
+            found = load_results(tree, table)  # type: ignore[arg-type]
+            pd.testing.assert_frame_equal(found, expected)
+
+
+def test_the_second_read_opens_no_run(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_words: object) -> None:
+        raise AssertionError("a record was read")
+
+    expected = load_results(tree)
+    monkeypatch.setattr(Store, "read_run", refuse)
+    pd.testing.assert_frame_equal(load_results(tree), expected)
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(many: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(many, tmp_path / "bench-runs")
+    (root / ".index").write_text("a file where a folder is needed")
+    assert len(load_results(root)) == RUNS
+
+
+def test_a_young_record_is_not_trusted(many: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(many, tmp_path / "bench-runs")
+    load_results(root)
+    write(root, 3, accuracy=0.8)
+    found = load_results(root).set_index("seed")
+    assert found.loc[3, "test_accuracy"] == 0.8
