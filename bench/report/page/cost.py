@@ -1,0 +1,150 @@
+"""Charts of what a variant costs: multiply-adds, parameters, speed, int8."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.report.page.chart import Axis, Chart, Series
+from bench.store.exports import Exports
+from bench.store.measurements import Measurements, read_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.page.material import Material
+
+_POINTS = 200  # of a distribution's curve
+
+
+def fronts(material: Material) -> tuple[Chart, ...]:
+    """Accuracy against each cost, with the Pareto front."""
+    costs = {
+        "macs": ("Accuracy and multiply-adds", "multiply-adds of one image", False),
+        "parameters": ("Accuracy and parameters", "parameters", False),
+        "images_per_second": ("Accuracy and training speed", "images/s in training", True),
+    }
+    return tuple(_front(material, column, *words) for column, words in costs.items())
+
+
+def _front(material: Material, column: str, title: str, label: str, more_is_better: bool) -> Chart:
+    points = [
+        (s.name, float(cost), s.test_accuracy.mean * 100)
+        for s in material.summaries
+        if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
+    ]
+    series = [
+        Series(
+            name=name, x=[cost], y=[accuracy], style=material.style(name),
+            hover=[f"{accuracy:.2f} % at {cost:,.4g} {label}"],
+        )
+        for name, cost, accuracy in points
+    ]  # fmt: skip
+    best = pareto([(-c if more_is_better else c, a) for _, c, a in points])
+    front = [(abs(c), a) for c, a in best]
+    if front:
+        line = Series(
+            name="Pareto front", x=[c for c, _ in front], y=[a for _, a in front], kind="line",
+            dashed=True,
+        )  # fmt: skip
+        series.insert(0, line)
+    return Chart(
+        key=f"accuracy-{column.replace('_', '-')}",
+        title=title,
+        caption="Means over seeds; the dashed line joins the variants that no other one beats in "
+        "both. Differences between points carry the intervals of the forest plot.",
+        x=Axis(label, log=True),
+        y=Axis("test accuracy (%)"),
+        series=tuple(series),
+        table="runs",
+        absent=None if points else "No finished run with an accuracy to set against its cost.",
+    )
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (cost, value) that none beats in lower cost and higher value, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def latencies(material: Material) -> Chart:
+    """Share of batches that were done within a time, for each configuration measured."""
+    curves = {}
+    store = Measurements(material.store.root)
+    for measurement in dict.fromkeys(map(str, material.throughput["measurement"].dropna())):
+        try:
+            samples = read_samples(store.folder(measurement))
+        except BenchError:
+            continue  # its rows are in the table all the same
+        for name, rounds in samples.items():
+            run, _, rest = name.partition(" / ")
+            if (variant := material.variant_of(run)) and not name.endswith("(twin)"):
+                curves[f"{variant} / {rest}"] = sorted(itertools.chain(*rounds.values()))
+    shares = np.linspace(0, 1, _POINTS)
+    series = [
+        Series(
+            name=name, x=(np.quantile(seconds, shares) * 1e3).tolist(), y=(shares * 100).tolist(),
+            kind="line", style=place,
+        )
+        for place, (name, seconds) in enumerate(curves.items())
+        if seconds
+    ]  # fmt: skip
+    return Chart(
+        key="latency",
+        title="Latency distributions",
+        caption="Share of the batches that were done within a time; the value at 50 % is the "
+        "median, at 99 % the p99.",
+        x=Axis("milliseconds a batch", log=True),
+        y=Axis("share of batches (%)"),
+        series=tuple(series),
+        table="throughput",
+        absent=None
+        if series
+        else "Nothing has been measured of these runs: `bench throughput RUN` does.",
+    )
+
+
+def quantisation(material: Material) -> tuple[Chart, ...]:
+    """What int8 costs layer by layer, a chart for each export that measured it."""
+    charts = []
+    for record in Exports(material.store.root).records():
+        effects = record.proof.get("int8", {}).get("sensitivity") or []
+        variant = material.variant_of(str(record.row["run"]))
+        if variant is None or not effects:
+            continue
+        shown = effects[:20][::-1]
+        series = [
+            Series(
+                name="kept in fp32" if kept else "int8", kind="bars", style=int(kept),
+                x=[e["effect"] * 100 for e in shown if e["kept"] is kept],
+                y=[place for place, e in enumerate(shown) if e["kept"] is kept],
+            )
+            for kept in (False, True)
+        ]  # fmt: skip
+        charts.append(
+            Chart(
+                key=f"int8-{record.export[:12]}",
+                title=f"int8 by layer: {variant}",
+                caption="How far the logits move when this layer alone is quantised, relative to "
+                "their length; the most sensitive layers, at most 20.",
+                x=Axis("change of the logits (%)"),
+                y=Axis("", categories=tuple(e["layer"] for e in shown)),
+                series=tuple(series),
+                table="exports",
+            )
+        )
+    missing = Chart(
+        key="int8",
+        title="int8 by layer",
+        caption="",
+        x=Axis(""),
+        y=Axis(""),
+        absent="No export measured it: `bench export-onnx RUN --precision int8 --sensitivity`.",
+    )
+    return tuple(charts) or (missing,)

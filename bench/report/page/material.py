@@ -1,0 +1,92 @@
+"""Everything a page shows of one study, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError, nearest
+from bench.report.answer import answer, summarise
+from bench.report.frames import study_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report.answer import VariantSummary
+    from bench.store import RunRecord, Store, StudyRecord
+
+
+@dataclass(frozen=True)
+class Material:
+    """One study's records and tables.
+
+    Attributes:
+        store: where they lie.
+        study: its record.
+        summaries: a row a variant.
+        answer: the sentence that answers the question.
+        runs: table of the study's runs.
+        epochs: table of their epochs.
+        exports: table of what was exported of them.
+        throughput: table of what was measured of them.
+        records: run → record of every finished run.
+    """
+
+    store: Store
+    study: StudyRecord
+    summaries: list[VariantSummary]
+    answer: str
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    exports: pd.DataFrame
+    throughput: pd.DataFrame
+    records: dict[str, RunRecord]
+
+    @property
+    def variants(self) -> list[str]:
+        """Names in the study's order."""
+        return list(self.study.variants)
+
+    def style(self, variant: str) -> int:
+        """Number of a variant's colour and symbol."""
+        return self.variants.index(variant)
+
+    def variant_of(self, run: str) -> str | None:
+        """The variant that a run stands for."""
+        return self.places.get(run, (None, None))[0]
+
+    @property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Run → its variant and seed."""
+        return {
+            run: (name, int(seed))
+            for name, entry in self.study.variants.items()
+            for seed, run in entry["runs"].items()
+        }
+
+
+def gather(store: Store, name: str) -> Material:
+    """Read a study.
+
+    Raises:
+        BenchError: there is no such study, or its record cannot be read.
+    """
+    study = store.read_study(name)
+    if study is None:
+        known = [record.name for record in store.studies()]
+        there = f" (there: {', '.join(known)})" if known else "; 'bench run-ablation' runs one"
+        raise BenchError(f"no study '{name}' in {store.root}{nearest(name, known)}{there}")
+    summaries = summarise(store, study)
+    runs = study_runs(store, name)
+    records = {run: store.read_run(run) for run in runs["run"]}
+    return Material(
+        store=store,
+        study=study,
+        summaries=summaries,
+        answer=answer(summaries),
+        runs=runs,
+        epochs=study_runs(store, name, "epochs"),
+        exports=study_runs(store, name, "exports"),
+        throughput=study_runs(store, name, "throughput"),
+        records={run: record for run, record in records.items() if record is not None},
+    )

@@ -1,0 +1,93 @@
+"""What a reader needs to check a page: environment, commands, and what failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.report.page.material import Material
+
+_SETTINGS = (
+    "cpu", "instruction_sets", "device", "gpu", "driver", "cuda", "cudnn", "threads", "bench",
+    "torch", "numpy", "python", "platform", "memory_format", "compiled", "git_commit", "git_dirty",
+)  # fmt: skip
+
+
+def environment(material: Material) -> list[tuple[str, str]]:
+    """Settings of the runs' machines; where runs differ, every value."""
+    rows = []
+    for key in _SETTINGS:
+        values = [r.environment.get(key) for r in material.records.values()]
+        shown = dict.fromkeys(_text(v) for v in values if v is not None)
+        if shown:
+            rows.append((key.replace("_", " "), "; ".join(shown)))
+    started = material.runs["started_at"].dropna()
+    if len(started):
+        rows.append(
+            ("runs started", f"{started.min():%Y-%m-%d %H:%M} to {started.max():%H:%M} UTC")
+        )
+        seconds = material.runs["seconds"].sum()
+        rows.append(("training time of all runs together", f"{seconds:,.0f} s"))
+    data = dict.fromkeys(map(str, material.runs["dataset"].dropna()))
+    recipes = dict.fromkeys(map(str, material.runs["recipe"].dropna()))
+    epochs = dict.fromkeys(map(str, material.runs["epochs"].dropna()))
+    rows += [
+        ("data", "; ".join(data)),
+        ("recipe", "; ".join(recipes)),
+        ("epochs", ", ".join(epochs)),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def commands(material: Material) -> list[str]:
+    """Commands that make these results again, from what is recorded."""
+    seeds = sorted({seed for _, seed in material.places.values()})
+    listed = ",".join(map(str, seeds))
+    made = [f"bench run-ablation {material.study.name} --seeds {listed}"]
+    exported = material.exports[material.exports["format"] == "onnx"]
+    made += [
+        f"bench export-onnx {material.study.name} --precision {precision}"
+        for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
+    ]
+    if len(material.throughput):
+        flags = [
+            f"--{flag} {value}"
+            for flag, column in (("backend", "backend"), ("batch-size", "batch_size"))
+            for value in dict.fromkeys(map(str, material.throughput[column].dropna()))
+        ]
+        runs = dict.fromkeys(map(str, material.throughput["run"].dropna()))
+        made.append(" ".join(["bench throughput", *runs, *flags]))
+    return [*made, f"bench report {material.study.name} --format html"]
+
+
+def failures(material: Material) -> list[dict[str, str]]:
+    """Everything that was tried and did not end well, or has not ended yet."""
+    rows = []
+    known = set(material.runs["run"])
+    for _, row in material.runs[material.runs["status"] != "complete"].iterrows():
+        what = f"training {row['variant']}, seed {row['seed']}"
+        rows.append(_failure(what, row["status"], row["error"]))
+    for run, (variant, seed) in material.places.items():
+        if run not in known:
+            rows.append(
+                _failure(f"training {variant}, seed {seed}", "not there", "no readable record")
+            )
+    exports = material.exports[material.exports["status"] != "complete"]
+    for _, row in exports.iterrows():
+        rows.append(
+            _failure(f"export of {row['run']} in {row['precision']}", row["status"], row["error"])
+        )
+    measured = material.throughput[material.throughput["status"] != "complete"]
+    for _, row in measured.iterrows():
+        what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"
+        rows.append(_failure(what, row["status"], row["error"]))
+    return rows
+
+
+def _failure(what: str, status: Any, error: Any) -> dict[str, str]:
+    reason = error if isinstance(error, str) and error else "no reason recorded"
+    return {"what": what, "status": str(status).replace("_", " "), "why": reason}
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

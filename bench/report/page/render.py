@@ -1,0 +1,127 @@
+"""From a study's material to the text of a page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.environment import version_of
+from bench.report.page.chart import table_values
+from bench.report.page.marks import SYMBOLS, figure
+from bench.report.page.material import Material, gather
+from bench.report.page.provenance import commands, environment, failures
+from bench.report.page.sections import sections
+from bench.report.plots import PALETTE
+from bench.report.tables import study_cells
+from bench.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from bench.store import Store
+
+_EPOCH_COLUMNS = (
+    "variant", "seed", "epoch", "train_loss", "train_accuracy", "validation_loss",
+    "validation_accuracy", "test_accuracy", "learning_rate",
+)  # fmt: skip
+
+
+def write_page(store: Store, study_name: str, path: Path) -> Path:
+    """Write a study's page to the file *path*; returns it.
+
+    Raises:
+        BenchError: there is no such study.
+        StorageError: the file cannot be written.
+    """
+    write_atomically(path, render_page(store, study_name).encode())
+    return path
+
+
+def render_page(store: Store, study_name: str, *, live: bool = False) -> str:
+    """Return a study's page as HTML.
+
+    Args:
+        store: the results folder.
+        study_name: of a study there.
+        live: the page asks the server that it came from whether there is something new.
+
+    Raises:
+        BenchError: there is no such study.
+    """
+    return _page(gather(store, study_name), live)
+
+
+def _page(material: Material, live: bool) -> str:
+    parts = sections(material)
+    charts = {c.key: c for s in parts for c in s.charts if c.missing is None}
+    data = {
+        "charts": {key: figure(chart) for key, chart in charts.items()},
+        "files": {key: chart.table for key, chart in charts.items()},
+        "tables": {name: table_values(frame) for name, frame in _tables(material).items()},
+        "palette": PALETTE,
+        "symbols": SYMBOLS,
+        "study": material.study.name,
+        "live": live,
+    }
+    scripts = {"plotly": _script("plotly/plotly-basic.min.js"), "own": _script("templates/page.js")}
+    made = Environment(
+        loader=PackageLoader("bench.report.page"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template("page.html.jinja")  # fmt: skip
+    headings, *rows = study_cells(material.summaries)
+    return made.render(
+        study=material.study,
+        answer=material.answer,
+        headings=headings,
+        rows=rows,
+        sections=parts,
+        charts=charts,
+        failures=failures(material),
+        counts=(len(material.places), int((material.runs["status"] == "complete").sum())),
+        environment=environment(material),
+        commands=commands(material),
+        data=Markup(_json(data)),  # noqa: S704 - no character of it can end the element
+        css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
+        scripts=scripts,
+        hashes=" ".join(f"'sha256-{_digest(text)}'" for text in scripts.values()),
+        live=live,
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=version_of("resnet-bench"),
+    )
+
+
+def _tables(material: Material) -> dict[str, pd.DataFrame]:
+    epochs = material.epochs[list(_EPOCH_COLUMNS)].dropna(axis=1, how="all")
+    tables = {"runs": material.runs.drop(columns=["study"]), "epochs": epochs}
+    tables |= {"exports": material.exports, "throughput": material.throughput}
+    return {name: frame for name, frame in tables.items() if len(frame)}
+
+
+def _json(values: Any) -> str:
+    """JSON for a script element: no `<` that could end it, no NaN."""
+    text = json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _script(name: str) -> Markup:
+    text = _text(name)
+    if "</script" in text.lower():
+        raise AssertionError(f"{name} would end its own element")
+    return Markup(text)  # noqa: S704 - our own files
+
+
+def _text(name: str) -> str:
+    return resources.files("bench.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,113 @@
+"""The page as a file: complete, escaped, small, and never without a word."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.errors import BenchError
+from bench.report.page import render_page, write_page
+from bench.store import Store, StudyRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and the visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def data_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    values: dict[str, Any] = json.loads(found[1])
+    return values
+
+
+def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path) -> None:
+    path = write_page(Store(trained), "tiny", tmp_path / "deep" / "report.html")
+    page = path.read_text()
+    text = " ".join(Elements(page).text.split())
+    assert "Does the shortcut matter here?" in text
+    assert "After He et al. 2016a, Table 2." in text
+    assert "4.934 k" in text
+    assert "bench run-ablation tiny --seeds 0,1" in text
+    assert "None: 4 of 4 runs are complete." in text
+    data = data_of(page)
+    assert len(data["tables"]["runs"]["rows"]) == 4
+    assert {t["meta"]["name"] for t in data["charts"]["training-error"]["data"]} == {
+        "residual",
+        "plain",
+    }
+    assert path.stat().st_size < 5_000_000
+
+
+def test_nothing_is_loaded_from_anywhere(trained: Path) -> None:
+    for tag, attributes in Elements(render_page(Store(trained), "tiny")).tags:
+        for name in ("src", "href", "srcset", "action", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:")), (tag, value)
+
+
+def test_names_are_escaped(results: Path) -> None:
+    store = Store(results)
+    study = store.read_study("tiny")
+    assert study is not None
+    variants = {
+        EVIL: study.variants["residual"],
+        "b": {**study.variants["plain"], "reference": EVIL},
+    }
+    store.save_study(replace(study, question=f"Why {EVIL}?", source=EVIL, variants=variants))
+    page = render_page(store, "tiny")
+    elements = Elements(page)
+    assert EVIL not in page
+    assert sum(tag == "script" for tag, _ in elements.tags) == 3
+    assert f"Why {EVIL}?" in elements.text
+    assert {row[1] for row in data_of(page)["tables"]["runs"]["rows"]} == {EVIL, "b"}
+
+
+def test_a_failed_run_is_in_plain_sight(results: Path) -> None:
+    store = Store(results)
+    record = next(store.runs())
+    store.remove_run(record.run)
+    store.mark_unfinished(
+        replace(record, status="out_of_memory", error="not <enough>", result={}, files={})
+    )
+    text = Elements(render_page(store, "tiny")).text
+    assert "out of memory" in text
+    assert "not <enough>" in text
+
+
+def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    variants: dict[str, dict[str, Any]] = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
+    store.save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    elements = Elements(render_page(store, "mine"))
+    figures = sum(tag == "figure" for tag, _ in elements.tags)
+    absent = sum(a.get("class") == "absent" for tag, a in elements.tags if tag == "p")
+    assert figures == absent > 0
+    assert "no readable record" in elements.text
+
+
+def test_an_unknown_study_is_named(trained: Path) -> None:
+    with pytest.raises(BenchError, match=r"no study 'tinny' in .*did you mean 'tiny'"):
+        render_page(Store(trained), "tinny")

@@ -1,0 +1,113 @@
+"""The page in a real browser: what is drawn, hovered, hidden, printed, and who can use it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.report.page import write_page
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DESKTOP, PHONE = (1280, 900), (360, 740)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(Store(trained), "tiny", tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def page(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[Any]:
+    """The page opened; fails afterwards if it logged an error or asked a network."""
+    width, height = request.param
+    page = browser.new_page(viewport={"width": width, "height": height})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda wanted: asked.append(wanted.url))
+    page.goto(file.as_uri())
+    page.wait_for_selector(".main-svg")
+    yield page
+    page.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def visible_of(page: Any, name: str) -> set[Any]:
+    script = """name => [...document.querySelectorAll('.plot')].flatMap(
+        p => p.data.filter(t => t.meta.name === name).map(t => t.visible))"""
+    return set(page.evaluate(script, name))
+
+
+def test_every_figure_has_drawn_marks_and_fits(page: Any) -> None:
+    plots = page.query_selector_all(".plot")
+    assert len(plots) == 8
+    for plot in plots:
+        assert plot.query_selector_all(".points path, .js-line")
+        assert plot.evaluate("p => p.closest('figure').querySelectorAll('.legend button').length")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_variant_is_hidden_everywhere_by_keyboard(page: Any) -> None:
+    button = page.locator(".legend button", has_text="plain").first
+    button.focus()
+    page.keyboard.press("Enter")
+    assert visible_of(page, "plain") == {False}
+    assert visible_of(page, "residual") == {True}
+    page.keyboard.press("Enter")
+    assert visible_of(page, "plain") == {True}
+
+
+def test_hover_shows_a_value(page: Any) -> None:
+    point = page.locator("#plot-test-accuracy .points path.point").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#plot-test-accuracy .hovertext")
+    assert "%" in page.text_content("#plot-test-accuracy .hoverlayer")
+
+
+def test_the_data_is_saved_as_csv(page: Any, tmp_path: Path) -> None:
+    import pandas as pd
+
+    with page.expect_download() as started:
+        page.locator("#figure-training-error button.csv").click()
+    started.value.save_as(tmp_path / "epochs.csv")
+    frame = pd.read_csv(tmp_path / "epochs.csv")
+    assert len(frame) == 4
+    assert set(frame["variant"]) == {"residual", "plain"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_violation_of_accessibility(scheme: str, page: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.emulate_media(color_scheme=scheme)
+    found = axe.Axe().run(page).response["violations"]
+    assert [v["id"] for v in found if v["impact"] in {"serious", "critical"}] == []
+
+
+def test_it_prints_on_white(page: Any) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("html[data-theme=dark]")
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_selector("html[data-theme=light]")
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.wait_for_selector("html[data-theme=dark]")
