@@ -14,7 +14,7 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
-PATHS = ("bench", "models", "ablations", "tests", "noxfile.py")
+PATHS = ("bench", "models", "ablations", "docs", "tests", "noxfile.py")
 
 
 def install(session: nox.Session) -> None:
@@ -71,4 +71,14 @@ def benchmarks(session: nox.Session) -> None:
     pytest(
         session, "tests/benchmarks", "-m", "", "--benchmark-enable", "--benchmark-only",
         "--benchmark-json=benchmarks.json",
+    )  # fmt: skip
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into site/; a broken link is an error."""
+    install(session)
+    session.run(
+        sys.executable, "-P", "-m", "mkdocs", "build", "--strict", *session.posargs,
+        env={"NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip

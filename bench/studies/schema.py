@@ -74,7 +74,9 @@ class Tune(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=2, description="Peak learning rates to try."
+    )
 
 
 class Study(BaseModel):

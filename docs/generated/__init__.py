@@ -1,0 +1,1 @@
+"""Pages made from the code: one module a page, each with `pages() -> {path: text}`."""

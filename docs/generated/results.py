@@ -1,0 +1,35 @@
+"""The pages of published results: what `bench report --publish` wrote into `results/`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def pages() -> dict[str, str | bytes]:
+    """Return a page for each published study, its files, and the page that lists them."""
+    files: dict[str, str | bytes] = {}
+    folders = sorted(page.parent for page in RESULTS.glob("*/README.md"))
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = "index.md" if path == folder / "README.md" else str(path.relative_to(folder))
+            files[f"results/{folder.name}/{name}"] = path.read_bytes()
+    files["results/index.md"] = "\n".join(
+        [_without_title((RESULTS / "README.md").read_text()), *map(_entry, folders)]
+    )
+    return files
+
+
+def _without_title(text: str) -> str:
+    return text if text.startswith("# ") else f"# Published results\n\n{text}"
+
+
+def _entry(folder: Path) -> str:
+    """Return a study's question as a link, with its answer."""
+    lines = (folder / "README.md").read_text().splitlines()
+    title = lines[0].removeprefix("# ")
+    answer = next((line for line in lines[1:] if line and not line.startswith("After ")), "")
+    answer = re.sub(r"\]\((?!https?:)", f"]({folder.name}/", answer)
+    return f"## [{title}]({folder.name}/index.md)\n\n{answer}\n"

@@ -1,0 +1,23 @@
+"""The page of the result tables, read from the declaration of their columns."""
+
+from __future__ import annotations
+
+from generated.markdown import code, table
+
+_HEAD = """# Tables
+
+`bench.load_results(path, table="{first}")` returns one of these as a pandas frame: one row an
+observation, the columns below in this order, also when there is no row. Missing is missing, never
+zero. Made from `bench.report.frames.COLUMNS`.
+"""
+
+
+def pages() -> dict[str, str]:
+    """Return the page of every table and column."""
+    from bench.report.frames import COLUMNS
+
+    parts = [_HEAD.format(first=next(iter(COLUMNS)))]
+    for name, columns in COLUMNS.items():
+        rows = [(code(column), code(dtype)) for column, dtype in columns.items()]
+        parts += [f"## {name}", "", table(("column", "dtype"), rows)]
+    return {"reference/tables.md": "\n".join(parts)}
