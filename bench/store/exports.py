@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import tempfile
 import warnings
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.request import FORMAT_VERSION
-from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+from bench.store.files import make_folder, publish_folder, sha256_of, telling, write_atomically
+from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,8 +69,8 @@ class Exports:
         Raises:
             StorageError: the results folder cannot be written, or its disk is full.
         """
+        make_folder(self.root)
         with telling(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=self.root, prefix=_WORK))
             folder.chmod(0o755)  # mkdtemp makes it the owner's alone
         try:
@@ -91,8 +90,8 @@ class Exports:
         """
         files = {f.name: sha256_of(f) for f in sorted(workspace.iterdir())}
         record = dataclasses.replace(record, files=files)
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
-        write_atomically(workspace / "export.json", (json.dumps(values, indent=1) + "\n").encode())
+        refuse_overwriting_newer(self.folder(record.export) / "export.json")
+        write_atomically(workspace / "export.json", seal(dataclasses.asdict(record)))
         publish_folder(workspace, self.folder(record.export))
         return record
 
@@ -133,14 +132,8 @@ class Exports:
 
 
 def _read(path: Path) -> ExportRecord:
-    try:
-        values = json.loads(path.read_text())
-        version = values.pop("format_version")
-        if version > FORMAT_VERSION:
-            raise BenchError(f"export.json has format version {version}; upgrade bench")
-        record = ExportRecord(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"export.json cannot be read ({error})") from None
+    with reading(path):
+        record = ExportRecord(**unseal(path))
     if record.export != path.parent.name:
         raise BenchError(f"it holds the record of another export, {record.export}")
     return record

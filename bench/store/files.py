@@ -2,24 +2,27 @@
 
 Promise: a file or folder published here survives a power loss once the call has
 returned. For that its content is fsynced before the rename, and the folder that names
-it after.
+it after, up to the first that was there before.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
-import os
-import shutil
-import tempfile
+import secrets
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
+from bench.store.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+disk = Disk()
+REPLACED, REMOVED = "replaced", "removed"
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space, or choose another --results folder",
@@ -29,6 +32,8 @@ _REASONS = {
     errno.ENOENT: "the folder cannot be made there; choose another --results folder",
     errno.EEXIST: "a file stands where a folder is needed; choose another --results folder",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another --results folder",
+    errno.EIO: "the disk reports an input/output error; choose another --results folder",
+    errno.ESTALE: "the network folder is gone (stale handle); mount it again",
     errno.EPERM: "not permitted; choose a --results folder that you may write",
 }
 
@@ -47,6 +52,22 @@ def telling(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each durably named in the one above.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with telling(path):
+        missing, existing = [], path
+        while not existing.is_dir():
+            missing.append(existing)
+            existing = existing.parent
+        for folder in reversed(missing):
+            disk.make_folder(folder)
+            disk.sync_folder(folder.parent)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write *content* to *path* so that no reader ever sees a part of it.
 
@@ -54,44 +75,54 @@ def write_atomically(path: Path, content: bytes) -> None:
         StorageError: the folder cannot be written; nothing is left behind.
     """
     with telling(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        make_folder(path.parent)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+            disk.write(partial, content)
+            disk.sync_file(partial)
+            disk.rename(partial, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            disk.remove_file(partial)
             raise
-        _sync_folder(path.parent)
+        disk.sync_folder(path.parent)
 
 
 def publish_folder(partial: Path, final: Path) -> None:
     """Make the finished folder *partial* appear as *final*, in the place of an older one.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written; an older one is still there.
     """
     with telling(final):
         for file in partial.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        _sync_folder(partial)
-        if final.exists():
-            remove_folder(final)
-        partial.rename(final)
-        _sync_folder(final.parent)
+            disk.sync_file(file)
+        disk.sync_folder(partial)
+        older = _beside(final, REPLACED) if final.exists() else None
+        if older is not None:
+            disk.rename(final, older)
+        try:
+            disk.rename(partial, final)
+        except OSError:
+            if older is not None:
+                disk.rename(older, final)
+            raise
+        disk.sync_folder(final.parent)
+        if older is not None:
+            disk.remove_tree(older)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a reader sees it whole or not at all."""
     with telling(path):
-        doomed = path.with_name(f".{path.name}.removed-{os.getpid()}")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        doomed = _beside(path, REMOVED)
+        disk.rename(path, doomed)
+        disk.sync_folder(path.parent)
+        disk.remove_tree(doomed)
+
+
+def leftovers(path: Path, kind: str) -> list[Path]:
+    """What a killed process left of a folder that it was to replace or to remove."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{kind}-*"))
 
 
 def sha256_of(path: Path) -> str:
@@ -100,17 +131,5 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows has no descriptor of a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}-{secrets.token_hex(4)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import secrets
 import shutil
 import tempfile
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.request import FORMAT_VERSION
-from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+from bench.store.files import make_folder, publish_folder, sha256_of, telling, write_atomically
+from bench.store.records import reading, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,8 +96,8 @@ class Measurements:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(SAMPLE_COLUMNS)
         writer.writerows(samples)
+        make_folder(self.root)
         with telling(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(dir=self.root, prefix=".working-"))
             partial.chmod(0o755)  # mkdtemp makes it the owner's alone
         try:
@@ -108,9 +107,7 @@ class Measurements:
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 files={SAMPLES: sha256_of(partial / SAMPLES)},
             )
-            values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
-            content = json.dumps(values, indent=1, ensure_ascii=False, default=str) + "\n"
-            write_atomically(partial / RECORD, content.encode())
+            write_atomically(partial / RECORD, seal(dataclasses.asdict(record)))
             publish_folder(partial, self.folder(record.measurement))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -146,16 +143,11 @@ def read_measurement(folder: Path) -> MeasurementRecord:
     Raises:
         BenchError: it cannot be read, or was written by a newer version.
     """
-    try:
-        values = json.loads((folder / RECORD).read_text())
-        version = values.pop("format_version")
-        if version > FORMAT_VERSION:
-            raise BenchError(f"{RECORD} has format version {version}; upgrade bench")
-        return MeasurementRecord(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BenchError):
-            raise
-        raise BenchError(f"{folder / RECORD} cannot be read ({error})") from None
+    with reading(folder / RECORD):
+        record = MeasurementRecord(**unseal(folder / RECORD))
+    if record.measurement != folder.name:
+        raise BenchError(f"it holds the record of another measurement, {record.measurement}")
+    return record
 
 
 def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:

@@ -48,8 +48,7 @@ class RunRecord:
 
     def to_json(self) -> bytes:
         """Serialise with a checksum of the content, so that a flipped bit is noticed."""
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        return dump({**values, "checksum": _checksum(values)})
+        return seal(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -83,30 +82,26 @@ class StudyRecord:
 
 
 def read_record(path: Path, run: str) -> RunRecord:
-    """Read and check one `run.json`.
+    """Read and check one `run.json`, or the record of an unfinished run.
 
     Raises:
         BenchError: it is unreadable, damaged, of a newer version or another run's.
     """
-    with _reading(path):
-        values = json.loads(path.read_text())
-        checksum = values.pop("checksum")
-        _refuse_newer(path, values)
-        if checksum != _checksum(values):
-            raise BenchError("run.json is damaged (its checksum differs)")
+    with reading(path):
+        values = unseal(path, required=True)
         if values["run"] != run:
             raise BenchError(f"it holds the record of another run, {values['run']}")
-        return RunRecord(**_versioned(path, values))
+        return RunRecord(**values)
 
 
 def read_study_record(path: Path) -> StudyRecord:
     """Read and check one study's record.
 
     Raises:
-        BenchError: it is unreadable, of a newer version or another study's.
+        BenchError: it is unreadable, damaged, of a newer version or another study's.
     """
-    with _reading(path):
-        record = StudyRecord(**_versioned(path, json.loads(path.read_text())))
+    with reading(path):
+        record = StudyRecord(**unseal(path))
         if record.name != path.stem:
             raise BenchError(f"it holds the record of another study, {record.name}")
         if not all(record.runs) or not all("reference" in v for v in record.variants.values()):
@@ -114,8 +109,54 @@ def read_study_record(path: Path) -> StudyRecord:
     return record
 
 
+def seal(values: dict[str, Any]) -> bytes:
+    """Serialise a record's values with the format's version and a checksum of both."""
+    # As they will be read back: keys become text there, and what JSON lacks does too.
+    plain = json.loads(json.dumps({"format_version": FORMAT_VERSION, **values}, default=str))
+    return dump({**plain, "checksum": _checksum(plain)})
+
+
+def unseal(path: Path, *, required: bool = False) -> dict[str, Any]:
+    """Read what `seal` wrote, and check it.
+
+    Args:
+        path: the file.
+        required: refuse a file without a checksum; only run records always had one.
+
+    Raises:
+        BenchError: it is damaged, or of a newer version.
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is not of that form at all.
+    """
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    checksum = values.pop("checksum") if required else values.pop("checksum", None)
+    refuse_newer(path, values)
+    if checksum != _checksum(values) and (required or checksum is not None):
+        raise BenchError(f"{path.name} is damaged (its checksum differs)")
+    del values["format_version"]
+    return values
+
+
+def refuse_overwriting_newer(path: Path) -> None:
+    """Refuse to write over a record that a newer bench wrote, whose meaning is not known here.
+
+    Raises:
+        BenchError: *path* is of a newer version.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and _is_newer(values):
+            raise NewerFormatError(
+                f"{path} was written by a newer bench (format {values['format_version']}, this one "
+                f"writes {FORMAT_VERSION}); upgrade bench, or choose another --results folder"
+            )
+
+
+class NewerFormatError(BenchError):
+    """A record of a newer version stands where this version would write its own."""
+
+
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever reading JSON of another form than ours raises into one line."""
     try:
         yield
@@ -127,23 +168,27 @@ def _reading(path: Path) -> Iterator[None]:
         raise BenchError(f"{path.name} cannot be read ({error})") from None
 
 
-def _versioned(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    _refuse_newer(path, values)
-    return {key: value for key, value in values.items() if key != "format_version"}
+def refuse_newer(path: Path, values: dict[str, Any]) -> None:
+    """Refuse to read a record of a newer version.
 
-
-def _refuse_newer(path: Path, values: dict[str, Any]) -> None:
-    version = values.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    Raises:
+        BenchError: naming both versions.
+    """
+    if _is_newer(values):
         raise BenchError(
-            f"{path.name} has format version {version}, this bench reads up to {FORMAT_VERSION}; "
-            "upgrade bench"
+            f"{path.name} has format version {values['format_version']}, this bench reads up to "
+            f"{FORMAT_VERSION}; upgrade bench"
         )
 
 
 def dump(values: Any) -> bytes:
     """Serialise JSON values as a person can read them."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _is_newer(values: dict[str, Any]) -> bool:
+    version = values.get("format_version")
+    return isinstance(version, int) and version > FORMAT_VERSION
 
 
 def _checksum(values: dict[str, Any]) -> str:

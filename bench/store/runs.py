@@ -12,55 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.request import FORMAT_VERSION
+from bench.store import files
+from bench.store.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from bench.store.files import (
+    make_folder,
     publish_folder,
     remove_folder,
     sha256_of,
     telling,
     write_atomically,
 )
-from bench.store.records import RunRecord, StudyRecord, dump, read_record, read_study_record
+from bench.store.locks import hold
+from bench.store.records import (
+    RunRecord,
+    dump,
+    read_record,
+    refuse_overwriting_newer,
+)
+from bench.store.studies import Studies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
 
-CHECKPOINT = "checkpoint.safetensors"
 PARTIAL = ".partial"
-
 UNFINISHED = "unfinished.json"
 
 
-class Store:
-    """A results folder.
-
-    Args:
-        root: the folder; it need not exist for reading.
-
-    Raises:
-        BenchError: *root* is a file.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        with telling(self.root):  # even asking may be refused, or the name be too long
-            is_file = self.root.exists() and not self.root.is_dir()
-        if is_file:
-            raise BenchError(f"--results {self.root} is a file; give a folder")
-
-    def prepare(self) -> None:
-        """Make the folder, and prove that it can be written before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
-        probe = self.root / "runs" / ".writable"
-        write_atomically(probe, b"can a file be written here?\n")
-        probe.unlink(missing_ok=True)
-
-    # Runs
+class Store(Studies):
+    """A results folder: its runs, and (see `Studies`) its studies."""
 
     def folder(self, run: str) -> Path:
         """Folder of a finished run."""
@@ -100,61 +81,75 @@ class Store:
 
     def read_unfinished(self, run: str) -> RunRecord | None:
         """Read why a run that was begun is not finished; None if that was not written."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            values = json.loads((self.partial(run) / UNFINISHED).read_text())
-            record = RunRecord(**values)
-            return record if record.run == run else None
+        with contextlib.suppress(BenchError):
+            return read_record(self.partial(run) / UNFINISHED, run)
         return None
 
     @contextlib.contextmanager
-    def lock(self, run: str, *, wait: bool = True) -> Iterator[bool]:
+    def lock(
+        self, run: str, *, wait: bool = True, waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[bool]:
         """Hold the run for this process; yields False if another holds it and *wait* is False.
 
-        The operating system gives the lock back when its owner dies.
-        """
-        import filelock
+        Args:
+            run: the run's id.
+            wait: for another that holds it.
+            waiting: called again and again meanwhile; may raise to give up.
 
-        path = self.root / "locks" / f"{run}.lock"
-        with telling(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except filelock.Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        Raises:
+            StorageError: the results folder cannot be written.
+        """
+        self.ready()
+        with hold(self.root / "locks" / f"{run}.lock", wait=wait, waiting=waiting) as ours:
+            if ours:
+                self._tidy(run)
+            yield ours
+
+    def _tidy(self, run: str) -> None:
+        """Put right what a process that died in the middle of publishing or removing left.
+
+        Only the holder of the run's lock may do that.
+        """
+        final = self.folder(run)
+        for older in files.leftovers(final, files.REPLACED):
+            if not final.exists() and not self._is_whole(run):
+                with telling(final):
+                    files.disk.rename(older, final)
+        if not final.exists() and self._is_whole(run):
+            self._publish(run)
+        for kind in (files.REPLACED, files.REMOVED):
+            for doomed in files.leftovers(final, kind):
+                with telling(doomed):
+                    files.disk.remove_tree(doomed)
+
+    def _is_whole(self, run: str) -> bool:
+        """Whether everything of a run is written, and only its publication is missing."""
+        folder = self.partial(run)
+        if not (folder / "run.json").is_file():
+            return False
+        with contextlib.suppress(BenchError):
+            record = read_record(folder / "run.json", run)
+            return all(
+                (folder / name).is_file() and sha256_of(folder / name) == digest
+                for name, digest in record.files.items()
+            )
+        return False
 
     def save_checkpoint(
         self, run: str, tensors: dict[str, torch.Tensor], state: dict[str, Any]
     ) -> None:
         """Save what a run needs to go on."""
-        from safetensors.torch import save
-
-        content = save(tensors, metadata={"state": json.dumps(state)})
-        write_atomically(self.partial(run) / CHECKPOINT, content)
+        self.ready()
+        save_checkpoint(self.partial(run), run, tensors, state)
 
     def mark_unfinished(self, record: RunRecord) -> None:
         """Record why a run is not finished; a checkpoint stays, and the run can be taken up."""
-        write_atomically(self.partial(record.run) / UNFINISHED, dump(dataclasses.asdict(record)))
+        self.ready()
+        write_atomically(self.partial(record.run) / UNFINISHED, record.to_json())
 
     def load_checkpoint(self, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Read a run's checkpoint; None if there is none or it cannot be read (with a warning)."""
-        from safetensors import SafetensorError, safe_open
-
-        path = self.partial(run) / CHECKPOINT
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - not a mapping
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"starting {run} anew: its checkpoint is broken ({error})", stacklevel=2)
-            return None
+        return load_checkpoint(self.partial(run), run)
 
     def finish_run(
         self,
@@ -174,25 +169,32 @@ class Store:
         """
         from safetensors.torch import save
 
+        self.ready()
+        refuse_overwriting_newer(self.folder(record.run) / "run.json")
         partial = self.partial(record.run)
         contents = {name: save(values) for name, values in (tensors or {}).items()}
         contents |= {name: dump(values) for name, values in (documents or {}).items()}
         contents["history.csv"] = history.encode()
+        make_folder(partial)
         with telling(partial):
-            partial.mkdir(parents=True, exist_ok=True)
             for leftover in partial.iterdir():
                 if leftover.name not in {CHECKPOINT, UNFINISHED}:
-                    leftover.unlink()
+                    files.disk.remove_file(leftover)
         for name, content in contents.items():
             write_atomically(partial / name, content)
         record = dataclasses.replace(
             record, files={n: hashlib.sha256(c).hexdigest() for n, c in sorted(contents.items())}
         )
         write_atomically(partial / "run.json", record.to_json())
-        for name in (CHECKPOINT, UNFINISHED):
-            (partial / name).unlink(missing_ok=True)
-        publish_folder(partial, self.folder(record.run))
+        self._publish(record.run)
         return record
+
+    def _publish(self, run: str) -> None:
+        partial = self.partial(run)
+        with telling(partial):
+            for name in (CHECKPOINT, UNFINISHED):
+                files.disk.remove_file(partial / name)
+        publish_folder(partial, self.folder(run))
 
     def read_tensors(self, run: str, name: str) -> dict[str, torch.Tensor]:
         """Read a safetensors file of a finished run, after checking its checksum.
@@ -259,34 +261,6 @@ class Store:
         """Bytes that a run takes, its checkpoint included."""
         folders = [f for f in (self.folder(run), self.partial(run)) if f.is_dir()]
         return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
-
-    # Studies
-
-    def save_study(self, record: StudyRecord) -> None:
-        """Write a study's record in the place of an older one."""
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
-        write_atomically(self.root / "studies" / f"{record.name}.json", dump(values))
-
-    def read_study(self, name: str) -> StudyRecord | None:
-        """Read a study's record; None if there is none or it is broken (with a warning)."""
-        path = self.root / "studies" / f"{name}.json"
-        if not path.is_file():
-            return None
-        try:
-            return read_study_record(path)
-        except BenchError as error:
-            warnings.warn(f"passing over {path}: {error}", stacklevel=2)
-            return None
-
-    def studies(self) -> list[StudyRecord]:
-        """Read every study's record, in order of name."""
-        paths = sorted((self.root / "studies").glob("*.json"))
-        records = [self.read_study(path.stem) for path in paths]
-        return [record for record in records if record is not None]
-
-    def remove_study(self, name: str) -> None:
-        """Forget a study; its runs stay."""
-        (self.root / "studies" / f"{name}.json").unlink(missing_ok=True)
 
     def clear_partial(self, run: str) -> None:
         """Forget an unfinished run's checkpoint."""

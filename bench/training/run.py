@@ -85,15 +85,15 @@ def execute(
         StopRequestedError: a checkpoint was written; the same call takes the run up.
         StorageError: the results folder cannot be written.
     """
-    run = request.run_id
-    with store.lock(run):
+    run, stop = request.run_id, stop or Stop()
+    with store.lock(run, waiting=stop.check):
         finished = store.read_run(run)
         if finished is not None and not resources.force:
             return finished
         if resources.force:
             store.clear_partial(run)
         on_event({"event": "start", "run": run, "epochs": request.recipe.epochs})
-        attempt = _Attempt(request, store, resources, stop or Stop(), on_event, weights)
+        attempt = _Attempt(request, store, resources, stop, on_event, weights)
         record = attempt.perform()
         on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
         return record

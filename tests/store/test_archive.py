@@ -14,6 +14,7 @@ import pytest
 from bench.errors import BenchError
 from bench.store import RunRecord, Store, StudyRecord
 from bench.store.archive import pack, unpack
+from bench.store.records import seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +284,8 @@ def test_a_study_with_a_path_for_a_name_is_passed_over(
     def rename(name: str, content: bytes) -> tuple[str, bytes]:
         if not name.startswith("studies/"):
             return name, content
-        return name, json.dumps({**json.loads(content), "name": "../../../outside"}).encode()
+        values = {**json.loads(content), "name": "../../../outside"}
+        return name, seal({k: values[k] for k in values.keys() - {"checksum", "format_version"}})
 
     repack(archive, rename)
     with pytest.warns(UserWarning, match="it holds the record of another study"):

@@ -1,0 +1,99 @@
+"""Locks between processes: of one run, and of the machine while something is measured.
+
+Where the file system knows flock, the operating system gives a lock back when its owner
+dies. Where it does not, a lock is a lease: a file that its owner touches every 20 s, and
+that others may take over once they have seen it unchanged for 60 s by their own clocks,
+whichever host its owner was on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+from bench.store.files import make_folder, telling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import filelock
+
+LEASE_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def hold(
+    path: Path, *, wait: bool = True, waiting: Callable[[], None] = lambda: None
+) -> Iterator[bool]:
+    """Hold the lock at *path*; yields False if another holds it and *wait* is False.
+
+    Args:
+        path: the lock's file; it stays.
+        wait: until the lock is free.
+        waiting: called again and again meanwhile; may raise to give up.
+
+    Raises:
+        StorageError: the lock's folder cannot be written.
+    """
+    make_folder(path.parent)
+    lock = _lock(path)
+    while not _try(lock, path):
+        if not wait:
+            yield False
+            return
+        waiting()
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _try(lock: filelock.BaseFileLock, path: Path) -> bool:
+    import filelock
+
+    with telling(path):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:  # an OSError too, but no fault of the disk
+            return False
+    return True
+
+
+def _lock(path: Path) -> filelock.BaseFileLock:
+    import filelock
+
+    if knows_flock(path.parent):
+        return filelock.FileLock(path, fallback_to_soft=False)
+    return filelock.SoftFileLease(
+        path.with_suffix(".lease"),
+        lease_duration=LEASE_SECONDS,
+        on_compromise=lambda lost: warnings.warn(
+            f"the lock {lost.lock_file} was taken over ({lost.reason}): this machine stood still "
+            f"for over {LEASE_SECONDS:g} s; the run may be done twice",
+            stacklevel=2,
+        ),
+    )
+
+
+def knows_flock(folder: Path) -> bool:
+    """Whether files of *folder* can be locked by the operating system."""
+    try:
+        import fcntl
+    except ImportError:  # Windows locks by other means, which file systems there all have
+        return True
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # ENOSYS, ENOLCK or EOPNOTSUPP, by file system
+        return False
+    finally:
+        os.close(descriptor)
+    return True
