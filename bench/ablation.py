@@ -6,7 +6,6 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bench.devices import resolve_device
 from bench.environment import describe_environment, differences
 from bench.errors import BenchError
 from bench.launch import launch
@@ -68,7 +67,7 @@ def run_study(
         StopRequestedError: a signal asked to stop; the same call goes on from there.
     """
     how = Execution(**execution)
-    device = resolve_device(how.device)
+    device = how.torch_device
     plan = make_plan(
         study, name, device, Overrides(
             seeds=list(seeds) if seeds is not None else None,
@@ -172,7 +171,7 @@ def conduct(
     """Carry a plan out and record the study; returns its record."""
     pending = pending_requests(plan, store, force=how.force)
     if pending or plan.tune:
-        if pending and not how.allow_mixed and not how.force:
+        if pending and not (how.allow_mixed or how.force or how.elsewhere):
             refuse_mixed(plan, store, resources)
         check_requests(pending)
     store.prepare()
@@ -184,6 +183,7 @@ def conduct(
             launch(
                 requests, store, resources,
                 workers=workers, stop=stop, on_event=how.on_event, weights=weights,
+                launcher=how.launcher,
             )  # fmt: skip
 
         tuning: dict[str, Any] = {}
@@ -308,4 +308,6 @@ def _default_precision(device: torch.device) -> Precision:
         return "fp32"
     import torch
 
+    if not torch.cuda.is_available():  # a cluster's, unseen: every GPU since 2020 has bf16
+        return "bf16"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

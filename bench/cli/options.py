@@ -40,6 +40,26 @@ AllowMixed = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help="Train through torch.compile (15 to 40 s to start).")
 ]
+LauncherName = Annotated[
+    str, typer.Option("--launcher", help="local, ray or slurm.", metavar="NAME")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="HOST:PORT of a Ray cluster, or auto.", metavar="ADDRESS"),
+]
+ReturnBytes = Annotated[
+    bool,
+    typer.Option(
+        "--return-bytes", help="Ray nodes do not reach the results folder: send results back."
+    ),
+]
+SlurmMinutes = Annotated[
+    int | None, typer.Option("--slurm-minutes", help="Time limit of one job.", metavar="N")
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm-option", help="An option of sbatch; repeatable.", metavar="KEY=VALUE"),
+]
 KeyValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),
@@ -80,7 +100,8 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
     for pair in pairs or []:
         key, separator, text = pair.partition("=")
         if not separator or not key:
-            example = "shortcut=none" if flag == "--option" else "learning_rate=0.1"
+            examples = {"--option": "shortcut=none", "--slurm-option": "partition=gpu"}
+            example = examples.get(flag, "learning_rate=0.1")
             raise BenchError(f"{flag} {pair}: write it as key=value, such as {example}")
         try:
             values[key] = tomllib.loads(f"value = {text}")["value"]

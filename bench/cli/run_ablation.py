@@ -15,6 +15,7 @@ from bench.cli.progress import progress_view
 if TYPE_CHECKING:
     from bench.launch.execution import Execution
     from bench.studies import Plan
+    from bench.training.run import Resources
 
 
 def run_ablation(
@@ -29,6 +30,11 @@ def run_ablation(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Runs at a time.", metavar="N")
     ] = None,
+    launcher: options.LauncherName = "local",
+    ray_address: options.RayAddress = None,
+    return_bytes: options.ReturnBytes = False,
+    slurm_minutes: options.SlurmMinutes = None,
+    slurm_option: options.SlurmOptions = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
     ] = False,
@@ -54,11 +60,15 @@ def run_ablation(
 
       bench run-ablation my-study.toml --only plain --epochs 10
 
+      bench run-ablation depth --launcher ray --ray-address 10.0.0.1:6379
+
+      bench run-ablation depth --launcher slurm --slurm-option partition=gpu --dry-run
+
     """
     options.require_positive(epochs=epochs)
     from bench.ablation import conduct, make_plan
-    from bench.devices import resolve_device
     from bench.launch.execution import Execution, allot
+    from bench.launch.launchers import make_launcher
     from bench.store import Store
     from bench.studies import Overrides
 
@@ -72,9 +82,16 @@ def run_ablation(
             allow_mixed=allow_mixed,
             compiled=compiled,
             quiet=quiet or as_json,
+            launcher=make_launcher(
+                launcher,
+                ray_address=ray_address,
+                shared=not return_bytes,
+                slurm_minutes=slurm_minutes,
+                slurm=options.parse_values(slurm_option, "--slurm-option"),
+            ),
             on_event=view,
         )
-        where = resolve_device(device)
+        where = how.torch_device
         overrides = Overrides(
             seeds=options.parse_seeds(seeds),
             epochs=epochs,
@@ -88,6 +105,9 @@ def run_ablation(
         if not dry_run:
             conduct(plan, store, resources, workers, how)
     if dry_run:
+        if launcher == "slurm" and not as_json:
+            stdout().print(_batch_script(how, len(plan.requests), resources, workers), markup=False)
+            return
         show_dry_run(plan, how, as_json=as_json)
     else:
         raise typer.Exit(show_study(results, plan.name, as_json=as_json))
@@ -127,6 +147,13 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     for command in _next_commands(store.root, name, frame):
         console.print(f"  {command}", markup=False, soft_wrap=True)
     return int(len(failed) > 0)
+
+
+def _batch_script(how: Execution, runs: int, resources: Resources, workers: int) -> str:
+    from bench.launch import SlurmLauncher
+
+    assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller asks only then
+    return how.launcher.script(runs, resources, workers)
 
 
 def show_dry_run(plan: Plan, how: Execution, *, as_json: bool) -> None:

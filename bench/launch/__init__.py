@@ -1,10 +1,10 @@
-"""Where runs execute: in this process, or in worker processes of this machine."""
+"""Where runs execute: in this process, in worker processes, on a Ray cluster, on Slurm."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.training.run import OnEvent, Resources, execute
+from bench.launch.launchers import Launcher, LocalLauncher, RayLauncher, SlurmLauncher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bench.request import RunRequest
     from bench.stopping import Stop
     from bench.store import Store
+    from bench.training.run import OnEvent, Resources
+
+__all__ = ["Launcher", "LocalLauncher", "RayLauncher", "SlurmLauncher", "launch"]
 
 
 def launch(
@@ -24,23 +27,19 @@ def launch(
     stop: Stop,
     on_event: OnEvent,
     weights: Path | None = None,
+    launcher: Launcher = LocalLauncher(),  # noqa: B008 - frozen
 ) -> None:
     """Do every run of *requests*, *workers* at a time.
 
     Each run's outcome, a failure included, stands in *store* afterwards.
 
     Raises:
+        BenchError: the launcher cannot be used, with the reason.
         StopRequestedError: a signal asked to stop; every run begun has a checkpoint.
         StorageError: the results folder cannot be written.
     """
-    if workers > 1 and len(requests) > 1:
-        from bench.launch.processes import run_in_processes
-
-        run_in_processes(
+    if requests:
+        launcher.run(
             requests, store, resources,
             workers=workers, stop=stop, on_event=on_event, weights=weights,
         )  # fmt: skip
-        return
-    for request in requests:
-        stop.check()
-        execute(request, store, resources, stop=stop, on_event=on_event, weights=weights)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.devices import physical_cores
+from bench.devices import physical_cores, resolve_device
 from bench.errors import BenchError
+from bench.launch.launchers import Launcher, LocalLauncher
 from bench.training.run import OnEvent, Resources
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from bench.studies import Plan
 
 DEFAULT_RESULTS = "bench-runs"
+
+LOCAL = LocalLauncher()
 
 # Beyond this many a core, processes or threads only take turns and fill the memory.
 MOST_A_CORE = 4
@@ -37,6 +40,7 @@ class Execution:
         allow_mixed: go on although finished runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
         quiet: no progress of downloads and decoding.
+        launcher: where runs execute; worker processes of this machine without.
         on_event: told of the plan, and of every run's start, progress, epochs and end.
     """
 
@@ -48,7 +52,26 @@ class Execution:
     allow_mixed: bool = False
     compiled: bool = False
     quiet: bool = True
+    launcher: Launcher = LOCAL
     on_event: OnEvent = field(default=lambda _event: None)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether runs execute on machines that are not this one."""
+        return not isinstance(self.launcher, LocalLauncher)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device of the runs; a cluster's CUDA is asked for unseen.
+
+        Raises:
+            BenchError: the name is unknown, or this machine, which is to use it, cannot.
+        """
+        if self.elsewhere and self.device == "cuda":
+            import torch
+
+            return torch.device("cuda")
+        return resolve_device(self.device)
 
 
 def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resources]:
@@ -66,14 +89,24 @@ def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resour
     Raises:
         BenchError: more or fewer workers or threads than make sense on this machine.
     """
+    deterministic = any(request.deterministic for request in plan.requests)
+    if how.elsewhere:  # the engine queues what does not fit
+        for option, count in (("--workers", how.workers), ("--threads", how.threads)):
+            if count is not None and count < 1:
+                raise BenchError(f"{option} {count}: it must be at least 1")
+        workers = how.workers or max(1, len(plan.requests))
+        return workers, _resources(how, device, how.threads or 1)
     cores = physical_cores()
     places = cores if device.type == "cpu" else _accelerators(device)
     _check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
     _check_count("--threads", how.threads, cores, "core")
     workers = how.workers or max(1, min(places, len(plan.requests), _fitting_workers()))
-    deterministic = any(request.deterministic for request in plan.requests)
     threads = how.threads or (1 if deterministic else max(1, cores // workers))
-    return workers, Resources(
+    return workers, _resources(how, device, threads)
+
+
+def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
+    return Resources(
         device=str(device),
         threads=threads,
         compiled=how.compiled,

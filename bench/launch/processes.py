@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from bench.launch.losses import record_loss
 from bench.memory import ask_for_large_pages
 from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store
 from bench.store.files import StorageError
-from bench.training.run import OnEvent, Resources, begin_record, execute
+from bench.training.run import OnEvent, Resources, execute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,10 +144,7 @@ class _Pool:
         request = worker.request
         if request is not None and self.stop.signal is None:
             error = f"the worker process {_death(worker.process.exitcode)}"
-            record = begin_record(request, self.resources)
-            self.store.mark_unfinished(replace(record, status="failed", error=error))
-            event = {"event": "end", "run": request.run_id, "status": "failed", "error": error}
-            self.on_event(event)
+            record_loss(request, self.store, self.resources, error, self.on_event)
         if self.waiting and self.stop.signal is None:
             self._give(self._start(index))
 

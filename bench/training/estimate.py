@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.devices import resolve_device
 from bench.store import Store
 from bench.training.check import check_trainable, probe
 from bench.training.loop import Trainer
@@ -39,7 +38,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     from bench.training.tuning import tuning_requests
 
     store = Store(how.results)
-    workers, resources = allot(plan, how, resolve_device(how.device))
+    workers, resources = allot(plan, how, how.torch_device)
     step_seconds: dict[str, float] = {}
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
     tuned = tuning_requests(plan) if plan.tune else []

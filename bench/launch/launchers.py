@@ -1,0 +1,132 @@
+"""Where runs execute: the names that `--launcher` takes, and what each of them needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.errors import BenchError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench.request import RunRequest
+    from bench.stopping import Stop
+    from bench.store import Store
+    from bench.training.run import OnEvent, Resources
+
+LAUNCHERS = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class RayLauncher:
+    """Every run a Ray task with its need of CPUs and GPUs, taken up elsewhere if a node is lost.
+
+    Attributes:
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto` of a cluster; None starts one here.
+        shared: every node reaches the results folder by the same path. If not, results come
+            back as bytes and this process stores them; a lost run then begins anew, as its
+            checkpoint lay on the lost node.
+        retries: times that a run is begun again after the loss of its node or process.
+    """
+
+    address: str | None = None
+    shared: bool = True
+    retries: int = 3
+
+    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources,
+            **how: Any) -> None:  # fmt: skip
+        """Do the runs; see `bench.launch.launch`."""
+        from bench.launch.raytasks import run_on_ray
+
+        run_on_ray(self, requests, store, resources, **how)
+
+
+@dataclass(frozen=True)
+class SlurmLauncher:
+    """The runs as one Slurm job array, submitted through submitit, requeued when time is up.
+
+    Attributes:
+        folder: where submitit keeps scripts and logs; compute nodes must reach it.
+        minutes: time limit of one job.
+        requeues: times that a run whose time was up is queued again.
+        parameters: further options of `sbatch`, such as ``{"partition": "gpu"}``.
+        cluster: `slurm`, or `local` for submitit's executor of processes on this machine.
+    """
+
+    folder: str = "bench-slurm"
+    minutes: int = 60
+    requeues: int = 20
+    parameters: dict[str, Any] = field(default_factory=dict)
+    cluster: Literal["slurm", "local"] = "slurm"
+
+    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources,
+            **how: Any) -> None:  # fmt: skip
+        """Do the runs; see `bench.launch.launch`."""
+        from bench.launch.slurm import run_on_slurm
+
+        run_on_slurm(self, requests, store, resources, **how)
+
+    def script(self, runs: int, resources: Resources, workers: int) -> str:
+        """The batch script that would be submitted for so many runs."""
+        from bench.launch.slurm import script
+
+        return script(self, runs, resources, workers)
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """In this process, or in worker processes of this machine."""
+
+    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources, *,
+            workers: int, stop: Stop, on_event: OnEvent, weights: Path | None = None,
+            ) -> None:  # fmt: skip
+        """Do the runs; see `bench.launch.launch`."""
+        if workers > 1 and len(requests) > 1:
+            from bench.launch.processes import run_in_processes
+
+            run_in_processes(
+                requests, store, resources,
+                workers=workers, stop=stop, on_event=on_event, weights=weights,
+            )  # fmt: skip
+            return
+        from bench.training.run import execute
+
+        for request in requests:
+            stop.check()
+            execute(request, store, resources, stop=stop, on_event=on_event, weights=weights)
+
+
+Launcher = LocalLauncher | RayLauncher | SlurmLauncher
+
+
+def make_launcher(
+    name: str,
+    *,
+    ray_address: str | None = None,
+    shared: bool = True,
+    slurm_minutes: int | None = None,
+    slurm: dict[str, Any] | None = None,
+) -> Launcher:
+    """Return the launcher called *name*.
+
+    Raises:
+        BenchError: the name is unknown, or an option belongs to another launcher.
+    """
+    if name not in LAUNCHERS:
+        raise BenchError(
+            f"unknown launcher '{name}'{nearest(name, LAUNCHERS)} (known: {', '.join(LAUNCHERS)})"
+        )
+    if name != "ray" and (ray_address is not None or not shared):
+        option = "--return-bytes" if ray_address is None else f"--ray-address {ray_address}"
+        raise BenchError(f"{option}: it belongs to --launcher ray, but --launcher is {name}")
+    if name != "slurm" and (slurm_minutes is not None or slurm):
+        raise BenchError(f"--slurm-…: it belongs to --launcher slurm, but --launcher is {name}")
+    if name == "ray":
+        return RayLauncher(address=ray_address, shared=shared)
+    if name == "slurm":
+        if slurm_minutes is not None and slurm_minutes < 1:
+            raise BenchError(f"--slurm-minutes {slurm_minutes}: it must be at least 1")
+        return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
+    return LocalLauncher()

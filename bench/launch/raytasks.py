@@ -1,0 +1,315 @@
+"""Runs as tasks of a Ray cluster; scheduling and retries are Ray's."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.devices import physical_cores
+from bench.errors import BenchError
+from bench.launch.losses import record_loss
+from bench.stopping import Stop, StopRequestedError
+from bench.store import Store
+from bench.store.archive import pack, unpack
+from bench.store.files import StorageError
+from bench.training.run import OnEvent, Resources, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.launch.launchers import RayLauncher
+    from bench.request import RunRequest
+
+# Both together stay below the 15 seconds in which a dead address must be told.
+_KNOCK_SECONDS = 3
+_ANSWER_SECONDS = 11
+_PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+
+
+def run_on_ray(
+    launcher: RayLauncher,
+    requests: Sequence[RunRequest],
+    store: Store,
+    resources: Resources,
+    *,
+    workers: int,
+    stop: Stop,
+    on_event: OnEvent,
+    weights: Path | None = None,
+) -> None:
+    """Do every run of *requests* as a Ray task; see `bench.launch.launch`."""
+    with connected(launcher.address):
+        _require_room(resources)
+        _Driver(launcher, store, resources, stop, on_event, weights).run(requests, workers)
+    stop.check()
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Be connected to the cluster at *address*, or to one started on this machine.
+
+    Raises:
+        BenchError: Ray is not installed, or nothing answers there within 15 seconds.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise BenchError("--launcher ray needs Ray: pip install 'resnet-bench[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = _ray()
+    if ray.is_initialized():  # the caller's own connection
+        yield
+        return
+    quietly = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init("local", num_cpus=physical_cores(), include_dashboard=False, **quietly)
+    else:
+        _require_answer(address)
+        ray.init(address, **quietly)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    """The library; its own annotations refuse much of what it documents."""
+    import ray
+
+    return ray
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where no Ray cluster answers: `ray.init` itself may wait for minutes."""
+    place = f"--ray-address {address}"
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            raise BenchError(f"{place}: write it as HOST:PORT, such as 10.0.0.1:6379, or auto")
+        try:
+            socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise BenchError(
+                f"{place}: nothing answers there ({error}); start a cluster with "
+                "'ray start --head', or leave --ray-address out for one on this machine"
+            ) from None
+    try:
+        subprocess.run(  # noqa: S603 - our own words
+            [sys.executable, "-c", _PROBE, address],
+            check=True, capture_output=True, timeout=_ANSWER_SECONDS,
+        )  # fmt: skip
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        raise BenchError(
+            f"{place}: no Ray cluster of this Ray and Python version answers there; "
+            "look with 'ray status', and compare 'ray --version' on both sides"
+        ) from None
+
+
+def _require_room(resources: Resources) -> None:
+    """Refuse a need that no node can ever meet, which Ray would wait for in silence."""
+    ray = _ray()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = {kind: max((n.get(kind, 0) for n in nodes), default=0) for kind in ("CPU", "GPU")}
+    if resources.device.startswith("cuda") and most["GPU"] < 1:
+        raise BenchError(
+            f"--device {resources.device}: no node of the Ray cluster has a GPU; use --device cpu"
+        )
+    if resources.threads > most["CPU"]:
+        raise BenchError(
+            f"--threads {resources.threads}: the largest node of the Ray cluster has "
+            f"{most['CPU']:.0f} CPUs; use at most that"
+        )
+
+
+class _Mailbox:
+    """Carries events to the driver, and the driver's wish to stop to the tasks."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.stopping = False
+
+    def tell(self, event: dict[str, Any]) -> bool:
+        self.events.append(event)
+        return self.stopping
+
+    def take(self) -> list[dict[str, Any]]:
+        taken, self.events = self.events, []
+        return taken
+
+    def stop(self) -> None:
+        self.stopping = True
+
+
+class _Driver:
+    def __init__(
+        self,
+        launcher: RayLauncher,
+        store: Store,
+        resources: Resources,
+        stop: Stop,
+        on_event: OnEvent,
+        weights: Path | None,
+    ) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ray = self.ray = _ray()
+        self.launcher = launcher
+        self.store = store
+        self.resources = resources
+        self.stop = stop
+        self.on_event = on_event
+        gpus = int(resources.device.startswith("cuda"))
+        # Ray shows a task its own GPU as number 0.
+        self.there = replace(resources, device="cuda:0") if gpus else resources
+        self.task = ray.remote(
+            num_cpus=resources.threads, num_gpus=gpus, max_retries=launcher.retries
+        )(_perform)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox)
+        self.mailbox = mailbox.remote()
+        self.weights = weights.read_bytes() if weights is not None else None
+        self.waiting: deque[RunRequest] = deque()
+        self.running: dict[Any, tuple[RunRequest, contextlib.ExitStack]] = {}
+        self.started: set[str] = set()
+
+    def run(self, requests: Sequence[RunRequest], workers: int) -> None:
+        self.waiting.extend(requests)
+        told_to_stop = False
+        try:
+            while self.waiting or self.running:
+                if self.stop.signal is not None and not told_to_stop:
+                    told_to_stop = True
+                    self._tell_all_to_stop()
+                    continue
+                while self.waiting and len(self.running) < workers and not told_to_stop:
+                    if not self._submit(self.waiting.popleft()):
+                        break
+                ready, _ = self.ray.wait(list(self.running), timeout=0.5)
+                self._pass_events_on()
+                for reference in ready:
+                    self._collect(reference)
+        finally:
+            for _, holding in self.running.values():
+                holding.close()
+
+    def _submit(self, request: RunRequest) -> bool:
+        """Submit one run; False if it is put off because another program works on it."""
+        holding = contextlib.ExitStack()
+        root = str(self.store.root.resolve()) if self.launcher.shared else None
+        if root is None:  # else the task itself holds the run
+            alone = not self.running  # holding nothing, it can wait without a deadlock
+            if not holding.enter_context(self.store.lock(request.run_id, wait=alone)):
+                self.waiting.append(request)
+                return False
+            if self.store.read_run(request.run_id) is not None and not self.resources.force:
+                holding.close()
+                return True
+        reference = self.task.remote(
+            request, root, self.there, self.weights, str(Path.cwd()), self.mailbox
+        )
+        self.running[reference] = (request, holding)
+        return True
+
+    def _tell_all_to_stop(self) -> None:
+        self.waiting.clear()
+        self.ray.get(self.mailbox.stop.remote())
+        self._pass_events_on()
+        for reference, (request, _) in self.running.items():
+            if request.run_id not in self.started:
+                self.ray.cancel(reference)
+
+    def _pass_events_on(self) -> None:
+        for event in self.ray.get(self.mailbox.take.remote()):
+            if event["event"] == "start":
+                if event["run"] in self.started:  # begun again after a loss
+                    continue
+                self.started.add(event["run"])
+            self.on_event(event)
+
+    def _collect(self, reference: Any) -> None:
+        request, holding = self.running.pop(reference)
+        with holding:
+            try:
+                outcome = self.ray.get(reference)
+            except self.ray.exceptions.TaskCancelledError:
+                return
+            except self.ray.exceptions.RayError as error:
+                if self.stop.signal is None:
+                    reason = f"Ray lost it: {_line(error)}"
+                    record_loss(request, self.store, self.resources, reason, self.on_event)
+                return
+            if outcome["storage"] is not None:
+                raise StorageError(outcome["storage"])
+            self._store(request, outcome)
+
+    def _store(self, request: RunRequest, outcome: dict[str, Any]) -> None:
+        """Store what came back as bytes."""
+        if outcome["unfinished"] is not None:
+            self.store.mark_unfinished(outcome["unfinished"])
+        if outcome["archive"] is not None:
+            with tempfile.TemporaryDirectory() as name:
+                archive = Path(name) / "run.tar.gz"
+                archive.write_bytes(outcome["archive"])
+                if self.resources.force:
+                    self.store.remove_run(request.run_id)
+                unpack(self.store, archive)
+
+
+def _perform(
+    request: RunRequest,
+    root: str | None,
+    resources: Resources,
+    weights: bytes | None,
+    folder: str,
+    mailbox: Any,
+) -> dict[str, Any]:
+    """Do one run on a node; what is not stored at *root* is returned."""
+    ray = _ray()
+    if folder not in sys.path:  # the user's own networks, where the nodes have that folder
+        sys.path.append(folder)
+    stop = Stop()
+
+    def tell(event: dict[str, Any]) -> None:
+        try:
+            stopping = ray.get(mailbox.tell.remote(event))
+        except ray.exceptions.RayError:  # the driver is gone: nobody waits for this run
+            stopping = True
+        if stopping and stop.signal is None:
+            stop.request(signal.SIGTERM)
+
+    outcome: dict[str, Any] = {"storage": None, "unfinished": None, "archive": None}
+    with tempfile.TemporaryDirectory() as name:
+        start = Path(name) / "weights"
+        if weights is not None:
+            start.write_bytes(weights)
+        store = Store(root or Path(name) / "results")
+        try:
+            record = execute(
+                request, store, resources,
+                stop=stop, on_event=tell, weights=start if weights is not None else None,
+            )  # fmt: skip
+        except StopRequestedError:
+            return outcome
+        except StorageError as error:
+            return {**outcome, "storage": str(error)}
+        if root is not None:
+            return outcome
+        if store.read_run(request.run_id) is None:
+            return {**outcome, "unfinished": record}
+        archive = Path(name) / "run.tar.gz"
+        pack(store, [request.run_id], archive)
+        return {**outcome, "archive": archive.read_bytes()}
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or [''])[0][:200]}"
