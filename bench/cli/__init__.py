@@ -5,6 +5,7 @@ Nothing heavy (torch, pandas, pydantic) is imported before a command needs it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -21,10 +22,12 @@ def main() -> None:
 
     try:
         code = app(prog_name="bench", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(0)
     except Exception as error:  # told apart below; what is unknown is raised again
         sys.exit(_exit_code(error))
@@ -48,13 +51,32 @@ def _exit_code(error: Exception) -> int:
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # the help was shown instead
         return _refuse(message.rstrip(".") + hint)
+    if _is_out_of_memory(error):
+        return _refuse(
+            f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        _discard_output()  # or Python complains once more at its end
+        return _refuse(f"cannot write the output: {error.strerror}; free some space")
     if type(error).__name__ == "Abort":  # a prompt answered with Ctrl-C or no
         return 130
     raise error
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or PyTorch's CPU allocator could not get what it asked for."""
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return refused or isinstance(error, MemoryError)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refuse(message: str) -> int:
-    line = " ".join(message.split())
+    # What a file or a hostile name brings along must not steer the terminal.
+    plain = " ".join(message.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
         import json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +16,9 @@ from bench.studies.expansion import Overrides, Plan, VariantError, expand
 from bench.studies.lines import explain, explain_first, line_of
 from bench.studies.schema import Settings, Study, Variant
 from bench.training.recipe import RECIPES
+
+_MOST_BYTES = 1_000_000
+_MOST_VARIANTS = 1_000
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -86,6 +90,13 @@ def load_study(name_or_path: str | Path) -> StudyFile:
 
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe never ends
+            raise BenchError(f"cannot read the study {path}: it is a device or pipe; give a file")
+        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+            raise BenchError(
+                f"cannot read the study {path}: it has more than {_MOST_BYTES:,} bytes, as no "
+                "study file has; give a .toml file that 'bench init' could have written"
+            )
         return path.read_text(encoding="utf-8-sig")  # Notepad writes a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
@@ -100,7 +111,9 @@ def parse_study(content: str, path: Path) -> Study:
     """
     try:
         values = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise BenchError(f"{path}: nested too deeply for a study; write fewer brackets") from None
+    except ValueError as error:  # a number of thousands of digits is not a TOMLDecodeError
         raise BenchError(f"{path}: not valid TOML: {error}") from None
     if not values:
         raise BenchError(f"{path} is empty; 'bench init {path.name}' writes a commented starter")
@@ -169,6 +182,16 @@ def _check_grid(study: Study, path: Path, content: str) -> None:
             )
         if not values or (isinstance(values, dict) and not all(values.values())):
             raise BenchError(f"{path}{line}: grid key '{key}' has no values")
+    count = math.prod(
+        len(choices)
+        for values in study.grid.values()
+        for choices in (values.values() if isinstance(values, dict) else [values])
+    )
+    if count > _MOST_VARIANTS:
+        raise BenchError(
+            f"{path}{line_of(content, ['grid'])}: the grid multiplies out to {count:,} variants, "
+            f"and a study has at most {_MOST_VARIANTS:,}; give fewer values"
+        )
     try:
         study.variants  # noqa: B018 - every combination is checked as it is made
     except ValidationError as error:
