@@ -1,0 +1,205 @@
+"""Do other instruments find what ours finds? The same network, interleaved in one run.
+
+    python tests/benchmarks/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
+
+Ours is the lane that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
+the inference runner of timm's `benchmark.py` (in its repository only, not in its wheel: give the
+file), and for ONNX Runtime the timing function in its own wheel
+(`onnxruntime.transformers.benchmark_helper.inference_ort`). All of these return means of a
+block; ours is the median of the block. `onnxruntime_perf_test` is in no package index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import random
+import sys
+import tempfile
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.environment import describe_environment
+from bench.measure.backends import Workload
+from bench.measure.intervals import ratio_interval
+from bench.measure.lanes import LocalLane
+from bench.measure.machine import compare, look
+from bench.measure.onnxfile import make_file
+from bench.measure.targets import Target, find_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Instrument = Callable[[int], float]
+
+BLOCK_SECONDS = 0.3
+
+
+def ours(backend: str, target: Target, file: Path | None, batch: int, threads: int) -> LocalLane:
+    """Open the lane that `bench throughput` would sample."""
+    return LocalLane(
+        backend,
+        Workload(target.source().model, file, target.input_shape, batch, threads=threads),
+        single=True,
+    )
+
+
+def torch_timer(call: Callable[[], Any], threads: int) -> Instrument:
+    """PyTorch's own instrument around any call."""
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("call()", globals={"call": call}, num_threads=threads)
+    return lambda count: float(timer.timeit(count).mean)
+
+
+def timm_runner(script: Path, model: torch.nn.Module, batch: int, size: int) -> Instrument:
+    """timm's runner, measuring our network in place of its own ResNet-18."""
+    spec = importlib.util.spec_from_file_location("timm_benchmark", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["timm_benchmark"] = module
+    spec.loader.exec_module(module)
+    logging.getLogger("timm_benchmark").setLevel(logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)
+    runner = module.InferenceBenchmarkRunner(
+        "resnet18", device="cpu", batch_size=batch, input_size=(3, size, size),
+        num_warm_iter=1, num_bench_iter=10,
+    )  # fmt: skip
+    runner.model, runner.log_freq = model, sys.maxsize
+
+    def measure(count: int) -> float:
+        runner.num_bench_iter = count
+        return batch / float(runner.run()["samples_per_sec"])
+
+    return measure
+
+
+def ort_helper(session: Any, feed: dict[str, Any], batch: int) -> Instrument:
+    """The timing function of ONNX Runtime's wheel."""
+    from onnxruntime.transformers.benchmark_helper import inference_ort
+
+    def measure(count: int) -> float:
+        found = inference_ort(session, feed, {}, count, batch, warm_up_repeat=1)
+        return float(found["average_latency_ms"]) / 1e3
+
+    return measure
+
+
+def eager_instruments(target: Target, batch: int, threads: int, timm: Path | None) -> Any:
+    """Give the others for PyTorch."""
+    model = target.source().model.eval()
+    images = torch.randn(batch, *target.input_shape)
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    found = {"torch.utils.benchmark.Timer": torch_timer(call, threads)}
+    if timm is not None:
+        found["timm benchmark.py"] = timm_runner(timm, model, batch, target.input_shape[-1])
+    return found
+
+
+def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int) -> Any:
+    """Give the others for ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: torch.randn(batch, *target.input_shape).numpy()}
+    return {
+        "torch.utils.benchmark.Timer": torch_timer(lambda: session.run(None, feed), threads),
+        "onnxruntime.transformers.benchmark_helper": ort_helper(session, feed, batch),
+    }
+
+
+def measure(
+    backend: str, target: Target, batch: int, *, threads: int, rounds: int, timm: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Interleave our lane with the other instruments, in random order in each round."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = None
+        if backend == "onnxruntime":
+            file = make_file(target, "fp32", Path(folder), threads=threads).path
+            others = onnxruntime_instruments(file, target, batch, threads)
+        else:
+            others = eager_instruments(target, batch, threads, timm)
+        lane = ours(backend, target, file, batch, threads)
+    count = max(1, round(BLOCK_SECONDS / lane.warm_up(10.0).typical))
+    instruments = {"ours": lane.block, **{n: _single(i) for n, i in others.items()}}
+    for block in instruments.values():
+        block(1)
+    blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
+    names, order = list(instruments), random.Random(0)
+    before = look("cpu")
+    for number in range(rounds):
+        order.shuffle(names)
+        for name in names:
+            blocks[name][number] = instruments[name](count)
+    warnings, _ = compare(before, look("cpu"))
+    for name in others:
+        # How many times slower ours says a batch is than theirs: seconds over seconds.
+        ratio = ratio_interval(blocks["ours"], blocks[name])
+        assert ratio is not None
+        yield {
+            "model": target.label, "backend": backend, "batch_size": batch, "instrument": name,
+            "ours_images_per_second": batch / _median(blocks["ours"]),
+            "theirs_images_per_second": batch / _median(blocks[name]),
+            "ratio": 1 / ratio.median, "ratio_low": 1 / ratio.high, "ratio_high": 1 / ratio.low,
+            "rounds": ratio.blocks, "calls_per_block": count, "warnings": warnings,
+            "seconds": {n: [b for _, b in sorted(blocks[n].items())] for n in ("ours", name)},
+        }  # fmt: skip
+
+
+def _single(instrument: Instrument) -> Callable[[int], list[float]]:
+    return lambda count: [instrument(count)]
+
+
+def _median(blocks: dict[int, list[float]]) -> float:
+    return float(torch.tensor([s for block in blocks.values() for s in block]).median())
+
+
+def main() -> None:
+    """Measure and write a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--batch-size", type=int, action="append")
+    parser.add_argument("--input-size", type=int)
+    parser.add_argument("--backend", action="append", choices=("eager", "onnxruntime"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--timm-benchmark", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = []
+    for model in given.models:
+        target = find_target(model, input_size=given.input_size)
+        for backend in given.backend or ("eager", "onnxruntime"):
+            for batch in given.batch_size or (1, 32):
+                for row in measure(
+                    backend, target, batch,
+                    threads=given.threads, rounds=given.rounds, timm=given.timm_benchmark,
+                ):  # fmt: skip
+                    rows.append(row)
+                    show = {k: v for k, v in row.items() if k != "seconds"}
+                    print(json.dumps(show), file=sys.stderr)  # noqa: T201
+    document = {
+        "rows": rows,
+        "environment": describe_environment("cpu", threads=given.threads),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", *sys.argv]),
+    }
+    given.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
