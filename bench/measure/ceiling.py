@@ -71,7 +71,7 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
 
     kind = device.partition(":")[0]
     native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
-    if precision == "int8" and kind == "cuda":
+    if precision == "int8" and kind in {"cpu", "cuda"}:
         a = torch.randint(-128, 127, (side, side), dtype=torch.int8, device=device)
         b = a.t()
         return lambda: torch._int_mm(a, b)
