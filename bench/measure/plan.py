@@ -192,7 +192,7 @@ def expand(
                 boundary, device, threads, request.scenario, str(size),
                 test_accuracy=_accuracy(target, backend, precision), clear_l2=request.clear_l2,
             )  # fmt: skip
-            if target.kind == "onnx":
+            if target.kind in {"onnx", "engine"}:
                 made = replace(made, file=target.file, file_sha256=target.file_sha256)
             found.append(replace(made, unsupported=why_not(made)))
     return found
@@ -204,8 +204,8 @@ def why_not(configuration: Configuration) -> str | None:
     own = made.target.file_precision
     if own is not None and own != made.precision:
         return f"{made.target.label} is an {own} file"
-    if own is not None and backend.needs == "module":
-        return f"{made.backend} runs networks, not files"
+    if other := _needs_other(made, backend.needs):
+        return other
     if made.memory_format not in backend.memory_formats:
         return f"{made.backend} has no {made.memory_format} memory format"
     kind = made.device.partition(":")[0]
@@ -222,6 +222,17 @@ def why_not(configuration: Configuration) -> str | None:
     )
 
 
+def _needs_other(made: Configuration, needs: str) -> str | None:
+    """Say what a backend runs, if that is not what it was given."""
+    if needs == "engine" and made.target.kind != "engine":
+        return f"{made.backend} runs .engine files: build one with 'bench export-tensorrt'"
+    if made.target.kind == "engine" and needs != "engine":
+        return f"{made.backend} does not run engines: use --backend tensorrt"
+    if made.target.file_precision is not None and needs == "module":
+        return f"{made.backend} runs networks, not files"
+    return None
+
+
 def references(configurations: Sequence[Configuration], wanted: str) -> dict[str, Configuration]:
     """Return each group's reference: *wanted* in fp32 and contiguous, else the group's first."""
     chosen: dict[str, Configuration] = {}
@@ -236,7 +247,8 @@ def references(configurations: Sequence[Configuration], wanted: str) -> dict[str
 def _backends(request: Request, target: Target) -> tuple[str, ...]:
     if request.backends:
         return request.backends
-    return ("onnxruntime",) if target.kind == "onnx" else ("eager", "onnxruntime")
+    of_file = {"onnx": ("onnxruntime",), "engine": ("tensorrt",)}
+    return of_file.get(target.kind, ("eager", "onnxruntime"))
 
 
 def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
@@ -256,7 +268,7 @@ def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
 
 def _accuracy(target: Target, backend: str, precision: str) -> float | None:
     """Accuracy where it is known of exactly this artefact: the run's own, or the file's."""
-    same = target.kind == "onnx" or (backend == "eager" and precision == "fp32")
+    same = target.kind in {"onnx", "engine"} or (backend == "eager" and precision == "fp32")
     return target.test_accuracy if same else None
 
 

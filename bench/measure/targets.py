@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bench.export.source import Source
 
-Kind = Literal["model", "run", "onnx"]
+Kind = Literal["model", "run", "onnx", "engine"]
 DEFAULT_TARGET = "resnet18"
 
 
@@ -181,10 +181,7 @@ def _from_file(path: Path, results: Path, input_size: int | None) -> Target:
     from bench.store.files import sha256_of
 
     if path.suffix == ".engine":
-        raise BenchError(
-            f"{path}: no backend for TensorRT engines is installed here; measure the .onnx file "
-            "it was built from with --backend onnxruntime-tensorrt"
-        )
+        return _from_engine(path, results, input_size)
     found = examine(path)
     size = found.input_shape[-1]
     if input_size is not None and input_size != size:
@@ -205,6 +202,40 @@ def _from_file(path: Path, results: Path, input_size: int | None) -> Target:
         file_precision=found.precision,
         static_batch=found.static_batch,
         test_accuracy=row.get("test_accuracy"),
+    )
+
+
+def _from_engine(path: Path, results: Path, input_size: int | None) -> Target:
+    import torch
+
+    from bench.export.engines import read_sidecar
+    from bench.measure.backends.tensorrt import engine_input
+    from bench.store.exports import Exports
+
+    sidecar = read_sidecar(path)
+    if not torch.cuda.is_available():
+        raise BenchError(
+            f"{path}: an engine needs a CUDA device, and torch finds none; measure the .onnx "
+            "file it was built from"
+        )
+    shape = engine_input(path)
+    if input_size is not None and input_size != shape[-1]:
+        raise BenchError(f"--input-size {input_size}: {path} was made for {shape[-1]}")
+    export = Exports(results).named(sidecar["engine_sha256"])
+    row = export.row if export else {}
+    low, high = sidecar["min_batch"], sidecar["max_batch"]
+    return Target(
+        label=path.name,
+        kind="engine",
+        input_shape=shape,
+        macs=None,
+        model=row.get("model"),
+        run=row.get("run"),
+        results=str(results),
+        file=path,
+        file_sha256=sidecar["engine_sha256"],
+        file_precision=sidecar["precision"],
+        static_batch=low if low == high else None,
     )
 
 

@@ -74,11 +74,6 @@ def test_other_input_sizes_two_inputs_and_open_sizes_are_refused(make, tmp_path)
         bench.measure(make(size="S"), results=tmp_path)
 
 
-def test_engines_are_refused_with_what_to_do(tmp_path):
-    with pytest.raises(BenchError, match="onnxruntime-tensorrt"):
-        bench.measure(str(tmp_path / "m.engine"), results=tmp_path)
-
-
 def test_int8_is_read_back_from_the_kernels_that_run(third_party, tmp_path):
     del third_party
     row = bench.measure(

@@ -1,7 +1,7 @@
 """The ways to run a network: one small file each, and those of other packages.
 
-Built in are `null`, `eager`, `compile`, `onnxruntime`, `onnxruntime-tensorrt` and
-`openvino`; another package adds its own through the entry point group `bench.backends`.
+Built in are `null`, `eager`, `compile`, `onnxruntime`, `onnxruntime-tensorrt`, `tensorrt`
+and `openvino`; another package adds its own through the entry point group `bench.backends`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _BUILT_IN = {
     "compile": "compiled:Compiled",
     "onnxruntime": "onnxruntime:OnnxRuntime",
     "onnxruntime-tensorrt": "onnxruntime:OnnxRuntimeTensorRT",
+    "tensorrt": "tensorrt:TensorRT",
     "openvino": "openvino:OpenVINO",
     "null": "null:Null",
 }
