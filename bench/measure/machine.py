@@ -12,6 +12,7 @@ from typing import Any
 _STEAL = 0.01
 _OTHERS = 0.05
 _FREQUENCY = 0.05
+_LOAD = 0.5  # of the cores, in the minute before: what ran may not have ended
 _GPU_FIELDS = (
     "clocks.sm", "temperature.gpu", "power.draw",
     "clocks_event_reasons.hw_thermal_slowdown", "clocks_event_reasons.sw_thermal_slowdown",
@@ -76,6 +77,8 @@ def compare(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any
     warnings = []
     if others > _OTHERS:
         warnings.append(f"other processes used {others:.0%} of the processor")
+    if before.load is not None and before.load > _LOAD * cores:
+        warnings.append(f"the load average was {before.load:.1f} before the first sample")
     if before.steal is not None and after.steal is not None:
         steal = (after.steal - before.steal) / available
         if steal > _STEAL:

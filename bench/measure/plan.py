@@ -12,6 +12,7 @@ from bench.measure.backends import (
     MEMORY_FORMATS,
     PRECISIONS,
     Workload,
+    backend_rows,
     load_backend,
 )
 from bench.measure.lanes import BOUNDARIES, Boundary, LocalLane
@@ -71,8 +72,13 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for precision in self.precisions:
+            if precision not in PRECISIONS:
+                raise BenchError(
+                    f"--precision {precision} is unknown{nearest(precision, PRECISIONS)} "
+                    f"(this machine has: {', '.join(_precisions_here())})"
+                )
         for option, values, known in (
-            ("precision", self.precisions, PRECISIONS),
             ("memory-format", self.memory_formats, MEMORY_FORMATS),
             ("boundary", self.boundaries, BOUNDARIES),
             ("scenario", (self.scenario,), get_args(Scenario)),
@@ -278,6 +284,12 @@ def _known(option: str, values: Iterable[str], known: Sequence[str]) -> None:
             raise BenchError(
                 f"--{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
             )
+
+
+def _precisions_here() -> list[str]:
+    """Precisions that some backend computes on this machine."""
+    runs = {r["precision"] for r in backend_rows() if r["runs_here"] and r["name"] != "null"}
+    return [precision for precision in PRECISIONS if precision in runs]
 
 
 def _check_batch(size: int | str) -> None:

@@ -150,7 +150,10 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
     [
         ({"batch_sizes": (0,)}, "--batch-size 0: it must be at least 1"),
         ({"backends": ("eagre",)}, "unknown backend 'eagre'; did you mean 'eager'"),
-        ({"precisions": ("fp8",)}, "--precision fp8 is unknown"),
+        (
+            {"precisions": ("fp8",)},
+            "--precision fp8 is unknown; did you mean 'fp32'? (this machine has: fp32",
+        ),
         ({"boundaries": ("all of it",)}, "known: compute, copies, end-to-end"),
         ({"scenario": "server"}, "needs --latency-bound"),
         ({"scenario": "single-stream", "batch_sizes": (4,)}, "one image at a time"),

@@ -28,6 +28,7 @@ CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "T
 _NODES = "session.record_ep_graph_assignment_info"
 _INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+_NAMED = 5  # nodes that a row names; the record holds all
 _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
 
 
@@ -169,7 +170,10 @@ class OrtPrepared:
         warnings = []
         if elsewhere:
             total = sum(nodes.values())
-            warnings.append(f"{len(elsewhere)} of {total} nodes do not run on {self.provider}")
+            named = ", ".join(elsewhere[:_NAMED]) + (", …" if len(elsewhere) > _NAMED else "")
+            warnings.append(
+                f"{len(elsewhere)} of {total} nodes do not run on {self.provider}: {named}"
+            )
         return Executed(
             provider=self.provider,
             precision=self._arithmetic(),
