@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bench.ablation import run_study, train
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
+    from bench.growth.grow import grow
     from bench.measure.measurement import measure
     from bench.report.frames import load_results
     from bench.trained import load_model
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BenchError": "bench.errors",
     "export_onnx": "bench.export.pipeline",
+    "grow": "bench.growth.grow",
     "load_model": "bench.trained",
     "load_results": "bench.report.frames",
     "measure": "bench.measure.measurement",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "BenchError",
     "export_onnx",
+    "grow",
     "load_model",
     "load_results",
     "measure",

@@ -195,7 +195,8 @@ def conduct(
             run(tuning_requests(plan), "tuning")
             plan, tuning = choose(plan, store)
         record = record_study(plan, store, tuning)
-        run(plan.requests, "training")
+        for generation in plan.generations:
+            run(generation, "training")
     return record_study(plan, store, record.tuning)
 
 

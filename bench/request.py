@@ -38,6 +38,7 @@ class RunRequest:
         precision: arithmetic of the forward and backward pass.
         deterministic: only bit-reproducible kernels were allowed.
         initial_weights: SHA-256 of the weights started from; None is random ones.
+        grown_from: the run whose network this one starts as, made larger; None is none.
     """
 
     model: str
@@ -50,6 +51,7 @@ class RunRequest:
     precision: Precision = "fp32"
     deterministic: bool = False
     initial_weights: str | None = None
+    grown_from: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain JSON values; `from_dict` reads it back."""
@@ -64,6 +66,8 @@ class RunRequest:
             "precision": self.precision,
             "deterministic": self.deterministic,
             "initial_weights": self.initial_weights,
+            # Left out where there is none: runs recorded before it existed keep their identity.
+            **({"grown_from": self.grown_from} if self.grown_from else {}),
             "training_revision": TRAINING_REVISION,
             "format_version": FORMAT_VERSION,
         }

@@ -28,6 +28,7 @@ class Trained:
     record: RunRecord
     request: RunRequest
     model: nn.Module
+    root: Path
 
     @property
     def classes(self) -> list[str]:
@@ -101,7 +102,7 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
             f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
             "has its code changed since?"
         ) from None
-    return Trained(record, request, model.eval())
+    return Trained(record, request, model.eval(), store.root)
 
 
 def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:

@@ -10,6 +10,7 @@ from bench.cli import (
     doctor,
     export_onnx,
     export_tensorrt,
+    grow,
     init,
     listing,
     predict,
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run-ablation")(run_ablation.run_ablation)
 app.command("train")(train.train)
+app.command("grow")(grow.grow)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("describe")(describe.describe)

@@ -7,63 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
 from bench.request import Precision, RunRequest
+from bench.studies.growth import check_growth, grown
+from bench.studies.plan import Plan, PlannedVariant, VariantError
 from bench.training.recipe import Recipe, get_recipe
 
 if TYPE_CHECKING:
-    from bench.studies.schema import Study, Tune, Variant
-
-
-class VariantError(BenchError):
-    """A variant names something that is unknown or does not fit.
-
-    Attributes:
-        variant: its place in the study.
-        keys: the key that is wrong, outermost first: `("options", "shortcut")`.
-    """
-
-    def __init__(self, message: str, variant: int, *keys: str) -> None:
-        super().__init__(message)
-        self.variant = variant
-        self.keys = keys
-
-
-@dataclass(frozen=True)
-class PlannedVariant:
-    """One variant with its requests.
-
-    Attributes:
-        name: how the tables call it.
-        reference: the variant it is compared with, None for the reference itself.
-        requests: random seed → what to train.
-    """
-
-    name: str
-    reference: str | None
-    requests: dict[int, RunRequest]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study expanded: variants × random seeds."""
-
-    name: str
-    question: str
-    source: str | None
-    variants: tuple[PlannedVariant, ...]
-    tune: Tune | None
-    only: tuple[str, ...] = ()
-
-    @property
-    def selected(self) -> list[PlannedVariant]:
-        """The variants that are to be trained: all, or those that `only` names."""
-        return [v for v in self.variants if not self.only or v.name in self.only]
-
-    @property
-    def requests(self) -> list[RunRequest]:
-        """Every distinct run to do, seed by seed, so that an early stop leaves whole pairs."""
-        seeds = dict.fromkeys(s for v in self.selected for s in v.requests)
-        ordered = (v.requests[s] for s in seeds for v in self.selected if s in v.requests)
-        return list({request.run_id: request for request in ordered}.values())
+    from bench.studies.schema import Study, Variant
 
 
 @dataclass(frozen=True)
@@ -90,17 +39,17 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
     _check_seeds(seeds)
+    if overrides.epochs is not None and overrides.epochs < 1:
+        raise BenchError(f"epochs = {overrides.epochs}: it must be at least 1")
     _check_only(variants, overrides.only)
-    planned = []
+    planned: list[PlannedVariant] = []
     for place, variant in enumerate(variants):
         template = _request(study, place, variant, overrides)
-        planned.append(
-            PlannedVariant(
-                variant.name,
-                _reference_of(variant, reference),
-                {seed: RunRequest(**{**template, "seed": seed}) for seed in dict.fromkeys(seeds)},
-            )
-        )
+        requests = {s: RunRequest(**{**template, "seed": s}) for s in dict.fromkeys(seeds)}
+        if variant.grow_from is not None:
+            requests = grown(requests, variant, planned, place)
+        planned.append(PlannedVariant(variant.name, _reference_of(variant, reference), requests))
+    check_growth(name, study, overrides.only)
     if study.tune and any(not v.requests[seeds[0]].recipe.validation_fraction for v in planned):
         raise BenchError(
             f"study '{name}': tune chooses on validation accuracy, but the recipe has no "

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.errors import BenchError, nearest
-from bench.studies.expansion import Overrides, Plan, VariantError, expand
+from bench.studies.expansion import Overrides, expand
 from bench.studies.lines import explain, explain_first, line_of
+from bench.studies.plan import Plan, VariantError
 from bench.studies.schema import Settings, Study, Variant
 from bench.training.recipe import RECIPES
 

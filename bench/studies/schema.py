@@ -37,6 +37,9 @@ RecipeOverrides: Any = create_model(
 class Settings(RecipeOverrides):  # its fields are made above
     """What a base or a variant may say; a variant's word goes before the base's."""
 
+    epochs: int | None = Field(
+        None, ge=1, strict=True, description=Recipe.model_fields["epochs"].description
+    )
     model: str | None = Field(None, description="A name of `bench list models`.")
     options: dict[str, Option] = Field(
         default_factory=dict, description="Options of the network, such as shortcut."
@@ -66,6 +69,11 @@ class Variant(Settings):
     name: Name = Field(description="How the tables call it.")
     reference: str | None = Field(
         None, description="The variant it is compared with, if not the study's reference."
+    )
+    grow_from: str | None = Field(
+        None,
+        description="An earlier variant, whose trained network of the same seed this one starts "
+        "as, made larger (`bench grow`).",
     )
 
 

@@ -17,7 +17,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(10, ge=1, strict=True, description="Passes over the training images.")
+    epochs: Count = Field(
+        10, description="Passes over the training images; 0 only for a network that is grown."
+    )
     batch_size: int = Field(128, ge=1, strict=True, description="Images in one step.")
     learning_rate: float = Field(0.1, gt=0, description="Peak learning rate of SGD.")
     momentum: Fraction = Field(0.0, description="SGD momentum.")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.describe import count_macs, count_parameters
 from bench.environment import describe_environment
+from bench.growth.start import grow_into
 from bench.memory import keep_freed_memory
 from bench.stopping import Stop, StopRequestedError
 from bench.store import RunRecord, Store
@@ -150,7 +151,8 @@ class _Attempt:
         dataset = load_data(request)
         split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
-        initial = digests(model)
+        documents = grow_into(model, split, self.store)
+        documents["initial_weights.json"] = digests(model)
         memory_format = preferred_memory_format(device)
         model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         self.trainer = Trainer(
@@ -167,7 +169,7 @@ class _Attempt:
         self._resume()
         while self.trainer.position.epoch < request.recipe.epochs:
             self._epoch(split)
-        return self._publish(split, initial)
+        return self._publish(split, documents)
 
     def _resume(self) -> None:
         found = self.store.load_checkpoint(self.request.run_id)
@@ -221,14 +223,14 @@ class _Attempt:
         self.store.save_checkpoint(self.request.run_id, tensors, state)
         self.saved = time.monotonic()
 
-    def _publish(self, split: Split, initial: dict[str, str]) -> RunRecord:
+    def _publish(self, split: Split, documents: dict[str, Any]) -> RunRecord:
         network = self._trainer.network
         test = evaluate(network, split.evaluation(split.test))
         training = evaluate(network, split.evaluation(split.train))
         if not math.isfinite(training.loss):  # the very last step went too far
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
-        result = self._result(split, test, training, history[-1])
+        result = self._result(split, test, training, history[-1] if history else {})
         predictions = {
             "predictions": test.predictions.int(),
             "confidence": test.confidence,
@@ -244,7 +246,7 @@ class _Attempt:
                 "model.safetensors": _weights(network),
                 "predictions.safetensors": predictions,
             },
-            documents={"initial_weights.json": initial},
+            documents=documents,
         )
 
     def _result(
@@ -271,7 +273,7 @@ class _Attempt:
             "classes": list(split.dataset.classes),
             "mean": list(split.dataset.mean),
             "std": list(split.dataset.std),
-            "images_per_second": images / sum(row["seconds"] for row in history),
+            "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
             "dataset_fingerprint": split.dataset.fingerprint,
             "timing_only": split.dataset.timing_only,
         }
@@ -306,6 +308,7 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
         environment=describe_environment(resources.device, threads=resources.threads),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
+        parent=request.grown_from,
     )
 
 

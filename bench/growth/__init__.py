@@ -1,0 +1,7 @@
+"""Making a trained network larger without changing what it computes.
+
+A residual block whose branch ends in zeros is the identity, so a deeper residual network's
+class of functions contains the shallower one's. `nesting` says whether that holds for a pair
+of networks, and which layer breaks it; `depth` and `width` do it; `proof` compares the two on
+real images.
+"""

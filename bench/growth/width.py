@@ -1,0 +1,143 @@
+"""Widening a residual network by copying channels, so that it computes what it did.
+
+Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer" (arXiv:1511.05641),
+section 2.2. Every new channel is a copy of an old one; a layer that reads copies shares its
+old weight out among them. The shares are unequal, so that copies get different gradients and
+part ways (the paper adds noise instead, which changes the function a little). All layers that
+read or write the stream between the blocks copy the same channels of it, and zero-padding
+shortcuts (option A) find the channels that they fill where they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.splits import stable_seed
+from bench.models import ResidualBlock, ResNet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.models import ResNetConfig
+
+LEAST_SHARE, MOST_SHARE = 0.5, 1.5  # before they are made to sum to one
+
+
+@dataclass
+class _Widening:
+    """One network's widening: the tensors so far, and the seed of the shares."""
+
+    old: dict[str, Tensor]
+    seed: int
+    new: dict[str, Tensor]
+
+    def convolution(self, name: str, rows: Tensor, columns: Tensor) -> None:
+        """Copy output channels *rows*, and share the weights of input channels *columns*."""
+        weight = self.old[f"{name}.weight"]
+        shares = self._shares(name, len(rows), columns, weight.shape[1])
+        wide = weight.index_select(0, rows).index_select(1, columns)
+        self.new[f"{name}.weight"] = wide * shares.view(*shares.shape, *[1] * (weight.ndim - 2))
+        if f"{name}.bias" in self.old:
+            self.new[f"{name}.bias"] = self.old[f"{name}.bias"].index_select(0, rows)
+
+    def normalisation(self, name: str, channels: Tensor) -> None:
+        """Copy the statistics, scales and shifts of *channels*."""
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            self.new[f"{name}.{kind}"] = self.old[f"{name}.{kind}"].index_select(0, channels)
+        count = f"{name}.num_batches_tracked"
+        self.new[count] = self.old[count]
+
+    def _shares(self, name: str, rows: int, columns: Tensor, old: int) -> Tensor:
+        """Return rows × columns, summing to one over the copies of each old channel."""
+        generator = torch.Generator().manual_seed(stable_seed("widen", self.seed, name))
+        drawn = torch.empty(rows, len(columns), dtype=torch.float64)
+        drawn.uniform_(LEAST_SHARE, MOST_SHARE, generator=generator)
+        sums = torch.zeros(rows, old, dtype=torch.float64).index_add_(1, columns, drawn)
+        return (drawn / sums.index_select(1, columns)).float()
+
+
+def widen(model: ResNet, wide: ResNetConfig, *, seed: int) -> dict[str, Tensor]:
+    """Return the weights of a network as *model* but with *wide*'s width.
+
+    It computes the same function up to rounding: in evaluation mode, and in training mode
+    too, since copies have the same batch statistics (dropout on shortcuts excepted).
+
+    Args:
+        model: the narrow network, on the CPU.
+        wide: its configuration but for a larger `width`.
+        seed: of the shares.
+
+    Returns:
+        The state dict.
+    """
+    work = _Widening(model.state_dict(), seed, {})
+    stream = _copies(model.config.width, wide.width)
+    image = torch.arange(model.conv1.in_channels)
+    work.convolution("conv1", stream, image)
+    work.normalisation("bn1", stream)
+    for path, block, inner in _blocks(model, wide):
+        stream = _widen_block(work, path, block, inner, stream)
+    for name, module in model.final.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            work.normalisation(f"final.{name}", stream)
+    work.convolution("fc", torch.arange(model.fc.out_features), stream)
+    return work.new
+
+
+def _blocks(model: ResNet, wide: ResNetConfig) -> Iterator[tuple[str, ResidualBlock, int]]:
+    """Yield every block with its path and the new width of its 3×3 convolutions."""
+    for number, stage in enumerate(model.stages):
+        for position, block in enumerate(stage):
+            assert isinstance(block, ResidualBlock)  # noqa: S101 - stages hold nothing else
+            yield f"layer{number + 1}.{position}", block, wide.width * 2**number
+
+
+def _widen_block(
+    work: _Widening, path: str, block: ResidualBlock, inner: int, stream: Tensor
+) -> Tensor:
+    """Widen one block; returns the channels of the stream behind it."""
+    convolutions = {
+        name: module
+        for name, module in block.named_children()
+        if isinstance(module, nn.Conv2d) and name.startswith("conv")
+    }
+    first, *_, last = convolutions.values()
+    leaving = _leaving(stream, first.in_channels, last.out_channels, inner * block.expansion)
+    entering = stream
+    for number, (name, module) in enumerate(convolutions.items(), 1):
+        ends = number == len(convolutions)
+        behind = leaving if ends else _copies(module.out_channels, inner)
+        work.convolution(f"{path}.{name}", behind, entering)
+        norm = getattr(block, f"bn{number}", None)
+        if norm is not None:  # it has its convolution's input channels ahead of it, or its output's
+            ahead = f"bn{number}" in (*block.enter_steps, *_before(block, name))
+            work.normalisation(f"{path}.bn{number}", entering if ahead else behind)
+        entering = behind
+    for name, other in block.named_modules():
+        if name.startswith(("downsample.", "join.")):
+            if isinstance(other, nn.Conv2d):
+                work.convolution(f"{path}.{name}", leaving, stream)
+            elif isinstance(other, nn.BatchNorm2d):
+                work.normalisation(f"{path}.{name}", leaving)
+    return leaving
+
+
+def _before(block: ResidualBlock, convolution: str) -> tuple[str, ...]:
+    return block.branch_steps[: block.branch_steps.index(convolution)]
+
+
+def _leaving(stream: Tensor, enters: int, leaves: int, wide: int) -> Tensor:
+    """Copy the stream's channels behind a block: those it had, then those it adds."""
+    if leaves == enters:
+        return stream
+    added = _copies(leaves - enters, wide - len(stream))
+    return torch.cat((stream, enters + added))
+
+
+def _copies(old: int, new: int) -> Tensor:
+    """Which of *old* channels each of *new* ones copies: all once, then again in turn."""
+    return torch.arange(new) % old

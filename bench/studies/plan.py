@@ -1,0 +1,76 @@
+"""What a study expands into: variants × random seeds, each with its request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.request import RunRequest
+    from bench.studies.schema import Tune
+
+
+class VariantError(BenchError):
+    """A variant names something that is unknown or does not fit.
+
+    Attributes:
+        variant: its place in the study.
+        keys: the key that is wrong, outermost first: `("options", "shortcut")`.
+    """
+
+    def __init__(self, message: str, variant: int, *keys: str) -> None:
+        super().__init__(message)
+        self.variant = variant
+        self.keys = keys
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """One variant with its requests.
+
+    Attributes:
+        name: how the tables call it.
+        reference: the variant it is compared with, None for the reference itself.
+        requests: random seed → what to train.
+    """
+
+    name: str
+    reference: str | None
+    requests: dict[int, RunRequest]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study expanded: variants × random seeds."""
+
+    name: str
+    question: str
+    source: str | None
+    variants: tuple[PlannedVariant, ...]
+    tune: Tune | None
+    only: tuple[str, ...] = ()
+
+    @property
+    def selected(self) -> list[PlannedVariant]:
+        """The variants that are to be trained: all, or those that `only` names."""
+        return [v for v in self.variants if not self.only or v.name in self.only]
+
+    @property
+    def requests(self) -> list[RunRequest]:
+        """Every distinct run to do, seed by seed, so that an early stop leaves whole pairs."""
+        seeds = dict.fromkeys(s for v in self.selected for s in v.requests)
+        ordered = (v.requests[s] for s in seeds for v in self.selected if s in v.requests)
+        return list({request.run_id: request for request in ordered}.values())
+
+    @property
+    def generations(self) -> list[list[RunRequest]]:
+        """The requests in groups, each group's parents in groups before it (`grow_from`)."""
+        left, groups = self.requests, []
+        while left:
+            waiting = {request.run_id for request in left}
+            group = [r for r in left if r.grown_from not in waiting]
+            groups.append(group)
+            left = [r for r in left if r.grown_from in waiting]
+        return groups
