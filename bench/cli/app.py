@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bench.cli import (
+    choose,
     compare,
     describe,
     doctor,
@@ -40,6 +41,7 @@ app.command("export-onnx")(export_onnx.export_onnx)
 app.command("export-tensorrt")(export_tensorrt.export_tensorrt)
 app.command("throughput")(throughput.throughput)
 app.command("compare")(compare.compare)
+app.command("choose")(choose.choose)
 app.command("tune")(tune.tune)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)

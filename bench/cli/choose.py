@@ -1,0 +1,76 @@
+"""`bench choose`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+
+_COLUMNS = ("network", "images_per_second", "p99_ms", "accuracy_%", "drop", "MB", "front", "fits")
+
+
+def choose(
+    max_latency_ms: Annotated[
+        float, typer.Option("--max-latency-ms", help="Of a batch, at p99.", metavar="MS", min=0)
+    ],
+    max_accuracy_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-accuracy-drop",
+            help="Points of test accuracy below the most accurate.",
+            metavar="POINTS",
+            min=0,
+        ),
+    ] = 0.5,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Its runs only.", metavar="NAME")
+    ] = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    as_json: options.Json = False,
+) -> None:
+    """Say which measured network to ship within a latency and a loss of accuracy.
+
+    Reads what `bench export-onnx` and `bench throughput` recorded; exit code 1 if nothing fits.
+
+    Example:
+
+      bench choose --max-latency-ms 5 --max-accuracy-drop 0.5
+
+    """
+    from bench.report.choice import choose as choose_among
+    from bench.report.choice import describe
+    from bench.report.tables import rows_of
+
+    choice = choose_among(
+        results,
+        max_latency_ms=max_latency_ms,
+        max_accuracy_drop=max_accuracy_drop,
+        study=study,
+    )
+    rows = rows_of(choice.rows)
+    if as_json:
+        print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
+    else:
+        console = stdout()
+        shown = [dict(zip(_COLUMNS, _cells(row, describe(row)), strict=True)) for row in rows]
+        console.print(simple_table(shown, right=_COLUMNS[1:6]))
+        for reason, count in choice.passed_over.items():
+            console.print(f"Passed over: {count} {reason}", markup=False)
+        console.print(choice.sentence, style="bold", markup=False, soft_wrap=True)
+    raise typer.Exit(int(choice.chosen is None))
+
+
+def _cells(row: dict[str, Any], name: str) -> tuple[str | None, ...]:
+    return (
+        name,
+        f"{row['images_per_second']:,.4g}",
+        f"{row['latency_ms']:.3g}",
+        f"{row['test_accuracy'] * 100:.2f}",
+        f"{row['drop_points']:.2f}",
+        None if row["bytes"] is None else f"{row['bytes'] / 1e6:.2f}",
+        "*" if row["front"] else "",
+        "yes" if row["fits"] else "",
+    )

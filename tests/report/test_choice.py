@@ -1,0 +1,115 @@
+"""Choosing among measured networks: bounds, front, and honesty when nothing fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.errors import BenchError
+from bench.report.choice import choose
+from bench.store.measurements import MeasurementRecord, Measurements
+
+
+def row(model, images_per_second, p99, accuracy, **changes):
+    return {
+        "model": model, "options": "", "run": None, "file_sha256": None, "backend": "onnxruntime",
+        "precision": "fp32", "memory_format": "contiguous", "batch_size": 1, "input_size": 28,
+        "boundary": "compute", "scenario": "offline", "device": "cpu", "cpu": "a cpu",
+        "threads": 2, "images_per_second": images_per_second, "latency_p99_ms": p99,
+        "test_accuracy": accuracy, "noisy": False, "status": "complete", "error": None, **changes,
+    }  # fmt: skip
+
+
+LARGE = row("resnet50", 100, 11.0, 0.950)
+MIDDLE = row("resnet34", 200, 5.0, 0.945)
+SMALL = row("resnet18", 400, 3.0, 0.930)
+WORSE = row("plain18", 390, 3.5, 0.920)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    def publish(*measurements):
+        store = Measurements(tmp_path)
+        for number, rows in enumerate(measurements):
+            name = f"2026-{number}"
+            named = [{**values, "measurement": name} for values in rows]
+            store.publish(MeasurementRecord(name, {}, named), [])
+        return tmp_path
+
+    return publish
+
+
+def chosen(folder, latency, drop):
+    return choose(folder, max_latency_ms=latency, max_accuracy_drop=drop)
+
+
+def test_the_fastest_within_both_bounds_is_chosen(measured):
+    folder = measured([LARGE, MIDDLE, SMALL, WORSE])
+    assert chosen(folder, 20, 5).chosen["model"] == "resnet18"
+    assert chosen(folder, 20, 0.5).chosen["model"] == "resnet34"  # the bounds themselves fit
+    assert chosen(folder, 5, 0.5).chosen["model"] == "resnet34"
+    assert chosen(folder, 20, 0.4).chosen["model"] == "resnet50"
+    said = chosen(folder, 5, 0.5).sentence
+    for figure in (
+        "resnet34 in fp32 on onnxruntime",
+        "200 images/s",
+        "p99 5 ms",
+        "94.50 %",
+        "0.50",
+    ):
+        assert figure in said
+
+
+def test_the_front_holds_what_no_other_beats(measured):
+    rows = chosen(measured([LARGE, MIDDLE, SMALL, WORSE]), 5, 0.5).rows
+    assert set(rows.loc[rows["front"], "model"]) == {"resnet50", "resnet34", "resnet18"}
+
+
+def test_when_nothing_fits_it_says_so_and_what_comes_nearest(measured):
+    choice = chosen(measured([LARGE, MIDDLE, SMALL]), 4, 0.5)
+    assert choice.chosen is None
+    assert choice.sentence == (
+        "Nothing of 3 measured fits within 4 ms and 0.5 points; within the latency resnet18 in "
+        "fp32 on onnxruntime, batch 1 loses 2.00 points; within the accuracy resnet34 in fp32 on "
+        "onnxruntime, batch 1 takes 5 ms."
+    )
+
+
+def test_what_cannot_be_trusted_or_compared_is_passed_over_and_counted(measured):
+    fast = {"images_per_second": 1000, "latency_p99_ms": 1.0, "test_accuracy": 0.99}
+    spoilt = [
+        {**SMALL, **fast, "noisy": True},
+        {**SMALL, **fast, "latency_p99_ms": None},
+        {**SMALL, **fast, "test_accuracy": None},
+        {**SMALL, **fast, "status": "failed"},
+        {**SMALL, **fast, "cpu": "another"},
+    ]
+    older = {**SMALL, **fast}
+    choice = chosen(measured([*spoilt, older], [SMALL]), 5, 1)
+    assert list(choice.rows["images_per_second"]) == [400]
+    assert choice.passed_over == {
+        "did not run": 1,
+        "without a test accuracy": 1,
+        "without a p99 (too few samples)": 1,
+        "noisy": 1,
+        "of another machine or number of threads": 1,
+        "measured again later": 1,
+    }
+
+
+def test_nothing_measured_is_refused(measured):
+    folder = measured([{**SMALL, "noisy": True}])
+    with pytest.raises(BenchError, match=r"nothing to choose from in .*1 noisy.*bench export-onnx"):
+        chosen(folder, 5, 1)
+    with pytest.raises(BenchError, match="no study 'x' in"):
+        choose(folder, max_latency_ms=5, max_accuracy_drop=1, study="x")
+
+
+def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measured, bench):
+    folder = measured([LARGE, MIDDLE, SMALL])
+    words = ("choose", "--results", folder, "--max-latency-ms")
+    found = bench(*words, 5)
+    assert found.code == 0
+    assert "Ship resnet34 in fp32" in found.out
+    assert bench(*words, 1).code == 1
+    assert "Nothing of 3 measured fits" in bench(*words, 1, "--json").document["errors"][0]["error"]
+    assert "max-latency-ms" in bench(*words, "x").refusal
