@@ -79,7 +79,7 @@ def test_unknown_recipe_is_named_with_the_nearest():
         get_recipe("fsat")
 
 
-@pytest.mark.parametrize("values", [{"epochs": 0}, {"batch_size": -1}, {"lr": 0.1}])
+@pytest.mark.parametrize("values", [{"epochs": -1}, {"batch_size": -1}, {"lr": 0.1}])
 def test_impossible_recipe_values_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         Recipe.model_validate({**RECIPES["fast"].model_dump(), **values})
