@@ -8,16 +8,19 @@ _HEAD = """# Tables
 
 `bench.load_results(path, table="{first}")` returns one of these as a pandas frame: one row an
 observation, the columns below in this order, also when there is no row. Missing is missing, never
-zero. Made from `bench.report.frames.COLUMNS`.
+zero. Made from `bench.report.columns`.
 """
 
 
 def pages() -> dict[str, str]:
     """Return the page of every table and column."""
-    from bench.report.frames import COLUMNS
+    from bench.report.columns import COLUMNS
+    from bench.report.meanings import meaning
 
     parts = [_HEAD.format(first=next(iter(COLUMNS)))]
     for name, columns in COLUMNS.items():
-        rows = [(code(column), code(dtype)) for column, dtype in columns.items()]
-        parts += [f"## {name}", "", table(("column", "dtype"), rows)]
+        rows = [
+            (code(column), code(dtype), meaning(name, column)) for column, dtype in columns.items()
+        ]
+        parts += [f"## {name}", "", table(("column", "dtype", "meaning"), rows)]
     return {"reference/tables.md": "\n".join(parts)}

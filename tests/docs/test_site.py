@@ -113,6 +113,9 @@ def test_every_column_is_there(site: Path) -> None:
     for table, columns in COLUMNS.items():
         section = page.split(f'<h2 id="{table}"', 1)[1].split("<h2", 1)[0]
         assert re.findall(r"<tr>\s*<td><code>(\w+)</code>", section) == list(columns)
+        meanings = re.findall(r"<td>(.*?)</td>\s*</tr>", section)
+        assert all(len(plain(text)) > 3 for text in meanings)
+        assert len(meanings) == len(columns)
 
 
 def test_every_published_result_is_there(site: Path) -> None:

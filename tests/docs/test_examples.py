@@ -1,0 +1,99 @@
+"""The tutorial and the how-tos as a reader follows them: every command, word for word."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.slow
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("tutorial.md", "how-to/own-network.md", "how-to/own-dataset.md")
+# ```bash is run, a block with a title is a file to save; ```sh is for the reader's own machine.
+_BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+_PROGRAM = """#!{}
+from bench.cli import main
+
+if __name__ == "__main__":  # workers are started anew, and read this file
+    main()
+"""
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Language, title and content of every fenced block."""
+    return _BLOCK.findall(page.read_text())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[[str], str]:
+    """Run a line in a shell that finds `bench`, in a folder of its own."""
+    program = tmp_path / "bin" / "bench"
+    program.parent.mkdir()
+    program.write_text(_PROGRAM.format(sys.executable))
+    program.chmod(0o755)
+    (tmp_path / "work").mkdir()
+    path = [str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    installed = str(tmp_path / "installed")
+    environment = {**os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": installed}
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path / "work", env=environment, capture_output=True,
+            text=True, check=False, timeout=1800,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def save_files(page: str, folder: Path) -> None:
+    """Save what a page tells its reader to save."""
+    for _, title, content in blocks(DOCS / page):
+        if title:
+            (folder / title).write_text(content)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run_word_for_word(page: str, shell: Callable[[str], str], tmp_path: Path) -> None:
+    save_files(page, tmp_path / "work")
+    scripts = [content for language, _, content in blocks(DOCS / page) if language == "bash"]
+    assert scripts
+    for command in "".join(scripts).replace("\\\n", " ").splitlines():
+        shell(command)
+
+
+def test_the_backend_of_the_how_to_is_listed_and_measured(
+    shell: Callable[[str], str], tmp_path: Path
+) -> None:
+    page = "how-to/own-backend.md"
+    save_files(page, tmp_path / "work")
+    (script,) = [content for language, _, content in blocks(DOCS / page) if language == "sh"]
+    install, listing, measuring = script.splitlines()
+    assert install == "pip install ."
+    shell(
+        f"{sys.executable} -m pip install --quiet --no-deps --no-build-isolation "
+        f"--target {tmp_path / 'installed'} ."
+    )
+    assert re.search(r"^inference +cpu +fp32 +True", shell(listing), re.MULTILINE)
+    assert "inference" in shell(f"{measuring} --max-seconds 1")
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    assert blocks(DOCS / "tutorial.md") == blocks(DOCS / "vi/tutorial.md")
+
+
+def test_the_tutorial_installs_as_the_readme_does() -> None:
+    (install,) = [c for language, _, c in blocks(DOCS / "tutorial.md") if language == "sh"]
+    readme = (DOCS.parent / "README.md").read_text()
+    assert install.splitlines()[0] in readme
