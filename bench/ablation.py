@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.environment import describe_environment, differences
 from bench.errors import BenchError
+from bench.exclusion import training
 from bench.launch import launch
 from bench.launch.execution import Execution, allot
 from bench.report.frames import study_runs
@@ -175,7 +176,7 @@ def conduct(
             refuse_mixed(plan, store, resources)
         check_requests(pending)
     store.prepare()
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, training(stop.check):
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]

@@ -16,7 +16,7 @@ import pytest
 from bench.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TINY_STUDY = """
@@ -66,6 +66,14 @@ class Outcome:
         assert self.err.startswith("bench: error: "), self
         assert self.err.count("\n") == 1, self
         return self.err.removeprefix("bench: error: ").strip()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_machine_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests from waiting for what else is trained or measured on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
 
 
 @pytest.fixture

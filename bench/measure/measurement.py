@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.devices import physical_cores, resolve_device
 from bench.environment import describe_environment, processor, version_of
 from bench.errors import BenchError
+from bench.exclusion import measuring
 from bench.measure.ceiling import Ceiling, measure_ceiling
 from bench.measure.isolation import ProcessLane
 from bench.measure.machine import compare, look
@@ -90,6 +91,7 @@ def conduct(request: Request, targets: Sequence[Target], place: Place) -> Measur
     _require_something(configurations)
     store.prepare()
     with ExitStack() as stack:
+        stack.enter_context(measuring())
         if request.pin:
             stack.enter_context(pinned(place.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.exclusion import measuring
 from bench.measure.backends import MEMORY_FORMATS, backend_names, load_backend
 from bench.measure.measurement import conduct
 from bench.measure.plan import Configuration, Request, expand
@@ -127,7 +128,7 @@ def tune(
     """
     threads = sorted({1, place.threads})
     given = candidates(target, device=place.device, threads=threads, batch_sizes=batch_sizes)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with measuring(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), place) if not one.unsupported]
         accurate = _accurate(ready, bounds)
         best = halve(accurate, bounds, lambda one: one.open(), on_event=place.on_event)[0]
