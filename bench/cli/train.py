@@ -53,6 +53,8 @@ def train(
 
       bench train resnet20 --set learning_rate=0.1 --set input_size=32
 
+      torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
+
     """
     options.require_positive(epochs=epochs)
     from bench.memory import ask_for_large_pages
@@ -60,6 +62,7 @@ def train(
     ask_for_large_pages()
     from bench.ablation import train as train_model
     from bench.report.tables import rows_of
+    from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
         row = train_model(
@@ -81,6 +84,8 @@ def train(
             quiet=quiet or as_json,
             on_event=view,
         )
+    if follows():
+        raise typer.Exit
     (values,) = rows_of(row)
     failed = values["status"] != "complete"
     if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.devices import physical_cores, resolve_device
 from bench.errors import BenchError
 from bench.launch.launchers import Launcher, LocalLauncher
+from bench.training.distributed import launched_by_torchrun
 from bench.training.run import OnEvent, Resources
 
 if TYPE_CHECKING:
@@ -97,6 +99,9 @@ def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resour
         workers = how.workers or max(1, len(plan.requests))
         return workers, _resources(how, device, how.threads or 1)
     cores = physical_cores()
+    if launched_by_torchrun():  # all of its processes train one run together
+        shared = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
+        return 1, _resources(how, device, how.threads or shared)
     places = cores if device.type == "cpu" else _accelerators(device)
     _check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
     _check_count("--threads", how.threads, cores, "core")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.splits import stable_seed
+from bench.training.distributed import ALONE, Replicas
 from bench.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Trainer:
         device: where the model is.
         precision: `fp32`, or `bf16`/`fp16` for autocast; fp16 scales its gradients.
         compiled: run the forward and backward pass through `torch.compile`.
+        replicas: the processes that share this training.
     """
 
     def __init__(
@@ -83,14 +85,18 @@ class Trainer:
         device: torch.device,
         precision: str = "fp32",
         compiled: bool = False,
+        replicas: Replicas = ALONE,
     ) -> None:
+        self.replicas = replicas
         self.model = model
         self.batches = batches
         self.recipe = recipe
         self.seed = seed
         self.device = device
         self.precision = precision
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+        self.forward: Callable[[Tensor], Tensor] = replicas.wrap(model)
+        if compiled:
+            self.forward = torch.compile(self.forward)
         self.optimizer = torch.optim.SGD(
             parameter_groups(model, recipe),
             lr=recipe.learning_rate,
@@ -156,10 +162,13 @@ class Trainer:
         torch.manual_seed(stable_seed("step", self.seed, step))  # for dropout
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.recipe, step, self.steps)
+        whole = len(labels)
+        images, labels = self.replicas.share(images, labels)
+        weight = self.replicas.weight(len(labels), whole)
         with self._autocast():
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
         if self.position.batch % GRADIENT_NORM_EVERY == 0:  # so every epoch has one
             self.scaler.unscale_(self.optimizer)
             self._norms.append(_gradient_norm(self.parameters))
@@ -182,12 +191,12 @@ class Trainer:
         """
         sums = self.position.sums
         for step, loss, correct, images in self._unread:
-            value = loss.item()
-            if not math.isfinite(value):
+            summed, right, seen = self.replicas.total(loss.item() * images, correct.item(), images)
+            if not math.isfinite(summed):
                 raise DivergedError(step)
-            sums.loss += value * images
-            sums.correct += correct.item()
-            sums.images += images
+            sums.loss += summed
+            sums.correct += right
+            sums.images += int(seen)
         self._unread.clear()
         for norm in self._norms:
             value = norm.item()

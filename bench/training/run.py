@@ -24,6 +24,7 @@ from bench.stopping import Stop, StopRequestedError
 from bench.store import RunRecord, Store
 from bench.store.files import StorageError
 from bench.training.checkpoint import capture, restore
+from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
 from bench.training.initialise import digests
 from bench.training.loop import DivergedError, Trainer
@@ -87,14 +88,17 @@ def execute(
         StorageError: the results folder cannot be written.
     """
     run, stop = request.run_id, stop or Stop()
-    with store.lock(run, waiting=stop.check):
-        finished = store.read_run(run)
-        if finished is not None and not resources.force:
-            return finished
-        if resources.force:
+    group = join(resources.device)
+    with store.lock(run, waiting=stop.check) if group.leads else contextlib.nullcontext():
+        finished = store.read_run(run) if group.leads and not resources.force else None
+        if group.largest(int(finished is not None)):
+            return finished or begin_record(request, resources)
+        if resources.force and group.leads:
             store.clear_partial(run)
+        if not group.leads:
+            on_event = lambda _event: None  # noqa: E731 - the first process tells
         on_event({"event": "start", "run": run, "epochs": request.recipe.epochs})
-        attempt = _Attempt(request, store, resources, stop, on_event, weights)
+        attempt = _Attempt(request, store, resources, stop, on_event, weights, group)
         record = attempt.perform()
         on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
         return record
@@ -111,7 +115,9 @@ class _Attempt:
         stop: Stop,
         on_event: OnEvent,
         weights: Path | None,
+        group: Replicas,
     ) -> None:
+        self.group = group
         self.request = request
         self.store = store
         self.resources = resources
@@ -132,6 +138,8 @@ class _Attempt:
         except DivergedError as error:
             return self._publish_divergence(error)
         except StopRequestedError:
+            if not self.group.leads:
+                raise
             try:
                 self._checkpoint()
             except DivergedError as error:  # seen only as the last losses were read
@@ -143,16 +151,26 @@ class _Attempt:
         except Exception as error:  # whatever a network or dataset raises is this run's result
             self.trainer = None  # gives its memory back before anything else is done
             record = failure(self.record, error, seconds=self._seconds)
-            self.store.mark_unfinished(record)
+            # The first process records; if it is dead, the system has given its lock back.
+            with self._recording() as alone:
+                if alone:
+                    self.store.mark_unfinished(record)
             return record
 
+    def _recording(self) -> contextlib.AbstractContextManager[bool]:
+        if self.group.leads:
+            return contextlib.nullcontext(True)
+        return self.store.lock(self.request.run_id, wait=False)
+
     def _train_and_publish(self) -> RunRecord:
-        request, device = self.request, torch.device(self.resources.device)
+        request, group = self.request, self.group
+        device = torch.device(group.device if group.size > 1 else self.resources.device)
         dataset = load_data(request)
         split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
+        model = group.synchronise_batch_norm(model)
         memory_format = preferred_memory_format(device)
         model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         self.trainer = Trainer(
@@ -163,13 +181,18 @@ class _Attempt:
             device=device,
             precision=request.precision,
             compiled=self.resources.compiled,
+            replicas=group,
         )
+        if group.size > 1:
+            self.record.environment["processes"] = group.size
         self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
         self.record.environment["compiled"] = self.resources.compiled
         self._resume()
         while self.trainer.position.epoch < request.recipe.epochs:
             self._epoch(split)
-        return self._publish(split, documents)
+        record = self._publish(split, documents) if group.leads else self.record
+        group.largest(0)  # nobody goes on before the run is published
+        return record
 
     def _resume(self) -> None:
         found = self.store.load_checkpoint(self.request.run_id)
@@ -184,10 +207,10 @@ class _Attempt:
         trainer = self._trainer
         figures: dict[str, Any] = {"epoch": trainer.position.epoch + 1}
         figures |= trainer.run_epoch(after_step=self._after_step)
-        if len(split.validation):
+        if len(split.validation) and self.group.leads:
             scored = evaluate(trainer.network, split.evaluation(split.validation))
             figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
-        if self.request.recipe.test_every_epoch:
+        if self.request.recipe.test_every_epoch and self.group.leads:
             scored = evaluate(trainer.network, split.evaluation(split.test))
             figures["test_accuracy"] = scored.accuracy
         trainer.position.history.append(figures)
@@ -196,6 +219,7 @@ class _Attempt:
             self._checkpoint_if_due()
 
     def _after_step(self) -> None:
+        self.stop.signal = self.group.largest(self.stop.signal or 0) or None
         self.stop.check()
         now = time.monotonic()
         if now - self.told > PROGRESS_SECONDS:
@@ -212,7 +236,7 @@ class _Attempt:
         self._checkpoint_if_due()
 
     def _checkpoint_if_due(self) -> None:
-        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        if self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -286,6 +310,8 @@ class _Attempt:
             result={"diverged_step": error.step},
             seconds=self._seconds,
         )
+        if not self.group.leads:
+            return record
         return self.store.finish_run(record, history=_csv(self._trainer.position.history))
 
     @property

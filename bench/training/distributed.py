@@ -1,0 +1,142 @@
+"""Data-parallel training of one run: several processes that `torchrun` started share each batch.
+
+Every process makes the same global batch and trains on its own slice of it; gradients and
+figures are summed over all, so that any number of processes takes the same steps as one. The
+first process alone evaluates, writes checkpoints and records the run.
+
+On GPUs batch norm is synchronised (`torch.nn.SyncBatchNorm`), which refuses CPU tensors. On
+CPUs each process normalises by its own slice, so that results equal one process's only
+where batch-norm statistics are frozen; the run's record says how it was.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A dead process is noticed at once over TCP; this is for one that hangs.
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The processes that train one run together.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many there are.
+        device: where this one trains.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process evaluates and records."""
+        return self.rank == 0
+
+    def share(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's slice of a global batch.
+
+        Raises:
+            BenchError: the batch has fewer images than there are processes.
+        """
+        if self.size == 1:
+            return images, labels
+        if len(labels) < self.size:
+            raise BenchError(
+                f"a batch of {len(labels)} images cannot be shared by {self.size} processes; "
+                "use fewer processes, or another batch_size"
+            )
+        return images[self.rank :: self.size], labels[self.rank :: self.size]
+
+    def weight(self, part: int, whole: int) -> float:
+        """What a slice's mean loss counts, so that the averaged gradients are the whole batch's."""
+        return self.size * part / whole
+
+    def wrap(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return what runs *model* forward and averages its gradients over all processes."""
+        if self.size == 1:
+            return model
+        # Unsynchronised running statistics must not be overwritten during a step.
+        on_gpu = self.device.startswith("cuda")
+        ids = [torch.device(self.device).index] if on_gpu else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=on_gpu)
+
+    def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
+        """Let batch norm see the global batch, where PyTorch can."""
+        if self.size > 1 and self.device.startswith("cuda"):
+            converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            return converted
+        return model
+
+    def total(self, *values: float) -> list[float]:
+        """Sum each value over all processes."""
+        if self.size == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return [float(value) for value in summed.tolist()]
+
+    def largest(self, value: int) -> int:
+        """The largest of all processes' values, such as the number of a signal that one got."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found.item())
+
+
+ALONE = Replicas()
+
+
+def launched_by_torchrun() -> bool:
+    """Whether `torchrun` started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def follows() -> bool:
+    """Whether another process than this one records and prints."""
+    return launched_by_torchrun() and os.environ["RANK"] != "0"
+
+
+@functools.cache
+def join(device: str) -> Replicas:
+    """Join the processes that `torchrun` started; without it, be alone.
+
+    Args:
+        device: cpu (gloo), or cuda (nccl, one GPU a process).
+
+    Raises:
+        BenchError: there are more processes than GPUs on this machine.
+    """
+    if not launched_by_torchrun():
+        return ALONE
+    on_gpu = device.startswith("cuda")
+    local = int(os.environ["LOCAL_RANK"])
+    if on_gpu:
+        count, asked = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+        if asked > count:
+            raise BenchError(
+                f"--nproc-per-node {asked}: this machine has {count} CUDA device(s), one for "
+                f"each process; use at most {count}"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    atexit.register(dist.destroy_process_group)
+    return Replicas(dist.get_rank(), dist.get_world_size(), f"cuda:{local}" if on_gpu else device)
