@@ -14,6 +14,7 @@ from bench.cli import (
     grow,
     init,
     listing,
+    plan,
     predict,
     report,
     results,
@@ -45,6 +46,7 @@ app.command("choose")(choose.choose)
 app.command("tune")(tune.tune)
 app.command("list")(listing.list_things)
 app.command("init")(init.init)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(results.app, name="results")
 

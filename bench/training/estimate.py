@@ -51,7 +51,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
             network = probe(request).hash
             if network not in step_seconds:
                 step_seconds[network] = time_steps(request, resources)
-            seconds = _steps(request) * step_seconds[network]
+            seconds = steps_of(request) * step_seconds[network]
         variant, seed = named.get(run, ("tuning", request.seed))
         rows.append(
             {
@@ -108,7 +108,7 @@ def _median_step(trainer: Trainer) -> float:
     return timed[len(timed) // 2]
 
 
-def _steps(request: RunRequest) -> float:
+def steps_of(request: RunRequest) -> float:
     """Steps of a run, with its evaluations counted as parts of steps."""
     dataset = load_data(request)
     held_out = round(len(dataset.train) * request.recipe.validation_fraction)

@@ -1,0 +1,57 @@
+"""`bench plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, simple_table, stdout
+
+
+def plan(
+    study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")],
+    machines: Annotated[
+        Path, typer.Option("--machines", help="A TOML file of machines.", metavar="FILE")
+    ],
+    seeds: options.Seeds = None,
+    epochs: options.Epochs = None,
+    dataset: options.Dataset = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    as_json: options.Json = False,
+) -> None:
+    """Estimate hours, cost and energy of what is left of a study on other machines.
+
+    A machine is a [[machine]] of the file: name, and images_per_second of each network, or
+    flops_per_second and bytes_per_second for an estimate by the roofline; workers,
+    cost_per_hour, watts; cpu takes the speed of recorded runs on that processor.
+
+    Examples:
+
+      bench plan depth --machines machines.toml
+
+    """
+    options.require_positive(epochs=epochs)
+    import torch
+
+    from bench.ablation import make_plan
+    from bench.launch.planning import plan_rows, read_machines
+    from bench.store import Store
+    from bench.studies import Overrides
+
+    known = read_machines(machines)
+    wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
+    rows = plan_rows(make_plan(study, None, torch.device("cpu"), wanted), Store(results), known)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            key: f"{value:.3g}" if isinstance(value, float) else "-" if value is None else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+    stdout().print(simple_table(shown, right=("runs", "images", "hours", "cost", "kilowatt_hours")))

@@ -1,0 +1,225 @@
+"""What a study would take on other machines: hours, cost and energy.
+
+Three kinds of speed, told apart in every row: *measured* by runs in the results folder,
+*given* in the machines file, and, for a device never seen, an *estimate* by the roofline
+(Williams et al. 2009): an image takes the longer of its arithmetic at the device's peak and
+its memory traffic at the device's bandwidth, divided by the fraction of that roofline which
+the measured machines of the same file reach (1 without any: an upper bound of the speed).
+"""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench.request import RunRequest
+    from bench.store import Store
+    from bench.studies import Plan
+
+# Backward takes two products for each of forward's (activations' and weights' gradients).
+TRAINING_PASSES = 3
+FLOAT_BYTES = 4
+
+
+class Machine(BaseModel):
+    """One `[[machine]]` of a machines file.
+
+    Attributes:
+        name: what it is called.
+        images_per_second: measured training speed of one worker, network → images/s.
+        flops_per_second: peak of one worker's share, for the roofline.
+        bytes_per_second: memory bandwidth of one worker's share, for the roofline.
+        workers: runs side by side.
+        cost_per_hour: of the whole machine, in any currency.
+        watts: of the whole machine under load.
+        cpu: processor name as runs record it; their speeds are then taken as measured.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    images_per_second: dict[str, float] = Field(default_factory=dict)
+    flops_per_second: float | None = Field(default=None, gt=0)
+    bytes_per_second: float | None = Field(default=None, gt=0)
+    workers: int = Field(default=1, ge=1)
+    cost_per_hour: float | None = Field(default=None, ge=0)
+    watts: float | None = Field(default=None, ge=0)
+    cpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """The runs of one network that a plan still has to do.
+
+    Attributes:
+        model: the network's name.
+        images: training images of all runs together, evaluation counted as parts of them.
+        macs: multiply-adds of one image, forward.
+        traffic: bytes that a training step moves for one image, each activation written and
+            read once a pass.
+    """
+
+    model: str
+    images: float
+    macs: int
+    traffic: float
+
+
+def read_machines(path: Path) -> list[Machine]:
+    """Read a machines file.
+
+    Raises:
+        BenchError: it cannot be read, or something in it is not understood.
+    """
+    try:
+        entries = tomllib.loads(path.read_text()).get("machine", [])
+        machines = [Machine(**entry) for entry in entries]
+    except OSError as error:
+        raise BenchError(f"--machines {path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BenchError(f"--machines {path}: {place}: {first['msg'].lower()}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BenchError(f"--machines {path}: not a valid machines file ({error})") from None
+    if not machines:
+        raise BenchError(f"--machines {path}: it has no [[machine]]; each needs at least a name")
+    return machines
+
+
+def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dict[str, Any]]:
+    """Estimate each machine's time for what is left of a study.
+
+    Returns:
+        For each machine: machine, runs, images, hours, cost, kilowatt_hours (None where the
+        file gives no price or power) and basis (where its speeds come from).
+
+    Raises:
+        BenchError: nothing says how fast a machine trains one of the networks.
+    """
+    left = [r for r in plan.requests if store.read_run(r.run_id) is None]
+    work = [work_of(requests) for requests in _by_network(left)]
+    seen = {machine.name: _measured(machine, store) for machine in machines}
+    fraction, sources = _reached_fraction(work, machines, seen)
+    rows = []
+    for machine in machines:
+        seconds, bases = 0.0, set()
+        for part in work:
+            speed, basis = _speed(part, machine, seen[machine.name], fraction, sources)
+            seconds += part.images / speed
+            bases.add(basis)
+        hours = seconds / 3600 / max(1, min(machine.workers, len(left)))
+        rows.append(
+            {
+                "machine": machine.name,
+                "runs": len(left),
+                "images": round(sum(part.images for part in work)),
+                "hours": hours,
+                "cost": None if machine.cost_per_hour is None else hours * machine.cost_per_hour,
+                "kilowatt_hours": None if machine.watts is None else hours * machine.watts / 1000,
+                "basis": "; ".join(sorted(bases)) or "nothing is left to do",
+            }
+        )
+    return rows
+
+
+def work_of(requests: Sequence[RunRequest]) -> Work:
+    """Count what runs of one network take."""
+    import torch
+
+    from bench.describe import count_macs
+    from bench.training.estimate import steps_of
+    from bench.training.setup import Split, build_network, load_data
+
+    first = requests[0]
+    dataset = load_data(first)
+    shape = (1, *Split.of(dataset, first, torch.device("cpu")).input_shape)
+    model = build_network(first, dataset).eval()
+    elements = 0
+
+    def add(_module: Any, _inputs: Any, output: Any) -> None:
+        nonlocal elements
+        elements += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    hooks = [m.register_forward_hook(add) for m in model.modules() if not any(m.children())]
+    with torch.inference_mode():
+        model(torch.zeros(shape))
+    for hook in hooks:
+        hook.remove()
+    images = sum(steps_of(r) * r.recipe.batch_size for r in requests)
+    traffic = 2 * TRAINING_PASSES * FLOAT_BYTES * elements
+    return Work(first.model, images, count_macs(model, shape), traffic)
+
+
+def roofline(work: Work, machine: Machine) -> float | None:
+    """Images/s that a device cannot pass; None where the file gives no peak."""
+    if machine.flops_per_second is None:
+        return None
+    seconds = 2 * TRAINING_PASSES * work.macs / machine.flops_per_second
+    if machine.bytes_per_second is not None:
+        seconds = max(seconds, work.traffic / machine.bytes_per_second)
+    return 1 / seconds
+
+
+def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
+    from bench.training.check import probe
+
+    groups: dict[str, list[RunRequest]] = {}
+    for request in requests:
+        groups.setdefault(probe(request).hash, []).append(request)
+    return list(groups.values())
+
+
+def _measured(machine: Machine, store: Store) -> dict[str, float]:
+    """Median images/s of each network over the recorded runs of a machine's processor."""
+    found: dict[str, list[float]] = {}
+    for record in store.runs() if machine.cpu else ():
+        speed = record.result.get("images_per_second")
+        if record.environment.get("cpu") == machine.cpu and speed:
+            found.setdefault(record.request["model"], []).append(speed)
+    return {model: statistics.median(speeds) for model, speeds in found.items()}
+
+
+def _known(work: Work, machine: Machine, seen: dict[str, float]) -> float | None:
+    return seen.get(work.model) or machine.images_per_second.get(work.model)
+
+
+def _reached_fraction(
+    work: Sequence[Work], machines: Sequence[Machine], seen: dict[str, dict[str, float]]
+) -> tuple[float, list[str]]:
+    """Median share of the roofline that known speeds reach, and the machines they are from."""
+    shares, sources = [], []
+    for machine in machines:
+        for part in work:
+            known, bound = _known(part, machine, seen[machine.name]), roofline(part, machine)
+            if known and bound:
+                shares.append(known / bound)
+                sources.append(machine.name)
+    return (statistics.median(shares) if shares else 1.0), sorted(set(sources))
+
+
+def _speed(
+    work: Work, machine: Machine, seen: dict[str, float], fraction: float, sources: list[str]
+) -> tuple[float, str]:
+    if work.model in seen:
+        return seen[work.model], "measured by recorded runs"
+    if work.model in machine.images_per_second:
+        return machine.images_per_second[work.model], "given in the file"
+    bound = roofline(work, machine)
+    if bound is None:
+        raise BenchError(
+            f"machine '{machine.name}': nothing says how fast it trains {work.model}; give "
+            f"images_per_second.{work.model}, or flops_per_second for an estimate"
+        )
+    if not sources:
+        return bound, "ESTIMATE: roofline, the least time possible"
+    return bound * fraction, f"ESTIMATE: {fraction:.2f} of the roofline, as {', '.join(sources)}"
