@@ -82,3 +82,23 @@ def docs(session: nox.Session) -> None:
         sys.executable, "-P", "-m", "mkdocs", "build", "--strict", *session.posargs,
         env={"NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
+
+
+@nox.session
+def security(session: nox.Session) -> None:
+    """Look for known holes in dependencies and ours, list what is installed, fuzz the parsers."""
+    python = sys.executable
+    session.run(python, "-m", "ruff", "check", "--select", "S", "bench", "models")
+    session.run(
+        python, "-m", "cyclonedx_py", "environment", "--of", "JSON", "--output-file", "sbom.json"
+    )
+    session.run(python, "tests/fuzz/mutations.py", "--count", "10000")
+    # Last: it asks a server on the internet.
+    session.run(python, "-m", "pip_audit", "--skip-editable")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Train a thousand tiny runs in one process, and a hundred in ten."""
+    for words in (("--runs", "1000"), ("--runs", "100", "--processes", "10")):
+        session.run(sys.executable, "tests/soak/tiny_runs.py", *words)
