@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options
 from bench.cli.output import stdout
+
+if TYPE_CHECKING:
+    from bench.store import Store, StudyRecord
 
 
 def report(
@@ -26,6 +31,15 @@ def report(
     publish: Annotated[
         bool, typer.Option("--publish", help="Write to results/STUDY in the current folder.")
     ] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Show the page at an address of this machine, live, until Ctrl-C."
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", help="Where --serve listens; 0 takes a free one.", min=0)
+    ] = 0,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write a study's page, its picture (SVG and PNG), its data, a table for a paper.
@@ -38,8 +52,10 @@ def report(
 
       bench report quickstart --format markdown --output - >> "$GITHUB_STEP_SUMMARY"
 
+      bench report quickstart --serve
+
     """
-    from bench.errors import BenchError, nearest
+    from bench.errors import BenchError
     from bench.report.publish import check_formats, markdown, require_finished
     from bench.report.publish import publish as write
     from bench.store import Store
@@ -49,21 +65,44 @@ def report(
     to_stdout = str(output) == "-"
     if to_stdout and wanted != ["markdown"]:
         raise BenchError("--output - prints one text: give --format markdown with it")
-    if not results.exists():
-        raise BenchError(f"no results folder at {results}; 'bench run-ablation' makes one")
+    if serve and (output or publish):
+        raise BenchError("--serve writes no file: leave --output and --publish away")
     store = Store(results)
+    record = _find(store, study)
+    if serve:
+        _serve(store, record.name, port)
+        return
+    if to_stdout:
+        runs = require_finished(store, record)
+        typer.echo(markdown(store, record, runs, picture=False), nl=False)
+        return
+    folder = output or (Path("results") / record.name if publish else Path("report") / record.name)
+    for path in write(store, record, folder, wanted):
+        stdout().print(str(path), markup=False, soft_wrap=True)
+
+
+def _find(store: Store, study: str | None) -> StudyRecord:
+    """Return the study of that name, the one last run without a name."""
+    from bench.errors import BenchError, nearest
+
+    if not store.root.exists():
+        raise BenchError(f"no results folder at {store.root}; 'bench run-ablation' makes one")
     known = {record.name: record for record in store.studies()}
     if not known:
-        raise BenchError(f"no study in {results}; 'bench run-ablation' runs one")
+        raise BenchError(f"no study in {store.root}; 'bench run-ablation' runs one")
     name = study or max(known.values(), key=lambda record: record.updated_at).name
     if name not in known:
         raise BenchError(
-            f"no study '{name}' in {results}{nearest(name, known)} (there: {', '.join(known)})"
+            f"no study '{name}' in {store.root}{nearest(name, known)} (there: {', '.join(known)})"
         )
-    if to_stdout:
-        runs = require_finished(store, known[name])
-        typer.echo(markdown(store, known[name], runs, picture=False), nl=False)
-        return
-    folder = output or (Path("results") / name if publish else Path("report") / name)
-    for path in write(store, known[name], folder, wanted):
-        stdout().print(str(path), markup=False, soft_wrap=True)
+    return known[name]
+
+
+def _serve(store: Store, study: str, port: int) -> None:
+    from bench.report.page import PageServer
+
+    with PageServer(store, study, port) as server:
+        stdout().print(server.url, markup=False, soft_wrap=True)
+        sys.stdout.flush()  # also where a pipe is read
+        with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
+            server.serve_forever()

@@ -160,7 +160,7 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
     lines += _failures(runs)
     lines += [
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
-        f"are paired by seed, in points, with the 95 % interval of {_methods(summaries)}; p-values",
+        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values",
         "are Holm-corrected. Images/s is training, median over seeds.",
         "",
         *_every_run(runs),
@@ -171,7 +171,8 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
     return "\n".join(lines) + "\n"
 
 
-def _methods(summaries: list[VariantSummary]) -> str:
+def methods(summaries: list[VariantSummary]) -> str:
+    """Name the tests behind the intervals of differences."""
     names = {
         "t": "the paired t-test",
         "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",

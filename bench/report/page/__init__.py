@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from bench.report.page.render import render_page, write_page
+from bench.report.page.server import PageServer
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["PageServer", "render_page", "write_page"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,22 +43,24 @@ def environment(material: Material) -> list[tuple[str, str]]:
 def commands(material: Material) -> list[str]:
     """Commands that make these results again, from what is recorded."""
     seeds = sorted({seed for _, seed in material.places.values()})
-    listed = ",".join(map(str, seeds))
-    made = [f"bench run-ablation {material.study.name} --seeds {listed}"]
+    name = material.study.name
+    made = [["run-ablation", name, "--seeds", ",".join(map(str, seeds))]]
     exported = material.exports[material.exports["format"] == "onnx"]
     made += [
-        f"bench export-onnx {material.study.name} --precision {precision}"
+        ["export-onnx", name, "--precision", precision]
         for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
     ]
     if len(material.throughput):
         flags = [
-            f"--{flag} {value}"
-            for flag, column in (("backend", "backend"), ("batch-size", "batch_size"))
+            word
+            for flag, column in (("--backend", "backend"), ("--batch-size", "batch_size"))
             for value in dict.fromkeys(map(str, material.throughput[column].dropna()))
+            for word in (flag, value)
         ]
         runs = dict.fromkeys(map(str, material.throughput["run"].dropna()))
-        made.append(" ".join(["bench throughput", *runs, *flags]))
-    return [*made, f"bench report {material.study.name} --format html"]
+        made.append(["throughput", *runs, *flags])
+    made.append(["report", name, "--format", "html"])
+    return [shlex.join(["bench", *words]) for words in made]
 
 
 def failures(material: Material) -> list[dict[str, str]]:

@@ -13,12 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.environment import version_of
+from bench.report.answer import outlook
 from bench.report.page.chart import table_values
 from bench.report.page.marks import SYMBOLS, figure
 from bench.report.page.material import Material, gather
 from bench.report.page.provenance import commands, environment, failures
 from bench.report.page.sections import sections
 from bench.report.plots import PALETTE
+from bench.report.publish import methods
 from bench.report.tables import study_cells
 from bench.store.files import write_atomically
 
@@ -46,13 +48,13 @@ def write_page(store: Store, study_name: str, path: Path) -> Path:
     return path
 
 
-def render_page(store: Store, study_name: str, *, live: bool = False) -> str:
+def render_page(store: Store, study_name: str, *, live: str | None = None) -> str:
     """Return a study's page as HTML.
 
     Args:
         store: the results folder.
         study_name: of a study there.
-        live: the page asks the server that it came from whether there is something new.
+        live: the server's word for what is shown; the page asks for another one and reloads.
 
     Raises:
         BenchError: there is no such study.
@@ -60,7 +62,7 @@ def render_page(store: Store, study_name: str, *, live: bool = False) -> str:
     return _page(gather(store, study_name), live)
 
 
-def _page(material: Material, live: bool) -> str:
+def _page(material: Material, live: str | None) -> str:
     parts = sections(material)
     charts = {c.key: c for s in parts for c in s.charts if c.missing is None}
     data = {
@@ -80,7 +82,7 @@ def _page(material: Material, live: bool) -> str:
     headings, *rows = study_cells(material.summaries)
     return made.render(
         study=material.study,
-        answer=material.answer,
+        answer=" ".join([material.answer, *outlook(material.summaries)]),
         headings=headings,
         rows=rows,
         sections=parts,
@@ -89,6 +91,7 @@ def _page(material: Material, live: bool) -> str:
         counts=(len(material.places), int((material.runs["status"] == "complete").sum())),
         environment=environment(material),
         commands=commands(material),
+        methods=methods(material.summaries),
         data=Markup(_json(data)),  # noqa: S704 - no character of it can end the element
         css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
         scripts=scripts,

@@ -110,7 +110,8 @@
   }
 
   const field = (value) => {
-    const text = value === null ? "" : String(value);
+    let text = value === null ? "" : String(value);
+    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = "'" + text;  // a spreadsheet would run it
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   function save(name) {
@@ -161,12 +162,12 @@
   paint();
 
   if (data.live) {
-    let seen = null;
     setInterval(async () => {
       try {
-        const now = await (await fetch("state", { cache: "no-store" })).text();
-        if (seen !== null && now !== seen) location.reload();
-        seen = now;
+        const said = await fetch("state", { cache: "no-store" });
+        if (!said.ok) throw new Error(said.statusText);
+        const now = await said.text();
+        if (now !== data.live) location.reload();
       } catch { document.getElementById("live").textContent = "The server has gone; this is its last state."; }
     }, 2000);
   }
