@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
+
+if TYPE_CHECKING:
+    from bench.report.target import TimeToAccuracy
 
 
 def train(
@@ -33,6 +36,14 @@ def train(
         Path | None,
         typer.Option("--weights", help="Start from these weights.", metavar="FILE"),
     ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--target-accuracy",
+            help="Say how long training took to this validation accuracy; it trains to the end.",
+            metavar="SHARE",
+        ),
+    ] = None,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
@@ -53,10 +64,17 @@ def train(
 
       bench train resnet20 --set learning_rate=0.1 --set input_size=32
 
-      torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
+          torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
+
+      bench train resnet20 --dataset fashion-mnist --target-accuracy 0.9
 
     """
     options.require_positive(epochs=epochs)
+    settings = options.parse_values(setting, "--set")
+    if target_accuracy is not None:
+        from bench.report.target import check_target
+
+        check_target(target_accuracy, recipe, dataset, settings)
     from bench.memory import ask_for_large_pages
 
     ask_for_large_pages()
@@ -72,7 +90,7 @@ def train(
             recipe=recipe,
             epochs=epochs,
             seed=seed,
-            settings=options.parse_values(setting, "--set"),
+            settings=settings,
             weights=weights,
             force=force,
             deterministic=deterministic,
@@ -88,13 +106,30 @@ def train(
         raise typer.Exit
     (values,) = rows_of(row)
     failed = values["status"] != "complete"
+    reached = None if target_accuracy is None else _reached(values, results, target_accuracy)
+    if reached is not None:
+        values |= {
+            "target_accuracy": reached.target,
+            "seconds_to_target": reached.seconds,
+            "epochs_to_target": reached.epoch,
+        }
     if as_json:
         print_json([values], [values] if failed else [])
     elif failed:
         stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
     else:
         stdout().print(_summary(values), markup=False, soft_wrap=True)
+        if reached is not None:
+            stdout().print(str(reached), markup=False, soft_wrap=True)
     raise typer.Exit(int(failed))
+
+
+def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccuracy:
+    from bench.report.frames import load_results
+    from bench.report.target import time_to_accuracy
+
+    epochs = load_results(results, "epochs")
+    return time_to_accuracy(epochs[epochs["run"] == values["run"]], target)
 
 
 def _summary(values: dict[str, Any]) -> str:
