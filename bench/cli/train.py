@@ -64,7 +64,7 @@ def train(
 
       bench train resnet20 --set learning_rate=0.1 --set input_size=32
 
-          torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
+      torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
 
       bench train resnet20 --dataset fashion-mnist --target-accuracy 0.9
 
