@@ -15,6 +15,7 @@ from markupsafe import Markup
 from bench.environment import version_of
 from bench.report.answer import outlook
 from bench.report.page.chart import table_values
+from bench.report.page.confusion import confusions
 from bench.report.page.marks import SYMBOLS, figure
 from bench.report.page.material import Material, gather
 from bench.report.page.provenance import commands, environment, failures
@@ -88,6 +89,7 @@ def _page(material: Material, live: str | None) -> str:
         sections=parts,
         charts=charts,
         failures=failures(material),
+        confusions=confusions(material),
         counts=(len(material.places), int((material.runs["status"] == "complete").sum())),
         environment=environment(material),
         commands=commands(material),
