@@ -1,8 +1,19 @@
-"""Pareto fronts by their definition."""
+"""Pareto fronts by their definition; what is measured, on its chart."""
 
 from __future__ import annotations
 
-from bench.report.page.cost import pareto
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bench.report.columns import COLUMNS, typed_frame
+from bench.report.page.cost import measured_speed, pareto
+from bench.report.page.material import gather
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_front_is_what_no_other_point_beats() -> None:
@@ -14,3 +25,23 @@ def test_a_front_is_what_no_other_point_beats() -> None:
     ]
     assert pareto(points) == sorted(set(points) - set(beaten))
     assert pareto([]) == []
+
+
+def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> None:
+    material = gather(Store(trained), "tiny")
+    assert measured_speed(material).missing is not None
+    runs = {variant: run for run, (variant, seed) in material.places.items() if seed == 0}
+    same = {"backend": "eager", "status": "complete", "batch_size": 1, "noisy": False}
+    rows = [
+        {"run": runs["residual"], "images_per_second": 100.0, "ci_low": 90.0, "ci_high": 120.0,
+         "test_accuracy": 0.8, **same},
+        {"run": runs["plain"], "images_per_second": 50.0, "test_accuracy": 0.7, **same},
+        {"run": runs["plain"], "test_accuracy": 0.7, **same, "status": "failed"},
+    ]  # fmt: skip
+    frame = typed_frame(rows, COLUMNS["throughput"])
+    assert isinstance(frame, pd.DataFrame)
+    front, residual, plain = measured_speed(replace(material, throughput=frame)).series
+    assert (front.x, front.y) == ([100.0], [80.0])
+    assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
+    assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
+    assert "80.00%" in residual.hover[0]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bench.report.page.material import Material
 
+NOT_MEASURED = "Nothing has been measured of these runs: `bench throughput RUN` does."
 _POINTS = 200  # of a distribution's curve
 
 
@@ -43,14 +44,8 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
         )
         for name, cost, accuracy in points
     ]  # fmt: skip
-    best = pareto([(-c if more_is_better else c, a) for _, c, a in points])
-    front = [(abs(c), a) for c, a in best]
-    if front:
-        line = Series(
-            name="Pareto front", x=[c for c, _ in front], y=[a for _, a in front], kind="line",
-            dashed=True,
-        )  # fmt: skip
-        series.insert(0, line)
+    if points:
+        series.insert(0, _front_line([(c, a) for _, c, a in points], more_is_better))
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
@@ -62,6 +57,56 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
         table="runs",
         absent=None if points else "No finished run with an accuracy to set against its cost.",
     )
+
+
+def measured_speed(material: Material) -> Chart:
+    """Accuracy of each measured file or network against the images/s that were measured."""
+    known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
+    known = known[known["status"] == "complete"]
+    series = []
+    points = []
+    for name in material.variants:
+        rows = known[known["run"].map(material.variant_of) == name]
+        if rows.empty:
+            continue
+        speed, accuracy = rows["images_per_second"], rows["test_accuracy"] * 100
+        points += list(zip(speed, accuracy, strict=True))
+        ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
+        series.append(
+            Series(
+                name=name, x=speed.tolist(), y=accuracy.tolist(), style=material.style(name),
+                interval="x", low=rows["ci_low"].tolist() if ends else (),
+                high=rows["ci_high"].tolist() if ends else (),
+                hover=[
+                    f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
+                    f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
+                    f"{r.device}{', noisy' if r.noisy else ''}"
+                    for r in rows.itertuples()
+                ],
+            )
+        )  # fmt: skip
+    if points:
+        series.insert(0, _front_line(points, more_is_better=True))
+    return Chart(
+        key="accuracy-measured-speed",
+        title="Accuracy and measured speed",
+        caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
+        "of the very network or file that was measured, of one seed; the dashed line joins what "
+        "nothing beats in both. Speeds of different machines do not compare.",
+        x=Axis("images/s measured", log=True),
+        y=Axis("test accuracy (%)"),
+        series=tuple(series),
+        table="throughput",
+        absent=None if series else NOT_MEASURED,
+    )
+
+
+def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> Series:
+    front = pareto([(-c if more_is_better else c, a) for c, a in points])
+    return Series(
+        name="Pareto front", x=[abs(c) for c, _ in front], y=[a for _, a in front], kind="line",
+        dashed=True,
+    )  # fmt: skip
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -104,9 +149,7 @@ def latencies(material: Material) -> Chart:
         y=Axis("share of batches (%)"),
         series=tuple(series),
         table="throughput",
-        absent=None
-        if series
-        else "Nothing has been measured of these runs: `bench throughput RUN` does.",
+        absent=None if series else NOT_MEASURED,
     )
 
 
