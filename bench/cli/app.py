@@ -13,6 +13,7 @@ from bench.cli import (
     export_tensorrt,
     grow,
     init,
+    lesion,
     listing,
     plan,
     predict,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("run-ablation")(run_ablation.run_ablation)
 app.command("train")(train.train)
 app.command("grow")(grow.grow)
+app.command("lesion")(lesion.lesion)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("describe")(describe.describe)

@@ -1,0 +1,88 @@
+"""`bench lesion`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, remarks, simple_table, stdout
+
+
+def lesion(
+    run: Annotated[str, typer.Argument(help="A finished run of a residual or plain network.")],
+    test_images: Annotated[
+        int | None,
+        typer.Option("--test-images", help="Use the first N test images only.", metavar="N"),
+    ] = None,
+    swaps: Annotated[
+        bool, typer.Option("--swaps/--no-swaps", help="Also swap each pair of equal shape.")
+    ] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write table (CSV) and picture (SVG, PNG).", metavar="DIR"),
+    ] = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Drop each block of a trained network, swap pairs, and measure what is left.
+
+    Also each block's residual/shortcut norm ratio, and its gradient norm before training
+    (Veit et al. 2016). Nothing is trained.
+
+    Examples:
+
+      bench lesion resnet20-fashion-mnist-mini-s0-0123456789ab
+
+      bench lesion RUN --no-swaps --output lesions
+
+    """
+    options.require_positive(test_images=test_images, threads=threads)
+    from bench.lesion.lesion import lesion as measure_lesions
+    from bench.report.tables import rows_of
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    say = remarks(quiet=quiet or as_json)
+    frame = measure_lesions(
+        run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
+    )
+    if output is not None:
+        from bench.lesion.picture import draw_lesions
+        from bench.report.plots import save_figure
+        from bench.store.files import write_atomically
+
+        files = save_figure(draw_lesions(frame), output, "lesion")
+        write_atomically(output / "lesion.csv", frame.to_csv(index=False).encode())
+        say(f"wrote {', '.join(str(file) for file in [output / 'lesion.csv', *files])}")
+    rows = rows_of(frame)
+    if as_json:
+        print_json(rows)
+        return
+    console = stdout()
+    console.print(f"{rows[0]['run']}, {rows[0]['images']:,} test images", markup=False)
+    console.print(simple_table([_shown(row) for row in rows], right=_NUMBERS))
+
+
+_NUMBERS = ("test_accuracy", "drop", "norm_ratio", "initial_gradient_norm")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    def number(key: str, form: str) -> str | None:
+        return None if row[key] is None else format(row[key], form)
+
+    place = {"none": "whole network", "drop": f"without {row['block']}"}
+    return {
+        "lesion": place.get(row["lesion"], f"{row['block']} ↔ {row['other']}"),
+        "test_accuracy": number("test_accuracy", ".4f"),
+        "drop": number("accuracy_drop", "+.4f"),
+        "norm_ratio": number("norm_ratio", ".3g"),
+        "initial_gradient_norm": number("initial_gradient_norm", ".3g"),
+    }
