@@ -31,6 +31,12 @@ def report(
     publish: Annotated[
         bool, typer.Option("--publish", help="Write to results/STUDY in the current folder.")
     ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures", help="Write the page's charts as SVG and PNG here, too.", metavar="DIR"
+        ),
+    ] = None,
     serve: Annotated[
         bool,
         typer.Option(
@@ -65,8 +71,8 @@ def report(
     to_stdout = str(output) == "-"
     if to_stdout and wanted != ["markdown"]:
         raise BenchError("--output - prints one text: give --format markdown with it")
-    if serve and (output or publish):
-        raise BenchError("--serve writes no file: leave --output and --publish away")
+    if serve and (output or publish or figures):
+        raise BenchError("--serve writes no file: leave --output, --figures and --publish away")
     store = Store(results)
     record = _find(store, study)
     if serve:
@@ -79,6 +85,8 @@ def report(
     folder = output or (Path("results") / record.name if publish else Path("report") / record.name)
     for path in write(store, record, folder, wanted):
         stdout().print(str(path), markup=False, soft_wrap=True)
+    if figures is not None:
+        _save_figures(store, record.name, figures)
 
 
 def _find(store: Store, study: str | None) -> StudyRecord:
@@ -96,6 +104,13 @@ def _find(store: Store, study: str | None) -> StudyRecord:
             f"no study '{name}' in {store.root}{nearest(name, known)} (there: {', '.join(known)})"
         )
     return known[name]
+
+
+def _save_figures(store: Store, study: str, folder: Path) -> None:
+    from bench.report.page import save_figures
+
+    for path in save_figures(store, study, folder):
+        stdout().print(str(path), markup=False, soft_wrap=True)
 
 
 def _serve(store: Store, study: str, port: int) -> None:

@@ -1,0 +1,36 @@
+"""The page's charts as files: one pair for each chart drawn, readable, with text as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from bench.report.page.material import gather
+from bench.report.page.sections import sections
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    done = bench(
+        "report", "tiny", "--results", trained, "--format", "latex", "--figures", folder
+    )  # fmt: skip
+    assert done.code == 0, done
+    charts = [c for s in sections(gather(Store(trained), "tiny")) for c in s.charts]
+    drawn = {c.key for c in charts if c.missing is None}
+    assert len(drawn) == 8
+    assert {p.name for p in folder.iterdir()} == {
+        f"{k}{e}" for k in drawn for e in (".svg", ".png")
+    }
+    assert str(folder / "differences.svg") in done.out
+    text = (folder / "training-error.svg").read_text()
+    for word in (">residual<", ">plain<", ">epoch<", ">training error (%)<"):
+        assert word in text
+    with Image.open(folder / "test-accuracy.png") as picture:
+        assert picture.width > 600
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
