@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MARKERS = ("o", "s", "D", "^", "x", "P", "v", "*")
 _DASHES = ("-", "--", ":", "-.")
 _NEUTRAL = "#595f69"
+_THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
 
 
 def save_figures(store: Store, study: str, folder: Path) -> list[Path]:
@@ -113,8 +114,11 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
         narrow = high < 10 * low  # a decade's power alone would be one tick or none
+        thousands = EngFormatter(sep="")
         own.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if narrow else (1,)))
-        own.set_major_formatter(EngFormatter(sep=""))
+        own.set_major_formatter(
+            lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
+        )
         own.set_minor_formatter(NullFormatter())
     elif axis.whole:
         own.set_major_locator(MaxNLocator(integer=True))
