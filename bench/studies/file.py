@@ -25,7 +25,8 @@ _MOST_VARIANTS = 1_000
 def shipped_studies() -> dict[str, Path]:
     """Name → file of the studies that ship with bench."""
     folder = Path(str(resources.files("bench.ablations")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    paths = [*sorted(folder.glob("*.toml")), *sorted(folder.glob("full/*.toml"))]
+    return {path.stem: path for path in paths}
 
 
 @dataclass(frozen=True)
