@@ -6,6 +6,7 @@ may hang. What each test injected and found is printed as a table at the end.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import signal
@@ -51,8 +52,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True, scope="session")
 def _known_machine() -> None:
-    """Ask for the processor once, not in every child."""
+    """Ask for the processor, and import what training imports late, once and not in every child."""
     describe_environment("cpu", threads=1)
+    for module in ("torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "filelock"):
+        importlib.import_module(module)
 
 
 @pytest.fixture
