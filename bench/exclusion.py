@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 import warnings
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
     import filelock
     import platformdirs
 
-    folder = Path(platformdirs.user_runtime_dir("resnet-bench"))
+    with warnings.catch_warnings():  # without XDG_RUNTIME_DIR there is a substitute
+        warnings.simplefilter("ignore")
+        folder = Path(platformdirs.user_runtime_dir("resnet-bench"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = filelock.ReadWriteLock(folder / "machine.lock")
