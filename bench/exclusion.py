@@ -6,7 +6,6 @@ import contextlib
 import sys
 import time
 import warnings
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
