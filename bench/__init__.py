@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
     from bench.growth.grow import grow
-    from bench.lesion.lesion import lesion
+    from bench.lesions.lesion import lesion
     from bench.measure.measurement import measure
     from bench.report.frames import load_results
     from bench.trained import load_model
@@ -22,7 +22,7 @@ _HOMES = {
     "BenchError": "bench.errors",
     "export_onnx": "bench.export.pipeline",
     "grow": "bench.growth.grow",
-    "lesion": "bench.lesion.lesion",
+    "lesion": "bench.lesions.lesion",
     "load_model": "bench.trained",
     "load_results": "bench.report.frames",
     "measure": "bench.measure.measurement",

@@ -43,7 +43,7 @@ def lesion(
 
     """
     options.require_positive(test_images=test_images, threads=threads)
-    from bench.lesion.lesion import lesion as measure_lesions
+    from bench.lesions.lesion import lesion as measure_lesions
     from bench.report.tables import rows_of
 
     if threads is not None:
@@ -55,7 +55,7 @@ def lesion(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
     )
     if output is not None:
-        from bench.lesion.picture import draw_lesions
+        from bench.lesions.picture import draw_lesions
         from bench.report.plots import save_figure
         from bench.store.files import write_atomically
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,5 +120,6 @@ def _serve(store: Store, study: str, port: int) -> None:
     with PageServer(store, study, port) as server:
         stdout().print(server.url, markup=False, soft_wrap=True)
         sys.stdout.flush()  # also where a pipe is read
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
         with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
             server.serve_forever()

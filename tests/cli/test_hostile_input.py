@@ -60,11 +60,14 @@ def test_a_network_larger_than_any_memory_is_refused(bench: Bench, tmp_path: Pat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
 @pytest.mark.parametrize("words", [["list", "models"], ["list", "models", "--json"]], ids=" ".join)
-def test_output_to_a_full_disk_is_one_line(words: list[str], program: Callable[..., Any]) -> None:
+def test_output_to_a_full_disk_is_one_line(
+    words: list[str], program: Callable[..., Any], tmp_path: Path
+) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            program(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+            program(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            cwd=tmp_path,
+        )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("bench: error: cannot write the output: No space left")
     assert done.stderr.count("\n") == 1, done.stderr

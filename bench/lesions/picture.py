@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw_lesions(rows: pd.DataFrame) -> Figure:
-    """Draw what `bench.lesion.lesion.lesion` returned, block by block from input to output.
+    """Draw what `bench.lesions.lesion.lesion` returned, block by block from input to output.
 
     Returns:
         A figure of four panels: test accuracy without each block (Veit et al. 2016, figure 3),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError
-from bench.lesion.blocks import Place, dropped, find_blocks, norm_ratios, swapped
-from bench.lesion.gradients import gradient_norms
+from bench.lesions.blocks import Place, dropped, find_blocks, norm_ratios, swapped
+from bench.lesions.gradients import gradient_norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from bench.lesion.blocks import Place
+    from bench.lesions.blocks import Place
 
 
 def gradient_norms(
