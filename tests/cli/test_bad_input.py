@@ -143,7 +143,7 @@ REQUESTS = {
     "no results to clear": (["results", "gc", "--results", "x"], "no results folder at x"),
     "no results to pack": (["results", "pack", "a.gz", "--results", "x"], "no results folder at x"),
     "no archive": (["results", "unpack", "a.tar.gz"], "a.tar.gz cannot be unpacked: there is no"),
-    "no study to report": (["report", "x"], "no results folder at bench-runs; 'bench run-ablation' makes"),
+    "no study to report": (["report", "x"], "no results folder at bench-runs; 'bench run-abl"),
     "no run to predict with": (["predict", "x", "empty.toml"], "no run 'x' in bench-runs"),
     "no classes to show": (["predict", "x", "a.png", "--top", "0"], "--top 0: it must be at least"),
     "unknown model to describe": (["describe", "resnet8x"], "unknown model 'resnet8x'; did you"),

@@ -98,10 +98,12 @@ def test_a_port_that_is_taken_is_told(server: PageServer, results: Path) -> None
 
 
 def test_the_command_serves_until_it_is_interrupted(
-    program: Callable[..., list[str]], trained: Path
+    program: Callable[..., list[str]], trained: Path, tmp_path: Path
 ) -> None:
     words = program("report", "tiny", "--serve", "--results", trained)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as done:
         assert done.stdout is not None
         url = done.stdout.readline().strip()
         port = int(url.removesuffix("/").rpartition(":")[2])
