@@ -129,7 +129,7 @@ def test_killed_in_training_at_random_moments(root, fork, tiny, invariants, forg
 
 
 def export(root, run):
-    from bench.export import export_onnx
+    from bench.export.pipeline import export_onnx
 
     export_onnx(run, results=root)
 
