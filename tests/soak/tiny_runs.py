@@ -67,12 +67,6 @@ def soak(study: Path, results: Path, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def shared_memory() -> int:
-    """Count the system's shared-memory segments; 0 where they cannot be listed."""
-    folder = Path("/dev/shm")
-    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
-
-
 def main() -> None:
     """Soak in this process, or in several at once."""
     parser = argparse.ArgumentParser(description=__doc__)
