@@ -49,6 +49,9 @@ def grow(
 
     """
     options.require_positive(width=width, threads=threads)
+    from bench.memory import ask_for_large_pages
+
+    ask_for_large_pages()
     from bench.growth.grow import grow as grow_run
     from bench.growth.start import DOCUMENT
     from bench.report.tables import rows_of

@@ -15,7 +15,7 @@ from bench.cli.progress import progress_view
 if TYPE_CHECKING:
     from bench.launch.execution import Execution
     from bench.studies import Plan
-    from bench.training.run import Resources
+    from bench.training.resources import Resources
 
 
 def run_ablation(
@@ -66,6 +66,9 @@ def run_ablation(
 
     """
     options.require_positive(epochs=epochs)
+    from bench.memory import ask_for_large_pages
+
+    ask_for_large_pages()
     from bench.ablation import conduct, make_plan
     from bench.launch.execution import Execution, allot
     from bench.launch.launchers import make_launcher
