@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _MOST_BYTES = 1 << 30  # decompressed; CIFAR's archives hold 185 MB, the others less
@@ -40,8 +41,8 @@ def read_idx(path: Path) -> Tensor:
 
 def _read_idx(path: Path, stream: gzip.GzipFile) -> Tensor:
     """Read no more than the header announces, and that only if it is a plausible size."""
-    magic = stream.read(4)
-    dimensions = magic[3] if magic[:3] == bytes((0, 0, _IDX_UINT8)) and len(magic) == 4 else 0  # noqa: PLR2004  # the magic number
+    magic, count = stream.read(3), stream.read(1)
+    dimensions = count[0] if magic == bytes((0, 0, _IDX_UINT8)) and count else 0
     header = stream.read(4 * dimensions)
     if not 1 <= dimensions <= _MOST_DIMENSIONS or len(header) != 4 * dimensions:
         raise BenchError(f"{path}: not an idx file of bytes: delete it and run again")
@@ -104,17 +105,17 @@ def read_cifar(
     if missing := sorted(wanted - members.keys()):
         raise BenchError(f"{archive}: lacks {missing[0]}: delete it and run again")
     classes = tuple(members[names].decode(errors="replace").split())
-    splits = [
-        _cifar_records(b"".join(members[name] for name in split), label_bytes, len(classes))
-        for split in (train, (test,))
-    ]
-    for split, what in zip(splits, (train[0], test), strict=True):
-        if split is None:
+
+    def split(files: Sequence[str]) -> Images:
+        images = _cifar_records(b"".join(members[f] for f in files), label_bytes, len(classes))
+        if images is None:
             raise BenchError(
-                f"{archive}: {what} holds no whole records of {len(classes)} classes: "
+                f"{archive}: {files[0]} holds no whole records of {len(classes)} classes: "
                 "delete it and run again"
             )
-    return splits[0], splits[1], classes  # type: ignore[return-value] # neither is None
+        return images
+
+    return split(train), split([test]), classes
 
 
 def _cifar_records(content: bytes, label_bytes: int, classes: int) -> Images | None:
