@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.request import Precision, RunRequest
-    from bench.training.run import Resources
+    from bench.training.resources import Resources
 
 
 def run_study(
@@ -219,9 +219,8 @@ def refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
         BenchError: naming what differs.
     """
     here = describe_environment(resources.device, threads=resources.threads)
-    begun = {record.run: record for record in store.unfinished()}
     for request in plan.requests:
-        record = store.read_run(request.run_id) or begun.get(request.run_id)
+        record = store.read_run(request.run_id) or store.read_unfinished(request.run_id)
         found = differences(record.environment, here) if record else []
         if record and found:
             raise BenchError(

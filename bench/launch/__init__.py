@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.launch.launchers import Launcher, LocalLauncher, RayLauncher, SlurmLauncher
+from bench.launch.launchers import (
+    LOCAL,
+    Assignment,
+    Launcher,
+    LocalLauncher,
+    RayLauncher,
+    SlurmLauncher,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +20,8 @@ if TYPE_CHECKING:
     from bench.request import RunRequest
     from bench.stopping import Stop
     from bench.store import Store
-    from bench.training.run import OnEvent, Resources
+    from bench.training.resources import Resources
+    from bench.training.run import OnEvent
 
 __all__ = ["Launcher", "LocalLauncher", "RayLauncher", "SlurmLauncher", "launch"]
 
@@ -27,7 +35,7 @@ def launch(
     stop: Stop,
     on_event: OnEvent,
     weights: Path | None = None,
-    launcher: Launcher = LocalLauncher(),  # noqa: B008 - frozen
+    launcher: Launcher = LOCAL,
 ) -> None:
     """Do every run of *requests*, *workers* at a time.
 
@@ -39,7 +47,4 @@ def launch(
         StorageError: the results folder cannot be written.
     """
     if requests:
-        launcher.run(
-            requests, store, resources,
-            workers=workers, stop=stop, on_event=on_event, weights=weights,
-        )  # fmt: skip
+        launcher.run(Assignment(requests, store, resources, workers, stop, on_event, weights))

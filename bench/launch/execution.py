@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from bench.devices import physical_cores, resolve_device
 from bench.errors import BenchError
-from bench.launch.launchers import Launcher, LocalLauncher
+from bench.launch.launchers import LOCAL, Launcher, LocalLauncher
 from bench.training.distributed import launched_by_torchrun
-from bench.training.run import OnEvent, Resources
+from bench.training.resources import Resources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import torch
 
     from bench.studies import Plan
+    from bench.training.run import OnEvent
 
 DEFAULT_RESULTS = "bench-runs"
-
-LOCAL = LocalLauncher()
 
 # Beyond this many a core, processes or threads only take turns and fill the memory.
 MOST_A_CORE = 4

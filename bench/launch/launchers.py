@@ -14,9 +14,33 @@ if TYPE_CHECKING:
     from bench.request import RunRequest
     from bench.stopping import Stop
     from bench.store import Store
-    from bench.training.run import OnEvent, Resources
+    from bench.training.resources import Resources
+    from bench.training.run import OnEvent
 
 LAUNCHERS = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Runs to be done, and what any launcher needs for them.
+
+    Attributes:
+        requests: the runs.
+        store: where each run's outcome stands afterwards, a failure included.
+        resources: what each run gets.
+        workers: runs at a time.
+        stop: asked whether to stop.
+        on_event: told of every run's start, progress, epochs and end.
+        weights: file of weights that every run starts from.
+    """
+
+    requests: Sequence[RunRequest]
+    store: Store
+    resources: Resources
+    workers: int
+    stop: Stop
+    on_event: OnEvent
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -35,12 +59,11 @@ class RayLauncher:
     shared: bool = True
     retries: int = 3
 
-    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources,
-            **how: Any) -> None:  # fmt: skip
+    def run(self, work: Assignment) -> None:
         """Do the runs; see `bench.launch.launch`."""
         from bench.launch.raytasks import run_on_ray
 
-        run_on_ray(self, requests, store, resources, **how)
+        run_on_ray(self, work)
 
 
 @dataclass(frozen=True)
@@ -61,12 +84,11 @@ class SlurmLauncher:
     parameters: dict[str, Any] = field(default_factory=dict)
     cluster: Literal["slurm", "local"] = "slurm"
 
-    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources,
-            **how: Any) -> None:  # fmt: skip
+    def run(self, work: Assignment) -> None:
         """Do the runs; see `bench.launch.launch`."""
         from bench.launch.slurm import run_on_slurm
 
-        run_on_slurm(self, requests, store, resources, **how)
+        run_on_slurm(self, work)
 
     def script(self, runs: int, resources: Resources, workers: int) -> str:
         """The batch script that would be submitted for so many runs."""
@@ -79,24 +101,24 @@ class SlurmLauncher:
 class LocalLauncher:
     """In this process, or in worker processes of this machine."""
 
-    def run(self, requests: Sequence[RunRequest], store: Store, resources: Resources, *,
-            workers: int, stop: Stop, on_event: OnEvent, weights: Path | None = None,
-            ) -> None:  # fmt: skip
+    def run(self, work: Assignment) -> None:
         """Do the runs; see `bench.launch.launch`."""
-        if workers > 1 and len(requests) > 1:
+        if work.workers > 1 and len(work.requests) > 1:
             from bench.launch.processes import run_in_processes
 
-            run_in_processes(
-                requests, store, resources,
-                workers=workers, stop=stop, on_event=on_event, weights=weights,
-            )  # fmt: skip
+            run_in_processes(work)
             return
         from bench.training.run import execute
 
-        for request in requests:
-            stop.check()
-            execute(request, store, resources, stop=stop, on_event=on_event, weights=weights)
+        for request in work.requests:
+            work.stop.check()
+            execute(
+                request, work.store, work.resources,
+                stop=work.stop, on_event=work.on_event, weights=work.weights,
+            )  # fmt: skip
 
+
+LOCAL = LocalLauncher()
 
 Launcher = LocalLauncher | RayLauncher | SlurmLauncher
 
@@ -129,4 +151,4 @@ def make_launcher(
         if slurm_minutes is not None and slurm_minutes < 1:
             raise BenchError(f"--slurm-minutes {slurm_minutes}: it must be at least 1")
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
-    return LocalLauncher()
+    return LOCAL

@@ -15,14 +15,15 @@ from bench.memory import ask_for_large_pages
 from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store
 from bench.store.files import StorageError
-from bench.training.run import OnEvent, Resources, execute
+from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
+    from bench.launch.launchers import Assignment
     from bench.request import RunRequest
+    from bench.training.resources import Resources
 
 
 @dataclass
@@ -32,41 +33,20 @@ class _Worker:
     request: RunRequest | None = None
 
 
-def run_in_processes(
-    requests: Sequence[RunRequest],
-    store: Store,
-    resources: Resources,
-    *,
-    workers: int,
-    stop: Stop,
-    on_event: OnEvent,
-    weights: Path | None = None,
-) -> None:
-    """Do every run of *requests* in *workers* processes; see `bench.launch.launch`."""
-    pool = _Pool(requests, store, resources, stop, on_event, weights)
+def run_in_processes(work: Assignment) -> None:
+    """Do every run in one of so many processes; see `bench.launch.launch`."""
+    pool = _Pool(work)
     try:
-        pool.run(min(workers, len(requests)))
+        pool.run(min(work.workers, len(work.requests)))
     finally:
         pool.close()
-    stop.check()
+    work.stop.check()
 
 
 class _Pool:
-    def __init__(
-        self,
-        requests: Sequence[RunRequest],
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-        weights: Path | None,
-    ) -> None:
-        self.waiting = deque(requests)
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
-        self.weights = weights
+    def __init__(self, work: Assignment) -> None:
+        self.work = work
+        self.waiting = deque(work.requests)
         self.workers: list[_Worker] = []
         self.told_to_stop = False
 
@@ -74,7 +54,7 @@ class _Pool:
         for index in range(count):
             self._give(self._start(index))
         while any(worker.request for worker in self.workers):
-            if self.stop.signal is not None and not self.told_to_stop:
+            if self.work.stop.signal is not None and not self.told_to_stop:
                 self.told_to_stop = True
                 self.waiting.clear()
                 for worker in self.workers:
@@ -98,14 +78,16 @@ class _Pool:
     def _start(self, index: int) -> _Worker:
         context = multiprocessing.get_context("spawn")  # a forked torch may hang
         here, there = context.Pipe()
-        resources = self.resources
+        resources = self.work.resources
         if resources.device == "cuda":
             import torch
 
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
         ask_for_large_pages()
         process = context.Process(
-            target=_work, args=(there, self.store.root, resources, self.weights), daemon=True
+            target=_work,
+            args=(there, self.work.store.root, resources, self.work.weights),
+            daemon=True,
         )
         process.start()
         there.close()
@@ -134,7 +116,7 @@ class _Pool:
                 self.waiting.clear()
                 raise StorageError(event["error"])
             case _:
-                self.on_event(event)
+                self.work.on_event(event)
 
     def _bury(self, worker: _Worker) -> None:
         """Record the death of a worker with its run, and put another in its place."""
@@ -142,10 +124,10 @@ class _Pool:
         index = self.workers.index(worker)
         self.workers.remove(worker)
         request = worker.request
-        if request is not None and self.stop.signal is None:
+        if request is not None and self.work.stop.signal is None:
             error = f"the worker process {_death(worker.process.exitcode)}"
-            record_loss(request, self.store, self.resources, error, self.on_event)
-        if self.waiting and self.stop.signal is None:
+            record_loss(self.work, request, error)
+        if self.waiting and self.work.stop.signal is None:
             self._give(self._start(index))
 
 

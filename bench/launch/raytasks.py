@@ -22,13 +22,14 @@ from bench.stopping import Stop, StopRequestedError
 from bench.store import Store
 from bench.store.archive import pack, unpack
 from bench.store.files import StorageError
-from bench.training.run import OnEvent, Resources, execute
+from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from bench.launch.launchers import RayLauncher
+    from bench.launch.launchers import Assignment, RayLauncher
     from bench.request import RunRequest
+    from bench.training.resources import Resources
 
 # Both together stay below the 15 seconds in which a dead address must be told.
 _KNOCK_SECONDS = 3
@@ -36,22 +37,12 @@ _ANSWER_SECONDS = 11
 _PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
-def run_on_ray(
-    launcher: RayLauncher,
-    requests: Sequence[RunRequest],
-    store: Store,
-    resources: Resources,
-    *,
-    workers: int,
-    stop: Stop,
-    on_event: OnEvent,
-    weights: Path | None = None,
-) -> None:
-    """Do every run of *requests* as a Ray task; see `bench.launch.launch`."""
+def run_on_ray(launcher: RayLauncher, work: Assignment) -> None:
+    """Do every run as a Ray task; see `bench.launch.launch`."""
     with connected(launcher.address):
-        _require_room(resources)
-        _Driver(launcher, store, resources, stop, on_event, weights).run(requests, workers)
-    stop.check()
+        _require_room(work.resources)
+        _Driver(launcher, work).run()
+    work.stop.check()
 
 
 @contextlib.contextmanager
@@ -150,23 +141,13 @@ class _Mailbox:
 
 
 class _Driver:
-    def __init__(
-        self,
-        launcher: RayLauncher,
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-        weights: Path | None,
-    ) -> None:
+    def __init__(self, launcher: RayLauncher, work: Assignment) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ray = self.ray = _ray()
         self.launcher = launcher
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
+        self.work = work
+        resources = work.resources
         gpus = int(resources.device.startswith("cuda"))
         # Ray shows a task its own GPU as number 0.
         self.there = replace(resources, device="cuda:0") if gpus else resources
@@ -176,21 +157,20 @@ class _Driver:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox)
         self.mailbox = mailbox.remote()
-        self.weights = weights.read_bytes() if weights is not None else None
-        self.waiting: deque[RunRequest] = deque()
+        self.weights = work.weights.read_bytes() if work.weights is not None else None
+        self.waiting = deque(work.requests)
         self.running: dict[Any, tuple[RunRequest, contextlib.ExitStack]] = {}
         self.started: set[str] = set()
 
-    def run(self, requests: Sequence[RunRequest], workers: int) -> None:
-        self.waiting.extend(requests)
+    def run(self) -> None:
         told_to_stop = False
         try:
             while self.waiting or self.running:
-                if self.stop.signal is not None and not told_to_stop:
+                if self.work.stop.signal is not None and not told_to_stop:
                     told_to_stop = True
                     self._tell_all_to_stop()
                     continue
-                while self.waiting and len(self.running) < workers and not told_to_stop:
+                while self.waiting and len(self.running) < self.work.workers and not told_to_stop:
                     if not self._submit(self.waiting.popleft()):
                         break
                 ready, _ = self.ray.wait(list(self.running), timeout=0.5)
@@ -204,13 +184,14 @@ class _Driver:
     def _submit(self, request: RunRequest) -> bool:
         """Submit one run; False if it is put off because another program works on it."""
         holding = contextlib.ExitStack()
-        root = str(self.store.root.resolve()) if self.launcher.shared else None
+        store = self.work.store
+        root = str(store.root.resolve()) if self.launcher.shared else None
         if root is None:  # else the task itself holds the run
             alone = not self.running  # holding nothing, it can wait without a deadlock
-            if not holding.enter_context(self.store.lock(request.run_id, wait=alone)):
+            if not holding.enter_context(store.lock(request.run_id, wait=alone)):
                 self.waiting.append(request)
                 return False
-            if self.store.read_run(request.run_id) is not None and not self.resources.force:
+            if store.read_run(request.run_id) is not None and not self.work.resources.force:
                 holding.close()
                 return True
         reference = self.task.remote(
@@ -233,7 +214,7 @@ class _Driver:
                 if event["run"] in self.started:  # begun again after a loss
                     continue
                 self.started.add(event["run"])
-            self.on_event(event)
+            self.work.on_event(event)
 
     def _collect(self, reference: Any) -> None:
         request, holding = self.running.pop(reference)
@@ -243,9 +224,9 @@ class _Driver:
             except self.ray.exceptions.TaskCancelledError:
                 return
             except self.ray.exceptions.RayError as error:
-                if self.stop.signal is None:
+                if self.work.stop.signal is None:
                     reason = f"Ray lost it: {_line(error)}"
-                    record_loss(request, self.store, self.resources, reason, self.on_event)
+                    record_loss(self.work, request, reason)
                 return
             if outcome["storage"] is not None:
                 raise StorageError(outcome["storage"])
@@ -254,14 +235,14 @@ class _Driver:
     def _store(self, request: RunRequest, outcome: dict[str, Any]) -> None:
         """Store what came back as bytes."""
         if outcome["unfinished"] is not None:
-            self.store.mark_unfinished(outcome["unfinished"])
+            self.work.store.mark_unfinished(outcome["unfinished"])
         if outcome["archive"] is not None:
             with tempfile.TemporaryDirectory() as name:
                 archive = Path(name) / "run.tar.gz"
                 archive.write_bytes(outcome["archive"])
-                if self.resources.force:
-                    self.store.remove_run(request.run_id)
-                unpack(self.store, archive)
+                if self.work.resources.force:
+                    self.work.store.remove_run(request.run_id)
+                unpack(self.work.store, archive)
 
 
 def _perform(

@@ -14,13 +14,12 @@ from bench.errors import BenchError
 from bench.launch.losses import record_loss
 from bench.stopping import Stop, StopRequestedError
 from bench.store import Store
-from bench.training.run import OnEvent, Resources, execute
+from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bench.launch.launchers import SlurmLauncher
+    from bench.launch.launchers import Assignment, SlurmLauncher
     from bench.request import RunRequest
+    from bench.training.resources import Resources
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.5}
 _STOP_SECONDS = 60.0
@@ -67,34 +66,24 @@ class RunJob:
         return DelayedSubmission(self)
 
 
-def run_on_slurm(
-    launcher: SlurmLauncher,
-    requests: Sequence[RunRequest],
-    store: Store,
-    resources: Resources,
-    *,
-    workers: int,
-    stop: Stop,
-    on_event: OnEvent,
-    weights: Path | None = None,
-) -> None:
-    """Do every run of *requests* as a job of one array; see `bench.launch.launch`.
+def run_on_slurm(launcher: SlurmLauncher, work: Assignment) -> None:
+    """Do every run as a job of one array; see `bench.launch.launch`.
 
     If this process is lost, the jobs go on; the same command then waits for the runs under
     way and takes what is finished.
     """
-    executor = _executor(launcher, resources, workers)
-    root = store.root.resolve()
-    start = weights.resolve() if weights is not None else None
+    executor = _executor(launcher, work.resources, work.workers)
+    root = work.store.root.resolve()
+    start = work.weights.resolve() if work.weights is not None else None
     try:
         with executor.batch():
-            jobs = [executor.submit(RunJob(r, root, resources, start)) for r in requests]
+            jobs = [executor.submit(RunJob(r, root, work.resources, start)) for r in work.requests]
     except Exception as error:
         if type(error).__module__.startswith("submitit"):
             raise BenchError(f"--launcher slurm: sbatch refused the jobs: {_line(error)}") from None
         raise
-    _Watch(launcher, store, resources, stop, on_event).wait(dict(zip(jobs, requests, strict=True)))
-    stop.check()
+    _Watch(launcher.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
+    work.stop.check()
 
 
 def script(launcher: SlurmLauncher, runs: int, resources: Resources, workers: int) -> str:
@@ -171,26 +160,16 @@ def _require_submitit() -> None:
 class _Watch:
     """Waits for jobs; the store says how each ended, Slurm only whether it is still there."""
 
-    def __init__(
-        self,
-        launcher: SlurmLauncher,
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-    ) -> None:
-        self.cluster = launcher.cluster
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
+    def __init__(self, cluster: str, work: Assignment) -> None:
+        self.cluster = cluster
+        self.work = work
 
     def wait(self, jobs: dict[Any, RunRequest]) -> None:
         """Wait until every job has left the queue; on a stop, cancel them first."""
         deadline = None
         looked = 0.0
         while jobs:
-            if self.stop.signal is not None and deadline is None:
+            if self.work.stop.signal is not None and deadline is None:
                 for job in jobs:
                     job.cancel(check=False)
                 deadline = time.monotonic() + _STOP_SECONDS
@@ -217,15 +196,13 @@ class _Watch:
 
     def _settle(self, request: RunRequest) -> None:
         run = request.run_id
-        record = self.store.read_run(run)
-        if record is None:
-            record = next((r for r in self.store.unfinished() if r.run == run), None)
+        record = self.work.store.read_run(run) or self.work.store.read_unfinished(run)
         if record is not None and record.status != "interrupted":
             told = {"run": run, "status": record.status, "error": record.error}
-            self.on_event({"event": "end", **told})
-        elif self.stop.signal is None:
+            self.work.on_event({"event": "end", **told})
+        elif self.work.stop.signal is None:
             error = "the Slurm job left the queue before the run was done; its log says why"
-            record_loss(request, self.store, self.resources, error, self.on_event)
+            record_loss(self.work, request, error)
 
 
 def _line(error: BaseException) -> str:

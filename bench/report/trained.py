@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.report.columns import COLUMNS, typed_frame
-from bench.report.index import rows_of
+from bench.store.index import rows_of
 from bench.store.runs import PARTIAL, UNFINISHED
 
 if TYPE_CHECKING:

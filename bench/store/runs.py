@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +263,8 @@ class Store(Studies):
 
     def clear_partial(self, run: str) -> None:
         """Forget an unfinished run's checkpoint."""
-        shutil.rmtree(self.partial(run), ignore_errors=True)
+        if self.partial(run).exists():
+            remove_folder(self.partial(run))
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.launch.execution import Execution
     from bench.request import RunRequest
     from bench.studies import Plan
-    from bench.training.run import Resources
+    from bench.training.resources import Resources
 
 TIMED_STEPS = 4  # the first is a warm-up
 # A forward pass alone, against forward, backward and update.

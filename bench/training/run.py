@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,48 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from bench.describe import count_macs, count_parameters
-from bench.environment import describe_environment
 from bench.growth.start import grow_into
-from bench.memory import keep_freed_memory
 from bench.stopping import Stop, StopRequestedError
-from bench.store import RunRecord, Store
 from bench.store.files import StorageError
 from bench.training.checkpoint import capture, restore
 from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
 from bench.training.initialise import digests
 from bench.training.loop import DivergedError, Trainer
+from bench.training.outcome import begin_record, failure
+from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data, preferred_memory_format
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.request import RunRequest
+    from bench.store import RunRecord, Store
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
 CHECKPOINT_SECONDS = 60.0  # what a killed run may lose
 PROGRESS_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Where and how runs execute; recorded with each, part of none's identity.
-
-    Attributes:
-        device: as `bench.devices.resolve_device` takes it.
-        threads: CPU threads of one run.
-        compiled: train through `torch.compile`.
-        quiet: no progress of downloads and decoding.
-        force: train again what is already there.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    compiled: bool = False
-    quiet: bool = True
-    force: bool = False
 
 
 def execute(
@@ -133,7 +111,7 @@ class _Attempt:
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""
         try:
-            with _torch_settings(self.request, self.resources):
+            with torch_settings(self.request, self.resources):
                 return self._train_and_publish()
         except DivergedError as error:
             return self._publish_divergence(error)
@@ -322,56 +300,6 @@ class _Attempt:
     def _trainer(self) -> Trainer:
         assert self.trainer is not None  # noqa: S101 - set before anything that asks for it
         return self.trainer
-
-
-def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
-    """Return the record of a run that has just begun."""
-    return RunRecord(
-        run=request.run_id,
-        request=request.as_dict(),
-        status="interrupted",
-        error="not finished; the same command takes it up",
-        environment=describe_environment(resources.device, threads=resources.threads),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        parent=request.grown_from,
-    )
-
-
-def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRecord:
-    """Return the record of a run that *error* ended."""
-    status = "out_of_memory" if is_out_of_memory(error) else "failed"
-    lines = str(error).strip().splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
-    return dataclasses.replace(record, status=status, error=reason, seconds=seconds)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
-    said = ("allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )
-
-
-@contextlib.contextmanager
-def _torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
-    """Set threads, determinism and float32 arithmetic for one run, and put them back."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.set_num_threads(resources.threads)
-    keep_freed_memory()
-    if request.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-    torch.use_deterministic_algorithms(request.deterministic)
-    torch.backends.cudnn.allow_tf32 = request.precision != "fp32"  # fp32 means fp32
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

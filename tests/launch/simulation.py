@@ -27,7 +27,9 @@ from typing import Any
 from bench.request import RunRequest
 from bench.store import Store
 from bench.training import run as training
+from bench.training.outcome import begin_record
 from bench.training.recipe import get_recipe
+from bench.training.resources import Resources
 
 THREADS = 50  # workers of one process
 FAILING = 0.02
@@ -40,7 +42,7 @@ class SimulatedAttempt:
 
     def __init__(self, request: RunRequest, store: Store, resources: Any, *_: Any) -> None:
         self.request, self.store = request, store
-        self.record = training.begin_record(request, resources)
+        self.record = begin_record(request, resources)
 
     def perform(self) -> Any:
         note("begun", self.request.run_id)
@@ -97,7 +99,7 @@ def simulate(root: Path, runs: int, workers: int, kills: int) -> dict[str, Any]:
     store.prepare()
     LOG = os.open(root / "simulation.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     training._Attempt = SimulatedAttempt
-    training.begin_record(requests_of(1)[0], training.Resources())  # fills the caches once
+    begin_record(requests_of(1)[0], Resources())  # fills the caches once
     requests = requests_of(runs)
     processes = max(1, workers // THREADS)
     shares: list[list[int]] = [list(range(n, runs, processes)) for n in range(processes)]

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from bench.launch import launch
 from bench.stopping import Stop
-from bench.training.run import Resources
+from bench.training.resources import Resources
 from bench.training.weights import weights_digest
 
 RESOURCES = Resources(device="cpu", threads=1)

@@ -10,7 +10,7 @@ import pytest
 
 from bench.launch import RayLauncher, launch
 from bench.stopping import Stop, StopRequestedError
-from bench.training.run import Resources
+from bench.training.resources import Resources
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

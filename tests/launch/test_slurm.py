@@ -14,7 +14,7 @@ import pytest
 
 from bench.launch import SlurmLauncher, launch
 from bench.stopping import Stop
-from bench.training.run import Resources
+from bench.training.resources import Resources
 
 submitit = pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow

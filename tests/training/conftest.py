@@ -11,7 +11,7 @@ import torch
 from bench.request import RunRequest
 from bench.store import Store
 from bench.training.recipe import get_recipe
-from bench.training.run import Resources
+from bench.training.resources import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

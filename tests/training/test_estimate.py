@@ -9,7 +9,8 @@ from bench.errors import BenchError
 from bench.store import Store
 from bench.studies import expand, parse_study
 from bench.training.estimate import estimate_plan, time_steps
-from bench.training.run import Resources, execute
+from bench.training.resources import Resources
+from bench.training.run import execute
 
 STUDY = """
 question = "How long?"

@@ -5,7 +5,8 @@ import torch
 
 from bench.launch import launch
 from bench.stopping import Stop
-from bench.training.run import execute, is_out_of_memory
+from bench.training.outcome import is_out_of_memory
+from bench.training.run import execute
 
 MODELS = """
 import torch

@@ -18,7 +18,8 @@ import pytest
 from bench.request import TRAINING_REVISION, RunRequest
 from bench.store import Store
 from bench.training.recipe import get_recipe
-from bench.training.run import Resources, execute
+from bench.training.resources import Resources
+from bench.training.run import execute
 
 GOLDEN = Path(__file__).with_name("golden.json")
 CASES = {

@@ -1,0 +1,46 @@
+"""The record of a run that has begun, and of one that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.environment import describe_environment
+from bench.store import RunRecord
+
+if TYPE_CHECKING:
+    from bench.request import RunRequest
+    from bench.training.resources import Resources
+
+
+def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
+    """Return the record of a run that has just begun."""
+    return RunRecord(
+        run=request.run_id,
+        request=request.as_dict(),
+        status="interrupted",
+        error="not finished; the same command takes it up",
+        environment=describe_environment(resources.device, threads=resources.threads),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        parent=request.grown_from,
+    )
+
+
+def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRecord:
+    """Return the record of a run that *error* ended."""
+    status = "out_of_memory" if is_out_of_memory(error) else "failed"
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+    return dataclasses.replace(record, status=status, error=reason, seconds=seconds)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    said = ("allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )

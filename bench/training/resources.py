@@ -1,0 +1,56 @@
+"""Where and how a run executes, and the settings of PyTorch that this takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.request import RunRequest
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where and how runs execute; recorded with each, part of none's identity.
+
+    Attributes:
+        device: as `bench.devices.resolve_device` takes it.
+        threads: CPU threads of one run.
+        compiled: train through `torch.compile`.
+        quiet: no progress of downloads and decoding.
+        force: train again what is already there.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    compiled: bool = False
+    quiet: bool = True
+    force: bool = False
+
+
+@contextlib.contextmanager
+def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
+    """Set threads, determinism and float32 arithmetic for one run, and put them back."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(resources.threads)
+    keep_freed_memory()
+    if request.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(request.deterministic)
+    torch.backends.cudnn.allow_tf32 = request.precision != "fp32"  # fp32 means fp32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.allow_tf32 = tf32
