@@ -30,7 +30,7 @@ def report(
         typer.Option("--format", help="csv, parquet, markdown, latex, html.", metavar="LIST"),
     ] = "markdown,csv",
     publish: Annotated[
-        bool, typer.Option("--publish", help="Write to results/STUDY in the current folder.")
+        bool, typer.Option("--publish", help="Write to results/NAME in the current folder.")
     ] = False,
     figures: Annotated[
         Path | None,
@@ -38,6 +38,12 @@ def report(
             "--figures", help="Write the page's charts as SVG and PNG here, too.", metavar="DIR"
         ),
     ] = None,
+    measurements: Annotated[
+        bool,
+        typer.Option(
+            "--measurements", help="Every measured speed in the results folder, not a study."
+        ),
+    ] = False,
     serve: Annotated[
         bool,
         typer.Option(
@@ -61,6 +67,8 @@ def report(
 
       bench report quickstart --serve
 
+      bench report --measurements --output speed
+
     """
     from bench.errors import BenchError
     from bench.report.publish import check_formats, markdown, require_finished
@@ -74,6 +82,13 @@ def report(
         raise BenchError("--output - prints one text: give --format markdown with it")
     if serve and (output or publish or figures):
         raise BenchError("--serve writes no file: leave --output, --figures and --publish away")
+    if measurements:
+        if study or serve or figures or to_stdout:
+            raise BenchError(
+                "--measurements goes with --output DIR, --publish, --format markdown,csv only"
+            )
+        _report_measurements(results, output, wanted, publish=publish)
+        return
     store = Store(results)
     record = _find(store, study)
     if serve:
@@ -105,6 +120,17 @@ def _find(store: Store, study: str | None) -> StudyRecord:
             f"no study '{name}' in {store.root}{nearest(name, known)} (there: {', '.join(known)})"
         )
     return known[name]
+
+
+def _report_measurements(
+    results: Path, output: Path | None, formats: list[str], *, publish: bool
+) -> None:
+    from bench.report.measured import FOLDER, publish_measurements
+    from bench.store.measurements import Measurements
+
+    folder = output or Path("results" if publish else "report") / FOLDER
+    for path in publish_measurements(Measurements(results), folder, formats):
+        stdout().print(str(path), markup=False, soft_wrap=True)
 
 
 def _save_figures(store: Store, study: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The throughput table for a terminal."""
+"""The throughput table: cells for a terminal or a page, and what the figures rest on."""
 
 from __future__ import annotations
 
@@ -11,28 +11,42 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_HEADINGS = (
+HEADINGS = (
     "network", "backend", "precision", "batch", "ratio to reference", "images/s", "±", "p50 ms",
     "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
 )  # fmt: skip
 _LEFT = ("network", "backend", "precision", "note")
 
 
+def throughput_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows of the `throughput` table as text, headings first; noisy rows are marked.
+
+    What a backend cannot do at all is left to `footnotes`, and a column that no row fills
+    says nothing.
+    """
+    cells = [_cells(row) for row in rows if row["status"] != "unsupported"]
+    kept = [i for i, _ in enumerate(HEADINGS) if any(line[i] for line in cells)]
+    return [[line[i] for i in kept] for line in (HEADINGS, *cells)]
+
+
 def throughput_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Make a table of rows of the `throughput` table; noisy rows are marked."""
-    cells = [_cells(row) for row in rows]
-    # A column that no row fills says nothing.
-    kept = [i for i, _ in enumerate(_HEADINGS) if any(line[i] for line in cells)]
+    """Make a terminal's table of `throughput_cells`."""
+    headings, *cells = throughput_cells(rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for i in kept:
-        table.add_column(_HEADINGS[i], justify="left" if _HEADINGS[i] in _LEFT else "right")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in _LEFT else "right")
     for line in cells:
-        table.add_row(*(escape(line[i]) for i in kept))
+        table.add_row(*map(escape, line))
     return table
 
 
-def footnotes(rows: Sequence[dict[str, Any]], results: Path) -> list[str]:
-    """Say what the figures rest on: reference, noise floor, warnings, where the samples are."""
+def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> list[str]:
+    """Say what the figures rest on: reference, noise floor, warnings, where the samples are.
+
+    Args:
+        rows: of the `throughput` table, of one measurement.
+        results: the results folder, to name the samples' place in it.
+    """
     lines = []
     for reference in dict.fromkeys(r["reference"] for r in rows if r["reference"]):
         floors = [r["noise_floor"] for r in rows if r["reference"] == reference]
@@ -51,7 +65,12 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path) -> list[str]:
         )
     notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
     lines += [f"Warning: {note}" for note in sorted(notes)]
-    lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
+    unsupported = [row["error"] for row in rows if row["status"] == "unsupported"]
+    if unsupported:
+        reasons = "; ".join(dict.fromkeys(unsupported))
+        lines.append(f"Not supported here ({len(unsupported)} rows): {reasons}")
+    if results is not None:
+        lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
     return lines
 
 

@@ -1,0 +1,85 @@
+"""How many intervals of one real command cover what all its repetitions find together?
+
+    python tests/benchmarks/repetitions.py --output r.json -- resnet20 --backend eager --batch-size 32
+
+Everything after `--` goes to `bench throughput`. Of intervals at 95 % that only had to cover
+the noise within one process, nineteen of twenty would; what differs between processes (where
+memory lies, what else the machine does) comes on top, and this shows how much it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.environment import describe_environment
+
+
+def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:
+    """Run the command once; returns its complete rows."""
+    words = ["-c", "import bench.cli; bench.cli.main()", "throughput", *arguments]
+    command = [sys.executable, *words, "--results", folder, "--json", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - the caller's
+    document = json.loads(done.stdout)
+    rows = document["rows"] if isinstance(document, dict) else document
+    return [row for row in rows if row["status"] == "complete"]
+
+
+def coverage(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Compare one configuration's intervals with the median of all repetitions."""
+    rates = [row["images_per_second"] for row in repetitions]
+    grand = statistics.median(rates)
+    covered = [row["ci_low"] <= grand <= row["ci_high"] for row in repetitions]
+    return {
+        "configuration": "{backend} {precision} {memory_format} batch {batch_size}".format_map(
+            repetitions[0]
+        ),
+        "grand_median_images_per_second": grand,
+        "intervals": len(covered),
+        "covering": sum(covered),
+        "noisy": sum(row["noisy"] for row in repetitions),
+        "half_width_median": statistics.median(row["width"] for row in repetitions),
+        "spread_of_medians": (max(rates) - min(rates)) / grand,
+        "images_per_second": rates,
+        "ci": [[row["ci_low"], row["ci_high"]] for row in repetitions],
+    }
+
+
+def main() -> None:
+    """Repeat, count, write a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("arguments", nargs="+", help="of bench throughput, after --")
+    given = parser.parse_args()
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(given.repetitions):
+            for row in repeat(given.arguments, folder):
+                key = (row["model"], row["backend"], row["precision"], row["memory_format"],
+                       row["batch_size"])  # fmt: skip
+                found.setdefault(key, []).append(row)
+            print(f"{number + 1} of {given.repetitions}", file=sys.stderr)  # noqa: T201
+    results = [coverage(rows) for rows in found.values()]
+    for result in results:
+        show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci"}}
+        print(json.dumps(show), file=sys.stderr)  # noqa: T201
+    document = {
+        "command": f"bench throughput {shlex.join(given.arguments)}",
+        "results": results,
+        "environment": describe_environment("cpu", threads=0),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    given.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

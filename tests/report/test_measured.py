@@ -1,0 +1,102 @@
+"""The page of measured speeds: what it claims, and what it shows of how it was measured."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+
+import bench
+from bench.errors import BenchError
+from bench.report.measured import command, fastest, publish_measurements
+from bench.report.tables import rows_of
+from bench.store.measurements import Measurements
+
+REQUEST = {
+    "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
+    "max_seconds": 0.2, "target_width": 0.5, "reference": "null", "pin": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    bench.measure("resnet20", results=root, options={"width": 4}, threads=1, **REQUEST)
+    return Measurements(root)
+
+
+@pytest.fixture(scope="module")
+def page(measured, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    files = publish_measurements(measured, folder, ["markdown", "csv", "parquet"])
+    assert [f.name for f in files] == ["README.md", "throughput.csv", "throughput.parquet"]
+    return folder
+
+
+def test_the_page_says_how_it_was_measured(measured, page):
+    (record,) = measured.records()
+    text = (page / "README.md").read_text()
+    for part in (
+        record.measurement, record.environment["cpu"], record.created_at, "its ceiling: ",
+        "## resnet20", "Not supported here (2 rows): onnxruntime has no bf16",
+        record.environment["torch"],
+    ):  # fmt: skip
+        assert part in text
+    rows = [line for line in text.splitlines() if line.startswith("| resnet20")]
+    assert len(rows) == sum(row["status"] == "complete" for row in record.rows)
+
+
+def test_the_command_asks_for_the_same(measured):
+    (record,) = measured.records()
+    assert command(record, record.rows) == (
+        "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
+        "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "
+        "--max-seconds 0.2 --pin --option width=4 --threads 1"
+    )
+
+
+def test_data_load_back(measured, page):
+    (record,) = measured.records()
+    csv = pd.read_csv(io.StringIO((page / "throughput.csv").read_text()))
+    assert list(csv["images_per_second"].dropna()) == pytest.approx(
+        [r["images_per_second"] for r in record.rows if r.get("images_per_second")]
+    )
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(page / "throughput.parquet"), bench.load_results(measured.root.parent, table="throughput")
+    )
+
+
+def row(**changes):
+    return {
+        "measurement": "m", "model": "resnet18", "options": "", "run": None, "batch_size": 1,
+        "boundary": "compute", "backend": "onnxruntime", "precision": "fp32", "status": "complete",
+        "noisy": False, "ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.6, "difference": "faster",
+        "reference": "eager fp32 contiguous", **changes,
+    }  # fmt: skip
+
+
+def test_the_fastest_is_named_with_its_interval():
+    slower, faster = row(), row(backend="openvino", ratio=1.7, ratio_low=1.6, ratio_high=1.8)
+    assert fastest([slower, faster]) == [
+        "resnet18, batch 1: openvino fp32 gives 1.70 [1.60, 1.80] times the images/s of "
+        "eager fp32 contiguous."
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"noisy": True}, {"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
+)
+def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
+    assert fastest([row(**changes)]) == [
+        "No configuration could be told apart from its reference."
+    ]
+
+
+def test_what_cannot_be_reported_is_one_line(tmp_path, measured):
+    with pytest.raises(BenchError, match="no measurement in .*'bench throughput' makes one"):
+        publish_measurements(Measurements(tmp_path), tmp_path / "page")
+    with pytest.raises(BenchError, match="--format latex .*markdown, csv, parquet"):
+        publish_measurements(measured, tmp_path / "page", ["latex"])
+    assert not (tmp_path / "page").exists()
+    assert rows_of(bench.load_results(tmp_path, table="throughput")) == []
