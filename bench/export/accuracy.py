@@ -63,15 +63,18 @@ class Judge:
         self.labels = images.labels.cpu().numpy()
         self.logits = reference_logits(source, images.images)
 
-    def score(self, session: Any, *, raw: bool = False) -> Comparison:
+    def score(self, session: Any, *, raw: bool = False, workers: int = 1) -> Comparison:
         """Compare a file's answers with PyTorch's.
 
         Args:
             session: the file, opened.
             raw: it takes uint8 images N×H×W×C.
+            workers: batches beside each other (`bench.export.session.run`).
         """
-        chunks = self.images.chunks(_CHUNK)
-        answers = [logits_of(session, feed(self.source, c, raw=raw), _BATCH) for c in chunks]
+        answers = [
+            logits_of(session, feed(self.source, chunk, raw=raw), _BATCH, workers=workers)
+            for chunk in self.images.chunks(_CHUNK)
+        ]
         return compare_answers(
             self.logits.argmax(1), np.concatenate(answers).argmax(1), self.labels
         )

@@ -164,7 +164,9 @@ class Int8:
         return Quantiser(self.fp32, folder, images.numpy(), settings)
 
     def _score(self, file: Path) -> Comparison | None:
-        return self.judge.score(self._open(file)) if self.judge else None
+        if self.judge is None:
+            return None
+        return self.judge.score(open_session(file, threads=1), workers=self.threads)
 
     def _open(self, file: Path) -> Any:
         return open_session(file, threads=self.threads)

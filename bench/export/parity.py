@@ -120,6 +120,7 @@ def compare(
     *,
     tolerance: float | None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    workers: int = 1,
 ) -> Parity:
     """Compare a file with PyTorch on every image at every batch size.
 
@@ -129,12 +130,13 @@ def compare(
         images: what the file takes, N first.
         tolerance: see `Parity`.
         batch_sizes: a file of one batch size is compared at that one only.
+        workers: batches beside each other (`bench.export.session.run`).
     """
     fixed = session.get_inputs()[0].shape[0]
     sizes = [fixed] if isinstance(fixed, int) else batch_sizes
     differences, flipped = {}, 0
     for size in sizes:
-        ours = logits_of(session, images, size)
+        ours = logits_of(session, images, size, workers=workers)
         if ours.shape != reference.shape:
             differences[size], flipped = math.inf, len(images)
             continue

@@ -116,15 +116,15 @@ class Prover:
             BenchError: it is not sound, or ONNX Runtime cannot load it.
         """
         check(file)
-        session = open_session(file, threads=self.threads)
+        session = open_session(file, threads=1)  # batches run beside each other
         tolerances = {"fp32": FP32_TOLERANCE, "fp16": fp16_tolerance(layers), "int8": None}
         tolerance = tolerances[settings.precision]
         fed = feed(self.source, self.images, raw=raw)
-        parity = compare(session, self.logits, fed, tolerance=tolerance)
+        parity = compare(session, self.logits, fed, tolerance=tolerance, workers=self.threads)
         # A CPU computes an fp16 file in fp32: that is not the accuracy of fp16.
         replaced = settings.precision == "fp16"
         judge = None if replaced else self.judge
-        accuracy = judge.score(session, raw=raw) if judge else None
+        accuracy = judge.score(session, raw=raw, workers=self.threads) if judge else None
         proof = Proof(
             parity=parity,
             accuracy=accuracy,

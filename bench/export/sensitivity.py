@@ -84,4 +84,4 @@ def fewest_kept(effects: Sequence[Effect], good_enough: Callable[[list[str]], bo
 
 
 def _logits(file: Path, images: npt.NDArray[np.float32], threads: int) -> npt.NDArray[Any]:
-    return logits_of(open_session(file, threads=threads), images, _BATCH)
+    return logits_of(open_session(file, threads=1), images, _BATCH, workers=threads)

@@ -14,7 +14,7 @@ from bench.report.throughput import footnotes, throughput_cells
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from bench.store.measurements import MeasurementRecord, Measurements
@@ -25,7 +25,8 @@ TITLE = "How fast do these networks run, and on what?"
 _FLAGS = ("pin", "isolate", "clear_l2", "layers")
 _RENAMED = {
     "backends": "backend", "precisions": "precision", "batch_sizes": "batch-size",
-    "memory_formats": "memory-format", "boundaries": "boundary", "latency_bound_ms": "latency-bound",
+    "memory_formats": "memory-format", "boundaries": "boundary",
+    "latency_bound_ms": "latency-bound",
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def publish_measurements(
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
     frame = throughput_frame([row for record in records for row in record.rows])
-    contents = {
+    contents: dict[str, tuple[str, Callable[[], bytes]]] = {
         "markdown": ("README.md", lambda: markdown(records).encode()),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
@@ -69,11 +70,11 @@ def markdown(records: Sequence[MeasurementRecord]) -> str:
     """Return the page: the fastest of each network, then each measurement with its provenance."""
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
-    lines += [" ".join(fastest(row for _, rows in known for row in rows)), ""]
+    lines += [*(f"- {line}" for line in fastest(row for _, rows in known for row in rows)), ""]
     for record, rows in known:
         targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
         lines += [f"## {targets}", "", *markdown_table(throughput_cells(rows)), ""]
-        lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record, rows))]
+        lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record))]
         lines.append("")
     return "\n".join(lines)
 
@@ -101,7 +102,7 @@ def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
     return sentences or ["No configuration could be told apart from its reference."]
 
 
-def provenance(record: MeasurementRecord, rows: Sequence[dict[str, Any]]) -> list[str]:
+def provenance(record: MeasurementRecord) -> list[str]:
     """Return what a reader needs to check the figures: command, machine, commit, date."""
     made, ceiling = record.environment, record.ceiling
     flops = ", ".join(
@@ -110,7 +111,7 @@ def provenance(record: MeasurementRecord, rows: Sequence[dict[str, Any]]) -> lis
     )
     dirty = " with uncommitted changes" if made.get("git_dirty") else ""
     lines = [
-        f"command: `{command(record, rows)}`",
+        f"command: `{command(record)}`",
         (
             f"machine: {made.get('cpu')} ({' '.join(made.get('instruction_sets', []))}), device "
             f"{made.get('device')}, {made.get('threads')} threads"
@@ -125,12 +126,12 @@ def provenance(record: MeasurementRecord, rows: Sequence[dict[str, Any]]) -> lis
     return lines
 
 
-def command(record: MeasurementRecord, rows: Sequence[dict[str, Any]]) -> str:
+def command(record: MeasurementRecord) -> str:
     """Return the command that measures this again, where the same targets are found."""
     from bench.measure.plan import Request
 
-    labels = record.request.get("targets", [])
-    parts = ["bench", "throughput", *(label.split(" ")[0] for label in labels)]
+    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    parts = ["bench", "throughput", *(name for name, *_ in labels)]
     for field in dataclasses.fields(Request):
         value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
         if field.name not in record.request or field.name == "seed" or _same(value, field.default):
@@ -141,8 +142,8 @@ def command(record: MeasurementRecord, rows: Sequence[dict[str, Any]]) -> str:
         else:
             values = value if isinstance(value, list | tuple) else [value]
             parts += [text for one in values for text in (option, str(one))]
-    options = dict.fromkeys(str(row["options"]) for row in rows if row["options"])
-    parts += [text for pair in options for one in pair.split() for text in ("--option", one)]
+    options = dict.fromkeys(option for _, *given in labels for option in given)
+    parts += [text for option in options for text in ("--option", option)]
     return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
 
 

@@ -15,6 +15,7 @@ HEADINGS = (
     "network", "backend", "precision", "batch", "ratio to reference", "images/s", "±", "p50 ms",
     "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
 )  # fmt: skip
+_COMPILED = 0.5  # seconds from which compiling is worth a word
 _LEFT = ("network", "backend", "precision", "note")
 
 
@@ -111,7 +112,7 @@ def _note(row: dict[str, Any]) -> str:
     parts = ["noisy"] if row["noisy"] else []
     if row["nodes_elsewhere"]:
         parts.append(f"{row['nodes_elsewhere']} nodes elsewhere")
-    if row["compile_seconds"] is not None:
+    if row["compile_seconds"] is not None and row["compile_seconds"] >= _COMPILED:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
         parts.append(f"accuracy {row['test_accuracy']:.4f}")

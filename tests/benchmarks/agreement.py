@@ -32,6 +32,7 @@ from bench.measure.lanes import LocalLane
 from bench.measure.machine import compare, look
 from bench.measure.onnxfile import make_file
 from bench.measure.targets import Target, find_target
+from bench.report.publish import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Instrument = Callable[[int], float]
 
 BLOCK_SECONDS = 0.3
+AGREED = 0.03
 
 
 def ours(backend: str, target: Target, file: Path | None, batch: int, threads: int) -> LocalLane:
@@ -167,6 +169,36 @@ def _median(blocks: dict[int, list[float]]) -> float:
     return float(torch.tensor([s for block in blocks.values() for s in block]).median())
 
 
+def page(document: dict[str, Any]) -> str:
+    """Return the table as Markdown, with what made it."""
+    cells = [["network", "backend", "batch", "instrument", "ours, images/s", "theirs, images/s",
+              "ours / theirs", "within 3 % at the interval's edge"]]  # fmt: skip
+    for row in document["rows"]:
+        low, high = row["ratio_low"], row["ratio_high"]
+        cells.append(
+            [
+                row["model"], row["backend"], str(row["batch_size"]), row["instrument"],
+                f"{row['ours_images_per_second']:.4g}", f"{row['theirs_images_per_second']:.4g}",
+                f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]",
+                "yes" if low <= 1 + AGREED and high >= 1 - AGREED else "no",
+            ]
+        )  # fmt: skip
+    made = document["environment"]
+    warnings = sorted({w for row in document["rows"] for w in row["warnings"]})
+    lines = [
+        "# Do other instruments find the same?", "", *markdown_table(cells), "",
+        "Blocks of all instruments are interleaved in random order; the ratio is paired by round,",
+        "with its 95 % bootstrap interval.", "",
+        f"- command: `{document['command']}`",
+        f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
+        f"- threads: {made['threads']}",
+        f"- versions: torch {made['torch']}, bench {made['bench']}, Python {made['python']}",
+        f"- commit: {made['git_commit']}; {document['created_at']}",
+        *(f"- warning: {warning}" for warning in warnings),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure and write a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -199,6 +231,7 @@ def main() -> None:
         "command": " ".join(["python", *sys.argv]),
     }
     given.output.write_text(json.dumps(document, indent=1) + "\n")
+    given.output.with_suffix(".md").write_text(page(document))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many intervals of one real command cover what all its repetitions find together?
 
-    python tests/benchmarks/repetitions.py --output r.json -- resnet20 --backend eager --batch-size 32
+    python tests/benchmarks/repetitions.py --output r.json -- resnet20 --batch-size 32
 
 Everything after `--` goes to `bench throughput`. Of intervals at 95 % that only had to cover
 the noise within one process, nineteen of twenty would; what differs between processes (where
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import describe_environment
+from bench.report.publish import markdown_table
 
 
 def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:
     """Run the command once; returns its complete rows."""
     words = ["-c", "import bench.cli; bench.cli.main()", "throughput", *arguments]
     command = [sys.executable, *words, "--results", folder, "--json", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - the caller's
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     document = json.loads(done.stdout)
     rows = document["rows"] if isinstance(document, dict) else document
     return [row for row in rows if row["status"] == "complete"]
@@ -51,6 +52,27 @@ def coverage(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
         "images_per_second": rates,
         "ci": [[row["ci_low"], row["ci_high"]] for row in repetitions],
     }
+
+
+def page(document: dict[str, Any]) -> str:
+    """Return the counts as Markdown, with what made them."""
+    cells = [["configuration", "intervals that cover the grand median", "median half-width",
+              "spread of the medians", "noisy"]]  # fmt: skip
+    cells += [
+        [
+            row["configuration"], f"{row['covering']} of {row['intervals']}",
+            f"{row['half_width_median']:.1%}", f"{row['spread_of_medians']:.1%}", str(row["noisy"]),
+        ]
+        for row in document["results"]
+    ]  # fmt: skip
+    made = document["environment"]
+    lines = [
+        "# One command, repeated", "", *markdown_table(cells), "",
+        f"- command, repeated: `{document['command']}`",
+        f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
+        f"- commit: {made['git_commit']}; {document['created_at']}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -79,6 +101,7 @@ def main() -> None:
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     given.output.write_text(json.dumps(document, indent=1) + "\n")
+    given.output.with_suffix(".md").write_text(page(document))
 
 
 if __name__ == "__main__":

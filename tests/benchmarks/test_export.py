@@ -32,11 +32,15 @@ def bare_export(folder: Path, size: int) -> None:
         model(torch.randn(BATCH, 3, size, size))
 
 
-@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("size", [28, 64, 224])
 def test_export_with_proof_against_the_bare_one(
     paired: Callable[..., None], tmp_path: Path, size: int
 ) -> None:
-    """Goal: a ratio above 0.5, that is at most twice the bare export and one pass."""
+    """Goal: a ratio above 0.5, that is at most twice the bare export and one pass.
+
+    Out of reach where the passes are all that counts: PyTorch's one and ONNX Runtime's three
+    (batch sizes 1, 3, 32), at 1.6 times PyTorch's speed, are 2.9 bare passes at 224 pixels.
+    """
     torch.set_num_threads(CORES)
 
     def ours() -> None:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CORES = 2
+ROUNDS = 8
+STEPS = 16  # of which one computes the gradients' norm, as in a whole training
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # what `bench.memory` sets before torch is imported
 CASES = pytest.mark.parametrize(
     ("name", "size", "batch", "steps"),
-    [("resnet20", 28, 128, 4), ("resnet18", 28, 128, 2), ("resnet18", 96, 32, 2)],
+    [("resnet20", 28, 128, STEPS), ("resnet18", 28, 128, STEPS), ("resnet18", 96, 32, STEPS)],
 )
 
 
@@ -29,7 +31,7 @@ def test_one_run_against_the_textbook_program(
     """Goal: at least 1.2 times the images a second, both with a thread a core."""
     network = (name, size, batch, CORES)
     with program("textbook", *network) as theirs, program("ours", *network) as ours:
-        paired(lambda: ours(steps), lambda: theirs(steps), rounds=12)
+        paired(lambda: ours(steps), lambda: theirs(steps), rounds=ROUNDS)
 
 
 @CASES
@@ -41,7 +43,7 @@ def test_a_study_against_the_textbook_program(
         program("textbook", name, size, batch, CORES) as theirs,
         program("ours", name, size, batch, 1, processes=CORES) as ours,
     ):
-        paired(lambda: ours(steps), lambda: theirs(CORES * steps), rounds=12)
+        paired(lambda: ours(steps), lambda: theirs(CORES * steps), rounds=ROUNDS)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def test_the_page_says_how_it_was_measured(measured, page):
 
 def test_the_command_asks_for_the_same(measured):
     (record,) = measured.records()
-    assert command(record, record.rows) == (
+    assert command(record) == (
         "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
         "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "
         "--max-seconds 0.2 --pin --option width=4 --threads 1"
@@ -63,7 +63,8 @@ def test_data_load_back(measured, page):
         [r["images_per_second"] for r in record.rows if r.get("images_per_second")]
     )
     pd.testing.assert_frame_equal(
-        pd.read_parquet(page / "throughput.parquet"), bench.load_results(measured.root.parent, table="throughput")
+        pd.read_parquet(page / "throughput.parquet"),
+        bench.load_results(measured.root.parent, table="throughput"),
     )
 
 
@@ -78,25 +79,24 @@ def row(**changes):
 
 def test_the_fastest_is_named_with_its_interval():
     slower, faster = row(), row(backend="openvino", ratio=1.7, ratio_low=1.6, ratio_high=1.8)
-    assert fastest([slower, faster]) == [
+    (sentence,) = fastest([slower, faster])
+    assert sentence == (
         "resnet18, batch 1: openvino fp32 gives 1.70 [1.60, 1.80] times the images/s of "
         "eager fp32 contiguous."
-    ]
+    )
 
 
 @pytest.mark.parametrize(
     "changes", [{"noisy": True}, {"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
 )
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
-    assert fastest([row(**changes)]) == [
-        "No configuration could be told apart from its reference."
-    ]
+    assert fastest([row(**changes)]) == ["No configuration could be told apart from its reference."]
 
 
 def test_what_cannot_be_reported_is_one_line(tmp_path, measured):
-    with pytest.raises(BenchError, match="no measurement in .*'bench throughput' makes one"):
+    with pytest.raises(BenchError, match=r"no measurement in .*'bench throughput' makes one"):
         publish_measurements(Measurements(tmp_path), tmp_path / "page")
-    with pytest.raises(BenchError, match="--format latex .*markdown, csv, parquet"):
+    with pytest.raises(BenchError, match=r"--format latex .*markdown, csv, parquet"):
         publish_measurements(measured, tmp_path / "page", ["latex"])
     assert not (tmp_path / "page").exists()
     assert rows_of(bench.load_results(tmp_path, table="throughput")) == []
