@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.devices import resolve_device
 from bench.environment import describe_environment
 from bench.measure.backends import Workload
 from bench.measure.intervals import ratio_interval
@@ -43,12 +44,14 @@ BLOCK_SECONDS = 0.3
 AGREED = 0.03
 
 
-def ours(backend: str, target: Target, file: Path | None, batch: int, threads: int) -> LocalLane:
+def ours(
+    backend: str, target: Target, file: Path | None, batch: int, threads: int, device: str
+) -> LocalLane:
     """Open the lane that `bench throughput` would sample."""
     return LocalLane(
         backend,
-        Workload(target.source().model, file, target.input_shape, batch, threads=threads),
-        single=True,
+        Workload(target.source().model, file, target.input_shape, batch, device, threads=threads),
+        single=device == "cpu",  # a call on a GPU is too short to be timed alone
     )
 
 
@@ -94,17 +97,19 @@ def ort_helper(session: Any, feed: dict[str, Any], batch: int) -> Instrument:
     return measure
 
 
-def eager_instruments(target: Target, batch: int, threads: int, timm: Path | None) -> Any:
-    """Give the others for PyTorch."""
-    model = target.source().model.eval()
-    images = torch.randn(batch, *target.input_shape)
+def eager_instruments(
+    target: Target, batch: int, threads: int, timm: Path | None, device: str
+) -> Any:
+    """Give the others for PyTorch; its timer waits for the device by itself."""
+    model = target.source().model.eval().to(device)
+    images = torch.randn(batch, *target.input_shape, device=device)
 
     def call() -> None:
         with torch.inference_mode():
             model(images)
 
     found = {"torch.utils.benchmark.Timer": torch_timer(call, threads)}
-    if timm is not None:
+    if timm is not None and device == "cpu":
         found["timm benchmark.py"] = timm_runner(timm, model, batch, target.input_shape[-1])
     return found
 
@@ -124,29 +129,40 @@ def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int
 
 
 def measure(
-    backend: str, target: Target, batch: int, *, threads: int, rounds: int, timm: Path | None
+    backend: str,
+    target: Target,
+    batch: int,
+    *,
+    threads: int,
+    rounds: int,
+    timm: Path | None,
+    device: str,
 ) -> Iterator[dict[str, Any]]:
     """Interleave our lane with the other instruments, in random order in each round."""
     with tempfile.TemporaryDirectory() as folder:
-        file = None
+        file, others = None, {}
         if backend == "onnxruntime":
             file = make_file(target, "fp32", Path(folder), threads=threads).path
-            others = onnxruntime_instruments(file, target, batch, threads)
+            others = (
+                {} if device != "cpu" else onnxruntime_instruments(file, target, batch, threads)
+            )
         else:
-            others = eager_instruments(target, batch, threads, timm)
-        lane = ours(backend, target, file, batch, threads)
+            others = eager_instruments(target, batch, threads, timm, device)
+        lane = ours(backend, target, file, batch, threads, device)
+    if not others:  # a session of their own would copy the images each time
+        others = {"torch.utils.benchmark.Timer on our session": torch_timer(lane.step, threads)}
     count = max(1, round(BLOCK_SECONDS / lane.warm_up(10.0).typical))
     instruments = {"ours": lane.block, **{n: _single(i) for n, i in others.items()}}
     for block in instruments.values():
         block(1)
     blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
     names, order = list(instruments), random.Random(0)
-    before = look("cpu")
+    before = look(device)
     for number in range(rounds):
         order.shuffle(names)
         for name in names:
             blocks[name][number] = instruments[name](count)
-    warnings, _ = compare(before, look("cpu"))
+    warnings, _ = compare(before, look(device))
     for name in others:
         # How many times slower ours says a batch is than theirs: seconds over seconds.
         ratio = ratio_interval(blocks["ours"], blocks[name])
@@ -207,6 +223,7 @@ def main() -> None:
     parser.add_argument("--input-size", type=int)
     parser.add_argument("--backend", action="append", choices=("eager", "onnxruntime"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", type=lambda name: str(resolve_device(name)))
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--timm-benchmark", type=Path)
     parser.add_argument("--output", type=Path, required=True)
@@ -220,13 +237,14 @@ def main() -> None:
                 for row in measure(
                     backend, target, batch,
                     threads=given.threads, rounds=given.rounds, timm=given.timm_benchmark,
+                    device=given.device,
                 ):  # fmt: skip
                     rows.append(row)
                     show = {k: v for k, v in row.items() if k != "seconds"}
                     print(json.dumps(show), file=sys.stderr)  # noqa: T201
     document = {
         "rows": rows,
-        "environment": describe_environment("cpu", threads=given.threads),
+        "environment": describe_environment(given.device, threads=given.threads),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
     }

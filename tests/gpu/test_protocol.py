@@ -1,0 +1,186 @@
+"""The GPU protocol, as far as it can be walked without one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from commands import Done, Runner
+from invariants import _answers
+from protocol import Session, conduct
+from record import FAILED, NOT_RUN, PASSED, Report, judged
+from steps import STEPS, measured, read_junit
+
+HERE = Path(__file__).parent
+ROW = {
+    "precision": "fp16", "executed_precision": "fp16", "status": "complete", "error": None,
+    "device": "cuda", "images_per_second": 5e3, "width": 0.01, "noisy": False, "ratio": 2.0,
+    "reference": "eager fp32 contiguous", "provider": "CUDAExecutionProvider",
+    "nodes_elsewhere": 0, "warnings": None, "backend": "onnxruntime",
+}  # fmt: skip
+ANSWERS = {
+    "precision": "fp32", "status": "complete", "error": None, "images": 1000, "reference": 0.9,
+    "accuracy": 0.9, "flipped": 0, "p_value": 1.0, "max_rel_diff": 1e-6,
+}  # fmt: skip
+
+
+def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", str(HERE), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def outcomes(checks):
+    return [check.outcome for check in checks]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+def test_without_a_gpu_it_says_so_and_claims_nothing(tmp_path):
+    done = run(cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gpu protocol: torch finds no CUDA device here (--device cuda: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "gpu-report" / "report.md").exists()
+
+
+def test_a_step_that_breaks_is_recorded_and_the_others_go_on(tmp_path):
+    def breaks(_session):
+        yield judged("first", holds=True)
+        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+    def goes_on(session):
+        yield judged("second", session.on_gpu, "a | b")
+
+    session = Session("cuda", Runner(tmp_path))
+    report = Report("cuda", {"gpu": "Fake 9000"})
+    conduct({"breaks": breaks, "goes on": goes_on}, session, report, lambda _line: None)
+    document = json.loads((tmp_path / "report.json").read_text())
+    found = [(c["what"], c["outcome"]) for step in document["steps"] for c in step["checks"]]
+    assert found == [
+        ("first", PASSED), ("the step ran to its end", FAILED), ("second", PASSED),
+    ]  # fmt: skip
+    page = (tmp_path / "report.md").read_text()
+    assert "RuntimeError: CUDA error: an illegal memory access was encountered" in page
+    assert "# GPU protocol (Fake 9000)" in page
+    assert "a \\| b" in page
+    assert "2 passed, 1 failed, 0 could not run" in page
+
+
+def test_a_report_of_a_processor_says_that_it_shows_nothing_of_a_gpu(tmp_path):
+    report = Report("cpu", {"cpu": "A"})
+    report.write(tmp_path)
+    assert "(cpu: this says nothing about a GPU)" in (tmp_path / "report.md").read_text()
+
+
+def test_commands_that_crash_or_hang_tell_how(tmp_path):
+    runner = Runner(tmp_path)
+    assert runner.python("-c", "import os; os.abort()").reason.startswith("ended by SIGABRT")
+    hung = runner.python("-c", "import time; time.sleep(60)", timeout=1)
+    assert (hung.code, hung.reason) == (None, "it did not end within 1 s")
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_the_marked_tests_are_read_one_by_one(tmp_path):
+    (tmp_path / "test_x.py").write_text(
+        "import pytest\n"
+        "def test_a(): pass\n"
+        "def test_b(): assert 1 == 2\n"
+        "def test_c(): pytest.skip('no tensorrt here')\n"
+    )
+    words = ["-m", "pytest", "-q", "--junitxml=x.xml", "-p", "no:cacheprovider", "test_x.py"]
+    subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, check=False)
+    checks = list(read_junit(tmp_path / "x.xml"))
+    assert outcomes(checks) == [PASSED, FAILED, NOT_RUN]
+    assert "assert 1 == 2" in checks[1].detail
+    assert "no tensorrt here" in checks[2].detail
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, [PASSED, PASSED, PASSED]),
+        ({"executed_precision": "fp32"}, [PASSED, FAILED, PASSED]),
+        ({"device": "cpu"}, [PASSED, FAILED, PASSED]),
+        ({"nodes_elsewhere": 2, "warnings": "2 of 9 nodes"}, [PASSED, PASSED, FAILED]),
+        ({"nodes_elsewhere": None}, [PASSED, PASSED]),
+        ({"status": "unsupported", "error": "no bf16"}, [NOT_RUN]),
+        ({"status": "failed", "error": "broken"}, [FAILED]),
+    ],
+)
+def test_a_figure_counts_only_if_it_ran_as_asked(changed, expected):
+    session = SimpleNamespace(device="cuda")
+    checks = measured("throughput", [ROW | changed], Done(0, "", ""), session)
+    assert outcomes(checks) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(2, NOT_RUN), (1, FAILED), (-11, FAILED), (None, FAILED)]
+)
+def test_a_command_without_a_row_was_refused_or_is_broken(code, expected):
+    done = Done(code, "", "bench: error: neither tensorrt-rtx nor tensorrt is installed\n")
+    (check,) = measured("throughput", [], done, SimpleNamespace(device="cuda"))
+    assert check.outcome == expected
+    assert check.detail.endswith("neither tensorrt-rtx nor tensorrt is installed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, PASSED),
+        ({"max_rel_diff": 1e-3}, FAILED),  # TF32 in the place of fp32
+        ({"precision": "fp16", "max_rel_diff": 1e-3}, PASSED),
+        ({"precision": "fp16", "accuracy": 0.88, "p_value": 0.001}, FAILED),
+        ({"precision": "fp16", "accuracy": 0.898, "p_value": 0.001}, PASSED),
+        ({"status": "unsupported", "error": "no bf16"}, NOT_RUN),
+        ({"status": "failed", "error": "broken"}, FAILED),
+    ],
+)
+def test_answers_must_be_the_cpus(changed, expected):
+    done = Done(0, json.dumps({"rows": [ANSWERS | changed]}), "")
+    assert outcomes(_answers("eager", done)) == [expected]
+
+
+@pytest.mark.slow
+def test_the_whole_protocol_is_walked_on_the_cpu(tmp_path):
+    """The code of every step, with small sizes; agreement is timed, so it is not judged here."""
+    words = (
+        "--device", "cpu", "--output", tmp_path / "report", "--model", "resnet20",
+        "--input-size", 32, "--batch-size", 8, "--max-seconds", 0.3, "--train-images", 400,
+        "--backend", "eager", "--backend", "onnxruntime", "--backend", "tensorrt",
+    )  # fmt: skip
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode in {0, 1}, done.stderr
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [step["name"] for step in document["steps"]] == list(STEPS)
+    found = {step["name"]: step["checks"] for step in document["steps"]}
+    for name, checks in found.items():
+        assert checks, name
+        if not name.startswith("Agreement"):
+            assert [c for c in checks if c["outcome"] == FAILED] == [], name
+
+    def told(step, what):
+        return [c for c in found[step] if what in c["what"]]
+
+    assert all(c["outcome"] == NOT_RUN for c in found["Tests that need CUDA"])
+    assert any("test_fp16_is_as_accurate" in c["what"] for c in found["Tests that need CUDA"])
+    assert [c["outcome"] for c in found["Training"]] == [PASSED] * 3
+    assert [c["outcome"] for c in found["ONNX exports"]] == [PASSED] * 3
+    for backend in ("eager", "onnxruntime"):
+        (figure,) = [c for c in told("Throughput", f"{backend} in fp32") if ":" not in c["what"]]
+        assert figure["outcome"] == PASSED
+        assert "images/s" in figure["detail"]
+        (same,) = told(
+            "The same answers as on the CPU", f"{backend} answers as the CPU does in fp"
+        )[:1]
+        assert same["outcome"] == PASSED
+    (nodes,) = told("Throughput", "onnxruntime in fp32: every node")
+    assert nodes["detail"] == "all by CPUExecutionProvider"
+    (own,) = told("The same answers as on the CPU", "training's own evaluation")
+    assert "0 of 1000 answers differ" in own["detail"]
+    assert len(found["Agreement with torch.utils.benchmark"]) == 3
+    (clock,) = found["CUDA events against wall time"]
+    assert clock["outcome"] == NOT_RUN
