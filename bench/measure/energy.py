@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench.measure.nvml import open_gpu
+
 _RAPL = Path("/sys/class/powercap")
 
 
@@ -31,13 +33,48 @@ class Meter:
             self.joules += used + (wraps_at if used < 0 else 0.0)
 
 
-def peak_device_memory(device: str) -> float | None:
-    """Peak of torch's allocator on a CUDA device in MiB; None elsewhere."""
-    if not device.startswith("cuda"):
-        return None
-    import torch
+class AllocatorPeak:
+    """Peak of what one network holds in torch's allocator, told apart from other networks'.
 
-    return torch.cuda.max_memory_allocated(device) / 2**20
+    Args:
+        device: nothing is known but of cuda, cuda:N.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device if device.startswith("cuda") else None
+        self.before = self._allocated()
+        self.own = self.start = 0
+        self.peak: int | None = None
+
+    def prepared(self) -> None:
+        """Note what it holds at rest: called once, after it was made ready."""
+        self.own = self._allocated() - self.before
+
+    def __enter__(self) -> None:
+        if self.device is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.start = self._allocated()
+
+    def __exit__(self, *_: object) -> None:
+        if self.device is not None:
+            import torch
+
+            working = torch.cuda.max_memory_allocated(self.device) - self.start
+            self.peak = max(self.peak or 0, self.own + working)
+
+    @property
+    def mib(self) -> float | None:
+        """Peak in MiB; None where it is not known."""
+        return None if self.peak is None else self.peak / 2**20
+
+    def _allocated(self) -> int:
+        if self.device is None:
+            return 0
+        import torch
+
+        return int(torch.cuda.memory_allocated(self.device))
 
 
 def peak_process_memory() -> float | None:
@@ -67,12 +104,7 @@ def _rapl() -> list[tuple[Any, float]]:
 
 
 def _nvml(device: str) -> list[tuple[Any, float]]:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # not installed, or a GPU without the counter
+    gpu = open_gpu(device)
+    if gpu is None or gpu.joules() is None:
         return []
-    return [(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, 0.0)]
+    return [(lambda: gpu.joules() or 0.0, 0.0)]

@@ -133,7 +133,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
             method, arguments = asked
             try:
                 answer = getattr(lane, method)(*arguments)
-                if method == "describe" and answer.peak_memory_mib is None:
+                if method == "describe" and configuration.device == "cpu":
                     answer = replace(answer, peak_memory_mib=peak_process_memory())
                 connection.send(("complete", answer))
             except Exception as error:  # sent to the parent, whatever it is

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.measure.backends import load_backend
 from bench.measure.clocks import CudaEventClock, WallClock
-from bench.measure.energy import Meter, peak_device_memory
+from bench.measure.energy import AllocatorPeak, Meter
+from bench.measure.nvml import Watch, Watched, open_gpu
 from bench.measure.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class LaneReport:
     Attributes:
         executed: what really ran.
         repeats: calls that one sample averages.
-        peak_memory_mib: of the isolated process (CPU) or of the allocator (GPU); None where
-            it cannot be told apart from other lanes'.
+        peak_memory_mib: of the isolated process (CPU), or of this network in torch's allocator
+            (GPU); None where it cannot be told apart from other lanes', or is not torch's.
         energy_joules: over all timed blocks; None without a counter.
         images: images of these blocks.
+        gpu: what the GPU did meanwhile; None without one, or without NVML.
     """
 
     executed: Executed
@@ -60,6 +62,7 @@ class LaneReport:
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
     images: int = 0
+    gpu: Watched | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,8 +92,12 @@ class LocalLane:
         clear_l2: bool = False,
     ) -> None:
         self.workload, self.single = workload, single
-        self.prepared = load_backend(backend).prepare(workload)
+        found = load_backend(backend)
+        self.memory = AllocatorPeak(workload.device if found.needs == "module" else "cpu")
+        self.prepared = found.prepare(workload)
         self.step = self._timed_step(boundary, preprocess)
+        self.memory.prepared()
+        self.watch = Watch(open_gpu(workload.device))
         self.clock = self._clock(backend, boundary, clear_l2=clear_l2)
         self.meter = Meter(workload.device)
         self.repeats = 1
@@ -142,11 +149,12 @@ class LocalLane:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with self.meter:
+            with self.meter, self.memory:
                 seconds = [measure(step, repeats) for _ in range(count)]
         finally:
             if collecting:
                 gc.enable()
+        self.watch.look()  # its clocks are still those of the block
         self.images += count * repeats * self.workload.batch_size
         return seconds
 
@@ -175,9 +183,10 @@ class LocalLane:
         return LaneReport(
             executed=self.prepared.describe(),
             repeats=self.repeats,
-            peak_memory_mib=peak_device_memory(self.workload.device),
+            peak_memory_mib=self.memory.mib,
             energy_joules=self.meter.joules,
             images=self.images,
+            gpu=self.watch.summary(),
         )
 
     def close(self) -> None:

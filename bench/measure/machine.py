@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from bench.measure.nvml import MISSING, GpuState, open_gpu
 
 # What moves a figure by about as much as the interval wants to resolve.
 _STEAL = 0.01
 _OTHERS = 0.05
 _FREQUENCY = 0.05
 _LOAD = 0.5  # of the cores, in the minute before: what ran may not have ended
-_GPU_FIELDS = (
-    "clocks.sm", "temperature.gpu", "power.draw",
-    "clocks_event_reasons.hw_thermal_slowdown", "clocks_event_reasons.sw_thermal_slowdown",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,9 @@ class Snapshot:
         steal: CPU seconds that the hypervisor gave to others.
         frequency_mhz: mean over the cores.
         load: processes that run or wait, mean of a minute.
-        gpu: nvidia-smi's clocks, temperature, power and throttling.
-        gpu_processes: ids of processes that compute on the GPU.
+        device: what is measured.
+        processes: ids of this process and its children.
+        gpu: the GPU's state by NVML.
     """
 
     time: float
@@ -40,8 +38,9 @@ class Snapshot:
     steal: float | None
     frequency_mhz: float | None
     load: float | None
-    gpu: dict[str, str] | None = None
-    gpu_processes: tuple[int, ...] = ()
+    device: str = "cpu"
+    processes: tuple[int, ...] = ()
+    gpu: GpuState | None = None
 
 
 def look(device: str) -> Snapshot:
@@ -50,18 +49,19 @@ def look(device: str) -> Snapshot:
 
     times = psutil.cpu_times()
     mine = psutil.Process().cpu_times()
-    children = [_cpu_seconds(child) for child in psutil.Process().children(recursive=True)]
+    children = psutil.Process().children(recursive=True)
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
-    cuda = device.startswith("cuda")
+    gpu = open_gpu(device)
     return Snapshot(
         time=time.monotonic(),
         busy=times.user + times.system + getattr(times, "nice", 0.0),
-        own=mine.user + mine.system + sum(children),
+        own=mine.user + mine.system + sum(map(_cpu_seconds, children)),
         steal=getattr(times, "steal", None),
         frequency_mhz=frequency.current if frequency else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        gpu=_gpu(device) if cuda else None,
-        gpu_processes=_gpu_processes(device) if cuda else (),
+        device=device,
+        processes=(os.getpid(), *(child.pid for child in children)),
+        gpu=gpu.look() if gpu else None,
     )
 
 
@@ -92,17 +92,17 @@ def compare(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any
 
 
 def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:
-    if not before.gpu or not after.gpu:
+    """Tell of strangers on the GPU; its clocks are watched block by block, with each row."""
+    if not after.device.startswith("cuda"):
         return []
-    warnings = [
-        f"the GPU slowed down: {name.rpartition('.')[2].replace('_', ' ')}"
-        for name, value in after.gpu.items()
-        if name.endswith("slowdown") and value == "Active"
-    ]
-    strangers = {*before.gpu_processes, *after.gpu_processes} - {os.getpid()}
-    if strangers:
-        warnings.append(f"{len(strangers)} other processes computed on the GPU")
-    return warnings
+    if before.gpu is None or after.gpu is None:
+        return [MISSING]
+    seen = {*before.gpu.processes, *after.gpu.processes}
+    ours = {*before.processes, *after.processes}
+    if not seen & ours:  # in a container the driver tells the host's ids: nobody can be told apart
+        return []
+    count = len(seen - ours)
+    return [f"{count} other process(es) computed on the GPU"] if count else []
 
 
 def _cpu_seconds(process: Any) -> float:
@@ -113,25 +113,3 @@ def _cpu_seconds(process: Any) -> float:
     except psutil.Error:  # it ended in the meantime
         return 0.0
     return float(times.user + times.system)
-
-
-def _gpu(device: str) -> dict[str, str] | None:
-    answer = _nvidia_smi(device, f"--query-gpu={','.join(_GPU_FIELDS)}")
-    if answer is None:
-        return None
-    return dict(zip(_GPU_FIELDS, (part.strip() for part in answer.split(",")), strict=False))
-
-
-def _gpu_processes(device: str) -> tuple[int, ...]:
-    answer = _nvidia_smi(device, "--query-compute-apps=pid") or ""
-    return tuple(int(line) for line in answer.split() if line.isdigit())
-
-
-def _nvidia_smi(device: str, query: str) -> str | None:
-    index = device.partition(":")[2] or "0"
-    command = ["nvidia-smi", f"--id={index}", query, "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.measure.intervals import ratio_interval
+from bench.measure.nvml import Watched
 from bench.measure.percentiles import nearest_rank
 
 if TYPE_CHECKING:
@@ -109,12 +110,18 @@ def _executed(outcome: Outcome) -> dict[str, Any]:
     assert report is not None  # noqa: S101 - asked by the caller
     images = report.images
     joules = report.energy_joules
+    gpu = report.gpu or Watched()
     return {
         "provider": report.executed.provider,
         "executed_precision": report.executed.precision,
         "compile_seconds": report.executed.compile_seconds,
         "peak_memory_mib": report.peak_memory_mib,
         "energy_joules_per_image": joules / images if joules and images else None,
+        "gpu_sm_clock_mhz": gpu.sm_clock_mhz,
+        "gpu_memory_clock_mhz": gpu.memory_clock_mhz,
+        "gpu_temperature_c": gpu.temperature_c,
+        "gpu_slowed_by": ", ".join(gpu.slowed_by) or None,
+        "peak_gpu_memory_mib": gpu.memory_used_mib,
         "nodes_elsewhere": len(report.executed.elsewhere) if report.executed.nodes else None,
     }
 
@@ -182,6 +189,8 @@ def _short(made: Configuration) -> str:
 
 def _own_warnings(outcome: Outcome) -> list[str]:
     warnings = list(outcome.report.executed.warnings) if outcome.report else []
+    if outcome.report and outcome.report.gpu:
+        warnings += outcome.report.gpu.warnings
     track = outcome.track
     if track is not None and track.warm_up is not None and not track.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")

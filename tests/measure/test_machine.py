@@ -1,4 +1,4 @@
-"""What moved between two looks at the machine is said."""
+"""What moved between two looks at the machine is said; GPUs are in test_nvml.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from bench.measure.machine import Snapshot, compare
 
 QUIET = Snapshot(time=0.0, busy=0.0, own=0.0, steal=0.0, frequency_mhz=2000.0, load=0.0)
 LATER = replace(QUIET, time=10.0)
-SLOW = {"clocks_event_reasons.hw_thermal_slowdown": "Active"}
-COOL = {"clocks_event_reasons.hw_thermal_slowdown": "Not Active"}
 
 
 def test_a_quiet_machine_gives_no_warning(monkeypatch):
@@ -26,12 +24,6 @@ def test_a_quiet_machine_gives_no_warning(monkeypatch):
         ({}, {"steal": 1.0}, "the hypervisor took 5% of the processor"),
         ({}, {"frequency_mhz": 1500.0}, "the processor's clock changed by -25%"),
         ({"load": 3.0}, {}, "the load average was 3.0 before the first sample"),
-        ({"gpu": COOL}, {"gpu": SLOW}, "the GPU slowed down: hw thermal slowdown"),
-        (
-            {"gpu": COOL, "gpu_processes": (-7,)},
-            {"gpu": COOL},
-            "1 other processes computed on the GPU",
-        ),
     ],
 )
 def test_what_moved_is_said(monkeypatch, before, after, expected):

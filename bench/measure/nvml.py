@@ -1,0 +1,189 @@
+"""What NVIDIA's management library tells of a GPU: clocks, throttling, heat, memory, energy.
+
+Through `nvidia-ml-py` (extra `nvml`). What a GPU or its driver does not tell is None, never
+zero. Not yet run on a GPU: what is called of the library is walked by the tests with a fake.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+MISSING = "clocks and throttling of the GPU were not observed: pip install 'resnet-bench[nvml]'"
+# Bits of nvmlClocksEventReasons (the older name is nvmlClocksThrottleReasons); idleness and
+# clocks that somebody set are no slowing down.
+_SLOWED = {
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+_REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+_MOVED = 0.05  # a clock that moves by so much moves a figure by about as much
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """One look at a GPU; None is what it does not tell.
+
+    Attributes:
+        sm_clock_mhz: of the streaming multiprocessors.
+        memory_clock_mhz: of its memory.
+        temperature_c: of the chip, °C.
+        memory_used_mib: of all processes.
+        slowed_by: why its clocks are held down.
+        processes: ids of those that compute on it.
+    """
+
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    memory_used_mib: float | None = None
+    slowed_by: tuple[str, ...] | None = None
+    processes: tuple[int, ...] = ()
+
+
+class Gpu:
+    """One GPU.
+
+    Args:
+        library: the module `pynvml`, initialised.
+        handle: the library's handle of the GPU.
+    """
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        self.library, self.handle = library, handle
+
+    def look(self) -> GpuState:
+        """Read everything; takes about a millisecond."""
+        memory = self._ask("nvmlDeviceGetMemoryInfo")
+        running = self._ask("nvmlDeviceGetComputeRunningProcesses") or ()
+        return GpuState(
+            sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", self.library.NVML_CLOCK_SM),
+            memory_clock_mhz=self._ask("nvmlDeviceGetClockInfo", self.library.NVML_CLOCK_MEM),
+            temperature_c=self._ask("nvmlDeviceGetTemperature", self.library.NVML_TEMPERATURE_GPU),
+            memory_used_mib=None if memory is None else memory.used / _MIB,
+            slowed_by=self._slowed_by(),
+            processes=tuple(int(process.pid) for process in running),
+        )
+
+    def joules(self) -> float | None:
+        """Energy used since the driver was loaded; None without a counter."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1e3
+
+    def _slowed_by(self) -> tuple[str, ...] | None:
+        for function in _REASONS:
+            bits = self._ask(function)
+            if bits is not None:
+                return tuple(name for bit, name in _SLOWED.items() if bits & bit)
+        return None
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        call = getattr(self.library, function, None)
+        if call is None:
+            return None
+        try:
+            return call(self.handle, *arguments)
+        except self.library.NVMLError:  # not every GPU and driver tells everything
+            return None
+
+
+def open_gpu(device: str) -> Gpu | None:
+    """Open a CUDA device in NVML; None for other devices, without the library or its driver.
+
+    Args:
+        device: cpu, cuda, cuda:N or mps, as torch numbers them.
+    """
+    if not device.startswith("cuda"):
+        return None
+    try:
+        library = import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        library.nvmlInit()
+        return Gpu(library, _handle(library, device))
+    except library.NVMLError:
+        return None
+
+
+def _handle(library: Any, device: str) -> Any:
+    """Find torch's device: NVML knows nothing of CUDA_VISIBLE_DEVICES and counts otherwise."""
+    import torch
+
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return library.nvmlDeviceGetHandleByUUID(uuid if "-" in uuid[:4] else f"GPU-{uuid}")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a GPU did while something was measured.
+
+    Attributes:
+        sm_clock_mhz: median.
+        memory_clock_mhz: median.
+        temperature_c: highest.
+        memory_used_mib: most, of all processes.
+        slowed_by: every reason that was seen.
+        warnings: what a reader of the figure must know.
+    """
+
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    temperature_c: float | None = None
+    memory_used_mib: float | None = None
+    slowed_by: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Watch:
+    """Looks at a GPU after each block of samples, outside of what is timed.
+
+    Attributes:
+        gpu: None where there is none to watch.
+        states: what was seen.
+    """
+
+    gpu: Gpu | None
+    states: list[GpuState] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Look once more."""
+        if self.gpu is not None:
+            self.states.append(self.gpu.look())
+
+    def summary(self) -> Watched | None:
+        """Sum up all looks; None if there was none."""
+        if not self.states:
+            return None
+        clocks = {
+            "SM clock": _known(state.sm_clock_mhz for state in self.states),
+            "memory clock": _known(state.memory_clock_mhz for state in self.states),
+        }
+        reasons = dict.fromkeys(r for state in self.states for r in state.slowed_by or ())
+        warnings = [f"the GPU was slowed down: {reason}" for reason in reasons]
+        warnings += [
+            f"the GPU's {name} moved between {min(seen):g} and {max(seen):g} MHz"
+            for name, seen in clocks.items()
+            if seen and max(seen) - min(seen) > _MOVED * max(seen)
+        ]
+        medians = [statistics.median(seen) if seen else None for seen in clocks.values()]
+        return Watched(
+            sm_clock_mhz=medians[0],
+            memory_clock_mhz=medians[1],
+            temperature_c=max(_known(s.temperature_c for s in self.states), default=None),
+            memory_used_mib=max(_known(s.memory_used_mib for s in self.states), default=None),
+            slowed_by=tuple(reasons),
+            warnings=tuple(warnings),
+        )
+
+
+def _known(values: Any) -> list[float]:
+    return [value for value in values if value is not None]
