@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.ablation import run_study, train
+    from bench.derivatives.profile import gradients
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
     from bench.growth.grow import grow
+    from bench.landscapes.landscape import landscape
     from bench.lesions.lesion import lesion
     from bench.measure.measurement import measure
     from bench.report.frames import load_results
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "BenchError": "bench.errors",
     "export_onnx": "bench.export.pipeline",
+    "gradients": "bench.derivatives.profile",
     "grow": "bench.growth.grow",
+    "landscape": "bench.landscapes.landscape",
     "lesion": "bench.lesions.lesion",
     "load_model": "bench.trained",
     "load_results": "bench.report.frames",
@@ -33,7 +37,9 @@ _HOMES = {
 __all__ = [
     "BenchError",
     "export_onnx",
+    "gradients",
     "grow",
+    "landscape",
     "lesion",
     "load_model",
     "load_results",

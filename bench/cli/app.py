@@ -11,8 +11,10 @@ from bench.cli import (
     doctor,
     export_onnx,
     export_tensorrt,
+    gradients,
     grow,
     init,
+    landscape,
     lesion,
     listing,
     plan,
@@ -37,6 +39,8 @@ app.command("run-ablation")(run_ablation.run_ablation)
 app.command("train")(train.train)
 app.command("grow")(grow.grow)
 app.command("lesion")(lesion.lesion)
+app.command("gradients")(gradients.gradients)
+app.command("landscape")(landscape.landscape)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("describe")(describe.describe)

@@ -46,10 +46,7 @@ def lesion(
     from bench.lesions.lesion import lesion as measure_lesions
     from bench.report.tables import rows_of
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)
     frame = measure_lesions(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say

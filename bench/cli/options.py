@@ -60,6 +60,10 @@ SlurmOptions = Annotated[
     list[str] | None,
     typer.Option("--slurm-option", help="An option of sbatch; repeatable.", metavar="KEY=VALUE"),
 ]
+Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", help="Estimate for this GPU: T4, RTX4090, A100 or H100.", metavar="NAME"),
+]
 KeyValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),
@@ -108,6 +112,14 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
         except tomllib.TOMLDecodeError:
             values[key] = text
     return values
+
+
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch use so many CPU threads; its own choice without."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def require_positive(**values: int | None) -> None:

@@ -28,7 +28,9 @@ class Augmentation:
             taken at a random place: a shift by up to this many pixels.
         padding_mode: What the added pixels are: the image mirrored at its border pixel
             (``reflect``), or black (``zero``).
-        flip: Mirror left and right with probability ½.
+        flip: Mirror left and right with probability ½; ``alternating``: in the first epoch, and
+            in each later one the images that were not mirrored in the one before (Jordan 2024,
+            arXiv:2404.00498, section 3.6).
         cutout: Side in pixels of one square to erase, 0 for none (DeVries and Taylor 2017).
             Its centre is any pixel, so the square may reach over the border.
 
@@ -38,7 +40,7 @@ class Augmentation:
 
     crop_padding: int = 0
     padding_mode: PaddingMode = "reflect"
-    flip: bool = False
+    flip: bool | Literal["alternating"] = False
     cutout: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ def augment(
     generator: torch.Generator,
     *,
     fill: Tensor | None = None,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Crop, flip and cut out at random, each image by its own draw.
 
@@ -69,6 +72,7 @@ def augment(
         images: NxCxHxW, uint8 or float, on any device.
         augmentation: What to do.
         generator: A CPU generator; it advances by five draws an image.
+        mirrored: Which images to flip, int64 0 or 1, N; drawn if None.
         fill: What cutout leaves, one value a channel in the images' own scale; black if
             None. `Batches` passes the training mean, which is 0 after normalisation.
 
@@ -87,7 +91,7 @@ def augment(
     # The remainder of a 31-bit integer is uniform to within 1e-7, and exact on every device.
     draws = torch.randint(2**31, (5, count), generator=generator).to(images.device)
     if augmentation.flip:
-        images = _flip(images, draws[0] % 2)
+        images = _flip(images, draws[0] % 2 if mirrored is None else mirrored)
     if augmentation.crop_padding:
         images = _crop(images, augmentation.crop_padding, augmentation.padding_mode, draws[1:3])
     if augmentation.cutout:

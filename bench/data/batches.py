@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,8 +70,9 @@ def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
 class Batches:
     """The training batches of every epoch, as a pure function of the seed.
 
-    The order of an epoch is drawn from ``order/SEED/EPOCH`` and the augmentation of a batch
-    from ``augmentation/SEED/EPOCH/BATCH`` (see `bench.data.splits.stable_seed`). So nothing
+    The order of an epoch is drawn from ``order/SEED/EPOCH``, the augmentation of a batch from
+    ``augmentation/SEED/EPOCH/BATCH`` and alternating flips from ``flip/SEED`` (see
+    `bench.data.splits.stable_seed`). So nothing
     has to be saved to resume, and batch k is the same whether or not those before it were made.
 
     Args:
@@ -89,6 +90,7 @@ class Batches:
         drop_last: Leave out the last batch of an epoch if it is not full.
         device: Where batches are augmented and delivered; the images' device if None. For
             images that are too large to be moved there as a whole.
+        sides: Side in pixels for each of the first epochs, in the place of *input_size*.
 
     Raises:
         BenchError: *batch_size* is below 1, or no full batch is left.
@@ -109,6 +111,7 @@ class Batches:
         memory_format: torch.memory_format = torch.contiguous_format,
         drop_last: bool = False,
         device: torch.device | str | None = None,
+        sides: Sequence[int] = (),
     ) -> None:
         _check_batch_size(batch_size)
         if drop_last and batch_size > len(images):
@@ -121,6 +124,7 @@ class Batches:
         self.seed = seed
         self.augmentation = augmentation
         self.drop_last = drop_last
+        self.sides = sides
         self._device = device
         self._fill = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8)
         self._finish = _Finish(input_size, mean, std, antialias, normalize, memory_format)
@@ -139,12 +143,27 @@ class Batches:
         generator = torch.Generator().manual_seed(stable_seed("order", self.seed, epoch))
         order = torch.randperm(len(self.images), generator=generator)
         order = order.to(self.images.labels.device)
+        finish = self._finish
+        if epoch < len(self.sides):
+            finish = replace(finish, input_size=self.sides[epoch])
+        flips = self._alternating_flips(epoch)
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             images, labels = _select(self.images, chosen, self._device)
             generator.manual_seed(stable_seed("augmentation", self.seed, epoch, number))
-            images = augment(images, self.augmentation, generator, fill=self._fill)
-            yield self._finish(images), labels
+            mirrored = None if flips is None else flips[chosen].to(images.device)
+            images = augment(
+                images, self.augmentation, generator, fill=self._fill, mirrored=mirrored
+            )
+            yield finish(images), labels
+
+    def _alternating_flips(self, epoch: int) -> Tensor | None:
+        """Which of all images are mirrored in this epoch, 0 or 1; None where each batch draws."""
+        if self.augmentation.flip != "alternating":
+            return None
+        generator = torch.Generator().manual_seed(stable_seed("flip", self.seed))
+        first = torch.randint(2, (len(self.images),), generator=generator)
+        return ((first + epoch) % 2).to(self.images.labels.device)
 
 
 def evaluation_batches(

@@ -88,8 +88,8 @@ def find_blocks(model: nn.Module, called: str) -> list[Place]:
             places.append(Place(name, model.get_submodule(parent), key, module))
     if not places:
         raise BenchError(
-            f"{called} has no block whose shortcut could stand in its place; lesions are for the "
-            "residual families (resnetN, preact_resnetN, plainN)"
+            f"{called} has no block whose shortcut could stand in its place; take a network of "
+            "the residual families (resnetN, preact_resnetN, plainN)"
         )
     return places
 

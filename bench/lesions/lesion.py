@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.derivatives.norms import gradient_norms
 from bench.errors import BenchError
 from bench.lesions.blocks import Place, dropped, find_blocks, norm_ratios, swapped
-from bench.lesions.gradients import gradient_norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

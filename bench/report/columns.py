@@ -27,6 +27,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "train_accuracy": "float64",
         "validation_accuracy": "float64",
         "test_accuracy": "float64",
+        "test_accuracy_with_flip": "float64",
         "train_loss": "float64",
         "validation_loss": "float64",
         "test_loss": "float64",

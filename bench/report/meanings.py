@@ -31,6 +31,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "parameters": "Number of trainable values.",
         "train_accuracy": "Of the trained network on the training images, 0…1.",
         "validation_accuracy": "On the images held out of the training set, 0…1.",
+        "test_accuracy_with_flip": "With the logits of each image and its mirror image averaged; "
+        "only with `test_time_flip`, 0…1.",
         "train_loss": "Cross-entropy of the trained network on the training images.",
         "validation_loss": "Cross-entropy on the images held out.",
         "test_loss": "Cross-entropy on the test images.",

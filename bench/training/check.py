@@ -10,7 +10,9 @@ from torch import nn
 
 from bench.data import validation_split
 from bench.errors import BenchError
-from bench.models import ModelError, build_model
+from bench.models import ModelError, ResidualBlock, build_model
+from bench.training.recipe import side_at
+from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
     from bench.data import Dataset
@@ -37,6 +39,7 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     height, width = dataset.train.images.shape[-2:]
     size = request.input_size
     shape = (dataset.channels, size or height, size or width)
+    _check_ingredients(model, request, dataset, name)
     output = _forward(model, 2, shape, name)
     if output.shape != (2, len(dataset.classes)):
         raise BenchError(
@@ -46,6 +49,28 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     kept, _ = validation_split(dataset.train.labels, request.recipe.validation_fraction)
     if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
         _forward(model, 1, shape, name)
+
+
+def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, name: str) -> None:
+    """Refuse what the recipe asks for and this network does not have."""
+    recipe = request.recipe
+    if recipe.whitening != "none":
+        stem_of(model, dataset.channels, name)
+    blocks = any(isinstance(module, ResidualBlock) for module in model.modules())
+    wanted = {
+        "branch_weight_decay": recipe.branch_weight_decay is not None,
+        "record_blocks": recipe.record_blocks,
+    }
+    for key in (k for k, asked in wanted.items() if asked):
+        if not blocks:
+            raise BenchError(
+                f"{name} has no residual blocks, which {key} is for; leave it out, or take a "
+                "network of the residual families (resnetN, preact_resnetN, plainN)"
+            )
+    if recipe.initial_size < 1:
+        height = request.input_size or dataset.size
+        side = side_at(recipe, 0, height)
+        _forward(model, 2, (dataset.channels, side, side), name)
 
 
 def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) -> torch.Tensor:

@@ -17,10 +17,12 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
     if trainer.average is not None:
         tensors |= {f"average/{k}": v for k, v in trainer.average.state_dict().items()}
-    for index, parameter in enumerate(_optimised(trainer)):
-        momentum = trainer.optimizer.state.get(parameter, {}).get("momentum_buffer")
+    for index, (optimizer, parameter) in enumerate(_optimised(trainer)):
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum/{index}"] = momentum
+    if trainer.lookahead is not None:
+        tensors |= {f"slow/{index}": slow for index, slow in enumerate(trainer.lookahead.slow)}
     state = {"position": asdict(trainer.position), "scaler": trainer.scaler.state_dict()}
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, state
 
@@ -30,18 +32,26 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any])
     trainer.model.load_state_dict(_under("model/", tensors))
     if trainer.average is not None:
         trainer.average.load_state_dict(_under("average/", tensors))
-    for index, parameter in enumerate(_optimised(trainer)):
+    for index, (optimizer, parameter) in enumerate(_optimised(trainer)):
         momentum = tensors.get(f"momentum/{index}")
         if momentum is not None:
             buffer = torch.empty_like(parameter).copy_(momentum)  # keeps the memory format
-            trainer.optimizer.state[parameter]["momentum_buffer"] = buffer
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    if trainer.lookahead is not None:
+        for index, slow in enumerate(trainer.lookahead.slow):
+            slow.copy_(tensors[f"slow/{index}"])
     trainer.scaler.load_state_dict(state["scaler"])
     position = dict(state["position"])
     trainer.position = Position(**{**position, "sums": Sums(**position["sums"])})
 
 
-def _optimised(trainer: Trainer) -> list[Tensor]:
-    return [p for group in trainer.optimizer.param_groups for p in group["params"]]
+def _optimised(trainer: Trainer) -> list[tuple[torch.optim.Optimizer, Tensor]]:
+    return [
+        (optimizer, parameter)
+        for optimizer in trainer.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -38,16 +38,21 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, mirrored: bool = False
+) -> Evaluation:
     """Score *model* in evaluation mode over *batches* of (float images, labels).
 
-    The model's training mode is put back afterwards.
+    With *mirrored*, the logits are those of each image and its mirror image, averaged. The
+    model's training mode is put back afterwards.
     """
     was_training = model.training
     model.eval()
     losses, predictions, confidences, labels = [], [], [], []
     for images, target in batches:
         logits = model(images).float()
+        if mirrored:
+            logits = (logits + model(images.flip(3)).float()) / 2
         losses.append(F.cross_entropy(logits, target, reduction="sum"))
         confidence, predicted = logits.softmax(1).max(1)
         predictions.append(predicted)

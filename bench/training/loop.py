@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bench.data.splits import stable_seed
 from bench.training.distributed import ALONE, Replicas
+from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
 from bench.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Position:
     epoch: int = 0
     batch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
     sums: Sums = field(default_factory=Sums)
 
 
@@ -97,16 +99,12 @@ class Trainer:
         self.forward: Callable[[Tensor], Tensor] = replicas.wrap(model)
         if compiled:
             self.forward = torch.compile(self.forward)
-        self.optimizer = torch.optim.SGD(
-            parameter_groups(model, recipe),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            fused=device.type in {"cpu", "cuda"},
-        )
+        self.optimizers = make_optimisers(model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = _average(model, recipe)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        every = recipe.lookahead_steps
+        self.lookahead = Lookahead(self.parameters, every) if every else None
         self.steps = recipe.epochs * len(batches)
         self.position = Position()
         self._unread: list[tuple[int, Tensor, Tensor, int]] = []
@@ -160,8 +158,7 @@ class Trainer:
         """One optimiser step on float images N×C×H×W and int64 labels N."""
         step = self.position.epoch * len(self.batches) + self.position.batch
         torch.manual_seed(stable_seed("step", self.seed, step))  # for dropout
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.recipe, step, self.steps)
+        self._set_learning_rates(step)
         whole = len(labels)
         images, labels = self.replicas.share(images, labels)
         weight = self.replicas.weight(len(labels), whole)
@@ -169,12 +166,7 @@ class Trainer:
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-        if self.position.batch % GRADIENT_NORM_EVERY == 0:  # so every epoch has one
-            self.scaler.unscale_(self.optimizer)
-            self._norms.append(_gradient_norm(self.parameters))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+        self._update(step)
         if self.average is not None:
             self.average.update_parameters(self.model)
         correct = (logits.detach().argmax(1) == labels).sum()
@@ -182,6 +174,31 @@ class Trainer:
         self.position.batch += 1
         if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
             self.read_losses()
+
+    def _set_learning_rates(self, step: int) -> None:
+        for optimizer in self.optimizers:
+            muon = isinstance(optimizer, KernelMuon)
+            peak = self.recipe.muon_learning_rate if muon else None
+            rate = learning_rate_at(self.recipe, step, self.steps, peak)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def _update(self, step: int) -> None:
+        """Change the weights by their gradients, and forget those."""
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, KernelMuon):
+                optimizer.take_gradients()
+        if self.position.batch % GRADIENT_NORM_EVERY == 0:  # so every epoch has one
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
+            self._norms.append(_gradient_norm(self.parameters))
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        for parameter in self.parameters:
+            parameter.grad = None
+        if self.lookahead is not None:
+            self.lookahead.after_step(step, self.steps)
 
     def read_losses(self) -> None:
         """Add the figures of the last steps up.
@@ -212,25 +229,11 @@ class Trainer:
         return torch.autocast(self.device.type, dtype)
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split the parameters by whether the recipe's weight decay acts on them."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if recipe.decay_norm_and_bias or not recipe.weight_decay:
-        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
-    decayed = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
 def _average(model: nn.Module, recipe: Recipe) -> torch.optim.swa_utils.AveragedModel | None:
     """Average the weights, batch-norm statistics included, over the last steps."""
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    if recipe.ema_decay is None:
+    if not recipe.ema_decay:
         return None
     return AveragedModel(
         model,

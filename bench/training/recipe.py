@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from bench.errors import BenchError, nearest
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0, strict=True)]  # "3" and true are no numbers
+
+
+# Fields that came after runs had been recorded: a recipe is written down without those that it
+# leaves at their default, so that the runs recorded before keep their identity.
+LATER: dict[str, Any] = {
+    "muon_learning_rate": 0.0,
+    "branch_weight_decay": None,
+    "lookahead_steps": 0,
+    "whitening": "none",
+    "initial_size": 1.0,
+    "test_time_flip": False,
+    "record_blocks": False,
+}
 
 
 class Recipe(BaseModel):
@@ -41,11 +61,17 @@ class Recipe(BaseModel):
     )
     label_smoothing: Fraction = Field(0.0, description="Label smoothing of the training loss.")
     ema_decay: Fraction | None = Field(
-        None, description="Decay per step of an exponential moving average of the weights."
+        None,
+        description="Decay per step of an exponential moving average of the weights, which is then "
+        "evaluated and kept; 0 or none for no average.",
     )
     crop_padding: Count = Field(0, description="Pixels of padding of the random crop.")
     padding_mode: Literal["reflect", "zero"] = Field("reflect", description="What is padded.")
-    flip: bool = Field(False, description="Random horizontal flip.")
+    flip: Literal[True, False, "alternating"] = Field(
+        False,
+        description="Horizontal flips: at random, or `alternating` with every epoch after a random "
+        "first one, so that two epochs show both sides of each image (Jordan 2024, section 3.6).",
+    )
     cutout: Count = Field(0, description="Side in pixels of a square cut out of each image.")
     normalize: bool = Field(True, description="Subtract the mean, divide by the deviation.")
     antialias: bool = Field(True, description="Antialias when images are resized.")
@@ -58,6 +84,56 @@ class Recipe(BaseModel):
     test_every_epoch: bool = Field(
         False, description="Record the test accuracy of every epoch; it is used for nothing."
     )
+    muon_learning_rate: float = Field(
+        LATER["muon_learning_rate"],
+        ge=0,
+        description="Peak learning rate of Muon (Jordan et al. 2024), which then trains all "
+        "matrices and kernels but the first and the last, with the momentum and (decoupled) "
+        "weight decay of the rest; 0: SGD trains all.",
+    )
+    branch_weight_decay: float | None = Field(
+        LATER["branch_weight_decay"],
+        ge=0,
+        description="L2 penalty on everything in the residual branches, norm scales and shifts "
+        "included, in the place of the others.",
+    )
+    lookahead_steps: Count = Field(
+        LATER["lookahead_steps"],
+        description="Every so many steps the weights go back half-way to where they were that "
+        "many steps before (Lookahead, Zhang et al. 2019); 0 for never.",
+    )
+    whitening: Literal["none", "initial", "frozen"] = Field(
+        LATER["whitening"],
+        description="Start the first convolution as filters that whiten the patches of the "
+        "training images (Jordan 2024, section 3.2); `frozen` does not train it.",
+    )
+    initial_size: float = Field(
+        LATER["initial_size"],
+        gt=0,
+        le=1,
+        description="Share of the input's side that the first epoch sees; it grows by epoch, and "
+        "the last third of them sees all (progressive resizing).",
+    )
+    test_time_flip: bool = Field(
+        LATER["test_time_flip"],
+        description="Also score the test set with the logits of each image and its mirror image "
+        "averaged, as a figure of its own.",
+    )
+    record_blocks: bool = Field(
+        LATER["record_blocks"],
+        description="Record each block's gradient norm, and the norm of its branch against its "
+        "shortcut, before training and after every epoch; used for nothing.",
+    )
+
+    @field_validator("ema_decay")
+    @classmethod
+    def _no_average_is_one_thing(cls, value: float | None) -> float | None:
+        return value or None  # a study's variant can switch off with 0 what its base has on
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        return {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -105,13 +181,28 @@ def get_recipe(name: str) -> Recipe:
         ) from None
 
 
-def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of *step* (from 0) of a training of *steps* steps."""
+def learning_rate_at(recipe: Recipe, step: int, steps: int, peak: float | None = None) -> float:
+    """Learning rate of *step* (from 0) of a training of *steps* steps.
+
+    *peak* is the schedule's highest rate, the recipe's own without.
+    """
+    peak = recipe.learning_rate if peak is None else peak
     warmup = round(recipe.warmup_fraction * steps)
     if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return recipe.learning_rate * _decay(recipe, progress, step / steps)
+    return peak * _decay(recipe, progress, step / steps)
+
+
+def side_at(recipe: Recipe, epoch: int, full: int) -> int:
+    """Side in pixels of the images of *epoch* (from 0), where *full* is that of the last.
+
+    It grows linearly from the recipe's `initial_size`, and is full from two thirds of the epochs
+    on (rounded down, so that a single epoch has all of it).
+    """
+    growing = recipe.epochs * 2 // 3
+    done = 1.0 if epoch >= growing else epoch / growing
+    return max(1, round(full * (recipe.initial_size + (1 - recipe.initial_size) * done)))
 
 
 def _decay(recipe: Recipe, progress: float, share: float) -> float:

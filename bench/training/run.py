@@ -13,6 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bench.data.splits import stable_seed
+from bench.derivatives.norms import measure_blocks
 from bench.describe import count_macs, count_parameters
 from bench.growth.start import grow_into
 from bench.stopping import Stop, StopRequestedError
@@ -166,6 +168,7 @@ class _Attempt:
         self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
         self.record.environment["compiled"] = self.resources.compiled
         self._resume()
+        self._record_blocks()
         while self.trainer.position.epoch < request.recipe.epochs:
             self._epoch(split)
         record = self._publish(split, documents) if group.leads else self.record
@@ -193,8 +196,22 @@ class _Attempt:
             figures["test_accuracy"] = scored.accuracy
         trainer.position.history.append(figures)
         self.on_event({"event": "epoch", "run": self.request.run_id, **figures})
+        self._record_blocks()
         if trainer.position.epoch < self.request.recipe.epochs:
             self._checkpoint_if_due()
+
+    def _record_blocks(self) -> None:
+        """Measure the blocks once for every epoch, and before the first."""
+        position = self._trainer.position
+        if not self.request.recipe.record_blocks or position.batch:
+            return
+        if any(row["epoch"] == position.epoch for row in position.blocks):
+            return  # taken up from a checkpoint that has them
+        torch.manual_seed(stable_seed("blocks", self.request.seed, position.epoch))  # for dropout
+        last = max(0, self.request.recipe.epochs - 1)  # where images grow by epoch, the largest
+        images, labels = next(self._trainer.batches.epoch(last))
+        rows = measure_blocks(self._trainer.model, images, labels, called=self.request.model)
+        position.blocks += [{"epoch": position.epoch, **row} for row in rows]
 
     def _after_step(self) -> None:
         self.stop.signal = self.group.largest(self.stop.signal or 0) or None
@@ -233,6 +250,11 @@ class _Attempt:
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
+        if self.request.recipe.test_time_flip:
+            both = evaluate(network, split.evaluation(split.test), mirrored=True)
+            result["test_accuracy_with_flip"] = both.accuracy
+        if self._trainer.position.blocks:
+            documents["blocks.json"] = self._trainer.position.blocks
         predictions = {
             "predictions": test.predictions.int(),
             "confidence": test.confidence,

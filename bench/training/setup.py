@@ -20,6 +20,8 @@ from bench.data import (
 )
 from bench.models import build_model
 from bench.training.initialise import initialise
+from bench.training.recipe import side_at
+from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +81,15 @@ class Split:
             normalize=recipe.normalize,
             memory_format=memory_format,
             device=self.device,
+            sides=self._sides(),
         )
+
+    def _sides(self) -> list[int]:
+        """Side of the images of every epoch, where it is not the same for all."""
+        recipe, full = self.request.recipe, self.input_shape[-1]
+        if recipe.initial_size == 1:
+            return []
+        return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one split in order, without augmentation."""
@@ -107,11 +117,23 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
         **request.options,
     )
     initialise(model, request.seed, request.recipe.initialization)
+    if request.recipe.whitening != "none":
+        _whiten(model, request, dataset)
     if weights is not None:
         from bench.training.weights import load_weights
 
         load_weights(model, weights)
     return model
+
+
+def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
+    """Whiten by training images spread evenly over the set, whose order may be that of classes."""
+    split = Split.of(dataset, request, torch.device("cpu"))
+    count = min(IMAGES, len(split.train))
+    chosen = torch.linspace(0, len(split.train) - 1, count).long()
+    stem = stem_of(model, dataset.channels, f"model '{request.model}'")
+    images = split.evaluation(split.train.subset(chosen))
+    whiten(stem, images, freeze=request.recipe.whitening == "frozen")
 
 
 def preferred_memory_format(device: torch.device) -> torch.memory_format:

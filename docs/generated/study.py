@@ -84,7 +84,7 @@ def recipe(schema: dict[str, Any]) -> str:
     from bench.training.recipe import RECIPES, Recipe
 
     properties = schema["$defs"]["Base"]["properties"]
-    values = {name: made.model_dump(mode="json") for name, made in RECIPES.items()}
+    values = {name: dict(made) for name, made in RECIPES.items()}
     rows = [
         (
             code(key),
@@ -121,7 +121,7 @@ def kind(schema: dict[str, Any], key: dict[str, Any]) -> str:
         alternatives = [kind(schema, part) for part in key["anyOf"] if part.get("type") != "null"]
         return " or ".join(dict.fromkeys(alternatives))
     if "enum" in key:
-        return ", ".join(code(value) for value in key["enum"])
+        return ", ".join(toml(v) if isinstance(v, bool) else code(v) for v in key["enum"])
     if key.get("type") == "array":
         inside = key.get("items") or key["prefixItems"][0]
         return "tables" if "$ref" in inside else f"list of {kind(schema, inside)}"
@@ -150,7 +150,7 @@ def toml(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return code(str(value).lower())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return code("[" + ", ".join(map(str, value)) + "]")
     return code(f'"{value}"' if isinstance(value, str) else value)
 

@@ -182,3 +182,37 @@ def test_no_tensor_is_left_behind_on_the_wrong_device(resident):
         for inputs, labels in batches.epoch(0):
             assert inputs.device.type == labels.device.type == "cuda"
             assert inputs.shape[1:] == (3, 12, 12)
+
+
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
+    pixels = torch.zeros(400, 1, 4, 4, dtype=torch.uint8)
+    pixels[..., 0] = 255  # bright on the left, unless flipped
+    images = Images(pixels, torch.arange(400))
+    batches = make_batches(
+        images, mean=(0.5,), std=(0.2,), augmentation=Augmentation(flip="alternating")
+    )
+
+    def flipped(epoch, **changes):
+        made = make_batches(
+            images,
+            mean=(0.5,),
+            std=(0.2,),
+            augmentation=Augmentation(flip="alternating"),
+            **changes,
+        )
+        sides, labels = zip(*made.epoch(epoch), strict=True)
+        right = torch.cat([side[:, 0, 0, 3] > 0 for side in sides])
+        return right[torch.cat(labels).argsort()]
+
+    first = flipped(0)
+    assert 150 < int(first.sum()) < 250
+    assert torch.equal(flipped(1), ~first)
+    assert torch.equal(flipped(2), first)
+    assert not torch.equal(flipped(0, seed=1), first)
+    assert same(list(batches.epoch(1, start=2)), list(batches.epoch(1))[2:])
+
+
+def test_the_first_epochs_can_have_sides_of_their_own(images):
+    batches = make_batches(images, input_size=8, sides=(4, 6))
+    shapes = [next(batches.epoch(epoch))[0].shape[2] for epoch in range(4)]
+    assert shapes == [4, 6, 8, 8]

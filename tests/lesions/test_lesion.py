@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.derivatives.norms import gradient_norms
 from bench.lesions.blocks import dropped, find_blocks, norm_ratios, swapped
-from bench.lesions.gradients import gradient_norms
 from bench.models import build_model
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",

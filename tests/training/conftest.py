@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 # Everything that a resumed training must take up: momentum, average, augmentation, schedule.
 RICH = {"ema_decay": 0.8, "cutout": 2, "batch_size": 32, "epochs": 2}
+# Every ingredient of a fast recipe that is one key, at a value that matters.
+INGREDIENTS: dict[str, dict[str, Any]] = {
+    "whitening": {"whitening": "initial"},
+    "frozen whitening": {"whitening": "frozen"},
+    "alternating flips": {"flip": "alternating"},
+    "Muon": {"muon_learning_rate": 0.1},
+    "lookahead": {"lookahead_steps": 2},
+    "average": {"ema_decay": 0.8},
+    "growing images": {"initial_size": 0.5, "epochs": 3},
+    "flip at test time": {"test_time_flip": True},
+    "decay of the branches": {"branch_weight_decay": 0.1},
+    "recorded blocks": {"record_blocks": True},
+}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -50,6 +63,13 @@ def tiny() -> Callable[..., RunRequest]:
 def rich(tiny: Callable[..., RunRequest]) -> RunRequest:
     """Whatever makes resuming hard, at once: see `RICH`, and dropout on the shortcut."""
     return tiny(options={"width": 4, "shortcut": "dropout"}, **RICH)
+
+
+@pytest.fixture(params=INGREDIENTS.values(), ids=INGREDIENTS)
+def ingredient(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """One ingredient of a recipe, as the values that switch it on."""
+    values: dict[str, Any] = request.param
+    return values
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def make_trainer(request, model_device=CUDA, data_device=CUDA, precision="fp32")
     torch.Tensor.backward.parameters[:] = model.parameters()
     batches = split.training_batches(preferred_memory_format(CUDA))
     trainer = Trainer(model, batches, request.recipe, seed=0, device=CUDA, precision=precision)
-    for group in trainer.optimizer.param_groups:
+    for group in trainer.optimizers[0].param_groups:
         group |= {"fused": False, "foreach": True}  # the fused kernel has no fake
     return trainer, split
 
@@ -80,13 +80,16 @@ OPTIONS = [{}, {"shortcut": "dropout"}, {"shortcut": "gated"}, {"shortcut": "pro
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o.get("shortcut", "default"))
 def test_training_leaves_no_tensor_behind(tiny, options):
-    request = tiny(options={"width": 4, **options}, ema_decay=0.9, cutout=3, input_size=20)
+    request = tiny(options={"width": 4, **options}, ema_decay=0.9, cutout=3, input_size=20,
+                   flip="alternating", muon_learning_rate=0.1, lookahead_steps=2)  # fmt: skip
     trainer, _ = make_trainer(request)
+    assert len(trainer.optimizers) == 2
     assert walk(trainer) == 3
     assert {loss.device.type for _, loss, _, _ in trainer._unread} == {"cuda"}
     assert {norm.device.type for norm in trainer._norms} == {"cuda"}
-    state = trainer.optimizer.state.values()
-    assert {entry["momentum_buffer"].device.type for entry in state} == {"cuda"}
+    for optimizer in trainer.optimizers:
+        state = optimizer.state.values()
+        assert {entry["momentum_buffer"].device.type for entry in state} == {"cuda"}
     assert {p.device.type for p in trainer.network.parameters()} == {"cuda"}
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.training import run
-from bench.training.loop import Trainer, parameter_groups
+from bench.training.loop import Trainer
+from bench.training.optimisers import parameter_groups
 from bench.training.recipe import learning_rate_at
 from bench.training.run import execute
 from bench.training.setup import Split, build_network, load_data
@@ -155,7 +156,8 @@ def test_learning_rate_of_every_step_follows_the_schedule(tiny):
     trainer = Trainer(model, batches, request.recipe, seed=0, device=CPU)
     used = []
     for epoch in range(2):
-        trainer.run_epoch(after_step=lambda: used.append(trainer.optimizer.param_groups[0]["lr"]))
+        group = trainer.optimizers[0].param_groups[0]
+        trainer.run_epoch(after_step=lambda group=group: used.append(group["lr"]))
         assert trainer.position.epoch == epoch + 1
     assert used == [learning_rate_at(request.recipe, step, 6) for step in range(6)]
 

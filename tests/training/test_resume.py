@@ -84,6 +84,20 @@ def test_stopped_again_and_again_is_bit_equal(store, rich, resources, undisturbe
     assert outcome(store, rich.run_id) == undisturbed
 
 
+def test_every_ingredient_is_taken_up_bit_for_bit(tmp_path, tiny, ingredient, resources):
+    request = tiny(**ingredient)
+    whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
+    execute(request, whole, resources)
+    stops = 0
+    while parts.read_run(request.run_id) is None:
+        try:
+            execute(request, parts, resources, stop=StopAfter(2))
+        except StopRequestedError:
+            stops += 1
+    assert stops >= 3
+    assert outcome(parts, request.run_id) == outcome(whole, request.run_id)
+
+
 def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeypatch):
     """As after kill -9: nothing is written at the end, the last checkpoint is all there is."""
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)

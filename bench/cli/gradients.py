@@ -1,0 +1,113 @@
+"""`bench gradients`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, remarks, simple_table, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+
+def gradients(
+    targets: Annotated[
+        list[str], typer.Argument(help="Runs, or names of networks.", metavar="TARGET…")
+    ],
+    correlation: Annotated[
+        bool,
+        typer.Option("--correlation", help="Also how alike the gradients of neighbours are."),
+    ] = False,
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", help="Images of the untrained networks.", metavar="NAME"),
+    ] = "fashion-mnist-mini",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of their weights.")] = 0,
+    option: options.KeyValues = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write tables (CSV) and picture (SVG, PNG).", metavar="DIR"),
+    ] = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show how large gradients are by depth, before training and through it.
+
+    A network's name stands for it before training. A run that was trained with
+    record_blocks = true has its blocks' gradient norms, and branch against shortcut, of every
+    epoch; another run those of its end. With --correlation, also the autocorrelation of the
+    gradient along lines between images (Balduzzi et al. 2017).
+
+    Examples:
+
+      bench gradients plain20 resnet20 plain56 resnet56 --correlation --output gradients
+
+      bench train resnet20 --set record_blocks=true
+
+      bench gradients resnet20-fashion-mnist-mini-s0-0123456789ab
+
+    """
+    options.require_positive(threads=threads)
+    from bench.derivatives.profile import gradients as measure_gradients
+    from bench.report.tables import rows_of
+
+    options.use_threads(threads)
+    say = remarks(quiet=quiet or as_json)
+    blocks, correlations = measure_gradients(
+        targets,
+        results=results,
+        dataset=dataset,
+        options=options.parse_values(option),
+        seed=seed,
+        device=device,
+        correlation=correlation,
+        say=say,
+    )
+    if output is not None:
+        _write(blocks, correlations, output, say)
+    rows = rows_of(blocks)
+    if as_json:
+        print_json([*rows, *rows_of(correlations)])
+        return
+    stdout().print(
+        simple_table([_shown(row) for row in rows], right=("epoch", "gradient_norm", "norm_ratio"))
+    )
+    for target, values in correlations.groupby("target", sort=False):
+        near = {lag: values.loc[values["lag"] == lag, "correlation"].item() for lag in (1, 4, 16)}
+        told = ", ".join(f"{value:.2f} at {lag}" for lag, value in near.items())
+        stdout().print(f"{target}: correlation of gradients {told} places apart", markup=False)
+
+
+def _write(
+    blocks: pd.DataFrame, correlations: pd.DataFrame, output: Path, say: Callable[[str], None]
+) -> None:
+    from bench.derivatives.picture import draw_gradients
+    from bench.report.plots import save_figure
+    from bench.store.files import write_atomically
+
+    files = save_figure(draw_gradients(blocks, correlations), output, "gradients")
+    tables = {"gradients.csv": blocks, "correlations.csv": correlations}
+    for name, frame in tables.items():
+        if len(frame):
+            write_atomically(output / name, frame.to_csv(index=False).encode())
+            files.append(output / name)
+    say(f"wrote {', '.join(str(file) for file in files)}")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: f"{value:.3g}"
+        if key in {"gradient_norm", "norm_ratio"} and value is not None
+        else value
+        for key, value in row.items()
+        if key != "depth"
+    }

@@ -1,0 +1,96 @@
+"""`bench landscape`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.errors import BenchError
+
+
+def landscape(
+    runs: Annotated[list[str], typer.Argument(help="Finished runs.", metavar="RUN…")],
+    plane: Annotated[
+        bool, typer.Option("--plane", help="Two directions at once, a map instead of a line.")
+    ] = False,
+    span: Annotated[
+        float,
+        typer.Option("--span", help="How far either way, in filter lengths.", metavar="LENGTH"),
+    ] = 1.0,
+    points: Annotated[
+        int, typer.Option("--points", help="Places along each direction.", metavar="N")
+    ] = 21,
+    split: Annotated[
+        str, typer.Option("--split", help="Whose loss: train or test.", metavar="SPLIT")
+    ] = "train",
+    images: Annotated[
+        int, typer.Option("--images", help="Use so many images of it.", metavar="N")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the directions.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write table (CSV) and picture (SVG, PNG).", metavar="DIR"),
+    ] = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Slice the loss around trained weights, in random directions scaled to each filter.
+
+    Li et al. 2018. Name several runs, such as a plain and a residual network, to compare them.
+    Nothing is trained.
+
+    Examples:
+
+      bench landscape resnet20-fashion-mnist-mini-s0-0123456789ab
+
+      bench landscape RUN OTHER --plane --points 15 --output landscape
+
+    """
+    options.require_positive(images=images, threads=threads)
+    if split not in {"train", "test"}:
+        raise BenchError(f"--split {split}: it must be train or test")
+    from bench.landscapes.landscape import landscape as measure_landscape
+    from bench.report.tables import rows_of
+
+    options.use_threads(threads)
+    say = remarks(quiet=quiet or as_json)
+    frame = measure_landscape(
+        runs,
+        results=results,
+        device=device,
+        plane=plane,
+        span=span,
+        points=points,
+        split="train" if split == "train" else "test",
+        images=images,
+        seed=seed,
+        say=say,
+    )
+    if output is not None:
+        from bench.landscapes.picture import draw_landscape
+        from bench.report.plots import save_figure
+        from bench.store.files import write_atomically
+
+        files = save_figure(draw_landscape(frame), output, "landscape")
+        write_atomically(output / "landscape.csv", frame.to_csv(index=False).encode())
+        say(f"wrote {', '.join(str(file) for file in [output / 'landscape.csv', *files])}")
+    rows = rows_of(frame)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            "run": row["run"], "x": f"{row['x']:+.2f}",
+            **({} if row["y"] is None else {"y": f"{row['y']:+.2f}"}),
+            "loss": f"{row['loss']:.4g}", "accuracy": f"{row['accuracy']:.4f}",
+        }
+        for row in rows
+    ]  # fmt: skip
+    stdout().print(simple_table(shown, right=("x", "y", "loss", "accuracy")))

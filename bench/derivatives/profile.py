@@ -1,0 +1,183 @@
+"""`bench.gradients`: gradient norms by depth of untrained networks, and of runs as they trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+
+    from bench.request import RunRequest
+    from bench.training.setup import Split
+
+BLOCK_COLUMNS = ("target", "epoch", "block", "depth", "gradient_norm", "norm_ratio")
+CORRELATION_COLUMNS = ("target", "epoch", "lag", "correlation")
+LINES = 4  # between test images, for the correlation
+DOCUMENT = "blocks.json"
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """One thing to measure: a run, or an untrained network."""
+
+    name: str
+    request: RunRequest
+    run: str | None
+
+
+def gradients(
+    targets: Sequence[str],
+    *,
+    results: str | Path = "bench-runs",
+    dataset: str = "fashion-mnist-mini",
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    correlation: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure how large gradients are by depth, and how alike at neighbouring inputs.
+
+    Args:
+        targets: runs (trained with `record_blocks` for what happened during training), or names
+            of networks, which are measured before any training.
+        results: the results folder of the runs.
+        dataset: the images that untrained networks see.
+        options: options of the untrained networks.
+        seed: random seed of their weights and of the batch.
+        device: auto, cpu, cuda, cuda:N or mps.
+        correlation: also follow the gradient along lines between test images (Balduzzi et
+            al. 2017, figure 1).
+        say: told what is being measured.
+
+    Returns:
+        Two frames. Blocks: target, epoch (0 is before training), block, depth (from 1),
+        gradient_norm (L2, of one batch's loss with respect to the branch's convolutions) and
+        norm_ratio (median ‖F(x)‖ / ‖h(x)‖). Correlations: target, epoch, lag (places on the
+        line) and correlation; no rows unless asked for.
+
+    Raises:
+        BenchError: a target is neither a run nor a network, or has no residual blocks.
+    """
+    import pandas as pd
+
+    from bench.devices import resolve_device
+
+    where = resolve_device(device)
+    subjects = [_subject(t, results, dataset, options or {}, seed) for t in targets]
+    blocks: list[dict[str, Any]] = []
+    correlations: list[dict[str, Any]] = []
+    for subject in subjects:
+        found, epoch = _blocks(subject, results, where)
+        blocks += [{"target": subject.name, **row} for row in found]
+        if correlation:
+            say(f"correlation of gradients of {subject.name}")
+            values = _correlation(subject, results, where)
+            correlations += [
+                {"target": subject.name, "epoch": epoch, "lag": lag, "correlation": value}
+                for lag, value in enumerate(values)
+            ]
+    frame = pd.DataFrame(blocks)
+    frame["depth"] = frame.groupby(["target", "epoch"]).cumcount() + 1
+    return (
+        frame.reindex(columns=list(BLOCK_COLUMNS)),
+        pd.DataFrame(correlations, columns=list(CORRELATION_COLUMNS)),
+    )
+
+
+def _subject(
+    target: str, results: str | Path, dataset: str, options: dict[str, Any], seed: int
+) -> _Subject:
+    from bench.models import ModelError, canonical
+    from bench.request import RunRequest
+    from bench.training.recipe import get_recipe
+
+    try:
+        model, values = canonical(target, options)
+    except ModelError as error:
+        return _run_subject(target, results, str(error))
+    request = RunRequest(model, dataset, get_recipe("fast"), seed, values)
+    return _Subject(target, request, None)
+
+
+def _run_subject(target: str, results: str | Path, otherwise: str) -> _Subject:
+    from pathlib import Path
+
+    from bench.trained import load_trained
+
+    if not (Path(results) / "runs").is_dir() and not Path(target).is_dir():
+        raise BenchError(f"'{target}' is no run of {results}, and as a network: {otherwise}")
+    trained = load_trained(target, results=results)
+    return _Subject(trained.record.run, trained.request, str(target))
+
+
+def _blocks(
+    subject: _Subject, results: str | Path, where: torch.device
+) -> tuple[list[dict[str, Any]], int]:
+    """A subject's rows, and the epoch that its network is of."""
+    from bench.derivatives.norms import measure_blocks
+    from bench.store import Store
+    from bench.trained import load_trained
+
+    epochs = subject.request.recipe.epochs if subject.run else 0
+    if subject.run is not None:
+        trained = load_trained(subject.run, results=results)
+        if DOCUMENT in trained.record.files:
+            recorded: list[dict[str, Any]] = Store(trained.root).read_document(
+                subject.name, DOCUMENT
+            )
+            return recorded, epochs
+    split = _split(subject.request, where)
+    model = _network(subject, results, split)
+    rows = measure_blocks(model, *_batch(split), called=f"'{subject.name}'")
+    return [{"epoch": epochs, **row} for row in rows], epochs
+
+
+def _correlation(subject: _Subject, results: str | Path, where: torch.device) -> list[float]:
+    from bench.derivatives.correlation import gradient_correlation, settle
+
+    split = _split(subject.request, where)
+    model = _network(subject, results, split)
+    if subject.run is None:
+        settle(model, _batch(split)[0])
+    images, _ = next(iter(split.evaluation(split.test)))
+    values = gradient_correlation(model.eval(), images[:LINES], images[LINES : 2 * LINES])
+    return [float(value) for value in values]
+
+
+def _split(request: RunRequest, where: torch.device) -> Split:
+    from bench.training.check import check_trainable
+    from bench.training.setup import Split, load_data
+
+    data = load_data(request)
+    check_trainable(request, data)
+    return Split.of(data, request, where)
+
+
+def _network(subject: _Subject, results: str | Path, split: Split) -> torch.nn.Module:
+    """The trained network, or the untrained one with its drawn weights."""
+    from bench.trained import load_trained
+    from bench.training.setup import build_network, preferred_memory_format
+
+    if subject.run is not None:
+        model = load_trained(subject.run, results=results).model
+    else:
+        model = build_network(subject.request, split.dataset)
+    memory_format = preferred_memory_format(split.device)
+    return model.to(split.device, memory_format=memory_format)  # type: ignore[call-overload,no-any-return]
+
+
+def _batch(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first batch of a training, at its full size."""
+    from bench.training.setup import preferred_memory_format
+
+    recipe = split.request.recipe.model_copy(update={"initial_size": 1.0})
+    whole = replace(split, request=replace(split.request, recipe=recipe))
+    return next(whole.training_batches(preferred_memory_format(split.device)).epoch(0))

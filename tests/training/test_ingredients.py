@@ -1,0 +1,226 @@
+"""The ingredients of a fast recipe against independent references, one by one."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bench import load_model, load_results
+from bench.errors import BenchError
+from bench.request import RunRequest
+from bench.training.check import check_trainable
+from bench.training.loop import Trainer
+from bench.training.optimisers import KernelMuon, branch_parameters, hidden_matrices
+from bench.training.recipe import LATER, RECIPES, Recipe, get_recipe, side_at
+from bench.training.run import execute
+from bench.training.setup import Split, build_network, load_data
+from bench.training.whitening import EPSILON, stem_of
+
+CPU = torch.device("cpu")
+# As the code before these ingredients made it: recorded runs keep their identity.
+HASHES = {"fast": "4cfa5caa9216", "book": "414fb48e70e3"}
+
+
+def prepared(request, layout=torch.contiguous_format):
+    data = load_data(request)
+    split = Split.of(data, request, CPU)
+    model = build_network(request, data).to(memory_format=layout)
+    batches = split.training_batches(layout)
+    return split, Trainer(model, batches, request.recipe, seed=request.seed, device=CPU)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_runs_recorded_before_keep_their_identity(recipe):
+    request = RunRequest("resnet20", "fashion-mnist-mini", get_recipe(recipe), seed=0)
+    assert request.hash == HASHES[recipe]
+    assert not set(request.as_dict()["recipe"]) & set(LATER)
+
+
+def test_an_ingredient_is_another_run_and_is_read_back(tiny, ingredient):
+    plain, other = tiny(), tiny(**ingredient)
+    assert plain.hash != other.hash
+    assert RunRequest.from_dict(other.as_dict()) == other
+    assert Recipe.model_validate(other.recipe.model_dump()) == other.recipe
+
+
+def responses(stem, split):
+    """What the first convolution makes of all patches, D×N, without its padding."""
+    images, _ = zip(*split.evaluation(split.train), strict=True)
+    found = F.conv2d(torch.cat(images).double(), stem.weight.double())
+    return found.transpose(0, 1).flatten(1).detach().numpy()
+
+
+def patch_variances(split, side):
+    """Variances along the principal axes of the patches, largest first, by NumPy alone."""
+    images = np.concatenate([i.numpy() for i, _ in split.evaluation(split.train)])[:, 0]
+    patches = np.lib.stride_tricks.sliding_window_view(images.astype(float), (side, side), (1, 2))
+    return np.linalg.eigvalsh(np.cov(patches.reshape(-1, side * side).T, bias=True))[::-1]
+
+
+@pytest.mark.parametrize("width", [4, 9, 16, 20])
+def test_whitened_patches_have_the_identity_as_covariance(tiny, width):
+    split, trainer = prepared(tiny(whitening="initial", options={"width": width}))
+    stem = trainer.model.conv1
+    variances = patch_variances(split, 3)
+    count = min(width, 9)
+    covariance = np.cov(responses(stem, split)[:count], bias=True)
+    expected = np.diag(variances / (variances + EPSILON))[:count, :count]
+    np.testing.assert_allclose(covariance, expected, atol=2e-4)
+    assert expected.diagonal().min() > 0.9
+    mirrored = min(width, 18) - count
+    assert torch.equal(stem.weight[count : count + mirrored], -stem.weight[:mirrored])
+    drawn = build_network(tiny(options={"width": width}), split.dataset).conv1
+    assert torch.equal(stem.weight[18:], drawn.weight[18:])
+
+
+def test_a_frozen_stem_stays_and_another_does_not(tiny, store, resources):
+    for whitening in ("initial", "frozen"):
+        request = tiny(whitening=whitening)
+        before = build_network(request, load_data(request)).conv1.weight
+        execute(request, store, resources)
+        after = store.read_tensors(request.run_id, "model.safetensors")["conv1.weight"]
+        assert torch.equal(before, after) == (whitening == "frozen")
+
+
+def test_what_has_no_stem_is_refused(tiny):
+    with pytest.raises(BenchError, match="the net does not begin with a convolution of the images"):
+        stem_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 1, "the net")
+    request = tiny("plain_cnn", branch_weight_decay=0.1, options={}, input_size=28)
+    with pytest.raises(BenchError, match="no residual blocks, which branch_weight_decay is for"):
+        check_trainable(request, load_data(request))
+
+
+def test_muon_takes_the_hidden_matrices_and_sgd_the_rest(tiny):
+    _, trainer = prepared(tiny(muon_learning_rate=0.1))
+    sgd, muon = trainer.optimizers
+    named = dict(trainer.model.named_parameters())
+    hidden = {n for n, p in named.items() if any(p is h for h in hidden_matrices(trainer.model))}
+    assert hidden == {n for n, p in named.items() if p.ndim == 4 and n != "conv1.weight"}
+    taken = {id(p) for group in sgd.param_groups for p in group["params"]}
+    assert taken == {id(p) for n, p in named.items() if n not in hidden}
+    assert [id(p) for p in muon.kernels] == [id(named[n]) for n in named if n in hidden]
+
+
+def test_both_rates_follow_the_schedule(tiny):
+    request = tiny(muon_learning_rate=0.06)
+    _, trainer = prepared(request)
+    seen = []
+    trainer.run_epoch(
+        after_step=lambda: seen.append([o.param_groups[0]["lr"] for o in trainer.optimizers])
+    )
+    assert [muon for _, muon in seen] == pytest.approx([sgd / 5 for sgd, _ in seen])  # 0.06 / 0.3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(4, 12, 3, 3), (40, 3, 3, 3), (8, 16, 1, 1), (6, 10)])
+def test_muons_step_is_the_nearest_orthogonal_matrix_nearly(shape, layout):
+    torch.manual_seed(0)
+    layout = layout if len(shape) == 4 else torch.contiguous_format
+    kernel = nn.Parameter(torch.randn(shape).contiguous(memory_format=layout))
+    before, target = kernel.detach().clone(), torch.randn(shape)
+    (kernel * target).sum().backward()
+    muon = KernelMuon(
+        [{"params": [kernel], "weight_decay": 0.0}], lr=0.5, momentum=0.0, nesterov=False
+    )
+    muon.take_gradients()
+    muon.step()
+    step = ((before - kernel.detach()) / 0.5).flatten(1).numpy()
+    rows, columns = step.shape
+    left, _, right = np.linalg.svd(target.flatten(1).numpy(), full_matrices=False)
+    nearest = left @ right * max(1, rows / columns) ** 0.5
+    cosine = (step * nearest).sum() / np.linalg.norm(step) / np.linalg.norm(nearest)
+    assert cosine > 0.95  # five Newton-Schulz iterations leave singular values of 0.7 to 1.2
+    singular = np.linalg.svd(step, compute_uv=False) / max(1, rows / columns) ** 0.5
+    assert 0.5 < singular.min() <= singular.max() < 1.4
+
+
+def test_lookahead_is_algorithm_1(tiny):
+    changes = {"flip": False, "schedule": "constant", "warmup_fraction": 0.0}
+    _, ours = prepared(tiny(lookahead_steps=2, **changes))
+    _, plain = prepared(tiny(**changes))
+    slow = [p.detach().clone() for p in plain.parameters]
+    step = 0
+
+    def outer():
+        nonlocal step
+        step += 1
+        if step % 2 == 0:  # the slow go half-way to the fast, which then start there
+            for old, new in zip(slow, plain.parameters, strict=True):
+                old.copy_(old + 0.5 * (new.detach() - old))
+                new.data.copy_(old)
+
+    for _ in range(2):
+        ours.run_epoch(after_step=lambda: None)
+        plain.run_epoch(after_step=outer)
+    for one, other in zip(ours.parameters, plain.parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_images_grow_by_epoch_and_end_at_their_size(tiny):
+    recipe = Recipe(initial_size=0.5, epochs=6)
+    assert [side_at(recipe, epoch, 28) for epoch in range(6)] == [14, 18, 21, 24, 28, 28]
+    assert side_at(Recipe(initial_size=0.5, epochs=1), 0, 28) == 28
+    split, _ = prepared(tiny(initial_size=0.5, epochs=3, input_size=12))
+    batches = split.training_batches(torch.contiguous_format)
+    shapes = [next(batches.epoch(epoch))[0].shape[2:] for epoch in range(4)]
+    assert shapes == [(6, 6), (9, 9), (12, 12), (12, 12)]
+    assert next(iter(split.evaluation(split.test)))[0].shape[2:] == (12, 12)
+
+
+def test_flips_at_test_time_are_a_figure_of_their_own(tiny, store, resources):
+    request, plain = tiny(test_time_flip=True), tiny()
+    record = execute(request, store, resources)
+    assert (
+        record.result["test_accuracy"] == execute(plain, store, resources).result["test_accuracy"]
+    )
+    model = load_model(request.run_id, results=store.root)
+    split = Split.of(load_data(request), request, CPU)
+    right = 0
+    with torch.no_grad():
+        for images, labels in split.evaluation(split.test):
+            logits = torch.stack([model(images), model(images.flip(3))]).mean(0)
+            right += int((logits.argmax(1) == labels).sum())
+    assert record.result["test_accuracy_with_flip"] == pytest.approx(right / 1000)
+    rows = load_results(store.root).set_index("run")["test_accuracy_with_flip"]
+    assert rows[request.run_id] == record.result["test_accuracy_with_flip"]
+    assert np.isnan(rows[plain.run_id])
+
+
+def test_decay_of_the_branches_spares_all_else(tiny):
+    request = tiny(branch_weight_decay=0.5, options={"width": 4, "shortcut": "projection"})
+    _, trainer = prepared(request)
+    named = {id(p): name for name, p in trainer.model.named_parameters()}
+    decay = {
+        named[id(p)]: group["weight_decay"]
+        for group in trainer.optimizers[0].param_groups
+        for p in group["params"]
+    }
+    for name, value in decay.items():
+        inside = name.startswith("layer") and "downsample" not in name
+        spared = "bn" in name or name.endswith("bias") or "downsample.1" in name
+        assert value == (0.5 if inside else 0.0 if spared else 5e-4), name
+    assert len(decay) == len(named)
+    assert len(branch_parameters(trainer.model)) == 6 * 6
+
+
+def test_recorded_blocks_are_used_for_nothing(tiny, store, resources):
+    watched, plain = tiny(record_blocks=True), tiny()
+    digests = [execute(r, store, resources).files["model.safetensors"] for r in (watched, plain)]
+    assert digests[0] == digests[1]
+    rows = store.read_document(watched.run_id, "blocks.json")
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
+    assert [(row["epoch"], row["block"]) for row in rows] == [
+        (epoch, block) for epoch in (0, 1, 2) for block in blocks
+    ]
+    assert all(row["gradient_norm"] > 0 and row["norm_ratio"] > 0 for row in rows)
+    split, trainer = prepared(watched, torch.channels_last)
+    images, labels = next(split.training_batches(torch.channels_last).epoch(1))
+    model = copy.deepcopy(trainer.model).train()
+    F.cross_entropy(model(images), labels).backward()
+    norms = [model.layer1[0].conv1.weight.grad.norm(), model.layer1[0].conv2.weight.grad.norm()]
+    assert rows[0]["gradient_norm"] == pytest.approx(float(torch.stack(norms).norm()), rel=1e-4)
