@@ -260,6 +260,7 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         tuning=tuning,
         shared_tensors=shared_tensors(store, variants),
         updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        target_accuracy=plan.target_accuracy,
     )
     store.save_study(record)
     return record

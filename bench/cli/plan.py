@@ -9,13 +9,15 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, simple_table, stdout
+from bench.errors import BenchError
 
 
 def plan(
     study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")],
     machines: Annotated[
-        Path, typer.Option("--machines", help="A TOML file of machines.", metavar="FILE")
-    ],
+        Path | None, typer.Option("--machines", help="A TOML file of machines.", metavar="FILE")
+    ] = None,
+    gpu: options.Gpu = None,
     seeds: options.Seeds = None,
     epochs: options.Epochs = None,
     dataset: options.Dataset = None,
@@ -32,16 +34,21 @@ def plan(
 
       bench plan depth --machines machines.toml
 
+      bench plan full-cifar10-degradation --gpu A100
+
     """
     options.require_positive(epochs=epochs)
     import torch
 
     from bench.ablation import make_plan
+    from bench.launch.gpus import gpu as known_gpu
     from bench.launch.planning import plan_rows, read_machines
     from bench.store import Store
     from bench.studies import Overrides
 
-    known = read_machines(machines)
+    if machines is None and gpu is None:
+        raise BenchError("name machines: --machines FILE, or --gpu A100")
+    known = [*(read_machines(machines) if machines else []), *([known_gpu(gpu)] if gpu else [])]
     wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
     rows = plan_rows(make_plan(study, None, torch.device("cpu"), wanted), Store(results), known)
     if as_json:

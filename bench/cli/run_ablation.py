@@ -11,6 +11,9 @@ import typer
 from bench.cli import options
 from bench.cli.output import print_json, simple_table, stdout
 from bench.cli.progress import progress_view
+from bench.errors import BenchError
+
+DAY_SECONDS = 86_400
 
 if TYPE_CHECKING:
     from bench.launch.execution import Execution
@@ -38,6 +41,7 @@ def run_ablation(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
     ] = False,
+    gpu: options.Gpu = None,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
@@ -58,6 +62,8 @@ def run_ablation(
 
       bench run-ablation depth --seeds 0,1,2 --dry-run
 
+      bench run-ablation full-imagenet-depth --dry-run --gpu H100
+
       bench run-ablation my-study.toml --only plain --epochs 10
 
       bench run-ablation depth --launcher ray --ray-address 10.0.0.1:6379
@@ -66,6 +72,8 @@ def run_ablation(
 
     """
     options.require_positive(epochs=epochs)
+    if gpu is not None and not dry_run:
+        raise BenchError(f"--gpu {gpu} is for an estimate: add --dry-run (or see bench plan)")
     from bench.memory import ask_for_large_pages
 
     ask_for_large_pages()
@@ -111,7 +119,7 @@ def run_ablation(
         if launcher == "slurm" and not as_json:
             stdout().print(_batch_script(how, len(plan.requests), resources, workers), markup=False)
             return
-        show_dry_run(plan, how, as_json=as_json)
+        show_dry_run(plan, how, gpu, as_json=as_json)
     else:
         raise typer.Exit(show_study(results, plan.name, as_json=as_json))
 
@@ -159,10 +167,19 @@ def _batch_script(how: Execution, runs: int, resources: Resources, workers: int)
     return how.launcher.script(runs, resources, workers)
 
 
-def show_dry_run(plan: Plan, how: Execution, *, as_json: bool) -> None:
-    """Print every run of a plan, what is there already, and the time that is left."""
+def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) -> None:
+    """Print every run of a plan, what is there already, and the time and disk that are left.
+
+    Where two cores would take more than a day, or *gpu* is named, also the time on a GPU.
+    """
+    from bench.launch.footprint import footprint
+    from bench.launch.gpus import DEFAULT_GPU
+    from bench.launch.gpus import gpu as known_gpu
+    from bench.launch.planning import plan_rows
+    from bench.store import Store
     from bench.training.estimate import estimate_plan
 
+    machine = known_gpu(gpu or DEFAULT_GPU)
     rows = estimate_plan(plan, how)
     if as_json:
         print_json(rows)
@@ -176,6 +193,15 @@ def show_dry_run(plan: Plan, how: Execution, *, as_json: bool) -> None:
         f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
         f"{_duration(left)} left here, estimated from a few timed steps of each network"
     )
+    if left == 0:
+        return
+    if gpu is not None or left > DAY_SECONDS:
+        (row,) = plan_rows(plan, Store(how.results), [machine])
+        there = _duration(row["hours"] * 3600)
+        console.print(f"one {machine.name}: {there} ({row['basis']})", markup=False)
+    pending = {row["run"] for row in rows if row["status"] == "to do"}
+    left_to_do = [request for request in plan.requests if request.run_id in pending]
+    console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
 
 
 def _duration(seconds: float) -> str:

@@ -137,13 +137,16 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     import torch
 
     from bench.describe import count_macs
+    from bench.models import build_model
     from bench.training.estimate import steps_of
-    from bench.training.setup import Split, build_network, load_data
+    from bench.training.sizes import data_size
 
     first = requests[0]
-    dataset = load_data(first)
-    shape = (1, *Split.of(dataset, first, torch.device("cpu")).input_shape)
-    model = build_network(first, dataset).eval()
+    size = data_size(first)
+    shape = (1, size.channels, size.side, size.side)
+    model = build_model(
+        first.model, num_classes=size.classes, in_channels=size.channels, **first.options
+    ).eval()
     elements = 0
 
     def add(_module: Any, _inputs: Any, output: Any) -> None:

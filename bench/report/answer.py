@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.report.frames import study_runs
@@ -15,6 +15,7 @@ from bench.report.statistics import (
     paired_difference,
     seeds_needed,
 )
+from bench.report.target import TimeOverSeeds, time_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class VariantSummary:
         statuses: status → number of runs, for those that are not complete.
         seeds_needed: how many seeds would tell the observed difference apart with 80 % power;
             None where it is told apart already, or there is nothing to reckon from.
+        time_to_target: training time to the study's `target_accuracy`, if it has one.
     """
 
     name: str
@@ -50,6 +52,7 @@ class VariantSummary:
     images_per_second: float | None
     statuses: dict[str, int]
     seeds_needed: int | None = None
+    time_to_target: TimeOverSeeds | None = None
 
 
 def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
@@ -64,10 +67,22 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
     }
     differences = holm(differences)
     comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
-    return [
+    summaries = [
         _summary(name, entry["reference"], by_variant[name], differences.get(name), comparisons)
         for name, entry in study.variants.items()
     ]
+    if study.target_accuracy is None:
+        return summaries
+    epochs = study_runs(store, study.name, "epochs")
+    return [
+        replace(s, time_to_target=_time(by_variant[s.name], epochs, study.target_accuracy))
+        for s in summaries
+    ]
+
+
+def _time(rows: pd.DataFrame, epochs: pd.DataFrame, target: float) -> TimeOverSeeds | None:
+    complete = rows.loc[rows["status"] == "complete", "run"]
+    return time_over_seeds(epochs, complete, target) if len(complete) else None
 
 
 def _summary(

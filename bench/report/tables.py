@@ -19,8 +19,18 @@ HEADINGS = (
 
 
 def study_cells(summaries: list[VariantSummary]) -> list[list[str]]:
-    """A study's table as text, headings first: accuracies in per cent, differences in points."""
-    return [list(HEADINGS), *map(_cells, summaries)]
+    """A study's table as text, headings first: accuracies in per cent, differences in points.
+
+    A study with a `target_accuracy` has a last column of seconds to it.
+    """
+    table = [list(HEADINGS), *map(_cells, summaries)]
+    times = [summary.time_to_target for summary in summaries]
+    target = next((time.target for time in times if time is not None), None)
+    if target is not None:
+        last = [f"seconds to {target:.4g} validation accuracy"]
+        last += ["-" if time is None else str(time) for time in times]
+        table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
+    return table
 
 
 def study_table(summaries: list[VariantSummary]) -> Table:

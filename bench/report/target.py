@@ -6,13 +6,14 @@ the test set is no longer a test.
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
@@ -60,6 +61,44 @@ def time_to_accuracy(epochs: pd.DataFrame, target: float) -> TimeToAccuracy:
     first = int(reached.iloc[0])
     seconds = float(rows.loc[rows["epoch"] <= first, "seconds"].sum())
     return TimeToAccuracy(target, seconds, first, best)
+
+
+@dataclass(frozen=True)
+class TimeOverSeeds:
+    """How long the runs of one variant trained to an accuracy.
+
+    Attributes:
+        target: the validation accuracy to reach, 0…1.
+        seconds: median over the runs that reached it, None if none did.
+        reached: how many did.
+        runs: of how many.
+    """
+
+    target: float
+    seconds: float | None
+    reached: int
+    runs: int
+
+    def __str__(self) -> str:
+        """What stands in a table; how many reached it is said where not all did."""
+        if self.seconds is None:
+            return f"- (0 of {self.runs})"
+        count = "" if self.reached == self.runs else f" ({self.reached} of {self.runs})"
+        return f"{self.seconds:.1f}{count}"
+
+
+def time_over_seeds(epochs: pd.DataFrame, runs: Iterable[str], target: float) -> TimeOverSeeds:
+    """Find when the finished *runs* of one variant reached *target*.
+
+    Args:
+        epochs: the study's `epochs` table.
+        runs: the runs' ids.
+        target: validation accuracy, 0…1.
+    """
+    times = [time_to_accuracy(epochs[epochs["run"] == run], target).seconds for run in runs]
+    reached = [seconds for seconds in times if seconds is not None]
+    middle = statistics.median(reached) if reached else None
+    return TimeOverSeeds(target, middle, len(reached), len(times))
 
 
 def check_target(target: float, recipe: str, dataset: str, settings: Mapping[str, Any]) -> None:

@@ -63,6 +63,7 @@ class StudyRecord:
         tuning: what was tried and taken, variant → {"values": …, "chosen": …}.
         shared_tensors: variant → counts of initial tensors equal to the reference's.
         updated_at: UTC, ISO 8601.
+        target_accuracy: the validation accuracy to which time is told, or None.
     """
 
     name: str
@@ -72,6 +73,7 @@ class StudyRecord:
     tuning: dict[str, Any] = field(default_factory=dict)
     shared_tensors: dict[str, Any] = field(default_factory=dict)
     updated_at: str = ""
+    target_accuracy: float | None = None
 
     @property
     def runs(self) -> set[str]:

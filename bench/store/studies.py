@@ -19,7 +19,10 @@ class Studies(ResultsFolder):
         self.ready()
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
-        write_atomically(path, seal(dataclasses.asdict(record)))
+        values = dataclasses.asdict(record)
+        if record.target_accuracy is None:  # which the bench before this key would not read
+            del values["target_accuracy"]
+        write_atomically(path, seal(values))
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""

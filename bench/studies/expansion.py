@@ -50,14 +50,32 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
             requests = grown(requests, variant, planned, place)
         planned.append(PlannedVariant(variant.name, _reference_of(variant, reference), requests))
     check_growth(name, study, overrides.only)
-    if study.tune and any(not v.requests[seeds[0]].recipe.validation_fraction for v in planned):
-        raise BenchError(
-            f"study '{name}': tune chooses on validation accuracy, but the recipe has no "
-            "validation split; set validation_fraction, or leave tune out"
-        )
+    for key in ("tune", "target_accuracy"):
+        if getattr(study, key) is not None:
+            _check_validates(name, key, planned)
     return Plan(
-        name, study.question, study.source, tuple(planned), study.tune, tuple(overrides.only)
+        name,
+        study.question,
+        study.source,
+        tuple(planned),
+        study.tune,
+        tuple(overrides.only),
+        study.target_accuracy,
     )
+
+
+def _check_validates(name: str, key: str, planned: list[PlannedVariant]) -> None:
+    """Refuse what looks at the validation accuracy where nothing is held out."""
+    recipes = [next(iter(variant.requests.values())).recipe for variant in planned]
+    if not all(recipe.validation_fraction for recipe in recipes):
+        what = {
+            "tune": "tune chooses on validation accuracy",
+            "target_accuracy": "target_accuracy is one of validation images",
+        }[key]
+        raise BenchError(
+            f"study '{name}': {what}, but the recipe has no "
+            f"validation split; set validation_fraction, or leave {key} out"
+        )
 
 
 def _reference_of(variant: Variant, default: str) -> str | None:

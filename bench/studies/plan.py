@@ -51,6 +51,7 @@ class Plan:
     variants: tuple[PlannedVariant, ...]
     tune: Tune | None
     only: tuple[str, ...] = ()
+    target_accuracy: float | None = None
 
     @property
     def selected(self) -> list[PlannedVariant]:

@@ -97,6 +97,12 @@ class Study(BaseModel):
     reference: str | None = Field(
         None, description="Name of the variant that the others are compared with."
     )
+    target_accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Validation accuracy, 0…1: the table says how long each variant trained to it.",
+    )
     base: Base = Field(default_factory=Base)
     variant: list[Variant] = Field(default_factory=list, description="The networks compared.")
     grid: dict[str, list[Scalar] | dict[str, list[Scalar]]] = Field(

@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.data import Images
+from bench.data.images import make_dataset
+from bench.describe import count_macs
 from bench.store import Store
 from bench.training.check import check_trainable, probe
 from bench.training.loop import Trainer
 from bench.training.setup import Split, build_network, load_data, preferred_memory_format
+from bench.training.sizes import blank_network, data_size
 
 if TYPE_CHECKING:
+    from bench.data import Dataset
     from bench.launch.execution import Execution
     from bench.request import RunRequest
     from bench.studies import Plan
     from bench.training.resources import Resources
+    from bench.training.sizes import DataSize
 
 TIMED_STEPS = 4  # the first is a warm-up
+TIMED_MACS = 40 * 10**9  # of a timed step, forward: some seconds of two cores
 # A forward pass alone, against forward, backward and update.
 EVALUATION_COST = 1 / 3
 
@@ -72,32 +79,60 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
 
 
 def time_steps(request: RunRequest, resources: Resources) -> float:
-    """Median seconds of a training step of the request's network, data included."""
-    dataset = load_data(request)
-    check_trainable(request, dataset)
+    """Median seconds of a training step of the request's network, data included.
+
+    Where a step is large, fewer images are timed and the time multiplied; where the images are
+    not at hand, noise of their shape takes their place.
+    """
+    size = data_size(request)
+    dataset = load_data(request) if size.on_hand else None
+    if dataset is not None:
+        check_trainable(request, dataset)
+    images = _affordable(request, size)
+    timed = request.with_recipe(batch_size=images, validation_fraction=0.0)
+    if dataset is None:
+        dataset = _noise(request.dataset, size, images)
+        check_trainable(timed, dataset)
     device = torch.device(resources.device)
     memory_format = preferred_memory_format(device)
     before = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
-        split = Split.of(dataset, request, device)
-        model = build_network(request, dataset)
+        split = Split.of(dataset, timed, device)
+        model = build_network(timed, dataset)
         model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         batches = split.training_batches(memory_format)
         trainer = Trainer(
-            model, batches, request.recipe,
+            model, batches, timed.recipe,
             seed=request.seed, device=device, precision=request.precision,
         )  # fmt: skip
-        return _median_step(trainer)
+        return _median_step(trainer) * request.recipe.batch_size / images
     finally:
         torch.set_num_threads(before)
+
+
+def _affordable(request: RunRequest, size: DataSize) -> int:
+    """Images of a timed step: the batch, or as many as are done in seconds on a CPU."""
+    shape = (1, size.channels, size.side, size.side)
+    macs = count_macs(blank_network(request, size), shape)
+    return min(request.recipe.batch_size, max(2, TIMED_MACS // max(1, macs)))
+
+
+def _noise(name: str, size: DataSize, images: int) -> Dataset:
+    """Images of the shape of a dataset that is not at hand."""
+    shape = (images * TIMED_STEPS, size.channels, size.side, size.side)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
+    some = Images(pixels, torch.arange(len(pixels)) % size.classes)
+    classes = tuple(map(str, range(size.classes)))
+    return make_dataset(name, classes, some, some, timing_only=True)
 
 
 def _median_step(trainer: Trainer) -> float:
     trainer.model.train()
     seconds = []
     started = time.perf_counter()
-    for images, labels in trainer.batches.epoch(0):
+    last = max(0, trainer.recipe.epochs - 1)  # where images grow by epoch, the largest
+    for images, labels in trainer.batches.epoch(last):
         trainer.step(images, labels)
         trainer.read_losses()  # waits for the device
         seconds.append(time.perf_counter() - started)
@@ -110,10 +145,10 @@ def _median_step(trainer: Trainer) -> float:
 
 def steps_of(request: RunRequest) -> float:
     """Steps of a run, with its evaluations counted as parts of steps."""
-    dataset = load_data(request)
-    held_out = round(len(dataset.train) * request.recipe.validation_fraction)
-    train, epochs = len(dataset.train) - held_out, request.recipe.epochs
-    scored = held_out * epochs + train + len(dataset.test)
+    size = data_size(request)
+    held_out = round(size.train * request.recipe.validation_fraction)
+    train, epochs = size.train - held_out, request.recipe.epochs
+    scored = held_out * epochs + train + size.test
     if request.recipe.test_every_epoch:
-        scored += len(dataset.test) * epochs
+        scored += size.test * epochs
     return (train * epochs + EVALUATION_COST * scored) / request.recipe.batch_size

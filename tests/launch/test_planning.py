@@ -49,6 +49,22 @@ def test_recorded_runs_are_the_measured_speed(plan, trained):
     assert row["runs"] == 2
 
 
+def test_a_known_gpu_is_estimated_by_the_roofline(bench, tiny_study):
+    a100, h100 = (
+        bench("plan", tiny_study, "--gpu", name, "--json").document["rows"][0]
+        for name in ("A100", "H100")
+    )
+    assert a100["basis"] == "ESTIMATE: roofline, the least time possible"
+    # Such a network is bound by memory: 2039 against 3350 GB/s.
+    assert a100["hours"] / h100["hours"] == pytest.approx(3350 / 2039, rel=0.01)
+    assert (
+        "--gpu A10: not known here; did you mean"
+        in bench("plan", tiny_study, "--gpu", "A10").refusal
+    )
+    assert "--machines FILE, or --gpu" in bench("plan", tiny_study).refusal
+    assert "add --dry-run" in bench("run-ablation", tiny_study, "--gpu", "A100").refusal
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -1,0 +1,116 @@
+"""How large a run's dataset is, without reading it where that can be known."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.data import Dataset
+    from bench.request import RunRequest
+
+_FOLDER = "imagefolder:"
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """A dataset as a run uses it.
+
+    Attributes:
+        classes: how many.
+        channels: of an image.
+        side: height and width in pixels that the network sees.
+        train: training images, those held out for validation among them.
+        test: test images.
+        on_hand: its images can be read at once: no download, no decoding.
+        note: what was assumed of it, or None.
+    """
+
+    classes: int
+    channels: int
+    side: int
+    train: int
+    test: int
+    on_hand: bool = True
+    note: str | None = None
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all images, decoded."""
+        return (self.train + self.test) * self.channels * self.side**2
+
+
+# Russakovsky et al. 2015, table 2: the classification task of ILSVRC 2012.
+IMAGENET = DataSize(
+    classes=1000, channels=3, side=224, train=1_281_167, test=50_000, on_hand=False,
+    note="the folder 'imagenet' is not there: 1,281,167 + 50,000 images of 1,000 classes assumed",
+)  # fmt: skip
+
+
+def data_size(request: RunRequest) -> DataSize:
+    """Say how large a request's dataset is.
+
+    Named datasets are known, and image folders are listed without opening an image; only a
+    user's own dataset is loaded. A folder called `imagenet` that is not there is taken to be
+    ImageNet's, so that its study can be planned elsewhere.
+
+    Raises:
+        BenchError: the dataset cannot be used, or has fewer images than asked for.
+    """
+    size = _whole(request)
+    wanted = request.train_images
+    if wanted is not None and wanted > size.train:
+        raise BenchError(
+            f"train_images = {wanted}, but the training set has {size.train} images: "
+            f"use 1 … {size.train}"
+        )
+    return replace(size, train=wanted or size.train, side=request.input_size or size.side)
+
+
+def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
+    """Build the request's network for its shapes alone, without memory where it allows that."""
+    from bench.models import build_model
+
+    shape = {"num_classes": size.classes, "in_channels": size.channels}
+    with contextlib.suppress(Exception), torch.device("meta"):
+        return build_model(request.model, **shape, **request.options)
+    return build_model(request.model, **shape, **request.options)  # a user's, that computes
+
+
+def _whole(request: RunRequest) -> DataSize:
+    from bench.data import list_datasets
+    from bench.training.setup import load_data
+
+    for info in list_datasets():
+        if info.name == request.dataset:
+            return DataSize(
+                info.classes, info.channels, info.size, info.train, info.test, info.available
+            )
+    if request.dataset.startswith(_FOLDER) and request.input_size is not None:
+        return _folder(Path(request.dataset.removeprefix(_FOLDER)).expanduser(), request.input_size)
+    return _loaded(load_data(request))
+
+
+def _folder(root: Path, side: int) -> DataSize:
+    from bench.data.imagefolder import common_shape, scan
+
+    if not root.exists() and root.name == "imagenet":
+        return IMAGENET
+    folder = scan(root.resolve())
+    channels, _, _ = common_shape(folder.paths[:1], side)
+    return DataSize(
+        len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),
+        on_hand=False,
+    )  # fmt: skip
+
+
+def _loaded(data: Dataset) -> DataSize:
+    return DataSize(len(data.classes), data.channels, data.size, len(data.train), len(data.test))
