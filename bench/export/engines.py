@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX, SIDECAR = ".engine", ".engine.json"
+NO_TF32 = "NO_TF32"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Sidecar:
     opt_batch: int
     max_batch: int
     precision: str
-    builder_flags: tuple[str, ...] = ("STRONGLY_TYPED",)
+    builder_flags: tuple[str, ...] = ("STRONGLY_TYPED", NO_TF32)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -112,6 +112,7 @@ class Toolkit:
         if not parser.parse_from_file(str(model)):
             raise self._refused(model, self._parser_reason(parser))
         config = builder.create_builder_config()
+        config.clear_flag(library.BuilderFlag.TF32)  # on by default: fp32 would not be fp32
         if capability is not None:
             config.num_compute_capabilities = 1
             known = getattr(library.ComputeCapability, f"SM{capability}")

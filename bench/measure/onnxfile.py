@@ -76,12 +76,21 @@ def examine(path: Path) -> FileFacts:
     return FileFacts((channels, height, width), batch, _precision(graph), _count_macs(path))
 
 
-def make_file(target: Target, precision: str, folder: Path, *, threads: int) -> NetworkFile:
+def make_file(
+    target: Target, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
+) -> NetworkFile:
     """Export a network for a backend that needs an ONNX file.
 
     A named model in fp32 is only traced, into *folder*: its weights are random, there is
     nothing to prove. Everything else goes through `bench export-onnx`'s pipeline into the
     results folder, with its proof and the accuracy of that file.
+
+    Args:
+        target: the network.
+        precision: fp32, fp16 or int8.
+        folder: for files that are of no further use.
+        threads: CPU threads.
+        int8_target: what an int8 file is for, as `bench export-onnx --target` takes it.
 
     Raises:
         BenchError: it cannot be exported so.
@@ -99,7 +108,7 @@ def make_file(target: Target, precision: str, folder: Path, *, threads: int) -> 
         save(trace(source).proto, path)
         return NetworkFile(path, sha256_of(path))
     exports = Exports(folder if target.kind == "model" else target.results)
-    settings = Settings(precision=precision)  # type: ignore[arg-type] # checked by Settings
+    settings = Settings(precision=precision, target=int8_target)  # type: ignore[arg-type] # checked there
     record = Exporter(exports, settings, threads).export(source)
     if record.row["status"] != "complete":
         raise BenchError(f"the {precision} export was rejected: {record.row['error']}")

@@ -208,7 +208,8 @@ def why_not(configuration: Configuration) -> str | None:
     """Return why a configuration cannot run on this machine; None if it can."""
     made, backend = configuration, load_backend(configuration.backend)
     own = made.target.file_precision
-    if own is not None and own != made.precision:
+    as_tf32 = (own, made.precision) == ("fp32", "tf32") and backend.needs == "onnx"
+    if own is not None and own != made.precision and not as_tf32:
         return f"{made.target.label} is an {own} file"
     if other := _needs_other(made, backend.needs):
         return other

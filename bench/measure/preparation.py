@@ -46,16 +46,21 @@ def with_files(
     configurations: Sequence[Configuration], folder: Path, place: Place
 ) -> Iterator[Configuration]:
     """Give those that need an ONNX file one, made once for a network and precision."""
-    made: dict[tuple[str, str], Any] = {}
+    made: dict[tuple[str, str, str], Any] = {}
     for one in configurations:
         if one.unsupported or one.file or load_backend(one.backend).needs != "onnx":
             yield one
             continue
-        key = (one.target.label, one.precision)
+        # TF32 is a way to compute with an fp32 file.
+        precision = "fp32" if one.precision == "tf32" else one.precision
+        quantised_for = getattr(load_backend(one.backend), "int8_target", "cpu")
+        key = (one.target.label, precision, quantised_for if precision == "int8" else "")
         if key not in made:
-            place.on_event({"event": "export", "what": f"{one.target.label} {one.precision}"})
+            place.on_event({"event": "export", "what": f"{one.target.label} {precision}"})
             try:
-                made[key] = make_file(one.target, one.precision, folder, threads=place.threads)
+                made[key] = make_file(
+                    one.target, precision, folder, threads=place.threads, int8_target=quantised_for
+                )
             except BenchError as error:
                 made[key] = error
         found = made[key]

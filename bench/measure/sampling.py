@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # one among more looks costs less coverage (tests/measure/test_calibration.py).
 MIN_BLOCKS = 8
 _BLOCK_SECONDS = 0.25
+_NO_MEMORY = ("can't allocate memory", "failed to allocate memory", "out of memory")
 _LONGEST_BLOCK = 200
 
 
@@ -169,8 +170,10 @@ def _shares(tracks: Sequence[Track], goal: Goal) -> dict[str, float]:
 def status_of(error: BaseException) -> tuple[str, str]:
     """Return a row's status and its one-line error."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return "out_of_memory", text or "out of memory"
-    if type(error).__name__ == "OutOfMemoryError":  # torch.cuda's
+    # torch.cuda's own class has that name; the others are told apart by what they say.
+    named = isinstance(error, OutOfMemoryError | MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError"
+    )
+    if named or any(said in text.lower() for said in _NO_MEMORY):
         return "out_of_memory", text
     return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

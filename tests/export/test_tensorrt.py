@@ -31,6 +31,9 @@ class FakeTensorRT:
     class NetworkDefinitionCreationFlag:
         STRONGLY_TYPED = 1
 
+    class BuilderFlag:
+        TF32 = "tf32"
+
     def __init__(self, *, gpu: bool = True, refuses: str | None = None) -> None:
         self.gpu, self.refuses, self.built = gpu, refuses, 0
         self.calls: list[Any] = []
@@ -70,6 +73,9 @@ class FakeTensorRT:
 
     def create_builder_config(self) -> FakeTensorRT:
         return self
+
+    def clear_flag(self, flag: str) -> None:
+        self.calls.append(("cleared", flag))
 
     def set_compute_capability(self, capability: int, _index: int) -> None:
         self.calls.append(("capability", capability))
@@ -125,6 +131,7 @@ def test_standard_flavor_keeps_a_timing_cache(model: Path, tmp_path: Path) -> No
         "profile", "image", (1, 3, 32, 32), (32, 3, 32, 32), (64, 3, 32, 32),
     ) in fake.calls  # fmt: skip
     assert ("cache", b"") in fake.calls
+    assert ("cleared", "tf32") in fake.calls  # else TensorRT computes fp32 in TF32
     build(model, tmp_path, fake, flavor="standard", profile=Profile(1, 8, 8))
     assert ("cache", b"timings") in fake.calls
 

@@ -91,9 +91,14 @@ class Context:
 def engine(tmp_path):
     """Write an engine with its sidecar."""
 
-    def write(content: bytes = b"engine", version: str = "11.0"):
+    def write(
+        content: bytes = b"engine",
+        version: str = "11.0",
+        precision: str = "fp16",
+        flags: tuple[str, ...] = ("STRONGLY_TYPED", "NO_TF32"),
+    ):
         path = tmp_path / "m.engine"
-        sidecar = Sidecar("0" * 64, version, "rtx", "86", 1, 2, 4, "fp16")
+        sidecar = Sidecar("0" * 64, version, "rtx", "86", 1, 2, 4, precision, flags)
         write_engine(path, content, sidecar)
         return path
 
@@ -114,6 +119,9 @@ def test_an_engine_answers_and_its_layers_are_read_back(engine):
     assert answer.tolist() == [[2.0, 2.0], [2.0, 2.0]]
     said = ready.describe()
     assert (said.provider, said.precision) == ("TensorRT rtx 11.0", "fp16")
+    assert prepare(work(engine(precision="fp32"))).describe().precision == "fp32"
+    allowed = engine(precision="fp32", flags=("STRONGLY_TYPED",))
+    assert prepare(work(allowed)).describe().precision == "tf32"
     assert said.nodes == {"TensorRT": 2}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,11 +29,14 @@ class Compiled:
     def support(self) -> list[Support]:
         """List what eager can, where there is a compiler."""
         found = any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
-        lacking = None if found else "torch.compile needs a C++ compiler (g++ or clang++)"
+        lacking = {
+            "cpu": None if found else "torch.compile needs a C++ compiler (g++ or clang++)",
+            "cuda": None if find_spec("triton") else "torch.compile needs triton on CUDA",
+        }
         return [
-            replace(pair, missing=pair.missing or (lacking if pair.device == "cpu" else None))
+            replace(pair, missing=pair.missing or lacking[pair.device])
             for pair in torch_support()
-            if pair.device != "mps"
+            if pair.device in lacking
         ]
 
     def prepare(self, workload: Workload) -> CompiledPrepared:

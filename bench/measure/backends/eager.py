@@ -27,6 +27,8 @@ DTYPES = {
     "fp16": torch.float16,
 }
 
+_AMPERE = {"tf32": 8, "bf16": 8}  # compute capability from which a GPU has them
+
 
 class Eager:
     """`model(images)` under `torch.inference_mode`."""
@@ -122,7 +124,6 @@ class TorchPrepared:
 
 def torch_support() -> list[Support]:
     """List the pairs that torch computes here with kernels made for them."""
-    cuda = None if torch.cuda.is_available() else "this torch finds no CUDA device"
     mps = None if torch.backends.mps.is_available() else "this torch finds no Apple GPU"
     native = {
         "bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -132,10 +133,19 @@ def torch_support() -> list[Support]:
     return [
         Support("cpu", "fp32"),
         *(Support("cpu", p, None if native[p] else slow.format(p)) for p in native),
-        *(Support("cuda", p, cuda) for p in DTYPES),
+        *(Support("cuda", p, without_cuda(p)) for p in DTYPES),
         Support("mps", "fp32", mps),
         Support("mps", "fp16", mps),
     ]
+
+
+def without_cuda(precision: str) -> str | None:
+    """Say why no CUDA device here computes in a precision; None if one does."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if precision in _AMPERE and torch.cuda.get_device_capability()[0] < _AMPERE[precision]:
+        return f"this GPU has no {precision}: compute capability 8.0 and later have"
+    return None
 
 
 def memory_error(error: RuntimeError) -> Exception:

@@ -128,6 +128,9 @@ class Backend(Protocol):
         name: as `--backend` takes it.
         needs: what it prepares from: a torch module, an ONNX file, an engine, or nothing.
         memory_formats: those of `MEMORY_FORMATS` that mean something to it.
+
+    One that needs ONNX files may have `int8_target`, what they are quantised for: cpu (without)
+    or tensorrt.
     """
 
     name: str

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from bench.measure.backends.protocol import Needs, Workload
 
-_PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+_BUILT = ("fp32", "fp16", "int8")
+_NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
 
 
 class TensorRT:
@@ -45,7 +46,10 @@ class TensorRT:
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
         if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
-        return [Support("cuda", precision, missing) for precision in _PRECISIONS]
+        return [
+            *(Support("cuda", precision, missing) for precision in _BUILT),
+            *(Support("cuda", precision, missing or _NOT_BUILT) for precision in ("tf32", "bf16")),
+        ]
 
     def prepare(self, workload: Workload) -> EnginePrepared:
         """Load the engine and set the batch."""
@@ -130,10 +134,18 @@ class EnginePrepared:
         layers = told.get("Layers", [])
         return Executed(
             provider=f"TensorRT {self.sidecar['flavor']} {self.library.__version__}",
-            precision=str(self.sidecar["precision"]),
+            precision=self._arithmetic(),
             nodes={"TensorRT": len(layers)},
             details={"layers": layers, "compute_capability": self.sidecar["compute_capability"]},
         )
+
+    def _arithmetic(self) -> str:
+        """Name the engine's arithmetic: TensorRT computes fp32 in TF32 unless it is forbidden."""
+        from bench.export.engines import NO_TF32
+
+        built = str(self.sidecar["precision"])
+        allowed = NO_TF32 not in self.sidecar["builder_flags"]
+        return "tf32" if built == "fp32" and allowed else built
 
 
 def open_engine(
