@@ -96,8 +96,8 @@ class FakeSession:
     def get_provider_graph_assignment_info(self):
         runtime = sys.modules["onnxruntime"]
         first = next(iter(self.asked))
-        told = {first: ["Conv a", "Conv b"], CUDA: runtime.on_cuda, CPU: runtime.on_cpu}
-        for provider, nodes in told.items():
+        told = [(first, ["Conv a", "Conv b"]), (CUDA, runtime.on_cuda), (CPU, runtime.on_cpu)]
+        for provider, nodes in told:
             named = [SimpleNamespace(op_type=n.split()[0], name=n.split()[1]) for n in nodes]
             yield SimpleNamespace(ep_name=provider, get_nodes=lambda named=named: named)
 
@@ -141,9 +141,8 @@ def file(tmp_path, monkeypatch):
     sides = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 3, 4, 4]) for n in "xy"]
     sides[0].name = "image"
     node = helper.make_node("Relu", ["image"], ["y"])
-    save(
-        helper.make_model(helper.make_graph([node], "g", sides[:1], sides[1:])), tmp_path / "m.onnx"
-    )
+    graph = helper.make_graph([node], "g", sides[:1], sides[1:])
+    save(helper.make_model(graph), tmp_path / "m.onnx")
     return tmp_path / "m.onnx"
 
 

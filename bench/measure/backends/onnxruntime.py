@@ -142,7 +142,7 @@ def _input_name(file: Path) -> str:
 
     graph = onnx.load(str(file), load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
-    return next(value.name for value in graph.input if value.name not in weights)
+    return str(next(value.name for value in graph.input if value.name not in weights))
 
 
 def _missing(package: str) -> str | None:
