@@ -1,9 +1,7 @@
-"""What this machine can do: versions, processor, GPU, runtimes, data, disk."""
+"""What this machine can do: versions, processor, GPU, backends, data, disk."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import platform
 import shutil
 import sys
@@ -14,8 +12,10 @@ from bench.devices import physical_cores
 from bench.environment import processor, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from bench.measure.backends import Support
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,18 @@ class Finding:
 def examine(results: Path) -> list[Finding]:
     """Look at everything that bench uses; nothing is installed, downloaded or measured."""
     torch = _torch()
+    works = torch.state == "ok"
     return [
         Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
         torch,
         _processor(),
-        *([_gpu()] if torch.state == "ok" else []),
-        *_onnxruntime(),
-        *_tensorrt(),
+        *(_gpu() if works else []),
+        _onnxruntime(),
+        *(_backends() if works else []),
+        _tensorrt(),
         *_optional("timm", "timm:NAME networks"),
         *_optional("torchvision", "torchvision:NAME networks"),
-        *(_datasets() if torch.state == "ok" else []),
+        *(_datasets() if works else []),
         _disk(results),
     ]
 
@@ -67,73 +69,79 @@ def _processor() -> Finding:
     return Finding("processor", "ok", f"{name}, {cores} usable cores, {' '.join(sets)}")
 
 
-def _gpu() -> Finding:
+def _gpu() -> Iterator[Finding]:
     import torch
 
     from bench.devices import resolve_device
     from bench.errors import BenchError
+    from bench.measure.nvml import MISSING, open_gpu
 
     if torch.backends.mps.is_available():
-        return Finding("GPU", "ok", "Apple (mps)")
+        yield Finding("GPU", "ok", "Apple (mps)")
+        return
     try:
         resolve_device("cuda")
     except BenchError as error:
         reason = str(error).removeprefix("--device cuda: ").split(";")[0]
         fix = "install an NVIDIA driver, or use the CPU: everything but CUDA rows works"
-        return Finding("GPU", "missing", reason, fix)
+        yield Finding("GPU", "missing", reason, fix)
+        return
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Finding("GPU", "ok", ", ".join(names))
+    yield Finding("GPU", "ok", ", ".join(names))
+    if open_gpu("cuda") is None:
+        found, _, fix = MISSING.partition(": ")
+        yield Finding("NVML", "missing", found, fix)
 
 
-def _onnxruntime() -> Iterator[Finding]:
-    """Tell which providers really load: being listed as available means nothing."""
+def _onnxruntime() -> Finding:
     try:
         import onnxruntime
     except ImportError as error:
-        yield Finding("ONNX Runtime", "broken", str(error), "pip install onnxruntime")
-        return
-    yield Finding("ONNX Runtime", "ok", str(onnxruntime.__version__))
-    for provider in onnxruntime.get_available_providers():
-        name = f"  {provider.removesuffix('ExecutionProvider')}"
-        loaded = _loaded_providers(provider)
-        if provider in loaded:
-            yield Finding(name, "ok", "loads")
-        else:
-            fix = "needs an NVIDIA GPU and the CUDA libraries of the onnxruntime-gpu version"
-            yield Finding(name, "missing", "listed, but does not load here", fix)
+        return Finding("ONNX Runtime", "broken", str(error), "pip install onnxruntime")
+    return Finding("ONNX Runtime", "ok", str(onnxruntime.__version__))
 
 
-def _loaded_providers(provider: str) -> list[str]:
-    """Providers that a session over a one-node graph gets when it asks for *provider*."""
-    import onnxruntime
-    from onnx import TensorProto, helper
+def _backends() -> Iterator[Finding]:
+    """Ask every backend what it can do here: what `bench list backends` and a sweep go by."""
+    from bench.errors import BenchError
+    from bench.measure.backends import backend_names, load_backend
 
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [value], [result])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # a provider that fails to load logs a page
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where it tells of its fall-back
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=[provider]
+    for name in backend_names():
+        try:
+            backend = load_backend(name)
+        except BenchError as error:  # another package's
+            yield Finding(
+                f"backend {name}", "missing", str(error), "mend or uninstall that package"
             )
-    except Exception:  # each provider raises errors of its own kinds; any means it does not load
-        return []
-    finally:
-        onnxruntime.set_default_logger_severity(2)
-    return list(session.get_providers())
+            continue
+        if backend.needs != "nothing":
+            yield _backend(name, backend.support())
 
 
-def _tensorrt() -> Iterator[Finding]:
-    for module, package in (("TensorRT for RTX", "tensorrt_rtx"), ("TensorRT", "tensorrt")):
-        version = version_of(package)
-        if version:
-            yield Finding(module, "ok", version)
+def _backend(name: str, pairs: Sequence[Support]) -> Finding:
+    runs: dict[str, list[str]] = {}
+    reasons: dict[str, None] = {}
+    for pair in pairs:
+        if pair.missing is None:
+            runs.setdefault(pair.device, []).append(pair.precision)
         else:
-            yield Finding(module, "missing", "not installed", f"pip install {package}")
+            reasons.setdefault(pair.missing)
+    if runs:
+        found = "; ".join(f"{device}: {' '.join(can)}" for device, can in runs.items())
+        return Finding(f"backend {name}", "ok", found)
+    found, _, fix = next(iter(reasons), "it can do nothing").partition(": ")
+    return Finding(
+        f"backend {name}", "missing", found, fix or "it needs an NVIDIA GPU; other backends do not"
+    )
+
+
+def _tensorrt() -> Finding:
+    flavors = {"rtx": "tensorrt-rtx", "standard": "tensorrt"}
+    found = {f: version_of(package) for f, package in flavors.items()}
+    here = ", ".join(f"{flavor} {version}" for flavor, version in found.items() if version)
+    if here:
+        return Finding("TensorRT engines", "ok", f"flavour {here}")
+    return Finding("TensorRT engines", "missing", "not installed", "pip install tensorrt-rtx")
 
 
 def _optional(package: str, purpose: str) -> Iterator[Finding]:
@@ -147,12 +155,13 @@ def _optional(package: str, purpose: str) -> Iterator[Finding]:
 def _datasets() -> Iterator[Finding]:
     from bench.data import list_datasets
 
-    for info in list_datasets():
-        if info.available:
-            yield Finding(f"dataset {info.name}", "ok", str(info.where))
-        else:
-            fix = "downloaded when first used; offline, use fashion-mnist-mini"
-            yield Finding(f"dataset {info.name}", "missing", "not here yet", fix)
+    known = list_datasets()
+    here = [info.name for info in known if info.available]
+    absent = [info.name for info in known if not info.available]
+    yield Finding("datasets", "ok", ", ".join(here))
+    if absent:
+        fix = "downloaded when first used; offline, use fashion-mnist-mini"
+        yield Finding("other datasets", "missing", ", ".join(absent), fix)
 
 
 def _disk(results: Path) -> Finding:

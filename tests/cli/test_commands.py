@@ -321,11 +321,21 @@ def test_list_tells_what_there_is(bench: Bench) -> None:
 def test_doctor_fits_on_one_screen(bench: Bench) -> None:
     outcome = bench("doctor")
     assert outcome.code in {0, 1}
-    assert len(outcome.out.splitlines()) <= 50
+    assert len(outcome.out.splitlines()) <= 30
     rows = bench("doctor", "--json").document["rows"]
     names = [row["name"] for row in rows]
     assert {"Python", "torch", "processor", "ONNX Runtime", "GPU", "disk"} <= set(names)
-    assert "dataset fashion-mnist-mini" in names
+    (datasets,) = [row["found"] for row in rows if row["name"] == "datasets"]
+    assert "fashion-mnist-mini" in datasets
+    # One source: what a sweep and `list backends` go by.
+    pairs = bench("list", "backends", "--json").document["rows"]
+    for name in {pair["name"] for pair in pairs} - {"null"}:
+        (finding,) = [row for row in rows if row["name"] == f"backend {name}"]
+        runs = [p for p in pairs if p["name"] == name and p["runs_here"]]
+        assert finding["state"] == ("ok" if runs else "missing")
+        assert all(
+            p["device"] in finding["found"] and p["precision"] in finding["found"] for p in runs
+        )
     assert all(row["fix"] for row in rows if row["state"] != "ok")
     assert outcome.code == int(any(row["state"] == "broken" for row in rows))
 

@@ -276,6 +276,8 @@ def test_what_a_provider_would_compute_otherwise_is_refused_with_the_reason():
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("backend", ["eager", "compile", "onnxruntime"])
 def test_an_older_gpu_has_no_tf32_and_no_bf16(monkeypatch, backend):
+    monkeypatch.setattr("bench.measure.backends.compiled.find_spec", lambda _triton: object())
+
     def pairs():
         return {
             s.precision: s.missing for s in load_backend(backend).support() if s.device == "cuda"
