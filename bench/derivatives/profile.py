@@ -164,7 +164,8 @@ def _split(request: RunRequest, where: torch.device) -> Split:
 def _network(subject: _Subject, results: str | Path, split: Split) -> torch.nn.Module:
     """The trained network, or the untrained one with its drawn weights."""
     from bench.trained import load_trained
-    from bench.training.setup import build_network, preferred_memory_format
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import build_network
 
     if subject.run is not None:
         model = load_trained(subject.run, results=results).model
@@ -176,7 +177,7 @@ def _network(subject: _Subject, results: str | Path, split: Split) -> torch.nn.M
 
 def _batch(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """The first batch of a training, at its full size."""
-    from bench.training.setup import preferred_memory_format
+    from bench.training.layout import preferred_memory_format
 
     recipe = split.request.recipe.model_copy(update={"initial_size": 1.0})
     whole = replace(split, request=replace(split.request, recipe=recipe))

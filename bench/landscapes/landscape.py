@@ -84,7 +84,8 @@ def _rows(
     from bench.landscapes.directions import filter_normalised, values_along
     from bench.trained import load_trained
     from bench.training.evaluation import evaluate
-    from bench.training.setup import Split, load_data, preferred_memory_format
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import Split, load_data
 
     where = resolve_device(device)
     trained = load_trained(run, results=results)

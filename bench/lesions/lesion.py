@@ -111,7 +111,8 @@ def _prepare(
 ) -> _Subject:
     from bench.devices import resolve_device
     from bench.trained import load_trained
-    from bench.training.setup import Split, load_data, preferred_memory_format
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import Split, load_data
 
     where = resolve_device(device)
     trained = load_trained(run, results=results)
@@ -135,7 +136,8 @@ def _initial_gradients(subject: _Subject) -> dict[str, float]:
 
     None of a network that started from other weights, which need not be at hand.
     """
-    from bench.training.setup import build_network, preferred_memory_format
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import build_network
 
     request, split = subject.trained.request, subject.split
     if request.initial_weights is not None or request.grown_from is not None:

@@ -12,8 +12,9 @@ from bench.data.images import make_dataset
 from bench.describe import count_macs
 from bench.store import Store
 from bench.training.check import check_trainable, probe
+from bench.training.layout import lay_out
 from bench.training.loop import Trainer
-from bench.training.setup import Split, build_network, load_data, preferred_memory_format
+from bench.training.setup import Split, build_network, load_data
 from bench.training.sizes import blank_network, data_size
 
 if TYPE_CHECKING:
@@ -94,14 +95,12 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
         dataset = _noise(request.dataset, size, images)
         check_trainable(timed, dataset)
     device = torch.device(resources.device)
-    memory_format = preferred_memory_format(device)
     before = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
         split = Split.of(dataset, timed, device)
         model = build_network(timed, dataset)
-        model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
-        batches = split.training_batches(memory_format)
+        batches = split.training_batches(lay_out(model, device, split.input_shape))
         trainer = Trainer(
             model, batches, timed.recipe,
             seed=request.seed, device=device, precision=request.precision,

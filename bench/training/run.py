@@ -23,10 +23,11 @@ from bench.training.checkpoint import capture, restore
 from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
 from bench.training.initialise import digests
+from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
 from bench.training.outcome import begin_record, failure
 from bench.training.resources import Resources, torch_settings
-from bench.training.setup import Split, build_network, load_data, preferred_memory_format
+from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,8 +152,7 @@ class _Attempt:
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
         model = group.synchronise_batch_norm(model)
-        memory_format = preferred_memory_format(device)
-        model = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
             model,
             split.training_batches(memory_format),

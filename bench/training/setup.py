@@ -20,6 +20,7 @@ from bench.data import (
 )
 from bench.models import build_model
 from bench.training.initialise import initialise
+from bench.training.layout import preferred_memory_format
 from bench.training.recipe import side_at
 from bench.training.whitening import IMAGES, stem_of, whiten
 
@@ -134,11 +135,6 @@ def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
     stem = stem_of(model, dataset.channels, f"model '{request.model}'")
     images = split.evaluation(split.train.subset(chosen))
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
-
-
-def preferred_memory_format(device: torch.device) -> torch.memory_format:
-    """Channels-last where convolutions are faster with it: CPU (oneDNN) and CUDA (cuDNN)."""
-    return torch.channels_last if device.type in {"cpu", "cuda"} else torch.contiguous_format
 
 
 def load_data(request: RunRequest) -> Dataset:

@@ -17,9 +17,10 @@ from bench.data import load_dataset
 from bench.memory import keep_freed_memory
 from bench.models import build_model
 from bench.request import RunRequest
+from bench.training.layout import lay_out
 from bench.training.loop import Trainer
 from bench.training.recipe import get_recipe
-from bench.training.setup import Split, preferred_memory_format
+from bench.training.setup import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +33,9 @@ def make_trainer(name: str, size: int, batch: int, seed: int = 0) -> Trainer:
     data = load_dataset("fashion-mnist-mini", quiet=True)
     recipe = get_recipe("fast").model_copy(update={"batch_size": batch})
     request = RunRequest(name, "fashion-mnist-mini", recipe, seed=seed, input_size=size)
-    memory_format = preferred_memory_format(CPU)
-    model = build_model(name, num_classes=10, in_channels=1).to(memory_format=memory_format)
-    batches = Split.of(data, request, CPU).training_batches(memory_format)
+    split = Split.of(data, request, CPU)
+    model = build_model(name, num_classes=10, in_channels=1)
+    batches = split.training_batches(lay_out(model, CPU, split.input_shape))
     return Trainer(model, batches, recipe, seed=seed, device=CPU)
 
 

@@ -16,8 +16,9 @@ from bench.data import Images
 from bench.data.images import Dataset
 from bench.models import build_model
 from bench.training.evaluation import evaluate
+from bench.training.layout import preferred_memory_format
 from bench.training.loop import Trainer
-from bench.training.setup import Split, preferred_memory_format
+from bench.training.setup import Split
 
 CUDA = torch.device("cuda")
 

@@ -55,7 +55,7 @@ def train_as_the_book_does(model, images, labels, epochs):
 def test_book_is_the_books_training_to_the_letter(tiny, store, resources, monkeypatch):
     # The layout as well: batch norm sums channels-last maps up in another order, and where
     # such a rounding crosses a ReLU's kink the gradient jumps.
-    monkeypatch.setattr(run, "preferred_memory_format", lambda _: torch.contiguous_format)
+    monkeypatch.setattr(run, "lay_out", lambda *_: torch.contiguous_format)
     request = tiny(recipe="book", batch_size=256, train_images=600, input_size=12)
     data = load_data(request)
     model = build_network(request, data)

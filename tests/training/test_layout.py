@@ -1,0 +1,58 @@
+"""Layout in memory: chosen by the maps a convolution sees, and of no effect but rounding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.models import build_model
+from bench.training.layout import SMALL_MAP, lay_out
+
+CPU = torch.device("cpu")
+
+
+def laid_out(size):
+    torch.manual_seed(0)
+    model = build_model("resnet18", num_classes=10, in_channels=3)
+    twin = build_model("resnet18", num_classes=10, in_channels=3)
+    twin.load_state_dict(model.state_dict())
+    assert lay_out(model, CPU, (3, size, size)) is torch.channels_last
+    return model.train(), twin.train()
+
+
+def is_channels_last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def test_only_convolutions_of_small_maps_stay_contiguous():
+    model, _ = laid_out(96)  # maps of 24, 12, 6 and 3 pixels' side
+    seen = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.register_forward_hook(
+                lambda m, inputs, out, name=name: seen.__setitem__(name, (inputs[0], m.weight, out))
+            )
+    model(torch.randn(2, 3, 96, 96).contiguous(memory_format=torch.channels_last))
+    assert len(seen) == 17
+    for given, weight, out in seen.values():
+        small = given.shape[-1] * given.shape[-2] <= SMALL_MAP
+        assert is_channels_last(weight) is not small
+        assert is_channels_last(out) is not small
+    assert sum(not is_channels_last(weight) for _, weight, _ in seen.values()) == 3
+
+
+def test_the_arithmetic_is_the_same():
+    model, twin = laid_out(32)
+    images = torch.randn(4, 3, 32, 32)
+    for network in (model, twin):
+        network(images).square().mean().backward()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        scale = theirs.grad.abs().max()
+        torch.testing.assert_close(ours.grad / scale, theirs.grad / scale, rtol=0, atol=1e-3)
+
+
+def test_statistics_and_mode_are_left_alone():
+    model, twin = laid_out(32)
+    assert model.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, twin.state_dict()[name], rtol=0, atol=0)
