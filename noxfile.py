@@ -100,6 +100,7 @@ def security(session: nox.Session) -> None:
         python, "-m", "cyclonedx_py", "environment", "--of", "JSON", "--output-file", "sbom.json"
     )
     session.run(python, "tests/fuzz/mutations.py", "--count", "10000")
+    session.run(python, "tests/fuzz/coverage.py", "--format", "study", "--count", "10000")
     # Last: it asks a server on the internet.
     session.run(python, "-m", "pip_audit", "--skip-editable")
 

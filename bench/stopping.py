@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,10 @@ class StopRequestedError(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = EXIT_CODES.get(signal.Signals(number), 128 + number)
+
+
+# A scheduler signals a whole group of processes, and some of them pass it on.
+_SAME_WISH_SECONDS = 5.0
 
 
 class Stop:
@@ -62,3 +68,29 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def leave_on_sigterm() -> Iterator[None]:
+    """Unwind on SIGTERM as Python does on Ctrl-C, so that nothing is left behind; exit code 75.
+
+    For work that is begun anew rather than taken up; `stop_on_signals` within takes over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = -_SAME_WISH_SECONDS
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        nonlocal heard
+        if time.monotonic() - heard < _SAME_WISH_SECONDS:
+            return
+        heard = time.monotonic()
+        print("bench: stopped by SIGTERM; the same command begins anew", file=sys.stderr)  # noqa: T201
+        raise SystemExit(EXIT_CODES[signal.Signals(number)])
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -19,9 +19,11 @@ def main() -> None:
     scheduler's signal, resumable.
     """
     from bench.cli.app import app
+    from bench.stopping import leave_on_sigterm
 
     try:
-        code = app(prog_name="bench", standalone_mode=False)
+        with leave_on_sigterm():
+            code = app(prog_name="bench", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk can still be told
     except KeyboardInterrupt:
@@ -65,8 +67,10 @@ def _exit_code(error: Exception) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether Python or PyTorch's CPU allocator could not get what it asked for."""
-    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return refused or isinstance(error, MemoryError)
+    from bench.memory import refused
+
+    said = isinstance(error, RuntimeError) and refused(str(error))
+    return said or isinstance(error, MemoryError)
 
 
 def _discard_output() -> None:

@@ -28,6 +28,7 @@ def grow(
         list[str] | None,
         typer.Option("--set", help="A recipe value to train on with.", metavar="KEY=VALUE"),
     ] = None,
+    timeout: options.Timeout = None,
     force: options.Force = False,
     allow_mixed: options.AllowMixed = False,
     results: options.Results = options.DEFAULT_RESULTS,
@@ -54,6 +55,7 @@ def grow(
     ask_for_large_pages()
     from bench.growth.grow import grow as grow_run
     from bench.growth.start import DOCUMENT
+    from bench.launch.launchers import make_launcher
     from bench.report.tables import rows_of
     from bench.store import Store
 
@@ -70,6 +72,7 @@ def grow(
             device=device,
             threads=threads,
             quiet=quiet or as_json,
+            launcher=make_launcher("local", timeout=timeout),
             on_event=view,
         )
     (values,) = rows_of(row)

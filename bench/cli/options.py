@@ -64,6 +64,12 @@ Gpu = Annotated[
     str | None,
     typer.Option("--gpu", help="Estimate for this GPU: T4, RTX4090, A100 or H100.", metavar="NAME"),
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", help="End a run after so many seconds without progress.", metavar="SECONDS"
+    ),
+]
 KeyValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),

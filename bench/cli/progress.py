@@ -62,6 +62,8 @@ class _Live:
                 self._advance_whole()
             case "epoch":
                 self.progress.update(self.tasks[event["run"]], note=_figures(event))
+            case "held":
+                self.progress.console.print(_held(event), markup=False)
             case "end":
                 task = self.tasks.pop(event["run"], None)
                 self.labels.pop(event["run"], None)
@@ -94,6 +96,8 @@ class _Lines:
             case "epoch":
                 epochs = self.epochs.get(event["run"])
                 self._say(event, f"epoch {event['epoch']}/{epochs}  {_figures(event)}")
+            case "held":
+                self.console.print(_held(event), markup=False, soft_wrap=True)
             case "end":
                 self.ended += 1
                 error = f": {event['error']}" if event["error"] else ""
@@ -102,6 +106,10 @@ class _Lines:
     def _say(self, event: dict[str, Any], text: str) -> None:
         label = self.labels.get(event["run"], event["run"])
         self.console.print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+
+def _held(event: dict[str, Any]) -> str:
+    return f"waiting for {event['runs']} run(s) that another process does"
 
 
 def _figures(event: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ def run_ablation(
     return_bytes: options.ReturnBytes = False,
     slurm_minutes: options.SlurmMinutes = None,
     slurm_option: options.SlurmOptions = None,
+    timeout: options.Timeout = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
     ] = False,
@@ -99,6 +100,7 @@ def run_ablation(
                 shared=not return_bytes,
                 slurm_minutes=slurm_minutes,
                 slurm=options.parse_values(slurm_option, "--slurm-option"),
+                timeout=timeout,
             ),
             on_event=view,
         )

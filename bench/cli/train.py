@@ -44,6 +44,7 @@ def train(
             metavar="SHARE",
         ),
     ] = None,
+    timeout: options.Timeout = None,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
@@ -79,6 +80,7 @@ def train(
 
     ask_for_large_pages()
     from bench.ablation import train as train_model
+    from bench.launch.launchers import make_launcher
     from bench.report.tables import rows_of
     from bench.training.distributed import follows
 
@@ -100,6 +102,7 @@ def train(
             device=device,
             threads=threads,
             quiet=quiet or as_json,
+            launcher=make_launcher("local", timeout=timeout),
             on_event=view,
         )
     if follows():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.export.session import short
+from bench.store import files
+from bench.store.exports import refuse_damaged
 from bench.store.files import sha256_of, telling
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
 
     Args:
         proto: the model; its weights are moved out of it if the file is split.
-        path: the file; weights go to `NAME.data` beside it.
+        path: the file, not there yet; weights go to `NAME.data` beside it.
         limit: bytes that one file may have.
 
     Raises:
@@ -39,7 +41,7 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
 
     with telling(path):
         if proto.ByteSize() < limit:
-            path.write_bytes(proto.SerializeToString(deterministic=True))
+            files.disk.write(path, proto.SerializeToString(deterministic=True))
             return
         beside = f"{path.name}.data"
         convert_model_to_external_data(proto, location=beside)
@@ -49,7 +51,7 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
             {p.key: p.value for p in proto.metadata_props}
             | {"weights_sha256": sha256_of(path.parent / beside)},
         )
-        path.write_bytes(proto.SerializeToString(deterministic=True))
+        files.disk.write(path, proto.SerializeToString(deterministic=True))
 
 
 def check(path: Path) -> None:
@@ -70,7 +72,8 @@ def load(path: Path) -> onnx.ModelProto:
     """Read and check a file that somebody gives.
 
     Raises:
-        BenchError: it is missing, no ONNX file, truncated, or not sound.
+        BenchError: it is missing, no ONNX file, truncated, or not sound; or it is an export
+            of a results folder and not what was written there.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -79,6 +82,7 @@ def load(path: Path) -> onnx.ModelProto:
         content = path.read_bytes()
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
+    refuse_damaged(path)
     try:
         proto = onnx.load_from_string(content)
     except DecodeError:

@@ -69,6 +69,7 @@ class Exporter:
         if self.settings.with_preprocessing:
             preparation_of(source, "--with-preprocessing")
         request = self._request(source)
+        self.exports.tidy()
         known = None if self.force else self.exports.find(request)
         if known is not None:
             self.say(f"{source.name}: exported already, {known.export[:12]}")

@@ -19,6 +19,10 @@ from bench.store.exports import Exports
 class Exported:
     """A file of `bench export-onnx`, for `bench.trained.predict`.
 
+    Attributes:
+        classes: names, in the order of the logits.
+        input_shape: channels, height, width.
+
     Args:
         path: the file.
 
@@ -33,6 +37,16 @@ class Exported:
                 f"{path} does not say how images are prepared for it: give a file that "
                 "'bench export-onnx RUN' made"
             )
+        try:
+            self._read(known)
+        except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            raise BenchError(
+                f"{path} does not say rightly how images are prepared for it ({error}): give a "
+                "file that 'bench export-onnx RUN' made"
+            ) from None
+        self._session = open_session(path, threads=1)
+
+    def _read(self, known: dict[str, str]) -> None:
         values: dict[str, Any] = {
             key: json.loads(known[key])
             for key in (
@@ -40,18 +54,17 @@ class Exported:
                 "with_preprocessing",
             )
         }  # fmt: skip
-        self.classes: list[str] = values["classes"]
-        channels, height, width = values["input_shape"]
-        self.input_shape: tuple[int, int, int] = (channels, height, width)
-        self._raw: bool = values["with_preprocessing"]
+        self.classes = [str(name) for name in values["classes"]]
+        channels, height, width = map(int, values["input_shape"])
+        self.input_shape = (channels, height, width)
+        self._raw = bool(values["with_preprocessing"])
         self._preparation = Preparation(
             height,
-            tuple(values["mean"]),
-            tuple(values["std"]),
-            values["antialias"],
-            values["normalize"],
+            tuple(map(float, values["mean"])),
+            tuple(map(float, values["std"])),
+            bool(values["antialias"]),
+            bool(values["normalize"]),
         )
-        self._session = open_session(path, threads=1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images N×C×H×W into what the file takes."""
@@ -63,7 +76,11 @@ class Exported:
 
 
 def find_export(name: str, results: Path) -> Path | None:
-    """Return the file that *name* means: a path, an export's folder or SHA-256; or None."""
+    """Return the file that *name* means: a path, an export's folder or SHA-256; or None.
+
+    Raises:
+        BenchError: the export that it names is damaged.
+    """
     if name.endswith(".onnx"):
         return Path(name)
     folder = Path(name)
@@ -71,4 +88,4 @@ def find_export(name: str, results: Path) -> Path | None:
         return folder / "model.onnx"
     exports = Exports(results)
     record = exports.named(name)
-    return exports.file(record) if record and record.row["format"] == "onnx" else None
+    return exports.checked_file(record) if record and record.row["format"] == "onnx" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from bench.training.run import OnEvent
 
 LAUNCHERS = ("local", "ray", "slurm")
+# Longer than any step, compilation or reading of data that makes sense.
+TIMEOUT_SECONDS = 3600.0
+LOOK_AGAIN_SECONDS = 0.3  # at runs that other processes do
 
 
 @dataclass(frozen=True)
@@ -99,23 +104,61 @@ class SlurmLauncher:
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """In this process, or in worker processes of this machine."""
+    """In worker processes of this machine, or one run after the other in this process.
+
+    Attributes:
+        isolate: a single worker is a process of its own, too, so that a crash of what it
+            trains costs that run alone. The command line's way; it takes a program whose main
+            module can be imported, as `multiprocessing` says.
+        timeout: seconds that a worker process may go without a sign of progress (a training
+            step, a batch of an evaluation) before it is ended.
+    """
+
+    isolate: bool = False
+    timeout: float = TIMEOUT_SECONDS
 
     def run(self, work: Assignment) -> None:
         """Do the runs; see `bench.launch.launch`."""
-        if work.workers > 1 and len(work.requests) > 1:
+        from bench.training.distributed import launched_by_torchrun
+
+        together = launched_by_torchrun()  # this process is a part of one run's
+        several = work.workers > 1 and len(work.requests) > 1
+        if (several or self.isolate) and not together:
             from bench.launch.processes import run_in_processes
 
-            run_in_processes(work)
-            return
-        from bench.training.run import execute
+            run_in_processes(work, self.timeout)
+        else:
+            run_here(work, wait=together)
 
-        for request in work.requests:
-            work.stop.check()
+
+def run_here(work: Assignment, *, wait: bool) -> None:
+    """Do the runs in this process, those that other processes do at the moment last.
+
+    Args:
+        work: the runs.
+        wait: for each in its turn instead.
+    """
+    from bench.training.run import RunHeldError, execute
+
+    left = deque(work.requests)
+    held = 0  # of the last tries
+    while left:
+        work.stop.check()
+        request = left.popleft()
+        try:
             execute(
                 request, work.store, work.resources,
-                stop=work.stop, on_event=work.on_event, weights=work.weights,
+                stop=work.stop, on_event=work.on_event, weights=work.weights, wait=wait,
             )  # fmt: skip
+        except RunHeldError:
+            left.append(request)
+            held += 1
+            if held == len(left):
+                work.on_event({"event": "held", "runs": len(left)})
+            if held >= len(left):
+                time.sleep(LOOK_AGAIN_SECONDS)
+        else:
+            held = 0
 
 
 LOCAL = LocalLauncher()
@@ -130,8 +173,9 @@ def make_launcher(
     shared: bool = True,
     slurm_minutes: int | None = None,
     slurm: dict[str, Any] | None = None,
+    timeout: float | None = None,
 ) -> Launcher:
-    """Return the launcher called *name*.
+    """Return the launcher called *name*, as the command line uses it.
 
     Raises:
         BenchError: the name is unknown, or an option belongs to another launcher.
@@ -145,10 +189,22 @@ def make_launcher(
         raise BenchError(f"{option}: it belongs to --launcher ray, but --launcher is {name}")
     if name != "slurm" and (slurm_minutes is not None or slurm):
         raise BenchError(f"--slurm-…: it belongs to --launcher slurm, but --launcher is {name}")
+    if name != "local" and timeout is not None:
+        raise BenchError(
+            f"--timeout {timeout:g}: it belongs to --launcher local, but --launcher is {name}"
+        )
     if name == "ray":
         return RayLauncher(address=ray_address, shared=shared)
     if name == "slurm":
         if slurm_minutes is not None and slurm_minutes < 1:
             raise BenchError(f"--slurm-minutes {slurm_minutes}: it must be at least 1")
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
-    return LOCAL
+    return LocalLauncher(isolate=True, timeout=_timeout(timeout))
+
+
+def _timeout(seconds: float | None) -> float:
+    if seconds is None:
+        return TIMEOUT_SECONDS
+    if not seconds > 0:  # not a number neither
+        raise BenchError(f"--timeout {seconds:g}: seconds without progress, more than 0")
+    return seconds

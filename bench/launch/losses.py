@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from bench.request import RunRequest
 
 
-def record_loss(work: Assignment, request: RunRequest, error: str) -> None:
+def record_loss(
+    work: Assignment, request: RunRequest, error: str, *, status: str = "failed"
+) -> None:
     """Record that *request*'s worker ended with *error*; a checkpoint stays to go on from."""
     import torch
 
@@ -20,5 +22,5 @@ def record_loss(work: Assignment, request: RunRequest, error: str) -> None:
     remote = resources.device.startswith("cuda") and not torch.cuda.is_available()
     record = begin_record(request, replace(resources, device="cpu") if remote else resources)
     record.environment["device"] = resources.device
-    work.store.mark_unfinished(replace(record, status="failed", error=error))
-    work.on_event({"event": "end", "run": request.run_id, "status": "failed", "error": error})
+    work.store.mark_unfinished(replace(record, status=status, error=error))
+    work.on_event({"event": "end", "run": request.run_id, "status": status, "error": error})

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from bench.launch.launchers import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS
 from bench.launch.losses import record_loss
-from bench.memory import ask_for_large_pages
+from bench.memory import ask_for_large_pages, go_first, out_of_memory_kills
 from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store
 from bench.store.files import StorageError
-from bench.training.run import execute
+from bench.store.locks import knows_flock
+from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -28,14 +31,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Worker:
+    index: int  # which of the pool's; decides about its GPU
     process: BaseProcess
     connection: Connection
     request: RunRequest | None = None
+    heard: float = 0.0  # when it last gave a sign of life
+    kills: int = 0  # of processes for want of memory, when its run began
 
 
-def run_in_processes(work: Assignment) -> None:
-    """Do every run in one of so many processes; see `bench.launch.launch`."""
-    pool = _Pool(work)
+def run_in_processes(work: Assignment, timeout: float = TIMEOUT_SECONDS) -> None:
+    """Do every run in one of so many processes; see `bench.launch.launch`.
+
+    Args:
+        work: the runs.
+        timeout: seconds without a sign of progress after which a worker is ended.
+    """
+    pool = _Pool(work, timeout)
     try:
         pool.run(min(work.workers, len(work.requests)))
     finally:
@@ -44,27 +55,48 @@ def run_in_processes(work: Assignment) -> None:
 
 
 class _Pool:
-    def __init__(self, work: Assignment) -> None:
+    def __init__(self, work: Assignment, timeout: float) -> None:
         self.work = work
+        self.timeout = timeout
         self.waiting = deque(work.requests)
+        self.held: deque[RunRequest] = deque()  # other programs do them at the moment
+        self.look_again = 0.0
+        self.told_of_held = False
         self.workers: list[_Worker] = []
         self.told_to_stop = False
 
     def run(self, count: int) -> None:
         for index in range(count):
             self._give(self._start(index))
-        while any(worker.request for worker in self.workers):
+        while self.held or any(worker.request for worker in self.workers):
             if self.work.stop.signal is not None and not self.told_to_stop:
                 self.told_to_stop = True
                 self.waiting.clear()
+                self.held.clear()
                 for worker in self.workers:
                     worker.process.terminate()  # SIGTERM: finish the step, write a checkpoint
+            self._take_up_held()
             busy = [w for w in self.workers if w.request]
             # A short wait, so that a signal to this process is passed on at once.
             ready = wait([w.connection for w in busy], timeout=0.2)
             for worker in busy:
                 if worker.connection in ready:
                     self._hear(worker)
+                elif time.monotonic() - worker.heard > self.timeout:
+                    self._end(worker)
+
+    def _take_up_held(self) -> None:
+        """Look now and then whether what other programs did is there, or is free."""
+        idle = [worker for worker in self.workers if worker.request is None]
+        if not (self.held and idle) or self.waiting or time.monotonic() < self.look_again:
+            return
+        self.look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+        if len(idle) == len(self.workers) and not self.told_of_held:
+            self.told_of_held = True
+            self.work.on_event({"event": "held", "runs": len(self.held)})
+        for worker in idle[: len(self.held)]:
+            self.waiting.append(self.held.popleft())
+            self._give(worker)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -91,12 +123,13 @@ class _Pool:
         )
         process.start()
         there.close()
-        worker = _Worker(process, here)
+        worker = _Worker(index, process, here)
         self.workers.append(worker)
         return worker
 
     def _give(self, worker: _Worker) -> None:
         worker.request = self.waiting.popleft() if self.waiting else None
+        worker.heard, worker.kills = time.monotonic(), out_of_memory_kills()
         if worker.request is not None:
             with contextlib.suppress(OSError):  # it has just died: its end is heard next
                 worker.connection.send(worker.request)
@@ -107,7 +140,11 @@ class _Pool:
         except (EOFError, OSError):
             self._bury(worker)
             return
+        worker.heard = time.monotonic()
         match event["event"]:
+            case "held" if worker.request is not None:
+                self.held.append(worker.request)
+                self._give(worker)
             case "idle":
                 self._give(worker)
             case "stopped":
@@ -118,30 +155,50 @@ class _Pool:
             case _:
                 self.work.on_event(event)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _end(self, worker: _Worker) -> None:
+        """End a worker that hangs."""
+        worker.process.kill()
+        self._bury(
+            worker,
+            f"no sign of progress for {self.timeout:g} s (--timeout); its process was ended",
+        )
+
+    def _bury(self, worker: _Worker, reason: str | None = None) -> None:
         """Record the death of a worker with its run, and put another in its place."""
         worker.process.join()
-        index = self.workers.index(worker)
         self.workers.remove(worker)
+        worker.connection.close()
         request = worker.request
         if request is not None and self.work.stop.signal is None:
-            error = f"the worker process {_death(worker.process.exitcode)}"
-            record_loss(self.work, request, error)
-        if self.waiting and self.work.stop.signal is None:
-            self._give(self._start(index))
+            self._record(request, *(("failed", reason) if reason else _death(worker)))
+        needed = self.waiting or (self.held and not self.workers)
+        if needed and self.work.stop.signal is None:
+            self._give(self._start(worker.index))
+
+    def _record(self, request: RunRequest, status: str, error: str) -> None:
+        """Record how a run ended, unless another program has taken it up meanwhile."""
+        store = self.work.store
+        with store.lock(request.run_id, wait=False) as ours:
+            if ours or not knows_flock(store.root):  # there a dead owner's lock outlives it
+                record_loss(self.work, request, error, status=status)
+            else:
+                self.held.append(request)
 
 
-def _death(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = " (the kernel does that when memory runs out)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{hint}"
-    return f"exited with code {exitcode}"
+def _death(worker: _Worker) -> tuple[str, str]:
+    """Status and reason of the run whose worker died."""
+    code = worker.process.exitcode
+    if code is None or code >= 0:
+        return "failed", f"the worker process exited with code {code}"
+    if code == -signal.SIGKILL and out_of_memory_kills() > worker.kills:
+        return "out_of_memory", "the kernel ended the worker process: memory ran out"
+    return "failed", f"the worker process was ended by {signal.Signals(-code).name}"
 
 
 def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
     """Do the runs that come through *connection* until None comes."""
     store = Store(root)
+    go_first()
     with stop_on_signals() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
         # A scheduler signals the whole group, so that SIGTERM comes twice: the second must
@@ -157,8 +214,13 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
             while (request := connection.recv()) is not None:
                 try:
-                    execute(request, store, resources, stop=stop, on_event=tell, weights=weights)
+                    execute(
+                        request, store, resources,
+                        stop=stop, on_event=tell, weights=weights, wait=False,
+                    )  # fmt: skip
                     connection.send({"event": "idle"})
+                except RunHeldError:
+                    connection.send({"event": "held"})
                 except StopRequestedError:
                     connection.send({"event": "stopped"})
                     return

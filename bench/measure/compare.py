@@ -94,12 +94,20 @@ def load_side(path: str | Path) -> Side:
         document = json.loads(given.read_text())
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is no JSON: {error}") from None
-    if isinstance(document, dict) and "benchmarks" in document:
-        return _from_pytest(str(path), document)
-    if isinstance(document, dict) and "rows" in document:
-        return _from_rows(str(path), document["rows"])
+    try:
+        if isinstance(document, dict) and "benchmarks" in document:
+            return _from_pytest(str(path), document)
+        if isinstance(document, dict) and "rows" in document:
+            return _from_rows(str(path), document["rows"])
+    except BenchError:
+        raise
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise BenchError(
+            f"{path} is no JSON of 'bench throughput --json' or pytest-benchmark "
+            f"({type(error).__name__}: {error}); write it again"
+        ) from None
     raise BenchError(
         f"{path}: give a measurement's folder, a results folder, or the JSON of 'bench throughput "
         "--json' or pytest-benchmark"

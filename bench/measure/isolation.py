@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import re
 import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.measure.backends import OutOfMemoryError, UnsupportedError
 from bench.measure.energy import peak_process_memory
 from bench.measure.sampling import status_of
+from bench.memory import go_first, out_of_memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,7 +47,7 @@ class ProcessLane:
         context = multiprocessing.get_context("spawn")  # a forked torch may hang
         self.connection, there = context.Pipe()
         self.timeout = timeout
-        self.kills = _out_of_memory_kills()
+        self.kills = out_of_memory_kills()
         self.process = context.Process(target=_serve, args=(there, configuration), daemon=True)
         self.process.start()
         there.close()
@@ -103,7 +102,7 @@ class ProcessLane:
 
     def _death(self) -> Exception:
         code = self.process.exitcode
-        if code == -signal.SIGKILL and _out_of_memory_kills() > self.kills:
+        if code == -signal.SIGKILL and out_of_memory_kills() > self.kills:
             return OutOfMemoryError("the kernel ended its process: memory ran out")
         if code is not None and code < 0:
             return LaneDiedError(f"its process was ended by {signal.Signals(-code).name}")
@@ -119,9 +118,7 @@ class ProcessLane:
 def _serve(connection: Connection, configuration: Configuration) -> None:
     """Open a configuration and answer for it until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    with contextlib.suppress(OSError):
-        # If memory runs out, the kernel takes this process and not the whole measurement.
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    go_first()
     try:
         lane = configuration.open()
     except Exception as error:  # sent to the parent, whatever it is
@@ -138,11 +135,3 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
                 connection.send(("complete", answer))
             except Exception as error:  # sent to the parent, whatever it is
                 connection.send(status_of(error))
-
-
-def _out_of_memory_kills() -> int:
-    """How often the kernel ended a process for memory since start-up (Linux; 0 elsewhere)."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
-        return int(found.group(1)) if found else 0
-    return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure.backends import OutOfMemoryError, UnsupportedError
 from bench.measure.intervals import Interval, median_interval
+from bench.memory import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # one among more looks costs less coverage (tests/measure/test_calibration.py).
 MIN_BLOCKS = 8
 _BLOCK_SECONDS = 0.25
-_NO_MEMORY = ("can't allocate memory", "failed to allocate memory", "out of memory")
 _LONGEST_BLOCK = 200
 
 
@@ -174,6 +174,6 @@ def status_of(error: BaseException) -> tuple[str, str]:
     named = isinstance(error, OutOfMemoryError | MemoryError) or (
         type(error).__name__ == "OutOfMemoryError"
     )
-    if named or any(said in text.lower() for said in _NO_MEMORY):
+    if named or refused(text):
         return "out_of_memory", text
     return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

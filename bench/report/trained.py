@@ -155,7 +155,7 @@ def _rows(store: Store, table: Trained, folder: str) -> list[dict[str, Any]]:
         return []
     if table == "runs":
         return [_run_row(record)]
-    return _epoch_rows(store.root / "runs" / folder, record)
+    return epoch_rows(store.root / "runs" / folder, record)
 
 
 def _run_row(record: RunRecord) -> dict[str, Any]:
@@ -183,7 +183,8 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
     return row
 
 
-def _epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
+def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
+    """Rows of one run's history; none, with a warning, if it is damaged."""
     if "history.csv" not in record.files:
         return []
     path = folder / "history.csv"
@@ -198,11 +199,19 @@ def _epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
             stacklevel=2,
         )
         return []
+    try:
+        return _history_rows(content.decode(), record)
+    except (ValueError, TypeError, csv.Error) as error:  # sealed, but not as we write it
+        warnings.warn(f"passing over {path}: it is no history of a run ({error})", stacklevel=2)
+        return []
+
+
+def _history_rows(text: str, record: RunRecord) -> list[dict[str, Any]]:
     same = {"run": record.run, "seed": record.request["seed"]}
     hidden = dict.fromkeys(_ACCURACIES) if record.result.get("timing_only") else {}
     return [
         {**same, **{k: float(v) if v else None for k, v in row.items()}, **hidden}
-        for row in csv.DictReader(io.StringIO(content.decode()))
+        for row in csv.DictReader(io.StringIO(text), strict=True)
     ]
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
-import tempfile
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.store.files import make_folder, publish_folder, sha256_of, telling, write_atomically
+from bench.store import files
+from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+from bench.store.locks import hold
 from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
+from bench.store.workspace import clear_abandoned, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-_WORK = ".working-"
+RECORD = "export.json"
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,24 @@ class Exports:
         """Path of the exported file itself."""
         return self.folder(record.export) / str(record.row["file"])
 
-    @contextmanager
-    def workspace(self) -> Iterator[Path]:
+    def checked_file(self, record: ExportRecord) -> Path:
+        """Path of an exported file whose folder's content is what was written.
+
+        Raises:
+            BenchError: a file of it is missing or damaged.
+        """
+        _check(self.folder(record.export))
+        return self.file(record)
+
+    def workspace(self) -> AbstractContextManager[Path]:
         """Give an empty folder to work in; it is gone afterwards unless it was published.
 
         Raises:
             StorageError: the results folder cannot be written, or its disk is full.
         """
-        make_folder(self.root)
-        with telling(self.root):
-            folder = Path(tempfile.mkdtemp(dir=self.root, prefix=_WORK))
-            folder.chmod(0o755)  # mkdtemp makes it the owner's alone
-        try:
-            with telling(self.root):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        return workspace(self.root)
 
-    def publish(self, workspace: Path, record: ExportRecord) -> ExportRecord:
+    def publish(self, folder: Path, record: ExportRecord) -> ExportRecord:
         """Make a workspace the folder of *record*, in the place of an older one.
 
         Returns:
@@ -88,16 +90,40 @@ class Exports:
         Raises:
             StorageError: the results folder cannot be written.
         """
-        files = {f.name: sha256_of(f) for f in sorted(workspace.iterdir())}
-        record = dataclasses.replace(record, files=files)
-        refuse_overwriting_newer(self.folder(record.export) / "export.json")
-        write_atomically(workspace / "export.json", seal(dataclasses.asdict(record)))
-        publish_folder(workspace, self.folder(record.export))
+        digests = {f.name: sha256_of(f) for f in sorted(folder.iterdir())}
+        record = dataclasses.replace(record, files=digests)
+        refuse_overwriting_newer(self.folder(record.export) / RECORD)
+        write_atomically(folder / RECORD, seal(dataclasses.asdict(record)))
+        with hold(self._lock):
+            publish_folder(folder, self.folder(record.export))
         return record
+
+    def tidy(self) -> None:
+        """Put right what a process that died in the middle of publishing left.
+
+        Raises:
+            StorageError: the results folder cannot be written.
+        """
+        if self.root.is_dir():
+            clear_abandoned(self.root)
+        if not any(self.root.glob(f".*.{files.REPLACED}-*")):
+            return
+        with hold(self._lock):
+            for older in self.root.glob(f".*.{files.REPLACED}-*"):
+                final = self.folder(older.name[1:].split(".", 1)[0])
+                with telling(older):
+                    if final.exists():
+                        files.disk.remove_tree(older)
+                    else:
+                        files.disk.rename(older, final)
+
+    @property
+    def _lock(self) -> Path:
+        return self.root.parent / "locks" / "exports.lock"
 
     def records(self) -> Iterator[ExportRecord]:
         """Read every export's record, in order of name; broken ones warn and are passed over."""
-        for path in sorted(self.root.glob("*/export.json")):
+        for path in sorted(self.root.glob(f"*/{RECORD}")):
             if path.parent.name.startswith("."):
                 continue
             try:
@@ -124,11 +150,37 @@ class Exports:
         return found[0] if len(found) == 1 else None
 
     def _intact(self, record: ExportRecord) -> bool:
-        folder = self.folder(record.export)
-        return all(
-            (folder / name).is_file() and sha256_of(folder / name) == digest
-            for name, digest in record.files.items()
-        )
+        with contextlib.suppress(BenchError):
+            return bool(self.checked_file(record))
+        return False
+
+
+def refuse_damaged(path: Path) -> None:
+    """Refuse a file that lies in an export's folder and is not what was written there.
+
+    Args:
+        path: any file; one of another place is not judged.
+
+    Raises:
+        BenchError: it, or another file of its folder, is missing or damaged.
+    """
+    if (path.parent / RECORD).is_file():
+        _check(path.parent)
+
+
+def _check(folder: Path) -> None:
+    try:
+        record = _read(folder / RECORD)
+    except BenchError as error:
+        raise BenchError(
+            f"{folder / RECORD} cannot be trusted ({error}); export it again"
+        ) from None
+    for name, digest in record.files.items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != digest:
+            raise BenchError(
+                f"{file} is missing or damaged (its checksum differs); export it again"
+            )
 
 
 def _read(path: Path) -> ExportRecord:

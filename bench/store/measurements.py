@@ -6,8 +6,6 @@ import csv
 import dataclasses
 import io
 import secrets
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.store.files import make_folder, publish_folder, sha256_of, telling, write_atomically
+from bench.store import files
+from bench.store.files import publish_folder, sha256_of, write_atomically
 from bench.store.records import reading, seal, unseal
+from bench.store.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +78,7 @@ class Measurements:
         """
         probe = self.root / ".writable"
         write_atomically(probe, b"can a file be written here?\n")
-        probe.unlink(missing_ok=True)
+        files.disk.remove_file(probe)
 
     def publish(
         self, record: MeasurementRecord, samples: Sequence[Sequence[Any]]
@@ -96,11 +96,7 @@ class Measurements:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(SAMPLE_COLUMNS)
         writer.writerows(samples)
-        make_folder(self.root)
-        with telling(self.root):
-            partial = Path(tempfile.mkdtemp(dir=self.root, prefix=".working-"))
-            partial.chmod(0o755)  # mkdtemp makes it the owner's alone
-        try:
+        with workspace(self.root) as partial:
             write_atomically(partial / SAMPLES, text.getvalue().encode())
             record = dataclasses.replace(
                 record,
@@ -109,8 +105,6 @@ class Measurements:
             )
             write_atomically(partial / RECORD, seal(dataclasses.asdict(record)))
             publish_folder(partial, self.folder(record.measurement))
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return record
 
     def records(self) -> Iterator[MeasurementRecord]:
@@ -160,6 +154,11 @@ def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
     path = folder / SAMPLES
     if not path.is_file() or sha256_of(path) != record.files.get(SAMPLES):
         raise BenchError(f"{path} is missing or damaged (its checksum differs); measure again")
+    with reading(path):
+        return _blocks(path)
+
+
+def _blocks(path: Path) -> dict[str, dict[int, list[float]]]:
     blocks: dict[str, dict[int, list[float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):

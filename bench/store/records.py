@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
@@ -159,15 +160,17 @@ class NewerFormatError(BenchError):
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading JSON of another form than ours raises into one line."""
+    """Turn whatever reading JSON or CSV of another form than ours raises into one line."""
     try:
         yield
     except BenchError:
         raise
     except FileNotFoundError:
         raise BenchError(f"it has no {path.name}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise BenchError(f"{path.name} cannot be read ({error})") from None
+    except RecursionError:
+        raise BenchError(f"{path.name} cannot be read (it is nested too deeply)") from None
 
 
 def refuse_newer(path: Path, values: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, mirrored: bool = False
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    mirrored: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score *model* in evaluation mode over *batches* of (float images, labels).
 
@@ -58,6 +62,7 @@ def evaluate(
         predictions.append(predicted)
         confidences.append(confidence)
         labels.append(target)
+        after_batch()
     model.train(was_training)
     predicted, truth = torch.cat(predictions), torch.cat(labels)
     return Evaluation(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.environment import describe_environment
+from bench.memory import memory_left, refused
 from bench.store import RunRecord
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRe
     status = "out_of_memory" if is_out_of_memory(error) else "failed"
     lines = str(error).strip().splitlines() or [""]
     reason = f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+    if status == "out_of_memory":
+        reason += f" ({memory_left() >> 20} MiB of memory were left)"
     return dataclasses.replace(record, status=status, error=reason, seconds=seconds)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
-    said = ("allocate memory", "not enough memory", "out of memory")  # Linux, Windows, MPS
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+        isinstance(error, RuntimeError) and refused(str(error))
     )

@@ -32,6 +32,7 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.data import Images
     from bench.request import RunRequest
     from bench.store import RunRecord, Store
 
@@ -42,6 +43,10 @@ CHECKPOINT_SECONDS = 60.0  # what a killed run may lose
 PROGRESS_SECONDS = 0.5
 
 
+class RunHeldError(Exception):
+    """Another process does the run at the moment."""
+
+
 def execute(
     request: RunRequest,
     store: Store,
@@ -50,6 +55,7 @@ def execute(
     stop: Stop | None = None,
     on_event: OnEvent = lambda _event: None,
     weights: Path | None = None,
+    wait: bool = True,
 ) -> RunRecord:
     """Do one run, or take it up where it was left, and record how it ended.
 
@@ -63,14 +69,19 @@ def execute(
         stop: asked between steps whether to stop.
         on_event: told of the start, progress, every epoch and the end.
         weights: safetensors or state-dict file to start from, if the request names one.
+        wait: for another process that does the run.
 
     Raises:
+        RunHeldError: another process does the run, and *wait* is False.
         StopRequestedError: a checkpoint was written; the same call takes the run up.
         StorageError: the results folder cannot be written.
     """
     run, stop = request.run_id, stop or Stop()
     group = join(resources.device)
-    with store.lock(run, waiting=stop.check) if group.leads else contextlib.nullcontext():
+    free = contextlib.nullcontext(True)
+    with store.lock(run, wait=wait, waiting=stop.check) if group.leads else free as ours:
+        if not ours:
+            raise RunHeldError(run)
         finished = store.read_run(run) if group.leads and not resources.force else None
         if group.largest(int(finished is not None)):
             return finished or begin_record(request, resources)
@@ -189,10 +200,10 @@ class _Attempt:
         figures: dict[str, Any] = {"epoch": trainer.position.epoch + 1}
         figures |= trainer.run_epoch(after_step=self._after_step)
         if len(split.validation) and self.group.leads:
-            scored = evaluate(trainer.network, split.evaluation(split.validation))
+            scored = self._evaluate(split, split.validation)
             figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
         if self.request.recipe.test_every_epoch and self.group.leads:
-            scored = evaluate(trainer.network, split.evaluation(split.test))
+            scored = self._evaluate(split, split.test)
             figures["test_accuracy"] = scored.accuracy
         trainer.position.history.append(figures)
         self.on_event({"event": "epoch", "run": self.request.run_id, **figures})
@@ -216,19 +227,21 @@ class _Attempt:
     def _after_step(self) -> None:
         self.stop.signal = self.group.largest(self.stop.signal or 0) or None
         self.stop.check()
+        self._tell_progress()
+        self._checkpoint_if_due()
+
+    def _tell_progress(self) -> None:
         now = time.monotonic()
         if now - self.told > PROGRESS_SECONDS:
             self.told = now
             position = self._trainer.position
             share = position.batch / len(self._trainer.batches)
-            self.on_event(
-                {
-                    "event": "progress",
-                    "run": self.request.run_id,
-                    "done": (position.epoch + share) / self.request.recipe.epochs,
-                }
-            )
-        self._checkpoint_if_due()
+            done = (position.epoch + share) / max(1, self.request.recipe.epochs)
+            self.on_event({"event": "progress", "run": self.request.run_id, "done": done})
+
+    def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
+        network, batches = self._trainer.network, split.evaluation(images)
+        return evaluate(network, batches, mirrored=mirrored, after_batch=self._tell_progress)
 
     def _checkpoint_if_due(self) -> None:
         if self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
@@ -244,14 +257,14 @@ class _Attempt:
 
     def _publish(self, split: Split, documents: dict[str, Any]) -> RunRecord:
         network = self._trainer.network
-        test = evaluate(network, split.evaluation(split.test))
-        training = evaluate(network, split.evaluation(split.train))
+        test = self._evaluate(split, split.test)
+        training = self._evaluate(split, split.train)
         if not math.isfinite(training.loss):  # the very last step went too far
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
         if self.request.recipe.test_time_flip:
-            both = evaluate(network, split.evaluation(split.test), mirrored=True)
+            both = self._evaluate(split, split.test, mirrored=True)
             result["test_accuracy_with_flip"] = both.accuracy
         if self._trainer.position.blocks:
             documents["blocks.json"] = self._trainer.position.blocks

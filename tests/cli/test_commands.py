@@ -162,21 +162,35 @@ def test_the_starter_study_can_be_dry_run(bench: Bench, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
-def test_a_failed_run_is_told_and_exits_with_1(
-    bench: Bench, results: Path, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("the network tripped")
+TRIPPING = """
+import torch
+from torch import nn
 
-    run = first_run(results)
-    Store(results).remove_run(run)
-    monkeypatch.setattr("bench.training.run.Trainer", fail)
-    outcome = run_study(bench, tiny_study, results)
+class Tripping(nn.Sequential):
+    def forward(self, x):
+        if torch.is_grad_enabled():  # in training only, not while it is checked
+            raise RuntimeError("the network tripped")
+        return super().forward(x)
+
+def network(num_classes, in_channels):
+    return Tripping(nn.Flatten(), nn.Linear(784, num_classes))
+"""
+
+
+def test_a_failed_run_is_told_and_exits_with_1(
+    bench: Bench, results: Path, tiny_study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tripping.py").write_text(TRIPPING)
+    study = tmp_path / "own.toml"
+    variant = '[[variant]]\nname = "own"\nmodel = "tripping:network"\n'
+    study.write_text(tiny_study.read_text().replace("[0, 1]", "[0]") + variant)
+    outcome = run_study(bench, study, results)
     assert outcome.code == 1
+    run = next(Store(results).unfinished()).run
     assert f"{run}: failed: RuntimeError: the network tripped" in outcome.out
     assert "1 failed" in outcome.out
-    document = run_study(bench, tiny_study, results, "--json").document
-    assert len(document["rows"]) == 4
+    document = run_study(bench, study, results, "--json").document
+    assert len(document["rows"]) == 3
     failed = {"run": run, "status": "failed", "error": "RuntimeError: the network tripped"}
     assert document["errors"] == [failed]
     listed = bench("results", "ls", "--results", results, "--json").document["rows"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import shutil
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ import torch
 from bench.environment import describe_environment
 from bench.request import RunRequest
 from bench.store import Store
+from bench.store.disk import Disk
 from bench.training import run as training
 from bench.training.recipe import get_recipe
 
@@ -211,5 +213,74 @@ def tiny() -> Any:
         outcome = staticmethod(outcome)
         contents = staticmethod(contents)
         bystander, subject = BYSTANDER, SUBJECT
+
+    return Parts
+
+
+OPERATIONS = (
+    "make_folder", "write", "sync_file", "sync_folder", "rename", "remove_file", "remove_tree",
+)  # fmt: skip
+
+
+class Faulty(Disk):
+    """Does what the real disk does, but calls *fault* before its operation number *at*."""
+
+    def __init__(self, at: int, fault: Callable[..., None], met: Path | None = None) -> None:
+        self.at, self.fault, self.count = at, fault, 0
+        self.met = met  # a file that says that the operation came
+
+    def _meet(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.count += 1
+        if self.count == self.at:
+            if self.met is not None:
+                self.met.touch()
+            self.fault(name, arguments)
+        getattr(super(), name)(*arguments)
+
+
+for _name in OPERATIONS:
+    setattr(Faulty, _name, lambda self, *a, _name=_name: self._meet(_name, a))
+
+
+def die(name: str, arguments: tuple[Any, ...]) -> None:
+    if name == "write":  # in its middle
+        path, content = arguments
+        path.write_bytes(content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(number: int) -> Callable[..., None]:
+    def fault(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write":
+            path, content = arguments
+            path.write_bytes(content[: len(content) // 2])
+        raise OSError(number, os.strerror(number))
+
+    return fault
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "truncated": lambda path, _: path.write_bytes(path.read_bytes()[:-7]),
+    "a flipped bit": lambda path, _: path.write_bytes(flipped(path.read_bytes())),
+    "emptied": lambda path, _: path.write_bytes(b""),
+    "swapped with another run's": lambda path, other: shutil.copy(other, path),
+    "removed": lambda path, _: path.unlink(),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+@pytest.fixture
+def faults() -> Any:
+    """What can be done to a disk and to a file, for the test modules."""
+
+    class Parts:
+        disk = Faulty
+        die = staticmethod(die)
+        refuse = staticmethod(refuse)
+        damages = DAMAGES
 
     return Parts

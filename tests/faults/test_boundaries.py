@@ -14,44 +14,6 @@ import pytest
 from bench.store import Store, files
 from bench.store.disk import Disk
 
-OPERATIONS = (
-    "make_folder", "write", "sync_file", "sync_folder", "rename", "remove_file", "remove_tree",
-)  # fmt: skip
-
-
-class Faulty(Disk):
-    """Does what the real disk does, but calls *fault* before its operation number *at*."""
-
-    def __init__(self, at, fault):
-        self.at, self.fault, self.count = at, fault, 0
-
-    def _meet(self, name, arguments):
-        self.count += 1
-        if self.count == self.at:
-            self.fault(name, arguments)
-        getattr(super(), name)(*arguments)
-
-
-for _name in OPERATIONS:
-    setattr(Faulty, _name, lambda self, *a, _name=_name: self._meet(_name, a))
-
-
-def die(name, arguments):
-    if name == "write":  # in its middle
-        path, content = arguments
-        path.write_bytes(content[: len(content) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refuse(number):
-    def fault(name, arguments):
-        if name == "write":
-            path, content = arguments
-            path.write_bytes(content[: len(content) // 2])
-        raise OSError(number, os.strerror(number))
-
-    return fault
-
 
 def train_with(disk, tiny, root, **more):
     files.disk = disk
@@ -71,11 +33,11 @@ def at_every_operation(begin, check, forget, *, end, every=1):
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_killed_at_every_operation(force, root, fork, tiny, invariants, forget, ledger):
+def test_killed_at_every_operation(force, root, fork, tiny, faults, invariants, forget, ledger):
     def begin(at):
         if force:  # there is a finished run to replace
             assert fork(lambda: tiny.train(root)).wait() == 0
-        return fork(lambda: train_with(Faulty(at, die), tiny, root, force=force))
+        return fork(lambda: train_with(faults.disk(at, faults.die), tiny, root, force=force))
 
     times, finished = at_every_operation(begin, invariants, forget, end=-signal.SIGKILL)
     assert times > 25
@@ -90,10 +52,10 @@ def test_killed_at_every_operation(force, root, fork, tiny, invariants, forget, 
     [(errno.ENOSPC, 1), (errno.EROFS, 6), (errno.EACCES, 6), (errno.EIO, 6)],
 )
 def test_refused_at_every_operation(
-    number, every, root, fork, tiny, invariants, forget, ledger, tmp_path
+    number, every, root, fork, tiny, faults, invariants, forget, ledger, tmp_path
 ):
     times, _ = at_every_operation(
-        lambda at: fork(lambda: train_with(Faulty(at, refuse(number)), tiny, root)),
+        lambda at: fork(lambda: train_with(faults.disk(at, faults.refuse(number)), tiny, root)),
         invariants, forget, end=2, every=every,
     )  # fmt: skip
     said = (tmp_path / "refusal").read_text()

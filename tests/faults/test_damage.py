@@ -16,23 +16,10 @@ from bench.store import Store
 from bench.trained import load_trained
 from bench.training import run as training
 
-DAMAGES = {
-    "truncated": lambda path, _: path.write_bytes(path.read_bytes()[:-7]),
-    "a flipped bit": lambda path, _: path.write_bytes(flipped(path.read_bytes())),
-    "emptied": lambda path, _: path.write_bytes(b""),
-    "swapped with another run's": lambda path, other: shutil.copy(other, path),
-    "removed": lambda path, _: path.unlink(),
-}
-
-
-def flipped(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-
 
 @pytest.mark.filterwarnings("ignore:passing over")
 def test_every_damaged_file_is_noticed_named_and_made_anew(
-    root, fork, tiny, undisturbed, ledger, tmp_path
+    root, fork, tiny, faults, undisturbed, ledger, tmp_path
 ):
     assert fork(lambda: tiny.train(root)).wait() == 0
     store, run = Store(root), tiny.request().run_id
@@ -41,7 +28,7 @@ def test_every_damaged_file_is_noticed_named_and_made_anew(
     shutil.copytree(store.folder(run), whole)
     times = 0
     for file in sorted(whole.iterdir()):
-        for damage in DAMAGES.values():
+        for damage in faults.damages.values():
             damage(store.folder(run) / file.name, other / file.name)
             if file.name == "model.safetensors":
                 with pytest.raises(BenchError, match="missing or damaged"):
@@ -52,19 +39,19 @@ def test_every_damaged_file_is_noticed_named_and_made_anew(
             times += 1
             shutil.rmtree(store.folder(run))
             shutil.copytree(whole, store.folder(run))
-    damage = DAMAGES["a flipped bit"]
+    damage = faults.damages["a flipped bit"]
     damage(store.folder(run) / "model.safetensors", None)
     store.remove_run(run)  # what the refusal says: 'bench results rm RUN', and train again
     assert fork(lambda: tiny.train(root)).wait() == 0
     assert tiny.outcome(root) == undisturbed
-    kinds = ", ".join(DAMAGES)
+    kinds = ", ".join(faults.damages)
     ledger(
         f"each file of a run {kinds}", times,
         "refused by checksum, the file named; removed and trained again bit-equal", "nothing else",
     )  # fmt: skip
 
 
-def test_damaged_checkpoint_is_not_taken_up(root, fork, tiny, invariants, ledger):
+def test_damaged_checkpoint_is_not_taken_up(root, fork, tiny, faults, invariants, ledger):
     store, run = Store(root), tiny.request().run_id
     path = store.partial(run) / "checkpoint.safetensors"
     other = root.parent / "other.safetensors"
@@ -75,7 +62,7 @@ def test_damaged_checkpoint_is_not_taken_up(root, fork, tiny, invariants, ledger
             shutil.copy(store.partial(tiny.request(5).run_id) / path.name, copy)
             store.remove_run(tiny.request(5).run_id)
     whole = path.read_bytes()
-    for damage in DAMAGES.values():
+    for damage in faults.damages.values():
         store.partial(run).mkdir(exist_ok=True)
         path.write_bytes(whole)
         damage(path, other)
@@ -88,7 +75,7 @@ def test_damaged_checkpoint_is_not_taken_up(root, fork, tiny, invariants, ledger
         assert not invariants()
         store.remove_run(run)
     ledger(
-        "a checkpoint truncated, bit-flipped, emptied, another run's, removed", len(DAMAGES),
+        "a checkpoint truncated, bit-flipped, emptied, another run's, removed", len(faults.damages),
         "refused by checksum; the run began anew, bit-equal", "the steps since the run began",
     )  # fmt: skip
 

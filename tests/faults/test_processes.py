@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.stopping import StopRequestedError, stop_on_signals
+from bench.launch import LocalLauncher, launch
+from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store, locks
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
@@ -22,24 +23,29 @@ from bench.training import run as training
 
 
 def test_ten_processes_do_each_run_once(root, fork, tiny, undisturbed, ledger, tmp_path):
-    said, seeds = tmp_path / "said", [tiny.subject, 2, 3]
+    said, seeds = tmp_path / "said", [tiny.subject, *range(2, 25)]
 
     def note(event):
         if event["event"] == "start":
             with said.open("a") as file:
-                file.write(event["run"] + "\n")
+                file.write(f"{event['run']} {os.getpid()}\n")
 
     def work():
-        for seed in seeds:
-            tiny.train(root, seed, on_event=note)
+        launch(
+            [tiny.request(seed) for seed in seeds], Store(root), training.Resources(threads=1),
+            workers=1, stop=Stop(), on_event=note,
+        )  # fmt: skip
 
     children = [fork(work) for _ in range(10)]
-    assert [child.wait(400) for child in children] == [0] * 10
-    assert sorted(said.read_text().split()) == sorted(tiny.request(seed).run_id for seed in seeds)
+    assert [child.wait(400) for child in children] == [0] * 10, read(tmp_path)
+    runs, processes = zip(*map(str.split, said.read_text().splitlines()), strict=True)
+    assert sorted(runs) == sorted(tiny.request(seed).run_id for seed in seeds)
+    assert len(set(processes)) > 5  # nobody did nothing but wait
     assert tiny.outcome(root) == undisturbed
     ledger(
-        "ten processes on one study and folder, three runs", 10,
-        "each run done exactly once; the others waited and took its record", "nothing",
+        f"ten processes on one study and folder, {len(seeds)} runs", 10,
+        f"each run done exactly once, by {len(set(processes))} of them; what one held, the others "
+        "left for the end", "nothing",
     )  # fmt: skip
 
 
@@ -87,25 +93,61 @@ def test_lease_of_a_dead_owner_is_taken_over(host, root, fork, ledger):
     )  # fmt: skip
 
 
-def test_out_of_memory_is_recorded(root, fork, tiny, invariants, ledger):
+@pytest.mark.parametrize("megabytes", [450, 500, 550, 600, 650, 700])
+def test_out_of_memory_is_recorded(megabytes, root, fork, tiny, invariants, ledger, tmp_path):
     large = dataclasses.replace(tiny.request(), input_size=192, options={"width": 16})
 
     def starve(event):
         if event["event"] == "start":
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            limit = used + 600_000_000  # enough to import what is left, for one activation more
+            limit = used + megabytes * 1_000_000  # for what is left to import, and a few tensors
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def work():
         training.execute(large, Store(root), training.Resources(threads=1), on_event=starve)
 
-    assert fork(work).wait() == 0
+    assert fork(work).wait() == 0, read(tmp_path)
     (record,) = Store(root).unfinished()
     assert (record.run, record.status) == (large.run_id, "out_of_memory"), record.error
+    Store(root).remove_run(large.run_id)
     invariants()
     ledger(
-        "memory refused in training (RLIMIT_AS)", 1, "recorded as out_of_memory; others go on",
-        "nothing",
+        f"memory refused in training (RLIMIT_AS, {megabytes} MB more)", 1,
+        f"recorded as out_of_memory ({record.error[:60]}…); others go on", "nothing",
+    )  # fmt: skip
+
+
+CGROUP = os.environ.get("BENCH_TEST_CGROUP")
+
+
+@pytest.mark.skipif(
+    CGROUP is None, reason="BENCH_TEST_CGROUP names no memory control group (v2) of our own"
+)
+def test_a_control_group_without_memory_costs_a_run(root, fork, tiny, invariants, ledger, tmp_path):
+    """The kernel kills the worker, and not the process that started it."""
+    group = Path(CGROUP or "") / "bench-test"
+    large = dataclasses.replace(tiny.request(), input_size=256, options={"width": 32})
+
+    def work():
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        launch(
+            [large, tiny.request()], Store(root), training.Resources(threads=1),
+            workers=1, stop=Stop(), on_event=lambda _: None, launcher=LocalLauncher(isolate=True),
+        )  # fmt: skip
+
+    group.mkdir()
+    try:
+        (group / "memory.max").write_text("900M")
+        (group / "memory.swap.max").write_text("0")
+        assert fork(work).wait(300) == 0, read(tmp_path)
+    finally:
+        group.rmdir()
+    (record,) = Store(root).unfinished()
+    assert (record.run, record.status) == (large.run_id, "out_of_memory"), record.error
+    assert invariants()
+    ledger(
+        "memory refused by a control group (900 MB)", 1,
+        "recorded as out_of_memory; the next run of the study was trained", "nothing",
     )  # fmt: skip
 
 

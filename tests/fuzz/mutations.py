@@ -1,7 +1,9 @@
-"""Feed the parsers that are ours mutated inputs until a count is reached: `python -m` or pytest.
+"""Feed the parsers that are ours mutated inputs until a count is reached.
 
 Seeds are valid files of each format; each input is one of them with a few bytes flipped, cut,
-doubled, spliced with another or replaced by a token of the format. No coverage guides it.
+doubled, spliced with another or replaced by a token of the format. No coverage guides it here;
+`coverage.py` beside this file feeds the same parsers by coverage. Checksums are made anew after
+the mutation where a file has one, or hardly an input would come past them.
 What counts as a failure: any exception but `BenchError`, or an input that takes over a second
 of the processor.
 """
@@ -9,7 +11,9 @@ of the processor.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import random
@@ -20,12 +24,24 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import TensorProto, helper
 
 from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
+from bench.export.foreign import from_file
+from bench.export.predict import Exported
+from bench.launch.planning import read_machines
+from bench.measure.compare import load_side
+from bench.measure.onnxfile import examine
+from bench.report.trained import epoch_rows
 from bench.request import RunRequest
 from bench.store import RunRecord, Store
+from bench.store.archive import unpack
+from bench.store.measurements import read_samples
+from bench.store.records import read_study_record, seal
 from bench.studies.file import parse_study
 from bench.training.recipe import get_recipe
 
@@ -44,6 +60,24 @@ name = "a"
 model = "resnet8"
 options = { width = 4, shortcut = "none" }
 """
+MACHINES = b"""[[machine]]
+name = "a"
+workers = 2
+flops_per_second = 1e11
+images_per_second = { resnet20 = 100.0 }
+watts = 60
+"""
+HISTORY = b"epoch,train_loss,train_accuracy,seconds\n1,0.5,0.8,1.0\n2,0.25,,1.0\n"
+SAMPLES = b"configuration,phase,round,position,seconds\na,sample,0,0,0.1\na,sample,1,0,0.2\n"
+ROW = {
+    "status": "complete", "images_per_second": 10.0, "ci_low": 9.0, "ci_high": 11.0,
+    "boundary": "compute", "model": "resnet8", "backend": "eager", "batch_size": 1,
+    "ratio": 2.0, "ratio_low": 1.9, "ratio_high": 2.1, "noisy": False,
+}  # fmt: skip
+PROPERTIES = {
+    "classes": ["cat", "dog"], "input_shape": [1, 4, 4], "mean": [0.5], "std": [0.5],
+    "antialias": False, "normalize": True, "with_preprocessing": False,
+}  # fmt: skip
 TOKENS = [
     *(b"\x00", b"\xff" * 4, b"[[", b"]]", b"{", b"}", b'"', b"'''", b"=", b"\n", b"nan", b"-inf"),
     *(b"1e999", b"9" * 40, b"null", b"true", b"../", b"\\u0000", b"\xed\xa0\x80", b"[grid]\n"),
@@ -74,30 +108,37 @@ def tar(members: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, content in members.items():
-            info = tarfile.TarInfo(f"cifar/{name}")
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return stream.getvalue()
 
 
-def targets(folder: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
+def network() -> onnx.ModelProto:
+    """Return a small convolutional classifier of one grey image of 4×4."""
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [2, 1, 4, 4], [0.1] * 32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["logits"]),
+    ]
+    take = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 4, 4])
+    give = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "g", [take], [give], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in PROPERTIES.items()})
+    return model
+
+
+Target = tuple[bytes, "Callable[[bytes], object]"]
+
+
+def targets(folder: Path) -> dict[str, Target]:
     """Name → (a valid input, what parses one)."""
+    return data_files(folder) | records(folder) | onnx_files(folder)
+
+
+def data_files(folder: Path) -> dict[str, Target]:
     path = folder / "input"
-    store = Store(folder / "results")
-    request = RunRequest(model="resnet8", dataset="mnist", recipe=get_recipe("fast"), seed=0)
-    record = RunRecord(
-        run=request.run_id, request=request.as_dict(), status="complete", environment={},
-        started_at="2026-01-02T03:04:05+00:00", seconds=1.0, result={"test_accuracy": 0.5},
-    )  # fmt: skip
-    run = store.folder(record.run)
-    run.mkdir(parents=True)
-
-    def study(content: bytes) -> object:
-        return parse_study(content.decode(errors="replace"), Path("study.toml"))
-
-    def run_json(content: bytes) -> object:
-        (run / "run.json").write_bytes(content)
-        return store.read_run(record.run)
 
     def idx(content: bytes) -> object:
         path.write_bytes(gzip.compress(content, 0))
@@ -112,14 +153,108 @@ def targets(folder: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
         return read_idx(path)
 
     pixels = struct.pack(">HBBII", 0, 8, 2, 3, 4) + bytes(range(12))
-    records = {"a.bin": bytes(3073), "t.bin": bytes(3073), "n.txt": b"cat\ndog\n"}
+    images = {"cifar/a.bin": bytes(3073), "cifar/t.bin": bytes(3073), "cifar/n.txt": b"cat\ndog\n"}
     return {
-        "study": (STUDY, study),
-        "run.json": (json.dumps(json.loads(record.to_json())).encode(), run_json),
         "idx": (pixels, idx),
         "gzip of idx": (gzip.compress(pixels), gz),
-        "cifar": (tar(records), cifar),
+        "cifar": (tar(images), cifar),
     }
+
+
+def records(folder: Path) -> dict[str, Target]:
+    path = folder / "input"
+    store = Store(folder / "results")
+    request = RunRequest(model="resnet8", dataset="mnist", recipe=get_recipe("fast"), seed=0)
+    record = RunRecord(
+        run=request.run_id, request=request.as_dict(), status="complete", environment={},
+        started_at="2026-01-02T03:04:05+00:00", seconds=1.0, result={"test_accuracy": 0.5},
+    )  # fmt: skip
+    run, measured = store.folder(record.run), folder / "results" / "measurements" / "m"
+    for made in (run, measured, store.root / "studies"):
+        made.mkdir(parents=True)
+    kept = {"measurement": "m", "request": {}, "rows": []}
+    named = {"name": "s", "question": "?", "variants": {"a": {"reference": None, "runs": {}}}}
+
+    def study(content: bytes) -> object:
+        return parse_study(content.decode(errors="replace"), Path("study.toml"))
+
+    def run_json(content: bytes) -> object:
+        (run / "run.json").write_bytes(sealed(content))
+        return store.read_run(record.run)
+
+    def study_json(content: bytes) -> object:
+        written = store.root / "studies" / "s.json"
+        written.write_bytes(sealed(content))
+        return read_study_record(written)
+
+    def history(content: bytes) -> object:
+        (run / "history.csv").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        return epoch_rows(run, dataclasses.replace(record, files={"history.csv": digest}))
+
+    def samples(content: bytes) -> object:
+        (measured / "samples.csv").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        (measured / "measurement.json").write_bytes(seal(kept | {"files": {"samples.csv": digest}}))
+        return read_samples(measured)
+
+    def throughput(content: bytes) -> object:
+        path.write_bytes(content)
+        return load_side(path)
+
+    def machines(content: bytes) -> object:
+        path.write_bytes(content)
+        return read_machines(path)
+
+    def archive(content: bytes) -> object:
+        path.write_bytes(gzip.compress(content, 0))
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            return unpack(Store(Path(name) / "results"), path)
+
+    written = json.dumps(json.loads(record.to_json())).encode()
+    return {
+        "study": (STUDY, study),
+        "run.json": (written, run_json),
+        "study record": (json.dumps(json.loads(seal(named))).encode(), study_json),
+        "history": (HISTORY, history),
+        "samples": (SAMPLES, samples),
+        "throughput JSON": (json.dumps({"schema": 1, "rows": [ROW]}).encode(), throughput),
+        "machines": (MACHINES, machines),
+        "archive of runs": (tar({f"runs/{record.run}/run.json": written}), archive),
+    }
+
+
+def onnx_files(folder: Path) -> dict[str, Target]:
+    path = folder / "network.onnx"
+    model = network()
+
+    def given(content: bytes) -> object:
+        path.write_bytes(content)
+        return from_file(path), examine(path)
+
+    def properties(content: bytes) -> object:
+        """Each line is one property's text."""
+        lines = content.decode(errors="replace").split("\n")
+        del model.metadata_props[:]
+        helper.set_model_props(model, dict(zip(PROPERTIES, lines, strict=False)))
+        path.write_bytes(model.SerializeToString())
+        return Exported(path)
+
+    texts = "\n".join(json.dumps(value) for value in PROPERTIES.values())
+    return {
+        "ONNX file": (network().SerializeToString(), given),
+        "ONNX properties": (texts.encode(), properties),
+    }
+
+
+def sealed(content: bytes) -> bytes:
+    """Make a record's checksum anew, as a forger would; what is no record stays as it is."""
+    try:
+        values: Any = json.loads(content)
+        values.pop("checksum", None)
+        return seal(values)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return content
 
 
 def fuzz(name: str, count: int, seed: int = 0) -> list[str]:

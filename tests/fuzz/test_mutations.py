@@ -12,14 +12,32 @@ import pytest
 PROGRAM = Path(__file__).with_name("mutations.py")
 
 
-@pytest.mark.parametrize("name", ["study", "run.json", "idx", "gzip of idx", "cifar"])
-def test_mutated_input_is_read_or_refused(name: str) -> None:
+FORMATS = (
+    "study", "run.json", "study record", "history", "samples", "throughput JSON", "machines",
+    "archive of runs", "idx", "gzip of idx", "cifar", "ONNX file", "ONNX properties",
+)  # fmt: skip
+
+
+def test_mutated_input_is_read_or_refused() -> None:
     done = subprocess.run(
-        [sys.executable, PROGRAM, "--count", "200", "--seed", "1", "--format", name],
+        [sys.executable, PROGRAM, "--count", "200", "--seed", "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith(f"{name}: 200 inputs, 0 failures")
+    for name in FORMATS:
+        assert f"{name}: 200 inputs, 0 failures" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_input_guided_by_coverage_is_read_or_refused(name: str) -> None:
+    pytest.importorskip("atheris")
+    done = subprocess.run(
+        [sys.executable, PROGRAM.with_name("coverage.py"), "--format", name, "--count", "2000"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Done 2000 runs" in done.stderr
 
 
 def test_a_parser_that_fails_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.request import RunRequest
 
 MODELS = """
-import os, signal
+import ctypes, os, signal, time
 import torch
 from torch import nn
 
@@ -41,6 +41,17 @@ def killed(num_classes, in_channels):
 
 def leaves(num_classes, in_channels):
     return Network(num_classes, in_channels, 2, lambda: os._exit(3))
+
+def crashes(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: ctypes.string_at(0))
+
+def hangs(num_classes, in_channels):
+    return Network(num_classes, in_channels, 2, lambda: time.sleep(3600))
+
+def slow(num_classes, in_channels):
+    model = Network(num_classes, in_channels)
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.4))
+    return model
 
 def raises(num_classes, in_channels):
     return Network(num_classes, in_channels, 2, lambda: {}["wrong"])

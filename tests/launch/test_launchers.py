@@ -10,6 +10,12 @@ REFUSALS = {
     "bytes without ray": (["--return-bytes"], "--return-bytes: it belongs to --launcher ray"),
     "minutes without slurm": (["--slurm-minutes", "5"], "it belongs to --launcher slurm"),
     "no minutes": (["--launcher", "slurm", "--slurm-minutes", "0"], "--slurm-minutes 0: it must"),
+    "no patience": (["--timeout", "0"], "--timeout 0: seconds without progress, more than 0"),
+    "no number": (["--timeout", "nan"], "--timeout nan: seconds without progress, more than 0"),
+    "time-out elsewhere": (
+        ["--launcher", "slurm", "--timeout", "5"],
+        "--timeout 5: it belongs to --launcher local, but --launcher is slurm",
+    ),
     "no threads": (["--launcher", "slurm", "--threads", "0"], "--threads 0: it must be at least 1"),
     "a word that is no address": (
         ["--launcher", "ray", "--ray-address", "cluster"],

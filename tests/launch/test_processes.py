@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.launch import launch
+from bench.launch import LocalLauncher, launch
 from bench.stopping import Stop
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest
@@ -18,10 +19,11 @@ RESOURCES = Resources(device="cpu", threads=1)
 def run(store):
     """Launch requests; returns run → (status, error) as the events told."""
 
-    def launch_all(requests, workers=2, **more):
+    def launch_all(requests, workers=2, listen=lambda _event: None, **more):
         ends = {}
 
         def note(event):
+            listen(event)
             if event["event"] == "end":
                 ends[event["run"]] = (event["status"], event["error"])
 
@@ -69,3 +71,54 @@ def test_workers_start_from_the_weights_that_were_given(make_requests, run, stor
     for request in requests:
         trained = store.read_tensors(request.run_id, "model.safetensors")
         torch.testing.assert_close(trained, start)
+
+
+def test_a_crash_costs_its_run_alone_with_one_worker_too(make_requests, run, store):
+    requests = make_requests("crashes", "fine")
+    crashed, fine = run(requests, workers=1, launcher=LocalLauncher(isolate=True))
+    assert crashed == ("failed", "the worker process was ended by SIGSEGV")
+    assert fine == ("complete", None)
+    (record,) = store.unfinished()
+    assert (record.run, record.status) == (requests[0].run_id, "failed")
+
+
+@pytest.mark.slow
+def test_a_hang_costs_its_run_alone(make_requests, run, store):
+    requests = make_requests("hangs", "fine")
+    hung, fine = run(requests, workers=1, launcher=LocalLauncher(isolate=True, timeout=30))
+    assert hung[0] == "failed"
+    assert hung[1] == "no sign of progress for 30 s (--timeout); its process was ended"
+    assert fine == ("complete", None)
+    assert [record.status for record in store.unfinished()] == ["failed"]
+
+
+@pytest.mark.slow
+def test_a_slow_run_is_no_hang(make_requests, run, store):
+    """Every step is a sign of life: in all it takes longer than the time-out."""
+    request = make_requests("slow")[0].with_recipe(epochs=15)
+    (ended,) = run([request], workers=1, launcher=LocalLauncher(isolate=True, timeout=20))
+    assert ended == ("complete", None)
+    assert store.read_run(request.run_id).seconds > 20
+
+
+@pytest.mark.parametrize(("workers", "isolate"), [(1, False), (2, True)])
+def test_what_another_program_does_is_left_for_the_end(make_requests, run, store, workers, isolate):
+    fine = make_requests("fine")[0]
+    requests = [dataclasses.replace(fine, seed=seed) for seed in range(3)]
+    events = []
+    with contextlib.ExitStack() as other:
+        other.enter_context(store.lock(requests[0].run_id))
+
+        def listen(event):
+            events.append((event["event"], event.get("run")))
+            if event["event"] == "held":
+                other.close()
+
+        launcher = LocalLauncher(isolate=isolate)
+        ends = run(requests, workers=workers, listen=listen, launcher=launcher)
+    assert ends == [("complete", None)] * 3
+    told = events.index(("held", None))
+    assert {name for kind, name in events[:told] if kind == "end"} == {
+        request.run_id for request in requests[1:]
+    }
+    assert [name for kind, name in events[told:] if kind == "start"] == [requests[0].run_id]

@@ -1,0 +1,68 @@
+"""Folders to work in: published when they are finished, gone when their process is."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from typing import TYPE_CHECKING
+
+from bench.store import files
+from bench.store.files import make_folder, telling
+from bench.store.locks import hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PREFIX = ".working."
+
+
+@contextlib.contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """Give an empty folder in *root* to work in; it is gone afterwards unless it was published.
+
+    What killed processes left there is removed first: the owner of a workspace that is
+    alive holds its lock.
+
+    Args:
+        root: a room of the results folder, such as `exports`; made if need be.
+
+    Raises:
+        StorageError: it cannot be written, or its disk is full.
+    """
+    make_folder(root)
+    clear_abandoned(root)
+    token = secrets.token_hex(4)
+    folder, lock = root / f"{_PREFIX}{token}", _lock(root, token)
+    with hold(lock):
+        try:
+            with telling(root):
+                files.disk.make_folder(folder)
+                yield folder
+        finally:
+            with contextlib.suppress(OSError):  # the next workspace removes it
+                _remove(folder, lock)
+
+
+def clear_abandoned(root: Path) -> None:
+    """Remove what killed processes left of their workspaces in *root*.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    for lock in _lock(root, "*").parent.glob(_lock(root, "*").name):
+        with hold(lock, wait=False) as abandoned:
+            if abandoned:
+                token = lock.stem.removeprefix(f".{root.name}-")
+                with telling(lock):
+                    _remove(root / f"{_PREFIX}{token}", lock)
+
+
+def _remove(folder: Path, lock: Path) -> None:
+    if folder.exists():
+        files.disk.remove_tree(folder)
+    files.disk.remove_file(lock)
+
+
+def _lock(root: Path, token: str) -> Path:
+    return root.parent / "locks" / f".{root.name}-{token}.lock"  # no run is called so
