@@ -107,8 +107,8 @@ def _trace(
     with contextlib.suppress(Exception):
         # Without data the shapes alone are computed, in a fraction of the time. Networks
         # that look at values, or make tensors of their own on the CPU, refuse.
-        return _Trace(_without_data(model), layers).run(input_shape)
-    with _evaluation(model):
+        return _Trace(without_data(model), layers).run(input_shape)
+    with evaluation(model):
         try:
             return _Trace(model, layers).run(input_shape)
         except Exception as error:
@@ -135,7 +135,7 @@ class _Trace:
         handles = [hook for name, layer in self.layers.items() for hook in self._watch(name, layer)]
         try:
             with torch.no_grad(), self.counter:
-                output = self.model(_images(self.model, input_shape))
+                output = self.model(black_images(self.model, input_shape))
         finally:
             for handle in handles:
                 handle.remove()
@@ -194,7 +194,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in layers.items() if not isinstance(layer, nn.Identity)}
 
 
-def _without_data(model: nn.Module) -> nn.Module:
+def without_data(model: nn.Module) -> nn.Module:
     """Return a copy for evaluation whose tensors have shapes and no values.
 
     A copy, because some networks keep tensors from their first pass, which must not be
@@ -212,7 +212,7 @@ def _without_data(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """Put the network in evaluation mode, and back module by module."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -223,7 +223,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _images(model: nn.Module, shape: Shape) -> torch.Tensor:
+def black_images(model: nn.Module, shape: Shape) -> torch.Tensor:
     """Return black images where the network is, in its floating-point type."""
     tensors = (*model.parameters(), *model.buffers())
     like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))

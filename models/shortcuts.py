@@ -176,5 +176,8 @@ def make_join(config: ResNetConfig, in_channels: int, out_channels: int, stride:
             return Add()
 
 
+# What joins a block's two paths into one.
+JOINS = (Add, ScaledAdd, Gate, DropoutAdd)
+
 # The kinds that act on the shortcut of every block, on top of the family's own option.
 _JOINED = ("scaled", "gated", "shortcut_only_gated", "dropout")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stderr, stdout
+from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
@@ -72,6 +72,14 @@ def throughput(
     layers: Annotated[
         bool, typer.Option("--layers", help="Show where the time goes, layer by layer.")
     ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures",
+            help="Write the roofline, and with --layers the layers' times, as SVG and PNG here.",
+            metavar="DIR",
+        ),
+    ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -91,11 +99,17 @@ def throughput(
 
       bench throughput model.onnx --scenario single-stream
 
+      bench throughput resnet50 --layers --figures pictures
+
     """
     options.require_positive(input_size=input_size, threads=threads)
     sizes = [_batch_size(text) for text in batch_size or []]
     from bench.measure import measurement
 
+    if figures is not None:
+        from bench.export.output import check_output
+
+        check_output(figures, "--figures")
     boundaries = _boundaries(boundary)
     values = options.parse_values(option)
     with _progress(quiet=quiet or as_json) as on_event:
@@ -123,6 +137,8 @@ def throughput(
             clear_l2=clear_l2,
             layers=layers,
         )
+    if figures is not None:
+        _save_figures(frame, results, figures, say=remarks(quiet=quiet or as_json))
     raise typer.Exit(_show(frame, results, as_json=as_json, layers=layers))
 
 
@@ -153,8 +169,23 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     return int(bool(errors))
 
 
+def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Save what can be drawn of a measurement; say where, and why something is not."""
+    from bench.report.plots import save_charts
+    from bench.report.throughput import throughput_charts
+    from bench.store.measurements import Measurements
+
+    record = Measurements(results).find(str(frame["measurement"].iloc[0]))
+    for chart in throughput_charts(frame, record):
+        if chart.missing is not None:
+            say(f"no picture '{chart.title}': {chart.missing}")
+        for path in save_charts([chart], folder):
+            say(f"wrote {path}")
+
+
 def _show_layers(results: Path, measurement: str) -> None:
     """Print each configuration's slowest layers, and its time by kind of operator."""
+    from bench.report.layers import shortcut_line
     from bench.store.measurements import Measurements
 
     console = stdout()
@@ -170,6 +201,8 @@ def _show_layers(results: Path, measurement: str) -> None:
                 console.print(f"\n{name}, by {by}", style="bold", markup=False)
                 cells = [_layer_cells(share) for share in slowest]
                 console.print(simple_table(cells, right=("ms", "share")))
+        if shares:
+            console.print(f"\n{shortcut_line(shares)}", markup=False, soft_wrap=True)
 
 
 def _layer_cells(share: dict[str, Any]) -> dict[str, str]:

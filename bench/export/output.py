@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from bench.store.exports import ExportRecord, Exports
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, option: str = "--output") -> None:
     """Prove that a folder can be written before work begins.
+
+    Args:
+        folder: made if it is not there.
+        option: the one that named it.
 
     Raises:
         BenchError: it cannot.
@@ -31,7 +35,7 @@ def check_output(folder: Path) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BenchError(
-            f"--output {folder} cannot be written ({reason}): choose a folder that you may write"
+            f"{option} {folder} cannot be written ({reason}): choose a folder that you may write"
         ) from None
 
 

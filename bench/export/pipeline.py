@@ -175,12 +175,11 @@ def _draw_effects(effects: list[dict[str, Any]] | None, folder: Path, name: str)
     """Put the picture of the layers' effects beside the file, if they were measured."""
     if not effects:
         return
-    from bench.export.sensitivity import Effect
-    from bench.report.plots import save_figure
-    from bench.report.sensitivity import draw_sensitivity
+    from bench.report.plots import save_charts
+    from bench.report.sensitivity import sensitivity_chart
 
     title = f"{name}: each layer alone in int8"
-    save_figure(draw_sensitivity([Effect(**e) for e in effects], title), folder, SENSITIVITY)
+    save_charts([sensitivity_chart(effects, SENSITIVITY, title)], folder)
 
 
 def export_onnx(

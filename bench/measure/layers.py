@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections import defaultdict
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
     from bench.measure.plan import Configuration
 
-_RUNS = 5
+RUNS = 5
 _LAYER = "bench.layer:"
 _UNITS = {"cpu": "self_cpu_time_total", "cuda": "self_device_time_total"}
+_BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
+
+# What a layer does, in the order in which pictures show it.
+PARTS = (
+    "convolution", "projection", "addition", "normalisation", "activation", "pooling", "linear",
+    "other",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Share:
         kind: what the layer is.
         milliseconds: of one batch, mean over a few profiled ones (slower than unprofiled).
         share: of all that was profiled, 0…1.
+        part: of `PARTS`: what it does; `projection` is a 1×1 convolution on a shortcut.
+        block: the block of the network that it belongs to; empty for an operator.
+        with_addition: an addition is computed inside it, and no profiler tells how long.
     """
 
     by: str
@@ -40,6 +47,21 @@ class Share:
     kind: str
     milliseconds: float
     share: float
+    part: str = "other"
+    block: str = ""
+    with_addition: bool = False
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a profiler says of one layer: microseconds of all `RUNS` runs."""
+
+    name: str
+    kind: str
+    part: str
+    microseconds: float
+    with_addition: bool = False
+    block: str = ""  # that of its name without
 
 
 def profile(made: Configuration) -> list[Share]:
@@ -52,31 +74,101 @@ def profile(made: Configuration) -> list[Share]:
         BenchError: its backend has no profiler that is read here.
     """
     if made.backend == "eager":
-        return _torch(made)
+        return shares(*_torch(made))
     if made.backend == "onnxruntime":
-        return _onnxruntime(made)
+        from bench.measure.nodes import profile_nodes
+
+        return shares(*profile_nodes(made, RUNS))
     raise BenchError(f"--layers: the backend '{made.backend}' has no profile by layer")
 
 
-def kind_of(name: str, module: nn.Module) -> str:
-    """Name a layer's kind; 1×1 convolutions on a shortcut are told apart."""
+def shares(layers: Iterable[Spent], operators: Iterable[tuple[str, float]]) -> list[Share]:
+    """Turn microseconds of all runs into milliseconds of one, and shares of the operators' sum."""
+    operators = sorted(operators, key=lambda item: -item[1])
+    whole = sum(spent for _, spent in operators) or 1.0
+
+    def times(microseconds: float) -> tuple[float, float]:
+        return microseconds / RUNS / 1e3, microseconds / whole
+
+    return [
+        Share(
+            "layer", spent.name, spent.kind, *times(spent.microseconds), spent.part,
+spent.block or block_of(spent.name), spent.with_addition,
+        )
+        for spent in layers
+    ] + [
+        Share("operator", name, name, *times(spent), _part_of_operator(name))
+        for name, spent in operators
+        if spent > 0
+    ]  # fmt: skip
+
+
+def block_of(name: str) -> str:
+    """Return the block that a layer's path lies in: layer1.0 for layer1.0.conv1."""
+    found = _BLOCK.match(name)
+    return found[0] if found else name
+
+
+def kind_of(module: nn.Module, *, on_shortcut: bool = False) -> str:
+    """Name a layer's kind; what lies on a shortcut is told apart."""
     from torch import nn
 
-    if not isinstance(module, nn.Conv2d):
-        return type(module).__name__
-    side = "×".join(map(str, module.kernel_size))
-    where = " on the shortcut" if "downsample" in name or "shortcut" in name else ""
-    return f"Conv2d {side}{where}"
+    kind = type(module).__name__
+    if isinstance(module, nn.Conv2d):
+        kind += " " + "×".join(map(str, module.kernel_size))
+    return kind + " on the shortcut" * on_shortcut
 
 
-def _torch(made: Configuration) -> list[Share]:
+def _on_shortcuts(model: nn.Module) -> set[str]:
+    """Paths on shortcuts, as torchvision, timm, the book and these networks call them."""
+    from bench.models import Residual
+
+    named = dict(model.named_modules())
+    books = {f"{name}.conv3" for name, module in named.items() if isinstance(module, Residual)}
+    return books | {n for n in named if {"downsample", "shortcut"} & set(n.split("."))}
+
+
+def part_of(module: nn.Module, *, on_shortcut: bool = False) -> str:
+    """Say what a layer does, as one of `PARTS`."""
+    from torch import nn
+    from torch.nn.modules import activation, batchnorm, pooling
+
+    from bench.models.shortcuts import JOINS
+
+    kinds: dict[str, Any] = {
+        "addition": JOINS,
+        "convolution": nn.modules.conv._ConvNd,
+        "normalisation": (batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm),
+        "linear": nn.Linear,
+    }
+    for part, kind in kinds.items():
+        if isinstance(module, kind):
+            return "projection" if part == "convolution" and on_shortcut else part
+    where = {activation.__name__: "activation", pooling.__name__: "pooling"}
+    return where.get(type(module).__module__, "other")
+
+
+def _part_of_operator(name: str) -> str:
+    """Say what a kind of operator does, in torch's or in ONNX's words."""
+    words = {
+        "convolution": "conv", "addition": "add", "normalisation": "norm", "activation": "relu",
+        "pooling": "pool", "linear": ("gemm", "matmul", "linear", "addmm"),
+    }  # fmt: skip
+    lower = name.lower()
+    for part, known in words.items():
+        if any(word in lower for word in ([known] if isinstance(known, str) else known)):
+            return "linear" if "addmm" in lower else part
+    return "other"
+
+
+def _torch(made: Configuration) -> tuple[list[Spent], list[tuple[str, float]]]:
     import torch
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as torch_profile
 
     lane = made.open()
     model: Any = lane.prepared.model  # type: ignore[attr-defined] # eager's own
-    leaves = {n: m for n, m in model.named_modules() if n and not any(m.children())}
+    watched = dict(_watched(model))
     opened: list[Any] = []
 
     def begin(name: str) -> Any:
@@ -89,63 +181,45 @@ def _torch(made: Configuration) -> list[Share]:
     def end(*_: object) -> None:
         opened.pop().__exit__(None, None, None)
 
-    for name, module in leaves.items():
+    for name, module in watched.items():
         module.register_forward_pre_hook(begin(name))
         module.register_forward_hook(end)
     device = made.device.partition(":")[0]
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     lane.step()
     with torch_profile(activities=activities) as found:
-        for _ in range(_RUNS):
+        for _ in range(RUNS):
             lane.step()
         if device == "cuda":
             torch.cuda.synchronize()
     averages = found.key_averages()
     whole = {e.key: e.cpu_time_total if device == "cpu" else e.device_time_total for e in averages}
-    layers = [(n, kind_of(n, m), whole.get(_LAYER + n, 0.0)) for n, m in leaves.items()]
+    beside = _on_shortcuts(model)
+    layers = [
+        Spent(
+            n, kind_of(m, on_shortcut=n in beside), part_of(m, on_shortcut=n in beside),
+            whole.get(_LAYER + n, 0.0),
+        )
+        for n, m in watched.items()
+    ]  # fmt: skip
     unit = _UNITS.get(device, "self_cpu_time_total")
     operators = [(e.key, getattr(e, unit)) for e in averages if not e.key.startswith(_LAYER)]
     lane.close()
-    return _shares(layers, operators)
+    return layers, operators
 
 
-def _onnxruntime(made: Configuration) -> list[Share]:
-    import numpy as np
-    import onnxruntime as ort
+def _watched(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that are profiled: the innermost, and joins as a whole (a gate has parts).
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = made.threads
-    options.enable_profiling = True
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        provider = "CPUExecutionProvider" if made.device == "cpu" else "CUDAExecutionProvider"
-        session = ort.InferenceSession(str(made.file), options, providers=[provider])
-        entry = session.get_inputs()[0]
-        dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
-        images = np.zeros((made.batch_size, *made.target.input_shape), dtype)
-        for _ in range(_RUNS):
-            session.run(None, {entry.name: images})
-        events = json.loads(Path(session.end_profiling()).read_text())
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            times[event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]].append(
-                event["dur"]
-            )
-    layers = [(name, kind, sum(spent)) for (name, kind), spent in times.items()]
-    operators: dict[str, float] = defaultdict(float)
-    for _, kind, spent in layers:
-        operators[kind] += spent
-    return _shares(layers, operators.items())
+    What computes nothing is left out: its time would be the profiler's own.
+    """
+    from torch import nn
 
+    from bench.models.shortcuts import JOINS, NoShortcut
 
-def _shares(
-    layers: Iterable[tuple[str, str, float]], operators: Iterable[tuple[str, float]]
-) -> list[Share]:
-    """Turn microseconds of all runs into milliseconds of one."""
-    layers, operators = list(layers), sorted(operators, key=lambda item: -item[1])
-    whole = sum(spent for _, spent in operators) or 1.0
-    rows = [("layer", name, kind, spent) for name, kind, spent in layers]
-    rows += [("operator", name, name, spent) for name, spent in operators if spent > 0]
-    return [Share(by, name, kind, us / _RUNS / 1e3, us / whole) for by, name, kind, us in rows]
+    joins = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, JOINS))
+    for name, module in model.named_modules():
+        inner = not any(module.children()) and not name.startswith(joins or ("\0",))
+        idle = isinstance(module, nn.Identity | nn.Dropout | NoShortcut)
+        if name and not idle and (inner or isinstance(module, JOINS)):
+            yield name, module

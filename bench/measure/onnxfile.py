@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.measure.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.measure.targets import Target
@@ -27,12 +28,14 @@ class FileFacts:
         precision: fp32, fp16 or int8 (Q/DQ pairs or integer operators).
         macs: multiply-adds of one image in convolutions and matrix products; None where
             shapes cannot be inferred.
+        traffic: what these read and write; None likewise.
     """
 
     input_shape: tuple[int, int, int]
     static_batch: int | None
     precision: str
     macs: int | None
+    traffic: Traffic | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def examine(path: Path) -> FileFacts:
         )
     batch, channels, height, width = dimensions
     assert channels and height and width  # noqa: S101, PT018 - checked above, for the types
-    return FileFacts((channels, height, width), batch, _precision(graph), _count_macs(path))
+    macs, traffic = _count(path)
+    return FileFacts((channels, height, width), batch, _precision(graph), macs, traffic)
 
 
 def make_file(
@@ -126,8 +130,15 @@ def _precision(graph: Any) -> str:
     return "fp16" if half > sum(t == TensorProto.FLOAT for t in types) else "fp32"
 
 
-def _count_macs(path: Path) -> int | None:
-    """Multiply-adds of one image, from inferred shapes."""
+# Operator → places of image, weights and bias among its inputs.
+_OPERANDS = {
+    "Conv": (0, 1, 2), "ConvInteger": (0, 1), "QLinearConv": (0, 3, 8), "Gemm": (0, 1, 2),
+    "MatMul": (0, 1), "MatMulInteger": (0, 1),
+}  # fmt: skip
+
+
+def _count(path: Path) -> tuple[int | None, Traffic | None]:
+    """Multiply-adds and traffic of one image, from inferred shapes."""
     import onnx
 
     try:
@@ -138,20 +149,37 @@ def _count_macs(path: Path) -> int | None:
             for v in (*graph.value_info, *graph.input, *graph.output)
         } | {t.name: list(t.dims) for t in graph.initializer}
         through = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-        counts = [
-            _macs_of(node, lambda n: shapes.get(n) or shapes[through[n]]) for node in graph.node
-        ]
+        constants = {t.name for t in graph.initializer}
+        constants |= {output for output, origin in through.items() if origin in constants}
+
+        def shape(name: str) -> list[int]:
+            return shapes.get(name) or shapes[through[name]]
+
+        counted = [node for node in graph.node if node.op_type in _OPERANDS]
+        macs = sum(_macs_of(node, shape) for node in counted)
+        return macs, _traffic(counted, shape, constants)
     except (KeyError, IndexError, ValueError, RuntimeError):  # what it counts would be wrong
-        return None
-    return sum(counts)
+        return None, None
 
 
 def _macs_of(node: Any, shape: Callable[[str], list[int]]) -> int:
-    if node.op_type in {"Conv", "ConvInteger", "QLinearConv"}:
-        weight = shape(node.input[3 if node.op_type == "QLinearConv" else 1])
+    if "Conv" in node.op_type:
+        weight = shape(node.input[_OPERANDS[node.op_type][1]])
         return math.prod(weight) * math.prod(shape(node.output[0])[2:])
     if node.op_type == "Gemm":
         return math.prod(shape(node.input[1]))
-    if node.op_type in {"MatMul", "MatMulInteger"}:
-        return math.prod(shape(node.output[0])[1:]) * shape(node.input[0])[-1]
-    return 0
+    return math.prod(shape(node.output[0])[1:]) * shape(node.input[0])[-1]
+
+
+def _traffic(
+    nodes: Sequence[Any], shape: Callable[[str], list[int]], constants: set[str]
+) -> Traffic:
+    """What these nodes read and write (`bench.measure.traffic`)."""
+    weights = activations = 0
+    for node in nodes:
+        places = [place for place in _OPERANDS[node.op_type] if place < len(node.input)]
+        names = [node.input[place] for place in places if node.input[place]]
+        weights += sum(math.prod(shape(name)) for name in names if name in constants)
+        images = [*(name for name in names if name not in constants), node.output[0]]
+        activations += sum(math.prod(shape(name)[1:]) for name in images)
+    return Traffic(weights, activations)

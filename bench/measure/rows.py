@@ -76,6 +76,7 @@ def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
     made, target = outcome.configuration, outcome.configuration.target
     row: dict[str, Any] = {
         "measurement": context.measurement,
+        "configuration": made.name,  # which of the samples are its own; no column
         "model": target.model or target.label,
         "options": " ".join(f"{k}={v}" for k, v in target.options.items()),
         "run": target.run,
@@ -141,6 +142,7 @@ def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, 
         "width": interval.half_width,
         "samples": len(track.seconds),
         "flops_per_second": flops,
+        "arithmetic_intensity": _intensity(made, precision) if flops else None,
         "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
         "noisy": not track.reached(context.goal),
     }
@@ -149,6 +151,13 @@ def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, 
             found = nearest_rank(track.seconds, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
     return row
+
+
+def _intensity(made: Configuration, precision: str) -> float | None:
+    """FLOPs for each byte that the network has to move (`bench.measure.traffic`)."""
+    macs, traffic = made.target.macs, made.target.traffic
+    moved = traffic.bytes_moved(made.batch_size, precision) if traffic else None
+    return 2 * macs * made.batch_size / moved if macs and moved else None
 
 
 def _comparison(outcome: Outcome, context: Context) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.export.source import Source
+    from bench.measure.traffic import Traffic
 
 Kind = Literal["model", "run", "onnx", "engine"]
 DEFAULT_TARGET = "resnet18"
@@ -29,6 +30,7 @@ class Target:
         kind: where its weights come from: a fixed seed, a run, or a file.
         input_shape: channels, height, width.
         macs: multiply-adds of one image.
+        traffic: what the layers that do them read and write; None where it cannot be told.
         model: canonical name; None for a file that does not tell.
         options: canonical options of the model.
         run: id of the run.
@@ -43,6 +45,7 @@ class Target:
     kind: Kind
     input_shape: tuple[int, int, int]
     macs: int | None
+    traffic: Traffic | None = None
     model: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
@@ -123,7 +126,7 @@ def find_target(
         label=" ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())]),
         kind="model",
         input_shape=shape,
-        macs=_macs(build_model(own_name, **own_options).eval(), shape),
+        **_costs(build_model(own_name, **own_options).eval(), shape),
         model=own_name,
         options=own_options,
         results=str(results),
@@ -166,7 +169,7 @@ def _from_run(name: str, results: str, input_size: int | None) -> Target:
         label=trained.record.run,
         kind="run",
         input_shape=shape,
-        macs=_macs(trained.model, shape),
+        **_costs(trained.model, shape),
         model=trained.request.model,
         options=dict(trained.request.options),
         run=trained.record.run,
@@ -194,6 +197,7 @@ def _from_file(path: Path, results: Path, input_size: int | None) -> Target:
         kind="onnx",
         input_shape=found.input_shape,
         macs=found.macs,
+        traffic=found.traffic,
         model=row.get("model"),
         run=row.get("run"),
         results=str(results),
@@ -239,7 +243,8 @@ def _from_engine(path: Path, results: Path, input_size: int | None) -> Target:
     )
 
 
-def _macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+def _costs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
     from bench.describe import count_macs
+    from bench.measure.traffic import count_traffic
 
-    return count_macs(model, (1, *shape))
+    return {"macs": count_macs(model, (1, *shape)), "traffic": count_traffic(model, shape)}

@@ -115,6 +115,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "compile_seconds": "float64",
         "macs": "Int64",
         "flops_per_second": "float64",
+        "arithmetic_intensity": "float64",
         "peak_fraction": "float64",
         "peak_memory_mib": "float64",
         "peak_gpu_memory_mib": "float64",

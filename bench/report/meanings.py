@@ -98,6 +98,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "samples": "Number of timed samples.",
         "compile_seconds": "Time to compile before the first batch.",
         "flops_per_second": "2 × `macs` × images a second.",
+        "arithmetic_intensity": "FLOPs a byte: each counted layer reads input and weights once, "
+        "writes its output once.",
         "peak_fraction": "That over this machine's own matrix product; Winograd can pass 1.",
         "peak_memory_mib": "Largest memory, MiB: of the isolated process, or in torch's allocator.",
         "peak_gpu_memory_mib": "Largest memory in use on the whole GPU (NVML), MiB.",

@@ -1,21 +1,20 @@
-"""Pictures of a study, for pages and papers."""
+"""Charts as pictures for papers and Markdown pages, by matplotlib."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from bench.report.frames import study_runs
 from bench.store.files import telling
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.report.answer import VariantSummary
-    from bench.store import Store
+    from bench.report.chart import Axis, Chart, Series
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness.
 PALETTE = (
@@ -30,30 +29,28 @@ STYLE: Any = {
     "figure.dpi": 120,
 }
 
+# In the order of `bench.report.page.marks.SYMBOLS`.
+_MARKERS = ("o", "s", "D", "^", "x", "P", "v", "*")
+_DASHES = ("-", "--", ":", "-.")
+_NEUTRAL = "#595f69"
+_THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
+_WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
+_ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
+_DENSE = 20  # categories, from which on they are set closer and smaller
 
-def draw_study(store: Store, name: str, summaries: list[VariantSummary]) -> Figure:
-    """Draw a study: training by epoch, test accuracy by seed, differences as a forest plot.
 
-    Args:
-        store: the results folder.
-        name: the study's name.
-        summaries: of `bench.report.answer.summarise`.
+def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Save every chart that has something to show, under its key; returns the files.
 
-    Returns:
-        A figure of three panels. Bands run from the lowest to the highest seed; bars are
-        95 % intervals.
+    Raises:
+        StorageError: the folder cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    runs, epochs = study_runs(store, name), study_runs(store, name, "epochs")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.2), layout="constrained")
-        curves, accuracies, forest = figure.subplots(1, 3, width_ratios=(1.2, 1, 1.1))
-        _draw_curves(curves, epochs, summaries)
-        _draw_accuracies(accuracies, runs, summaries)
-        _draw_forest(forest, summaries)
-    return figure
+    return [
+        path
+        for chart in charts
+        if chart.missing is None
+        for path in save_figure(draw(chart), folder, chart.key)
+    ]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -72,58 +69,163 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _colours(summaries: list[VariantSummary]) -> dict[str, str]:
-    return {s.name: PALETTE[i % len(PALETTE)] for i, s in enumerate(summaries)}
+def draw(chart: Chart) -> Figure:
+    """Draw a chart, as wide as a column of a paper, without its title and caption."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = len(chart.y.categories)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, _height([chart])), layout="constrained")
+        handles = _draw_chart(figure.subplots(), chart)
+        if len(handles) > 1 or not rows:
+            _legend(figure, handles, columns=3)
+    return figure
 
 
-def _draw_curves(axes: Axes, epochs: pd.DataFrame, summaries: list[VariantSummary]) -> None:
+def draw_row(charts: Sequence[Chart]) -> Figure:
+    """Draw charts beside each other, with their titles and one legend.
+
+    A chart that has nothing to show has the reason in its place.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        size = (3.4 * len(charts), max(_HEIGHT, _height(charts)))
+        figure = Figure(figsize=size, layout="constrained")
+        handles: dict[str, Any] = {}
+        for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts,
+                               strict=True):  # fmt: skip
+            axes.set_title(chart.title)
+            if chart.missing is None:
+                handles = _draw_chart(axes, chart) | handles
+            else:
+                axes.set_axis_off()
+                words = textwrap.fill(chart.missing, 32)
+                axes.text(0.5, 0.5, words, ha="center", va="center", color=_NEUTRAL)
+        _legend(figure, handles, columns=2 * len(charts))
+    return figure
+
+
+def _height(charts: Sequence[Chart]) -> float:
+    rows = max(len(chart.y.categories) for chart in charts)
+    each = _ROW if rows <= _DENSE else _DENSE_ROW
+    return max(2.0, 0.8 + each * rows) if rows else _HEIGHT
+
+
+def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
+    """Put the legend above the axes, and make room for its lines."""
+    if not handles:
+        return
+    if max(map(len, handles)) > 24:  # noqa: PLR2004 - what fits beside another
+        columns = max(1, columns // 3)
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper left", frameon=False, fontsize=8,
+        ncols=columns,
+    )  # fmt: skip
+
+
+def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
+    """Draw everything of a chart; returns name → handle for a legend."""
+    ends: dict[float, float] = {}
+    for series in chart.series:
+        if not series.drawn:
+            continue
+        if series.kind == "bars":
+            _draw_bars(axes, series, ends)
+        else:
+            _draw_marks(axes, series)
+    _set(axes, "x", chart.x)
+    _set(axes, "y", chart.y)
+    handles, names = axes.get_legend_handles_labels()
+    return dict(zip(names, handles, strict=True))
+
+
+def _colour(series: Series) -> str:
+    return _NEUTRAL if series.style is None else PALETTE[series.style % len(PALETTE)]
+
+
+def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
+    """Draw bars behind those that lie at the same position; *ends* is how far these reach."""
+    starts = [ends.get(place, 0.0) for place in series.y]
+    axes.barh(
+        list(series.y), list(series.x), left=starts, color=_colour(series), label=series.name,
+        height=0.75,
+    )  # fmt: skip
+    ends |= {y: start + x for y, start, x in zip(series.y, starts, series.x, strict=True)}
+
+
+def _draw_marks(axes: Axes, series: Series) -> None:
+    style, colour = series.style, _colour(series)
+    x, y = list(series.x), list(series.y)
+    if len(series.low) and series.interval == "band":
+        axes.fill_between(x, series.low, series.high, color=colour, alpha=0.17, lw=0)
+    look: dict[str, Any] = {
+        "color": colour, "label": series.name, "alpha": 0.5 if series.faint else 1,
+        "markersize": 3 if series.faint else 5,
+    }  # fmt: skip
+    if style is not None and (series.kind == "points" or len(x) <= 40):  # noqa: PLR2004 - as on the page
+        look["marker"] = _MARKERS[style % len(_MARKERS)]
+    look["linestyle"] = "none" if series.kind == "points" else _dash(series)
+    if series.kind == "steps":
+        look["drawstyle"] = "steps-post"
+    if len(series.low) and series.interval != "band":
+        centre = x if series.interval == "x" else y
+        look[f"{series.interval}err"] = [
+            [c - low for c, low in zip(centre, series.low, strict=True)],
+            [high - c for c, high in zip(centre, series.high, strict=True)],
+        ]
+        axes.errorbar(x, y, capsize=2, **look)
+    else:
+        axes.plot(x, y, **look)
+    for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
+        axes.annotate(
+            text,
+            (across, up),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            color=_NEUTRAL,
+        )
+
+
+def _dash(series: Series) -> str:
+    if series.dashed:
+        return "--"
+    return _DASHES[(series.style or 0) // len(PALETTE) % len(_DASHES)]
+
+
+def _set(axes: Axes, which: str, axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for name, colour in _colours(summaries).items():
-        rows = epochs[epochs["variant"] == name]
-        if rows.empty:
-            continue
-        by_epoch = rows.groupby("epoch")["train_accuracy"].agg(["mean", "min", "max"]) * 100
-        x = by_epoch.index.to_numpy(dtype=float)
-        axes.plot(x, by_epoch["mean"], color=colour, label=name, marker="o", markersize=3)
-        axes.fill_between(x, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, lw=0)
-    axes.set(xlabel="epoch", ylabel="training accuracy (%)", title="Training")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8)
+    own = axes.xaxis if which == "x" else axes.yaxis
+    own.set_label_text(axis.title)
+    if axis.log:
+        _set_log(axes, which)
+    elif axis.whole:
+        own.set_major_locator(MaxNLocator(integer=True))
+    if axis.zero:
+        (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
+    if axis.categories:
+        size = None if len(axis.categories) <= _DENSE else 7
+        own.set_ticks(range(len(axis.categories)), labels=list(axis.categories), fontsize=size)
+        (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
 
 
-def _draw_accuracies(axes: Axes, runs: pd.DataFrame, summaries: list[VariantSummary]) -> None:
-    for position, (summary, colour) in enumerate(
-        zip(summaries, _colours(summaries).values(), strict=True)
-    ):
-        values = runs.loc[runs["variant"] == summary.name, "test_accuracy"].dropna() * 100
-        axes.plot([position] * len(values), values, "o", color=colour, alpha=0.5, markersize=4)
-        if summary.test_accuracy is not None:
-            mean = summary.test_accuracy.mean * 100
-            axes.plot([position - 0.25, position + 0.25], [mean, mean], color=colour, lw=2)
-    names = [s.name for s in summaries]
-    long = max(map(len, names), default=0) * len(names) > 30  # noqa: PLR2004 - what fits beside
-    axes.set_xticks(
-        range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center"
+def _set_log(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    own = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    narrow = high < 10 * low  # a decade's power alone would be one tick or none
+    thousands = EngFormatter(sep="")
+    own.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if narrow else (1,)))
+    own.set_major_formatter(
+        lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
     )
-    axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set(ylabel="test accuracy (%)", title="Every seed, and the mean")
-
-
-def _draw_forest(axes: Axes, summaries: list[VariantSummary]) -> None:
-    colours = _colours(summaries)
-    compared = [s for s in summaries if s.difference is not None]
-    axes.axvline(0, color="#888888", lw=1)
-    for position, summary in enumerate(reversed(compared)):
-        difference = summary.difference
-        if difference is None:
-            continue
-        mean, colour = difference.mean * 100, colours[summary.name]
-        axes.plot(mean, position, "s", color=colour)
-        if difference.low is not None and difference.high is not None:
-            ends = [difference.low * 100, difference.high * 100]
-            axes.plot(ends, [position, position], color=colour)
-    labels = [f"{s.name}\nvs {s.reference}" for s in reversed(compared)]
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(-0.5, max(0.5, len(labels) - 0.5))
-    axes.set(xlabel="points of test accuracy", title="Difference, 95 % interval")
+    own.set_minor_formatter(NullFormatter())

@@ -9,7 +9,7 @@ from bench.errors import BenchError, nearest
 from bench.report.answer import answer, outlook, summarise
 from bench.report.frames import study_runs
 from bench.report.latex import latex_table
-from bench.report.plots import draw_study, save_figure
+from bench.report.plots import draw_row, save_figure
 from bench.report.tables import study_cells
 from bench.store.files import telling, write_atomically
 
@@ -85,7 +85,9 @@ def require_finished(store: Store, study: StudyRecord) -> pd.DataFrame:
 
 
 def _write_markdown(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
-    pictures = save_figure(draw_study(store, study.name, summarise(store, study)), folder, "study")
+    from bench.report.page.sections import overview
+
+    pictures = save_figure(draw_row(overview(store, study.name)), folder, "study")
     page = folder / "README.md"
     text = markdown(store, study, study_runs(store, study.name))
     write_atomically(page, text.encode())

@@ -1,43 +1,47 @@
-"""Picture of what int8 costs, layer by layer."""
+"""What int8 costs, layer by layer, as a chart."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.report.plots import PALETTE, STYLE
+import pandas as pd
+
+from bench.report.chart import Axis, Chart, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
-
-    from bench.export.sensitivity import Effect
-
-_ROW = 0.17  # inches a layer
+    from collections.abc import Mapping, Sequence
 
 
-def draw_sensitivity(effects: Sequence[Effect], title: str) -> Figure:
-    """Draw a bar for each layer that int8 alone was given to.
+def sensitivity_chart(
+    effects: Sequence[Mapping[str, Any]], key: str, title: str, *, most: int | None = None
+) -> Chart:
+    """Make a bar for each layer that int8 alone was given to, the most sensitive on top.
 
     Args:
-        effects: of `bench.export.sensitivity.layer_effects`, the most sensitive first.
-        title: the network's name.
-
-    Returns:
-        A figure; layers that stay in fp32 have the second colour.
+        effects: `bench.export.sensitivity.Effect` as dictionaries, the most sensitive first.
+        key: of the chart.
+        title: of the chart.
+        most: show so many; all without.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 1.1 + _ROW * len(effects)), layout="constrained")
-        axes = figure.subplots()
-        for kept, label in ((False, "int8"), (True, "kept in fp32")):
-            bars = [(i, e.effect * 100) for i, e in enumerate(effects) if e.kept is kept]
-            if bars:
-                axes.barh(*zip(*bars, strict=True), color=PALETTE[int(kept)], label=label)
-        axes.set_yticks(range(len(effects)), [e.layer for e in effects], fontsize=7)
-        axes.set_ylim(len(effects) - 0.4, -0.6)
-        axes.set(xlabel="change of the logits, % of their length", title=title)
-        axes.legend(frameon=False, loc="lower right")
-    return figure
+    shown = list(effects[:most])[::-1]
+    series = []
+    for kept, name in ((False, "int8"), (True, "kept in fp32")):
+        places = [place for place, effect in enumerate(shown) if effect["kept"] is kept]
+        values = [shown[place]["effect"] * 100 for place in places]
+        hover = [
+            f"{shown[place]['layer']}: {value:.3g} %"
+            for place, value in zip(places, values, strict=True)
+        ]
+        series.append(Series(name, values, places, "bars", int(kept), hover=hover))
+    left = len(effects) - len(shown)
+    others = f" The most sensitive {len(shown)} of {len(effects)} layers." if left else ""
+    return Chart(
+        key=key,
+        title=title,
+        caption="How far the logits move when this layer alone is quantised, relative to their "
+        f"length (root of the mean square over calibration images).{others}",
+        x=Axis("change of the logits (%)"),
+        y=Axis("", categories=tuple(str(effect["layer"]) for effect in shown)),
+        series=tuple(series),
+        data=pd.DataFrame([dict(effect) for effect in effects]),
+    )

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pandas as pd
+
+    from bench.report.chart import Chart
+    from bench.store.measurements import MeasurementRecord
+
 HEADINGS = (
     "network", "backend", "precision", "batch", "ratio to reference", "images/s", "±", "p50 ms",
     "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
@@ -121,3 +126,29 @@ def _note(row: dict[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(int(value) if form == "d" else value, form)
+
+
+def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Chart]:
+    """Make the pictures of one measurement: its roofline, and where the time goes if profiled.
+
+    Args:
+        frame: its rows of the `throughput` table.
+        record: of the same measurement.
+    """
+    from bench.report.layers import layer_charts
+    from bench.report.roofline import rooflines
+
+    names: dict[str, int] = {}
+
+    def look(row: Any) -> tuple[str, int]:
+        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
+        network = row.run if isinstance(row.run, str) else row.model
+        name = f"{network}, {row.backend} {row.executed_precision}{layout}"
+        return name, names.setdefault(name, len(names))
+
+    charts = list(rooflines(frame, {record.measurement: record.ceiling}, look))
+    for name, lane in record.lanes.items():
+        shares = lane.get("layers") or [{"error": ""}]
+        if "error" not in shares[0]:
+            charts += layer_charts(name, shares)
+    return charts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import bench
 from bench.report.page import write_page
 from bench.store import Store
 
@@ -29,8 +30,21 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(Store(trained), "tiny", tmp_path_factory.mktemp("page") / "report.html")
+def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study with everything that a page can show: measured, profiled, exported in int8."""
+    copy = shutil.copytree(trained, tmp_path_factory.mktemp("full") / "bench-runs")
+    runs = [record.run for record in Store(copy).runs() if record.request["seed"] == 0]
+    bench.measure(
+        runs, results=copy, device="cpu", threads=1, backends=("eager", "onnxruntime"),
+        batch_sizes=(1, 8), max_seconds=0.3, layers=True,
+    )  # fmt: skip
+    bench.export_onnx(runs, results=copy, precision="int8", sensitivity=True, threads=1)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def file(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(Store(results), "tiny", tmp_path_factory.mktemp("page") / "report.html")
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -58,7 +72,11 @@ def visible_of(page: Any, name: str) -> set[Any]:
 
 def test_every_figure_has_drawn_marks_and_fits(page: Any) -> None:
     plots = page.query_selector_all(".plot")
-    assert len(plots) == 8
+    keys = [plot.get_attribute("data-chart") for plot in plots]
+    assert {"roofline", "latency", "accuracy-measured-speed", "differences"} <= set(keys)
+    assert sum(key.startswith("int8-") for key in keys) == 2
+    assert sum(key.startswith(("layers-", "operators-")) for key in keys) == 16
+    assert page.query_selector_all(".absent") == []
     for plot in plots:
         assert plot.query_selector_all(".points path, .js-line")
         assert plot.evaluate("p => p.closest('figure').querySelectorAll('.legend button').length")
@@ -111,3 +129,62 @@ def test_it_prints_on_white(page: Any) -> None:
     page.wait_for_selector("html[data-theme=light]")
     page.emulate_media(media="screen", color_scheme="dark")
     page.wait_for_selector("html[data-theme=dark]")
+
+
+def test_the_roofline_says_what_a_mark_is(page: Any) -> None:
+    assert page.evaluate(
+        "document.getElementById('plot-roofline').data.filter(t => t.meta.style === null).length"
+    )
+    point = page.locator("#plot-roofline .points path.point").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#plot-roofline .hovertext")
+    assert "GFLOP/s" in page.text_content("#plot-roofline .hoverlayer")
+
+
+def test_bars_of_one_block_lie_behind_each_other(page: Any) -> None:
+    layered = "p => p.dataset.chart.startsWith('layers-')"
+    overlaps = page.evaluate(
+        f"""() => [...document.querySelectorAll('.plot')].filter({layered}).flatMap(plot => {{
+          const ends = new Map(), found = [];
+          for (const trace of plot.calcdata) for (const bar of trace) {{
+            if (bar.b + 1e-9 < (ends.get(bar.p) ?? 0)) found.push([bar.p, bar.b]);
+            ends.set(bar.p, bar.b + bar.s);
+          }}
+          return found;
+        }})"""
+    )
+    assert overlaps == []
+
+
+def test_the_diagrams_can_be_read_in_light_and_dark(page: Any) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_selector(f"html[data-theme={scheme}]")
+        for drawing in page.query_selector_all("svg.network"):
+            box = drawing.bounding_box()
+            assert box["width"] >= 310  # not shrunk on a phone: its words keep their size
+            fill = drawing.query_selector("text").evaluate("t => getComputedStyle(t).fill")
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert fill != ground
+    assert len(page.query_selector_all("svg.network")) == 2
+    assert "identity" in page.text_content("svg.network")
+
+
+def test_each_figures_data_is_one_click_away(page: Any, tmp_path: Path) -> None:
+    import pandas as pd
+
+    saved = {}
+    for key, button in {
+        "roofline": "#figure-roofline button.csv",
+        "latency": "#figure-latency button.csv",
+        "confusions": "button.csv[data-table=confusions]",
+    }.items():
+        with page.expect_download() as started:
+            page.locator(button).click()
+        started.value.save_as(tmp_path / f"{key}.csv")
+        saved[key] = pd.read_csv(tmp_path / f"{key}.csv")
+    assert saved["roofline"]["arithmetic_intensity"].gt(0).all()
+    assert saved["latency"]["share"].between(0, 1).all()
+    assert saved["confusions"]["images"].sum() == 4 * 1000

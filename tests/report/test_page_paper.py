@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 from PIL import Image
 
@@ -24,9 +25,10 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
     charts = [c for s in sections(gather(Store(trained), "tiny")) for c in s.charts]
     drawn = {c.key for c in charts if c.missing is None}
     assert len(drawn) == 8
-    assert {p.name for p in folder.iterdir()} == {
-        f"{k}{e}" for k in drawn for e in (".svg", ".png")
-    }
+    pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png")}
+    diagrams = {"architecture-1.svg", "architecture-2.svg"}
+    assert {p.name for p in folder.iterdir()} == pictures | diagrams
+    assert ET.parse(folder / "architecture-1.svg").getroot().find("{*}style") is not None
     assert str(folder / "differences.svg") in done.out
     text = (folder / "training-error.svg").read_text()
     for word in (">residual<", ">plain<", ">epoch<", ">training error (%)<"):

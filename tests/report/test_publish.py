@@ -37,7 +37,7 @@ def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Pa
     assert "1 thread(s) a run" in page
     assert len(pd.read_csv(tmp_path / "page" / "runs.csv")) == 4
     texts = {e.text for e in ET.parse(tmp_path / "page" / "study.svg").iter() if e.text}
-    assert {"residual", "plain", "Training"} <= texts
+    assert {"residual", "plain", "Training error", "Difference from the reference"} <= texts
 
 
 def test_a_study_without_a_finished_run_has_no_page(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.report.page.paper import save_figures
 from bench.report.page.render import render_page, write_page
+from bench.report.page.sections import save_figures
 from bench.report.page.server import PageServer
 
 __all__ = ["PageServer", "render_page", "save_figures", "write_page"]

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import pandas as pd
 
     from bench.report.page.material import Material
     from bench.store import RunRecord
@@ -80,6 +81,18 @@ class Confusions:
     matrices: tuple[Matrix, ...]
     images: tuple[Confused, ...]
     notes: tuple[str, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the matrices as a table: a row for each variant, true class and predicted one."""
+        import pandas as pd
+
+        rows = [
+            (matrix.variant, truth, predicted, count)
+            for matrix in self.matrices
+            for truth, cells in matrix.rows
+            for predicted, (count, _) in zip(matrix.classes, cells, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["variant", "true_class", "predicted_class", "images"])
 
 
 def confusions(material: Material) -> Confusions:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.page.chart import Axis, Chart, Series
+from bench.report.chart import Axis, Chart, Series
+from bench.report.layers import layer_charts
+from bench.report.roofline import NOT_MEASURED, Look, rooflines
+from bench.report.sensitivity import sensitivity_chart
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements, read_samples
 
@@ -17,8 +21,8 @@ if TYPE_CHECKING:
 
     from bench.report.page.material import Material
 
-NOT_MEASURED = "Nothing has been measured of these runs: `bench throughput RUN` does."
 _POINTS = 200  # of a distribution's curve
+_LAYERS = 20  # of the sensitivity table that a page shows
 
 
 def fronts(material: Material) -> tuple[Chart, ...]:
@@ -120,25 +124,33 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def latencies(material: Material) -> Chart:
     """Share of batches that were done within a time, for each configuration measured."""
-    curves = {}
+    curves: dict[str, list[float]] = {}
     store = Measurements(material.store.root)
-    for measurement in dict.fromkeys(map(str, material.throughput["measurement"].dropna())):
+    for record in store.records():
+        variants = {
+            str(row.get("configuration")): variant
+            for row in record.rows
+            if (variant := material.variant_of(str(row["run"])))
+        }
         try:
-            samples = read_samples(store.folder(measurement))
+            samples = read_samples(store.folder(record.measurement)) if variants else {}
         except BenchError:
             continue  # its rows are in the table all the same
         for name, rounds in samples.items():
-            run, _, rest = name.partition(" / ")
-            if (variant := material.variant_of(run)) and not name.endswith("(twin)"):
-                curves[f"{variant} / {rest}"] = sorted(itertools.chain(*rounds.values()))
+            if name in variants:
+                what = name.partition(" / ")[2]
+                curves[f"{variants[name]} / {what}"] = sorted(itertools.chain(*rounds.values()))
     shares = np.linspace(0, 1, _POINTS)
+    drawn = {n: np.quantile(s, shares) * 1e3 for n, s in curves.items() if s}
     series = [
         Series(
-            name=name, x=(np.quantile(seconds, shares) * 1e3).tolist(), y=(shares * 100).tolist(),
-            kind="line", style=place,
+            name=name, x=times.tolist(), y=(shares * 100).tolist(), kind="line", style=place,
+            hover=[
+                f"{share:.1%} of {len(curves[name])} batches within {time:.4g} ms"
+                for share, time in zip(shares, times, strict=True)
+            ],
         )
-        for place, (name, seconds) in enumerate(curves.items())
-        if seconds
+        for place, (name, times) in enumerate(drawn.items())
     ]  # fmt: skip
     return Chart(
         key="latency",
@@ -148,40 +160,34 @@ def latencies(material: Material) -> Chart:
         x=Axis("milliseconds a batch", log=True),
         y=Axis("share of batches (%)"),
         series=tuple(series),
-        table="throughput",
+        data=pd.DataFrame({"share": shares} | {f"{n} (ms)": times for n, times in drawn.items()}),
         absent=None if series else NOT_MEASURED,
     )
 
 
+def roofs(material: Material) -> tuple[Chart, ...]:
+    """Every network and batch size that was measured, under the machine's ceilings."""
+    rows = material.throughput
+    rows = rows[rows["run"].map(material.variant_of).notna()]
+    records = Measurements(material.store.root).records() if len(rows) else ()
+
+    def look(row: Any) -> Look:
+        variant = str(material.variant_of(row.run))
+        return variant, material.style(variant)
+
+    return rooflines(rows, {r.measurement: r.ceiling for r in records}, look)
+
+
 def quantisation(material: Material) -> tuple[Chart, ...]:
     """What int8 costs layer by layer, a chart for each export that measured it."""
-    charts = []
-    for record in Exports(material.store.root).records():
-        effects = record.proof.get("int8", {}).get("sensitivity") or []
-        variant = material.variant_of(str(record.row["run"]))
-        if variant is None or not effects:
-            continue
-        shown = effects[:20][::-1]
-        series = [
-            Series(
-                name="kept in fp32" if kept else "int8", kind="bars", style=int(kept),
-                x=[e["effect"] * 100 for e in shown if e["kept"] is kept],
-                y=[place for place, e in enumerate(shown) if e["kept"] is kept],
-            )
-            for kept in (False, True)
-        ]  # fmt: skip
-        charts.append(
-            Chart(
-                key=f"int8-{record.export[:12]}",
-                title=f"int8 by layer: {variant}",
-                caption="How far the logits move when this layer alone is quantised, relative to "
-                "their length; the most sensitive layers, at most 20.",
-                x=Axis("change of the logits (%)"),
-                y=Axis("", categories=tuple(e["layer"] for e in shown)),
-                series=tuple(series),
-                table="exports",
-            )
+    charts = [
+        sensitivity_chart(
+            effects, f"int8-{record.export[:12]}", f"int8 by layer: {variant}", most=_LAYERS
         )
+        for record in Exports(material.store.root).records()
+        if (variant := material.variant_of(str(record.row["run"])))
+        and (effects := record.proof.get("int8", {}).get("sensitivity"))
+    ]
     missing = Chart(
         key="int8",
         title="int8 by layer",
@@ -191,3 +197,17 @@ def quantisation(material: Material) -> tuple[Chart, ...]:
         absent="No export measured it: `bench export-onnx RUN --precision int8 --sensitivity`.",
     )
     return tuple(charts) or (missing,)
+
+
+def times(material: Material) -> tuple[Chart, ...]:
+    """Where the time of each profiled configuration goes; nothing where none was profiled."""
+    charts: list[Chart] = []
+    for record in Measurements(material.store.root).records():
+        for row in record.rows:
+            variant = material.variant_of(str(row["run"]))
+            name = str(row.get("configuration"))
+            shares = record.lanes.get(name, {}).get("layers") or []
+            if variant and shares and "error" not in shares[0]:
+                what = name.partition(" / ")[2]
+                charts += layer_charts(f"{variant} / {what}", shares)
+    return tuple({chart.key: chart for chart in charts}.values())  # the last one measured

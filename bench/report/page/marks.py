@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bench.report.page.chart import Axis, Chart, Series
+    from bench.report.chart import Axis, Chart, Series
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star")
 
@@ -40,13 +40,18 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         "hovertext": [plain(text) for text in series.hover],
         "hoverinfo": "text+name" if len(series.hover) else "x+y+name",
     }
+    if len(series.labels):
+        trace |= {"text": [plain(text) for text in series.labels], "textposition": "top center"}
     if series.kind == "bars":
         trace["orientation"] = "h"
     elif series.kind == "points":
-        trace |= {"mode": "markers", "marker": {"size": 6 if series.faint else 10}}
+        trace |= {"mode": _mode("markers", series), "marker": {"size": 6 if series.faint else 10}}
     else:
         marks = len(series.x) <= 40 and series.style is not None and series.kind == "line"  # noqa: PLR2004 - beyond, marks hide the line
-        trace |= {"mode": "lines+markers" if marks else "lines", "marker": {"size": 6}}
+        trace |= {
+            "mode": _mode("lines+markers" if marks else "lines", series),
+            "marker": {"size": 6},
+        }
         trace["line"] = {
             "width": 2,
             "dash": "dash" if series.dashed else "solid",
@@ -63,6 +68,10 @@ def _traces(series: Series) -> list[dict[str, Any]]:
             "width": 5,
         }
     return [*traces, trace]
+
+
+def _mode(mode: str, series: Series) -> str:
+    return f"{mode}+text" if len(series.labels) else mode
 
 
 def _band(series: Series) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, nearest
@@ -42,7 +43,7 @@ class Material:
     throughput: pd.DataFrame
     records: dict[str, RunRecord]
 
-    @property
+    @cached_property
     def variants(self) -> list[str]:
         """Names in the study's order."""
         return list(self.study.variants)
@@ -55,7 +56,7 @@ class Material:
         """The variant that a run stands for."""
         return self.places.get(run, (None, None))[0]
 
-    @property
+    @cached_property
     def places(self) -> dict[str, tuple[str, int]]:
         """Run → its variant and seed."""
         return {

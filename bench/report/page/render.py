@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 from bench.environment import version_of
 from bench.report.answer import outlook
-from bench.report.page.chart import table_values
+from bench.report.page.architecture import architectures
 from bench.report.page.confusion import confusions
 from bench.report.page.marks import SYMBOLS, figure
 from bench.report.page.material import Material, gather
 from bench.report.page.provenance import commands, environment, failures
 from bench.report.page.sections import sections
+from bench.report.page.tables import table_values, tables
 from bench.report.plots import PALETTE
 from bench.report.publish import methods
 from bench.report.tables import study_cells
@@ -28,14 +29,7 @@ from bench.store.files import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-
     from bench.store import Store
-
-_EPOCH_COLUMNS = (
-    "variant", "seed", "epoch", "train_loss", "train_accuracy", "validation_loss",
-    "validation_accuracy", "test_accuracy", "learning_rate",
-)  # fmt: skip
 
 
 def write_page(store: Store, study_name: str, path: Path) -> Path:
@@ -66,10 +60,11 @@ def render_page(store: Store, study_name: str, *, live: str | None = None) -> st
 def _page(material: Material, live: str | None) -> str:
     parts = sections(material)
     charts = {c.key: c for s in parts for c in s.charts if c.missing is None}
+    confused = confusions(material)
+    carried = tables(material, charts, confused)
     data = {
         "charts": {key: figure(chart) for key, chart in charts.items()},
-        "files": {key: chart.table for key, chart in charts.items()},
-        "tables": {name: table_values(frame) for name, frame in _tables(material).items()},
+        "tables": {name: table_values(frame) for name, frame in carried.items()},
         "palette": PALETTE,
         "symbols": SYMBOLS,
         "study": material.study.name,
@@ -89,7 +84,8 @@ def _page(material: Material, live: str | None) -> str:
         sections=parts,
         charts=charts,
         failures=failures(material),
-        confusions=confusions(material),
+        architectures=architectures(material),
+        confusions=confused,
         counts=(len(material.places), int((material.runs["status"] == "complete").sum())),
         environment=environment(material),
         commands=commands(material),
@@ -102,13 +98,6 @@ def _page(material: Material, live: str | None) -> str:
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version_of("resnet-bench"),
     )
-
-
-def _tables(material: Material) -> dict[str, pd.DataFrame]:
-    epochs = material.epochs[list(_EPOCH_COLUMNS)].dropna(axis=1, how="all")
-    tables = {"runs": material.runs.drop(columns=["study"]), "epochs": epochs}
-    tables |= {"exports": material.exports, "throughput": material.throughput}
-    return {name: frame for name, frame in tables.items() if len(frame)}
 
 
 def _json(values: Any) -> str:

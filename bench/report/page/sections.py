@@ -4,19 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.report.page.chart import Section
-from bench.report.page.cost import fronts, latencies, measured_speed, quantisation
+from bench.report.chart import Section
+from bench.report.page.architecture import save_diagrams
+from bench.report.page.cost import fronts, latencies, measured_speed, quantisation, roofs, times
+from bench.report.page.material import gather
 from bench.report.page.training import accuracies, curves, forest
+from bench.report.plots import save_charts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.report.chart import Chart
     from bench.report.page.material import Material
+    from bench.store import Store
 
 
 def sections(material: Material) -> list[Section]:
     """Make every chart of a study."""
+    cost = (*fronts(material), measured_speed(material), latencies(material), *roofs(material))
+    profiled = times(material)
     return [
         Section("outcome", "Outcome", (accuracies(material), forest(material))),
         Section("training", "Training", curves(material)),
-        Section("cost", "Cost", (*fronts(material), measured_speed(material), latencies(material))),
+        Section("cost", "Cost", cost),
+        *([Section("layers", "Where the time goes", profiled)] if profiled else []),
         Section("quantisation", "Quantisation", quantisation(material)),
     ]
+
+
+def overview(store: Store, study: str) -> tuple[Chart, ...]:
+    """Return what a study comes to in one row: training, every seed, differences.
+
+    Raises:
+        BenchError: there is no such study.
+    """
+    material = gather(store, study)
+    return curves(material)[0], accuracies(material), forest(material)
+
+
+def save_figures(store: Store, study: str, folder: Path) -> list[Path]:
+    """Save every chart and diagram of a study's page that has something to show; returns the files.
+
+    Raises:
+        BenchError: there is no such study.
+        StorageError: the folder cannot be written.
+    """
+    material = gather(store, study)
+    charts = [chart for section in sections(material) for chart in section.charts]
+    return [*save_charts(charts, folder), *save_diagrams(material, folder)]

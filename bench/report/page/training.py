@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.report.page.chart import Axis, Chart, Series
+from bench.report.chart import Axis, Chart, Series
+from bench.report.publish import methods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,8 +157,8 @@ def forest(material: Material) -> Chart:
     return Chart(
         key="differences",
         title="Difference from the reference",
-        caption="Points of test accuracy, paired by seed, with the 95 % interval of the paired "
-        "t-test; an interval that crosses zero tells nothing apart.",
+        caption="Points of test accuracy, paired by seed, with the 95 % interval of "
+        f"{methods(material.summaries)}; an interval that crosses zero tells nothing apart.",
         x=Axis("points of test accuracy", zero=True),
         y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
         series=tuple(series),

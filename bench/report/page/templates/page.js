@@ -33,6 +33,7 @@
     made.marker = { ...trace.marker, color: c, symbol: symbol(style), opacity: faint ? 0.5 : 1 };
     if (trace.line) made.line = { ...trace.line, color: c, dash: trace.line.dash === "solid" ? dash(style) : trace.line.dash };
     if (style === null && trace.line) made.line.width = 1.5;
+    if (trace.text) made.textfont = { color: css("--text"), size: 11 };
     for (const axis of ["error_x", "error_y"]) if (trace[axis]) made[axis] = { ...trace[axis], color: c };
     made.hoverlabel = { namelength: 40 };
     return made;
@@ -43,7 +44,7 @@
     const axis = (given) => {
       const { whole, ...a } = given, most = narrow ? 5 : 9;
       const made = { ...a, gridcolor: line, zerolinecolor: text, linecolor: line, automargin: true, color: text,
-        ticklen: 4, title: { ...a.title, font: { size: 12 }, standoff: 8 } };
+        ticklen: 4, exponentformat: "SI", title: { ...a.title, font: { size: 12 }, standoff: 8 } };
       if (whole) {
         const xs = chart.data.flatMap((t) => t.x).filter((x) => x !== null);
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
@@ -60,7 +61,7 @@
       height: chart.rows ? Math.max(200, 90 + chart.rows * (chart.rows > 12 ? 22 : 40)) : (narrow ? 300 : 340),
       margin: { l: 48, r: 14, t: 12, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 12, color: text }, hovermode: "closest", dragmode: "zoom",
-      showlegend: false, bargap: 0.25,
+      showlegend: false, bargap: 0.25, barmode: "stack",
     };
   }
 

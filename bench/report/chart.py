@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Series:
         x: positions.
         y: positions, of the same length.
         kind: how they are drawn; `steps` hold their value until the next point, `bars` lie
-            from zero to x.
+            from zero to x, behind bars of earlier series at the same y.
         style: number of its colour and symbol; None for a neutral line of reference.
         low: lower ends of intervals, of the same length; empty for none.
         high: upper ends.
@@ -51,6 +51,7 @@ class Series:
         dashed: drawn with dashes.
         hover: text of each mark; empty for its two values.
         faint: drawn lightly, behind the others.
+        labels: text beside each mark; empty for none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Series:
     dashed: bool = False
     hover: Sequence[str] = ()
     faint: bool = False
+    labels: Sequence[str] = ()
 
     @property
     def drawn(self) -> bool:
@@ -84,6 +86,7 @@ class Chart:
         y: vertical axis.
         series: in drawing order.
         table: name of the page's table with the data behind it.
+        data: the data behind it, where that is no table of the results folder.
         absent: why there is nothing to draw and what would change that; None if there is.
     """
 
@@ -94,6 +97,7 @@ class Chart:
     y: Axis
     series: tuple[Series, ...] = ()
     table: str | None = None
+    data: pd.DataFrame | None = None
     absent: str | None = None
 
     @property
@@ -121,27 +125,3 @@ class Section:
     title: str
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = field(default=())
-
-
-def table_values(frame: pd.DataFrame) -> dict[str, Any]:
-    """A frame as JSON values: `columns`, and `rows` with null for what is missing.
-
-    Numbers keep seven significant digits, more than single precision has.
-    """
-    columns = [_column(frame[name]) for name in frame.columns]
-    return {
-        "columns": list(map(str, frame.columns)),
-        "rows": list(map(list, zip(*columns, strict=True))),
-    }
-
-
-def _column(values: pd.Series[Any]) -> list[Any]:
-    if values.dtype.kind == "f":
-        return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
-    if values.dtype.kind == "M":
-        return [
-            None if v is None else v
-            for v in values.dt.strftime("%Y-%m-%dT%H:%M:%SZ").replace({np.nan: None})
-        ]
-    known = values.astype(object).where(values.notna(), None)
-    return [v if v is None or isinstance(v, int | str | bool) else str(v) for v in known.tolist()]

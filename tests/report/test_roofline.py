@@ -1,0 +1,72 @@
+"""The roofline: roofs from what was recorded, marks from what was measured, words where not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.report.columns import COLUMNS, typed_frame
+from bench.report.plots import draw
+from bench.report.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
+
+CEILING = {"flops_per_second": {"fp32": 200e9, "int8": 800e9}, "bytes_per_second": 10e9}
+ROW = {
+    "measurement": "m", "model": "resnet18", "backend": "eager", "status": "complete",
+    "executed_precision": "fp32", "memory_format": "contiguous", "batch_size": 1, "threads": 2,
+    "device": "cpu", "cpu": "A", "flops_per_second": 50e9, "arithmetic_intensity": 15.0,
+    "images_per_second": 10.0, "peak_fraction": 0.25, "noisy": False,
+}  # fmt: skip
+
+
+def charts(*rows: dict[str, Any], ceilings: dict[str, Any] | None = None) -> Any:
+    frame = typed_frame([ROW | row for row in rows], COLUMNS["throughput"])
+    known = {"m": CEILING} if ceilings is None else ceilings
+    return rooflines(frame, known, lambda row: (str(row.backend), 0))
+
+
+def test_a_roof_is_the_lower_of_copy_times_intensity_and_product() -> None:
+    (chart,) = charts({}, {"executed_precision": "int8", "arithmetic_intensity": 60.0})
+    roofs = {s.name: s for s in chart.series if s.name.startswith("roof")}
+    assert set(roofs) == {"roof, fp32", "roof, int8"}
+    for precision, peak in CEILING["flops_per_second"].items():  # type: ignore[attr-defined]
+        series = roofs[f"roof, {precision}"]
+        expected = np.minimum(peak, 10e9 * np.array(series.x))
+        assert np.allclose(series.y, expected)
+        assert series.y[0] < peak  # the slope is seen
+        assert series.x[0] < 15 < series.x[-1]
+    assert chart.missing is None
+    assert draw(chart).axes
+
+
+def test_every_row_is_a_mark_and_a_noisy_one_is_faint() -> None:
+    (chart,) = charts({}, {"batch_size": 32, "arithmetic_intensity": 80.0, "noisy": True})
+    plain, noisy = (s for s in chart.series if s.name == "eager")
+    assert (plain.x, plain.y, plain.faint, plain.labels) == ([15.0], [50e9], False, ["1"])
+    assert (noisy.x, noisy.faint, noisy.labels) == ([80.0], True, ["32"])
+    assert "noisy" in noisy.hover[0]
+    assert "25% of the product" in plain.hover[0]
+    assert "Winograd" in chart.caption
+
+
+def test_machines_have_a_chart_each_and_their_own_roofs() -> None:
+    slow = {"flops_per_second": {"fp32": 20e9}, "bytes_per_second": 5e9}
+    first, second = charts({}, {"cpu": "B", "measurement": "n"}, ceilings={"m": CEILING, "n": slow})
+    assert (first.key, second.key) == ("roofline", "roofline-2")
+    assert "A." in first.caption
+    assert "B." in second.caption
+    assert max(second.series[0].y) == 20e9
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"status": "failed", "flops_per_second": None}, NOT_MEASURED),
+        ({"arithmetic_intensity": None}, NO_INTENSITY),
+        ({"measurement": "lost"}, NO_INTENSITY),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(row: dict[str, Any], reason: str) -> None:
+    (chart,) = charts(row)
+    assert chart.missing == reason
