@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from bench.lesions.lesion import lesion
     from bench.measure.measurement import measure
     from bench.report.frames import load_results
+    from bench.report.notebook import Report
     from bench.trained import load_model
 
 _HOMES = {
     "BenchError": "bench.errors",
+    "Report": "bench.report.notebook",
     "export_onnx": "bench.export.pipeline",
     "gradients": "bench.derivatives.profile",
     "grow": "bench.growth.grow",
@@ -36,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "BenchError",
+    "Report",
     "export_onnx",
     "gradients",
     "grow",

@@ -23,6 +23,7 @@ from bench.studies import (
     expand,
     load_study,
 )
+from bench.tracking import tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -170,6 +171,18 @@ def conduct(
     weights: Path | None = None,
 ) -> StudyRecord:
     """Carry a plan out and record the study; returns its record."""
+    with tracked(how, store, plan.name) as told:
+        return _carry_out(plan, store, resources, workers, told, weights)
+
+
+def _carry_out(
+    plan: Plan,
+    store: Store,
+    resources: Resources,
+    workers: int,
+    how: Execution,
+    weights: Path | None,
+) -> StudyRecord:
     pending = pending_requests(plan, store, force=how.force)
     if pending or plan.tune:
         if pending and not (how.allow_mixed or how.force or how.elsewhere):

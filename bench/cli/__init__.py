@@ -5,10 +5,15 @@ Nothing heavy (torch, pandas, pydantic) is imported before a command needs it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def main() -> None:
@@ -22,7 +27,7 @@ def main() -> None:
     from bench.stopping import leave_on_sigterm
 
     try:
-        with leave_on_sigterm():
+        with leave_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk can still be told
@@ -34,6 +39,25 @@ def main() -> None:
     except Exception as error:  # told apart below; what is unknown is raised again
         sys.exit(_exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print a warning as one line, without the line of code that it came from."""
+    before, said = warnings.formatwarning, set[str]()
+
+    def once(message: Warning | str, *_: object, **__: object) -> str:
+        """Return a line, or nothing where it was said before: many parts read the same folder."""
+        line = f"bench: warning: {_plain(str(message))}\n"
+        seen = line in said
+        said.add(line)
+        return "" if seen else line
+
+    warnings.formatwarning = once
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _exit_code(error: Exception) -> int:
@@ -78,9 +102,7 @@ def _discard_output() -> None:
 
 
 def _refuse(message: str) -> int:
-    # What a file or a hostile name brings along must not steer the terminal.
-    plain = " ".join(message.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+    line = _plain(message)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
         import json
@@ -88,3 +110,9 @@ def _refuse(message: str) -> int:
         refusal = {"schema": 1, "rows": [], "errors": [{"error": line}]}
         print(json.dumps(refusal))  # noqa: T201
     return 2
+
+
+def _plain(text: str) -> str:
+    """One line that does not steer the terminal, whatever a file or a hostile name brings along."""
+    plain = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)

@@ -70,6 +70,14 @@ Timeout = Annotated[
         "--timeout", help="End a run after so many seconds without progress.", metavar="SECONDS"
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        help="Log to these as well: tensorboard, mlflow (extra 'tracking').",
+        metavar="LIST",
+    ),
+]
 KeyValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),
@@ -126,6 +134,19 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def parse_trackers(text: str | None) -> tuple[str, ...]:
+    """Parse `tensorboard,mlflow`.
+
+    Raises:
+        BenchError: a name is unknown, or its library is not installed.
+    """
+    if text is None:
+        return ()
+    from bench.tracking.names import check_trackers
+
+    return check_trackers(text.split(","))
 
 
 def require_positive(**values: int | None) -> None:

@@ -14,7 +14,7 @@ from bench.cli import options
 from bench.cli.output import stdout
 
 if TYPE_CHECKING:
-    from bench.store import Store, StudyRecord
+    from bench.store import Store
 
 
 def report(
@@ -71,7 +71,8 @@ def report(
 
     """
     from bench.errors import BenchError
-    from bench.report.publish import check_formats, markdown, require_finished
+    from bench.report.markdown import markdown
+    from bench.report.publish import check_formats, require_finished
     from bench.report.publish import publish as write
     from bench.store import Store
 
@@ -90,7 +91,7 @@ def report(
         _report_measurements(results, output, wanted, publish=publish)
         return
     store = Store(results)
-    record = _find(store, study)
+    record = store.find_study(study)
     if serve:
         _serve(store, record.name, port)
         return
@@ -103,23 +104,6 @@ def report(
         stdout().print(str(path), markup=False, soft_wrap=True)
     if figures is not None:
         _save_figures(store, record.name, figures)
-
-
-def _find(store: Store, study: str | None) -> StudyRecord:
-    """Return the study of that name, the one last run without a name."""
-    from bench.errors import BenchError, nearest
-
-    if not store.root.exists():
-        raise BenchError(f"no results folder at {store.root}; 'bench run-ablation' makes one")
-    known = {record.name: record for record in store.studies()}
-    if not known:
-        raise BenchError(f"no study in {store.root}; 'bench run-ablation' runs one")
-    name = study or max(known.values(), key=lambda record: record.updated_at).name
-    if name not in known:
-        raise BenchError(
-            f"no study '{name}' in {store.root}{nearest(name, known)} (there: {', '.join(known)})"
-        )
-    return known[name]
 
 
 def _report_measurements(

@@ -47,6 +47,7 @@ def run_ablation(
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
     compiled: options.Compile = False,
+    track: options.Track = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -67,6 +68,8 @@ def run_ablation(
 
       bench run-ablation my-study.toml --only plain --epochs 10
 
+      bench run-ablation my-study.toml --track tensorboard,mlflow
+
       bench run-ablation depth --launcher ray --ray-address 10.0.0.1:6379
 
       bench run-ablation depth --launcher slurm --slurm-option partition=gpu --dry-run
@@ -75,6 +78,7 @@ def run_ablation(
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
         raise BenchError(f"--gpu {gpu} is for an estimate: add --dry-run (or see bench plan)")
+    trackers = options.parse_trackers(track)
     from bench.memory import ask_for_large_pages
 
     ask_for_large_pages()
@@ -93,6 +97,7 @@ def run_ablation(
             force=force,
             allow_mixed=allow_mixed,
             compiled=compiled,
+            track=trackers,
             quiet=quiet or as_json,
             launcher=make_launcher(
                 launcher,

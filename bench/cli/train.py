@@ -49,6 +49,7 @@ def train(
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
     compiled: options.Compile = False,
+    track: options.Track = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -71,6 +72,7 @@ def train(
 
     """
     options.require_positive(epochs=epochs)
+    trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
     if target_accuracy is not None:
         from bench.report.target import check_target
@@ -98,6 +100,7 @@ def train(
             deterministic=deterministic,
             allow_mixed=allow_mixed,
             compiled=compiled,
+            track=trackers,
             results=results,
             device=device,
             threads=threads,

@@ -13,6 +13,7 @@ from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -42,6 +43,7 @@ class Execution:
         compiled: train through `torch.compile`.
         quiet: no progress of downloads and decoding.
         launcher: where runs execute; worker processes of this machine without.
+        track: trackers that runs are logged to as well, `tensorboard` and `mlflow`.
         on_event: told of the plan, and of every run's start, progress, epochs and end.
     """
 
@@ -54,6 +56,7 @@ class Execution:
     compiled: bool = False
     quiet: bool = True
     launcher: Launcher = LOCAL
+    track: Sequence[str] = ()
     on_event: OnEvent = field(default=lambda _event: None)
 
     @property

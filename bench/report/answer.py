@@ -40,6 +40,7 @@ class VariantSummary:
         seeds_needed: how many seeds would tell the observed difference apart with 80 % power;
             None where it is told apart already, or there is nothing to reckon from.
         time_to_target: training time to the study's `target_accuracy`, if it has one.
+        timing_only: its images are made up, so that it has no accuracy.
     """
 
     name: str
@@ -53,6 +54,7 @@ class VariantSummary:
     statuses: dict[str, int]
     seeds_needed: int | None = None
     time_to_target: TimeOverSeeds | None = None
+    timing_only: bool = False
 
 
 def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
@@ -71,6 +73,12 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         _summary(name, entry["reference"], by_variant[name], differences.get(name), comparisons)
         for name, entry in study.variants.items()
     ]
+    summaries = [
+        replace(s, timing_only=_timing_only(store, by_variant[s.name]))
+        if s.test_accuracy is None and s.parameters is not None
+        else s
+        for s in summaries
+    ]
     if study.target_accuracy is None:
         return summaries
     epochs = study_runs(store, study.name, "epochs")
@@ -78,6 +86,13 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         replace(s, time_to_target=_time(by_variant[s.name], epochs, study.target_accuracy))
         for s in summaries
     ]
+
+
+def _timing_only(store: Store, rows: pd.DataFrame) -> bool:
+    """Whether images were made up; not so where training left no number for an accuracy."""
+    complete = rows.loc[rows["status"] == "complete", "run"]
+    records = [store.read_run(run) for run in complete]
+    return any(record is not None and record.result.get("timing_only") for record in records)
 
 
 def _time(rows: pd.DataFrame, epochs: pd.DataFrame, target: float) -> TimeOverSeeds | None:
@@ -103,7 +118,7 @@ def _summary(
         test_accuracy=estimate(list(_by_seed(rows, "test_accuracy").values())),
         difference=difference,
         train_accuracy=estimate(list(_by_seed(rows, "train_accuracy").values())),
-        images_per_second=float(complete["images_per_second"].median()) if len(complete) else None,
+        images_per_second=_median(complete["images_per_second"]),
         statuses={str(k): int(v) for k, v in others.value_counts().items()},
         seeds_needed=(
             seeds_needed(difference.effect_size, comparisons=comparisons)
@@ -111,6 +126,11 @@ def _summary(
             else None
         ),
     )
+
+
+def _median(values: pd.Series[float]) -> float | None:
+    known = values.dropna()
+    return float(known.median()) if len(known) else None
 
 
 def _by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
@@ -198,8 +218,10 @@ def _statuses(summary: VariantSummary) -> str:
 def _absence(summary: VariantSummary) -> str:
     if summary.test_accuracy is None and summary.statuses:
         return f"{summary.name} has no result to compare ({_statuses(summary)})"
-    if summary.test_accuracy is None and summary.parameters is not None:
+    if summary.timing_only:
         return f"{summary.name} has no accuracy (its images are made up, for timing only)"
+    if summary.test_accuracy is None and summary.parameters is not None:
+        return f"{summary.name} has no accuracy (what its runs recorded is no number)"
     if summary.test_accuracy is not None:
         return f"{summary.name} cannot be compared ({summary.reference} shares no finished seed)"
     return f"{summary.name} has no result yet"

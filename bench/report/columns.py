@@ -8,6 +8,9 @@ import pandas as pd
 
 Table = Literal["runs", "epochs", "exports", "throughput"]
 
+# What pandas itself takes for text: the type of categories, also where there is none.
+CATEGORIES: Any = "str" if pd.__version__ >= "3" else "object"
+
 COLUMNS: dict[str, dict[str, str]] = {
     "runs": {
         "run": "string",
@@ -141,5 +144,7 @@ def typed_frame(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataF
     times = [name for name, dtype in columns.items() if dtype.startswith("datetime")]
     for name in times:
         frame[name] = pd.to_datetime(frame[name], utc=True)
+    for name in (n for n, dtype in columns.items() if dtype == "category"):
+        frame[name] = frame[name].astype(CATEGORIES)  # also where every value is missing
     typed: pd.DataFrame = frame.astype(columns)
     return typed

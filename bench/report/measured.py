@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.report.frames import throughput_frame
-from bench.report.publish import markdown_table
+from bench.report.markdown import markdown_table
 from bench.report.tables import rows_of
 from bench.report.throughput import footnotes, throughput_cells
 from bench.store.files import write_atomically

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, nearest
-from bench.report.answer import answer, outlook, summarise
+from bench.report.answer import answer, summarise
 from bench.report.frames import study_runs
 from bench.report.latex import latex_table
+from bench.report.markdown import markdown
 from bench.report.plots import draw_row, save_figure
 from bench.report.tables import study_cells
 from bench.store.files import telling, write_atomically
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.report.answer import VariantSummary
     from bench.store import Store, StudyRecord
 
 TABLES = ("runs", "epochs", "exports", "throughput")
-DETAILED_ROWS = 200  # a GitHub summary takes 1 MiB
 DEFAULT_FORMATS = ("markdown", "csv")
 
 
@@ -55,10 +53,10 @@ def publish(
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats that are unknown or cannot be written here.
+    """Refuse formats that are unknown.
 
     Raises:
-        BenchError: naming the format, and what is known or missing.
+        BenchError: naming the format, and what is known.
     """
     for name in formats:
         if name not in FORMATS:
@@ -68,8 +66,6 @@ def check_formats(formats: Sequence[str]) -> None:
             )
     if not formats:
         raise BenchError(f"--format names no format (known: {', '.join(FORMATS)})")
-    if "html" in formats and importlib.util.find_spec("bench.report.page") is None:
-        raise BenchError("--format html: this version of bench has no page; take markdown")
 
 
 def require_finished(store: Store, study: StudyRecord) -> pd.DataFrame:
@@ -80,8 +76,20 @@ def require_finished(store: Store, study: StudyRecord) -> pd.DataFrame:
     """
     runs = study_runs(store, study.name)
     if not (runs["status"] == "complete").any():
-        raise BenchError(f"study '{study.name}' has no finished run yet; there is nothing to show")
+        raise BenchError(_nothing_finished(store, study, runs))
     return runs
+
+
+def _nothing_finished(store: Store, study: StudyRecord, runs: pd.DataFrame) -> str:
+    wanted = [run for entry in study.variants.values() for run in entry["runs"].values()]
+    broken = [r for r in wanted if r not in set(runs["run"]) and store.folder(r).is_dir()]
+    if broken:
+        why = f"{broken[0]}: {store.why_absent(broken[0])}"
+        return f"study '{study.name}': no run can be read ({why})"
+    counts = runs["status"].astype(str).value_counts().items()
+    tried = ", ".join(f"{n} {str(status).replace('_', ' ')}" for status, n in counts)
+    said = f" ({tried})" if tried else ""
+    return f"study '{study.name}' has no finished run yet{said}; there is nothing to show"
 
 
 def _write_markdown(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
@@ -120,7 +128,8 @@ def _write_latex(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
 
 
 def _write_html(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
-    write_page = importlib.import_module("bench.report.page").write_page
+    from bench.report.page import write_page  # jinja2, and a megabyte of script
+
     path = folder / "report.html"
     with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,115 +149,3 @@ FORMATS: dict[str, Callable[[Store, StudyRecord, Path], list[Path]]] = {
 def _filled_tables(store: Store, study: StudyRecord) -> dict[str, pd.DataFrame]:
     frames = {name: study_runs(store, study.name, name) for name in TABLES}  # type: ignore[arg-type]
     return {name: f for name, f in frames.items() if len(f) or name in {"runs", "epochs"}}
-
-
-def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: bool = True) -> str:
-    """Return a study's page in Markdown: question, answer, table, and how it was made.
-
-    Args:
-        store: the results folder.
-        study: the study.
-        runs: its rows of the `runs` table.
-        picture: refer to `study.svg`; without, the page stands alone, as a CI summary must.
-    """
-    summaries = summarise(store, study)
-    lines = [f"# {study.question}", ""]
-    if study.source:
-        lines += [f"After {study.source}.", ""]
-    lines += [" ".join([answer(summaries), *outlook(summaries)]), ""]
-    lines += [*markdown_table(study_cells(summaries)), ""]
-    if picture:
-        lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
-    lines += _failures(runs)
-    lines += [
-        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
-        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values",
-        "are Holm-corrected. Images/s is training, median over seeds.",
-        "",
-        *_every_run(runs),
-        "## How it was made",
-        "",
-    ]
-    lines += [f"- {line}" for line in provenance(store, study, runs)]
-    return "\n".join(lines) + "\n"
-
-
-def methods(summaries: list[VariantSummary]) -> str:
-    """Name the tests behind the intervals of differences."""
-    names = {
-        "t": "the paired t-test",
-        "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
-    }
-    used = {s.difference.method for s in summaries if s.difference}
-    return " or ".join(words for name, words in names.items() if name in (used or {"t"}))
-
-
-def _failures(runs: pd.DataFrame) -> list[str]:
-    """Lines that name every run that is not complete, with its reason."""
-    failed = runs[runs["status"] != "complete"]
-    if failed.empty:
-        return []
-    lines = [f"**{len(failed)} of {len(runs)} runs are not complete:**", ""]
-    for row in failed.head(DETAILED_ROWS).to_dict("records"):
-        reason = " ".join(str(row["error"]).split())
-        lines.append(f"- {row['variant']} seed {row['seed']}: {row['status']}: `{reason}`")
-    return [*lines, ""]
-
-
-def _every_run(runs: pd.DataFrame) -> list[str]:
-    """One collapsed table with a row a run."""
-    columns = ["variant", "seed", "status", "test_accuracy", "train_accuracy", "seconds", "run"]
-    shown = runs[columns].head(DETAILED_ROWS)
-    cells = [
-        ["-" if _is_missing(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
-        for row in shown.itertuples(index=False)
-    ]
-    left = len(runs) - len(shown)
-    return [
-        "<details>",
-        f"<summary>Every run ({len(runs)})</summary>",
-        "",
-        *markdown_table([columns, *cells]),
-        *([f"\n… and {left} more, in the CSV."] if left else []),
-        "",
-        "</details>",
-        "",
-    ]
-
-
-def _is_missing(value: object) -> bool:
-    """Whether one cell holds nothing."""
-    import pandas as pd
-
-    return bool(pd.isna(value))  # type: ignore[call-overload]
-
-
-def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str]:
-    """Return what a reader needs to check the figures: command, data, machine, commit, date."""
-    records = [store.read_run(run) for run in runs["run"].unique()]
-    known = [record for record in records if record is not None]
-    first = known[0].environment
-    commits = sorted({str(r.environment["git_commit"]) for r in known})
-    dirty = any(r.environment["git_dirty"] for r in known)
-    seeds = ", ".join(str(s) for s in sorted(runs["seed"].unique()))
-    return [
-        f"command: `bench run-ablation {study.name}`",
-        f"data: {', '.join(sorted(set(runs['dataset'])))}; random seeds {seeds}",
-        (
-            f"machine: {first['cpu']} ({' '.join(first['instruction_sets'])}), device "
-            f"{first['device']}, {first['threads']} thread(s) a run"
-        ),
-        f"versions: bench {first['bench']}, torch {first['torch']}, Python {first['python']}",
-        f"commit: {', '.join(commits)}{' with uncommitted changes' if dirty else ''}",
-        (
-            f"started: {runs['started_at'].min():%Y-%m-%d %H:%M} UTC; training time of all runs "
-            f"together {runs['seconds'].sum():.0f} s"
-        ),
-    ]
-
-
-def markdown_table(rows: list[list[str]]) -> list[str]:
-    """Return rows, the first of them headings, as lines of a Markdown table."""
-    shown = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-    return ["| " + " | ".join(row) + " |" for row in (shown[0], rule, *shown[1:])]

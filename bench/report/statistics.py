@@ -155,17 +155,20 @@ def _bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
 
 def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
     """Correct the p-values of one study's comparisons by Holm's method (Holm 1979)."""
-    from statsmodels.stats.multitest import multipletests
-
     tested = {k: d for k, d in differences.items() if d is not None and d.p_value is not None}
-    if not tested:
-        return dict(differences)
-    corrected = multipletests([d.p_value for d in tested.values()], method="holm")[1]
+    corrected = holm_values([d.p_value for d in tested.values() if d.p_value is not None])
     changed = {
-        name: replace(difference, p_value=float(p))
+        name: replace(difference, p_value=p)
         for (name, difference), p in zip(tested.items(), corrected, strict=True)
     }
     return {**differences, **changed}
+
+
+def holm_values(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values by Holm's method (Holm 1979), in the order given."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
 
 
 def power(effect_size: float, seeds: int, *, comparisons: int = 1) -> float:

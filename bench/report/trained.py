@@ -8,14 +8,14 @@ import io
 import json
 import os
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.report.columns import COLUMNS, typed_frame
+from bench.report.columns import CATEGORIES, COLUMNS, typed_frame
 from bench.store.index import rows_of
 from bench.store.runs import PARTIAL, UNFINISHED
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Trained = Literal["runs", "epochs"]
 Place = tuple[str | None, str | None]  # study and variant that refer to a run
+PLACE = ("study", "variant")
 
 INDEX_REVISION = 1  # raised when the same records would give other rows
 
@@ -44,7 +45,10 @@ def trained_frame(
     """Return the `runs` or `epochs` table of a results folder, of one study, or of one run."""
     folders, places = _wanted(store, study, run)
     runs = store.root / "runs"
-    unique = list(dict.fromkeys(folders))
+    places_of: dict[str, int] = {}
+    for folder in folders:
+        places_of.setdefault(folder, len(places_of))
+    unique = list(places_of)
 
     def files(folder: str) -> list[str]:
         names = [UNFINISHED] if folder.endswith(PARTIAL) else ["run.json"]
@@ -62,8 +66,8 @@ def trained_frame(
         version=_version(table),
         write=study is None and run is None,
     )  # fmt: skip
-    starts = dict(zip(unique, zip(np.cumsum(counts) - counts, counts, strict=True), strict=True))
-    return _placed(rows, [starts[folder] for folder in folders], places, table)
+    which = np.array([places_of[folder] for folder in folders], dtype=np.int64)
+    return _placed(rows, counts, which, places, table)
 
 
 def _wanted(store: Store, study: str | None, run: str | None) -> tuple[list[str], list[Place]]:
@@ -107,33 +111,69 @@ def _names(runs: Path) -> tuple[dict[str, None], list[str]]:
 
 
 def _placed(
-    rows: pa.Table, spans: list[tuple[int, int]], places: list[Place], table: Trained
+    rows: pa.Table, counts: np.ndarray, which: np.ndarray, places: list[Place], table: Trained
 ) -> pd.DataFrame:
-    """Give every appearance of a run its rows, with its study and variant, typed."""
-    first, lengths = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    taken = rows.take(np.repeat(first, lengths) + within)
-    for column, position in (("study", 0), ("variant", 1)):
-        names = pa.array([place[position] for place in places], pa.string())
-        values = names.take(pa.array(np.repeat(np.arange(len(places)), lengths)))
-        taken = taken.set_column(taken.column_names.index(column), column, values)
-    kinds = COLUMNS[table]
-    for i, name in enumerate(taken.column_names):
-        if kinds[name] == "category":
-            taken = taken.set_column(i, name, taken[name].combine_chunks().dictionary_encode())
-    mapped = {pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype()}
-    frame: pd.DataFrame = taken.to_pandas(types_mapper=mapped.get).astype(
-        {name: kind for name, kind in kinds.items() if kind != "category"}
-    )
-    for name in (n for n, kind in kinds.items() if kind == "category"):
-        frame[name] = frame[name].cat.set_categories(sorted(frame[name].cat.categories))
-    return frame
+    """Give every appearance of a run its rows, with its study and variant, typed.
+
+    Args:
+        rows: of every run, one run's after another's.
+        counts: rows a run.
+        which: run of every appearance.
+        places: study and variant of every appearance.
+        table: which table the rows are of.
+    """
+    lengths = counts[which]
+    if not np.array_equal(which, np.arange(len(counts))):
+        first = (np.cumsum(counts) - counts)[which]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows = rows.take(np.repeat(first, lengths) + within)
+    columns: dict[str, Any] = {}
+    for name, kind in COLUMNS[table].items():
+        if name in PLACE:
+            values = [place[PLACE.index(name)] for place in places]
+            columns[name] = _categories(values, np.arange(len(values)), lengths)
+        else:
+            columns[name] = _typed(rows[name], kind)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _typed(column: pa.ChunkedArray, kind: str) -> Any:
+    """One column in its dtype, by the shortest way: a frame's own conversions take far longer."""
+    if kind == "category":
+        encoded = column.combine_chunks().dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return _categories(encoded.dictionary.to_pylist(), codes)
+    if kind in {"Int64", "string"}:
+        dtype: Any = pd.Int64Dtype() if kind == "Int64" else pd.StringDtype()
+        return dtype.__from_arrow__(column)
+    values = column.to_numpy()
+    return values if kind == "float64" else pd.to_datetime(values, utc=True).array
+
+
+def _categories(
+    values: list[str | None], codes: np.ndarray, lengths: np.ndarray | None = None
+) -> pd.Categorical:
+    """Return `values[codes]` as categories in the order of the alphabet; -1 and None are missing.
+
+    Args:
+        values: what is chosen from; a value may be there twice.
+        codes: place in *values* of each element.
+        lengths: how often each element is repeated; once without.
+    """
+    names = sorted({value for value in values if value is not None})
+    place = {name: i for i, name in enumerate(names)}
+    found = np.array([-1 if v is None else place[v] for v in values] + [-1], dtype=np.int64)
+    chosen = found[codes]  # the code -1 takes the last, which is missing
+    if lengths is not None:
+        chosen = np.repeat(chosen, lengths)
+    return pd.Categorical.from_codes(chosen, categories=pd.Index(names, dtype=CATEGORIES))
 
 
 def _schema(table: Trained) -> pa.Schema:
     return pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS[table].items()])
 
 
+@cache
 def _version(table: Trained) -> str:
     """Everything that decides how a record becomes rows."""
     from importlib.metadata import version

@@ -27,7 +27,7 @@ INDEXED_FROM = 200  # fewer runs are read as fast as an index
 REWRITTEN_FROM = 0.01  # of the runs; fewer changed ones are read anew each time
 _CHUNK = 2_000  # runs whose rows are made at a time: bounds the memory
 # A file changed again within its clock's tick would look unchanged: the young are not kept.
-_SETTLED_NS = 2_000_000_000
+SETTLED_SECONDS = 2.0
 _DIGEST = 32
 _SIGNS = 4
 
@@ -64,10 +64,9 @@ def rows_of(
     if not keys:
         return make([])[0], np.zeros(0, dtype=np.int64)
     started = time.time_ns()
-    signs = np.array([_signs(files(key)) for key in keys], dtype=np.int64).reshape(len(keys), -1)
+    signs = _signs(keys, files)
     known = _load(path, version) if len(keys) >= INDEXED_FROM else None
-    places = {key: i for i, key in enumerate(known.keys)} if known else {}
-    found = np.array([places.get(key, -1) for key in keys], dtype=np.int64)
+    found = _places(keys, known.keys if known else [])
     if known is not None and known.signs.shape[1] == signs.shape[1] and len(known.keys):
         found[(found >= 0) & (known.signs[found] != signs).any(axis=1)] = -1
     else:
@@ -75,24 +74,35 @@ def rows_of(
     new = np.flatnonzero(found < 0)
     parts, counts = _read([keys[int(i)] for i in new], make)
     table, ordered = _joined(known, found, parts, new, counts)
-    changed = len(new) + (len(places) - int((found >= 0).sum()))
+    gone = len(known.keys) - int((found >= 0).sum()) if known else 0
+    changed = len(new) + gone
     if write and len(keys) >= INDEXED_FROM and changed > REWRITTEN_FROM * len(keys):
         settled = np.ones(len(keys), dtype=bool)
         for column in range(0, signs.shape[1], _SIGNS):
-            settled &= signs[:, column : column + 2].max(axis=1) < started - _SETTLED_NS
+            settled &= signs[:, column : column + 2].max(axis=1) < started - SETTLED_SECONDS * 1e9
         _save(path, version, _Rows(list(keys), signs, ordered, table), settled)
     return table, ordered
 
 
-def _signs(files: Sequence[Path | str]) -> list[int]:
+def _signs(keys: Sequence[str], files: Callable[[str], Sequence[Path | str]]) -> np.ndarray:
+    """Return what tells whether a key's files have changed: keys × signs; zeros for no file."""
     signs: list[int] = []
-    for file in files:
-        try:
-            s = os.stat(file)  # noqa: PTH116 - a Path for each of 100,000 files takes longer
-            signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
-        except OSError:
-            signs += [0] * _SIGNS
-    return signs
+    for key in keys:
+        for file in files(key):
+            try:
+                s = os.stat(file)  # noqa: PTH116 - a Path for each of 100,000 files takes longer
+                signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
+            except OSError:
+                signs += [0] * _SIGNS
+    return np.array(signs, dtype=np.int64).reshape(len(keys), -1)
+
+
+def _places(keys: Sequence[str], known: list[str]) -> np.ndarray:
+    """Return where each key stands among the known ones; -1 for one that is new."""
+    if known == keys:  # the commonest by far
+        return np.arange(len(known))
+    places = {key: i for i, key in enumerate(known)}
+    return np.array([places.get(key, -1) for key in keys], dtype=np.int64)
 
 
 def _read(

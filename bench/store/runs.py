@@ -61,6 +61,18 @@ class Store(Studies):
             warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
             return None
 
+    def why_absent(self, run: str) -> str:
+        """Say why a run has no row in any table."""
+        path = self.folder(run)
+        if not path.is_dir():
+            begun = self.partial(run).is_dir()
+            return "begun, and nothing recorded yet" if begun else "no readable record: not begun"
+        try:
+            read_record(path / "run.json", run)
+        except BenchError as error:
+            return f"no readable record: {error}"
+        return "no readable record"
+
     def runs(self) -> Iterator[RunRecord]:
         """Read every finished run's record, in order of name; broken ones warn."""
         for folder in _folders(self.root / "runs"):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
+from typing import Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest
 from bench.store.files import write_atomically
 from bench.store.folder import ResultsFolder
-from bench.store.records import StudyRecord, read_study_record, refuse_overwriting_newer, seal
+from bench.store.records import (
+    StudyRecord,
+    read_study_record,
+    reading,
+    refuse_overwriting_newer,
+    seal,
+    unseal,
+)
 
 
 class Studies(ResultsFolder):
@@ -41,6 +50,51 @@ class Studies(ResultsFolder):
         records = [self.read_study(path.stem) for path in paths]
         return [record for record in records if record is not None]
 
+    def find_study(self, name: str | None = None) -> StudyRecord:
+        """Return the study of that name, the one last run without a name.
+
+        Raises:
+            BenchError: there is no such study, or its record cannot be read; the message says why.
+        """
+        if not self.root.exists():
+            raise BenchError(f"no results folder at {self.root}; 'bench run-ablation' makes one")
+        paths = {path.stem: path for path in sorted((self.root / "studies").glob("*.json"))}
+        if name is None:
+            readable = self.studies()
+            if readable:
+                return max(readable, key=lambda record: record.updated_at)
+            name = next(iter(paths), None)
+        if name is None:
+            raise BenchError(f"no study in {self.root}; 'bench run-ablation' runs one")
+        if name not in paths:
+            there = f" (there: {', '.join(paths)})" if paths else "; 'bench run-ablation' runs one"
+            raise BenchError(f"no study '{name}' in {self.root}{nearest(name, paths)}{there}")
+        try:
+            return read_study_record(paths[name])
+        except BenchError as error:
+            raise BenchError(f"study '{name}' in {self.root} cannot be read: {error}") from None
+
     def remove_study(self, name: str) -> None:
         """Forget a study; its runs stay."""
         (self.root / "studies" / f"{name}.json").unlink(missing_ok=True)
+
+    def save_tracking(self, name: str, outcomes: dict[str, dict[str, Any]]) -> None:
+        """Record what became of a study's trackers; what is known of others stays.
+
+        Args:
+            name: the study's.
+            outcomes: tracker → `where` it logs to, the `error` that ended it or None, and when.
+        """
+        self.ready()
+        known = {**self.read_tracking(name), **outcomes}
+        write_atomically(
+            self.root / "tracking" / f"{name}.json", seal({"study": name, "trackers": known})
+        )
+
+    def read_tracking(self, name: str) -> dict[str, dict[str, Any]]:
+        """Read what became of a study's trackers; nothing where that cannot be read."""
+        path = self.root / "tracking" / f"{name}.json"
+        with contextlib.suppress(BenchError), reading(path):
+            found: dict[str, dict[str, Any]] = unseal(path)["trackers"]
+            return found
+        return {}

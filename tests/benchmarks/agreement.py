@@ -33,7 +33,7 @@ from bench.measure.lanes import LocalLane
 from bench.measure.machine import compare, look
 from bench.measure.onnxfile import make_file
 from bench.measure.targets import Target, find_target
-from bench.report.publish import markdown_table
+from bench.report.markdown import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import describe_environment
-from bench.report.publish import markdown_table
+from bench.report.markdown import markdown_table
 
 
 def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:

@@ -1,12 +1,25 @@
+"""`load_results` from 100 to 100,000 runs: first load, second load, memory, and the same rows.
+
+Each load is timed in a process of its own, imports before; the files are in the system's cache.
+`extra_info` holds the figures; the table of pytest-benchmark shows the second load in this one.
+"""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import bench
 from bench.request import RunRequest
 from bench.store import RunRecord, Store
+from bench.store.index import SETTLED_SECONDS
 from bench.training.recipe import get_recipe
 
 if TYPE_CHECKING:
@@ -14,31 +27,102 @@ if TYPE_CHECKING:
 
     from pytest_benchmark.fixture import BenchmarkFixture
 
-HISTORY = "epoch,train_loss,train_accuracy,learning_rate\n" + "".join(
-    f"{epoch},{1 / epoch},{1 - 1 / epoch},0.1\n" for epoch in range(1, 6)
-)
+EPOCHS = 5
+SIZES = [
+    100,
+    pytest.param(1_000, marks=pytest.mark.slow),
+    pytest.param(10_000, marks=pytest.mark.slow),
+    pytest.param(100_000, marks=pytest.mark.slow),
+]
+MOST_BYTES = 1e9  # of a process at 100,000 records
+
+# Loads the table twice; prints seconds of each, rows, a digest of all values, and peak memory.
+PROGRAM = """
+import hashlib, json, pathlib, resource, sys, tempfile, time
+import pandas as pd
+from bench.report.frames import load_results
+
+root, table = sys.argv[1:]
+with tempfile.TemporaryDirectory() as empty:
+    load_results(empty, table)  # imports what the first load would
+seconds = []
+for _ in range(2):
+    started = time.perf_counter()
+    frame = load_results(root, table)
+    seconds.append(time.perf_counter() - started)
+digest = hashlib.sha256(pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"seconds": seconds, "rows": len(frame), "digest": digest, "bytes": peak}))
+"""
 
 
 def fill(root: Path, count: int) -> None:
-    """Write *count* finished runs, as small as can be."""
-    store = Store(root)
+    """Write finished runs as the store does, but for waiting until the disk has them."""
+    history = "epoch,train_loss,train_accuracy,learning_rate,seconds\n" + "".join(
+        f"{epoch},{1 / epoch},{1 - 1 / epoch},0.1,1.25\n" for epoch in range(1, EPOCHS + 1)
+    )
+    files = {"history.csv": hashlib.sha256(history.encode()).hexdigest()}
+    pattern = RunRequest("resnet20", "fashion-mnist-mini", get_recipe("fast"), seed=0)
+    environment = {
+        "device": "cpu", "threads": 1, "cpu": "made up", "git_commit": "0" * 40,
+        "instruction_sets": ["avx", "avx2", "fma"], "torch": "2.15.0", "python": "3.11.2",
+        "platform": "Linux-6.1.0-x86_64-with-glibc2.36", "numpy": "2.4.0", "bench": "0.1.0",
+    }  # fmt: skip
     for seed in range(count):
-        request = RunRequest("resnet20", "fashion-mnist-mini", get_recipe("fast"), seed=seed)
+        request = dataclasses.replace(pattern, seed=seed)
+        result = {
+            "parameters": 272_474, "macs": 31_380_000, "input_shape": [1, 28, 28],
+            "test_accuracy": 0.9 + seed % 100 / 1e3, "train_accuracy": 0.95, "test_loss": 0.3,
+            "train_loss": 0.2, "generalization_gap": 0.05, "images_per_second": 1234.5,
+            "per_class_accuracy": [0.9] * 10, "classes": [f"class {i}" for i in range(10)],
+        }  # fmt: skip
         record = RunRecord(
-            run=request.run_id,
-            request=request.as_dict(),
-            status="complete",
-            environment={"device": "cpu", "threads": 1, "cpu": "made up", "git_commit": None},
-            started_at="2025-01-01T00:00:00+00:00",
-            seconds=1.0,
-            result={"test_accuracy": 0.9, "train_accuracy": 0.95},
-        )
-        store.finish_run(record, history=HISTORY)
+            run=request.run_id, request=request.as_dict(), status="complete", result=result,
+            environment=environment, started_at="2025-01-01T00:00:00+00:00", seconds=6.25,
+            files=files,
+        )  # fmt: skip
+        folder = root / "runs" / request.run_id
+        folder.mkdir(parents=True)
+        (folder / "history.csv").write_text(history)
+        (folder / "run.json").write_bytes(record.to_json())
+    time.sleep(SETTLED_SECONDS + 0.5)  # younger files are not trusted to the index
+
+
+def load(root: Path, table: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(root), table], check=True, capture_output=True,
+        text=True, cwd=root,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("runs")
+    fill(root, request.param)
+    return root, request.param
 
 
 @pytest.mark.parametrize("table", ["runs", "epochs"])
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_load_results(benchmark: BenchmarkFixture, tmp_path: Path, count: int, table: str) -> None:
-    fill(tmp_path, count)
-    frame = benchmark.pedantic(bench.load_results, (tmp_path, table), rounds=3)
-    assert len(frame) == count * (5 if table == "epochs" else 1)
+def test_load_results(benchmark: BenchmarkFixture, tree: tuple[Path, int], table: str) -> None:
+    root, count = tree
+    first = load(root, table)  # no index yet
+    second = load(root, table)  # with the index, in another process
+    assert first["rows"] == count * (EPOCHS if table == "epochs" else 1)
+    assert second["digest"] == first["digest"]
+    if count == 100_000:
+        assert first["bytes"] < MOST_BYTES
+        assert second["bytes"] < MOST_BYTES
+    benchmark.extra_info.update(
+        records=count,
+        records_per_second=count / first["seconds"][0],
+        first_seconds=first["seconds"][0],
+        second_seconds=second["seconds"][0],
+        second_faster=first["seconds"][0] / second["seconds"][0],
+        again_faster=first["seconds"][0] / second["seconds"][1],
+        peak_mb=max(first["bytes"], second["bytes"]) / 1e6,
+    )
+    bench.load_results(root, table)  # type: ignore[arg-type]
+    benchmark.pedantic(bench.load_results, (root, table), rounds=3)
+    assert Store(root).root == root

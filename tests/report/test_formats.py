@@ -14,25 +14,56 @@ import bench as package
 from bench.report.frames import COLUMNS
 from bench.report.latex import latex_table
 from bench.store import Store
+from bench.store.exports import ExportRecord, Exports
+from bench.store.measurements import MeasurementRecord, Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
+@pytest.fixture
+def measured(results: Path) -> Path:
+    """A results folder with an export and a measurement of one run, of made-up figures."""
+    run = next(Store(results).runs()).run
+    exports = Exports(results)
+    row = {
+        "export": "e" * 64, "run": run, "model": "resnet8", "format": "onnx", "precision": "fp32",
+        "target": "any", "opset": 20, "file": "model.onnx", "sha256": "e" * 64, "bytes": 1234,
+        "max_abs_diff": 1e-7, "max_rel_diff": 1 / 3, "flipped_predictions": 0,
+        "images_compared": 1000, "torch_accuracy": 0.5, "test_accuracy": 0.5, "seconds": 1.5,
+        "cpu": "made up", "status": "complete", "error": None, "executed_precision": "fp32",
+    }  # fmt: skip
+    with exports.workspace() as folder:
+        (folder / "model.onnx").write_bytes(b"no network")
+        exports.publish(folder, ExportRecord("e" * 64, {}, row))
+    one = {
+        "measurement": "m", "model": "resnet8", "options": "width=4", "run": run,
+        "file_sha256": None, "backend": "eager", "provider": "cpu", "executed_precision": "fp32",
+        "device": "cpu", "precision": "fp32", "memory_format": "contiguous", "batch_size": 32,
+        "input_size": 28, "boundary": "compute", "scenario": "offline", "threads": 1,
+        "images_per_second": 1e4 / 3, "ci_low": 3e3, "ci_high": 4e3, "width": 0.1, "ratio": 1.0,
+        "difference": "reference", "cpu": "made up", "noisy": True, "samples": 30, "macs": 123,
+        "status": "complete", "error": None,
+    }  # fmt: skip
+    rows = [one, {**one, "batch_size": None, "noisy": None, "images_per_second": None}]
+    Measurements(results).publish(MeasurementRecord("m", {}, rows), [])
+    return results
+
+
 # pandas 2 does not round-trip floats by itself; pandas 4 will not know the argument.
 @pytest.mark.filterwarnings("ignore:The .float_precision. argument")
-@pytest.mark.parametrize("table", ["runs", "epochs"])
-def test_parquet_and_csv_load_back_equal(
-    table: str, bench: Callable, trained: Path, tmp_path: Path
+@pytest.mark.parametrize("table", COLUMNS)
+def test_every_table_keeps_its_types_and_loads_back_equal(
+    table: str, bench: Callable, measured: Path, tmp_path: Path
 ) -> None:
-    outcome = bench("report", "tiny", "--results", trained, "--format", "csv,parquet")
+    outcome = bench("report", "tiny", "--results", measured, "--format", "csv,parquet")
     assert outcome.code == 0, outcome
+    expected = package.load_results(measured / "studies" / "tiny.json", table)  # type: ignore[arg-type]
+    assert len(expected) == {"runs": 4, "epochs": 4, "exports": 1, "throughput": 2}[table]
+    assert {n: str(d) for n, d in expected.dtypes.items()} == COLUMNS[table]
     folder = tmp_path / "report" / "tiny"
-    expected = package.load_results(trained / "studies" / "tiny.json", table)  # type: ignore[arg-type]
-    parquet = pd.read_parquet(folder / f"{table}.parquet")
-    assert {n: str(d) for n, d in parquet.dtypes.items()} == COLUMNS[table]
-    pd.testing.assert_frame_equal(parquet, expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / f"{table}.parquet"), expected)
     times = [name for name, dtype in COLUMNS[table].items() if dtype.startswith("datetime")]
     types = {name: dtype for name, dtype in COLUMNS[table].items() if name not in times}
     csv = pd.read_csv(
@@ -45,7 +76,8 @@ def test_markdown_on_stdout_stands_alone(bench: Callable, trained: Path) -> None
     outcome = bench("report", "tiny", "--results", trained, "--format", "markdown", "--output", "-")
     assert outcome.code == 0, outcome
     assert outcome.out.startswith("# Does the shortcut matter here?\n")
-    assert outcome.out.count("<details>") == outcome.out.count("</details>") == 1
+    assert outcome.out.count("<details>") == outcome.out.count("</details>") == 2
+    assert "<summary>The same test images, seed by seed (2)</summary>\n\nEach row" in outcome.out
     assert "<summary>Every run (4)</summary>\n\n| variant |" in outcome.out
     assert "study.svg" not in outcome.out
     assert len(outcome.out.encode()) < 2**20

@@ -56,7 +56,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tree(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of many runs with an index of both tables, as if the files were seconds old."""
-    monkeypatch.setattr("bench.store.index._SETTLED_NS", 0)
+    monkeypatch.setattr("bench.store.index.SETTLED_SECONDS", 0)
     root = shutil.copytree(many, tmp_path / "bench-runs")
     for table in TABLES:
         load_results(root, table)  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
     elements = Elements(render_page(store, "mine"))
     figures = sum(tag == "figure" for tag, _ in elements.tags)
     absent = sum(a.get("class") == "absent" for tag, a in elements.tags if tag == "p")
-    assert absent == figures + 2  # the confusions and the architecture are no figures
+    assert absent == figures + 3  # same images, confusions, architecture are no figures
     assert "no readable record" in elements.text
 
 

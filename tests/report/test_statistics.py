@@ -220,3 +220,49 @@ def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
     assert mcnemar(ours, ours).p_value == 1.0
     with pytest.raises(ValueError, match="70 and 69 images"):
         mcnemar(ours, theirs[1:])
+
+
+def bca_by_hand(values: np.ndarray, resamples: int) -> tuple[float, float]:
+    """Efron 1987, section 2: bias correction z0, acceleration a from the jackknife."""
+    generator = np.random.default_rng(99)
+    means = generator.choice(values, (resamples, len(values))).mean(axis=1)
+    z0 = stats.norm.ppf((means < values.mean()).mean())
+    left_out = (values.sum() - values) / (len(values) - 1)
+    u = left_out.mean() - left_out
+    a = (u**3).sum() / (6 * (u**2).sum() ** 1.5)
+    low, high = (
+        np.quantile(means, stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))))
+        for z in stats.norm.ppf([0.025, 0.975])
+    )
+    return low, high
+
+
+def test_the_bootstrap_interval_is_efrons_bca_and_not_the_percentiles() -> None:
+    generator = np.random.default_rng(8)
+    values = generator.exponential(0.01, 24)  # skewed: the two intervals differ
+    found = paired_difference(by_seed(list(values)), by_seed([0.0] * 24))
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    low, high = bca_by_hand(values, 200_000)
+    spread = high - low
+    # 9,999 resamples place an end within about 2 % of the interval's length.
+    assert [found.low, found.high] == pytest.approx([low, high], abs=0.03 * spread)
+    means = generator.choice(values, (200_000, 24)).mean(axis=1)
+    plain = np.quantile(means, [0.025, 0.975])
+    assert abs(plain[1] - high) > 0.05 * spread  # so that the test can tell them apart
+
+
+def test_the_permutation_test_is_all_flips_of_signs_counted() -> None:
+    generator = np.random.default_rng(9)
+    values = generator.normal(0.004, 0.01, BOOTSTRAP_SEEDS)
+    found = paired_difference(by_seed(list(values)), by_seed([0.0] * BOOTSTRAP_SEEDS))
+    assert found is not None
+    assert found.p_value is not None
+    sums = np.zeros(1)
+    for value in values:  # every one of 2^20 ways to choose signs
+        sums = np.concatenate([sums + value, sums - value])
+    exact = float((np.abs(sums) >= abs(values.sum()) - 1e-12).mean())
+    error = math.sqrt(exact * (1 - exact) / 9_999)
+    assert 0.01 < exact < 0.5
+    assert found.p_value == pytest.approx(exact, abs=4 * error)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError, nearest
 from bench.report.answer import answer, summarise
 from bench.report.frames import study_runs
 
@@ -72,11 +71,7 @@ def gather(store: Store, name: str) -> Material:
     Raises:
         BenchError: there is no such study, or its record cannot be read.
     """
-    study = store.read_study(name)
-    if study is None:
-        known = [record.name for record in store.studies()]
-        there = f" (there: {', '.join(known)})" if known else "; 'bench run-ablation' runs one"
-        raise BenchError(f"no study '{name}' in {store.root}{nearest(name, known)}{there}")
+    study = store.find_study(name)
     summaries = summarise(store, study)
     runs = study_runs(store, name)
     records = {run: store.read_run(run) for run in runs["run"]}

@@ -73,7 +73,11 @@ def failures(material: Material) -> list[dict[str, str]]:
     for run, (variant, seed) in material.places.items():
         if run not in known:
             rows.append(
-                _failure(f"training {variant}, seed {seed}", "not there", "no readable record")
+                _failure(
+                    f"training {variant}, seed {seed}",
+                    "not there",
+                    material.store.why_absent(run),
+                )
             )
     exports = material.exports[material.exports["status"] != "complete"]
     for _, row in exports.iterrows():

@@ -13,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.environment import version_of
+from bench.report.agreement import HEADINGS, READING, agreement
 from bench.report.answer import outlook
+from bench.report.markdown import methods
 from bench.report.page.architecture import architectures
 from bench.report.page.confusion import confusions
 from bench.report.page.marks import SYMBOLS, figure
@@ -22,7 +24,6 @@ from bench.report.page.provenance import commands, environment, failures
 from bench.report.page.sections import sections
 from bench.report.page.tables import table_values, tables
 from bench.report.plots import PALETTE
-from bench.report.publish import methods
 from bench.report.tables import study_cells
 from bench.store.files import write_atomically
 
@@ -85,6 +86,9 @@ def _page(material: Material, live: str | None) -> str:
         charts=charts,
         failures=failures(material),
         architectures=architectures(material),
+        agreement=agreement(material.store, material.study),
+        agreement_headings=HEADINGS,
+        reading=READING,
         confusions=confused,
         counts=(len(material.places), int((material.runs["status"] == "complete").sum())),
         environment=environment(material),

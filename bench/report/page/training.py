@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.report.chart import Axis, Chart, Series
-from bench.report.publish import methods
+from bench.report.markdown import methods
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,165 @@
+"""A study's page in Markdown: for a repository, a pull request, a CI summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.report.agreement import HEADINGS, READING, agreement
+from bench.report.answer import answer, outlook, summarise
+from bench.report.tables import study_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report.agreement import Agreement
+    from bench.report.answer import VariantSummary
+    from bench.store import Store, StudyRecord
+
+DETAILED_ROWS = 200  # a GitHub summary takes 1 MiB
+
+
+def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: bool = True) -> str:
+    """Return a study's page in Markdown: question, answer, table, and how it was made.
+
+    Args:
+        store: the results folder.
+        study: the study.
+        runs: its rows of the `runs` table.
+        picture: refer to `study.svg`; without, the page stands alone, as a CI summary must.
+    """
+    summaries = summarise(store, study)
+    lines = [f"# {study.question}", ""]
+    if study.source:
+        lines += [f"After {study.source}.", ""]
+    lines += [" ".join([answer(summaries), *outlook(summaries)]), ""]
+    lines += [*markdown_table(study_cells(summaries)), ""]
+    if picture:
+        lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
+    lines += _failures(store, study, runs)
+    lines += [
+        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
+        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values",
+        "are Holm-corrected. Images/s is training, median over seeds.",
+        "",
+        *_same_images(agreement(store, study)),
+        *_every_run(runs),
+        "## How it was made",
+        "",
+    ]
+    lines += [f"- {line}" for line in provenance(store, study, runs)]
+    return "\n".join(lines) + "\n"
+
+
+def methods(summaries: list[VariantSummary]) -> str:
+    """Name the tests behind the intervals of differences."""
+    names = {
+        "t": "the paired t-test",
+        "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
+    }
+    used = {s.difference.method for s in summaries if s.difference}
+    return " or ".join(words for name, words in names.items() if name in (used or {"t"}))
+
+
+def _failures(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str]:
+    """Lines that name every run that is not complete or cannot be read, with its reason."""
+    failed = runs[runs["status"] != "complete"]
+    told = [
+        (row["variant"], row["seed"], f"{row['status']}: `{' '.join(str(row['error']).split())}`")
+        for row in failed.to_dict("records")
+    ]
+    wanted = [
+        (name, seed, run)
+        for name, entry in study.variants.items()
+        for seed, run in entry["runs"].items()
+    ]
+    known = set(runs["run"])
+    told += [(name, seed, store.why_absent(run)) for name, seed, run in wanted if run not in known]
+    if not told:
+        return []
+    lines = [f"**{len(told)} of {len(wanted)} runs are not complete:**", ""]
+    lines += [f"- {name} seed {seed}: {why}" for name, seed, why in told[:DETAILED_ROWS]]
+    left = len(told) - DETAILED_ROWS
+    return [*lines, *([f"- … and {left} more"] if left > 0 else []), ""]
+
+
+def _same_images(found: Agreement) -> list[str]:
+    """What McNemar's test says of each seed, with a collapsed row a seed."""
+    if not found.comparisons:
+        return list(found.notes)
+    rows = [list(HEADINGS), *(c.cells for c in found.comparisons[:DETAILED_ROWS])]
+    left = len(found.comparisons) - DETAILED_ROWS
+    return [
+        *found.sentences,
+        "",
+        "<details>",
+        f"<summary>The same test images, seed by seed ({len(found.comparisons)})</summary>",
+        "",
+        READING,
+        "",
+        *markdown_table(rows),
+        *([f"\n… and {left} more."] if left > 0 else []),
+        *found.notes,
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _every_run(runs: pd.DataFrame) -> list[str]:
+    """One collapsed table with a row a run."""
+    columns = ["variant", "seed", "status", "test_accuracy", "train_accuracy", "seconds", "run"]
+    shown = runs[columns].head(DETAILED_ROWS)
+    cells = [
+        ["-" if _is_missing(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+        for row in shown.itertuples(index=False)
+    ]
+    left = len(runs) - len(shown)
+    return [
+        "<details>",
+        f"<summary>Every run ({len(runs)})</summary>",
+        "",
+        *markdown_table([columns, *cells]),
+        *([f"\n… and {left} more, in the CSV."] if left else []),
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _is_missing(value: object) -> bool:
+    """Whether one cell holds nothing."""
+    import pandas as pd
+
+    return bool(pd.isna(value))  # type: ignore[call-overload]
+
+
+def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str]:
+    """Return what a reader needs to check the figures: command, data, machine, commit, date."""
+    records = [store.read_run(run) for run in runs["run"].unique()]
+    known = [record for record in records if record is not None]
+    first = known[0].environment
+    commits = sorted({str(r.environment.get("git_commit")) for r in known})
+    dirty = any(r.environment.get("git_dirty") for r in known)
+    seeds = ", ".join(str(s) for s in sorted(runs["seed"].unique()))
+    return [
+        f"command: `bench run-ablation {study.name}`",
+        f"data: {', '.join(sorted(set(runs['dataset'])))}; random seeds {seeds}",
+        (
+            f"machine: {first.get('cpu')} ({' '.join(first.get('instruction_sets', ()))}), device "
+            f"{first.get('device')}, {first.get('threads')} thread(s) a run"
+        ),
+        "versions: "
+        + ", ".join(f"{name} {first.get(name)}" for name in ("bench", "torch", "python")),
+        f"commit: {', '.join(commits)}{' with uncommitted changes' if dirty else ''}",
+        (
+            f"started: {runs['started_at'].min():%Y-%m-%d %H:%M} UTC; training time of all runs "
+            f"together {runs['seconds'].sum():.0f} s"
+        ),
+    ]
+
+
+def markdown_table(rows: list[list[str]]) -> list[str]:
+    """Return rows, the first of them headings, as lines of a Markdown table."""
+    shown = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (shown[0], rule, *shown[1:])]

@@ -1,0 +1,141 @@
+"""The same test images: McNemar's test by seed, wired from recorded predictions to words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from scipy import stats
+
+from bench.report.agreement import READING, agreement
+from bench.report.markdown import markdown
+from bench.report.publish import require_finished
+from bench.request import RunRequest
+from bench.store import RunRecord, Store, StudyRecord
+from bench.training.recipe import get_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES = 100
+
+
+def make_study(
+    root: Path, wrong: dict[str, list[set[int]]], **result: Any
+) -> tuple[Store, StudyRecord]:
+    """Record networks that take exactly these test images for another class, seed by seed."""
+    store, variants = Store(root), {}
+    first = next(iter(wrong))
+    for position, (name, by_seed) in enumerate(wrong.items()):
+        runs = {}
+        for seed, images in enumerate(by_seed):
+            request = RunRequest(
+                f"resnet{6 * position + 8}", "mnist", get_recipe("fast"), seed=seed
+            )
+            predictions = torch.zeros(IMAGES, dtype=torch.int32)
+            predictions[sorted(images)] = 1
+            record = RunRecord(
+                run=request.run_id, request=request.as_dict(), status="complete", environment={},
+                started_at="2026-01-02T03:04:05+00:00", seconds=1.0,
+                result={"test_accuracy": 1 - len(images) / IMAGES, "dataset_fingerprint": "one",
+                        "parameters": 10, "macs": 10, **result},
+            )  # fmt: skip
+            labels = torch.zeros(IMAGES, dtype=torch.int32)
+            tensors = {"predictions": predictions, "labels": labels}
+            store.finish_run(record, tensors={"predictions.safetensors": tensors})
+            runs[str(seed)] = request.run_id
+        variants[name] = {"reference": None if name == first else first, "runs": runs}
+    study = StudyRecord(name="mine", question="Why?", variants=variants)
+    store.save_study(study)
+    return store, study
+
+
+def test_trained_networks_are_compared_as_scipy_does(trained: Path) -> None:
+    store = Store(trained)
+    study = store.read_study("tiny")
+    assert study is not None
+    found = agreement(store, study)
+    assert [(c.variant, c.reference, c.seed) for c in found.comparisons] == [
+        ("plain", "residual", 0),
+        ("plain", "residual", 1),
+    ]
+    expected = []
+    for seed in ("0", "1"):
+        right = []
+        for variant in ("plain", "residual"):
+            folder = store.folder(study.variants[variant]["runs"][seed])
+            tensors = load_file(folder / "predictions.safetensors")
+            right.append(tensors["predictions"] == tensors["labels"])
+        ours, theirs = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+        expected.append((1000, ours, theirs, stats.binomtest(ours, ours + theirs).pvalue))
+    got = [c.found for c in found.comparisons]
+    assert [(d.images, d.only_ours, d.only_theirs) for d in got] == [e[:3] for e in expected]
+    low, high = sorted(e[3] for e in expected)
+    corrected = sorted([min(1, 2 * low), max(min(1, 2 * low), high)])  # Holm's, of two
+    assert sorted(d.p_value for d in got) == pytest.approx(corrected)
+    assert len(found.among_seeds["residual"]) == 1
+
+
+def test_the_words_count_what_the_rows_hold(tmp_path: Path) -> None:
+    apart, alike = set(range(20)), {0, 1}
+    wrong = {"a": [alike, alike, alike], "b": [apart, apart, {1, 2}]}
+    found = agreement(*make_study(tmp_path, wrong))
+    first, second, third = found.comparisons
+    assert (first.found.only_ours, first.found.only_theirs) == (0, 18)
+    assert first.found.p_value == pytest.approx(3 * 2 * 0.5**18)  # the smallest of three
+    assert second.found.p_value == first.found.p_value
+    assert third.found.p_value == 1.0
+    assert third.cells == ["b", "a", "2", "100", "1", "1", "1.000"]
+    (sentence,) = found.sentences
+    assert sentence == (
+        "b and a can be told apart on the same test images in 2 of 3 seeds (0 for b, 2 for a); "
+        "of a's own seeds, 0 of 2 pairs can, for comparison."
+    )
+
+
+def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
+    low, high = set(range(20)), set(range(50, 80))
+    found = agreement(*make_study(tmp_path, {"a": [set(), low, set()], "b": [low, high, low]}))
+    assert [d.only_ours for d in found.among_seeds["a"]] == [20, 0]
+    assert "of a's own seeds, 2 of 2 pairs can" in found.sentences[0]
+
+
+def test_one_seed_has_no_measure(tmp_path: Path) -> None:
+    found = agreement(*make_study(tmp_path, {"a": [set()], "b": [set(range(30))]}))
+    assert found.sentences == [
+        "b and a can be told apart on the same test images in 1 of 1 seed (0 for b, 1 for a)."
+    ]
+
+
+@pytest.mark.parametrize("change", ["another dataset", "made up", "damaged", "gone"])
+def test_what_cannot_be_compared_is_left_out(change: str, tmp_path: Path) -> None:
+    result = {"timing_only": True} if change == "made up" else {}
+    store, study = make_study(tmp_path, {"a": [{0}, {0}], "b": [{1}, {1}]}, **result)
+    run = study.variants["a"]["runs"]["0"]
+    if change == "another dataset":
+        record = store.read_run(run)
+        assert record is not None
+        record.result["dataset_fingerprint"] = "two"
+        (store.folder(run) / "run.json").write_bytes(record.to_json())
+    elif change == "damaged":
+        path = store.folder(run) / "predictions.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    elif change == "gone":
+        store.remove_run(run)
+    found = agreement(store, study)
+    assert [c.seed for c in found.comparisons] == ([] if change == "made up" else [1])
+    assert len(found.notes) == (1 if change == "damaged" else 0)
+    if change == "damaged":
+        assert "its checksum differs" in found.notes[0]
+    assert len(found.among_seeds.get("a", ())) == 0
+
+
+def test_the_page_shows_rows_and_how_to_read_them(tmp_path: Path) -> None:
+    store, study = make_study(tmp_path, {"a": [{0}, {1}], "b|c": [set(range(40)), {5}]})
+    text = markdown(store, study, require_finished(store, study))
+    assert READING in text
+    assert "\n| b\\|c | a | 0 | 100 | 0 | 39 | <0.001 |\n" in text
+    assert np.count_nonzero([line.startswith("| b\\|c | a |") for line in text.splitlines()]) == 2

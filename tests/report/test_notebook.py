@@ -1,0 +1,114 @@
+"""`bench.Report` as a notebook shows it, and the notebook of the documentation."""
+
+from __future__ import annotations
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.report.answer import answer, summarise
+from bench.report.tables import HEADINGS
+from bench.store import Store, StudyRecord
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "report.ipynb"
+EVIL = "<script>alert(1)</script>"
+
+
+def test_a_report_shows_question_answer_table_and_picture(trained: Path) -> None:
+    report = bench.Report(trained)
+    store = Store(trained)
+    shown = report._repr_html_()
+    assert "<h3>Does the shortcut matter here?</h3>" in shown
+    study = store.read_study("tiny")
+    assert study is not None
+    assert answer(summarise(store, study)) in shown
+    assert report.answer.startswith(answer(summarise(store, study)))
+    assert shown.count("<tr>") == 3
+    (picture,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', shown)
+    texts = {e.text for e in ET.fromstring(base64.b64decode(picture)).iter() if e.text}
+    assert {"residual", "plain"} <= texts
+    assert "http" not in re.sub(r'src="data:[^"]+"', "", shown)
+
+
+def test_a_report_is_markdown_too(trained: Path) -> None:
+    text = bench.Report(trained / "studies" / "tiny.json")._repr_markdown_()
+    assert text.startswith("# Does the shortcut matter here?\n")
+    assert "\n| residual | 4.934 k |" in text
+
+
+def test_a_report_gives_its_parts(trained: Path) -> None:
+    report = bench.Report(trained, "tiny")
+    assert report.question == "Does the shortcut matter here?"
+    assert list(report.table.index) == ["residual", "plain"]
+    assert list(report.table.columns) == list(HEADINGS[1:])
+    assert len(report.load()) == len(report.load("epochs")) == 4
+    assert report.load("throughput").empty
+    assert len(report.figure().axes) == 3
+    assert repr(report) == f"Report({str(trained)!r}, 'tiny')"
+
+
+def test_names_are_escaped(results: Path) -> None:
+    store = Store(results)
+    study = store.read_study("tiny")
+    assert study is not None
+    variants = {EVIL: study.variants["residual"]}
+    store.save_study(replace(study, question=f"Why {EVIL}?", source=EVIL, variants=variants))
+    assert EVIL not in bench.Report(results)._repr_html_()
+
+
+def test_what_is_not_finished_is_said(results: Path) -> None:
+    store = Store(results)
+    record = next(store.runs())
+    store.remove_run(record.run)
+    store.mark_unfinished(replace(record, status="failed", error="why", result={}, files={}))
+    assert "<p>Not complete: 1 failed.</p>" in bench.Report(results)._repr_html_()
+
+
+def test_a_study_without_a_run_is_shown_as_such(tmp_path: Path) -> None:
+    variants = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
+    Store(tmp_path).save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    report = bench.Report(tmp_path)
+    assert "A has no result yet." in report._repr_html_()
+    assert "no finished run yet" in report._repr_markdown_()
+
+
+def test_what_is_not_there_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(bench.BenchError, match=r"no study 'tinny' in .*did you mean 'tiny'"):
+        bench.Report(trained, "tinny")
+    with pytest.raises(bench.BenchError, match="no results folder at "):
+        bench.Report(tmp_path / "nowhere")
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    shown = [
+        output.data
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type in {"execute_result", "display_data"}
+    ]
+    assert any("<h3>Does the shortcut matter" in data.get("text/html", "") for data in shown)
+    assert any("image/png" in data for data in shown)
+    assert (tmp_path / "bench-runs" / "studies" / "notebook.json").is_file()
