@@ -21,7 +21,7 @@ class Form(StrEnum):
 
 def compare(
     baseline: Annotated[
-        str, typer.Argument(help="A measurement's folder, a results folder, or JSON.")
+        str, typer.Argument(help="A measurement, a run or a results folder, or JSON.")
     ],
     candidate: Annotated[str, typer.Argument(help="Likewise.")],
     threshold: Annotated[
@@ -32,6 +32,8 @@ def compare(
 ) -> None:
     """Compare two measurements; exit code 1 if something became slower beyond the threshold.
 
+    Of a results folder, its last measurement and how fast its runs were trained are compared.
+
     Slower means that the whole 95 % interval of the ratio lies beyond it. Give it two
     measurements of one machine, taken one right after the other.
 
@@ -41,7 +43,7 @@ def compare(
 
     """
     from bench.measure.compare import compare as compare_sides
-    from bench.measure.compare import load_side
+    from bench.measure.sides import load_side
 
     changes, remarks = compare_sides(load_side(baseline), load_side(candidate), threshold)
     rows = [asdict(change) for change in changes]

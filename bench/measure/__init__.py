@@ -4,7 +4,7 @@
 `backends` prepare it, `lanes` (or, in processes of their own, `isolation`) run it, `sampling`
 interleaves the blocks, `intervals` and `percentiles` turn samples into figures, `ceiling` and
 `machine` say what they stand beside, `rows` writes the table. `compare` judges two
-measurements, `tuning` looks for the fastest configuration.
+`sides`, `tuning` looks for the fastest configuration.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from bench.errors import BenchError
-from bench.measure.compare import compare, load_side, ratio_of
+from bench.measure.compare import compare, ratio_of
+from bench.measure.sides import load_side
 
 
 def row(speed: float, width: float = 0.01, **changed):
@@ -88,7 +91,16 @@ def test_pytest_benchmarks_json(tmp_path, with_data):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [("{", "no JSON"), ("[]", "give a measurement"), (None, "cannot read")]
+    ("content", "expected"),
+    [
+        ("{", "no JSON"),
+        ("[]", "give a measurement"),
+        (None, "cannot read"),
+        ('{"rows": [1]}', "is no JSON of"),
+        ('{"rows": []}', "no complete row"),
+        ('{"benchmarks": [{}]}', "is no JSON of"),
+        ('{"benchmarks": []}', "holds no benchmark"),
+    ],
 )
 def test_what_is_no_measurement_is_refused_in_one_line(tmp_path, content, expected):
     path = tmp_path / "x.json"
@@ -96,3 +108,54 @@ def test_what_is_no_measurement_is_refused_in_one_line(tmp_path, content, expect
         path.write_text(content)
     with pytest.raises(BenchError, match=expected):
         load_side(path)
+
+
+def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
+    """The tiny runs have one epoch each: two seeds together, and no claim from so few."""
+    side = load_side(trained)
+    (plain, residual) = sorted(side.figures)
+    assert plain.startswith("training / resnet8 / ")
+    assert "shortcut" in plain
+    assert "fashion-mnist-mini" in residual
+    changes, _ = compare(side, side, 0.05)
+    assert [c.verdict for c in changes] == ["noisy", "noisy"]
+    run = next((trained / "runs").iterdir())
+    (change,), remarks = compare(load_side(run), side, 0.05)
+    assert change.ratio > 0
+    assert remarks == [f"1 configuration(s) only in {trained}."]
+    with pytest.raises(BenchError, match="no measurement and no complete training run"):
+        load_side(tmp_path)
+
+
+def test_training_that_became_slower_is_told():
+    import pandas as pd
+
+    from bench.measure import sides
+
+    def epochs(speed):
+        rates = [speed * (1 + 0.002 * (i % 5)) for i in range(12)]
+        return pd.DataFrame({"images_per_second": rates})
+
+    before, now = (
+        sides.Side(n, "A", {"training": sides._training_figure(epochs(s))})
+        for n, s in (("a", 400.0), ("b", 300.0))
+    )
+    (change,), _ = compare(before, now, 0.05)
+    assert change.verdict == "slower"
+    assert change.ratio == pytest.approx(0.75, rel=0.01)
+
+
+def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
+    (tmp_path / "test_b.py").write_text(
+        "import time\n"
+        "def test_sleep(benchmark):\n"
+        "    benchmark.pedantic(time.sleep, (0.001,), rounds=12)\n"
+    )
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=x.json"]
+    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
+    side = load_side(tmp_path / "x.json")
+    ((name, figure),) = side.figures.items()
+    assert name == "test_b.py::test_sleep"
+    assert figure.low <= figure.value <= figure.high <= 1000
+    assert not figure.noisy
+    assert side.machine != "unknown"
