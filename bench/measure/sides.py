@@ -145,13 +145,14 @@ def _has_interval(row: dict[str, Any]) -> bool:
 def _from_runs(name: str, folder: Path) -> Side | None:
     """Read how fast networks were trained: the epochs of all runs of one configuration."""
     from bench.report.frames import load_results
+    from bench.report.tables import rows_of
 
     runs = load_results(folder)
     runs = runs[runs["status"] == "complete"].drop_duplicates("run")
     if runs.empty:
         return None
     epochs = load_results(folder, "epochs").drop_duplicates(["run", "epoch"])
-    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    rows = rows_of(runs)
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(f"training / {_key(row, _TRAINING_KEY)}", []).append(row["run"])
