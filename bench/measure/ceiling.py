@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 _COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
 _FEWEST = 3
+_STORED = {
+    "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+    "int8": torch.int8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,25 @@ class Ceiling:
         flops_per_second: precision → 2 × multiply-adds a second of a square matrix product
             in that precision; precisions torch cannot multiply in here are absent.
         bytes_per_second: read and written by a copy from memory to memory.
+        copied: precision → the same of numbers of that precision.
         matrix_side: of the product.
     """
 
     flops_per_second: dict[str, float]
     bytes_per_second: float
     matrix_side: int
+    copied: dict[str, float] = field(default_factory=dict)
 
     def merge(self, other: Ceiling) -> Ceiling:
         """Return the higher of two, figure by figure (before and after the samples)."""
-        flops = dict(self.flops_per_second)
-        for precision, value in other.flops_per_second.items():
-            flops[precision] = max(value, flops.get(precision, 0.0))
-        copied = max(self.bytes_per_second, other.bytes_per_second)
-        return Ceiling(flops, copied, self.matrix_side)
+        flops = _higher(self.flops_per_second, other.flops_per_second)
+        copied = _higher(self.copied, other.copied)
+        most = max(self.bytes_per_second, other.bytes_per_second)
+        return Ceiling(flops, most, self.matrix_side, copied)
+
+
+def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {k: max(one.get(k, 0.0), other.get(k, 0.0)) for k in {**one, **other}}
 
 
 def measure_ceiling(
@@ -59,10 +68,16 @@ def measure_ceiling(
         product = _product(precision, device, side)
         if product is not None:
             flops[precision] = 2 * side**3 / _fastest(product, device, seconds)
-    count = _COPY_MIB[kind] * 2**20 // 4
-    source, target = torch.ones(count, device=device), torch.empty(count, device=device)
-    copying = _fastest(lambda: target.copy_(source), device, seconds)
-    return Ceiling(flops, 2 * count * 4 / copying, side)
+    copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
+    return Ceiling(flops, max(copied.values()), side, copied)
+
+
+def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
+    """Bytes a second of a copy that no cache holds, read and written."""
+    size = _COPY_MIB[kind] * 2**20
+    source = torch.ones(size // dtype.itemsize, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _fastest(lambda: target.copy_(source), device, seconds)
 
 
 def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:

@@ -17,7 +17,7 @@ from bench.measure.isolation import ProcessLane
 from bench.measure.machine import compare, look
 from bench.measure.plan import Request, expand, references
 from bench.measure.preparation import Place, pinned, with_batch_sizes, with_files
-from bench.measure.rows import Context, Outcome, make_row
+from bench.measure.rows import Context, Outcome, best_eagers, make_row
 from bench.measure.sampling import Goal, Track, run_plan, status_of
 from bench.measure.targets import DEFAULT_TARGET, Target, find_target
 from bench.store.measurements import MeasurementRecord, Measurements
@@ -115,6 +115,7 @@ def conduct(request: Request, targets: Sequence[Target], place: Place) -> Measur
         references=by_group,
         twins={t.configuration.group: t for t in twins},
         warnings=tuple(noise["warnings"]),
+        best_eager=best_eagers(outcomes),
     )
     record = MeasurementRecord(
         measurement=identity,

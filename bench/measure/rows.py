@@ -10,6 +10,8 @@ from bench.measure.nvml import Watched
 from bench.measure.percentiles import nearest_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.measure.ceiling import Ceiling
     from bench.measure.intervals import Interval
     from bench.measure.lanes import LaneReport
@@ -54,6 +56,7 @@ class Context:
         references: group → its reference.
         twins: group → the reference entered a second time.
         warnings: of the whole measurement.
+        best_eager: group → its fastest eager in fp32, where several formats were measured.
     """
 
     measurement: str
@@ -63,6 +66,7 @@ class Context:
     references: dict[str, Outcome]
     twins: dict[str, Outcome]
     warnings: tuple[str, ...] = ()
+    best_eager: dict[str, Outcome] = field(default_factory=dict)
 
     def noise_floor(self, group: str) -> float | None:
         """Relative difference between the twins of a group; None without twins."""
@@ -135,6 +139,7 @@ def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, 
     flops = 2 * macs * images / interval.median if macs and made.backend != "null" else None
     precision = outcome.report.executed.precision if outcome.report else made.precision
     ceilings = context.ceiling.flops_per_second if context.ceiling else {}
+    copies = context.ceiling.copied if context.ceiling else {}
     row = {
         "images_per_second": images / interval.median,
         "ci_low": images / interval.high,
@@ -144,6 +149,8 @@ def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, 
         "flops_per_second": flops,
         "arithmetic_intensity": _intensity(made, precision) if flops else None,
         "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
+        "ceiling_flops_per_second": ceilings.get(precision),
+        "ceiling_bytes_per_second": copies.get(precision),
         "noisy": not track.reached(context.goal),
     }
     if outcome.report is None or outcome.report.repeats == 1:  # else samples are means
@@ -167,6 +174,7 @@ def _comparison(outcome: Outcome, context: Context) -> dict[str, Any]:
         return {}
     floor = context.noise_floor(group)
     row: dict[str, Any] = {"reference": _short(reference.configuration), "noise_floor": floor}
+    row |= _beside_best_eager(outcome, context.best_eager.get(group))
     if reference is outcome:
         return row | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "difference": "reference"}
     ratio = _ratio(reference, outcome)
@@ -184,6 +192,39 @@ def _comparison(outcome: Outcome, context: Context) -> dict[str, Any]:
         "ratio_high": high,
         "difference": None if noisy else difference,
     }
+
+
+def _beside_best_eager(outcome: Outcome, best: Outcome | None) -> dict[str, Any]:
+    """Compare with what a user gets by hand, not only with PyTorch's default."""
+    if best is None:
+        return {}
+    values = (1.0, 1.0, 1.0)
+    if best is not outcome:
+        found = _ratio(best, outcome)
+        if found is None:
+            return {}
+        scale = outcome.configuration.batch_size / best.configuration.batch_size
+        values = (found.median * scale, found.low * scale, found.high * scale)
+    names = ("best_eager_ratio", "best_eager_ratio_low", "best_eager_ratio_high")
+    return {"best_eager": _short(best.configuration), **dict(zip(names, values, strict=True))}
+
+
+def best_eagers(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    """Return each group's fastest eager in fp32, where more than one format was measured."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        made = outcome.configuration
+        timed = outcome.track is not None and outcome.track.interval is not None
+        eager = (made.backend, made.precision, outcome.status) == ("eager", "fp32", "complete")
+        if eager and timed:
+            groups.setdefault(made.group, []).append(outcome)
+    return {g: min(found, key=_seconds) for g, found in groups.items() if len(found) > 1}
+
+
+def _seconds(outcome: Outcome) -> float:
+    assert outcome.track is not None  # noqa: S101 - asked by the caller
+    assert outcome.track.interval is not None  # noqa: S101
+    return outcome.track.interval.median / outcome.configuration.batch_size
 
 
 def _ratio(reference: Outcome, other: Outcome) -> Interval | None:

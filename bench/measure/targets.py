@@ -232,7 +232,7 @@ def _from_engine(path: Path, results: Path, input_size: int | None) -> Target:
         label=path.name,
         kind="engine",
         input_shape=shape,
-        macs=None,
+        macs=_macs_of_source(sidecar["onnx_sha256"], results),
         model=row.get("model"),
         run=row.get("run"),
         results=str(results),
@@ -240,7 +240,21 @@ def _from_engine(path: Path, results: Path, input_size: int | None) -> Target:
         file_sha256=sidecar["engine_sha256"],
         file_precision=sidecar["precision"],
         static_batch=low if low == high else None,
+        test_accuracy=row.get("test_accuracy"),
     )
+
+
+def _macs_of_source(sha256: str, results: Path) -> int | None:
+    """Count those of the ONNX file that an engine was built from; None if it is not here."""
+    from bench.measure.onnxfile import examine
+    from bench.store.exports import Exports
+
+    exports = Exports(results)
+    record = exports.named(sha256)
+    try:
+        return examine(exports.file(record)).macs if record else None
+    except BenchError:  # gone or damaged: nothing is known
+        return None
 
 
 def _costs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bench.store.measurements import MeasurementRecord
 
 HEADINGS = (
-    "network", "backend", "precision", "batch", "ratio to reference", "images/s", "±", "p50 ms",
-    "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
+    "network", "backend", "precision", "batch", "ratio to reference", "to best eager",
+    "images/s", "±", "p50 ms", "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
 )  # fmt: skip
 _COMPILED = 0.5  # seconds from which compiling is worth a word
 _LEFT = ("network", "backend", "precision", "note")
@@ -93,6 +93,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         precision,
         _number(row["batch_size"], "d"),
         _ratio(row),
+        _best_eager(row),
         _number(row["images_per_second"], ",.4g"),
         _number(row["width"], ".1%"),
         *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90, 99)),
@@ -109,6 +110,13 @@ def _ratio(row: dict[str, Any]) -> str:
         return "reference"
     text = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     return f"{text} none" if row["difference"] == "none" else text
+
+
+def _best_eager(row: dict[str, Any]) -> str:
+    ratio, low, high = (row[f"best_eager_ratio{end}"] for end in ("", "_low", "_high"))
+    if ratio is None:
+        return ""
+    return "best eager" if low == high == 1.0 else f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _note(row: dict[str, Any]) -> str:

@@ -38,6 +38,11 @@ def test_a_row_has_a_figure_with_its_interval_and_what_ran(measured, tmp_path):
         2 * eager["macs"] * eager["images_per_second"]
     )
     assert 0 < eager["peak_fraction"] < 1
+    assert eager["peak_fraction"] == pytest.approx(
+        eager["flops_per_second"] / eager["ceiling_flops_per_second"]
+    )
+    assert eager["ceiling_bytes_per_second"] > 0
+    assert eager[["best_eager", "best_eager_ratio"]].isna().all()  # there is but one
     assert eager["difference"] == "reference"
     assert eager["noise_floor"] >= 0
     assert null["provider"] == "nothing"
@@ -132,6 +137,27 @@ def test_boundaries_are_rows_of_their_own_and_never_compared(measured):
     )
     assert set(frame["boundary"]) == {"compute", "copies", "end-to-end"}
     assert (frame["difference"] == "reference").sum() == 3
+
+
+def test_ratios_stand_beside_the_best_eager_too(measured):
+    from bench.report.tables import rows_of
+    from bench.report.throughput import throughput_table
+
+    frame = measured(
+        backends=("eager", "fine"), batch_sizes=(2,),
+        memory_formats=("contiguous", "channels_last"),
+    )  # fmt: skip
+    eager = frame[frame["backend"] == "eager"]
+    best = eager.loc[eager["images_per_second"].idxmax()]
+    ran = frame[frame["status"] == "complete"]
+    assert set(ran["best_eager"]) == {f"eager fp32 {best['memory_format']}"}
+    assert best["best_eager_ratio"] == 1.0
+    (fine,) = (row for _, row in ran[ran["backend"] == "fine"].iterrows())
+    low, high = fine["best_eager_ratio_low"], fine["best_eager_ratio_high"]
+    assert low <= fine["best_eager_ratio"] <= high
+    assert fine["best_eager_ratio"] <= fine["ratio"] * 1.5
+    headings = [str(c.header) for c in throughput_table(rows_of(frame)).columns]
+    assert "to best eager" in headings
 
 
 def test_server_reports_a_rate_or_the_best_that_was_reached(measured):

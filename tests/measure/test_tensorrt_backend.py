@@ -166,3 +166,19 @@ def test_without_a_gpu_an_engine_is_refused_and_a_network_is_told_what_to_build(
         bench.measure(str(engine()), results=tmp_path)
     with pytest.raises(BenchError, match="build one with 'bench export-tensorrt'"):
         bench.measure("resnet20", backends=("tensorrt",), device="cpu", results=tmp_path)
+
+
+def test_an_engines_multiply_adds_are_those_of_the_file_it_was_built_from(tmp_path, monkeypatch):
+    from bench.describe import count_macs
+    from bench.measure.targets import find_target
+    from bench.models import build_model
+
+    exported = bench.export_onnx("resnet8", options={"width": 4}, results=tmp_path, threads=1)
+    sidecar = Sidecar(exported["sha256"].item(), "11.0", "rtx", "86", 1, 2, 4, "fp32")
+    write_engine(tmp_path / "m.engine", b"engine", sidecar)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("bench.measure.backends.tensorrt.engine_input", lambda _file: (3, 32, 32))
+    name = str(tmp_path / "m.engine")
+    model = build_model("resnet8", width=4).eval()
+    assert find_target(name, results=tmp_path).macs == count_macs(model, (1, 3, 32, 32))
+    assert find_target(name, results=tmp_path / "elsewhere").macs is None
