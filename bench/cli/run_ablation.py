@@ -214,7 +214,10 @@ def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) 
 def _duration(seconds: float) -> str:
     if seconds < 90:  # noqa: PLR2004 - seconds read well up to here
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004
+    if seconds < 5400:  # noqa: PLR2004
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 1000 else f"{hours / 24:,.0f} days"  # noqa: PLR2004
 
 
 def _tuned(tuning: dict[str, Any]) -> list[str]:

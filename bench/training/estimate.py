@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.training.sizes import DataSize
 
 TIMED_STEPS = 4  # the first is a warm-up
-TIMED_MACS = 40 * 10**9  # of a timed step, forward: some seconds of two cores
+TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two of two cores
 # A forward pass alone, against forward, backward and update.
 EVALUATION_COST = 1 / 3
 
