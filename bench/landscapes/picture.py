@@ -38,6 +38,8 @@ def _draw_lines(figure: Figure, runs: list[pd.DataFrame]) -> None:
         colour = PALETTE[place % len(PALETTE)]
         losses.plot(part["x"], part["loss"], color=colour, label=_title(part))
         accuracies.plot(part["x"], part["accuracy"] * 100, color=colour)
+    for axes in (losses, accuracies):
+        axes.locator_params(axis="x", nbins=5)
     losses.set(xlabel="step, in lengths of the filters", ylabel="loss", yscale="log")
     accuracies.set(xlabel="step, in lengths of the filters", ylabel="accuracy (%)")
     losses.legend(frameon=False, fontsize=7)

@@ -98,6 +98,26 @@ def test_every_ingredient_is_taken_up_bit_for_bit(tmp_path, tiny, ingredient, re
     assert outcome(parts, request.run_id) == outcome(whole, request.run_id)
 
 
+def test_blocks_recorded_before_a_fall_are_not_recorded_again(
+    tmp_path, store, tiny, resources, monkeypatch
+):
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(run, "PROGRESS_SECONDS", -1)
+    request, whole = tiny(record_blocks=True), Store(tmp_path / "whole")
+    execute(request, whole, resources)
+
+    def fall(event):
+        if event["event"] == "progress" and event["done"] > 0.5:  # the second epoch's first step
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(request, store, resources, on_event=fall)
+    _, state = store.load_checkpoint(request.run_id)
+    assert (state["position"]["epoch"], state["position"]["batch"]) == (1, 0)
+    execute(request, store, resources)
+    assert outcome(store, request.run_id) == outcome(whole, request.run_id)
+
+
 def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeypatch):
     """As after kill -9: nothing is written at the end, the last checkpoint is all there is."""
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
