@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 from bench.report.frames import throughput_frame
 from bench.report.markdown import markdown_table
+from bench.report.plots import save_charts
+from bench.report.roofline import rooflines
 from bench.report.tables import rows_of
-from bench.report.throughput import footnotes, throughput_cells
+from bench.report.throughput import by_backend, footnotes, throughput_cells
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from bench.report.chart import Chart
     from bench.store.measurements import MeasurementRecord, Measurements
 
 FOLDER = "throughput"
@@ -53,8 +56,9 @@ def publish_measurements(
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
     frame = throughput_frame([row for record in records for row in record.rows])
+    charts = rooflines(frame, {r.measurement: r.ceiling for r in records}, by_backend())
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "markdown": ("README.md", lambda: markdown(records).encode()),
+        "markdown": ("README.md", lambda: markdown(records, charts).encode()),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
     }
@@ -63,14 +67,25 @@ def publish_measurements(
         file, content = contents[name]
         write_atomically(folder / file, content())
         written.append(folder / file)
+        if name == "markdown":
+            written += save_charts(charts, folder)
     return written
 
 
-def markdown(records: Sequence[MeasurementRecord]) -> str:
-    """Return the page: the fastest of each network, then each measurement with its provenance."""
+def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ()) -> str:
+    """Return the page: the fastest of each network, then each measurement with its provenance.
+
+    Args:
+        records: what was measured.
+        charts: pictures that lie beside the page under their keys; those with nothing to show
+            say why.
+    """
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
     lines += [*(f"- {line}" for line in fastest(row for _, rows in known for row in rows)), ""]
+    for chart in charts:
+        drawn = [f"![{chart.title}]({chart.key}.svg)", "", chart.caption]
+        lines += [*([f"No roofline: {chart.missing}"] if chart.missing else drawn), ""]
     for record, rows in known:
         targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
         lines += [f"## {targets}", "", *markdown_table(throughput_cells(rows)), ""]

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -136,6 +136,19 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(int(value) if form == "d" else value, form)
 
 
+def by_backend() -> Callable[[Any], tuple[str, int]]:
+    """Return what gives a row its name and style: one for each network and way to run it."""
+    names: dict[str, int] = {}
+
+    def look(row: Any) -> tuple[str, int]:
+        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
+        network = row.run if isinstance(row.run, str) else row.model
+        name = f"{network}, {row.backend} {row.executed_precision}{layout}"
+        return name, names.setdefault(name, len(names))
+
+    return look
+
+
 def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Chart]:
     """Make the pictures of one measurement: its roofline, and where the time goes if profiled.
 
@@ -146,15 +159,7 @@ def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Ch
     from bench.report.layers import layer_charts
     from bench.report.roofline import rooflines
 
-    names: dict[str, int] = {}
-
-    def look(row: Any) -> tuple[str, int]:
-        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        network = row.run if isinstance(row.run, str) else row.model
-        name = f"{network}, {row.backend} {row.executed_precision}{layout}"
-        return name, names.setdefault(name, len(names))
-
-    charts = list(rooflines(frame, {record.measurement: record.ceiling}, look))
+    charts = list(rooflines(frame, {record.measurement: record.ceiling}, by_backend()))
     for name, lane in record.lanes.items():
         shares = lane.get("layers") or [{"error": ""}]
         if "error" not in shares[0]:

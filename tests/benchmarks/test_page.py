@@ -51,6 +51,7 @@ def fill(store: Store) -> None:
                     "train_accuracy": 0.95, "macs": 1000 * (place + 1),
                     "parameters": 100 * (place + 1), "images_per_second": 1000.0 / (place + 1),
                     "classes": list("abcdefghij"), "dataset_fingerprint": "made up",
+                    "input_shape": [1, 28, 28],
                 },
             )  # fmt: skip
             tensors = {

@@ -30,7 +30,9 @@ def measured(tmp_path_factory):
 def page(measured, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     files = publish_measurements(measured, folder, ["markdown", "csv", "parquet"])
-    assert [f.name for f in files] == ["README.md", "throughput.csv", "throughput.parquet"]
+    assert [f.name for f in files] == [
+        "README.md", "roofline.svg", "roofline.png", "throughput.csv", "throughput.parquet"
+    ]  # fmt: skip
     return folder
 
 
@@ -40,7 +42,7 @@ def test_the_page_says_how_it_was_measured(measured, page):
     for part in (
         record.measurement, record.environment["cpu"], record.created_at, "its ceiling: ",
         "## resnet20", "Not supported here (2 rows): onnxruntime has no bf16",
-        record.environment["torch"],
+        record.environment["torch"], "![Roofline](roofline.svg)",
     ):  # fmt: skip
         assert part in text
     rows = [line for line in text.splitlines() if line.startswith("| resnet20")]

@@ -75,7 +75,7 @@ def test_every_figure_has_drawn_marks_and_fits(page: Any) -> None:
     keys = [plot.get_attribute("data-chart") for plot in plots]
     assert {"roofline", "latency", "accuracy-measured-speed", "differences"} <= set(keys)
     assert sum(key.startswith("int8-") for key in keys) == 2
-    assert sum(key.startswith(("layers-", "operators-")) for key in keys) == 16
+    assert sum(key.startswith("layers-") for key in keys) == 4
     assert page.query_selector_all(".absent") == []
     for plot in plots:
         assert plot.query_selector_all(".points path, .js-line")

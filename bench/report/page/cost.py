@@ -141,7 +141,9 @@ def latencies(material: Material) -> Chart:
                 what = name.partition(" / ")[2]
                 curves[f"{variants[name]} / {what}"] = sorted(itertools.chain(*rounds.values()))
     shares = np.linspace(0, 1, _POINTS)
-    drawn = {n: np.quantile(s, shares) * 1e3 for n, s in curves.items() if s}
+    curves = {name: seconds for name, seconds in curves.items() if seconds}
+    curves = dict(zip(_shortened(list(curves)), curves.values(), strict=True))
+    drawn = {name: np.quantile(seconds, shares) * 1e3 for name, seconds in curves.items()}
     series = [
         Series(
             name=name, x=times.tolist(), y=(shares * 100).tolist(), kind="line", style=place,
@@ -200,14 +202,31 @@ def quantisation(material: Material) -> tuple[Chart, ...]:
 
 
 def times(material: Material) -> tuple[Chart, ...]:
-    """Where the time of each profiled configuration goes; nothing where none was profiled."""
-    charts: list[Chart] = []
+    """Where the time goes, block by block; nothing where nothing was profiled.
+
+    One chart for each variant and each way to run it, of the largest batch profiled last.
+    """
+    found: dict[tuple[Any, ...], tuple[int, Chart]] = {}
     for record in Measurements(material.store.root).records():
         for row in record.rows:
             variant = material.variant_of(str(row["run"]))
             name = str(row.get("configuration"))
             shares = record.lanes.get(name, {}).get("layers") or []
             if variant and shares and "error" not in shares[0]:
-                what = name.partition(" / ")[2]
-                charts += layer_charts(f"{variant} / {what}", shares)
-    return tuple({chart.key: chart for chart in charts}.values())  # the last one measured
+                what = f"{variant}, {row['backend']} {row['precision']}, batch {row['batch_size']}"
+                key = (variant, row["backend"], row["precision"], row["memory_format"])
+                by_block, _ = layer_charts(what, shares)
+                if row["batch_size"] >= found.get(key, (0,))[0]:
+                    found[key] = row["batch_size"], by_block
+    return tuple({chart.key: chart for _, chart in found.values()}.values())
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Leave out of names made of parts (`a / b / c`) every part that is the same in all."""
+    parts = [name.split(" / ") for name in names]
+    if len(parts) < 2 or len({len(p) for p in parts}) > 1:  # noqa: PLR2004 - nothing to tell apart
+        return list(names)
+    kept = [
+        i for i, column in enumerate(zip(*parts, strict=True)) if i == 0 or len(set(column)) > 1
+    ]
+    return [", ".join(p[i] for i in kept) for p in parts]

@@ -24,12 +24,12 @@ text { font: 11px sans-serif; fill: #1a1d21; }
 """
 _LEFT, _RIGHT = 6, WIDTH - 6
 _LINE, _GAP = 20, 8  # height of a line of operations, and between two
-_MIDDLE = 116  # where the data flows
-_BOX = 204  # width of a line's box
-_SHORTCUT = 268  # where the shortcut flows
+_MIDDLE = 110  # where the data flows
+_BOX = 196  # width of a line's box
+_SHORTCUT = 262  # where the shortcut flows
 _HEAD = 22  # a block's name and shape
 _ARC = 10  # of the corners of a shortcut
-_CHARACTERS = 17  # that fit beside the branch
+_CHARACTERS = 15  # that fit beside the branch
 
 
 @dataclass
@@ -178,13 +178,20 @@ def _fitting(lines: tuple[str, ...]) -> list[str]:
 
 def _broken(line: str) -> list[str]:
     found = [""]
-    for piece in line.split(" · "):
+    pieces = [piece for text in line.split(" · ") for piece in _halves(text)]
+    for piece in pieces:
         joined = f"{found[-1]} · {piece}" if found[-1] else piece
         if len(joined) > _CHARACTERS and found[-1]:
             found.append(piece)
         else:
             found[-1] = joined
     return found
+
+
+def _halves(text: str) -> list[str]:
+    """Break an operation that is too long behind its name."""
+    name, comma, rest = text.partition(", ")
+    return [name, rest] if comma and len(text) > _CHARACTERS else [text]
 
 
 def _arrow(canvas: _Canvas, start: float, end: float) -> None:

@@ -100,10 +100,19 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     module.graph.eliminate_dead_code()  # a plain block's shortcut leads nowhere
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        ShapeProp(module).propagate(torch.zeros((1, *input_shape), device=device))
+        _Shapes(module).propagate(torch.zeros((1, *input_shape), device=device))
     reader = _Reader(module)
     blocks = [_block(name, list(items)) for name, items in groupby(reader.items(), _block_of)]
     return Network(tuple(input_shape), tuple(_repeats(_named(blocks))))
+
+
+class _Shapes(ShapeProp):
+    """Finds every shape; a normalisation keeps its own, and is slow to run on none."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):
+            return args[0]
+        return super().call_module(target, args, kwargs)
 
 
 def _block_of(item: _Item) -> str:

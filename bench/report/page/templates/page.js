@@ -41,7 +41,7 @@
 
   function layout(chart, width) {
     const text = css("--text"), line = css("--line"), narrow = width < 480;
-    const axis = (given) => {
+    const axis = (given, name) => {
       const { whole, ...a } = given, most = narrow ? 5 : 9;
       const made = { ...a, gridcolor: line, zerolinecolor: text, linecolor: line, automargin: true, color: text,
         ticklen: 4, exponentformat: "SI", title: { ...a.title, font: { size: 12 }, standoff: 8 } };
@@ -50,6 +50,11 @@
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
         made.tick0 = Math.min(...xs);
       }
+      if (a.type === "log") {  // fewer ticks the more decades there are
+        const values = chart.data.flatMap((t) => t[name]).filter((v) => v > 0);
+        const decades = Math.log10(Math.max(...values) / Math.min(...values));
+        if (decades > 1) made.dtick = decades > 2 ? Math.ceil(decades / 8) : "D2";
+      }
       if (a.ticktext) {
         const long = narrow ? 22 : 34;
         made.ticktext = a.ticktext.map((t) => t.length > long ? t.slice(0, long - 1) + "…" : t);
@@ -57,7 +62,7 @@
       return made;
     };
     return {
-      xaxis: axis(chart.layout.xaxis), yaxis: axis(chart.layout.yaxis), width,
+      xaxis: axis(chart.layout.xaxis, "x"), yaxis: axis(chart.layout.yaxis, "y"), width,
       height: chart.rows ? Math.max(200, 90 + chart.rows * (chart.rows > 12 ? 22 : 40)) : (narrow ? 300 : 340),
       margin: { l: 48, r: 14, t: 12, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 12, color: text }, hovermode: "closest", dragmode: "zoom",
