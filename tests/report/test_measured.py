@@ -11,7 +11,7 @@ import bench
 from bench.errors import BenchError
 from bench.report.measured import command, fastest, publish_measurements
 from bench.report.tables import rows_of
-from bench.store.measurements import Measurements
+from bench.store.measurements import MeasurementRecord, Measurements
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
@@ -68,6 +68,15 @@ def test_data_load_back(measured, page):
         pd.read_parquet(page / "throughput.parquet"),
         bench.load_results(measured.root.parent, table="throughput"),
     )
+
+
+def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):
+    store = Measurements(tmp_path)
+    known = row(flops_per_second=1e9, images_per_second=1.0, cpu="a", device="cpu", threads=1)
+    store.publish(MeasurementRecord("m", {"targets": ["resnet18"]}, [known]), [])
+    publish_measurements(store, tmp_path / "page")
+    assert "Measure the network again" in (tmp_path / "page" / "README.md").read_text()
+    assert not (tmp_path / "page" / "roofline.svg").exists()
 
 
 def row(**changes):
