@@ -151,12 +151,13 @@ def part_of(module: nn.Module, *, on_shortcut: bool = False) -> str:
 def _part_of_operator(name: str) -> str:
     """Say what a kind of operator does, in torch's or in ONNX's words."""
     words = {
-        "convolution": "conv", "addition": "add", "normalisation": "norm", "activation": "relu",
-        "pooling": "pool", "linear": ("gemm", "matmul", "linear", "addmm"),
+        "convolution": ("conv",), "addition": ("add",), "normalisation": ("norm",),
+        "activation": ("relu", "clamp", "clip"), "pooling": ("pool",),
+        "linear": ("gemm", "matmul", "linear"),
     }  # fmt: skip
     lower = name.lower()
     for part, known in words.items():
-        if any(word in lower for word in ([known] if isinstance(known, str) else known)):
+        if any(word in lower for word in known):
             return "linear" if "addmm" in lower else part
     return "other"
 
@@ -220,6 +221,6 @@ def _watched(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     joins = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, JOINS))
     for name, module in model.named_modules():
         inner = not any(module.children()) and not name.startswith(joins or ("\0",))
-        idle = isinstance(module, nn.Identity | nn.Dropout | NoShortcut)
+        idle = isinstance(module, nn.Identity | nn.Dropout | nn.Sequential | NoShortcut)
         if name and not idle and (inner or isinstance(module, JOINS)):
             yield name, module

@@ -33,8 +33,8 @@ def _by_block(configuration: str, key: str, shares: Shares) -> Chart:
     blocks = list(dict.fromkeys(share["block"] for share in layers))[::-1]
     parts = _parts(layers)
     series = [
-        _bars(part, blocks, [share for share in layers if share["part"] == part], "block", style)
-        for style, part in enumerate(parts)
+        _bars(part, blocks, [share for share in layers if share["part"] == part], "block")
+        for part in parts
     ]
     return Chart(
         key=f"layers-{key}",
@@ -53,8 +53,8 @@ def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
     shown = operators[:_MOST]
     names = [share["name"] for share in shown][::-1]
     series = [
-        _bars(part, names, [share for share in shown if share["part"] == part], "name", style)
-        for style, part in enumerate(_parts(shown))
+        _bars(part, names, [share for share in shown if share["part"] == part], "name")
+        for part in _parts(shown)
     ]
     left = len(operators) - len(shown)
     return Chart(
@@ -76,7 +76,9 @@ def _parts(shares: Shares) -> list[str]:
     return [part for part in PARTS if part in present]
 
 
-def _bars(part: str, rows: list[str], shares: Shares, column: str, style: int) -> Series:
+def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
+    from bench.measure.layers import PARTS
+
     times: dict[str, float] = {}
     whole: dict[str, float] = {}
     for share in shares:
@@ -87,7 +89,7 @@ def _bars(part: str, rows: list[str], shares: Shares, column: str, style: int) -
         x=list(times.values()),
         y=[rows.index(name) for name in times],
         kind="bars",
-        style=style,
+        style=PARTS.index(part),  # the same colour in every picture
         hover=[f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()],
     )
 

@@ -119,23 +119,25 @@ def _hover(row: Any) -> str:
 def _roofs(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> list[Series]:
     """One line a precision, through the point where memory stops being the limit."""
     found = [ceilings[name] for name in rows["measurement"].unique()]
-    copied = max(float(ceiling["bytes_per_second"]) for ceiling in found)
     peaks: dict[str, float] = {}
+    copies: dict[str, float] = {}
     for ceiling in found:
         for precision, peak in ceiling["flops_per_second"].items():
+            copied = ceiling.get("copied", {}).get(precision, ceiling["bytes_per_second"])
             peaks[precision] = max(float(peak), peaks.get(precision, 0.0))
-    ridges = {precision: peak / copied for precision, peak in peaks.items()}
+            copies[precision] = max(float(copied), copies.get(precision, 0.0))
+    ridges = {precision: peak / copies[precision] for precision, peak in peaks.items()}
     reached = [*rows["arithmetic_intensity"], *ridges.values()]
     low, high = min(reached) / 2, max(reached) * 2
     return [
         Series(
             name=f"roof, {precision}",
             x=[low, ridge, high],
-            y=[low * copied, peaks[precision], peaks[precision]],
+            y=[low * copies[precision], peaks[precision], peaks[precision]],
             kind="line",
             dashed=number > 0,
             hover=[
-                f"copy: {copied / 1e9:.3g} GB/s",
+                f"copy: {copies[precision] / 1e9:.3g} GB/s",
                 f"memory limits to the left of {ridge:.3g} FLOPs a byte",
                 f"{precision} matrix product: {peaks[precision] / 1e9:.3g} GFLOP/s",
             ],

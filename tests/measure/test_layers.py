@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-import bench
+from bench import load_results
 from bench.errors import BenchError
 from bench.measure.backends import load_backend
 from bench.measure.layers import PARTS, profile
@@ -137,6 +137,7 @@ def test_a_backend_without_a_profiler_says_so(tmp_path):
         profiled("compile", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws(tmp_path, bench_process):
     done = bench_process(
         "throughput", "resnet8", "--option", "width=4", "--option", "shortcut=projection",
@@ -152,13 +153,13 @@ def test_the_command_prints_and_draws(tmp_path, bench_process):
     assert {row["configuration"] for row in record.rows} <= set(record.lanes)
     text = (tmp_path / "pictures/roofline.svg").read_text()
     assert "GFLOP/s" in text
-    frame = bench.load_results(tmp_path / "bench-runs", "throughput")
+    frame = load_results(tmp_path / "bench-runs", "throughput")
     assert (frame["arithmetic_intensity"] > 0).all()
     assert json.dumps(record.lanes)
 
 
-def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, bench_process):
+def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, bench):
     (tmp_path / "taken").write_text("a file")
-    done = bench_process("throughput", "resnet8", "--figures", "taken")
+    done = bench("throughput", "resnet8", "--figures", "taken")
     assert done.refusal.startswith("--figures taken cannot be written")
     assert not (tmp_path / "bench-runs").exists()

@@ -40,6 +40,13 @@ def test_a_roof_is_the_lower_of_copy_times_intensity_and_product() -> None:
     assert draw(chart).axes
 
 
+def test_each_precision_has_its_own_copy() -> None:
+    own = CEILING | {"copied": {"fp32": 8e9}}
+    (chart,) = charts({}, ceilings={"m": own})
+    slopes = {s.name: s.y[0] / s.x[0] for s in chart.series if s.name.startswith("roof")}
+    assert slopes == pytest.approx({"roof, fp32": 8e9, "roof, int8": 10e9})
+
+
 def test_every_row_is_a_mark_and_a_noisy_one_is_faint() -> None:
     (chart,) = charts({}, {"batch_size": 32, "arithmetic_intensity": 80.0, "noisy": True})
     plain, noisy = (s for s in chart.series if s.name == "eager")
