@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import os
+import time
 import warnings
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from bench.report.appearances import Appearances, appearances
 from bench.report.columns import CATEGORIES, COLUMNS, typed_frame
-from bench.store.index import rows_of
+from bench.store.index import are_settled, rows_of, signs_of
 from bench.store.runs import PARTIAL, UNFINISHED
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from bench.store import RunRecord, Store
 
 Trained = Literal["runs", "epochs"]
-Place = tuple[str | None, str | None]  # study and variant that refer to a run
-PLACE = ("study", "variant")
 
 INDEX_REVISION = 1  # raised when the same records would give other rows
 
@@ -43,17 +44,14 @@ def trained_frame(
     store: Store, table: Trained, study: str | None = None, run: str | None = None
 ) -> pd.DataFrame:
     """Return the `runs` or `epochs` table of a results folder, of one study, or of one run."""
-    folders, places = _wanted(store, study, run)
-    runs = store.root / "runs"
-    places_of: dict[str, int] = {}
-    for folder in folders:
-        places_of.setdefault(folder, len(places_of))
-    unique = list(places_of)
-
-    def files(folder: str) -> list[str]:
-        names = [UNFINISHED] if folder.endswith(PARTIAL) else ["run.json"]
-        names += ["history.csv"] if table == "epochs" else []
-        return [f"{runs}{os.sep}{folder}{os.sep}{name}" for name in names]
+    wanted = appearances(store, study, run)
+    unique = list(dict.fromkeys(wanted.folders))
+    started = time.time_ns()
+    signs = signs_of(_files(store.root / "runs", unique, table), len(unique))
+    key = (str(store.root.absolute()), table, study, run)
+    recent = _RECENT.get(key)
+    if recent is not None and recent.wanted == wanted and np.array_equal(recent.signs, signs):
+        return recent.frame.copy()
 
     def make(some: Sequence[str]) -> tuple[pa.Table, list[int]]:
         made = [_rows(store, table, folder) for folder in some]
@@ -61,57 +59,62 @@ def trained_frame(
         return pa.Table.from_pandas(frame, _schema(table), preserve_index=False), [*map(len, made)]
 
     rows, counts = rows_of(
-        unique, files, make,
+        unique, signs, make,
         path=store.root / ".index" / f"{table}.arrow",
         version=_version(table),
         write=study is None and run is None,
+        started=started,
     )  # fmt: skip
-    which = np.array([places_of[folder] for folder in folders], dtype=np.int64)
-    return _placed(rows, counts, which, places, table)
+    frame = _placed(rows, counts, _places(unique, wanted.folders), wanted, table)
+    _RECENT.pop(key, None)
+    if counts.all() and are_settled(signs, started).all():  # else something is to be said again
+        _RECENT[key] = _Recent(wanted, signs, frame.copy())
+        if len(_RECENT) > MOST_RECENT:
+            del _RECENT[next(iter(_RECENT))]
+    return frame
 
 
-def _wanted(store: Store, study: str | None, run: str | None) -> tuple[list[str], list[Place]]:
-    """Folders whose rows are wanted, one an appearance, with the study and variant of each."""
-    finished, begun = _names(store.root / "runs")
-    folder_of = {name: name for name in finished} | {
-        name: name + PARTIAL for name in begun if name not in finished
-    }
-    pairs: list[tuple[str, Place]]
-    if study is not None:
-        found = store.read_study(study)
-        pairs = [
-            (folder_of[wanted], (study, variant))
-            for variant, entry in (found.variants if found else {}).items()
-            for wanted in entry["runs"].values()
-            if wanted in folder_of
-        ]
-    else:
-        referred: dict[str, list[Place]] = {}
-        for record in store.studies():
-            for variant, entry in record.variants.items():
-                for name in entry["runs"].values():
-                    referred.setdefault(name, []).append((record.name, variant))
-        pairs = [
-            (folder, place)
-            for name, folder in folder_of.items()
-            if run is None or run in {name, folder}
-            for place in referred.get(name, [(None, None)])
-        ]
-    return [folder for folder, _ in pairs], [place for _, place in pairs]
+@dataclass(frozen=True)
+class _Recent:
+    """A table as it was last returned, and everything that it depends on."""
+
+    wanted: Appearances
+    signs: np.ndarray
+    frame: pd.DataFrame
 
 
-def _names(runs: Path) -> tuple[dict[str, None], list[str]]:
-    """Names of finished and of begun runs, in order."""
-    if not runs.is_dir():
-        return {}, []
-    with os.scandir(runs) as entries:
-        names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    finished = dict.fromkeys(name for name in names if not name.endswith(PARTIAL))
-    return finished, [n.removesuffix(PARTIAL) for n in names if n.endswith(PARTIAL)]
+# One report asks for the same table many times.
+MOST_RECENT = 4
+_RECENT: dict[tuple[str, str, str | None, str | None], _Recent] = {}
+
+
+def forget() -> None:
+    """Forget the tables returned lately: the next ones come from the index or the records."""
+    _RECENT.clear()
+
+
+def _files(runs: Path, folders: list[str], table: Trained) -> list[str]:
+    """Paths of all that the rows of each folder depend on; as many for every folder."""
+    base, record, unfinished = f"{runs}{os.sep}", f"{os.sep}run.json", f"{os.sep}{UNFINISHED}"
+    records = [
+        f"{base}{folder}{unfinished if folder.endswith(PARTIAL) else record}" for folder in folders
+    ]
+    if table == "runs":
+        return records
+    histories = [f"{base}{folder}{os.sep}history.csv" for folder in folders]
+    return [path for pair in zip(records, histories, strict=True) for path in pair]
+
+
+def _places(unique: list[str], folders: list[str]) -> np.ndarray:
+    """Where each folder stands among the unique ones."""
+    if len(unique) == len(folders):
+        return np.arange(len(folders))
+    place = {folder: i for i, folder in enumerate(unique)}
+    return np.array([place[folder] for folder in folders], dtype=np.int64)
 
 
 def _placed(
-    rows: pa.Table, counts: np.ndarray, which: np.ndarray, places: list[Place], table: Trained
+    rows: pa.Table, counts: np.ndarray, which: np.ndarray, wanted: Appearances, table: Trained
 ) -> pd.DataFrame:
     """Give every appearance of a run its rows, with its study and variant, typed.
 
@@ -119,7 +122,7 @@ def _placed(
         rows: of every run, one run's after another's.
         counts: rows a run.
         which: run of every appearance.
-        places: study and variant of every appearance.
+        wanted: the appearances.
         table: which table the rows are of.
     """
     lengths = counts[which]
@@ -127,13 +130,13 @@ def _placed(
         first = (np.cumsum(counts) - counts)[which]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         rows = rows.take(np.repeat(first, lengths) + within)
-    columns: dict[str, Any] = {}
-    for name, kind in COLUMNS[table].items():
-        if name in PLACE:
-            values = [place[PLACE.index(name)] for place in places]
-            columns[name] = _categories(values, np.arange(len(values)), lengths)
-        else:
-            columns[name] = _typed(rows[name], kind)
+    placed = {"study": wanted.studies, "variant": wanted.variants}
+    columns = {
+        name: _categories(placed[name], np.arange(len(which)), lengths)
+        if name in placed
+        else _typed(rows[name], kind)
+        for name, kind in COLUMNS[table].items()
+    }
     return pd.DataFrame(columns, copy=False)
 
 
@@ -160,9 +163,10 @@ def _categories(
         codes: place in *values* of each element.
         lengths: how often each element is repeated; once without.
     """
-    names = sorted({value for value in values if value is not None})
+    names = sorted(set(values) - {None})  # type: ignore[type-var]
     place = {name: i for i, name in enumerate(names)}
-    found = np.array([-1 if v is None else place[v] for v in values] + [-1], dtype=np.int64)
+    known = [place.get(value, -1) for value in values] if names else [-1] * len(values)
+    found = np.array([*known, -1], dtype=np.int64)
     chosen = found[codes]  # the code -1 takes the last, which is missing
     if lengths is not None:
         chosen = np.repeat(chosen, lengths)

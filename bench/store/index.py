@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-INDEXED_FROM = 200  # fewer runs are read as fast as an index
+INDEXED_FROM = 50  # fewer runs are read as fast as an index
 REWRITTEN_FROM = 0.01  # of the runs; fewer changed ones are read anew each time
 _CHUNK = 2_000  # runs whose rows are made at a time: bounds the memory
 # A file changed again within its clock's tick would look unchanged: the young are not kept.
@@ -43,28 +42,30 @@ class _Rows:
 
 
 def rows_of(
-    keys: Sequence[str],
-    files: Callable[[str], Sequence[Path | str]],
+    keys: list[str],
+    signs: np.ndarray,
     make: Callable[[Sequence[str]], tuple[pa.Table, list[int]]],
     *,
     path: Path,
     version: str,
     write: bool,
+    started: int,
 ) -> tuple[pa.Table, np.ndarray]:
     """Return the rows of *keys* in their order, and how many each has.
 
     Args:
         keys: what to have rows of.
-        files: of one key; its rows depend on nothing else.
+        signs: of all files that the rows depend on (`signs_of`).
         make: reads the rows of some keys, and says how many each has.
         path: of the index.
         version: of everything that decides how rows are made.
         write: whether the index may be written; it is where enough has changed.
+        started: when the signs were read, nanoseconds of the system's clock.
+
+    A key without rows is read anew each time, so that what is broken is said each time.
     """
     if not keys:
         return make([])[0], np.zeros(0, dtype=np.int64)
-    started = time.time_ns()
-    signs = _signs(keys, files)
     known = _load(path, version) if len(keys) >= INDEXED_FROM else None
     found = _places(keys, known.keys if known else [])
     if known is not None and known.signs.shape[1] == signs.shape[1] and len(known.keys):
@@ -75,29 +76,41 @@ def rows_of(
     parts, counts = _read([keys[int(i)] for i in new], make)
     table, ordered = _joined(known, found, parts, new, counts)
     gone = len(known.keys) - int((found >= 0).sum()) if known else 0
-    changed = len(new) + gone
+    changed = int((ordered[new] > 0).sum()) + gone
     if write and len(keys) >= INDEXED_FROM and changed > REWRITTEN_FROM * len(keys):
-        settled = np.ones(len(keys), dtype=bool)
-        for column in range(0, signs.shape[1], _SIGNS):
-            settled &= signs[:, column : column + 2].max(axis=1) < started - SETTLED_SECONDS * 1e9
-        _save(path, version, _Rows(list(keys), signs, ordered, table), settled)
+        kept = are_settled(signs, started) & (ordered > 0)
+        _save(path, version, _Rows(keys, signs, ordered, table), kept)
     return table, ordered
 
 
-def _signs(keys: Sequence[str], files: Callable[[str], Sequence[Path | str]]) -> np.ndarray:
-    """Return what tells whether a key's files have changed: keys × signs; zeros for no file."""
+def signs_of(files: Sequence[str], keys: int) -> np.ndarray:
+    """Return what tells whether files have changed: keys × signs; zeros for no file.
+
+    Args:
+        files: paths, one key's after another's, as many for each.
+        keys: number of keys.
+    """
+    stat = os.stat  # a Path for each of 100,000 files takes longer
     signs: list[int] = []
-    for key in keys:
-        for file in files(key):
-            try:
-                s = os.stat(file)  # noqa: PTH116 - a Path for each of 100,000 files takes longer
-                signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
-            except OSError:
-                signs += [0] * _SIGNS
-    return np.array(signs, dtype=np.int64).reshape(len(keys), -1)
+    for file in files:
+        try:
+            s = stat(file)
+            signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
+        except OSError:
+            signs += [0] * _SIGNS
+    return np.array(signs, dtype=np.int64).reshape(keys, -1 if keys else _SIGNS)
 
 
-def _places(keys: Sequence[str], known: list[str]) -> np.ndarray:
+def are_settled(signs: np.ndarray, started: int) -> np.ndarray:
+    """Whether each key's files are so old that a change since would show in their signs."""
+    settled = np.ones(len(signs), dtype=bool)
+    for column in range(0, signs.shape[1], _SIGNS):
+        youngest = signs[:, column : column + 2].max(axis=1, initial=0)
+        settled &= youngest < started - SETTLED_SECONDS * 1e9
+    return settled
+
+
+def _places(keys: list[str], known: list[str]) -> np.ndarray:
     """Return where each key stands among the known ones; -1 for one that is new."""
     if known == keys:  # the commonest by far
         return np.arange(len(known))

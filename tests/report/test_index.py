@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.report.frames import load_results
+from bench.report.trained import forget
 from bench.request import RunRequest
 from bench.store import RunRecord, Store, StudyRecord
 from bench.store.index import INDEXED_FROM
@@ -124,16 +125,23 @@ def test_whatever_changed_the_frame_is_that_of_a_full_read(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged runs
         expected = full_read(tree, table, tmp_path / "copy")
-        for _ in range(2):
-            found = load_results(tree, table)  # type: ignore[arg-type]
-            pd.testing.assert_frame_equal(found, expected)
+        found = load_results(tree, table)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(found, expected)
+        forget()  # what this process remembers, so that the index answers
+        found = load_results(tree, table)  # type: ignore[arg-type]
+        pd.testing.assert_frame_equal(found, expected)
 
 
-def test_the_second_read_opens_no_run(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("remembered", [False, True])
+def test_the_second_read_opens_no_run(
+    remembered: bool, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_words: object) -> None:
         raise AssertionError("a record was read")
 
     expected = load_results(tree)
+    if not remembered:
+        forget()
     monkeypatch.setattr(Store, "read_run", refuse)
     pd.testing.assert_frame_equal(load_results(tree), expected)
 
@@ -150,3 +158,40 @@ def test_a_young_record_is_not_trusted(many: Path, tmp_path: Path) -> None:
     write(root, 3, accuracy=0.8)
     found = load_results(root).set_index("seed")
     assert found.loc[3, "test_accuracy"] == 0.8
+
+
+def test_a_changed_frame_changes_no_later_one(tree: Path) -> None:
+    expected = load_results(tree)
+    spoilt = load_results(tree)
+    spoilt.loc[:, "test_accuracy"] = 0.0
+    pd.testing.assert_frame_equal(load_results(tree), expected)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_broken_run_is_said_each_time(table: str, tree: Path) -> None:
+    file = {"runs": "run.json", "epochs": "history.csv"}[table]
+    flip(run_file(tree, 5, file))
+    for _ in range(3):
+        with pytest.warns(UserWarning, match="-s5-"):
+            found = load_results(tree, table)  # type: ignore[arg-type]
+        assert 5 not in set(found["seed"])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_study_in_a_large_folder_has_its_rows_in_its_own_order(
+    table: str, tree: Path, tmp_path: Path
+) -> None:
+    study = Store(tree).read_study("mine")
+    assert study is not None
+    runs = study.variants["a"]["runs"]
+    some = {str(seed): runs[str(seed)] for seed in (69, 3, 41)}
+    variants = {"z": {"reference": None, "runs": some}, "b": {"reference": "z", "runs": some}}
+    Store(tree).save_study(StudyRecord(name="few", question="Why?", variants=variants))
+    copy = shutil.copytree(tree, tmp_path / "copy", ignore=shutil.ignore_patterns(".index"))
+    path = "studies/few.json"
+    expected = load_results(copy / path, table)  # type: ignore[arg-type]
+    found = load_results(tree / path, table)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(found, expected)
+    each = 1 if table == "runs" else 2
+    assert list(found["seed"])[::each] == [69, 3, 41] * 2
+    assert list(found["variant"])[::each] == ["z"] * 3 + ["b"] * 3
