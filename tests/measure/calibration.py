@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.environment import describe_environment
 from bench.measure.sampling import Goal, Track, run_plan
-from bench.report.publish import markdown_table
+from bench.report.markdown import markdown_table
 
 from .conftest import FakeLane, FakeTime
 
