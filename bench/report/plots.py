@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.store.files import telling
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.report.chart import Axis, Chart, Series
+    from bench.report.page.confusion import Matrix
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness.
 PALETTE = (
@@ -36,6 +39,7 @@ _NEUTRAL = "#595f69"
 _THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
+_DARK = 0.6  # share from which on black text is hard to read
 _DENSE = 20  # categories, from which on they are set closer and smaller
 
 
@@ -99,12 +103,33 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
                                strict=True):  # fmt: skip
             axes.set_title(chart.title)
             if chart.missing is None:
-                handles = _draw_chart(axes, chart) | handles
+                handles = {**handles, **_draw_chart(axes, chart), **handles}
             else:
                 axes.set_axis_off()
                 words = textwrap.fill(chart.missing, 32)
                 axes.text(0.5, 0.5, words, ha="center", va="center", color=_NEUTRAL)
         _legend(figure, handles, columns=2 * len(charts))
+    return figure
+
+
+def draw_matrix(matrix: Matrix) -> Figure:
+    """Draw a confusion matrix: true classes down, predicted ones across, shares as shades."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    count = len(matrix.classes)
+    shares = np.array([[share for _, share in cells] for _, cells in matrix.rows])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 + 0.32 * count, 1.4 + 0.3 * count), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), images in np.ndenumerate(matrix.counts):
+            shade = "white" if shares[row, column] > _DARK else "black"
+            text = str(images) if images else ""
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+        axes.set_xticks(range(count), matrix.classes, rotation=90)
+        axes.set_yticks(range(count), matrix.classes)
+        axes.set(xlabel="taken for", ylabel="true class")
     return figure
 
 

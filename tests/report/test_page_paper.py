@@ -26,6 +26,7 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
     drawn = {c.key for c in charts if c.missing is None}
     assert len(drawn) == 8
     pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png")}
+    pictures |= {f"confusion-{n}{e}" for n in (1, 2) for e in (".svg", ".png")}
     diagrams = {"architecture-1.svg", "architecture-2.svg"}
     assert {p.name for p in folder.iterdir()} == pictures | diagrams
     assert ET.parse(folder / "architecture-1.svg").getroot().find("{*}style") is not None

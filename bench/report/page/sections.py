@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from bench.report.chart import Section
 from bench.report.page.architecture import save_diagrams
+from bench.report.page.confusion import confusions
 from bench.report.page.cost import fronts, latencies, measured_speed, quantisation, roofs, times
 from bench.report.page.material import gather
 from bench.report.page.training import accuracies, curves, forest
-from bench.report.plots import save_charts
+from bench.report.plots import draw_matrix, save_charts, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,9 @@ def overview(store: Store, study: str) -> tuple[Chart, ...]:
 
 
 def save_figures(store: Store, study: str, folder: Path) -> list[Path]:
-    """Save every chart and diagram of a study's page that has something to show; returns the files.
+    """Save every picture of a study's page that has something to show; returns the files.
+
+    Diagrams and confusion matrices are numbered in the order of the page.
 
     Raises:
         BenchError: there is no such study.
@@ -51,4 +54,9 @@ def save_figures(store: Store, study: str, folder: Path) -> list[Path]:
     """
     material = gather(store, study)
     charts = [chart for section in sections(material) for chart in section.charts]
-    return [*save_charts(charts, folder), *save_diagrams(material, folder)]
+    matrices = [
+        path
+        for number, matrix in enumerate(confusions(material).matrices, 1)
+        for path in save_figure(draw_matrix(matrix), folder, f"confusion-{number}")
+    ]
+    return [*save_charts(charts, folder), *save_diagrams(material, folder), *matrices]
