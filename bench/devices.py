@@ -12,6 +12,9 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     import torch
 
+# Beyond this many a core, processes or threads only take turns and fill the memory.
+MOST_A_CORE = 4
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called *name*: auto, cpu, cuda, cuda:N or mps.
@@ -68,6 +71,20 @@ def physical_cores() -> int:
     cores = max(1, allowed // threads_per_core)
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def check_count(option: str, count: int | None, places: int, kind: str) -> None:
+    """Refuse a number of workers or threads that this machine has no use for.
+
+    Raises:
+        BenchError: naming the option and what is possible.
+    """
+    most = MOST_A_CORE * places
+    if count is not None and not 1 <= count <= most:
+        raise BenchError(
+            f"{option} {count}: this machine has {places} {kind}{'s' * (places > 1)} for it; "
+            f"use 1 to {most}, or leave {option} out for what suits the machine"
+        )
 
 
 def _cgroup_cores() -> float | None:

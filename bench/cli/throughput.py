@@ -225,7 +225,7 @@ def _batch_size(text: str) -> int | str:
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
     from bench.measure.lanes import BOUNDARIES
 
-    return BOUNDARIES if given == ["all"] else tuple(given or ("compute",))
+    return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
 
 
 @contextmanager

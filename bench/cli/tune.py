@@ -44,7 +44,7 @@ def tune(
 
     """
     options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
-    from bench.devices import physical_cores, resolve_device
+    from bench.devices import check_count, physical_cores, resolve_device
     from bench.measure.preparation import Place
     from bench.measure.targets import find_target
     from bench.measure.tuning import Bounds
@@ -56,14 +56,17 @@ def tune(
         if event["event"] == "rung" and not (quiet or as_json):
             console.print(f"{event['left']} left after {event['seconds']:g} s each")
 
-    place = Place(Path(results), str(resolve_device(device)), threads or physical_cores(), tell)
+    cores = physical_cores()
+    check_count("--threads", threads, cores, "core")
+    place = Place(Path(results), str(resolve_device(device)), threads or cores, tell)
+    bounds = Bounds(latency_bound, min_accuracy)
     found = find_target(
         target, results=results, options=options.parse_values(option), input_size=input_size
     )
     tuned = tune_target(
         found,
         place,
-        Bounds(latency_bound, min_accuracy),
+        bounds,
         batch_sizes=batch_size or (1, 8, 32),
     )
     _show(tuned, results, as_json=as_json)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.devices import physical_cores, resolve_device
+from bench.devices import check_count, physical_cores, resolve_device
 from bench.errors import BenchError
 from bench.launch.launchers import LOCAL, Launcher, LocalLauncher
 from bench.training.distributed import launched_by_torchrun
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RESULTS = "bench-runs"
 
-# Beyond this many a core, processes or threads only take turns and fill the memory.
-MOST_A_CORE = 4
 # What one more worker must find free: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
 WORKER_BYTES = 2**30
 
@@ -105,8 +103,8 @@ def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resour
         shared = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
         return 1, _resources(how, device, how.threads or shared)
     places = cores if device.type == "cpu" else _accelerators(device)
-    _check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
-    _check_count("--threads", how.threads, cores, "core")
+    check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
+    check_count("--threads", how.threads, cores, "core")
     workers = how.workers or max(1, min(places, len(plan.requests), _fitting_workers()))
     threads = how.threads or (1 if deterministic else max(1, cores // workers))
     return workers, _resources(how, device, threads)
@@ -120,16 +118,6 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
         quiet=how.quiet,
         force=how.force,
     )
-
-
-def _check_count(option: str, count: int | None, places: int, kind: str) -> None:
-    """Refuse a number of workers or threads that this machine has no use for."""
-    most = MOST_A_CORE * places
-    if count is not None and not 1 <= count <= most:
-        raise BenchError(
-            f"{option} {count}: this machine has {places} {kind}{'s' * (places > 1)} for it; "
-            f"use 1 to {most}, or leave {option} out for what suits the machine"
-        )
 
 
 def _accelerators(device: torch.device) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.devices import physical_cores, resolve_device
+from bench.devices import check_count, physical_cores, resolve_device
 from bench.environment import describe_environment, processor, version_of
 from bench.errors import BenchError
 from bench.exclusion import measuring
@@ -72,12 +73,24 @@ def measure(
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
     wanted = Request(**values)
-    place = Place(Path(results), str(resolve_device(device)), threads or physical_cores(), on_event)
+    cores = physical_cores()
+    check_count("--threads", threads, cores, "core")
+    place = Place(Path(results), str(resolve_device(device)), threads or cores, on_event)
     found = [
         find_target(name, results=results, options=options, input_size=input_size)
-        for name in names or [DEFAULT_TARGET]
+        for name in dict.fromkeys(names or [DEFAULT_TARGET])
     ]
-    return throughput_frame(conduct(wanted, found, place).rows)
+    return throughput_frame(conduct(wanted, _told_apart(found), place).rows)
+
+
+def _told_apart(targets: Sequence[Target]) -> list[Target]:
+    """Drop what was named twice; files of equal names are called by their paths."""
+    distinct = [t for i, t in enumerate(targets) if t not in targets[:i]]
+    counts = Counter(t.label for t in distinct)
+    return [
+        replace(t, label=str(t.file)) if t.file is not None and counts[t.label] > 1 else t
+        for t in distinct
+    ]
 
 
 def conduct(request: Request, targets: Sequence[Target], place: Place) -> MeasurementRecord:

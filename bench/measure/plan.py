@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -89,12 +90,11 @@ class Request:
         for size in self.batch_sizes:
             _check_batch(size)
         for option in ("target_width", "max_seconds", "timeout"):
-            if not getattr(self, option) > 0:
-                flag = option.replace("_", "-")
-                raise BenchError(f"--{flag} {getattr(self, option)}: it must be above 0")
+            check_above_zero(f"--{option.replace('_', '-')}", getattr(self, option))
         self._check_scenario()
 
     def _check_scenario(self) -> None:
+        check_above_zero("--latency-bound", self.latency_bound_ms)
         if self.scenario == "server" and self.latency_bound_ms is None:
             raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
@@ -186,13 +186,14 @@ def expand(
     """
     found = []
     for target in targets:
-        for backend, precision, memory_format, size, boundary in product(
+        combinations = product(
             _backends(request, target),
             request.precisions or (target.file_precision or "fp32",),
             request.memory_formats,
             _sizes(request, target),
             request.boundaries,
-        ):
+        )
+        for backend, precision, memory_format, size, boundary in dict.fromkeys(combinations):
             made = Configuration(
                 target, backend, precision, memory_format, 0 if size == AUTO else int(size),
                 boundary, device, threads, request.scenario, str(size),
@@ -291,6 +292,16 @@ def _precisions_here() -> list[str]:
     """Precisions that some backend computes on this machine."""
     runs = {r["precision"] for r in backend_rows() if r["runs_here"] and r["name"] != "null"}
     return [precision for precision in PRECISIONS if precision in runs]
+
+
+def check_above_zero(option: str, value: float | None) -> None:
+    """Refuse what is no time or width.
+
+    Raises:
+        BenchError: it is 0 or less, infinite, or not a number.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise BenchError(f"{option} {value:g}: it must be above 0, and finite")
 
 
 def _check_batch(size: int | str) -> None:

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.exclusion import measuring
 from bench.measure.backends import MEMORY_FORMATS, backend_names, load_backend
 from bench.measure.measurement import conduct
-from bench.measure.plan import Configuration, Request, expand
+from bench.measure.plan import Configuration, Request, check_above_zero, expand
 from bench.measure.preparation import Place, with_files
 from bench.measure.sampling import Goal, Track, run_plan
 
@@ -35,10 +35,18 @@ class Bounds:
     Attributes:
         latency_ms: median time of a batch at most.
         accuracy: top-1 of exactly that artefact at least, 0…1.
+
+    Raises:
+        BenchError: a value is out of range.
     """
 
     latency_ms: float | None = None
     accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        check_above_zero("--latency-bound", self.latency_ms)
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
 
 
 @dataclass(frozen=True)

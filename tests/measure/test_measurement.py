@@ -183,7 +183,13 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
         ({"boundaries": ("all of it",)}, "known: compute, copies, end-to-end"),
         ({"scenario": "server"}, "needs --latency-bound"),
         ({"scenario": "single-stream", "batch_sizes": (4,)}, "one image at a time"),
-        ({"target_width": 0.0}, "--target-width 0.0: it must be above 0"),
+        ({"threads": 99999}, "--threads 99999: this machine has"),
+        ({"target_width": 0.0}, "--target-width 0: it must be above 0"),
+        ({"max_seconds": float("inf")}, "--max-seconds inf: it must be above 0, and finite"),
+        (
+            {"scenario": "server", "latency_bound_ms": float("nan")},
+            "--latency-bound nan: it must be above 0",
+        ),
         ({"backends": ("cuda",)}, "nothing of this can run here: cuda has no fp32 on cpu"),
         ({"targets": "resnet19x"}, "no model, run or file 'resnet19x'"),
     ],
@@ -193,6 +199,11 @@ def test_bad_requests_are_refused_in_one_line(measured, request_, expected):
         measured(**request_)
     assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_asked_for_twice_is_measured_once(measured):
+    frame = measured(targets=[TINY, TINY], backends=("fine", "fine"), batch_sizes=(1, 1))
+    assert len(frame) == 1
 
 
 def test_a_backend_without_the_protocols_members_is_named(third_party):

@@ -58,6 +58,17 @@ def test_a_file_is_measured_as_it_is_with_the_provider_of_every_node(make, tmp_p
     assert executed["details"]["threads"] == 1
 
 
+def test_two_files_of_one_name_are_called_by_their_paths(make, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make().rename(tmp_path / folder / "m.onnx")
+    onnx.save(onnx.load(tmp_path / "b/m.onnx"), tmp_path / "b/m.onnx")
+    files = [tmp_path / "a/m.onnx", tmp_path / "b/m.onnx"]
+    quick = {"results": tmp_path / "r", "device": "cpu", "max_seconds": 0.2, "threads": 1}
+    frame = bench.measure(files, batch_sizes=(2,), **quick)
+    assert frame["model"].tolist() == [str(file) for file in files]
+
+
 def test_a_static_batch_is_the_default_and_another_is_refused_with_both_shown(make, tmp_path):
     quick = {"results": tmp_path / "r", "device": "cpu", "max_seconds": 0.2, "threads": 1}
     assert bench.measure(make(4), **quick)["batch_size"].tolist() == [4]

@@ -46,3 +46,17 @@ def test_the_command_reproduces_the_configuration(made):
         f"bench throughput {TINY} --backend fine --precision fp32 --memory-format contiguous "
         "--batch-size 4 --threads 1 --device cpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"latency_ms": float("nan")}, "--latency-bound nan: it must be above 0"),
+        ({"latency_ms": 0.0}, "--latency-bound 0: it must be above 0"),
+        ({"accuracy": 2.0}, "--min-accuracy 2: it is a share"),
+        ({"accuracy": float("nan")}, "--min-accuracy nan: it is a share"),
+    ],
+)
+def test_bounds_that_nothing_can_keep_are_refused_before_any_work(bounds, expected):
+    with pytest.raises(BenchError, match=expected):
+        Bounds(**bounds)
