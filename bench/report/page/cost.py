@@ -126,7 +126,7 @@ def latencies(material: Material) -> Chart:
     """Share of batches that were done within a time, for each configuration measured."""
     curves: dict[str, list[float]] = {}
     store = Measurements(material.store.root)
-    for record in store.records():
+    for record in material.measurements:
         variants = {
             str(row.get("configuration")): variant
             for row in record.rows
@@ -171,13 +171,12 @@ def roofs(material: Material) -> tuple[Chart, ...]:
     """Every network and batch size that was measured, under the machine's ceilings."""
     rows = material.throughput
     rows = rows[rows["run"].map(material.variant_of).notna()]
-    records = Measurements(material.store.root).records() if len(rows) else ()
 
     def look(row: Any) -> Look:
         variant = str(material.variant_of(row.run))
         return variant, material.style(variant)
 
-    return rooflines(rows, {r.measurement: r.ceiling for r in records}, look)
+    return rooflines(rows, {r.measurement: r.ceiling for r in material.measurements}, look)
 
 
 def quantisation(material: Material) -> tuple[Chart, ...]:
@@ -207,7 +206,7 @@ def times(material: Material) -> tuple[Chart, ...]:
     One chart for each variant and each way to run it, of the largest batch profiled last.
     """
     found: dict[tuple[Any, ...], tuple[int, Chart]] = {}
-    for record in Measurements(material.store.root).records():
+    for record in material.measurements:
         for row in record.rows:
             variant = material.variant_of(str(row["run"]))
             name = str(row.get("configuration"))

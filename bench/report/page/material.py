@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from bench.report.answer import answer, summarise
 from bench.report.frames import study_runs
+from bench.store.measurements import Measurements
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.report.answer import VariantSummary
     from bench.store import RunRecord, Store, StudyRecord
+    from bench.store.measurements import MeasurementRecord
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Material:
     def variant_of(self, run: str) -> str | None:
         """The variant that a run stands for."""
         return self.places.get(run, (None, None))[0]
+
+    @cached_property
+    def measurements(self) -> list[MeasurementRecord]:
+        """Measurements of the study's runs, oldest first."""
+        records = Measurements(self.store.root).records()
+        return [r for r in records if any(self.variant_of(str(row["run"])) for row in r.rows)]
 
     @cached_property
     def places(self) -> dict[str, tuple[str, int]]:
