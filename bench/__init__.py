@@ -6,6 +6,7 @@ Attributes are imported when they are first used, so that `import bench` costs n
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from bench.report.frames import load_results
     from bench.report.notebook import Report
     from bench.trained import load_model
+
+_room = Path(__file__).parent
+if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").is_file():
+    # A clone, and Python was started in it: it finds this folder before the installed
+    # package, and bench.models and bench.ablations beside it.
+    __path__.append(str(_room.parent))
 
 _HOMES = {
     "BenchError": "bench.errors",

@@ -70,6 +70,10 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+class _SignalExit(SystemExit):
+    """Told apart from the `sys.exit` of a user's module, which is an error of that module."""
+
+
 @contextmanager
 def leave_on_sigterm() -> Iterator[None]:
     """Unwind on SIGTERM as Python does on Ctrl-C, so that nothing is left behind; exit code 75.
@@ -87,7 +91,7 @@ def leave_on_sigterm() -> Iterator[None]:
             return
         heard = time.monotonic()
         print("bench: stopped by SIGTERM; the same command begins anew", file=sys.stderr)  # noqa: T201
-        raise SystemExit(EXIT_CODES[signal.Signals(number)])
+        raise _SignalExit(EXIT_CODES[signal.Signals(number)])
 
     before = signal.signal(signal.SIGTERM, leave)
     try:

@@ -28,6 +28,7 @@ Shortcut = Literal[
 # He et al. 2016b, figure 4 (a) to (e).
 ActivationOrder = Literal["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
 
+_WIDEST = 2**28  # beyond it the number of weights does not fit in 63 bits
 CHOICES: dict[str, tuple[str, ...]] = {
     "shortcut": (
         "projection",
@@ -102,8 +103,11 @@ class ResNetConfig:
             raise ModelError(
                 f"zero_init_residual={self.zero_init_residual!r} must be true or false"
             )
-        if isinstance(self.width, bool) or not isinstance(self.width, int) or self.width < 1:
-            raise ModelError(f"width={self.width!r} must be a whole number of at least 1")
+        whole = isinstance(self.width, int) and not isinstance(self.width, bool)
+        if not whole or not 1 <= self.width < _WIDEST:
+            raise ModelError(
+                f"width={self.width!r} must be a whole number of at least 1 and below {_WIDEST:,}"
+            )
         self._check_numbers()
         if self.zero_init_residual:
             self._check_zero_init()

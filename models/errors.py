@@ -19,6 +19,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{match[0]}'?" if match else ""
 
 
+def reraise_ours(error: BaseException) -> None:
+    """Raise *error* again if it is a `SystemExit` of more than `sys.exit`: a signal's."""
+    if isinstance(error, SystemExit) and type(error) is not SystemExit:
+        raise error
+
+
 def one_line(error: BaseException) -> str:
     """Return the exception's type and the first line of its text, for a one-line message."""
     text = str(error).strip().partition("\n")[0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .errors import ModelError, nearest, one_line
+from .errors import ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ class UserFamily(Family):
             check_options(name, options, parameters)
         try:
             model = function(**arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            reraise_ours(error)
             raise ModelError(f"{name} raised {one_line(error)}") from error
         return _checked(name, model)
 
@@ -187,7 +188,8 @@ def _find_function(name: str) -> Callable[..., object]:
                 f"{name}: no module '{error.name}' in {here} or among the installed packages"
             ) from error
         raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard ends with sys.exit
+        reraise_ours(error)
         raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
     found: Any = module
     for part in path.split("."):

@@ -84,6 +84,7 @@ KeyValues = Annotated[
 ]
 
 DEFAULT_RESULTS = Path("bench-runs")
+_MOST = 2**31 - 1  # as `bench.training.recipe.MOST`, which is heavy to import
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -150,11 +151,16 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
 
 
 def require_positive(**values: int | None) -> None:
-    """Refuse counts below 1.
+    """Refuse counts below 1, and those that no library below would take.
 
     Raises:
         BenchError: naming the option.
     """
     for name, value in values.items():
-        if value is not None and value < 1:
-            raise BenchError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
+        if value is None:
+            continue
+        flag = f"--{name.replace('_', '-')} {value}"
+        if value < 1:
+            raise BenchError(f"{flag}: it must be at least 1")
+        if value > _MOST:
+            raise BenchError(f"{flag}: it must be at most {_MOST:,}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.data.images import Dataset, Images, fingerprint, make_dataset
 from bench.data.progress import progress_bar
 from bench.errors import BenchError, nearest
+from bench.models.errors import reraise_ours
 
 _FORMS = (
     "(train, test), (train_images, train_labels, test_images, test_labels), a dict with these "
@@ -51,7 +52,8 @@ def load_user_dataset(name: str, *, quiet: bool = False) -> Dataset:
         returned = function()
     except BenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        reraise_ours(error)
         raise BenchError(
             f"dataset '{name}': the function raised {type(error).__name__}: "
             f"{' '.join(str(error).split())}"
@@ -73,7 +75,8 @@ def _find(name: str) -> Any:
     importlib.invalidate_caches()  # the file may be younger than this process
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        reraise_ours(error)
         reason = " ".join(str(error).split())
         raise BenchError(
             f"dataset '{name}': importing '{module_name}' failed "

@@ -9,7 +9,7 @@ from bench.errors import BenchError, nearest
 from bench.request import Precision, RunRequest
 from bench.studies.growth import check_growth, grown
 from bench.studies.plan import Plan, PlannedVariant, VariantError
-from bench.training.recipe import Recipe, get_recipe
+from bench.training.recipe import MOST, Recipe, get_recipe
 
 if TYPE_CHECKING:
     from bench.studies.schema import Study, Variant
@@ -39,8 +39,8 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
     _check_seeds(seeds)
-    if overrides.epochs is not None and overrides.epochs < 1:
-        raise BenchError(f"epochs = {overrides.epochs}: it must be at least 1")
+    if overrides.epochs is not None and not 1 <= overrides.epochs <= MOST:
+        raise BenchError(f"epochs = {overrides.epochs}: it must be 1 to {MOST:,}")
     _check_only(variants, overrides.only)
     planned: list[PlannedVariant] = []
     for place, variant in enumerate(variants):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from bench.request import Precision  # noqa: TC001 - pydantic reads it
-from bench.training.recipe import Recipe
+from bench.training.recipe import MOST, Recipe
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -38,7 +38,7 @@ class Settings(RecipeOverrides):  # its fields are made above
     """What a base or a variant may say; a variant's word goes before the base's."""
 
     epochs: int | None = Field(
-        None, ge=1, strict=True, description=Recipe.model_fields["epochs"].description
+        None, ge=1, le=MOST, strict=True, description=Recipe.model_fields["epochs"].description
     )
     model: str | None = Field(None, description="A name of `bench list models`.")
     options: dict[str, Option] = Field(
@@ -47,10 +47,14 @@ class Settings(RecipeOverrides):  # its fields are made above
     dataset: str | None = Field(None, description="A name of `bench list datasets`.")
     recipe: str | None = Field(None, description="A name of `bench list recipes`.")
     input_size: int | None = Field(
-        None, ge=1, strict=True, description="Side in pixels the network sees."
+        None, ge=1, le=MOST, strict=True, description="Side in pixels the network sees."
     )
     train_images: int | None = Field(
-        None, ge=1, strict=True, description="Train on a fixed balanced subset of this many images."
+        None,
+        ge=1,
+        le=MOST,
+        strict=True,
+        description="Train on a fixed balanced subset of this many images.",
     )
     precision: Precision | None = Field(None, description="fp32, or autocast on CUDA.")
 

@@ -11,6 +11,7 @@ from torch import nn
 from bench.data import validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, ResidualBlock, build_model
+from bench.models.errors import reraise_ours
 from bench.training.recipe import side_at
 from bench.training.whitening import stem_of
 
@@ -52,8 +53,14 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
 
 
 def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, name: str) -> None:
-    """Refuse what the recipe asks for and this network does not have."""
+    """Refuse what the recipe asks for and this network or dataset does not have."""
     recipe = request.recipe
+    smaller = min(dataset.train.images.shape[-2:])  # images are cropped at their own size
+    if recipe.crop_padding >= smaller:
+        raise BenchError(
+            f"crop_padding = {recipe.crop_padding}: the images of dataset '{dataset.name}' have "
+            f"{smaller} pixels a side; use less than {smaller}"
+        )
     if recipe.whitening != "none":
         stem_of(model, dataset.channels, name)
     blocks = any(isinstance(module, ResidualBlock) for module in model.modules())
@@ -78,14 +85,15 @@ def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) ->
     try:
         with torch.no_grad():
             output = model(torch.zeros(batch, *shape))
-    except Exception as error:  # a user's network may raise anything
+    except (Exception, SystemExit) as error:  # a user's network may raise anything
+        reraise_ours(error)
         raise BenchError(_explain(error, batch, shape, name)) from None
     if not isinstance(output, torch.Tensor) or output.ndim != 2:  # noqa: PLR2004 - N × classes
         raise BenchError(f"{name} must return one tensor of logits, N × classes")
     return output
 
 
-def _explain(error: Exception, batch: int, shape: tuple[int, ...], name: str) -> str:
+def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     size = "×".join(map(str, shape))
     if "more than 1 value per channel" in reason:

@@ -16,7 +16,9 @@ from pydantic import (
 from bench.errors import BenchError, nearest
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0, strict=True)]  # "3" and true are no numbers
+MOST = 2**31 - 1  # what C libraries below still take; more is a slip of the keyboard
+Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]  # "3" and true are no numbers
+Rate = Annotated[float, Field(le=1e6)]  # not infinite
 
 
 # Fields that came after runs had been recorded: a recipe is written down without those that it
@@ -40,11 +42,11 @@ class Recipe(BaseModel):
     epochs: Count = Field(
         10, description="Passes over the training images; 0 only for a network that is grown."
     )
-    batch_size: int = Field(128, ge=1, strict=True, description="Images in one step.")
-    learning_rate: float = Field(0.1, gt=0, description="Peak learning rate of SGD.")
+    batch_size: int = Field(128, ge=1, le=MOST, strict=True, description="Images in one step.")
+    learning_rate: Rate = Field(0.1, gt=0, description="Peak learning rate of SGD.")
     momentum: Fraction = Field(0.0, description="SGD momentum.")
     nesterov: bool = Field(False, description="Nesterov's momentum.")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on convolution weights.")
+    weight_decay: Rate = Field(0.0, ge=0, description="L2 penalty on convolution weights.")
     decay_norm_and_bias: bool = Field(
         False, description="Apply the weight decay to norm scales, shifts and biases too."
     )
@@ -84,14 +86,14 @@ class Recipe(BaseModel):
     test_every_epoch: bool = Field(
         False, description="Record the test accuracy of every epoch; it is used for nothing."
     )
-    muon_learning_rate: float = Field(
+    muon_learning_rate: Rate = Field(
         LATER["muon_learning_rate"],
         ge=0,
         description="Peak learning rate of Muon (Jordan et al. 2024), which then trains all "
         "matrices and kernels but the first and the last, with the momentum and (decoupled) "
         "weight decay of the rest; 0: SGD trains all.",
     )
-    branch_weight_decay: float | None = Field(
+    branch_weight_decay: Rate | None = Field(
         LATER["branch_weight_decay"],
         ge=0,
         description="L2 penalty on everything in the residual branches, norm scales and shifts "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ FILES = {
     "ten megabytes": (STUDY + "#" * 10_000_000, "more than 1,000,000 bytes"),
     "a rate that is no number": (
         f"{STUDY}learning_rate = nan\n",
-        "learning_rate = NaN: input should be greater than 0",
+        "learning_rate = NaN: input should be less than or equal to 1000000",
     ),
 }
 
@@ -71,3 +72,100 @@ def test_output_to_a_full_disk_is_one_line(
     assert done.returncode == 2
     assert done.stderr.startswith("bench: error: cannot write the output: No space left")
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+BIG = "9" * 23
+NUMBERS = {
+    "epochs of 23 digits": (["train", "resnet8", "--epochs", BIG], "--epochs 9+: .* at most 2,147"),
+    "epochs of 23 digits of a study": (
+        ["run-ablation", "--epochs", BIG, "--dry-run"],
+        "--epochs 9+: .* at most 2,147",
+    ),
+    "epochs of 23 digits of a plan": (
+        ["plan", "depth", "--machines", "m.toml", "--epochs", BIG],
+        "--epochs 9+: .* at most 2,147",
+    ),
+    "a batch of 23 digits": (
+        ["train", "resnet8", "--set", f"batch_size={BIG}"],
+        "batch_size = 9+: input should be less than or equal to 2147483647",
+    ),
+    "an infinite rate": (
+        ["train", "resnet8", "--set", "learning_rate=inf"],
+        "learning_rate = Infinity: input should be less than or equal to 1000000",
+    ),
+    "an infinite decay": (
+        ["train", "resnet8", "--set", "weight_decay=1e400"],
+        "weight_decay = Infinity: input should be less than or equal to 1000000",
+    ),
+    "a width of 23 digits": (
+        ["train", "resnet8", "--option", f"width={BIG}"],
+        "width=9+ must be a whole number of at least 1 and below 268,435,456",
+    ),
+    "a network of 23 digits' width": (
+        ["describe", "resnet8", "--option", f"width={BIG}"],
+        "width=9+ must be a whole number of at least 1 and below 268,435,456",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), NUMBERS.values(), ids=NUMBERS)
+def test_a_number_that_fits_nothing_is_refused(
+    words: list[str], message: str, bench: Bench, tmp_path: Path
+) -> None:
+    refusal = bench(*words).refusal
+    assert re.search(message, refusal), refusal
+    assert not list(tmp_path.iterdir())
+
+
+FORWARD = """import sys, torch
+class Net(torch.nn.Module):
+    def forward(self, x):
+        sys.exit("bye")
+def net():
+    return Net()
+"""
+LEAVES = {
+    "on import": ("import sys\nsys.exit(7)\n", "importing it raised SystemExit: 7"),
+    "when called": ("import sys\ndef net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
+    "in a forward pass": (
+        FORWARD,
+        "cannot take an input of .*: bye",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), LEAVES.values(), ids=LEAVES)
+def test_a_network_that_ends_the_program_is_refused(
+    code: str, message: str, bench: Bench, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = f"leaving_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    refusal = bench("train", f"{name}:net", "--epochs", "1").refusal
+    assert re.search(message, refusal), refusal
+    assert [p.name for p in tmp_path.iterdir() if p.suffix] == [f"{name}.py"]
+
+
+def test_a_clone_is_used_as_well_as_what_is_installed(tmp_path: Path) -> None:
+    """Python finds a clone's `bench/` before the installed one; its models lie beside it."""
+    clone = tmp_path / "clone"
+    here = Path(__file__).parents[2]
+    clone.mkdir()
+    for room in ("bench", "models", "ablations"):
+        (clone / room).symlink_to(here / room)
+    installed = [path for path in sys.path if path and Path(path) != here]
+    code = "import bench.models, bench.ablations, bench; print(bench.__file__, bench.load_model)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {installed!r}\n{code}"],
+        cwd=clone, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(clone) in done.stdout
+
+
+def test_a_signal_while_a_network_is_imported_is_no_error_of_the_network(
+    bench: Bench, tmp_path: Path
+) -> None:
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndef net(): pass\n"
+    (tmp_path / "signalled.py").write_text(code)
+    outcome = bench("train", "signalled:net", "--epochs", "1")
+    assert (outcome.code, outcome.err.count("\n")) == (75, 1), outcome
