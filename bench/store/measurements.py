@@ -140,7 +140,7 @@ def read_measurement(folder: Path) -> MeasurementRecord:
     with reading(folder / RECORD):
         record = MeasurementRecord(**unseal(folder / RECORD))
     if record.measurement != folder.name:
-        raise BenchError(f"it holds the record of another measurement, {record.measurement}")
+        raise BenchError(f"{RECORD} is of another measurement, {record.measurement}")
     return record
 
 
