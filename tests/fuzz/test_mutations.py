@@ -30,8 +30,11 @@ def test_mutated_input_is_read_or_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_input_guided_by_coverage_is_read_or_refused(name: str) -> None:
+def test_input_guided_by_coverage_is_read_or_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("atheris")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # libFuzzer ends the process as it is
     done = subprocess.run(
         [sys.executable, PROGRAM.with_name("coverage.py"), "--format", name, "--count", "2000"],
         capture_output=True, text=True, check=False,
