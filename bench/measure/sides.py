@@ -71,7 +71,11 @@ def load_side(path: str | Path) -> Side:
     """
     given = Path(path)
     if (given / RECORD).is_file():
-        return _from_rows(str(path), read_measurement(given).rows)
+        try:
+            rows = read_measurement(given).rows
+        except BenchError as error:
+            raise BenchError(f"{path} cannot be compared: {error}; measure again") from None
+        return _from_rows(str(path), rows)
     if given.is_dir():
         return _from_folder(str(path), given)
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.export.files import load
-from bench.measure.compare import load_side
+from bench.measure.sides import load_side
 from bench.store import files
 from bench.store.disk import Disk
 from bench.store.exports import Exports

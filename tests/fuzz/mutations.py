@@ -34,8 +34,8 @@ from bench.errors import BenchError
 from bench.export.foreign import from_file
 from bench.export.predict import Exported
 from bench.launch.planning import read_machines
-from bench.measure.compare import load_side
 from bench.measure.onnxfile import examine
+from bench.measure.sides import load_side
 from bench.report.trained import epoch_rows
 from bench.request import RunRequest
 from bench.store import RunRecord, Store
