@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.report.columns import COLUMNS, typed_frame
-from bench.report.page.cost import measured_speed, pareto
+from bench.report.page.cost import measured_speed, pareto, times
 from bench.report.page.material import gather
 from bench.store import Store
+from bench.store.measurements import MeasurementRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +46,34 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
     assert "80.00%" in residual.hover[0]
+
+
+def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(
+    trained: Path,
+) -> None:
+    material = gather(Store(trained), "tiny")
+    entries = material.study.variants
+    named = {"a b": entries["residual"], "a-b": entries["plain"]}
+    material = replace(material, study=replace(material.study, variants=named))
+    runs = {variant: run for run, (variant, seed) in material.places.items() if seed == 0}
+    share = {
+        "by": "layer", "name": "conv1", "kind": "Conv2d 3×3", "part": "convolution",
+        "block": "conv1", "milliseconds": 1.0, "share": 1.0, "with_addition": False,
+    }  # fmt: skip
+    row = {"backend": "eager", "precision": "fp32", "memory_format": "contiguous"}
+    record = MeasurementRecord(
+        measurement="m",
+        request={},
+        rows=[
+            {**row, "run": runs[name], "configuration": f"{name} {batch}", "batch_size": batch}
+            for name in named
+            for batch in (32, 1)
+        ],
+        lanes={f"{name} {batch}": {"layers": [share]} for name in named for batch in (1, 32)},
+    )
+    vars(material)["measurements"] = [record]  # what it would have read
+    charts = times(material)
+    assert [chart.title for chart in charts] == [
+        f"Time by block: {name}, eager fp32, batch 32" for name in named
+    ]
+    assert len({chart.key for chart in charts}) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -217,7 +219,13 @@ def times(material: Material) -> tuple[Chart, ...]:
                 by_block, _ = layer_charts(what, shares)
                 if row["batch_size"] >= found.get(key, (0,))[0]:
                     found[key] = row["batch_size"], by_block
-    return tuple({chart.key: chart for _, chart in found.values()}.values())
+    used: Counter[str] = Counter()
+    charts = []
+    for _, chart in found.values():  # names that differ in signs only have the same key
+        used[chart.key] += 1
+        number = used[chart.key]
+        charts.append(chart if number == 1 else replace(chart, key=f"{chart.key}-{number}"))
+    return tuple(charts)
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
