@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.training.recipe import Recipe
 
-LOOKAHEAD_SHARE = 0.5  # Zhang et al. 2019, section 4: theirs for CIFAR
+LOOKAHEAD_SHARE = 0.5  # half-way
 
 
 def make_optimisers(

@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     flip: Literal[True, False, "alternating"] = Field(
         False,
         description="Horizontal flips: at random, or `alternating` with every epoch after a random "
-        "first one, so that two epochs show both sides of each image (Jordan 2024, section 3.6).",
+        "first one, so that two epochs show both sides of each image (Jordan 2024).",
     )
     cutout: Count = Field(0, description="Side in pixels of a square cut out of each image.")
     normalize: bool = Field(True, description="Subtract the mean, divide by the deviation.")
@@ -107,7 +107,7 @@ class Recipe(BaseModel):
     whitening: Literal["none", "initial", "frozen"] = Field(
         LATER["whitening"],
         description="Start the first convolution as filters that whiten the patches of the "
-        "training images (Jordan 2024, section 3.2); `frozen` does not train it.",
+        "training images (Jordan 2024); `frozen` does not train it.",
     )
     initial_size: float = Field(
         LATER["initial_size"],

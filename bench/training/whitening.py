@@ -18,7 +18,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EPSILON = 5e-4  # section 3.2, on normalised images
+EPSILON = 5e-4  # as in the code of the paper, whose images are normalised as well
 IMAGES = 4096  # a patch's covariance needs no more
 
 
