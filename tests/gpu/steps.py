@@ -26,7 +26,9 @@ def doctor(session: Session) -> Iterator[Check]:
     done = session.runner.bench("doctor", "--json", "--results", session.results)
     for found in done.rows:
         outcome = {"ok": PASSED, "missing": NOT_RUN}.get(found["state"], FAILED)
-        yield Check(found["name"].strip(), outcome, f"{found['found']} {found['fix']}".strip())
+        yield Check(
+            found["name"].strip(), outcome, "; ".join(filter(None, (found["found"], found["fix"])))
+        )
     if not done.rows:
         yield Check("bench doctor", FAILED, done.reason)
 
