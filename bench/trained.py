@@ -160,11 +160,14 @@ def _read_image(file: Path, channels: int) -> Tensor:
 
     try:
         with Image.open(file) as opened:
+            mode = opened.mode
             image: Image.Image = opened.convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError:
         raise BenchError(f"{file} is no image that Pillow can read") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BenchError(f"cannot read the image {file}: {reason}") from None
+    if mode.startswith(("I", "F")):  # Pillow cut all above 255 to white
+        raise BenchError(f"{file}: mode {mode} is not supported: convert it to 8-bit grey or RGB")
     pixels = torch.from_numpy(np.array(image))
     return (pixels[None] if channels == 1 else pixels.permute(2, 0, 1))[None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,4 +38,5 @@ def init(
         with contextlib.suppress(OSError):
             file.unlink()  # a part of it may have been written
         raise BenchError(f"cannot write {file}: {error.strerror}") from None
-    stdout().print(f"Wrote {file}. Run it: bench run-ablation {file}", markup=False)
+    words = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
+    stdout().print(f"Wrote {file}. Run it: bench run-ablation {words}", markup=False)

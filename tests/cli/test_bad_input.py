@@ -11,7 +11,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench.store import Store
 
@@ -288,6 +290,20 @@ def test_an_image_that_is_none_is_named(bench: Bench, trained: Path, tmp_path: P
     words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
     assert "notes.txt is no image that Pillow can read" in bench(*words, "notes.txt").refusal
     assert "cannot read the image gone.png: No such file" in bench(*words, "gone.png").refusal
+
+
+def test_an_image_of_16_bits_is_refused_rather_than_cut_to_white(
+    bench: Bench, trained: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((28, 28), 4000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
+    refusal = bench(*words, "deep.png").refusal
+    assert refusal == "deep.png: mode I;16 is not supported: convert it to 8-bit grey or RGB"
+
+
+@pytest.mark.parametrize(("name", "words"), [("a b.toml", "'a b.toml'"), ("-x.toml", "./-x.toml")])
+def test_the_next_command_can_be_pasted(name: str, words: str, bench: Bench) -> None:
+    assert bench("init", "--", name).out.endswith(f"bench run-ablation {words}\n")
 
 
 def test_an_unknown_run_is_refused_with_the_nearest(bench: Bench, trained: Path) -> None:
