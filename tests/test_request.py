@@ -66,6 +66,13 @@ CHANGED = {
     "initialization": "xavier",
     "validation_fraction": 0.2,
     "test_every_epoch": True,
+    "muon_learning_rate": 0.02,
+    "branch_weight_decay": 1e-4,
+    "lookahead_steps": 5,
+    "whitening": "initial",
+    "initial_size": 0.5,
+    "test_time_flip": True,
+    "record_blocks": True,
 }
 
 
