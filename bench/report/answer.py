@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from bench.store import Store, StudyRecord
 
+GUESSING = 1.5  # times chance: what hardly counts as having learned
+
 
 @dataclass(frozen=True)
 class VariantSummary:
@@ -41,6 +43,8 @@ class VariantSummary:
             None where it is told apart already, or there is nothing to reckon from.
         time_to_target: training time to the study's `target_accuracy`, if it has one.
         timing_only: its images are made up, so that it has no accuracy.
+        chance: accuracy of guessing, where no run does better than `GUESSING` times that;
+            None for a variant that learned.
     """
 
     name: str
@@ -55,6 +59,7 @@ class VariantSummary:
     seeds_needed: int | None = None
     time_to_target: TimeOverSeeds | None = None
     timing_only: bool = False
+    chance: float | None = None
 
 
 def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
@@ -79,6 +84,9 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         else s
         for s in summaries
     ]
+    summaries = [
+        replace(s, chance=_chance(store, by_variant[s.name], accuracy[s.name])) for s in summaries
+    ]
     if study.target_accuracy is None:
         return summaries
     epochs = study_runs(store, study.name, "epochs")
@@ -86,6 +94,15 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         replace(s, time_to_target=_time(by_variant[s.name], epochs, study.target_accuracy))
         for s in summaries
     ]
+
+
+def _chance(store: Store, rows: pd.DataFrame, accuracy: dict[int, float]) -> float | None:
+    """Return the accuracy of guessing, if no seed's is clearly above it."""
+    if not accuracy or max(accuracy.values()) > GUESSING / 2:  # two classes are the fewest
+        return None
+    record = store.read_run(str(rows.loc[rows["status"] == "complete", "run"].iloc[0]))
+    classes = len(record.result.get("classes", ())) if record else 0
+    return 1 / classes if classes and max(accuracy.values()) <= GUESSING / classes else None
 
 
 def _timing_only(store: Store, rows: pd.DataFrame) -> bool:
@@ -156,6 +173,12 @@ def answer(summaries: list[VariantSummary]) -> str:
         f"{s.name} stands on {_seeds([s.test_accuracy.seeds])} only ({_statuses(s)})"
         for s in summaries
         if s.statuses and s.test_accuracy is not None
+    ]
+    clauses += [
+        f"{s.name} is hardly better than guessing ({s.chance:.0%}), so it is in doubt whether it "
+        "trained at all"
+        for s in summaries
+        if s.chance is not None
     ]
     unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
     told = [c for c in clauses if c]

@@ -238,3 +238,23 @@ def test_values_that_are_no_numbers_are_no_results(tmp_path: Path) -> None:
     assert "better" not in answer(summaries)
     assert "worse" not in answer(summaries)
     assert all("nan" not in cell for cells in study_cells(summaries) for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "doubted"),
+    [([0.10, 0.10, 0.10], True), ([0.14, 0.09, 0.11], True), ([0.10, 0.10, 0.31], False)],
+)
+def test_a_network_that_only_guesses_is_doubted(tmp_path, accuracies, doubted):
+    store, study = make_study(
+        tmp_path, {"residual": accuracies, "plain": [*REFERENCE]}, classes=list("abcdefghij")
+    )
+    said = answer(summarise(store, study))
+    words = "residual is hardly better than guessing (10%)"
+    assert (words in said) is doubted
+    assert "plain is hardly" not in said
+
+
+def test_guessing_is_by_the_number_of_classes(tmp_path):
+    values = {"residual": [0.10, 0.10], "plain": [0.10, 0.11]}
+    hundred = make_study(tmp_path, values, classes=[str(n) for n in range(100)])
+    assert "guessing" not in answer(summarise(*hundred))
