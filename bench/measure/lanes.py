@@ -25,6 +25,7 @@ BOUNDARIES: tuple[Boundary, ...] = ("compute", "copies", "end-to-end")
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
+_LONGEST_SETTLED = 2.0  # seconds of a call, up to which one is run untimed
 
 
 class Lane(Protocol):
@@ -143,7 +144,7 @@ class LocalLane:
         self._set_threads()
         if self.typical < _SETTLE:
             self.clock.measure(self.step, max(1, round(_SETTLE / max(self.typical, 1e-6))))
-        elif self.typical < 10 * _SETTLE:
+        elif self.typical < _LONGEST_SETTLED:
             self._one()
         measure, step, repeats = self.clock.measure, self.step, self.repeats
         collecting = gc.isenabled()

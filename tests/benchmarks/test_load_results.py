@@ -3,6 +3,7 @@
 Times are of processes of their own, after imports, with the files in the system's cache; no study
 refers to the runs. `extra_info` holds the figures: `index` is the second load by another process,
 `memory` by the same one. pytest-benchmark's own table shows the latter in this process.
+Linux only: it reads a process's peak memory from /proc.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MOST_BYTES = 1e9  # of a process at 100,000 records
 
 # Loads the table again and again; prints seconds, rows, a digest of all values, peak memory.
 PROGRAM = """
-import hashlib, json, pathlib, resource, sys, tempfile, time
+import hashlib, json, pathlib, sys, tempfile, time
 import pandas as pd
 from bench.report.frames import load_results
 from bench.report.trained import forget
@@ -59,7 +60,9 @@ for _ in range(int(loads)):
     if mode == "index":
         forget()
 digest = hashlib.sha256(pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage's: that keeps the memory of the process which forked this one.
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
 told = {"seconds": seconds, "cpu_seconds": cpu, "rows": len(frame)}
 print(json.dumps({**told, "digest": digest, "bytes": peak}))
 """

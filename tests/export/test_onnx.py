@@ -22,6 +22,8 @@ from bench.export.graph import trace
 from bench.export.parity import FP32_TOLERANCE, compare, first_divergence, reference_logits
 from bench.export.session import open_session
 from bench.export.targets import from_model
+from bench.store import files as store_files
+from bench.store.disk import Disk
 from bench.trained import load_trained
 
 if TYPE_CHECKING:
@@ -270,12 +272,12 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class FullDisk(Disk):
+        def write(self, path: Path, content: bytes) -> None:
+            super().write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(store_files, "disk", FullDisk())
     with pytest.raises(BenchError, match="disk is full"):
         export_onnx("resnet8", options={"width": 4}, results=tmp_path, threads=1)
     assert list((tmp_path / "exports").iterdir()) == []

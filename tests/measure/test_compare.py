@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -152,7 +153,11 @@ def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
         "    benchmark.pedantic(time.sleep, (0.001,), rounds=12)\n"
     )
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=x.json"]
-    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
+    # In a worker of pytest-xdist, pytest-benchmark would measure nothing.
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=alone, check=True, capture_output=True
+    )
     side = load_side(tmp_path / "x.json")
     ((name, figure),) = side.figures.items()
     assert name == "test_b.py::test_sleep"
