@@ -174,17 +174,17 @@ def answer(summaries: list[VariantSummary]) -> str:
         for s in summaries
         if s.statuses and s.test_accuracy is not None
     ]
-    clauses += [
+    unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
+    told = [c for c in clauses if c]
+    if unclear:
+        told.append(_undecided(unclear))
+    doubts = [
         f"{s.name} is hardly better than guessing ({s.chance:.0%}), so it is in doubt whether it "
         "trained at all"
         for s in summaries
         if s.chance is not None
     ]
-    unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
-    told = [c for c in clauses if c]
-    if unclear:
-        told.append(_undecided(unclear))
-    text = "; ".join(told) if told else "there is nothing to compare yet"
+    text = "; ".join([*(told or ["there is nothing to compare yet"]), *doubts])
     return text[0].upper() + text[1:] + "."
 
 

@@ -110,7 +110,8 @@ def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
             sentences.append(
-                f"{best['model']}, batch {best['batch_size']}: {best['backend']} "
+                f"{' '.join(filter(None, (best['model'], best['options'])))}, "
+                f"batch {best['batch_size']}: {best['backend']} "
                 f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
