@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pandas as pd
+from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
 
 
 def gradients(
@@ -30,10 +24,7 @@ def gradients(
     ] = "fashion-mnist-mini",
     seed: Annotated[int, typer.Option("--seed", help="Random seed of their weights.")] = 0,
     option: options.KeyValues = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Write tables (CSV) and picture (SVG, PNG).", metavar="DIR"),
-    ] = None,
+    output: options.TablesAndPicture = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -73,7 +64,10 @@ def gradients(
         say=say,
     )
     if output is not None:
-        _write(blocks, correlations, output, say)
+        from bench.derivatives.picture import draw_gradients
+
+        tables = {"gradients": blocks, "correlations": correlations}
+        save_tables_and_picture(tables, draw_gradients(blocks, correlations), output, say)
     rows = rows_of(blocks)
     if as_json:
         print_json([*rows, *rows_of(correlations)])
@@ -85,22 +79,6 @@ def gradients(
         near = {lag: values.loc[values["lag"] == lag, "correlation"].item() for lag in (1, 4, 16)}
         told = ", ".join(f"{value:.2f} at {lag}" for lag, value in near.items())
         stdout().print(f"{target}: correlation of gradients {told} places apart", markup=False)
-
-
-def _write(
-    blocks: pd.DataFrame, correlations: pd.DataFrame, output: Path, say: Callable[[str], None]
-) -> None:
-    from bench.derivatives.picture import draw_gradients
-    from bench.report.plots import save_figure
-    from bench.store.files import write_atomically
-
-    files = save_figure(draw_gradients(blocks, correlations), output, "gradients")
-    tables = {"gradients.csv": blocks, "correlations.csv": correlations}
-    for name, frame in tables.items():
-        if len(frame):
-            write_atomically(output / name, frame.to_csv(index=False).encode())
-            files.append(output / name)
-    say(f"wrote {', '.join(str(file) for file in files)}")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

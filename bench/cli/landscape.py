@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
-from bench.errors import BenchError
+from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
 
 
 def landscape(
@@ -31,10 +29,7 @@ def landscape(
         int, typer.Option("--images", help="Use so many images of it.", metavar="N")
     ] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the directions.")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Write table (CSV) and picture (SVG, PNG).", metavar="DIR"),
-    ] = None,
+    output: options.TablesAndPicture = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -54,8 +49,6 @@ def landscape(
 
     """
     options.require_positive(images=images, threads=threads)
-    if split not in {"train", "test"}:
-        raise BenchError(f"--split {split}: it must be train or test")
     from bench.landscapes.landscape import landscape as measure_landscape
     from bench.report.tables import rows_of
 
@@ -68,19 +61,15 @@ def landscape(
         plane=plane,
         span=span,
         points=points,
-        split="train" if split == "train" else "test",
+        split=split,
         images=images,
         seed=seed,
         say=say,
     )
     if output is not None:
         from bench.landscapes.picture import draw_landscape
-        from bench.report.plots import save_figure
-        from bench.store.files import write_atomically
 
-        files = save_figure(draw_landscape(frame), output, "landscape")
-        write_atomically(output / "landscape.csv", frame.to_csv(index=False).encode())
-        say(f"wrote {', '.join(str(file) for file in [output / 'landscape.csv', *files])}")
+        save_tables_and_picture({"landscape": frame}, draw_landscape(frame), output, say)
     rows = rows_of(frame)
     if as_json:
         print_json(rows)

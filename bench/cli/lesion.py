@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
 
 
 def lesion(
@@ -20,10 +19,7 @@ def lesion(
     swaps: Annotated[
         bool, typer.Option("--swaps/--no-swaps", help="Also swap each pair of equal shape.")
     ] = True,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Write table (CSV) and picture (SVG, PNG).", metavar="DIR"),
-    ] = None,
+    output: options.TablesAndPicture = None,
     results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -53,12 +49,8 @@ def lesion(
     )
     if output is not None:
         from bench.lesions.picture import draw_lesions
-        from bench.report.plots import save_figure
-        from bench.store.files import write_atomically
 
-        files = save_figure(draw_lesions(frame), output, "lesion")
-        write_atomically(output / "lesion.csv", frame.to_csv(index=False).encode())
-        say(f"wrote {', '.join(str(file) for file in [output / 'lesion.csv', *files])}")
+        save_tables_and_picture({"lesion": frame}, draw_lesions(frame), output, say)
     rows = rows_of(frame)
     if as_json:
         print_json(rows)

@@ -78,6 +78,10 @@ Track = Annotated[
         metavar="LIST",
     ),
 ]
+TablesAndPicture = Annotated[
+    Path | None,
+    typer.Option("--output", help="Write tables (CSV) and picture (SVG, PNG).", metavar="DIR"),
+]
 KeyValues = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def stdout() -> Console:
@@ -31,6 +37,25 @@ def remarks(*, quiet: bool) -> Callable[[str], None]:
             console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     return say
+
+
+def save_tables_and_picture(
+    tables: Mapping[str, pd.DataFrame], figure: Figure, folder: Path, say: Callable[[str], None]
+) -> None:
+    """Write each table that has a row as CSV, and a picture under the first one's name.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from bench.report.plots import save_figure
+    from bench.store.files import write_atomically
+
+    files = save_figure(figure, folder, next(iter(tables)))
+    for name, frame in tables.items():
+        if len(frame):
+            write_atomically(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+            files.append(folder / f"{name}.csv")
+    say(f"wrote {', '.join(map(str, files))}")
 
 
 def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -211,13 +212,18 @@ def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) 
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
 
 
+# A unit, and the seconds from which the next one reads better.
+_UNITS = (
+    ("s", 1, 0, 90),
+    ("min", 60, 0, 5400),
+    ("h", 3600, 1, 3.6e6),
+    ("days", 86400, 0, math.inf),
+)
+
+
 def _duration(seconds: float) -> str:
-    if seconds < 90:  # noqa: PLR2004 - seconds read well up to here
-        return f"{seconds:.0f} s"
-    if seconds < 5400:  # noqa: PLR2004
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 1000 else f"{hours / 24:,.0f} days"  # noqa: PLR2004
+    unit, size, digits, _ = next(known for known in _UNITS if seconds < known[-1])
+    return f"{seconds / size:,.{digits}f} {unit}"
 
 
 def _tuned(tuning: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ def draw_gradients(blocks: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         axes[0].set(ylabel="gradient norm", yscale="log", title="Gradient by depth")
         _draw_depth(axes[1], blocks, "norm_ratio")
         axes[1].set(ylabel="‖F(x)‖ / ‖h(x)‖", title="Residual branch against shortcut")
-        if panels > 2:  # noqa: PLR2004 - the third panel
+        if not correlations.empty:
             _draw_correlations(axes[2], correlations)
         axes[0].legend(frameon=False, fontsize=7)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("run", "model", "split", "images", "seed", "x", "y", "loss", "accuracy")
 SPLITS = ("train", "test")
+FEWEST_POINTS = 3  # a middle and two sides
 
 
 def landscape(
@@ -24,7 +25,7 @@ def landscape(
     plane: bool = False,
     span: float = 1.0,
     points: int = 21,
-    split: Literal["train", "test"] = "train",
+    split: str = "train",
     images: int | None = 1000,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
@@ -68,15 +69,15 @@ def landscape(
 def _check(span: float, points: int, split: str) -> None:
     if not 0 < span < float("inf"):
         raise BenchError(f"--span {span:g}: it must be above 0; 1 moves a filter by its length")
-    if points < 3:  # noqa: PLR2004 - a middle and two sides
-        raise BenchError(f"--points {points}: it must be at least 3, such as 21")
+    if points < FEWEST_POINTS:
+        raise BenchError(f"--points {points}: it must be at least {FEWEST_POINTS}, such as 21")
     if split not in SPLITS:
         raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
 
 
 def _rows(
     run: str | Path, results: str | Path, device: str, axes: int, span: float, points: int,
-    split: Literal["train", "test"], count: int | None, seed: int, say: Callable[[str], None],
+    split: str, count: int | None, seed: int, say: Callable[[str], None],
 ) -> list[dict[str, object]]:  # fmt: skip
     import torch
 

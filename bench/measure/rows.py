@@ -100,19 +100,18 @@ def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
         "status": outcome.status,
         "error": outcome.error,
     }
-    if outcome.report is not None:
-        row |= _executed(outcome)
-    if outcome.status == "complete" and outcome.track is not None and outcome.track.interval:
-        row |= _speed(outcome, outcome.track.interval, context)
+    report, track = outcome.report, outcome.track
+    if report is not None:
+        row |= _executed(report)
+    if outcome.status == "complete" and track is not None and track.interval is not None:
+        row |= _speed(outcome, track, track.interval, context)
         row |= _comparison(outcome, context)
     row |= outcome.extra
     row["warnings"] = "; ".join([*_own_warnings(outcome), *context.warnings]) or None
     return row
 
 
-def _executed(outcome: Outcome) -> dict[str, Any]:
-    report = outcome.report
-    assert report is not None  # noqa: S101 - asked by the caller
+def _executed(report: LaneReport) -> dict[str, Any]:
     images = report.images
     joules = report.energy_joules
     gpu = report.gpu or Watched()
@@ -131,9 +130,8 @@ def _executed(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _speed(outcome: Outcome, interval: Interval, context: Context) -> dict[str, Any]:
-    made, track = outcome.configuration, outcome.track
-    assert track is not None  # noqa: S101 - asked by the caller
+def _speed(outcome: Outcome, track: Track, interval: Interval, context: Context) -> dict[str, Any]:
+    made = outcome.configuration
     images = made.batch_size
     macs = made.target.macs
     flops = 2 * macs * images / interval.median if macs and made.backend != "null" else None
@@ -211,20 +209,18 @@ def _beside_best_eager(outcome: Outcome, best: Outcome | None) -> dict[str, Any]
 
 def best_eagers(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
     """Return each group's fastest eager in fp32, where more than one format was measured."""
-    groups: dict[str, list[Outcome]] = {}
+    groups: dict[str, list[tuple[float, Outcome]]] = {}
     for outcome in outcomes:
         made = outcome.configuration
-        timed = outcome.track is not None and outcome.track.interval is not None
+        interval = outcome.track.interval if outcome.track else None
         eager = (made.backend, made.precision, outcome.status) == ("eager", "fp32", "complete")
-        if eager and timed:
-            groups.setdefault(made.group, []).append(outcome)
-    return {g: min(found, key=_seconds) for g, found in groups.items() if len(found) > 1}
-
-
-def _seconds(outcome: Outcome) -> float:
-    assert outcome.track is not None  # noqa: S101 - asked by the caller
-    assert outcome.track.interval is not None  # noqa: S101
-    return outcome.track.interval.median / outcome.configuration.batch_size
+        if eager and interval is not None:
+            groups.setdefault(made.group, []).append((interval.median / made.batch_size, outcome))
+    return {
+        group: min(found, key=lambda timed: timed[0])[1]
+        for group, found in groups.items()
+        if len(found) > 1
+    }
 
 
 def _ratio(reference: Outcome, other: Outcome) -> Interval | None:
