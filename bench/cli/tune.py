@@ -23,6 +23,9 @@ def tune(
     min_accuracy: Annotated[
         float | None, typer.Option("--min-accuracy", help="Top-1 of that artefact, 0…1.")
     ] = None,
+    max_minutes: Annotated[
+        float, typer.Option("--max-minutes", help="Begin no further configuration after so long.")
+    ] = 10.0,
     input_size: Annotated[
         int | None, typer.Option("--input-size", help="Side in pixels of a named model's images.")
     ] = None,
@@ -36,7 +39,8 @@ def tune(
     """Find the fastest way to run a network here, within a latency and an accuracy.
 
     Tries every backend, precision, memory format, thread count and batch size by successive
-    halving, then measures the winner beside PyTorch eager in one interleaved run.
+    halving, then measures the winner beside PyTorch eager in one interleaved run. What has to be
+    compiled is tried last, with the batch sizes and thread counts that are left by then.
 
     Example:
 
@@ -68,6 +72,7 @@ def tune(
         place,
         bounds,
         batch_sizes=batch_size or (1, 8, 32),
+        minutes=max_minutes,
     )
     _show(tuned, results, as_json=as_json)
 
@@ -89,5 +94,6 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
     console.print(throughput_table(rows))
     for line in footnotes(rows, results):
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"\nThe fastest of {tuned.tried} configurations:", style="bold")
+    skipped = f" ({tuned.skipped} more: no time, see --max-minutes)" if tuned.skipped else ""
+    console.print(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
     console.print(f"  {tuned.command}", markup=False, soft_wrap=True)

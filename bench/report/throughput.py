@@ -136,14 +136,20 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(int(value) if form == "d" else value, form)
 
 
+def _network(row: Any) -> str:
+    """A run's name, else the model with the options that make it another one."""
+    if isinstance(row.run, str):
+        return row.run
+    return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
+
+
 def by_backend() -> Callable[[Any], tuple[str, int]]:
     """Return what gives a row its name and style: one for each network and way to run it."""
     names: dict[str, int] = {}
 
     def look(row: Any) -> tuple[str, int]:
         layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        network = row.run if isinstance(row.run, str) else row.model
-        name = f"{network}, {row.backend} {row.executed_precision}{layout}"
+        name = f"{_network(row)}, {row.backend} {row.executed_precision}{layout}"
         return name, names.setdefault(name, len(names))
 
     return look

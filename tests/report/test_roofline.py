@@ -10,6 +10,7 @@ import pytest
 from bench.report.columns import COLUMNS, typed_frame
 from bench.report.plots import draw
 from bench.report.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
+from bench.report.throughput import by_backend
 
 CEILING = {"flops_per_second": {"fp32": 200e9, "int8": 800e9}, "bytes_per_second": 10e9}
 ROW = {
@@ -77,3 +78,12 @@ def test_machines_have_a_chart_each_and_their_own_roofs() -> None:
 def test_what_cannot_be_drawn_is_said(row: dict[str, Any], reason: str) -> None:
     (chart,) = charts(row)
     assert chart.missing == reason
+
+
+def test_networks_that_differ_by_an_option_have_a_name_each() -> None:
+    rows = [ROW | {"options": options} for options in ("", "shortcut=none", "")]
+    frame = typed_frame(rows, COLUMNS["throughput"])
+    look = by_backend()
+    names = [look(row)[0] for row in frame.itertuples()]
+    assert names[0] == names[2] == "resnet18, eager fp32"
+    assert names[1] == "resnet18 shortcut=none, eager fp32"

@@ -25,6 +25,7 @@ class Compiled:
     name = "compile"
     needs: Needs = "module"
     memory_formats = MEMORY_FORMATS
+    slow_to_prepare = True
 
     def support(self) -> list[Support]:
         """List what eager can, where there is a compiler."""

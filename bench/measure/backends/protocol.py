@@ -130,7 +130,8 @@ class Backend(Protocol):
         memory_formats: those of `MEMORY_FORMATS` that mean something to it.
 
     One that needs ONNX files may have `int8_target`, what they are quantised for: cpu (without)
-    or tensorrt.
+    or tensorrt. One that takes long to prepare may have `slow_to_prepare = True`: `bench tune`
+    tries it last, and less often.
     """
 
     name: str
