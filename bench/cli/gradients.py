@@ -36,7 +36,8 @@ def gradients(
     A network's name stands for it before training. A run that was trained with
     record_blocks = true has its blocks' gradient norms, and branch against shortcut, of every
     epoch; another run those of its end. With --correlation, also the autocorrelation of the
-    gradient along lines between images (Balduzzi et al. 2017).
+    gradient along lines between images (Balduzzi et al. 2017). Recorded, and shown by bench report
+    --format html.
 
     Examples:
 
@@ -64,10 +65,12 @@ def gradients(
         say=say,
     )
     if output is not None:
-        from bench.derivatives.picture import draw_gradients
+        from bench.report.blocks import gradient_charts, looks
 
+        names = dict.fromkeys(map(str, blocks["target"]))
+        charts = gradient_charts(blocks, correlations, looks({name: name for name in names}))
         tables = {"gradients": blocks, "correlations": correlations}
-        save_tables_and_picture(tables, draw_gradients(blocks, correlations), output, say)
+        save_tables_and_picture(tables, charts, output, say)
     rows = rows_of(blocks)
     if as_json:
         print_json([*rows, *rows_of(correlations)])
@@ -83,9 +86,9 @@ def gradients(
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: f"{value:.3g}"
-        if key in {"gradient_norm", "norm_ratio"} and value is not None
-        else value
-        for key, value in row.items()
-        if key != "depth"
+        **{key: row[key] for key in ("target", "epoch", "block")},
+        **{
+            key: None if row[key] is None else f"{row[key]:.3g}"
+            for key in ("gradient_norm", "norm_ratio")
+        },
     }

@@ -39,7 +39,7 @@ def landscape(
     """Slice the loss around trained weights, in random directions scaled to each filter.
 
     Li et al. 2018. Name several runs, such as a plain and a residual network, to compare them.
-    Nothing is trained.
+    Nothing is trained. Recorded, and shown by bench report --format html.
 
     Examples:
 
@@ -67,9 +67,13 @@ def landscape(
         say=say,
     )
     if output is not None:
-        from bench.landscapes.picture import draw_landscape
+        from bench.report.blocks import looks
+        from bench.report.landscape import landscape_charts
 
-        save_tables_and_picture({"landscape": frame}, draw_landscape(frame), output, say)
+        models = dict(zip(frame["run"], frame["model"], strict=True))
+        names = {str(run): f"{model} ({run[-12:]})" for run, model in models.items()}
+        charts = landscape_charts(frame, looks(names))
+        save_tables_and_picture({"landscape": frame}, charts, output, say)
     rows = rows_of(frame)
     if as_json:
         print_json(rows)

@@ -29,7 +29,7 @@ def lesion(
     """Drop each block of a trained network, swap pairs, and measure what is left.
 
     Also each block's residual/shortcut norm ratio, and its gradient norm before training
-    (Veit et al. 2016). Nothing is trained.
+    (Veit et al. 2016). Nothing is trained. Recorded, and shown by bench report --format html.
 
     Examples:
 
@@ -48,9 +48,11 @@ def lesion(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
     )
     if output is not None:
-        from bench.lesions.picture import draw_lesions
+        from bench.report.blocks import lesion_charts, looks
 
-        save_tables_and_picture({"lesion": frame}, draw_lesions(frame), output, say)
+        name = str(frame["run"].iloc[0])
+        charts = lesion_charts(frame, looks({name: name}))
+        save_tables_and_picture({"lesion": frame}, charts, output, say)
     rows = rows_of(frame)
     if as_json:
         print_json(rows)

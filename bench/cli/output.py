@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from bench.report.chart import Chart
 
 
 def stdout() -> Console:
@@ -40,17 +41,20 @@ def remarks(*, quiet: bool) -> Callable[[str], None]:
 
 
 def save_tables_and_picture(
-    tables: Mapping[str, pd.DataFrame], figure: Figure, folder: Path, say: Callable[[str], None]
+    tables: Mapping[str, pd.DataFrame],
+    charts: Sequence[Chart],
+    folder: Path,
+    say: Callable[[str], None],
 ) -> None:
-    """Write each table that has a row as CSV, and a picture under the first one's name.
+    """Write each table that has a row as CSV, and the charts in a row under the first one's name.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    from bench.report.plots import save_figure
+    from bench.report.plots import draw_row, save_figure
     from bench.store.files import write_atomically
 
-    files = save_figure(figure, folder, next(iter(tables)))
+    files = save_figure(draw_row(charts), folder, next(iter(tables)))
     for name, frame in tables.items():
         if len(frame):
             write_atomically(folder / f"{name}.csv", frame.to_csv(index=False).encode())

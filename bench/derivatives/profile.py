@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from bench.request import RunRequest
+    from bench.store.analyses import AnalysisRecord
     from bench.training.setup import Split
 
-BLOCK_COLUMNS = ("target", "epoch", "block", "depth", "gradient_norm", "norm_ratio")
-CORRELATION_COLUMNS = ("target", "epoch", "lag", "correlation")
 LINES = 4  # between test images, for the correlation
 DOCUMENT = "blocks.json"
 
@@ -30,6 +30,7 @@ class _Subject:
     name: str
     request: RunRequest
     run: str | None
+    root: Path
 
 
 def gradients(
@@ -58,43 +59,79 @@ def gradients(
         say: told what is being measured.
 
     Returns:
-        Two frames. Blocks: target, epoch (0 is before training), block, depth (from 1),
-        gradient_norm (L2, of one batch's loss with respect to the branch's convolutions) and
-        norm_ratio (median ‖F(x)‖ / ‖h(x)‖). Correlations: target, epoch, lag (places on the
-        line) and correlation; no rows unless asked for.
+        Rows of the tables `gradients` and `correlations`. Blocks: target, epoch (0 is before
+        training), block, depth (from 1), gradient_norm (L2, of one batch's loss with respect to
+        the branch's convolutions) and norm_ratio (median ‖F(x)‖ / ‖h(x)‖). Correlations: target,
+        epoch, lag (places on the line) and correlation; no rows unless asked for. Each target's
+        are recorded in the results folder, in the place of older ones of the same arguments.
 
     Raises:
         BenchError: a target is neither a run nor a network, or has no residual blocks.
+        StorageError: the results folder cannot be written.
     """
-    import pandas as pd
-
     from bench.devices import resolve_device
+    from bench.report.frames import analysed_frame
 
     where = resolve_device(device)
     subjects = [_subject(t, results, dataset, options or {}, seed) for t in targets]
-    blocks: list[dict[str, Any]] = []
-    correlations: list[dict[str, Any]] = []
-    for subject in subjects:
-        found, epoch = _blocks(subject, results, where)
-        blocks += [{"target": subject.name, **row} for row in found]
-        if correlation:
-            say(f"correlation of gradients of {subject.name}")
-            values = _correlation(subject, results, where)
-            correlations += [
-                {"target": subject.name, "epoch": epoch, "lag": lag, "correlation": value}
-                for lag, value in enumerate(values)
-            ]
-    frame = pd.DataFrame(blocks)
-    frame["depth"] = frame.groupby(["target", "epoch"]).cumcount() + 1
-    return (
-        frame.reindex(columns=list(BLOCK_COLUMNS)),
-        pd.DataFrame(correlations, columns=list(CORRELATION_COLUMNS)),
-    )
+    records = [_record(subject, results, where, correlation, say) for subject in subjects]
+    return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
+
+
+def _record(
+    subject: _Subject, results: str | Path, where: torch.device, correlation: bool,
+    say: Callable[[str], None],
+) -> AnalysisRecord:  # fmt: skip
+    """Measure one subject, and record it."""
+    import torch
+
+    from bench.environment import describe_environment
+    from bench.store.analyses import Analyses
+
+    found, epoch = _blocks(subject, results, where)
+    store = Analyses(subject.root)
+    fixed = {"target": subject.name, "run": subject.name if subject.run else None}
+    tables = {"gradients": [{**fixed, **row} for row in _counted(found)]}
+    if correlation:
+        store.prepare()
+        say(f"correlation of gradients of {subject.name}")
+        tables["correlations"] = [
+            {**fixed, "epoch": epoch, "lag": lag, "correlation": value}
+            for lag, value in enumerate(_correlation(subject, results, where))
+        ]
+    environment = describe_environment(where, threads=torch.get_num_threads())
+    request = {**_identity(subject), "correlation": correlation}
+    record = store.publish("gradients", request, tables, environment)
+    say(f"recorded in {store.file(record.analysis)}")
+    return record
+
+
+def _identity(subject: _Subject) -> dict[str, Any]:
+    """What a subject is told from others by."""
+    if subject.run is not None:
+        return {"run": subject.name}
+    request = subject.request
+    return {
+        "model": request.model, "options": request.options, "dataset": request.dataset,
+        "seed": request.seed,
+    }  # fmt: skip
+
+
+def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Blocks with their depth, from 1 in each epoch."""
+    depths: Counter[int] = Counter()
+    counted = []
+    for row in rows:
+        depths[row["epoch"]] += 1
+        counted.append({**row, "depth": depths[row["epoch"]]})
+    return counted
 
 
 def _subject(
     target: str, results: str | Path, dataset: str, options: dict[str, Any], seed: int
 ) -> _Subject:
+    from pathlib import Path
+
     from bench.models import ModelError, canonical
     from bench.request import RunRequest
     from bench.training.recipe import get_recipe
@@ -104,7 +141,7 @@ def _subject(
     except ModelError as error:
         return _run_subject(target, results, str(error))
     request = RunRequest(model, dataset, get_recipe("fast"), seed, values)
-    return _Subject(target, request, None)
+    return _Subject(target, request, None, Path(results))
 
 
 def _run_subject(target: str, results: str | Path, otherwise: str) -> _Subject:
@@ -115,7 +152,7 @@ def _run_subject(target: str, results: str | Path, otherwise: str) -> _Subject:
     if not (Path(results) / "runs").is_dir() and not Path(target).is_dir():
         raise BenchError(f"'{target}' is no run of {results}, and as a network: {otherwise}")
     trained = load_trained(target, results=results)
-    return _Subject(trained.record.run, trained.request, str(target))
+    return _Subject(trained.record.run, trained.request, str(target), trained.root)
 
 
 def _blocks(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
@@ -12,9 +13,36 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-COLUMNS = ("run", "model", "split", "images", "seed", "x", "y", "loss", "accuracy")
+    from bench.data import Images
+    from bench.store.analyses import AnalysisRecord
+    from bench.trained import Trained
+    from bench.training.setup import Split
+
 SPLITS = ("train", "test")
 FEWEST_POINTS = 3  # a middle and two sides
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What is asked of each network; the arguments of `landscape`."""
+
+    plane: bool
+    span: float
+    points: int
+    split: str
+    images: int | None
+    seed: int
+
+    @property
+    def axes(self) -> int:
+        """Number of directions."""
+        return 2 if self.plane else 1
+
+    @property
+    def steps(self) -> list[float]:
+        """How far to go along each of them."""
+        whole = self.points - 1
+        return [round(-self.span + 2 * self.span * i / whole, 9) for i in range(self.points)]
 
 
 def landscape(
@@ -49,21 +77,20 @@ def landscape(
         say: told what is being measured.
 
     Returns:
-        A row a place: run, model, split, images, seed, x and y (steps; y is missing on a line),
-        loss (mean cross-entropy) and accuracy (0…1).
+        A row of the table `landscapes` for each place: run, model, split, images, seed, x and y
+        (steps; y is missing on a line), loss (mean cross-entropy) and accuracy (0…1). They are
+        recorded in the results folder, in the place of older ones of the same run and arguments.
 
     Raises:
         BenchError: there is no such run, or a number is impossible.
+        StorageError: the results folder cannot be written.
     """
-    import pandas as pd
+    from bench.report.frames import analysed_frame
 
     _check(span, points, split)
-    rows = []
-    for run in runs:
-        rows += _rows(
-            run, results, device, 2 if plane else 1, span, points, split, images, seed, say
-        )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    asked = Slice(plane, span, points, split, images, seed)
+    records = [_measure(run, results, device, asked, say) for run in runs]
+    return analysed_frame(records, "landscapes")
 
 
 def _check(span: float, points: int, split: str) -> None:
@@ -75,38 +102,56 @@ def _check(span: float, points: int, split: str) -> None:
         raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
 
 
-def _rows(
-    run: str | Path, results: str | Path, device: str, axes: int, span: float, points: int,
-    split: str, count: int | None, seed: int, say: Callable[[str], None],
-) -> list[dict[str, object]]:  # fmt: skip
+def _measure(
+    run: str | Path, results: str | Path, device: str, asked: Slice, say: Callable[[str], None]
+) -> AnalysisRecord:
+    """Measure one network, and record it."""
     import torch
 
     from bench.devices import resolve_device
-    from bench.landscapes.directions import filter_normalised, values_along
+    from bench.environment import describe_environment
+    from bench.store.analyses import Analyses
     from bench.trained import load_trained
-    from bench.training.evaluation import evaluate
-    from bench.training.layout import preferred_memory_format
     from bench.training.setup import Split, load_data
 
     where = resolve_device(device)
     trained = load_trained(run, results=results)
-    name, request = trained.record.run, trained.request
+    name = trained.record.run
     if trained.record.result.get("timing_only"):
         raise BenchError(f"run {name} was trained on made-up images; name a run of another dataset")
-    say(f"landscape of {name}: {points**axes} places")
-    parts = Split.of(load_data(request), request, where)
-    kept = parts.train if split == "train" else parts.test
-    if count is not None and count < len(kept):
-        kept = kept.subset(torch.linspace(0, len(kept) - 1, count).long())
-    model = trained.model.to(where, memory_format=preferred_memory_format(where))  # type: ignore[call-overload]
+    store = Analyses(trained.root)
+    store.prepare()
+    say(f"landscape of {name}: {asked.points**asked.axes} places")
+    parts = Split.of(load_data(trained.request), trained.request, where)
+    kept = parts.train if asked.split == "train" else parts.test
+    if asked.images is not None and asked.images < len(kept):
+        kept = kept.subset(torch.linspace(0, len(kept) - 1, asked.images).long())
+    asked = replace(asked, images=len(kept))
+    rows = _rows(trained, parts, kept, asked)
+    environment = describe_environment(where, threads=torch.get_num_threads())
+    request = {"run": name, **asdict(asked)}
+    record = store.publish("landscape", request, {"landscapes": rows}, environment)
+    say(f"recorded in {store.file(record.analysis)}")
+    return record
+
+
+def _rows(trained: Trained, parts: Split, kept: Images, asked: Slice) -> list[dict[str, Any]]:
+    from bench.landscapes.directions import filter_normalised, values_along
+    from bench.training.evaluation import evaluate
+    from bench.training.layout import preferred_memory_format
+
+    model = trained.model.to(parts.device, memory_format=preferred_memory_format(parts.device))  # type: ignore[call-overload]
     weights = dict(model.named_parameters())
-    directions = [filter_normalised(weights, seed, axis) for axis in range(axes)]
-    steps = [round(-span + 2 * span * place / (points - 1), 9) for place in range(points)]
-    fixed = {"run": name, "model": request.model, "split": split, "images": len(kept), "seed": seed}
-    rows: list[dict[str, object]] = []
+    directions = [filter_normalised(weights, asked.seed, axis) for axis in range(asked.axes)]
+    fixed = {
+        "run": trained.record.run, "model": trained.request.model, "split": asked.split,
+        "images": len(kept), "seed": asked.seed,
+    }  # fmt: skip
+    rows = []
     for place, scored in values_along(
-        weights, directions, [steps] * axes, lambda: evaluate(model, parts.evaluation(kept))
-    ):
+        weights, directions, [asked.steps] * asked.axes,
+        lambda: evaluate(model, parts.evaluation(kept)),
+    ):  # fmt: skip
         x, y = (*place, None)[:2]
         rows.append({**fixed, "x": x, "y": y, "loss": scored.loss, "accuracy": scored.accuracy})
     return rows

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.derivatives.norms import gradient_norms
+from bench.environment import describe_environment
 from bench.errors import BenchError
 from bench.lesions.blocks import Place, dropped, find_blocks, norm_ratios, swapped
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from bench.data import Images
     from bench.trained import Trained
     from bench.training.setup import Split
-
-COLUMNS = (
-    "run", "lesion", "block", "other", "test_accuracy", "accuracy_drop", "norm_ratio",
-    "norm_ratio_low", "norm_ratio_high", "initial_gradient_norm", "images",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class _Subject:
@@ -67,24 +62,42 @@ def lesion(
         say: told what is being measured.
 
     Returns:
-        A row for the whole network (`lesion` is `none`), for each block (`drop`) and for each
-        pair (`swap`, with `other`), with the columns of `COLUMNS`: accuracies 0…1 on the
-        `images` test images, `accuracy_drop` against the whole network; `norm_ratio` the median
+        A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
+        (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
+        images, `accuracy_drop` against the whole network; `norm_ratio` the median
         over the images of ‖F(x)‖ / ‖h(x)‖ at the addition, with its 10th and 90th percentile;
         `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
         block's convolutions before any training. What does not apply is missing.
 
+        The rows are recorded in the results folder, in the place of older ones of the same run
+        and arguments.
+
     Raises:
         BenchError: there is no such run, or its network has no such blocks.
+        StorageError: the results folder cannot be written.
     """
-    import pandas as pd
+    from bench.report.frames import analysed_frame
+    from bench.store.analyses import Analyses
 
     subject = _prepare(run, results, device, test_images)
-    places, name = subject.places, subject.trained.record.run
+    store = Analyses(subject.trained.root)
+    store.prepare()
+    rows = _rows(subject, swaps, say)
+    request = {
+        "run": subject.trained.record.run, "test_images": test_images, "no_swaps": not swaps,
+    }  # fmt: skip
+    environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
+    record = store.publish("lesion", request, {"lesions": rows}, environment)
+    say(f"recorded in {store.file(record.analysis)}")
+    return analysed_frame([record], "lesions")
+
+
+def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    places = subject.places
     with norm_ratios(places) as ratios:
         whole = subject.accuracy()
     gradients = _initial_gradients(subject)
-    rows = [{"lesion": "none", "test_accuracy": whole}]
+    rows: list[dict[str, Any]] = [{"lesion": "none", "test_accuracy": whole}]
     for place in places:
         say(f"without {place.name}")
         with dropped(place):
@@ -101,9 +114,8 @@ def lesion(
             "lesion": "swap", "block": first.name, "other": second.name,
             "test_accuracy": accuracy,
         })  # fmt: skip
-    frame = pd.DataFrame(rows).assign(run=name, images=len(subject.images))
-    frame["accuracy_drop"] = whole - frame["test_accuracy"]
-    return frame.reindex(columns=list(COLUMNS))
+    fixed = {"run": subject.trained.record.run, "images": len(subject.images)}
+    return [{**fixed, **row, "accuracy_drop": whole - row["test_accuracy"]} for row in rows]
 
 
 def _prepare(

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-Table = Literal["runs", "epochs", "exports", "throughput"]
+Table = Literal[
+    "runs", "epochs", "exports", "throughput", "lesions", "gradients", "correlations", "landscapes"
+]  # fmt: skip
 
 # What pandas itself takes for text: the type of categories, also where there is none.
 CATEGORIES: Any = "str" if pd.__version__ >= "3" else "object"
@@ -140,6 +142,50 @@ COLUMNS: dict[str, dict[str, str]] = {
         "warnings": "string",
         "status": "category",
         "error": "string",
+    },
+    "lesions": {
+        "analysis": "string",
+        "run": "string",
+        "lesion": "category",
+        "block": "string",
+        "other": "string",
+        "test_accuracy": "float64",
+        "accuracy_drop": "float64",
+        "norm_ratio": "float64",
+        "norm_ratio_low": "float64",
+        "norm_ratio_high": "float64",
+        "initial_gradient_norm": "float64",
+        "images": "Int64",
+    },
+    "gradients": {
+        "analysis": "string",
+        "target": "string",
+        "run": "string",
+        "epoch": "Int64",
+        "block": "string",
+        "depth": "Int64",
+        "gradient_norm": "float64",
+        "norm_ratio": "float64",
+    },
+    "correlations": {
+        "analysis": "string",
+        "target": "string",
+        "run": "string",
+        "epoch": "Int64",
+        "lag": "Int64",
+        "correlation": "float64",
+    },
+    "landscapes": {
+        "analysis": "string",
+        "run": "string",
+        "model": "category",
+        "split": "category",
+        "images": "Int64",
+        "seed": "Int64",
+        "x": "float64",
+        "y": "float64",
+        "loss": "float64",
+        "accuracy": "float64",
     },
 }
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.errors import BenchError, nearest
 from bench.report.columns import COLUMNS, Table, typed_frame
 from bench.report.trained import trained_frame
 from bench.store import Store
+from bench.store.analyses import Analyses
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     import pandas as pd
 
-__all__ = ["COLUMNS", "Table", "exports_frame", "load_results", "study_runs", "throughput_frame"]
+    from bench.report.trained import Trained
+    from bench.store.analyses import AnalysisRecord
+
+__all__ = [
+    "ANALYSED", "COLUMNS", "Table", "analysed_frame", "exports_frame", "load_results", "newest",
+    "study_runs", "throughput_frame",
+]  # fmt: skip
+
+ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
 
 def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
@@ -25,8 +34,9 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (a row a run and study that refers to it), `epochs`, `exports` or
-            `throughput`.
+        table: `runs` (a row a run and study that refers to it), `epochs`, `exports`,
+            `throughput`, or what was found inside networks: `lesions`, `gradients`,
+            `correlations`, `landscapes`.
 
     Returns:
         A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
@@ -45,7 +55,9 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
         return exports_frame(_export_rows(store, study, run))
     if table == "throughput":
         return throughput_frame(_throughput_rows(store, study, run))
-    return trained_frame(store, table, study, run)
+    if table in ANALYSED:
+        return analysed_frame(Analyses(store.root).records(), table, _wanted(store, study, run))
+    return trained_frame(store, cast("Trained", table), study, run)
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -59,11 +71,44 @@ def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
-    found = store.read_study(study) if study is not None else None
-    wanted = found.runs if found else ({run} if run is not None else None)
+    wanted = _wanted(store, study, run)
     for record in Exports(store.root).records():
         if wanted is None or record.row["run"] in wanted:
             yield record.row
+
+
+def _wanted(store: Store, study: str | None, run: str | None) -> set[str] | None:
+    """Return the runs whose rows are asked for; None for those of all, and of none."""
+    found = store.read_study(study) if study is not None else None
+    return found.runs if found else ({run} if run is not None else None)
+
+
+def analysed_frame(
+    records: Iterable[AnalysisRecord], table: Table, runs: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Rows of analyses as one of the tables `ANALYSED`, in the order of the records.
+
+    Args:
+        records: of analyses.
+        table: which of their tables.
+        runs: only rows of these; all without.
+    """
+    rows = [
+        {"analysis": record.analysis, **row}
+        for record in records
+        for row in record.tables.get(table, ())
+        if runs is None or row.get("run") in runs
+    ]
+    return typed_frame(rows, COLUMNS[table])
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of each run's last analysis; lines and planes of a landscape go apart."""
+    keys = [frame["run"]]
+    if "y" in frame:
+        keys.append(frame["y"].isna())
+    last = frame["analysis"].groupby(keys, sort=False).transform("last")
+    return frame[frame["analysis"] == last]
 
 
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -80,8 +125,7 @@ def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
-    found = store.read_study(study) if study is not None else None
-    wanted = found.runs if found else ({run} if run is not None else None)
+    wanted = _wanted(store, study, run)
     for record in Measurements(store.root).records():
         yield from (row for row in record.rows if wanted is None or row["run"] in wanted)
 

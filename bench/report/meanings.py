@@ -5,12 +5,15 @@ from __future__ import annotations
 # Table → column → meaning; `""` holds what means the same in every table.
 MEANINGS: dict[str, dict[str, str]] = {
     "": {
+        "analysis": "Id of the analysis that the row belongs to, as `bench lesion`, `gradients` and "
+        "`landscape` record it.",
         "run": "Id of the run: model, dataset, seed and the hash of the request.",
         "study": "Study that refers to the run; missing for a run of none.",
         "variant": "Name of the network in the study.",
         "model": "Name of the network.",
         "options": "Options of the network, as key=value.",
         "seed": "Random seed.",
+        "target": "Network or run, as it was named.",
         "input_size": "Side in pixels of the images that the network sees.",
         "precision": "Precision asked for.",
         "executed_precision": "Arithmetic that really ran, read back from the library.",
@@ -120,6 +123,44 @@ MEANINGS: dict[str, dict[str, str]] = {
         "noisy": "Whether the interval did not become narrow enough.",
         "warnings": "What a reader of the figure must know.",
         "status": "`complete`, `unsupported`, `out_of_memory` or `failed`.",
+    },
+    "lesions": {
+        "lesion": "`none` (the whole network), `drop` (without `block`) or `swap` (`block` and "
+        "`other` in each other's place).",
+        "block": "Path of the block in the network.",
+        "other": "Path of the block that it changed places with.",
+        "test_accuracy": "Of the network with that lesion, 0…1; nothing is trained again.",
+        "accuracy_drop": "`test_accuracy` of the whole network less that.",
+        "norm_ratio": "Median over the images of ‖F(x)‖ / ‖h(x)‖ where residual branch and "
+        "shortcut meet; missing without a shortcut.",
+        "norm_ratio_low": "10th percentile over the images.",
+        "norm_ratio_high": "90th percentile over the images.",
+        "initial_gradient_norm": "L2 norm of the first batch's gradient with respect to the "
+        "block's convolutions before any training.",
+        "images": "Test images that were used.",
+    },
+    "gradients": {
+        "run": "Run that was measured; missing for a network before any training.",
+        "epoch": "Epochs of training done; 0 is before training.",
+        "block": "Path of the block in the network.",
+        "depth": "Number of the block from input to output, from 1.",
+        "gradient_norm": "L2 norm of one batch's gradient with respect to the block's convolutions.",
+        "norm_ratio": "Median over that batch of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet.",
+    },
+    "correlations": {
+        "run": "Run that was measured; missing for a network before any training.",
+        "epoch": "Epochs of training done; 0 is before training.",
+        "lag": "Distance, in places on a line between two test images.",
+        "correlation": "Mean autocorrelation of the derivative along such lines.",
+    },
+    "landscapes": {
+        "split": "Whose loss: `train` (not augmented) or `test`.",
+        "images": "Images that were used.",
+        "seed": "Random seed of the directions.",
+        "x": "Step along the first direction; 1 moves each filter by its own length.",
+        "y": "Step along the second one; missing on a line.",
+        "loss": "Mean cross-entropy there; missing where it is no number.",
+        "accuracy": "Share of these images classified correctly there, 0…1.",
     },
 }
 

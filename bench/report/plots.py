@@ -41,6 +41,7 @@ _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
 _DARK = 0.6  # share from which on black text is hard to read
 _DENSE = 20  # categories, from which on they are set closer and smaller
+_LEVEL = 3  # categories across whose names fit beside each other
 
 
 def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
@@ -207,15 +208,11 @@ def _draw_marks(axes: Axes, series: Series) -> None:
     else:
         axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
-        axes.annotate(
-            text,
-            (across, up),
-            (0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-            color=_NEUTRAL,
-        )
+        if text:
+            axes.annotate(
+                text, (across, up), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+                color=_NEUTRAL,
+            )  # fmt: skip
 
 
 def _dash(series: Series) -> str:
@@ -236,8 +233,12 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
     if axis.zero:
         (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
     if axis.categories:
-        size = None if len(axis.categories) <= _DENSE else 7
-        own.set_ticks(range(len(axis.categories)), labels=list(axis.categories), fontsize=size)
+        turned = which == "x" and len(axis.categories) > _LEVEL
+        own.set_ticks(
+            range(len(axis.categories)), labels=list(axis.categories),
+            fontsize=7 if turned or len(axis.categories) > _DENSE else None,
+            rotation=90 if turned else 0,
+        )  # fmt: skip
         (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
 
 

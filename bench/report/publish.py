@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, nearest
 from bench.report.answer import answer, summarise
+from bench.report.columns import COLUMNS
 from bench.report.frames import study_runs
 from bench.report.latex import latex_table
 from bench.report.markdown import markdown
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from bench.store import Store, StudyRecord
 
-TABLES = ("runs", "epochs", "exports", "throughput")
+TABLES = tuple(COLUMNS)
 DEFAULT_FORMATS = ("markdown", "csv")
 
 

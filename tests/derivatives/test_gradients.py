@@ -11,6 +11,8 @@ from torch import nn
 from bench.derivatives.correlation import gradient_correlation, settle
 from bench.derivatives.norms import measure_blocks
 from bench.models import build_model
+from bench.report.frames import load_results
+from bench.report.tables import rows_of
 from bench.training.initialise import initialise
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
@@ -102,6 +104,7 @@ def test_the_command_follows_a_run_through_training(bench, tmp_path):
         (epoch, f"layer{depth}.0", depth) for epoch in (0, 1, 2) for depth in (1, 2, 3)
     ]
     assert all(row["gradient_norm"] > 0 for row in rows)
+    assert rows_of(load_results(tmp_path / "bench-runs" / "runs" / run, "gradients")) == rows
     assert len(pd.read_csv(tmp_path / "out" / "gradients.csv")) == 9
     assert (tmp_path / "out" / "gradients.png").read_bytes()[:4] == b"\x89PNG"
     untrained = bench(
@@ -111,6 +114,9 @@ def test_the_command_follows_a_run_through_training(bench, tmp_path):
     lags = [row["correlation"] for row in untrained if "lag" in row]
     assert lags[0] == 1
     assert all(-1 <= value <= 1 for value in lags)
+    of_networks = load_results(tmp_path / "bench-runs", "correlations")
+    assert of_networks["run"].isna().all()
+    assert list(of_networks["lag"]) == list(range(len(lags)))
 
 
 def test_a_run_that_recorded_nothing_is_measured_at_its_end(bench):

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from bench.landscapes.directions import filter_normalised, values_along
+from bench.report.frames import load_results
+from bench.report.tables import rows_of
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
         "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
@@ -108,10 +110,13 @@ def test_the_command_has_the_trained_network_in_the_middle(bench, tmp_path):
     assert rows[1]["accuracy"] == pytest.approx(row["test_accuracy"], abs=1e-6)
     assert {r["images"] for r in rows} == {1000}
     assert rows[0]["y"] is None
+    assert rows_of(load_results(tmp_path / "bench-runs", "landscapes")) == rows
     plane = bench(*words, "--plane", "--images", 100, "--output", "out", "--quiet")
     assert plane.code == 0
     assert len(pd.read_csv(tmp_path / "out" / "landscape.csv")) == 9
     assert (tmp_path / "out" / "landscape.png").read_bytes()[:4] == b"\x89PNG"
+    both = load_results(tmp_path / "bench-runs", "landscapes")
+    assert sorted(both.groupby("analysis").size()) == [3, 9]
 
 
 def test_impossible_slices_are_refused(bench):

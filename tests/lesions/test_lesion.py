@@ -10,6 +10,8 @@ from torch import nn
 from bench.derivatives.norms import gradient_norms
 from bench.lesions.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.models import build_model
+from bench.report.frames import load_results
+from bench.report.tables import rows_of
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
         "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
@@ -128,11 +130,15 @@ def test_the_command_measures_draws_and_agrees_with_the_run(bench, tmp_path):
     assert all(r["norm_ratio"] > 0 and r["initial_gradient_norm"] > 0 for r in rows[1:7])
     assert [(r["block"], r["other"]) for r in rows[7:]] == [("layer1.0", "layer1.1")]
     assert len(pd.read_csv(tmp_path / "out" / "lesion.csv")) == 8
+    recorded = load_results(tmp_path / "bench-runs" / "runs" / row["run"], "lesions")
+    assert rows_of(recorded) == rows
     assert (tmp_path / "out" / "lesion.svg").read_text().count("layer3.1") >= 2
     assert (tmp_path / "out" / "lesion.png").read_bytes()[:4] == b"\x89PNG"
     said = bench(*words, "--no-swaps", "--test-images", 100, "--quiet").out
     assert "100 test images" in said
     assert "without layer3.1" in said
+    both = load_results(tmp_path / "bench-runs", "lesions")
+    assert sorted(both.groupby("analysis")["images"].first()) == [100, 1000]
 
 
 def test_what_has_no_blocks_is_refused(bench):
@@ -140,3 +146,12 @@ def test_what_has_no_blocks_is_refused(bench):
     assert "has no block whose shortcut" in bench("lesion", run).refusal
     assert "no run 'nobody'" in bench("lesion", "nobody").refusal
     assert "--test-images 0" in bench("lesion", run, "--test-images", 0).refusal
+
+
+def test_where_nothing_can_be_recorded_nothing_is_measured(bench, tmp_path):
+    run = bench("train", "resnet8", *TINY, "--json").document["rows"][0]["run"]
+    (tmp_path / "bench-runs" / "analyses").write_text("mine")
+    for command in ("lesion", "landscape", "gradients"):
+        outcome = bench(command, run, "--device", "cpu", "--threads", 1, "--quiet")
+        assert "cannot write bench-runs/analyses" in outcome.refusal
+        assert outcome.out == ""

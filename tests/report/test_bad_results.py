@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.store import RunRecord, Store, StudyRecord
+from bench.store.analyses import Analyses
 from bench.store.records import seal
 
 if TYPE_CHECKING:
@@ -274,3 +275,16 @@ def test_a_study_of_no_variant_is_one_line(bench: Bench, tmp_path: Path) -> None
         StudyRecord(name="mine", question="Why?", variants={})
     )
     assert "study 'mine' has no finished run yet" in bench("report", *EVERYTHING).refusal
+
+
+def test_half_an_analysis_is_named_on_the_page(bench: Bench, results: Path, tmp_path: Path) -> None:
+    store = Analyses(results)
+    run = records(results)[0].run
+    row = {"run": run, "lesion": "none", "test_accuracy": 0.5, "images": 10}
+    halve(store.file(store.publish("lesion", {"run": run}, {"lesions": [row]}, {}).analysis))
+    with pytest.warns(UserWarning, match=r"passing over bench-runs/analyses/lesion-\w+.json"):
+        outcome = bench("report", "tiny", *EVERYTHING)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    assert not (tmp_path / "out" / "lesions.csv").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"<p>Left out: bench-runs/analyses/lesion-\w+\.json: .*cannot be read", page)

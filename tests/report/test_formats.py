@@ -14,6 +14,7 @@ import bench as package
 from bench.report.frames import COLUMNS
 from bench.report.latex import latex_table
 from bench.store import Store
+from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
 
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+ROWS = {
+    "runs": 4, "epochs": 4, "exports": 1, "throughput": 2, "lesions": 1, "gradients": 2,
+    "correlations": 1, "landscapes": 3,
+}  # fmt: skip
+
+
 @pytest.fixture
 def measured(results: Path) -> Path:
-    """A results folder with an export and a measurement of one run, of made-up figures."""
+    """A results folder with an export and a measurement and analyses of one run, made up."""
     run = next(Store(results).runs()).run
     exports = Exports(results)
     row = {
@@ -48,7 +55,22 @@ def measured(results: Path) -> Path:
     }  # fmt: skip
     rows = [one, {**one, "batch_size": None, "noisy": None, "images_per_second": None}]
     Measurements(results).publish(MeasurementRecord("m", {}, rows), [])
+    _publish_analyses(Analyses(results), run)
     return results
+
+
+def _publish_analyses(store: Analyses, run: str) -> None:
+    dropped = {"run": run, "lesion": "drop", "block": "layer1.0", "test_accuracy": 1 / 3,
+               "norm_ratio": None, "images": 1000}  # fmt: skip
+    store.publish("lesion", {"run": run}, {"lesions": [dropped]}, {})
+    block = {"target": run, "run": run, "epoch": 0, "block": "layer1.0", "depth": 1,
+             "gradient_norm": 1e-7}  # fmt: skip
+    near = {"target": run, "run": run, "epoch": 0, "lag": 1, "correlation": -1 / 3}
+    tables = {"gradients": [block, {**block, "epoch": 1}], "correlations": [near]}
+    store.publish("gradients", {"run": run}, tables, {})
+    place = {"run": run, "model": "resnet8", "split": "train", "images": 10, "seed": 0, "x": 0.1,
+             "y": None, "loss": None, "accuracy": 0.5}  # fmt: skip
+    store.publish("landscape", {"run": run}, {"landscapes": [place] * 3}, {})
 
 
 # pandas 2 does not round-trip floats by itself; pandas 4 will not know the argument.
@@ -60,7 +82,7 @@ def test_every_table_keeps_its_types_and_loads_back_equal(
     outcome = bench("report", "tiny", "--results", measured, "--format", "csv,parquet")
     assert outcome.code == 0, outcome
     expected = package.load_results(measured / "studies" / "tiny.json", table)  # type: ignore[arg-type]
-    assert len(expected) == {"runs": 4, "epochs": 4, "exports": 1, "throughput": 2}[table]
+    assert len(expected) == ROWS[table]
     assert {n: str(d) for n, d in expected.dtypes.items()} == COLUMNS[table]
     folder = tmp_path / "report" / "tiny"
     pd.testing.assert_frame_equal(pd.read_parquet(folder / f"{table}.parquet"), expected)

@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study with everything that a page can show: measured, profiled, exported in int8."""
+    """The tiny study with everything that a page can show: measured, profiled, exported, analysed."""
     copy = shutil.copytree(trained, tmp_path_factory.mktemp("full") / "bench-runs")
     runs = [record.run for record in Store(copy).runs() if record.request["seed"] == 0]
     bench.measure(
@@ -39,6 +39,11 @@ def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch_sizes=(1, 8), max_seconds=0.3, layers=True,
     )  # fmt: skip
     bench.export_onnx(runs, results=copy, precision="int8", sensitivity=True, threads=1)
+    for run in runs:
+        bench.lesion(run, results=copy, device="cpu", test_images=200)
+    bench.gradients(runs, results=copy, device="cpu", correlation=True)
+    bench.landscape(runs, results=copy, device="cpu", points=5, images=100)
+    bench.landscape(runs[:1], results=copy, device="cpu", plane=True, points=7, images=100)
     return copy
 
 
@@ -74,6 +79,7 @@ def test_every_figure_has_drawn_marks_and_fits(page: Any) -> None:
     plots = page.query_selector_all(".plot")
     keys = [plot.get_attribute("data-chart") for plot in plots]
     assert {"roofline", "latency", "accuracy-measured-speed", "differences"} <= set(keys)
+    assert {"lesion-drop", "gradient-depth", "landscape-loss", "landscape-map"} <= set(keys)
     assert sum(key.startswith("int8-") for key in keys) == 2
     assert sum(key.startswith("layers-") for key in keys) == 4
     assert page.query_selector_all(".absent") == []
@@ -179,6 +185,9 @@ def test_each_figures_data_is_one_click_away(page: Any, tmp_path: Path) -> None:
     for key, button in {
         "roofline": "#figure-roofline button.csv",
         "latency": "#figure-latency button.csv",
+        "lesions": "#figure-lesion-drop button.csv",
+        "gradients": "#figure-gradient-depth button.csv",
+        "landscapes": "#figure-landscape-loss button.csv",
         "confusions": "button.csv[data-table=confusions]",
     }.items():
         with page.expect_download() as started:
@@ -187,4 +196,7 @@ def test_each_figures_data_is_one_click_away(page: Any, tmp_path: Path) -> None:
         saved[key] = pd.read_csv(tmp_path / f"{key}.csv")
     assert saved["roofline"]["arithmetic_intensity"].gt(0).all()
     assert saved["latency"]["share"].between(0, 1).all()
+    assert set(saved["lesions"]["variant"]) == {"residual", "plain"}
+    assert set(saved["gradients"]["block"]) == {"layer1.0", "layer2.0", "layer3.0"}
+    assert (saved["landscapes"]["y"].isna().sum(), len(saved["landscapes"])) == (10, 59)
     assert saved["confusions"]["images"].sum() == 4 * 1000

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.report.answer import answer, summarise
-from bench.report.frames import study_runs
+from bench.report.frames import ANALYSED, analysed_frame, newest, study_runs
+from bench.store.analyses import Analyses
 from bench.store.measurements import Measurements
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from bench.report.answer import VariantSummary
     from bench.store import RunRecord, Store, StudyRecord
+    from bench.store.analyses import AnalysisRecord
     from bench.store.measurements import MeasurementRecord
 
 
@@ -62,6 +64,17 @@ class Material:
         """Measurements of the study's runs, oldest first."""
         records = Measurements(self.store.root).records()
         return [r for r in records if any(self.variant_of(str(row["run"])) for row in r.rows)]
+
+    @cached_property
+    def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:
+        """Every analysis in the results folder, oldest first, and which cannot be read, and why."""
+        return Analyses(self.store.root).read()
+
+    @cached_property
+    def analysed(self) -> dict[str, pd.DataFrame]:
+        """Tables of the last analyses of the study's runs."""
+        records, _ = self.analyses
+        return {t: newest(analysed_frame(records, t, self.places)) for t in ANALYSED}
 
     @cached_property
     def places(self) -> dict[str, tuple[str, int]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.report.page.material import Material
+    from bench.store.analyses import AnalysisRecord
 
 _SETTINGS = (
     "cpu", "instruction_sets", "device", "gpu", "driver", "cuda", "cudnn", "threads", "bench",
@@ -59,8 +60,21 @@ def commands(material: Material) -> list[str]:
         ]
         runs = dict.fromkeys(map(str, material.throughput["run"].dropna()))
         made.append(["throughput", *runs, *flags])
+    made += [_analysing(r) for r in material.analyses[0] if r.request.get("run") in material.places]
     made.append(["report", name, "--format", "html"])
     return [shlex.join(["bench", *words]) for words in made]
+
+
+def _analysing(record: AnalysisRecord) -> list[str]:
+    """Words of the command that makes an analysis again."""
+    words = [record.kind, str(record.request["run"])]
+    for name, value in record.request.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif name != "run" and value is not False and value is not None:
+            words += [flag, str(value)]
+    return words
 
 
 def failures(material: Material) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from bench.report.chart import Section
 from bench.report.page.architecture import save_diagrams
 from bench.report.page.confusion import confusions
 from bench.report.page.cost import fronts, latencies, measured_speed, quantisation, roofs, times
+from bench.report.page.inside import inside
 from bench.report.page.material import gather
 from bench.report.page.training import accuracies, curves, forest
 from bench.report.plots import draw_matrix, save_charts, save_figure
@@ -30,6 +31,7 @@ def sections(material: Material) -> list[Section]:
         Section("cost", "Cost", cost),
         *([Section("layers", "Where the time goes", profiled)] if profiled else []),
         Section("quantisation", "Quantisation", quantisation(material)),
+        inside(material),
     ]
 
 

@@ -119,6 +119,7 @@ def state(store: Store, study: str) -> str:
 
 def _files(store: Store, study: str) -> Iterator[Path]:
     yield store.root / "studies" / f"{study}.json"
+    yield from (store.root / "analyses").glob("*.json")
     for kind in ("exports", "measurements"):
         yield from (store.root / kind).glob("*/*.json")
     record = store.read_study(study)

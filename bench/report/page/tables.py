@@ -31,8 +31,15 @@ def tables(
         "throughput": material.throughput,
         "confusions": confused.frame(),
     }
+    found |= {name: _named(material, frame.copy()) for name, frame in material.analysed.items()}
     found |= {key: chart.data for key, chart in charts.items() if chart.data is not None}
     return {name: frame for name, frame in found.items() if len(frame)}
+
+
+def _named(material: Material, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the variant that their run stands for."""
+    frame.insert(0, "variant", [material.variant_of(run) for run in frame["run"]])
+    return frame
 
 
 def table_values(frame: pd.DataFrame) -> dict[str, Any]:

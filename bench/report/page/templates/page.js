@@ -83,7 +83,10 @@
   function legend(plot) {
     const list = plot.parentElement.querySelector(".legend"), chart = data.charts[plot.dataset.chart];
     const entries = new Map();
-    for (const trace of chart.data) if (!trace.meta.band && !entries.has(trace.meta.name)) entries.set(trace.meta.name, trace);
+    for (const trace of chart.data) {  // of one name, the first that is not drawn lightly
+      const { name, band, faint } = trace.meta;
+      if (!band && (!entries.has(name) || (entries.get(name).meta.faint && !faint))) entries.set(name, trace);
+    }
     list.replaceChildren(...[...entries].map(([name, trace]) => {
       const item = document.createElement("li"), button = document.createElement("button");
       button.type = "button";
