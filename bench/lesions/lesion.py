@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.trained import Trained
     from bench.training.setup import Split
 
+
 @dataclass(frozen=True)
 class _Subject:
     """A trained network on its device, its blocks, and the test images it answers."""

@@ -139,11 +139,11 @@ def _each(rows: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
 
 def _ends(rows: pd.DataFrame, look: Looks) -> list[tuple[Look, pd.DataFrame]]:
     """The first and the last epoch of each target."""
-    found = []
-    for target, part in _each(rows, "target"):
-        for epoch in dict.fromkeys((part["epoch"].min(), part["epoch"].max())):
-            found.append((look(target), part[part["epoch"] == epoch]))
-    return found
+    return [
+        (look(target), part[part["epoch"] == epoch])
+        for target, part in _each(rows, "target")
+        for epoch in dict.fromkeys((part["epoch"].min(), part["epoch"].max()))
+    ]
 
 
 def _by_block(

@@ -70,7 +70,8 @@ def _slice(
     return Chart(
         key=key,
         title=title,
-        caption=f"Along one random direction that is scaled to each filter (Li et al. 2018); {_of(rows)}",
+        caption="Along one random direction that is scaled to each filter (Li et al. 2018); "
+        + _of(rows),
         x=Axis(_STEP),
         y=y,
         series=tuple(series),
@@ -104,7 +105,7 @@ def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[floa
     )
     found: list[tuple[float, Any]] = [(level, contours.lines(level)) for level in levels]
     series = [_contour(level, lines) for level, lines in found if lines]
-    nearest = rows.loc[(rows["x"].abs() + rows["y"].abs()).idxmin()]
+    nearest = rows.iloc[int((rows["x"].abs() + rows["y"].abs()).argmin())]
     middle = Series(
         name="nearest to the trained weights", x=[float(nearest["x"])], y=[float(nearest["y"])],
         style=style, hover=[f"{label}: {nearest['loss']:.4g}"],

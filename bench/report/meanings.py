@@ -5,8 +5,7 @@ from __future__ import annotations
 # Table → column → meaning; `""` holds what means the same in every table.
 MEANINGS: dict[str, dict[str, str]] = {
     "": {
-        "analysis": "Id of the analysis that the row belongs to, as `bench lesion`, `gradients` and "
-        "`landscape` record it.",
+        "analysis": "Id of what `bench lesion`, `gradients` or `landscape` recorded.",
         "run": "Id of the run: model, dataset, seed and the hash of the request.",
         "study": "Study that refers to the run; missing for a run of none.",
         "variant": "Name of the network in the study.",
@@ -144,7 +143,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "epoch": "Epochs of training done; 0 is before training.",
         "block": "Path of the block in the network.",
         "depth": "Number of the block from input to output, from 1.",
-        "gradient_norm": "L2 norm of one batch's gradient with respect to the block's convolutions.",
+        "gradient_norm": "L2 norm of one batch's gradient for the block's convolutions.",
         "norm_ratio": "Median over that batch of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet.",
     },
     "correlations": {

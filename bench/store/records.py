@@ -145,13 +145,15 @@ def refuse_overwriting_newer(path: Path) -> None:
     Raises:
         BenchError: *path* is of a newer version.
     """
-    with contextlib.suppress(OSError, ValueError):
+    try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and _is_newer(values):
-            raise NewerFormatError(
-                f"{path} was written by a newer bench (format {values['format_version']}, this one "
-                f"writes {FORMAT_VERSION}); upgrade bench, or choose another --results folder"
-            )
+    except (OSError, ValueError):
+        return  # nothing there, or nothing that could be read
+    if isinstance(values, dict) and _is_newer(values):
+        raise NewerFormatError(
+            f"{path} was written by a newer bench (format {values['format_version']}, this one "
+            f"writes {FORMAT_VERSION}); upgrade bench, or choose another --results folder"
+        )
 
 
 class NewerFormatError(BenchError):

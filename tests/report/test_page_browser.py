@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny study with everything that a page can show: measured, profiled, exported, analysed."""
+    """The tiny study with everything that a page can show of it."""
     copy = shutil.copytree(trained, tmp_path_factory.mktemp("full") / "bench-runs")
     runs = [record.run for record in Store(copy).runs() if record.request["seed"] == 0]
     bench.measure(

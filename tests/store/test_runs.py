@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.request import FORMAT_VERSION, RunRequest
 from bench.store import Store, StudyRecord
 from bench.store.files import StorageError
-from bench.store.records import seal
+from bench.store.records import NewerFormatError, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -349,3 +349,15 @@ def test_a_lock_keeps_other_processes_out_until_its_owner_is_gone(store: Store) 
     owner.communicate()
     with store.lock("run") as ours:
         assert ours
+
+
+def test_a_newer_run_is_not_written_over(store: Store, finish: Finish) -> None:
+    """The refusal is an error like any other that a person can mend, so it was once swallowed."""
+    path = store.folder(finish(store)) / "run.json"
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    path.write_bytes(seal({**values, "format_version": 7}))
+    before = path.read_bytes()
+    with pytest.raises(NewerFormatError, match="written by a newer bench"):
+        finish(store)
+    assert path.read_bytes() == before

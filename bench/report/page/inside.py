@@ -39,15 +39,17 @@ def inside(material: Material) -> Section:
         return Look(variant, material.style(variant), f"{variant}, seed {seed}")
 
     found = material.analysed
-    correlations = found["correlations"]
-    made = {
-        "lesions": lambda: lesion_charts(found["lesions"], look),
-        "gradients": lambda: gradient_charts(found["gradients"], correlations, look),
-        "landscapes": lambda: landscape_charts(found["landscapes"], look),
-    }
     charts: list[Chart] = []
-    for table, make in made.items():
-        charts += make() if len(found[table]) else [_absent(*_ABSENT[table])]
+    for table, absent in _ABSENT.items():
+        rows = found[table]
+        if rows.empty:
+            charts.append(_absent(*absent))
+        elif table == "lesions":
+            charts += lesion_charts(rows, look)
+        elif table == "gradients":
+            charts += gradient_charts(rows, found["correlations"], look)
+        else:
+            charts += landscape_charts(rows, look)
     notes = tuple(f"Left out: {problem}." for problem in material.analyses[1])
     return Section("inside", "Inside the networks", tuple(charts), notes)
 
