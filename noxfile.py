@@ -54,9 +54,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the long tests."""
+    """Run the long tests; those of faults fork, so in a process where nothing else has run."""
     install(session)
-    pytest(session, "-m", "slow and not gpu")
+    if session.posargs:
+        pytest(session, "-m", "slow and not gpu")
+        return
+    pytest(session, "-m", "slow and not gpu", "--ignore=tests/faults")
+    pytest(session, "-m", "slow", "tests/faults")
 
 
 @nox.session

@@ -90,11 +90,13 @@ def leave_on_sigterm() -> Iterator[None]:
         if time.monotonic() - heard < _SAME_WISH_SECONDS:
             return
         heard = time.monotonic()
-        print("bench: stopped by SIGTERM; the same command begins anew", file=sys.stderr)  # noqa: T201
         raise _SignalExit(EXIT_CODES[signal.Signals(number)])
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except _SignalExit:  # said here: a handler must not print into another line's middle
+        print("bench: stopped by SIGTERM; the same command begins anew", file=sys.stderr)  # noqa: T201
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.store import files
 from bench.store.files import StorageError, make_folder, telling, write_atomically
+from bench.store.workspace import workspace
 
 
 class ResultsFolder:
@@ -35,9 +34,8 @@ class ResultsFolder:
             StorageError: it cannot be written, with the reason.
         """
         self.ready()
-        probe = self.root / "runs" / f".writable-{os.getpid()}"
-        write_atomically(probe, b"can a file be written here?\n")
-        files.disk.remove_file(probe)
+        with workspace(self.root / "runs") as probe:
+            write_atomically(probe / "probe", b"can a file be written here?\n")
 
     def ready(self) -> None:
         """Make the folder, or refuse to write where it no longer is the one this began with."""

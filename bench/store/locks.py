@@ -41,7 +41,8 @@ def hold(
         StorageError: the lock's folder cannot be written.
     """
     make_folder(path.parent)
-    lock = _lock(path)
+    with telling(path):  # even asking may be refused
+        lock = _lock(path)
     while not _try(lock, path):
         if not wait:
             yield False

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.store import files
 from bench.store.files import publish_folder, sha256_of, write_atomically
 from bench.store.records import reading, seal, unseal
 from bench.store.workspace import workspace
@@ -76,9 +75,8 @@ class Measurements:
         Raises:
             StorageError: it cannot, with the reason.
         """
-        probe = self.root / ".writable"
-        write_atomically(probe, b"can a file be written here?\n")
-        files.disk.remove_file(probe)
+        with workspace(self.root) as probe:
+            write_atomically(probe / "probe", b"can a file be written here?\n")
 
     def publish(
         self, record: MeasurementRecord, samples: Sequence[Sequence[Any]]

@@ -52,11 +52,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"| {fault} | {times} | {happened} | {lost} |")
 
 
+LATE = (  # what training, exports and measurements import when they begin
+    "filelock", "onnxruntime", "platformdirs", "psutil", "safetensors.torch", "scipy.stats",
+    "statsmodels.stats.contingency_tables", "torch._dynamo", "torch.utils.flop_counter",
+    "torch.onnx._internal.exporter._core", "bench.export.output", "bench.export.pipeline",
+    "bench.export.targets", "bench.measure.backends.eager", "bench.measure.measurement",
+    "bench.report.frames",
+)  # fmt: skip
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _known_machine() -> None:
-    """Ask for the processor, and import what training imports late, once and not in every child."""
+    """Ask for the processor, and import what is imported late, once and not in every child."""
     describe_environment("cpu", threads=1)
-    for module in ("torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "filelock"):
+    for module in LATE:
         importlib.import_module(module)
 
 

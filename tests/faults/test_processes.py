@@ -138,7 +138,8 @@ def test_a_control_group_without_memory_costs_a_run(root, fork, tiny, invariants
     group.mkdir()
     try:
         (group / "memory.max").write_text("900M")
-        (group / "memory.swap.max").write_text("0")
+        if (group / "memory.swap.max").exists():  # not where the kernel cannot swap
+            (group / "memory.swap.max").write_text("0")
         assert fork(work).wait(300) == 0, read(tmp_path)
     finally:
         group.rmdir()

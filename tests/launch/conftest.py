@@ -92,5 +92,19 @@ def make_requests(own_models: Path) -> Callable[..., list[RunRequest]]:
 
 
 @pytest.fixture
+def make_study(own_models: Path) -> Callable[..., list[RunRequest]]:
+    """Write a study `own.toml` of one network of `MODELS`; returns its requests."""
+
+    def make(name: str, epochs: int) -> list[RunRequest]:
+        text = STUDY.replace("epochs = 2", f"epochs = {epochs}")
+        text += f'[[variant]]\nname = "{name}"\nmodel = "launched_networks:{name}"\n'
+        path = own_models / "own.toml"
+        path.write_text(text)
+        return expand("own", parse_study(text, path)).requests
+
+    return make
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")

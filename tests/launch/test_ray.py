@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -152,3 +154,31 @@ def test_dead_address_is_told_within_fifteen_seconds(bench_process, tiny_study, 
         refusal = bench_process(*words, "--ray-address", address).refusal
         assert time.monotonic() - begun < 15 + 15  # the promise, and the program's own start
     assert refusal.startswith(f"--ray-address {address}: n")
+
+
+DRIVER = """
+import sys, bench
+from bench.launch import RayLauncher
+
+def tell(event):
+    print(event["event"], flush=True)
+
+if __name__ == "__main__":
+    bench.run_study("own.toml", results="results", device="cpu", threads=1, on_event=tell,
+                    launcher=RayLauncher(address=sys.argv[1]))
+"""
+
+
+def test_a_run_whose_driver_was_killed_is_taken_up(make_study, run, store, cluster, own_models):
+    (request,) = make_study("fine", epochs=2000)
+    (own_models / "driver.py").write_text(DRIVER)
+    driver = subprocess.Popen(
+        [sys.executable, "driver.py", cluster.address], stdout=subprocess.PIPE, text=True
+    )
+    said = iter(driver.stdout.readline, "")
+    assert "epoch\n" in said
+    driver.kill()
+    driver.communicate()
+    assert run([request]) == {request.run_id: ("complete", None)}
+    assert [record.run for record in store.runs()] == [request.run_id]
+    assert len(store.checked_file(request.run_id, "history.csv").read_text().split()) == 2001

@@ -7,11 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from bench.errors import BenchError
 from bench.launch import SlurmLauncher, launch
 from bench.stopping import Stop
 from bench.training.resources import Resources
@@ -83,6 +85,50 @@ def test_local_executor_takes_a_run_up_whose_time_was_up(make_requests, run, sto
         request, run, store, tmp_path, 0.5, 200, cluster="local",
         parameters={"signal_delay_s": 5},
     )  # fmt: skip
+
+
+DRIVER = """
+import sys, bench
+from bench.launch import SlurmLauncher
+
+if __name__ == "__main__":
+    bench.run_study("own.toml", results="results", device="cpu", threads=1,
+                    launcher=SlurmLauncher(folder="jobs", cluster=sys.argv[1]))
+"""
+
+
+def check_lost_driver(make_study, run, store, tmp_path, cluster):
+    """The jobs go on without the process that submitted them; its command then finds the run."""
+    (request,) = make_study("fine", epochs=2000)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    driver = subprocess.Popen([sys.executable, "driver.py", cluster])
+    begun = wait_until(lambda: not free(store, request.run_id), driver)
+    driver.kill()
+    driver.wait()
+    assert begun
+    assert store.read_run(request.run_id) is None
+    assert wait_until(lambda: store.read_run(request.run_id) is not None)
+    done = store.read_run(request.run_id)
+    assert run([request], cluster=cluster) == {request.run_id: ("complete", None)}
+    assert store.read_run(request.run_id) == done  # not trained again
+
+
+def free(store, run):
+    with store.lock(run, wait=False) as ours:
+        return ours
+
+
+def wait_until(true, process=None, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def test_local_jobs_go_on_when_their_driver_is_lost(make_study, run, store, tmp_path):
+    check_lost_driver(make_study, run, store, tmp_path, "local")
 
 
 def nodes():
@@ -180,3 +226,18 @@ def test_real_slurm_queues_a_run_again_whose_time_was_up(make_requests, run, sto
     check_requeue(
         request, run, store, tmp_path, 2, 600, parameters={"signal_delay_s": 20}
     )  # fmt: skip
+
+
+@pytest.mark.usefixtures("slurm")
+def test_real_slurm_jobs_go_on_when_their_driver_is_lost(make_study, run, store, tmp_path):
+    check_lost_driver(make_study, run, store, tmp_path, "slurm")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_real_slurm_has_no_gpu(make_requests, store, tmp_path):
+    with pytest.raises(BenchError, match=r"--launcher slurm: sbatch refused the jobs: .*gres"):
+        launch(
+            make_requests("fine"), store, Resources(device="cuda", threads=1), workers=1,
+            stop=Stop(), on_event=lambda _: None,
+            launcher=SlurmLauncher(folder=str(tmp_path / "jobs")),
+        )  # fmt: skip
