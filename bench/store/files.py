@@ -11,6 +11,7 @@ import errno
 import glob
 import hashlib
 import secrets
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             disk.remove_file(partial)
             raise
         disk.sync_folder(path.parent)
+
+
+def prove_writable(folder: Path) -> None:
+    """Make a folder, and write a file without a name into it: nothing is left, however it ends.
+
+    Raises:
+        StorageError: it cannot be written, with the reason.
+    """
+    make_folder(folder)
+    with telling(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"can a file be written here?\n")
+        probe.flush()
 
 
 def publish_folder(partial: Path, final: Path) -> None:

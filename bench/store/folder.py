@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.store.files import StorageError, make_folder, telling, write_atomically
-from bench.store.workspace import workspace
+from bench.store.files import StorageError, make_folder, prove_writable, telling
 
 
 class ResultsFolder:
@@ -34,8 +33,7 @@ class ResultsFolder:
             StorageError: it cannot be written, with the reason.
         """
         self.ready()
-        with workspace(self.root / "runs") as probe:
-            write_atomically(probe / "probe", b"can a file be written here?\n")
+        prove_writable(self.root / "runs")
 
     def ready(self) -> None:
         """Make the folder, or refuse to write where it no longer is the one this began with."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.store.files import publish_folder, sha256_of, write_atomically
+from bench.store.files import prove_writable, publish_folder, sha256_of, write_atomically
 from bench.store.records import reading, seal, unseal
 from bench.store.workspace import workspace
 
@@ -75,8 +75,7 @@ class Measurements:
         Raises:
             StorageError: it cannot, with the reason.
         """
-        with workspace(self.root) as probe:
-            write_atomically(probe / "probe", b"can a file be written here?\n")
+        prove_writable(self.root)
 
     def publish(
         self, record: MeasurementRecord, samples: Sequence[Sequence[Any]]
