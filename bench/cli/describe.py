@@ -41,7 +41,7 @@ def describe(
     from bench.models import build_model, default_shape
 
     channels, size, _ = default_shape(model)
-    shape = _parse_shape(input_shape) if input_shape else (1, channels, size, size)
+    shape = _parse_shape(input_shape) if input_shape is not None else (1, channels, size, size)
     network = build_model(
         model, num_classes=classes, in_channels=shape[1], **options.parse_values(option)
     )

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import Done, Runner
-from invariants import _answers
+from invariants import _agreeing, _answers
 from protocol import Session, conduct
 from record import FAILED, NOT_RUN, PASSED, Report, judged
 from steps import STEPS, measured, read_junit
@@ -142,6 +142,24 @@ def test_a_command_without_a_row_was_refused_or_is_broken(code, expected):
 def test_answers_must_be_the_cpus(changed, expected):
     done = Done(0, json.dumps({"rows": [ANSWERS | changed]}), "")
     assert outcomes(_answers("eager", done)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.99, 1.01, PASSED),
+        (1.02, 1.06, PASSED),  # its edge is within 3 %
+        (1.04, 1.06, FAILED),
+        (0.90, 0.95, FAILED),
+        (0.95, 1.05, NOT_RUN),  # agrees with anything
+        (1.04, 1.20, FAILED),  # wide, and off all the same
+    ],
+)
+def test_instruments_agree_within_three_per_cent_or_it_cannot_be_told(low, high, expected):
+    row = {"ratio": (low + high) / 2, "ratio_low": low, "ratio_high": high, "instrument": "Timer"}
+    (check,) = _agreeing("eager", [row])
+    assert check.outcome == expected
+    assert "of Timer" in check.detail
 
 
 @pytest.mark.slow

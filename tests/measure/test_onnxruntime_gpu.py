@@ -129,7 +129,7 @@ def runtime(monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (8, 9))
     yield fake
     why_not_loaded.cache_clear()
 
@@ -284,7 +284,7 @@ def test_an_older_gpu_has_no_tf32_and_no_bf16(monkeypatch, backend):
         }
 
     assert pairs()["tf32"] is None
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (7, 5))
     assert pairs()["fp32"] is pairs()["fp16"] is None
     assert pairs()["tf32"].startswith("this GPU has no tf32")
     assert pairs()["bf16"] is not None
@@ -299,7 +299,7 @@ def test_fp32_inside_tensorrt_is_tf32_where_there_is_tf32(monkeypatch):
 
     assert pairs()["tf32"] is None
     assert "computes fp32 in TF32" in pairs()["fp32"]
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (7, 5))
     assert pairs()["fp32"] is None
     assert pairs()["tf32"].startswith("this GPU has no tf32")
 

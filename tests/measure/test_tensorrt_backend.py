@@ -146,7 +146,7 @@ def test_other_versions_and_broken_engines_are_refused(engine):
 
 def test_an_engine_for_another_gpu_is_refused(engine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (9, 0))
     with pytest.raises(UnsupportedError, match="compute capability 86, this GPU has 90"):
         prepare(work(engine()))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from bench.errors import BenchError
 from bench.measure.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -72,7 +73,9 @@ class EnginePrepared:
         if workload.file is None:
             raise UnsupportedError("TensorRT runs engines: build one with bench export-tensorrt")
         self.workload = workload
-        self.library, self.sidecar, self.engine = open_engine(workload.file, load)
+        device = workload.device if workload.device.startswith("cuda") else None
+        with _current(device):  # an engine belongs to the device that is current when it is loaded
+            self.library, self.sidecar, self.engine = open_engine(workload.file, load, device)
         self.context = self.engine.create_execution_context()
         self.input, self.output = _names(self.engine, self.library)
         self._set_shape()
@@ -149,9 +152,16 @@ class EnginePrepared:
 
 
 def open_engine(
-    file: Path, load: Callable[[str], Any] = importlib.import_module
+    file: Path,
+    load: Callable[[str], Any] = importlib.import_module,
+    device: str | None = None,
 ) -> tuple[Any, dict[str, Any], Any]:
     """Load an engine whose sidecar fits it.
+
+    Args:
+        file: the engine.
+        load: imports a module by name.
+        device: the GPU it is to run on; torch's current one without.
 
     Returns:
         The library, the sidecar's values, the engine.
@@ -164,7 +174,7 @@ def open_engine(
     from bench.export.tensorrt import Toolkit
 
     sidecar = read_sidecar(Path(file))
-    _require_same_gpu(file, str(sidecar["compute_capability"]))
+    _require_same_gpu(file, str(sidecar["compute_capability"]), device)
     try:
         library = Toolkit(sidecar["flavor"], load).library
     except BenchError as error:
@@ -181,12 +191,21 @@ def open_engine(
     return library, sidecar, engine
 
 
-def _require_same_gpu(file: Path, built_for: str) -> None:
+@contextmanager
+def _current(device: str | None) -> Iterator[None]:
+    import torch
+
+    usable = device is not None and torch.cuda.is_available()
+    with torch.cuda.device(device) if usable else nullcontext():
+        yield
+
+
+def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
     import torch
 
     if not torch.cuda.is_available():
         return  # nothing to compare with; the plan refuses what has no device
-    here = "".join(map(str, torch.cuda.get_device_capability()))
+    here = "".join(map(str, torch.cuda.get_device_capability(device)))
     if built_for != here:
         raise UnsupportedError(
             f"{file} was built for compute capability {built_for}, this GPU has {here}: "
