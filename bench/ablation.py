@@ -274,6 +274,7 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         shared_tensors=shared_tensors(store, variants),
         updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
         target_accuracy=plan.target_accuracy,
+        published=plan.published.model_dump() if plan.published else None,
     )
     store.save_study(record)
     return record

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.agreement import HEADINGS, READING, agreement
 from bench.report.answer import answer, outlook, summarise
+from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
     lines += [*markdown_table(study_cells(summaries)), ""]
     if picture:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
+    lines += _published(study, summaries)
     lines += _failures(store, study, runs)
     lines += [
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
@@ -48,6 +50,18 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
     ]
     lines += [f"- {line}" for line in provenance(store, study, runs)]
     return "\n".join(lines) + "\n"
+
+
+def _published(study: StudyRecord, summaries: list[VariantSummary]) -> list[str]:
+    """The paper's own figures beside these, with what differs in the setting."""
+    cells = published_cells(study, summaries)
+    if not cells or study.published is None:
+        return []
+    return [
+        "## What the paper found", "",
+        f"There: {study.published['setting']}", "", f"Here: {study.published['differs']}", "",
+        *markdown_table(cells), "", NOTE, "",
+    ]  # fmt: skip
 
 
 def methods(summaries: list[VariantSummary]) -> str:

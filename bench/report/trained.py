@@ -47,11 +47,11 @@ def trained_frame(
     wanted = appearances(store, study, run)
     unique = list(dict.fromkeys(wanted.folders))
     started = time.time_ns()
-    signs = signs_of(_files(store.root / "runs", unique, table), len(unique))
+    signs = signs_of(store.root / "runs", _files(unique, table), len(unique))
     key = (str(store.root.absolute()), table, study, run)
     recent = _RECENT.get(key)
     if recent is not None and recent.wanted == wanted and np.array_equal(recent.signs, signs):
-        return recent.frame.copy()
+        return _copied(recent.frame)
 
     def make(some: Sequence[str]) -> tuple[pa.Table, list[int]]:
         made = [_rows(store, table, folder) for folder in some]
@@ -68,10 +68,15 @@ def trained_frame(
     frame = _placed(rows, counts, _places(unique, wanted.folders), wanted, table)
     _RECENT.pop(key, None)
     if counts.all() and are_settled(signs, started).all():  # else something is to be said again
-        _RECENT[key] = _Recent(wanted, signs, frame.copy())
+        _RECENT[key] = _Recent(wanted, signs, _copied(frame))
         if len(_RECENT) > MOST_RECENT:
             del _RECENT[next(iter(_RECENT))]
     return frame
+
+
+def _copied(frame: pd.DataFrame) -> pd.DataFrame:
+    """Copy a frame so that changing one does not change the other."""
+    return frame.copy(deep=not _COPIES_ON_WRITE)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class _Recent:
 
 # One report asks for the same table many times.
 MOST_RECENT = 4
+_COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3  # noqa: PLR2004 - pandas 3
 _RECENT: dict[tuple[str, str, str | None, str | None], _Recent] = {}
 
 
@@ -93,15 +99,13 @@ def forget() -> None:
     _RECENT.clear()
 
 
-def _files(runs: Path, folders: list[str], table: Trained) -> list[str]:
+def _files(folders: list[str], table: Trained) -> list[str]:
     """Paths of all that the rows of each folder depend on; as many for every folder."""
-    base, record, unfinished = f"{runs}{os.sep}", f"{os.sep}run.json", f"{os.sep}{UNFINISHED}"
-    records = [
-        f"{base}{folder}{unfinished if folder.endswith(PARTIAL) else record}" for folder in folders
-    ]
+    record, unfinished = f"{os.sep}run.json", f"{os.sep}{UNFINISHED}"
+    records = [folder + (unfinished if folder.endswith(PARTIAL) else record) for folder in folders]
     if table == "runs":
         return records
-    histories = [f"{base}{folder}{os.sep}history.csv" for folder in folders]
+    histories = [f"{folder}{os.sep}history.csv" for folder in folders]
     return [path for pair in zip(records, histories, strict=True) for path in pair]
 
 

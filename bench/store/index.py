@@ -8,6 +8,7 @@ found, also an index that is absent, damaged or of another version of the code, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import pyarrow as pa
 from bench.store.files import StorageError, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 INDEXED_FROM = 50  # fewer runs are read as fast as an index
@@ -83,22 +84,40 @@ def rows_of(
     return table, ordered
 
 
-def signs_of(files: Sequence[str], keys: int) -> np.ndarray:
+def signs_of(folder: Path, files: Sequence[str], keys: int) -> np.ndarray:
     """Return what tells whether files have changed: keys × signs; zeros for no file.
 
     Args:
+        folder: that *files* are relative to.
         files: paths, one key's after another's, as many for each.
         keys: number of keys.
     """
-    stat = os.stat  # a Path for each of 100,000 files takes longer
     signs: list[int] = []
-    for file in files:
-        try:
-            s = stat(file)
-            signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
-        except OSError:
-            signs += [0] * _SIGNS
+    with _asker(folder) as stat:
+        for file in files:
+            try:
+                s = stat(file)
+                signs += (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino)
+            except OSError:
+                signs += [0] * _SIGNS
     return np.array(signs, dtype=np.int64).reshape(keys, -1 if keys else _SIGNS)
+
+
+@contextlib.contextmanager
+def _asker(folder: Path) -> Iterator[Callable[[str], os.stat_result]]:
+    """Give the fastest `stat` of files below a folder: 100,000 of them are asked for."""
+    base = f"{folder}{os.sep}"
+    try:
+        opened = os.open(folder, os.O_RDONLY) if os.stat in os.supports_dir_fd else None
+    except OSError:
+        opened = None
+    if opened is None:
+        yield lambda file: os.stat(base + file)  # noqa: PTH116 - a Path for each takes longer
+        return
+    try:  # from an open folder the system does not walk the whole path each time
+        yield functools.partial(os.stat, dir_fd=opened)
+    finally:
+        os.close(opened)
 
 
 def are_settled(signs: np.ndarray, started: int) -> np.ndarray:

@@ -65,6 +65,7 @@ class StudyRecord:
         shared_tensors: variant → counts of initial tensors equal to the reference's.
         updated_at: UTC, ISO 8601.
         target_accuracy: the validation accuracy to which time is told, or None.
+        published: the paper's own figures, as the study file has them, or None.
     """
 
     name: str
@@ -75,6 +76,7 @@ class StudyRecord:
     shared_tensors: dict[str, Any] = field(default_factory=dict)
     updated_at: str = ""
     target_accuracy: float | None = None
+    published: dict[str, Any] | None = None
 
     @property
     def runs(self) -> set[str]:

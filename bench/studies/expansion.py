@@ -61,6 +61,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         study.tune,
         tuple(overrides.only),
         study.target_accuracy,
+        study.published,
     )
 
 

@@ -161,11 +161,22 @@ def _check_names(study: Study, path: Path, content: str) -> None:
                 f"{path}{line}: reference '{wanted}' is no variant"
                 f"{nearest(wanted, names)} (variants: {', '.join(names)})"
             )
+    _check_published(study, path, content, names)
     for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
         if settings.recipe is not None and settings.recipe not in RECIPES:
             raise BenchError(
                 f"{path}{line_of(content, [*place, 'recipe'])}: unknown recipe '{settings.recipe}'"
                 f"{nearest(settings.recipe, RECIPES)} (known: {', '.join(RECIPES)})"
+            )
+
+
+def _check_published(study: Study, path: Path, content: str, names: list[str]) -> None:
+    for name in study.published.top1_error if study.published else ():
+        if name not in names:
+            line = line_of(content, ["published", "top1_error", name])
+            raise BenchError(
+                f"{path}{line}: published.top1_error names '{name}', which is no variant"
+                f"{nearest(name, names)} (variants: {', '.join(names)})"
             )
 
 

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.request import RunRequest
-    from bench.studies.schema import Tune
+    from bench.studies.schema import Published, Tune
 
 
 class VariantError(BenchError):
@@ -52,6 +52,7 @@ class Plan:
     tune: Tune | None
     only: tuple[str, ...] = ()
     target_accuracy: float | None = None
+    published: Published | None = None
 
     @property
     def selected(self) -> list[PlannedVariant]:

@@ -91,6 +91,21 @@ class Tune(BaseModel):
     )
 
 
+class Published(BaseModel):
+    """What the paper found, to stand beside what is found here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    setting: str = Field(
+        min_length=1,
+        description="Data and training of the paper's figures, and what they are.",
+    )
+    differs: str = Field(min_length=1, description="What is different here.")
+    top1_error: dict[Name, Annotated[float, Field(ge=0, le=100)]] = Field(
+        min_length=1, description="Variant: the paper's top-1 error in per cent."
+    )
+
+
 class Study(BaseModel):
     """A study: one question, a base, and the variants that answer it."""
 
@@ -114,6 +129,9 @@ class Study(BaseModel):
         description="Instead of variants: values of settings, multiplied out.",
     )
     tune: Tune | None = Field(None, description="The same search for every variant.")
+    published: Published | None = Field(
+        None, description="The paper's own figures, for the page to show beside these."
+    )
 
     @property
     def variants(self) -> list[Variant]:

@@ -49,8 +49,9 @@ def pages() -> dict[str, str]:
     shared, base, variant = settings(schema)
     parts += [_SETTINGS, "Both:", "", shared, "`[base]` alone:", "", base]
     parts += ["`[[variant]]` alone:", "", variant]
-    parts += ["## `[tune]`", "", schema["$defs"]["Tune"]["description"], ""]
-    parts += [keys(schema, schema["$defs"]["Tune"])]
+    for name, part in (("tune", "Tune"), ("published", "Published")):
+        parts += [f"## `[{name}]`", "", schema["$defs"][part]["description"], ""]
+        parts += [keys(schema, schema["$defs"][part])]
     parts += [_RECIPE, recipe(schema), _OPTIONS, network_options()]
     return {"reference/study.md": "\n".join(parts)}
 

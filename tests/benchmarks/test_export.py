@@ -32,7 +32,7 @@ def bare_export(folder: Path, size: int) -> None:
         model(torch.randn(BATCH, 3, size, size))
 
 
-@pytest.mark.parametrize("size", [28, 64, 224])
+@pytest.mark.parametrize("size", [28, 64, 96, 224])
 def test_export_with_proof_against_the_bare_one(
     paired: Callable[..., None], tmp_path: Path, size: int
 ) -> None:

@@ -24,6 +24,7 @@ from bench.report.page.provenance import commands, environment, failures
 from bench.report.page.sections import sections
 from bench.report.page.tables import table_values, tables
 from bench.report.plots import PALETTE
+from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
 from bench.store.files import write_atomically
 
@@ -84,6 +85,8 @@ def _page(material: Material, live: str | None) -> str:
         rows=rows,
         sections=parts,
         charts=charts,
+        published=published_cells(material.study, material.summaries),
+        published_note=NOTE,
         failures=failures(material),
         architectures=architectures(material),
         agreement=agreement(material.store, material.study),

@@ -1,0 +1,135 @@
+"""The paper's figures stand beside a study's, and a study file cannot name a wrong variant."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench import run_study
+from bench.errors import BenchError
+from bench.report.answer import summarise
+from bench.report.frames import study_runs
+from bench.report.markdown import markdown
+from bench.report.page.render import render_page
+from bench.report.published import published_cells
+from bench.store import Store
+from bench.studies import load_study, shipped_studies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+STUDY = """question = "Whose?"
+reference = "one"
+[base]
+dataset = "fashion-mnist-mini"
+model = "resnet8"
+options = { width = 2 }
+train_images = 100
+epochs = 1
+seeds = [0, 1]
+[[variant]]
+name = "one"
+[[variant]]
+name = "other"
+learning_rate = 0.01
+[[variant]]
+name = "unknown to the paper"
+learning_rate = 0.02
+[published]
+setting = "Another dataset, <b>long</b> training."
+differs = "Nearly everything."
+top1_error = { other = 8.17, one = 6.61 }
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "whose.toml").write_text(STUDY)
+    run_study(folder / "whose.toml", results=folder / "runs", device="cpu", workers=1)
+    return Store(folder / "runs")
+
+
+def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
+    store: Store,
+) -> None:
+    study = store.read_study("whose")
+    assert study is not None
+    summaries = summarise(store, study)
+    _, one, other = published_cells(study, summaries)
+    ours = {s.name: s for s in summaries}
+    found = ours["other"].difference
+    assert found is not None
+    assert one[:3] == ["one", "6.61", "reference"]
+    assert one[4] == "reference"
+    assert other[:3] == ["other", "8.17", "-1.56"]
+    assert other[4].startswith(f"{found.mean * 100:+.2f} [")
+    for row in (one, other):
+        accuracy = ours[row[0]].test_accuracy
+        assert accuracy is not None
+        assert float(row[3]) == pytest.approx(100 - 100 * accuracy.mean, abs=0.005)
+
+
+def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
+    study = store.read_study("whose")
+    assert study is not None
+    text = markdown(store, study, store_rows(store))
+    assert "## What the paper found" in text
+    assert "Here: Nearly everything." in text
+    assert "| other | 8.17 | -1.56 |" in text
+    page = render_page(store, "whose")
+    assert "What the paper found" in page
+    assert "&lt;b&gt;long&lt;/b&gt;" in page
+
+
+def store_rows(store: Store) -> pd.DataFrame:
+    return study_runs(store, "whose")
+
+
+def test_without_figures_there_is_no_such_part(store: Store) -> None:
+    study = store.read_study("whose")
+    assert study is not None
+    without = dataclasses.replace(study, published=None)
+    assert published_cells(without, summarise(store, study)) == []
+    assert "What the paper found" not in markdown(store, without, store_rows(store))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "other = 8.17",
+            "othr = 8.17",
+            "mine.toml:21: published.top1_error names 'othr', which is",
+        ),
+        ("other = 8.17", "other = 817", "mine.toml:21: published.top1_error.other"),
+        ('differs = "Nearly everything."\n', "", "differs"),
+    ],
+)
+def test_figures_of_no_variant_or_no_error_are_refused(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(STUDY.replace(old, new))
+    with pytest.raises(BenchError, match=expected.replace(".", r"\.")):
+        load_study(path)
+
+
+def test_the_shipped_studies_quote_the_papers_tables() -> None:
+    """He et al. 2016a, Tables 2, 3 and 6; 2016b, Tables 1 and 2."""
+    quoted = {
+        name: found.study.published.top1_error
+        for name in shipped_studies()
+        if (found := load_study(name)).study.published is not None
+    }
+    assert quoted["degradation"]["resnet110"] == 6.43
+    assert quoted["depth"]["resnet152"] == 21.43
+    assert quoted["bottleneck"]["resnet34-basic"] == quoted["depth"]["resnet34"] == 24.52
+    assert quoted["shortcut"] == {"resnet18": 27.88, "plain18": 27.94}
+    assert quoted["quickstart"] == {"resnet34": 25.03, "plain34": 28.54}
+    assert quoted["activation-order"]["56-preact"] == 6.37
+    assert quoted["shortcut-kinds"]["all_projection"] == 12.22
