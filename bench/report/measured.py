@@ -12,7 +12,7 @@ from bench.report.markdown import markdown_table
 from bench.report.plots import save_charts
 from bench.report.roofline import rooflines
 from bench.report.tables import rows_of
-from bench.report.throughput import by_backend, footnotes, throughput_cells
+from bench.report.throughput import by_network_or_backend, footnotes, throughput_cells
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def publish_measurements(
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
     frame = throughput_frame([row for record in records for row in record.rows])
-    charts = rooflines(frame, {r.measurement: r.ceiling for r in records}, by_backend())
+    ceilings = {r.measurement: r.ceiling for r in records}
+    charts = rooflines(frame, ceilings, by_network_or_backend(frame))
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
         "markdown": ("README.md", lambda: markdown(records, charts).encode()),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),

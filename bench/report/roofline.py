@@ -97,7 +97,8 @@ def _marks(rows: pd.DataFrame, look: Callable[[Any], Look]) -> list[Series]:
             hover=[_hover(row) for row in found],
             labels=[str(row.batch_size) for row in found] if len(rows) <= _LABELLED else (),
         )
-        for ((name, style), noisy), found in groups.items()
+        # What is not noisy first: the legend takes the first of a name.
+        for ((name, style), noisy), found in sorted(groups.items(), key=lambda item: item[0][1])
     ]
 
 

@@ -143,13 +143,20 @@ def _network(row: Any) -> str:
     return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
 
 
-def by_backend() -> Callable[[Any], tuple[str, int]]:
-    """Return what gives a row its name and style: one for each network and way to run it."""
+def by_network_or_backend(rows: pd.DataFrame) -> Callable[[Any], tuple[str, int]]:
+    """Return what gives a row its name and style in a picture.
+
+    Args:
+        rows: of the `throughput` table. Of several networks each has one style, of a single one
+            each way to run it.
+    """
+    several = len({_network(row) for row in rows.itertuples()}) > 1
     names: dict[str, int] = {}
 
     def look(row: Any) -> tuple[str, int]:
         layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        name = f"{_network(row)}, {row.backend} {row.executed_precision}{layout}"
+        way = f"{row.backend} {row.executed_precision}{layout}"
+        name = _network(row) if several else way
         return name, names.setdefault(name, len(names))
 
     return look
@@ -165,7 +172,8 @@ def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Ch
     from bench.report.layers import layer_charts
     from bench.report.roofline import rooflines
 
-    charts = list(rooflines(frame, {record.measurement: record.ceiling}, by_backend()))
+    ceilings = {record.measurement: record.ceiling}
+    charts = list(rooflines(frame, ceilings, by_network_or_backend(frame)))
     for name, lane in record.lanes.items():
         shares = lane.get("layers") or [{"error": ""}]
         if "error" not in shares[0]:

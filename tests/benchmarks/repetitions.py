@@ -35,11 +35,14 @@ def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:
 
 
 def coverage(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare one configuration's intervals with the median of all repetitions."""
+    """Compare one configuration's intervals with the median of all repetitions.
+
+    Those of its images/s, and those of its ratio to the reference, which drift less.
+    """
     rates = [row["images_per_second"] for row in repetitions]
     grand = statistics.median(rates)
     covered = [row["ci_low"] <= grand <= row["ci_high"] for row in repetitions]
-    return {
+    return _ratios(repetitions) | {
         "configuration": "{backend} {precision} {memory_format} batch {batch_size}".format_map(
             repetitions[0]
         ),
@@ -54,14 +57,30 @@ def coverage(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _ratios(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
+    if any(row["ratio"] is None or row["difference"] == "reference" for row in repetitions):
+        return {}
+    ratios = [row["ratio"] for row in repetitions]
+    grand = statistics.median(ratios)
+    return {
+        "grand_median_ratio": grand,
+        "ratios_covering": sum(r["ratio_low"] <= grand <= r["ratio_high"] for r in repetitions),
+        "spread_of_ratios": (max(ratios) - min(ratios)) / grand,
+        "ratios": [[r["ratio"], r["ratio_low"], r["ratio_high"]] for r in repetitions],
+    }
+
+
 def page(document: dict[str, Any]) -> str:
     """Return the counts as Markdown, with what made them."""
     cells = [["configuration", "intervals that cover the grand median", "median half-width",
-              "spread of the medians", "noisy"]]  # fmt: skip
+              "spread of the medians", "noisy",
+              "ratios that cover their grand median", "spread of the ratios"]]  # fmt: skip
     cells += [
         [
             row["configuration"], f"{row['covering']} of {row['intervals']}",
             f"{row['half_width_median']:.1%}", f"{row['spread_of_medians']:.1%}", str(row["noisy"]),
+            f"{row['ratios_covering']} of {row['intervals']}" if "ratios" in row else "reference",
+            f"{row['spread_of_ratios']:.1%}" if "ratios" in row else "",
         ]
         for row in document["results"]
     ]  # fmt: skip
@@ -92,7 +111,7 @@ def main() -> None:
             print(f"{number + 1} of {given.repetitions}", file=sys.stderr)  # noqa: T201
     results = [coverage(rows) for rows in found.values()]
     for result in results:
-        show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci"}}
+        show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci", "ratios"}}
         print(json.dumps(show), file=sys.stderr)  # noqa: T201
     document = {
         "command": f"bench throughput {shlex.join(given.arguments)}",

@@ -10,7 +10,7 @@ import pytest
 from bench.report.columns import COLUMNS, typed_frame
 from bench.report.plots import draw
 from bench.report.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
-from bench.report.throughput import by_backend
+from bench.report.throughput import by_network_or_backend
 
 CEILING = {"flops_per_second": {"fp32": 200e9, "int8": 800e9}, "bytes_per_second": 10e9}
 ROW = {
@@ -80,10 +80,17 @@ def test_what_cannot_be_drawn_is_said(row: dict[str, Any], reason: str) -> None:
     assert chart.missing == reason
 
 
-def test_networks_that_differ_by_an_option_have_a_name_each() -> None:
+def test_several_networks_have_a_name_each_by_their_options_too() -> None:
     rows = [ROW | {"options": options} for options in ("", "shortcut=none", "")]
     frame = typed_frame(rows, COLUMNS["throughput"])
-    look = by_backend()
-    names = [look(row)[0] for row in frame.itertuples()]
-    assert names[0] == names[2] == "resnet18, eager fp32"
-    assert names[1] == "resnet18 shortcut=none, eager fp32"
+    look = by_network_or_backend(frame)
+    found = [look(row) for row in frame.itertuples()]
+    assert found == [("resnet18", 0), ("resnet18 shortcut=none", 1), ("resnet18", 0)]
+
+
+def test_of_one_network_each_way_to_run_it_has_a_name() -> None:
+    rows = [ROW, ROW | {"memory_format": "channels_last"}, ROW | {"executed_precision": "int8"}]
+    frame = typed_frame(rows, COLUMNS["throughput"])
+    look = by_network_or_backend(frame)
+    found = [look(row) for row in frame.itertuples()]
+    assert found == [("eager fp32", 0), ("eager fp32 channels_last", 1), ("eager int8", 2)]
