@@ -80,6 +80,10 @@ def run_ablation(
     if gpu is not None and not dry_run:
         raise BenchError(f"--gpu {gpu} is for an estimate: add --dry-run (or see bench plan)")
     trackers = options.parse_trackers(track)
+    if launcher == "ray" and ray_address is not None and not dry_run:
+        from bench.launch.address import require_answer
+
+        require_answer(ray_address)
     from bench.memory import ask_for_large_pages
 
     ask_for_large_pages()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 from collections import deque
@@ -17,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.devices import physical_cores
 from bench.errors import BenchError
+from bench.launch.address import require_answer, require_ray
 from bench.launch.losses import record_loss
 from bench.stopping import Stop, StopRequestedError
 from bench.store import Store
@@ -30,11 +27,6 @@ if TYPE_CHECKING:
     from bench.launch.launchers import Assignment, RayLauncher
     from bench.request import RunRequest
     from bench.training.resources import Resources
-
-# Both together stay below the 15 seconds in which a dead address must be told.
-_KNOCK_SECONDS = 3
-_ANSWER_SECONDS = 11
-_PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
 def run_on_ray(launcher: RayLauncher, work: Assignment) -> None:
@@ -52,10 +44,7 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         BenchError: Ray is not installed, or nothing answers there within 15 seconds.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise BenchError("--launcher ray needs Ray: pip install 'resnet-bench[ray]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    require_ray()
     ray = _ray()
     if ray.is_initialized():  # the caller's own connection
         yield
@@ -64,7 +53,7 @@ def connected(address: str | None) -> Iterator[None]:
     if address is None:
         ray.init("local", num_cpus=physical_cores(), include_dashboard=False, **quietly)
     else:
-        _require_answer(address)
+        require_answer(address)
         ray.init(address, **quietly)
     try:
         yield
@@ -77,32 +66,6 @@ def _ray() -> Any:
     import ray
 
     return ray
-
-
-def _require_answer(address: str) -> None:
-    """Refuse an address where no Ray cluster answers: `ray.init` itself may wait for minutes."""
-    place = f"--ray-address {address}"
-    if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
-            raise BenchError(f"{place}: write it as HOST:PORT, such as 10.0.0.1:6379, or auto")
-        try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise BenchError(
-                f"{place}: nothing answers there ({error}); start a cluster with "
-                "'ray start --head', or leave --ray-address out for one on this machine"
-            ) from None
-    try:
-        subprocess.run(  # noqa: S603 - our own words
-            [sys.executable, "-c", _PROBE, address],
-            check=True, capture_output=True, timeout=_ANSWER_SECONDS,
-        )  # fmt: skip
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        raise BenchError(
-            f"{place}: no Ray cluster of this Ray and Python version answers there; "
-            "look with 'ray status', and compare 'ray --version' on both sides"
-        ) from None
 
 
 def _require_room(resources: Resources) -> None:

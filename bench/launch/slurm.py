@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import shutil
 import signal
 import subprocess
@@ -76,7 +78,8 @@ def run_on_slurm(launcher: SlurmLauncher, work: Assignment) -> None:
     root = work.store.root.resolve()
     start = work.weights.resolve() if work.weights is not None else None
     try:
-        with executor.batch():
+        # What sbatch says on its way is told once, in our own line.
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(RunJob(r, root, work.resources, start)) for r in work.requests]
     except Exception as error:
         if type(error).__module__.startswith("submitit"):
