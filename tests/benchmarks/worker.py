@@ -1,6 +1,7 @@
 """A process that trains: so many steps for every line on stdin, by our loop or the textbook's.
 
-Arguments: `ours` or `textbook`, model, input size, batch size, threads, random seed.
+Arguments: `ours`, `book` (ours by the recipe of that name) or `textbook`, model, input size,
+batch size, threads, random seed.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-def make_trainer(name: str, size: int, batch: int, seed: int = 0) -> Trainer:
+def make_trainer(
+    name: str, size: int, batch: int, seed: int = 0, recipe_name: str = "fast"
+) -> Trainer:
     """Make what a run of this network trains with."""
     data = load_dataset("fashion-mnist-mini", quiet=True)
-    recipe = get_recipe("fast").model_copy(update={"batch_size": batch})
+    recipe = get_recipe(recipe_name).model_copy(update={"batch_size": batch})
     request = RunRequest(name, "fashion-mnist-mini", recipe, seed=seed, input_size=size)
     split = Split.of(data, request, CPU)
     model = build_model(name, num_classes=10, in_channels=1)
@@ -47,10 +50,12 @@ def train(trainer: Trainer, steps: int) -> None:
         trainer.step(images, labels)
 
 
-def ours(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
+def ours(
+    name: str, size: int, batch: int, seed: int, recipe_name: str = "fast"
+) -> Callable[[int], None]:
     """Train as `bench train` does."""
     keep_freed_memory()
-    return partial(train, make_trainer(name, size, batch, seed))
+    return partial(train, make_trainer(name, size, batch, seed, recipe_name))
 
 
 def theirs(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
@@ -66,7 +71,8 @@ def main() -> None:
     program, name, *numbers = sys.argv[1:]
     size, batch, threads, seed = map(int, numbers)
     torch.set_num_threads(threads)
-    train_steps = {"ours": ours, "textbook": theirs}[program](name, size, batch, seed)
+    programs = {"ours": ours, "book": partial(ours, recipe_name="book"), "textbook": theirs}
+    train_steps = programs[program](name, size, batch, seed)
     for line in sys.stdin:
         train_steps(int(line))
         print("done", flush=True)  # noqa: T201 - the answer

@@ -75,7 +75,7 @@ def load_backend(name: str) -> Backend:
     if not found:
         raise BenchError(
             f"unknown backend '{name}'{nearest(name, backend_names())} "
-            f"(this machine has: {', '.join(backend_names())})"
+            f"(this machine has: {', '.join(_usable_names())})"
         )
     if len(found) > 1:
         owners = ", ".join(str(entry.value) for entry in found)
@@ -99,6 +99,19 @@ def backend_rows() -> Iterator[dict[str, Any]]:
                 "runs_here": pair.missing is None,
                 "missing": pair.missing,
             }
+
+
+def _usable_names() -> list[str]:
+    """Names of the backends that can run something on this machine."""
+    found = []
+    for name in backend_names():
+        try:
+            pairs = load_backend(name).support()
+        except BenchError:  # another package's, and broken
+            continue
+        if any(pair.missing is None for pair in pairs):
+            found.append(name)
+    return found
 
 
 def _others() -> Any:
