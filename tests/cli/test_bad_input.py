@@ -153,6 +153,7 @@ REQUESTS = {
         ["describe", "resnet8", "--input", "3x32x32"],
         "--input 3x32x32: write N x C x H x W, such as 1x3x224x224",
     ),
+    "no time to tune": (["tune", "resnet8", "--max-minutes", "0"], "--max-minutes 0: it must be"),
     "an empty shape": (["describe", "resnet8", "--input", ""], "--input : write N x C x H x W"),
     "no classes to describe": (["describe", "resnet8", "--classes", "0"], "--classes 0: it must"),
     "a study file that is there": (["init", "study.toml"], "study.toml exists; give another name"),
