@@ -184,6 +184,8 @@ def _carry_out(
     weights: Path | None,
 ) -> StudyRecord:
     pending = pending_requests(plan, store, force=how.force)
+    for request in pending:
+        store.refuse_newer(request.run_id)
     if pending or plan.tune:
         if pending and not (how.allow_mixed or how.force or how.elsewhere):
             refuse_mixed(plan, store, resources)

@@ -21,3 +21,14 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def plain(text: str) -> str:
+    """One line that does not steer the terminal, whatever a file or a hostile name brings along."""
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """Word a warning as `warnings.formatwarning` does, without the line of code it came from."""
+    return f"bench: warning: {plain(str(message))}\n"

@@ -44,11 +44,13 @@ def main() -> None:
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Print a warning as one line, without the line of code that it came from."""
+    from bench.errors import warning_line
+
     before, said = warnings.formatwarning, set[str]()
 
     def once(message: Warning | str, *_: object, **__: object) -> str:
         """Return a line, or nothing where it was said before: many parts read the same folder."""
-        line = f"bench: warning: {_plain(str(message))}\n"
+        line = warning_line(message)
         seen = line in said
         said.add(line)
         return "" if seen else line
@@ -102,7 +104,9 @@ def _discard_output() -> None:
 
 
 def _refuse(message: str) -> int:
-    line = _plain(message)
+    from bench.errors import plain
+
+    line = plain(message)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
         import json
@@ -110,9 +114,3 @@ def _refuse(message: str) -> int:
         refusal = {"schema": 1, "rows": [], "errors": [{"error": line}]}
         print(json.dumps(refusal))  # noqa: T201
     return 2
-
-
-def _plain(text: str) -> str:
-    """One line that does not steer the terminal, whatever a file or a hostile name brings along."""
-    plain = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)

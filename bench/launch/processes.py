@@ -6,11 +6,13 @@ import contextlib
 import multiprocessing
 import signal
 import time
+import warnings
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import warning_line
 from bench.launch.launchers import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS
 from bench.launch.losses import record_loss
 from bench.memory import ask_for_large_pages, go_first, out_of_memory_kills
@@ -198,6 +200,7 @@ def _death(worker: _Worker) -> tuple[str, str]:
 def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
     """Do the runs that come through *connection* until None comes."""
     store = Store(root)
+    warnings.formatwarning = warning_line
     go_first()
     with stop_on_signals() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM

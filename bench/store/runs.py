@@ -61,6 +61,14 @@ class Store(Studies):
             warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
             return None
 
+    def refuse_newer(self, run: str) -> None:
+        """Refuse to do a run again, at the end of which a newer bench's record would be lost.
+
+        Raises:
+            NewerFormatError: there is such a record.
+        """
+        refuse_overwriting_newer(self.folder(run) / "run.json")
+
     def why_absent(self, run: str) -> str:
         """Say why a run has no row in any table."""
         path = self.folder(run)
@@ -181,7 +189,7 @@ class Store(Studies):
         from safetensors.torch import save
 
         self.ready()
-        refuse_overwriting_newer(self.folder(record.run) / "run.json")
+        self.refuse_newer(record.run)
         partial = self.partial(record.run)
         contents = {name: save(values) for name, values in (tensors or {}).items()}
         contents |= {name: dump(values) for name, values in (documents or {}).items()}

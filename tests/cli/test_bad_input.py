@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -338,6 +339,24 @@ def test_other_hardware_is_not_mixed_in_silently(
     assert store.read_run(others[0].run) is None
     assert bench(*words, "--allow-mixed").code == 0
     assert store.read_run(others[0].run) is not None
+
+
+def test_a_folder_of_a_newer_version_is_left_alone(
+    bench: Bench, results: Path, tiny_study: Path
+) -> None:
+    store = Store(results)
+    path = store.folder(next(store.runs()).run) / "run.json"
+    values = json.loads(path.read_text())
+    del values["checksum"]  # who knows how a newer one is computed
+    path.write_text(json.dumps({**values, "format_version": values["format_version"] + 1}))
+    before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
+    for more in ((), ("--force",)):
+        done = bench("run-ablation", tiny_study, "--results", results, *more)
+        assert done.code == 2
+        assert "was written by a newer bench" in done.err
+        assert "upgrade bench, or choose another --results folder" in done.err
+        assert "Traceback" not in done.err
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
 
 
 def test_what_is_unknown_is_not_hidden(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
