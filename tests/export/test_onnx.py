@@ -251,7 +251,7 @@ def test_unknown_target(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("force", [False, True])
 def test_a_diverged_run(tmp_path: Path, force: bool) -> None:
-    settings = {"train_images": 200, "learning_rate": 1e30}
+    settings = {"train_images": 200, "learning_rate": 1e6}
     row = train(
         "resnet8", options={"width": 4}, epochs=2, settings=settings, results=tmp_path,
         threads=1, quiet=True,
