@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bench.report.blocks import Looks
 
-_LEVELS = 12  # of a map
+_LEVELS = 9  # of a map
 _STEP = "step (1: as long as each filter)"
 
 

@@ -200,3 +200,19 @@ def test_each_figures_data_is_one_click_away(page: Any, tmp_path: Path) -> None:
     assert set(saved["gradients"]["block"]) == {"layer1.0", "layer2.0", "layer3.0"}
     assert (saved["landscapes"]["y"].isna().sum(), len(saved["landscapes"])) == (10, 59)
     assert saved["confusions"]["images"].sum() == 4 * 1000
+
+
+def test_every_label_of_a_map_is_drawn_and_ticks_of_a_log_axis_are_whole_numbers(page: Any) -> None:
+    drawn, wanted = page.evaluate(
+        """() => { const p = document.getElementById('plot-landscape-map');
+          const texts = [...p.querySelectorAll('.textpoint text')].map(t => t.textContent.trim());
+          const given = p.data.flatMap(t => t.text ?? []).map(t => t.trim());
+          return [texts.filter(t => t).sort(), given.filter(t => t).sort()]; }"""
+    )
+    assert drawn == wanted
+    assert len(wanted) > 3
+    ticks = page.evaluate(
+        """() => [...document.querySelectorAll('#plot-gradient-depth .ytick text')]
+          .map(t => Number(t.textContent))"""
+    )
+    assert ticks == sorted(ticks)  # 0.2, 0.5, 1, and not 2, 5, 1

@@ -41,7 +41,9 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         "hoverinfo": "text+name" if len(series.hover) else "x+y+name",
     }
     if len(series.labels):
-        trace |= {"text": [plain(text) for text in series.labels], "textposition": "top center"}
+        # plotly drops texts that stand among empty ones
+        texts = [plain(text) or " " for text in series.labels]
+        trace |= {"text": texts, "textposition": "top center"}
     if series.kind == "bars":
         trace["orientation"] = "h"
     elif series.kind == "points":

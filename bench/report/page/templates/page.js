@@ -54,10 +54,13 @@
         const values = chart.data.flatMap((t) => t[name]).filter((v) => v > 0);
         const decades = Math.log10(Math.max(...values) / Math.min(...values));
         if (decades > 1) made.dtick = decades > 2 ? Math.ceil(decades / 8) : "D2";
+        if (made.dtick === "D2") made.tickformat = Math.min(...values) < 1 ? "~g" : "~s";  // not the digit alone
       }
       if (a.ticktext) {
         const long = narrow ? 22 : 34;
         made.ticktext = a.ticktext.map((t) => t.length > long ? t.slice(0, long - 1) + "…" : t);
+        const room = width / a.ticktext.length, longest = Math.max(...a.ticktext.map((t) => t.length));
+        if (name === "x") made.tickangle = room < 7 * longest + 8 ? -90 : 0;
       }
       return made;
     };
