@@ -127,7 +127,8 @@ def _contour(level: float, lines: list[np.ndarray]) -> Series:
     gap = np.full((1, 2), np.nan)
     points = np.concatenate([part for line in sorted(lines, key=len) for part in (gap, line)])
     labels = [""] * len(points)
-    labels[len(points) - len(max(lines, key=len)) // 2 - 1] = f"{level:.3g}"
+    told = f"{level:.3g}" if level < 1000 else f"{level:,.0f}"  # noqa: PLR2004 - no exponent
+    labels[len(points) - len(max(lines, key=len)) // 2 - 1] = told
     return Series(
         name="loss", x=points[:, 0].tolist(), y=points[:, 1].tolist(), kind="line",
         hover=[f"loss {level:.4g}"] * len(points), labels=labels,

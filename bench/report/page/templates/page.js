@@ -50,10 +50,10 @@
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
         made.tick0 = Math.min(...xs);
       }
-      if (a.type === "log") {  // fewer ticks the more decades there are
+      if (a.type === "log") {  // fewer ticks the more decades there are; one value alone has two around it
         const values = chart.data.flatMap((t) => t[name]).filter((v) => v > 0);
         const decades = Math.log10(Math.max(...values) / Math.min(...values));
-        if (decades > 1) made.dtick = decades > 2 ? Math.ceil(decades / 8) : "D2";
+        if (decades > 1 || decades < 0.05) made.dtick = decades > 2 ? Math.ceil(decades / 8) : "D2";
         if (made.dtick === "D2") made.tickformat = Math.min(...values) < 1 ? "~g" : "~s";  // not the digit alone
       }
       if (a.ticktext) {
