@@ -32,6 +32,7 @@ class Look(NamedTuple):
 
 
 Looks = Callable[[str], Look]
+_Line = tuple[Look, "pd.DataFrame", bool]  # drawn lightly where a later one of it is drawn, too
 
 
 def looks(names: Mapping[str, str]) -> Looks:
@@ -60,7 +61,7 @@ def lesion_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
     blocks = rows[rows["lesion"] == "drop"]
     made = [
         _by_block(
-            [(look(run), part) for run, part in _each(dropped, "run")], "test_accuracy",
+            [(look(run), part, False) for run, part in _each(dropped, "run")], "test_accuracy",
             key="lesion-drop",
             title="Accuracy without each block",
             caption="Test accuracy with the shortcut alone in one block's place, nothing trained "
@@ -79,7 +80,7 @@ def lesion_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
     if blocks["initial_gradient_norm"].notna().any():
         made.append(
             _by_block(
-                [(look(run), part) for run, part in _each(blocks, "run")],
+                [(look(run), part, False) for run, part in _each(blocks, "run")],
                 "initial_gradient_norm",
                 key="lesion-gradient",
                 title="Gradients of the first batch",
@@ -137,17 +138,17 @@ def _each(rows: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
     return [(str(key), part) for key, part in rows.groupby(column, sort=False)]
 
 
-def _ends(rows: pd.DataFrame, look: Looks) -> list[tuple[Look, pd.DataFrame]]:
-    """The first and the last epoch of each target."""
+def _ends(rows: pd.DataFrame, look: Looks) -> list[_Line]:
+    """The first and the last epoch of each target, and whether it is the first of two."""
     return [
-        (look(target), part[part["epoch"] == epoch])
+        (look(target), part[part["epoch"] == epoch], bool(epoch < part["epoch"].max()))
         for target, part in _each(rows, "target")
         for epoch in dict.fromkeys((part["epoch"].min(), part["epoch"].max()))
     ]
 
 
 def _by_block(
-    lines: Sequence[tuple[Look, pd.DataFrame]], column: str, *,
+    lines: Sequence[_Line], column: str, *,
     key: str, title: str, caption: str, y: Axis, x: str = _DEPTH, first: int = 1,
     scale: float = 1.0,
 ) -> Chart:  # fmt: skip
@@ -155,7 +156,7 @@ def _by_block(
 
     Blocks are named where all networks have the same ones, and counted from *first* elsewhere.
     """
-    names = {tuple(map(str, part["block"])) for _, part in lines}
+    names = {tuple(map(str, part["block"])) for _, part, _ in lines}
     named = next(iter(names)) if len(names) == 1 else ()
     if not 0 < len(named) <= _MOST_NAMED:
         named = ()
@@ -170,7 +171,9 @@ def _by_block(
     )
 
 
-def _line(look: Look, rows: pd.DataFrame, column: str, first: int, scale: float) -> Series:
+def _line(
+    look: Look, rows: pd.DataFrame, earlier: bool, column: str, first: int, scale: float
+) -> Series:
     values = (rows[column].astype(float) * scale).tolist()
     epoch = int(rows["epoch"].iloc[0]) if "epoch" in rows else None
     when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training"
@@ -184,8 +187,8 @@ def _line(look: Look, rows: pd.DataFrame, column: str, first: int, scale: float)
         style=look.style,
         low=rows["norm_ratio_low"].astype(float).tolist() if banded else (),
         high=rows["norm_ratio_high"].astype(float).tolist() if banded else (),
-        dashed=epoch == 0,
-        faint=epoch == 0,
+        dashed=earlier,
+        faint=earlier,
         hover=[
             f"{look.label}, {block}{when}: {value:.4g}{unit}"
             for block, value in zip(rows["block"], values, strict=True)
@@ -195,7 +198,7 @@ def _line(look: Look, rows: pd.DataFrame, column: str, first: int, scale: float)
 
 def _ratios(blocks: pd.DataFrame, look: Looks) -> Chart:
     return _by_block(
-        [(look(run), part) for run, part in _each(blocks, "run")],
+        [(look(run), part, False) for run, part in _each(blocks, "run")],
         "norm_ratio",
         key="lesion-ratio",
         title="Branch against shortcut, test images",

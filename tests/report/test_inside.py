@@ -105,7 +105,8 @@ def test_gradients_before_and_after_training_are_told_apart() -> None:
     assert "epoch 2" in after.hover[0]
     assert (alike.series[0].x, alike.series[0].y) == ([0, 1, 2, 3], [1, 0.5, 0.25, 0.125])
     untrained = gradient_charts(frame("gradients", rows[:3]), frame("correlations", []), LOOK)
-    assert [len(chart.series) for chart in untrained] == [1]
+    ((alone,),) = [chart.series for chart in untrained]
+    assert (alone.dashed, alone.faint) == (False, False)  # nothing to tell it from
 
 
 def bowl(run: str, points: int = 21) -> list[dict[str, Any]]:
