@@ -142,6 +142,9 @@ def test_a_control_group_without_memory_costs_a_run(root, fork, tiny, invariants
             (group / "memory.swap.max").write_text("0")
         assert fork(work).wait(300) == 0, read(tmp_path)
     finally:
+        deadline = time.monotonic() + 30  # what the child's workers had started ends after it
+        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
         group.rmdir()
     (record,) = Store(root).unfinished()
     assert (record.run, record.status) == (large.run_id, "out_of_memory"), record.error
