@@ -167,7 +167,9 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
     _set(axes, "x", chart.x)
     _set(axes, "y", chart.y)
     handles, names = axes.get_legend_handles_labels()
-    return dict(zip(names, handles, strict=True))
+    # Of series with one name the first is shown.
+    last_first = dict(zip(reversed(names), reversed(handles), strict=True))
+    return {name: last_first[name] for name in names}
 
 
 def _colour(series: Series) -> str:
