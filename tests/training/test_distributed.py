@@ -35,7 +35,13 @@ def network(num_classes, in_channels, delay=0.0):
         model.register_forward_pre_hook(lambda *_: time.sleep(delay))
     return model
 """
-PROGRAM = "from bench.cli import main; main()"
+# A worker process imports its parent's program anew: as the installed command, it has a guard.
+PROGRAM = """
+from bench.cli import main
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 @pytest.fixture
@@ -112,7 +118,10 @@ def rank(torchrun, number):
     import psutil
 
     for child in psutil.Process(torchrun).children(recursive=True):
-        with_rank = child.environ().get("RANK") == str(number)
-        if with_rank and "program.py" in child.cmdline():
+        try:
+            found = child.environ().get("RANK") == str(number) and "program.py" in child.cmdline()
+        except psutil.Error:  # it has just ended
+            continue
+        if found:
             return child.pid
     return None
