@@ -201,8 +201,10 @@ def halve_by_preparation(
     Raises:
         BenchError: as `halve`.
     """
-    slow = [one for one in configurations if _slow(load_backend(one.backend))]
-    quick = [one for one in configurations if one not in slow]
+    names = {one.backend for one in configurations}
+    late_names = {name for name in names if _slow(load_backend(name))}
+    slow = [one for one in configurations if one.backend in late_names]
+    quick = [one for one in configurations if one.backend not in late_names]
     if not quick or not slow:
         return halve(configurations, bounds, open_lane, budget=budget, on_event=on_event)
     try:

@@ -61,7 +61,7 @@ def lesion_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
     blocks = rows[rows["lesion"] == "drop"]
     made = [
         _by_block(
-            [(look(run), part, False) for run, part in _each(dropped, "run")], "test_accuracy",
+            _lines(dropped, look), "test_accuracy",
             key="lesion-drop",
             title="Accuracy without each block",
             caption="Test accuracy with the shortcut alone in one block's place, nothing trained "
@@ -80,7 +80,7 @@ def lesion_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
     if blocks["initial_gradient_norm"].notna().any():
         made.append(
             _by_block(
-                [(look(run), part, False) for run, part in _each(blocks, "run")],
+                _lines(blocks, look),
                 "initial_gradient_norm",
                 key="lesion-gradient",
                 title="Gradients of the first batch",
@@ -136,6 +136,11 @@ def gradient_charts(
 
 def _each(rows: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
     return [(str(key), part) for key, part in rows.groupby(column, sort=False)]
+
+
+def _lines(rows: pd.DataFrame, look: Looks) -> list[_Line]:
+    """All rows of each run."""
+    return [(look(run), part, False) for run, part in _each(rows, "run")]
 
 
 def _ends(rows: pd.DataFrame, look: Looks) -> list[_Line]:
@@ -198,7 +203,7 @@ def _line(
 
 def _ratios(blocks: pd.DataFrame, look: Looks) -> Chart:
     return _by_block(
-        [(look(run), part, False) for run, part in _each(blocks, "run")],
+        _lines(blocks, look),
         "norm_ratio",
         key="lesion-ratio",
         title="Branch against shortcut, test images",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.measure.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -191,13 +191,11 @@ def open_engine(
     return library, sidecar, engine
 
 
-@contextmanager
-def _current(device: str | None) -> Iterator[None]:
+def _current(device: str | None) -> AbstractContextManager[Any]:
     import torch
 
     usable = device is not None and torch.cuda.is_available()
-    with torch.cuda.device(device) if usable else nullcontext():
-        yield
+    return torch.cuda.device(device) if usable else nullcontext()
 
 
 def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
