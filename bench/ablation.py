@@ -277,6 +277,7 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
         target_accuracy=plan.target_accuracy,
         published=plan.published.model_dump() if plan.published else None,
+        compare_training=plan.compare_training,
     )
     store.save_study(record)
     return record

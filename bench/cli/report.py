@@ -97,7 +97,7 @@ def report(
         return
     if to_stdout:
         runs = require_finished(store, record)
-        typer.echo(markdown(store, record, runs, picture=False), nl=False)
+        typer.echo(markdown(store, record, runs), nl=False)
         return
     folder = output or (Path("results") / record.name if publish else Path("report") / record.name)
     for path in write(store, record, folder, wanted):

@@ -98,7 +98,7 @@ def show_run(
 def remove_runs(
     runs: Runs, yes: Yes = False, results: options.Results = options.DEFAULT_RESULTS
 ) -> None:
-    """Remove runs, after asking; studies that use them are named first.
+    """Remove runs and their analyses, after asking; studies that use them are named first.
 
     Example:
 
@@ -115,14 +115,13 @@ def remove_runs(
     again = "\nThose studies will train it again when they are next run." if used else ""
     if not yes:
         typer.confirm(f"Remove {len(names)} run(s)?{warning}{again}\nRemove", abort=True)
-    for name in names:
-        store.remove_run(name)
+    _remove(store, names)
     stdout().print(f"Removed {len(names)} run(s).{warning}", markup=False)
 
 
 @app.command("gc")
 def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT_RESULTS) -> None:
-    """Remove the runs that no study refers to, after asking.
+    """Remove the runs that no study refers to, and their analyses, after asking.
 
     Example:
 
@@ -137,8 +136,7 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
         return
     if not yes:
         typer.confirm(f"Remove {len(unused)} run(s) that no study refers to?", abort=True)
-    for name in unused:
-        store.remove_run(name)
+    _remove(store, unused)
     stdout().print(f"Removed {len(unused)} run(s).")
 
 
@@ -150,7 +148,7 @@ def pack_runs(
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Write runs and their studies into one archive, to carry to another machine.
+    """Write runs, their analyses and studies into one archive, to carry to another machine.
 
     Example:
 
@@ -195,6 +193,14 @@ def _existing(path: Path) -> Store:
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     return store
+
+
+def _remove(store: Store, runs: list[str]) -> None:
+    from bench.store.analyses import Analyses
+
+    Analyses(store.root).remove(runs)
+    for name in runs:
+        store.remove_run(name)
 
 
 def _users(store: Store) -> dict[str, list[str]]:

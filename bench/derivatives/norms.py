@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.lesions.blocks import Place, find_blocks, norm_ratios
+from bench.blocks import Place, find_blocks, norm_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

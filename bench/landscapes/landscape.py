@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "test")
 FEWEST_POINTS = 3  # a middle and two sides
+_TIMED = 2  # places after which the time left is estimated
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _measure(
     if asked.images is not None and asked.images < len(kept):
         kept = kept.subset(torch.linspace(0, len(kept) - 1, asked.images).long())
     asked = replace(asked, images=len(kept))
-    rows = _rows(trained, parts, kept, asked)
+    rows = _rows(trained, parts, kept, asked, say)
     environment = describe_environment(where, threads=torch.get_num_threads())
     request = {"run": name, **asdict(asked)}
     record = store.publish("landscape", request, {"landscapes": rows}, environment)
@@ -135,7 +137,9 @@ def _measure(
     return record
 
 
-def _rows(trained: Trained, parts: Split, kept: Images, asked: Slice) -> list[dict[str, Any]]:
+def _rows(
+    trained: Trained, parts: Split, kept: Images, asked: Slice, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     from bench.landscapes.directions import filter_normalised, values_along
     from bench.training.evaluation import evaluate
     from bench.training.layout import preferred_memory_format
@@ -147,11 +151,15 @@ def _rows(trained: Trained, parts: Split, kept: Images, asked: Slice) -> list[di
         "run": trained.record.run, "model": trained.request.model, "split": asked.split,
         "images": len(kept), "seed": asked.seed,
     }  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
+    begun = time.monotonic()
     for place, scored in values_along(
         weights, directions, [asked.steps] * asked.axes,
         lambda: evaluate(model, parts.evaluation(kept)),
     ):  # fmt: skip
         x, y = (*place, None)[:2]
         rows.append({**fixed, "x": x, "y": y, "loss": scored.loss, "accuracy": scored.accuracy})
+        if len(rows) == _TIMED:
+            left = (time.monotonic() - begun) * (asked.points**asked.axes / _TIMED - 1)
+            say(f"about {left:.0f} s left")
     return rows

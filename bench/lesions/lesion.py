@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.blocks import Place, dropped, find_blocks, norm_ratios, swapped
 from bench.derivatives.norms import gradient_norms
 from bench.environment import describe_environment
 from bench.errors import BenchError
-from bench.lesions.blocks import Place, dropped, find_blocks, norm_ratios, swapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,13 @@ from bench.report.statistics import (
 from bench.report.target import TimeOverSeeds, time_over_seeds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from bench.store import Store, StudyRecord
+
+    Compared = Sequence[tuple["VariantSummary", Difference]]
 
 GUESSING = 1.5  # times chance: what hardly counts as having learned
 
@@ -37,6 +41,8 @@ class VariantSummary:
         test_accuracy: over seeds, 0…1.
         difference: of the test accuracy from the reference's, paired by seed.
         train_accuracy: over seeds, in evaluation mode, 0…1.
+        train_difference: of the training accuracy from the reference's, paired by seed, if the
+            study compares them (`compare_training`).
         images_per_second: of training, median over seeds.
         statuses: status → number of runs, for those that are not complete.
         seeds_needed: how many seeds would tell the observed difference apart with 80 % power;
@@ -57,6 +63,7 @@ class VariantSummary:
     images_per_second: float | None
     statuses: dict[str, int]
     seeds_needed: int | None = None
+    train_difference: Difference | None = None
     time_to_target: TimeOverSeeds | None = None
     timing_only: bool = False
     chance: float | None = None
@@ -67,12 +74,7 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
     frame = study_runs(store, study.name)
     by_variant = {name: frame[frame["variant"] == name] for name in study.variants}
     accuracy = {name: _by_seed(rows, "test_accuracy") for name, rows in by_variant.items()}
-    differences = {
-        name: paired_difference(accuracy[name], accuracy[entry["reference"]])
-        for name, entry in study.variants.items()
-        if entry["reference"] in accuracy
-    }
-    differences = holm(differences)
+    differences = _differences(study, accuracy)
     comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
     summaries = [
         _summary(name, entry["reference"], by_variant[name], differences.get(name), comparisons)
@@ -87,6 +89,10 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
     summaries = [
         replace(s, chance=_chance(store, by_variant[s.name], accuracy[s.name])) for s in summaries
     ]
+    if study.compare_training:
+        trained = {name: _by_seed(rows, "train_accuracy") for name, rows in by_variant.items()}
+        differences = _differences(study, trained)
+        summaries = [replace(s, train_difference=differences.get(s.name)) for s in summaries]
     if study.target_accuracy is None:
         return summaries
     epochs = study_runs(store, study.name, "epochs")
@@ -94,6 +100,19 @@ def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
         replace(s, time_to_target=_time(by_variant[s.name], epochs, study.target_accuracy))
         for s in summaries
     ]
+
+
+def _differences(
+    study: StudyRecord, values: dict[str, dict[int, float]]
+) -> dict[str, Difference | None]:
+    """Compare every variant's values by seed with its reference's; p-values corrected as one."""
+    return holm(
+        {
+            name: paired_difference(values[name], values[entry["reference"]])
+            for name, entry in study.variants.items()
+            if entry["reference"] in values
+        }
+    )
 
 
 def _chance(store: Store, rows: pd.DataFrame, accuracy: dict[int, float]) -> float | None:
@@ -160,10 +179,11 @@ def answer(summaries: list[VariantSummary]) -> str:
 
     A variant is called better or worse only when its paired interval excludes zero and
     its Holm-corrected p-value is below 0.05; otherwise the sentence says that no
-    difference can be told apart.
+    difference can be told apart. Where the study compares training accuracies, a sentence of
+    the same kind about them follows.
     """
-    compared = [s for s in summaries if s.reference is not None]
-    clauses = [_clause(s) for s in compared if s.difference is not None]
+    compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
+    clauses = _told(compared, "test")
     clauses += [
         _absence(summary)
         for summary in summaries
@@ -174,18 +194,20 @@ def answer(summaries: list[VariantSummary]) -> str:
         for s in summaries
         if s.statuses and s.test_accuracy is not None
     ]
-    unclear = [s for s in compared if s.difference is not None and not s.difference.told_apart]
-    told = [c for c in clauses if c]
-    if unclear:
-        told.append(_undecided(unclear))
+    told = [*clauses, *_undecided(compared)]
     doubts = [
         f"{s.name} is hardly better than guessing ({s.chance:.0%}), so it is in doubt whether it "
         "trained at all"
         for s in summaries
         if s.chance is not None
     ]
-    text = "; ".join([*(told or ["there is nothing to compare yet"]), *doubts])
-    return text[0].upper() + text[1:] + "."
+    trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
+    sentences = [
+        [*(told or ["there is nothing to compare yet"]), *doubts],
+        [*_told(trained, "training"), *_undecided(trained, " in training accuracy")],
+    ]
+    texts = ["; ".join(clauses) for clauses in sentences if clauses]
+    return " ".join(text[0].upper() + text[1:] + "." for text in texts)
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:
@@ -208,25 +230,32 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
     return lines
 
 
-def _clause(summary: VariantSummary) -> str:
-    difference = summary.difference
-    if difference is None or not difference.told_apart:
-        return ""
+def _told(compared: Compared, which: str) -> list[str]:
+    """Say of every difference that can be told apart how large it is."""
+    return [
+        f"{summary.name} is {abs(d.mean) * 100:.1f} points of {which} accuracy "
+        f"{'better' if d.mean > 0 else 'worse'} than {summary.reference} "
+        f"(95 % interval {_interval(d)}, {d.seeds} seeds)"
+        for summary, d in compared
+        if d.told_apart
+    ]
+
+
+def _interval(difference: Difference) -> str:
+    """Return the ends of an interval that zero lies outside of, without their sign."""
     assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - told apart
-    word = "better" if difference.mean > 0 else "worse"
     low, high = sorted((abs(difference.low), abs(difference.high)))
-    return (
-        f"{summary.name} is {abs(difference.mean) * 100:.1f} points of test accuracy {word} than "
-        f"{summary.reference} (95 % interval {low * 100:.1f} to {high * 100:.1f}, "
-        f"{difference.seeds} seeds)"
-    )
+    return f"{low * 100:.1f} to {high * 100:.1f}"
 
 
-def _undecided(unclear: list[VariantSummary]) -> str:
-    pairs = [f"{s.name} and {s.reference}" for s in unclear]
-    count = _seeds([s.difference.seeds for s in unclear if s.difference])
+def _undecided(compared: Compared, what: str = "") -> list[str]:
+    unclear = [(s, d) for s, d in compared if not d.told_apart]
+    if not unclear:
+        return []
+    pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
-    return f"no difference between {between} can be told apart with {count}"
+    count = _seeds([d.seeds for _, d in unclear])
+    return [f"no difference{what} between {between} can be told apart with {count}"]
 
 
 def _seeds(counts: list[int]) -> str:

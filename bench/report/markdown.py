@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.report.agreement import HEADINGS, READING, agreement
@@ -10,23 +11,41 @@ from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from bench.report.agreement import Agreement
     from bench.report.answer import VariantSummary
+    from bench.report.chart import Section
     from bench.store import Store, StudyRecord
 
 DETAILED_ROWS = 200  # a GitHub summary takes 1 MiB
 
 
-def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: bool = True) -> str:
+@dataclass(frozen=True)
+class Pictured:
+    """What a page with pictures beside it shows, besides `study.svg`.
+
+    Attributes:
+        sections: their charts lie beside the page, under their keys.
+        commands: what measured or analysed the study's runs.
+    """
+
+    sections: Sequence[Section]
+    commands: Sequence[str]
+
+
+def markdown(
+    store: Store, study: StudyRecord, runs: pd.DataFrame, pictured: Pictured | None = None
+) -> str:
     """Return a study's page in Markdown: question, answer, table, and how it was made.
 
     Args:
         store: the results folder.
         study: the study.
         runs: its rows of the `runs` table.
-        picture: refer to `study.svg`; without, the page stands alone, as a CI summary must.
+        pictured: refer to these pictures; without, the page stands alone, as a CI summary must.
     """
     summaries = summarise(store, study)
     lines = [f"# {study.question}", ""]
@@ -34,7 +53,7 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
         lines += [f"After {study.source}.", ""]
     lines += [" ".join([answer(summaries), *outlook(summaries)]), ""]
     lines += [*markdown_table(study_cells(summaries)), ""]
-    if picture:
+    if pictured:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += _published(study, summaries)
     lines += _failures(store, study, runs)
@@ -45,10 +64,13 @@ def markdown(store: Store, study: StudyRecord, runs: pd.DataFrame, *, picture: b
         "",
         *_same_images(agreement(store, study)),
         *_every_run(runs),
+        *(_charts(pictured.sections) if pictured else ()),
         "## How it was made",
         "",
     ]
-    lines += [f"- {line}" for line in provenance(store, study, runs)]
+    made, *settings = provenance(store, study, runs)
+    then = [f"then `{command}`" for command in pictured.commands] if pictured else []
+    lines += [f"- {line}" for line in (made, *then, *settings)]
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +84,20 @@ def _published(study: StudyRecord, summaries: list[VariantSummary]) -> list[str]
         f"There: {study.published['setting']}", "", f"Here: {study.published['differs']}", "",
         *markdown_table(cells), "", NOTE, "",
     ]  # fmt: skip
+
+
+def _charts(sections: Sequence[Section]) -> list[str]:
+    lines = []
+    for section in sections:
+        lines += [
+            f"## {section.title}",
+            "",
+            *(line for note in section.notes for line in (note, "")),
+        ]
+        for chart in section.charts:
+            lines += [f"![{chart.title}]({chart.key}.svg)", ""]
+            lines += [f"**{chart.title}.** {chart.caption}", ""]
+    return lines
 
 
 def methods(summaries: list[VariantSummary]) -> str:
@@ -152,7 +188,11 @@ def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str
     records = [store.read_run(run) for run in runs["run"].unique()]
     known = [record for record in records if record is not None]
     first = known[0].environment
-    commits = sorted({str(r.environment.get("git_commit")) for r in known})
+    commits = [r.environment.get("git_commit") for r in known]
+    missing = commits.count(None)
+    named = [", ".join(sorted({str(c) for c in commits if c}))] if missing < len(known) else []
+    if missing:
+        named.append(f"not recorded for {missing} of {len(known)} runs (started in no repository)")
     dirty = any(r.environment.get("git_dirty") for r in known)
     seeds = ", ".join(str(s) for s in sorted(runs["seed"].unique()))
     return [
@@ -164,7 +204,7 @@ def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str
         ),
         "versions: "
         + ", ".join(f"{name} {first.get(name)}" for name in ("bench", "torch", "python")),
-        f"commit: {', '.join(commits)}{' with uncommitted changes' if dirty else ''}",
+        f"commit: {'; '.join(named)}{' with uncommitted changes' if dirty else ''}",
         (
             f"started: {runs['started_at'].min():%Y-%m-%d %H:%M} UTC; training time of all runs "
             f"together {runs['seconds'].sum():.0f} s"

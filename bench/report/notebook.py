@@ -95,9 +95,10 @@ class Report:
 
     def figure(self) -> Figure:
         """Draw training by epoch, test accuracy of every seed, and differences."""
+        from bench.report.page.material import gather
         from bench.report.page.sections import overview
 
-        return draw_row(overview(self._store, self.name))
+        return draw_row(overview(gather(self._store, self.name)))
 
     @property
     def _study(self) -> StudyRecord:
@@ -128,7 +129,7 @@ class Report:
             runs = require_finished(self._store, self._study)
         except BenchError as error:
             return f"# {self.question}\n\n{error}\n"
-        return markdown(self._store, self._study, runs, picture=False)
+        return markdown(self._store, self._study, runs)
 
 
 def _svg(figure: Figure) -> str:

@@ -196,7 +196,7 @@ def _draw_marks(axes: Axes, series: Series) -> None:
         "markersize": 3 if series.faint else 5,
     }  # fmt: skip
     if style is not None and (series.kind == "points" or len(x) <= 40):  # noqa: PLR2004 - as on the page
-        look["marker"] = _MARKERS[style % len(_MARKERS)]
+        look["marker"] = _marker(style)
     look["linestyle"] = "none" if series.kind == "points" else _dash(series)
     if series.kind == "steps":
         look["drawstyle"] = "steps-post"
@@ -215,6 +215,11 @@ def _draw_marks(axes: Axes, series: Series) -> None:
                 text, (across, up), (0, 5), textcoords="offset points", ha="center", fontsize=7,
                 color=_NEUTRAL,
             )  # fmt: skip
+
+
+def _marker(style: int) -> str:
+    """Pair each colour with another mark once all have been used."""
+    return _MARKERS[(style + style // len(PALETTE)) % len(_MARKERS)]
 
 
 def _dash(series: Series) -> str:

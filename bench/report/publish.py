@@ -9,8 +9,8 @@ from bench.report.answer import answer, summarise
 from bench.report.columns import COLUMNS
 from bench.report.frames import study_runs
 from bench.report.latex import latex_table
-from bench.report.markdown import markdown
-from bench.report.plots import draw_row, save_figure
+from bench.report.markdown import Pictured, markdown
+from bench.report.plots import draw_row, save_charts, save_figure
 from bench.report.tables import study_cells
 from bench.store.files import telling, write_atomically
 
@@ -94,11 +94,17 @@ def _nothing_finished(store: Store, study: StudyRecord, runs: pd.DataFrame) -> s
 
 
 def _write_markdown(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
-    from bench.report.page.sections import overview
+    from bench.report.page.material import gather
+    from bench.report.page.provenance import further_commands
+    from bench.report.page.sections import further, overview
 
-    pictures = save_figure(draw_row(overview(store, study.name)), folder, "study")
+    material = gather(store, study.name)
+    sections = further(material)
+    pictures = save_figure(draw_row(overview(material)), folder, "study")
+    pictures += save_charts([c for section in sections for c in section.charts], folder)
     page = folder / "README.md"
-    text = markdown(store, study, study_runs(store, study.name))
+    pictured = Pictured(sections, further_commands(material))
+    text = markdown(store, study, material.runs, pictured)
     write_atomically(page, text.encode())
     return [page, *pictures]
 

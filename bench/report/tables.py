@@ -21,9 +21,16 @@ HEADINGS = (
 def study_cells(summaries: list[VariantSummary]) -> list[list[str]]:
     """A study's table as text, headings first: accuracies in per cent, differences in points.
 
-    A study with a `target_accuracy` has a last column of seconds to it.
+    A study that compares training accuracies has two columns more for them, and one with a
+    `target_accuracy` a last column of seconds to it.
     """
     table = [list(HEADINGS), *map(_cells, summaries)]
+    if any(summary.train_difference for summary in summaries):
+        place = HEADINGS.index("train accuracy %") + 1
+        added = [["train difference (points)", "train p (Holm)"], *map(_train_cells, summaries)]
+        table = [
+            [*row[:place], *more, *row[place:]] for row, more in zip(table, added, strict=True)
+        ]
     times = [summary.time_to_target for summary in summaries]
     target = next((time.target for time in times if time is not None), None)
     if target is not None:
@@ -56,6 +63,12 @@ def _cells(summary: VariantSummary) -> list[str]:
         _estimate(summary.train_accuracy),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
+
+
+def _train_cells(summary: VariantSummary) -> list[str]:
+    if not summary.reference:
+        return ["reference", ""]
+    return [_difference(summary.train_difference), _p_value(summary.train_difference)]
 
 
 def _count(value: int | None) -> str:

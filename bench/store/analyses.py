@@ -21,7 +21,7 @@ from bench.store.files import write_atomically
 from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Kind = Literal["lesion", "gradients", "landscape"]
 
@@ -98,10 +98,28 @@ class Analyses:
             environment=dict(environment),
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         )
-        path = self.file(record.analysis)
-        refuse_overwriting_newer(path)
-        write_atomically(path, seal(dataclasses.asdict(record)))
+        self._write(record)
         return record
+
+    def adopt(self, records: Iterable[AnalysisRecord]) -> None:
+        """Write analyses of another folder as they are; those that are here already stay.
+
+        Raises:
+            StorageError: the results folder cannot be written.
+        """
+        for record in records:
+            if not self.file(record.analysis).exists():
+                self._write(record)
+
+    def of(self, runs: Iterable[str]) -> list[AnalysisRecord]:
+        """Read the analyses of these runs, oldest first; broken ones warn and are passed over."""
+        wanted = set(runs)
+        return [record for record in self.records() if record.request.get("run") in wanted]
+
+    def remove(self, runs: Iterable[str]) -> None:
+        """Remove the analyses of these runs."""
+        for record in self.of(runs):
+            files.disk.remove_file(self.file(record.analysis))
 
     def records(self) -> list[AnalysisRecord]:
         """Read every analysis, oldest first; broken ones warn and are passed over."""
@@ -120,6 +138,11 @@ class Analyses:
                 broken.append(f"{path}: {error}")
                 warnings.warn(f"passing over {path}: {error}", stacklevel=2)
         return sorted(found, key=lambda record: record.created_at), broken
+
+    def _write(self, record: AnalysisRecord) -> None:
+        path = self.file(record.analysis)
+        refuse_overwriting_newer(path)
+        write_atomically(path, seal(dataclasses.asdict(record)))
 
 
 def _read(path: Path) -> AnalysisRecord:

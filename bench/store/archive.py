@@ -7,10 +7,12 @@ import json
 import shutil
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
+from bench.store.analyses import Analyses
 from bench.store.files import publish_folder, sha256_of, telling
 from bench.store.runs import Store
 from bench.tarball import TarballError, read_files
@@ -18,14 +20,17 @@ from bench.tarball import TarballError, read_files
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_DEPTHS = {"runs": 3, "studies": 2}  # runs/ID/FILE and studies/NAME.json
+    from bench.store.analyses import AnalysisRecord
+
+# runs/ID/FILE, studies/NAME.json and analyses/KIND-HASH.json
+_DEPTHS = {"runs": 3, "studies": 2, "analyses": 2}
 # Weights hardly compress at all: an archive that grows more than this was made to do so.
 _LARGEST_RATIO = 100
 _SMALL_BYTES = 1 << 26
 
 
 def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
-    """Write the finished *runs*, and the studies that refer to any of them, into one archive.
+    """Write the finished *runs*, their analyses and the studies with any of them, as one archive.
 
     Returns:
         The number of runs packed.
@@ -52,6 +57,9 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
                             store.root / "studies" / f"{study.name}.json",
                             f"studies/{study.name}.json",
                         )
+                analyses = Analyses(store.root)
+                for record in analyses.of(wanted):
+                    tar.add(analyses.file(record.analysis), f"analyses/{record.analysis}.json")
             partial.replace(archive)
         finally:
             partial.unlink(missing_ok=True)
@@ -59,14 +67,15 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
 
 
 def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
-    """Merge an archive's runs and studies into *store*; what is already there stays.
+    """Merge an archive's runs, analyses and studies into *store*; what is already there stays.
 
     Returns:
         Ids of the runs added, and names of studies that differ from the ones here, which
         were left as they are.
 
     Raises:
-        BenchError: the archive is unreadable, leaves its folder, or holds a damaged run.
+        BenchError: the archive is unreadable, leaves its folder, or holds a damaged run or
+            analysis.
     """
     if not archive.is_file():
         raise BenchError(f"{archive} cannot be unpacked: there is no such file")
@@ -80,6 +89,7 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
             damaged = _damaged_file(source, run) or _foreign_file(source, run)
             if damaged:
                 raise BenchError(f"the archive's run {run} is damaged ({damaged}); nothing added")
+        analyses = _sound_analyses(source)
         added = [run for run in runs if store.read_run(run) is None]
         for run in added:
             publish_folder(source.folder(run), store.folder(run))
@@ -90,17 +100,30 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
                 store.save_study(study)
             elif ours.variants != study.variants:
                 kept.append(study.name)
+        Analyses(store.root).adopt(analyses)
     return added, kept
 
 
+def _sound_analyses(source: Store) -> list[AnalysisRecord]:
+    """Read an unpacked archive's analyses; one that is damaged is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        records, broken = Analyses(source.root).read()
+    if broken:
+        told = broken[0].removeprefix(f"{source.root}/")
+        raise BenchError(f"the archive's {told}; nothing added")
+    return records
+
+
 def _extract(archive: Path, folder: Path) -> None:
-    """Write an archive's runs and studies below *folder*, and refuse everything else."""
+    """Write what an archive may hold below *folder*, and refuse everything else."""
 
     def take(name: str, content: IO[bytes]) -> None:
         parts = name.split("/")
         if len(parts) != _DEPTHS.get(parts[0]) or not all(map(_is_plain, parts)):
             raise BenchError(
-                f"{archive} is refused: it holds {name!r}, which is no file of a run or study"
+                f"{archive} is refused: it holds {name!r}, "
+                "which is no file of a run, analysis or study"
             )
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)

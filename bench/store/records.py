@@ -66,6 +66,7 @@ class StudyRecord:
         updated_at: UTC, ISO 8601.
         target_accuracy: the validation accuracy to which time is told, or None.
         published: the paper's own figures, as the study file has them, or None.
+        compare_training: whether training accuracies are compared, too.
     """
 
     name: str
@@ -77,6 +78,7 @@ class StudyRecord:
     updated_at: str = ""
     target_accuracy: float | None = None
     published: dict[str, Any] | None = None
+    compare_training: bool = False
 
     @property
     def runs(self) -> set[str]:

@@ -29,8 +29,9 @@ class Studies(ResultsFolder):
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
-        if record.target_accuracy is None:  # which the bench before this key would not read
-            del values["target_accuracy"]
+        for later in ("target_accuracy", "compare_training"):  # an older bench would not read it
+            if not values[later]:
+                del values[later]
         write_atomically(path, seal(values))
 
     def read_study(self, name: str) -> StudyRecord | None:

@@ -62,6 +62,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         tuple(overrides.only),
         study.target_accuracy,
         study.published,
+        study.compare_training,
     )
 
 

@@ -53,6 +53,7 @@ class Plan:
     only: tuple[str, ...] = ()
     target_accuracy: float | None = None
     published: Published | None = None
+    compare_training: bool = False
 
     @property
     def selected(self) -> list[PlannedVariant]:

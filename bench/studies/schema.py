@@ -122,6 +122,11 @@ class Study(BaseModel):
         le=1,
         description="Validation accuracy, 0…1: the table says how long each variant trained to it.",
     )
+    compare_training: bool = Field(
+        False,
+        description="Also compare accuracies on the training images, in a column and a sentence "
+        "of their own.",
+    )
     base: Base = Field(default_factory=Base)
     variant: list[Variant] = Field(default_factory=list, description="The networks compared.")
     grid: dict[str, list[Scalar] | dict[str, list[Scalar]]] = Field(

@@ -165,6 +165,6 @@ def _report(store: Store, study: str, folder: Path) -> Iterator[TrackedReport]:
     yield TrackedReport(
         digest=hashlib.sha256("".join([record.question, *digests]).encode()).hexdigest(),
         answer=answer(summarise(store, record)),
-        text=markdown(store, record, runs, picture=False),
+        text=markdown(store, record, runs),
         folder=folder,
     )

@@ -20,6 +20,7 @@ from bench.cli.app import app
 from bench.models import list_models
 from bench.report.frames import COLUMNS
 from bench.store import Store
+from bench.store.analyses import Analyses
 from bench.studies import shipped_studies
 
 if TYPE_CHECKING:
@@ -403,6 +404,7 @@ def test_a_run_is_shown_in_full(bench: Bench, trained: Path) -> None:
 
 def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, results: Path) -> None:
     run = first_run(results)
+    Analyses(results).publish("lesion", {"run": run}, {"lesions": []}, {})
     refused = bench("results", "rm", run, "--results", results, stdin="n\n")
     assert refused.code == 130
     assert f"{run} is used by: tiny" in refused.out
@@ -413,6 +415,7 @@ def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, result
     assert done.code == 0
     assert "Removed 1 run(s)" in done.out
     assert Store(results).read_run(run) is None
+    assert Analyses(results).of([run]) == []
     told = bench("results", "rm", first_run(results), "--yes", "--results", results)
     assert "is used by: tiny" in told.out  # said even where it does not ask
 

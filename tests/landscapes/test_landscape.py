@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -111,8 +113,9 @@ def test_the_command_has_the_trained_network_in_the_middle(bench, tmp_path):
     assert {r["images"] for r in rows} == {1000}
     assert rows[0]["y"] is None
     assert rows_of(load_results(tmp_path / "bench-runs", "landscapes")) == rows
-    plane = bench(*words, "--plane", "--images", 100, "--output", "out", "--quiet")
+    plane = bench(*words, "--plane", "--images", 100, "--output", "out")
     assert plane.code == 0
+    assert re.search(r"9 places\n.*about \d+ s left\n", plane.err)
     assert len(pd.read_csv(tmp_path / "out" / "landscape.csv")) == 9
     assert (tmp_path / "out" / "landscape.png").read_bytes()[:4] == b"\x89PNG"
     both = load_results(tmp_path / "bench-runs", "landscapes")

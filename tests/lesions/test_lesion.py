@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.derivatives.norms import gradient_norms
-from bench.lesions.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.models import build_model
 from bench.report.frames import load_results
 from bench.report.tables import rows_of

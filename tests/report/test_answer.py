@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import random
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
 from bench.report.answer import answer, outlook, summarise
+from bench.report.statistics import paired_difference
 from bench.report.tables import study_cells, study_table
 from bench.request import RunRequest
 from bench.store import RunRecord, Store, StudyRecord
@@ -26,9 +28,10 @@ def make_study(
     root: Path,
     values: dict[str, list[Value]],
     references: dict[str, str | None] | None = None,
+    trained: dict[str, list[float]] | None = None,
     **result: Any,
 ) -> tuple[Store, StudyRecord]:
-    """Record a study with these test accuracies, seed by seed, without training anything."""
+    """Record a study with these accuracies, seed by seed, without training anything."""
     store, variants = Store(root), {}
     first = next(iter(values))
     for position, (name, by_seed) in enumerate(values.items()):
@@ -41,9 +44,10 @@ def make_study(
                 seed=seed,
             )
             runs[str(seed)] = request.run_id
-            save(store, request, value, result)
-        own = None if name == first else first
-        variants[name] = {"reference": (references or {}).get(name, own), "runs": runs}
+            own = {"train_accuracy": trained[name][seed]} if trained else {}
+            save(store, request, value, {**result, **own})
+        default = None if name == first else first
+        variants[name] = {"reference": (references or {}).get(name, default), "runs": runs}
     study = StudyRecord(name="mine", question="Why?", variants=variants)
     store.save_study(study)
     return store, study
@@ -155,6 +159,29 @@ def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
     text = answer(summarise(*make_study(tmp_path, values, references={"c": "b"})))
     assert "B is 5.0 points of test accuracy worse than a" in text
     assert "no difference between c and b" in text
+
+
+def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -> None:
+    values: dict[str, list[Value]] = {"a": [*SAME], "b": [*REFERENCE], "c": [*WORSE]}
+    store, study = make_study(tmp_path, values, trained={"a": REFERENCE, "b": WORSE, "c": SAME})
+    plain = study_cells(summarise(store, study))
+    summaries = summarise(store, replace(study, compare_training=True))
+    headings, a, b, c = study_cells(summaries)
+    place = headings.index("train accuracy %")
+    assert headings[place + 1 : place + 3] == ["train difference (points)", "train p (Holm)"]
+    assert a[place + 1 : place + 3] == ["reference", ""]
+    difference = paired_difference(dict(enumerate(WORSE)), dict(enumerate(REFERENCE)))
+    assert difference is not None
+    assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
+    assert [[*row[: place + 1], *row[place + 3 :]] for row in (headings, a, b, c)] == plain
+    tested, trained = re.split(r"(?<=\.) (?=[A-Z])", answer(summaries))
+    assert tested == answer(summarise(store, study))
+    assert re.fullmatch(
+        r"B is 5\.0 points of training accuracy worse than a \(95 % interval [\d.]+ to [\d.]+, "
+        r"3 seeds\); no difference in training accuracy between c and a can be told apart with 3 "
+        r"seeds\.",
+        trained,
+    ), trained
 
 
 def test_made_up_images_have_no_accuracy(tmp_path: Path) -> None:

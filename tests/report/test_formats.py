@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -92,6 +94,27 @@ def test_every_table_keeps_its_types_and_loads_back_equal(
         folder / f"{table}.csv", dtype=types, parse_dates=times, float_precision="round_trip"
     )
     pd.testing.assert_frame_equal(csv.astype(COLUMNS[table]), expected)
+
+
+def test_a_page_shows_what_was_measured_and_found_besides_training(
+    bench: Callable, measured: Path, tmp_path: Path
+) -> None:
+    assert bench("report", "tiny", "--results", measured).code == 0
+    folder = tmp_path / "report" / "tiny"
+    page = (folder / "README.md").read_text()
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert {"study.svg", "accuracy-images-per-second.svg"} <= set(shown)
+    assert {"lesion-drop.svg", "gradient-depth.svg"} <= set(shown)
+    assert len(set(shown)) == len(shown)
+    for name in shown:
+        assert ET.parse(folder / name).getroot().tag.endswith("svg")
+        assert (folder / name).with_suffix(".png").stat().st_size > 0
+    assert {p.name for p in folder.glob("*.svg")} == set(shown)
+    assert "\n## Inside the networks\n\n![" in page
+    made = page.partition("## How it was made\n\n- command: `bench run-ablation tiny`\n")[2]
+    assert "- then `bench export-onnx tiny --precision fp32`\n" in made
+    assert re.search(r"- then `bench throughput \S+ --backend eager --batch-size 32`\n", made)
+    assert re.search(r"- then `bench lesion resnet8-\S+`\n", made)
 
 
 def test_markdown_on_stdout_stands_alone(bench: Callable, trained: Path) -> None:

@@ -25,6 +25,8 @@ def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Pa
         "README.md",
         "study.svg",
         "study.png",
+        "accuracy-images-per-second.svg",  # one network's cost, with and without shortcuts
+        "accuracy-images-per-second.png",
         "runs.csv",
         "epochs.csv",
     }

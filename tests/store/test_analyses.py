@@ -50,6 +50,13 @@ def test_numbers_that_json_lacks_are_missing(store: Analyses) -> None:
     json.loads(store.file(name).read_text(), parse_constant=pytest.fail)
 
 
+def test_the_analyses_of_a_run_are_removed_and_no_others(store: Analyses) -> None:
+    name, other = publish(store), publish(store, "plain20-s0")
+    assert [record.analysis for record in store.of(["resnet20-s0"])] == [name]
+    store.remove(["resnet20-s0", "no such run"])
+    assert [record.analysis for record in store.records()] == [other]
+
+
 def flip(path: Path) -> None:
     path.write_text(path.read_text().replace("0.3000", "0.9000"))
 

@@ -13,12 +13,15 @@ import pytest
 
 from bench.errors import BenchError
 from bench.store import RunRecord, Store, StudyRecord
+from bench.store.analyses import Analyses
 from bench.store.archive import pack, unpack
 from bench.store.records import seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from bench.store.analyses import AnalysisRecord
 
     Finish = Callable[..., str]
     Entries = Callable[[Path], set[str]]
@@ -90,6 +93,37 @@ def test_only_the_runs_asked_for_are_packed(
     unpack(there, archive)
     assert [r.run for r in there.runs()] == runs[:1]
     assert there.studies() == []
+
+
+def lesion(store: Store, run: str, accuracy: float = 0.5) -> AnalysisRecord:
+    rows = {"lesions": [{"run": run, "lesion": "drop", "test_accuracy": accuracy}]}
+    return Analyses(store.root).publish("lesion", {"run": run}, rows, {})
+
+
+def test_what_was_found_out_about_the_runs_goes_with_them(
+    store: Store, there: Store, archive: Path, finish: Finish
+) -> None:
+    runs = [finish(store, seed) for seed in (0, 1)]
+    packed, _ = lesion(store, runs[0]), lesion(store, runs[1])
+    pack(store, runs[:1], archive)
+    unpack(there, archive)
+    assert Analyses(there.root).records() == [packed]
+    here = lesion(there, runs[0], accuracy=0.25)  # of the same request: it stays
+    unpack(there, archive)
+    assert Analyses(there.root).records() == [here]
+
+
+def test_a_damaged_analysis_is_refused_and_nothing_added(
+    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
+) -> None:
+    run = finish(store)
+    name = lesion(store, run).analysis
+    pack(store, [run], archive)
+    repack(archive, lambda n, c: (n, c.replace(b"0.5", b"0.9") if name in n else c))
+    message = rf"the archive's analyses/{name}.json: .*; nothing added"
+    with pytest.raises(BenchError, match=message):
+        unpack(there, archive)
+    assert entries(there.root) == {"runs"}
 
 
 def test_a_missing_or_damaged_run_is_not_packed(

@@ -45,9 +45,16 @@ def commands(material: Material) -> list[str]:
     """Commands that make these results again, from what is recorded."""
     seeds = sorted({seed for _, seed in material.places.values()})
     name = material.study.name
-    made = [["run-ablation", name, "--seeds", ",".join(map(str, seeds))]]
+    trained = ["bench", "run-ablation", name, "--seeds", ",".join(map(str, seeds))]
+    shown = ["bench", "report", name, "--format", "html"]
+    return [shlex.join(trained), *further_commands(material), shlex.join(shown)]
+
+
+def further_commands(material: Material) -> list[str]:
+    """Commands that export, measure and look into a study's runs as was done here."""
+    name = material.study.name
     exported = material.exports[material.exports["format"] == "onnx"]
-    made += [
+    made = [
         ["export-onnx", name, "--precision", precision]
         for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
     ]
@@ -61,7 +68,6 @@ def commands(material: Material) -> list[str]:
         runs = dict.fromkeys(map(str, material.throughput["run"].dropna()))
         made.append(["throughput", *runs, *flags])
     made += [_analysing(r) for r in material.analyses[0] if r.request.get("run") in material.places]
-    made.append(["report", name, "--format", "html"])
     return [shlex.join(["bench", *words]) for words in made]
 
 

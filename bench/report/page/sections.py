@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.report.chart import Section
@@ -35,14 +36,34 @@ def sections(material: Material) -> list[Section]:
     ]
 
 
-def overview(store: Store, study: str) -> tuple[Chart, ...]:
-    """Return what a study comes to in one row: training, every seed, differences.
-
-    Raises:
-        BenchError: there is no such study.
-    """
-    material = gather(store, study)
+def overview(material: Material) -> tuple[Chart, ...]:
+    """Return what a study comes to in one row: training, every seed, differences."""
     return curves(material)[0], accuracies(material), forest(material)
+
+
+def further(material: Material) -> list[Section]:
+    """Return what is known of a study beyond its training: cost, quantisation, the insides.
+
+    Charts without anything to show are left out, and sections without charts.
+    """
+    macs, _, speed = fronts(material)
+    front = macs if _differs(macs) else speed  # of one network, trained in several ways
+    cost = (front, measured_speed(material), latencies(material), *roofs(material))
+    found = [
+        Section("cost", "Cost", cost),
+        Section("quantisation", "Quantisation", quantisation(material)),
+        inside(material),
+    ]
+    drawn = [
+        replace(section, charts=tuple(c for c in section.charts if c.missing is None))
+        for section in found
+    ]
+    return [section for section in drawn if section.charts]
+
+
+def _differs(chart: Chart) -> bool:
+    """Whether the variants differ along the horizontal axis."""
+    return len({x for series in chart.series if series.kind == "points" for x in series.x}) > 1
 
 
 def save_figures(store: Store, study: str, folder: Path) -> list[Path]:

@@ -22,7 +22,8 @@
     const found = data.palette[style % data.palette.length];
     return isDark() && found === "#000000" ? "#FFFFFF" : found;
   }
-  const symbol = (style) => MARKS[(style ?? 0) % MARKS.length];
+  const round = (style) => Math.floor(style / MARKS.length); // later ones pair them otherwise
+  const symbol = (style) => MARKS[((style ?? 0) + round(style ?? 0)) % MARKS.length];
   const dash = (style) => DASHES[Math.floor((style ?? 0) / data.palette.length) % DASHES.length];
   const transparent = (hex) => hex.startsWith("#") ? hex.slice(0, 7) + "2b" : hex;
 
