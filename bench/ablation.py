@@ -278,6 +278,7 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         target_accuracy=plan.target_accuracy,
         published=plan.published.model_dump() if plan.published else None,
         compare_training=plan.compare_training,
+        discussion=plan.discussion,
     )
     store.save_study(record)
     return record

@@ -56,6 +56,8 @@ def markdown(
     if pictured:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += _published(study, summaries)
+    if study.paragraphs:
+        lines += ["## Discussion", "", *(line for text in study.paragraphs for line in (text, ""))]
     lines += _failures(store, study, runs)
     lines += [
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",

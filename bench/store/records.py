@@ -67,6 +67,7 @@ class StudyRecord:
         target_accuracy: the validation accuracy to which time is told, or None.
         published: the paper's own figures, as the study file has them, or None.
         compare_training: whether training accuracies are compared, too.
+        discussion: what the study's author makes of the outcome, or None.
     """
 
     name: str
@@ -79,6 +80,13 @@ class StudyRecord:
     target_accuracy: float | None = None
     published: dict[str, Any] | None = None
     compare_training: bool = False
+    discussion: str | None = None
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The discussion, a paragraph a text of one line."""
+        parts = (self.discussion or "").split("\n\n")
+        return [" ".join(part.split()) for part in parts if part.strip()]
 
     @property
     def runs(self) -> set[str]:

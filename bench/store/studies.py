@@ -29,7 +29,8 @@ class Studies(ResultsFolder):
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
-        for later in ("target_accuracy", "compare_training"):  # an older bench would not read it
+        # An older bench would not read them.
+        for later in ("target_accuracy", "compare_training", "discussion"):
             if not values[later]:
                 del values[later]
         write_atomically(path, seal(values))

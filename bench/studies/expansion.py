@@ -63,6 +63,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         study.target_accuracy,
         study.published,
         study.compare_training,
+        study.discussion,
     )
 
 

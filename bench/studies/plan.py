@@ -54,6 +54,7 @@ class Plan:
     target_accuracy: float | None = None
     published: Published | None = None
     compare_training: bool = False
+    discussion: str | None = None
 
     @property
     def selected(self) -> list[PlannedVariant]:

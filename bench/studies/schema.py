@@ -137,6 +137,12 @@ class Study(BaseModel):
     published: Published | None = Field(
         None, description="The paper's own figures, for the page to show beside these."
     )
+    discussion: str | None = Field(
+        None,
+        min_length=1,
+        description="What the author makes of the outcome, for the page to show below it; blank "
+        "lines part its paragraphs. It can be written once the runs are there.",
+    )
 
     @property
     def variants(self) -> list[Variant]:

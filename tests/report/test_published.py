@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STUDY = """question = "Whose?"
+discussion = "Ten steps\\nsay <i>little</i>.\\n\\nMore would say more."
 reference = "one"
 [base]
 dataset = "fashion-mnist-mini"
@@ -86,6 +87,18 @@ def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
     assert "&lt;b&gt;long&lt;/b&gt;" in page
 
 
+def test_markdown_and_page_show_what_the_author_makes_of_it(store: Store) -> None:
+    study = store.read_study("whose")
+    assert study is not None
+    text = markdown(store, study, store_rows(store))
+    told = "## Discussion\n\nTen steps say <i>little</i>.\n\nMore would say more.\n\n"
+    assert told in text
+    page = render_page(store, "whose")
+    assert "<p>Ten steps say &lt;i&gt;little&lt;/i&gt;.</p>\n<p>More would say more.</p>" in page
+    silent = dataclasses.replace(study, discussion=None)
+    assert "Discussion" not in markdown(store, silent, store_rows(store))
+
+
 def store_rows(store: Store) -> pd.DataFrame:
     return study_runs(store, "whose")
 
@@ -104,9 +117,9 @@ def test_without_figures_there_is_no_such_part(store: Store) -> None:
         (
             "other = 8.17",
             "othr = 8.17",
-            "mine.toml:21: published.top1_error names 'othr', which is",
+            "mine.toml:22: published.top1_error names 'othr', which is",
         ),
-        ("other = 8.17", "other = 817", "mine.toml:21: published.top1_error.other"),
+        ("other = 8.17", "other = 817", "mine.toml:22: published.top1_error.other"),
         ('differs = "Nearly everything."\n', "", "differs"),
     ],
 )
