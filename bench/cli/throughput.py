@@ -20,7 +20,9 @@ _LAYERS_SHOWN = 12
 def throughput(
     targets: Annotated[
         Repeated,
-        typer.Argument(help="Models, runs, .onnx files; resnet18 without.", metavar="[TARGET…]"),
+        typer.Argument(
+            help="Models, runs, studies, .onnx files; resnet18 without.", metavar="[TARGET…]"
+        ),
     ] = None,
     backend: Annotated[
         Repeated, typer.Option("--backend", help="See 'bench list backends'; repeatable.")
@@ -89,7 +91,7 @@ def throughput(
     """Measure how fast networks run: with an interval, for what really ran.
 
     Everything asked for is interleaved in one run, so that ratios hold; every raw sample is
-    kept in the results folder.
+    kept in the results folder. Of a study, one run of each variant is measured.
 
     Examples:
 

@@ -20,7 +20,7 @@ from bench.measure.plan import Request, expand, references
 from bench.measure.preparation import Place, pinned, with_batch_sizes, with_files
 from bench.measure.rows import Context, Outcome, best_eagers, make_row
 from bench.measure.sampling import Goal, Track, run_plan, status_of
-from bench.measure.targets import DEFAULT_TARGET, Target, find_target
+from bench.measure.targets import DEFAULT_TARGET, Target, find_targets
 from bench.store.measurements import MeasurementRecord, Measurements
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def measure(
     """Measure how fast networks run, each configuration interleaved with the others.
 
     Args:
-        targets: models, runs (id, beginning of one, folder) and `.onnx` files; ResNet-18
-            without.
+        targets: models, runs (id, beginning of one, folder), studies (a run of each variant)
+            and `.onnx` files; ResNet-18 without.
         results: the results folder; raw samples go to its `measurements/ID/`.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads; without, the physical cores that this process may use.
@@ -76,10 +76,9 @@ def measure(
     cores = physical_cores()
     check_count("--threads", threads, cores, "core")
     place = Place(Path(results), str(resolve_device(device)), threads or cores, on_event)
-    found = [
-        find_target(name, results=results, options=options, input_size=input_size)
-        for name in dict.fromkeys(names or [DEFAULT_TARGET])
-    ]
+    found = find_targets(
+        names or [DEFAULT_TARGET], results=results, options=options, input_size=input_size
+    )
     return throughput_frame(conduct(wanted, _told_apart(found), place).rows)
 
 

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 from bench.models import ModelError, build_model, canonical, default_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -89,6 +89,59 @@ class Target:
         return lambda images: images.float() / 255
 
 
+def find_targets(
+    names: Sequence[str],
+    *,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+) -> list[Target]:
+    """Find what each name names, as `find_target` does; a study stands for its networks.
+
+    Of a study each variant is measured once, by the finished run of its lowest random seed: seeds
+    differ in accuracy, not in speed.
+
+    Raises:
+        BenchError: nothing is called so, it cannot be measured, or no run of a study is finished.
+    """
+    found = [part for name in dict.fromkeys(names) for part in _of_study(name, Path(results))]
+    return [
+        find_target(name, results=results, options=options, input_size=input_size)
+        for name in dict.fromkeys(found)
+    ]
+
+
+def _of_study(name: str, results: Path) -> list[str]:
+    """Return one finished run for each variant of a study, or the name if none is called so."""
+    from bench.store import Store
+
+    store = Store(results)
+    if not name.replace("-", "").isalnum() or (results / "runs" / name).exists():
+        return [name]
+    study = store.read_study(name)
+    if study is None or _is_model(name):
+        return [name]
+    finished = {record.run for record in store.runs() if record.status == "complete"}
+    runs = []
+    for entry in study.variants.values():
+        by_seed = sorted(entry["runs"].items(), key=lambda item: int(item[0]))
+        runs += [run for _, run in by_seed if run in finished][:1]
+    if not runs:
+        raise BenchError(
+            f"study '{name}' has no finished run to measure; "
+            f"'bench run-ablation {name}' trains them"
+        )
+    return runs
+
+
+def _is_model(name: str) -> bool:
+    try:
+        canonical(name)
+    except ModelError:
+        return False
+    return True
+
+
 def find_target(
     name: str,
     *,
@@ -141,15 +194,13 @@ def _names_a_run(name: str, results: Path) -> bool:
         return False
     from bench.store import Store
 
+    if _is_model(name):
+        return False
     try:
-        canonical(name)
-    except ModelError:
-        try:
-            Store(results).find_run(name)
-        except BenchError as error:
-            return "fits" in str(error)  # ambiguous: `_from_run` says so
-        return True
-    return False
+        Store(results).find_run(name)
+    except BenchError as error:
+        return "fits" in str(error)  # ambiguous: `_from_run` says so
+    return True
 
 
 def _from_run(name: str, results: str, input_size: int | None) -> Target:

@@ -9,7 +9,8 @@ from bench.errors import BenchError
 from bench.measure.autobatch import find_batch_size
 from bench.measure.backends import backend_names, load_backend
 from bench.measure.plan import Request, expand
-from bench.measure.targets import find_target
+from bench.measure.targets import find_target, find_targets
+from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
 from .conftest import TINY, FakeLane
@@ -219,3 +220,20 @@ def test_a_measurement_of_a_newer_version_is_passed_over(measured, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 999}))
     with pytest.warns(UserWarning, match="upgrade bench"):
         assert bench.load_results(tmp_path / "r", "throughput").empty
+
+
+def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
+    store = Store(results)
+    study = store.read_study("tiny")
+    runs = {name: entry["runs"] for name, entry in study.variants.items()}
+    found = find_targets(["tiny", runs["plain"]["0"]], results=results)
+    assert [t.run for t in found] == [runs["residual"]["0"], runs["plain"]["0"]]
+    store.remove_run(runs["residual"]["0"])
+    (residual, _) = find_targets(["tiny"], results=results)
+    assert residual.run == runs["residual"]["1"]
+    for run in study.runs:
+        store.remove_run(run)
+    with pytest.raises(BenchError, match="study 'tiny' has no finished run to measure; 'bench"):
+        find_targets(["tiny"], results=results)
+    with pytest.raises(BenchError, match="no model, run or file 'tinny'"):
+        find_targets(["tinny"], results=results)

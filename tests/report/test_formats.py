@@ -56,7 +56,9 @@ def measured(results: Path) -> Path:
         "status": "complete", "error": None,
     }  # fmt: skip
     rows = [one, {**one, "batch_size": None, "noisy": None, "images_per_second": None}]
-    Measurements(results).publish(MeasurementRecord("m", {}, rows), [])
+    Measurements(results).publish(
+        MeasurementRecord("m", {"targets": ["resnet8"]}, rows, {"threads": 1}), []
+    )
     _publish_analyses(Analyses(results), run)
     return results
 
@@ -113,7 +115,7 @@ def test_a_page_shows_what_was_measured_and_found_besides_training(
     assert "\n## Inside the networks\n\n![" in page
     made = page.partition("## How it was made\n\n- command: `bench run-ablation tiny`\n")[2]
     assert "- then `bench export-onnx tiny --precision fp32`\n" in made
-    assert re.search(r"- then `bench throughput \S+ --backend eager --batch-size 32`\n", made)
+    assert re.search(r"- then `bench throughput resnet8 --threads 1`\n", made)
     assert re.search(r"- then `bench lesion resnet8-\S+`\n", made)
 
 

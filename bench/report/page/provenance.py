@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from bench.report.measured import command
+
 if TYPE_CHECKING:
     from bench.report.page.material import Material
     from bench.store.analyses import AnalysisRecord
@@ -55,32 +57,24 @@ def further_commands(material: Material) -> list[str]:
     name = material.study.name
     exported = material.exports[material.exports["format"] == "onnx"]
     made = [
-        ["export-onnx", name, "--precision", precision]
+        shlex.join(["bench", "export-onnx", name, "--precision", precision])
         for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
     ]
-    if len(material.throughput):
-        flags = [
-            word
-            for flag, column in (("--backend", "backend"), ("--batch-size", "batch_size"))
-            for value in dict.fromkeys(map(str, material.throughput[column].dropna()))
-            for word in (flag, value)
-        ]
-        runs = dict.fromkeys(map(str, material.throughput["run"].dropna()))
-        made.append(["throughput", *runs, *flags])
+    made += [command(record) for record in material.measurements]
     made += [_analysing(r) for r in material.analyses[0] if r.request.get("run") in material.places]
-    return [shlex.join(["bench", *words]) for words in made]
+    return list(dict.fromkeys(made))
 
 
-def _analysing(record: AnalysisRecord) -> list[str]:
-    """Words of the command that makes an analysis again."""
-    words = [record.kind, str(record.request["run"])]
+def _analysing(record: AnalysisRecord) -> str:
+    """Return the command that makes an analysis again."""
+    words = ["bench", record.kind, str(record.request["run"])]
     for name, value in record.request.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
         elif name != "run" and value is not False and value is not None:
             words += [flag, str(value)]
-    return words
+    return shlex.join(words)
 
 
 def failures(material: Material) -> list[dict[str, str]]:
