@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Compared = Sequence[tuple["VariantSummary", Difference]]
 
 GUESSING = 1.5  # times chance: what hardly counts as having learned
+_ONE_BY_ONE = 2  # undecided comparisons that have a sentence each
 
 
 @dataclass(frozen=True)
@@ -216,18 +217,25 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
     The number rests on the observed difference, which is uncertain itself: it is an order of
     magnitude. Nothing is said where there is none to reckon from (one seed, no spread).
     """
-    lines = []
+    told = []
     for summary in summaries:
         difference = summary.difference
         if difference is None or difference.told_apart or not difference.effect_size:
             continue
         needed = summary.seeds_needed
         count = f"about {needed} seeds" if needed else "more than a thousand seeds"
-        lines.append(
-            f"To tell {summary.name} from {summary.reference} apart, were the true difference "
-            f"the {difference.mean * 100:+.2f} points seen: {count} ({POWER:.0%} power)."
-        )
-    return lines
+        pair = f"{summary.name} from {summary.reference}"
+        told.append((pair, f"{difference.mean * 100:+.2f} points", count))
+    if len(told) > _ONE_BY_ONE:
+        seen = ", ".join(f"{pair} {count} ({points})" for pair, points, count in told)
+        return [
+            f"To tell them apart with {POWER:.0%} power, were the differences those seen: {seen}."
+        ]
+    return [
+        f"To tell {pair} apart, were the true difference the {points} seen: {count} "
+        f"({POWER:.0%} power)."
+        for pair, points, count in told
+    ]
 
 
 def _told(compared: Compared, which: str) -> list[str]:

@@ -53,6 +53,12 @@ def markdown(
         lines += [f"After {study.source}.", ""]
     lines += [" ".join([answer(summaries), *outlook(summaries)]), ""]
     lines += [*markdown_table(study_cells(summaries)), ""]
+    lines += [
+        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
+        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values",
+        "are Holm-corrected. Images/s is training, median over seeds.",
+        "",
+    ]
     if pictured:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += _published(study, summaries)
@@ -60,10 +66,6 @@ def markdown(
         lines += ["## Discussion", "", *(line for text in study.paragraphs for line in (text, ""))]
     lines += _failures(store, study, runs)
     lines += [
-        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
-        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values",
-        "are Holm-corrected. Images/s is training, median over seeds.",
-        "",
         *_same_images(agreement(store, study)),
         *_every_run(runs),
         *(_charts(pictured.sections) if pictured else ()),

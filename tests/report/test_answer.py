@@ -234,6 +234,17 @@ def test_an_undecided_comparison_says_how_many_seeds_it_would_take(tmp_path: Pat
     assert summaries[2].seeds_needed is None
 
 
+def test_many_undecided_comparisons_share_a_sentence(tmp_path: Path) -> None:
+    values: dict[str, list[Value]] = {"a": [*REFERENCE], **{n: [*SAME] for n in "bcd"}}
+    (line,) = outlook(summarise(*make_study(tmp_path, values)))
+    each = r"about \d+ seeds \(\+0\.07 points\)"
+    assert re.fullmatch(
+        r"To tell them apart with 80% power, were the differences those seen: "
+        rf"b from a {each}, c from a {each}, d from a {each}\.",
+        line,
+    ), line
+
+
 def test_one_seed_has_no_outlook(tmp_path: Path) -> None:
     assert outlook(summarise(*make_study(tmp_path, {"a": [0.9], "b": [0.5]}))) == []
 
