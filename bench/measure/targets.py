@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from bench.export.source import Source
     from bench.measure.traffic import Traffic
+    from bench.store import Store
 
 Kind = Literal["model", "run", "onnx", "engine"]
 DEFAULT_TARGET = "resnet18"
@@ -116,22 +118,30 @@ def _of_study(name: str, results: Path) -> list[str]:
     from bench.store import Store
 
     store = Store(results)
-    if not name.replace("-", "").isalnum() or (results / "runs" / name).exists():
+    study = store.read_study(name) if _is_plain(name) and not _is_model(name) else None
+    if study is None or store.folder(name).is_dir():
         return [name]
-    study = store.read_study(name)
-    if study is None or _is_model(name):
-        return [name]
-    finished = {record.run for record in store.runs() if record.status == "complete"}
     runs = []
     for entry in study.variants.values():
         by_seed = sorted(entry["runs"].items(), key=lambda item: int(item[0]))
-        runs += [run for _, run in by_seed if run in finished][:1]
+        finished = (run for _, run in by_seed if _is_complete(store, run))
+        runs += list(itertools.islice(finished, 1))
     if not runs:
         raise BenchError(
             f"study '{name}' has no finished run to measure; "
             f"'bench run-ablation {name}' trains them"
         )
     return runs
+
+
+def _is_complete(store: Store, run: str) -> bool:
+    record = store.read_run(run)
+    return record is not None and record.status == "complete"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it may name something in the results folder, and is no path or foreign model."""
+    return not set(name) & set("/\\:")
 
 
 def _is_model(name: str) -> bool:
@@ -190,7 +200,7 @@ def _names_a_run(name: str, results: Path) -> bool:
     path = Path(name)
     if path.parent.name == "runs" and path.is_dir():
         return True
-    if "/" in name or ":" in name or not (results / "runs").is_dir():
+    if not _is_plain(name) or not (results / "runs").is_dir():
         return False
     from bench.store import Store
 

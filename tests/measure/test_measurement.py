@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -228,6 +229,8 @@ def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
     runs = {name: entry["runs"] for name, entry in study.variants.items()}
     found = find_targets(["tiny", runs["plain"]["0"]], results=results)
     assert [t.run for t in found] == [runs["residual"]["0"], runs["plain"]["0"]]
+    store.save_study(replace(study, name="my_own.study"))
+    assert find_targets(["my_own.study"], results=results) == found
     store.remove_run(runs["residual"]["0"])
     (residual, _) = find_targets(["tiny"], results=results)
     assert residual.run == runs["residual"]["1"]
