@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.export.parity import reference_logits
+from bench.export.parity import BATCH_SIZES, reference_logits
 from bench.export.session import logits_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.export.source import Source
 
 _CHUNK = 256  # images prepared at a time
-_BATCH = 32
+BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answers again
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,25 @@ class Judge:
         self.labels = images.labels.cpu().numpy()
         self.logits = reference_logits(source, images.images)
 
-    def score(self, session: Any, *, raw: bool = False, workers: int = 1) -> Comparison:
-        """Compare a file's answers with PyTorch's.
+    def answers(
+        self, session: Any, *, raw: bool = False, workers: int = 1
+    ) -> npt.NDArray[np.float32]:
+        """Return a file's logits of the whole test set, float32, N×classes, at batch `BATCH`.
 
         Args:
             session: the file, opened.
             raw: it takes uint8 images N×H×W×C.
             workers: batches beside each other (`bench.export.session.run`).
         """
-        answers = [
-            logits_of(session, feed(self.source, chunk, raw=raw), _BATCH, workers=workers)
+        chunks = [
+            logits_of(session, feed(self.source, chunk, raw=raw), BATCH, workers=workers)
             for chunk in self.images.chunks(_CHUNK)
         ]
-        return compare_answers(
-            self.logits.argmax(1), np.concatenate(answers).argmax(1), self.labels
-        )
+        return np.concatenate(chunks)
+
+    def score(self, answers: npt.NDArray[np.float32]) -> Comparison:
+        """Compare a file's `answers` with PyTorch's."""
+        return compare_answers(self.logits.argmax(1), answers.argmax(1), self.labels)
 
 
 def feed(source: Source, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:

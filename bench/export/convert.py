@@ -166,7 +166,8 @@ class Int8:
     def _score(self, file: Path) -> Comparison | None:
         if self.judge is None:
             return None
-        return self.judge.score(open_session(file, threads=1), workers=self.threads)
+        answers = self.judge.answers(open_session(file, threads=1), workers=self.threads)
+        return self.judge.score(answers)
 
     def _open(self, file: Path) -> Any:
         return open_session(file, threads=self.threads)

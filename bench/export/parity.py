@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.export.session import logits_of, open_session, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -128,6 +128,7 @@ def compare(
     *,
     tolerance: float | None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    known: Mapping[int, npt.NDArray[np.float32]] | None = None,
     workers: int = 1,
 ) -> Parity:
     """Compare a file with PyTorch on every image at every batch size.
@@ -138,13 +139,16 @@ def compare(
         images: what the file takes, N first.
         tolerance: see `Parity`.
         batch_sizes: a file of one batch size is compared at that one only.
+        known: batch size → the file's logits of these images, where they were computed before.
         workers: batches beside each other (`bench.export.session.run`).
     """
     fixed = session.get_inputs()[0].shape[0]
     sizes = [fixed] if isinstance(fixed, int) else batch_sizes
     differences, flipped = {}, 0
     for size in sizes:
-        ours = logits_of(session, images, size, workers=workers)
+        ours = known.get(size) if known else None
+        if ours is None:
+            ours = logits_of(session, images, size, workers=workers)
         if ours.shape != reference.shape:
             differences[size], flipped = math.inf, len(images)
             continue

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bench.data.splits import stable_seed
-from bench.export.accuracy import Comparison, Judge, feed
+from bench.export.accuracy import BATCH, Comparison, Judge, feed
 from bench.export.files import check
 from bench.export.parity import (
     FP32_TOLERANCE,
@@ -120,11 +120,16 @@ class Prover:
         tolerances = {"fp32": FP32_TOLERANCE, "fp16": fp16_tolerance(layers), "int8": None}
         tolerance = tolerances[settings.precision]
         fed = feed(self.source, self.images, raw=raw)
-        parity = compare(session, self.logits, fed, tolerance=tolerance, workers=self.threads)
         # A CPU computes an fp16 file in fp32: that is not the accuracy of fp16.
         replaced = settings.precision == "fp16"
         judge = None if replaced else self.judge
-        accuracy = judge.score(session, raw=raw, workers=self.threads) if judge else None
+        answers = judge.answers(session, raw=raw, workers=self.threads) if judge else None
+        first = self._of_proof(answers)
+        known = {} if first is None else {BATCH: first}
+        parity = compare(
+            session, self.logits, fed, tolerance=tolerance, known=known, workers=self.threads
+        )
+        accuracy = judge.score(answers) if judge and answers is not None else None
         proof = Proof(
             parity=parity,
             accuracy=accuracy,
@@ -138,10 +143,16 @@ class Prover:
         return Proof(**{**vars(proof), "diverges_at": found})
 
     def _logits(self) -> npt.NDArray[np.float32]:
-        known = self.judge.logits if self.judge else None
-        if known is not None and len(known) >= len(self.images):
-            return known[: len(self.images)]  # the first of the test set
-        return reference_logits(self.source, self.images)
+        known = self._of_proof(self.judge.logits) if self.judge else None
+        return reference_logits(self.source, self.images) if known is None else known
+
+    def _of_proof(
+        self, of_test_set: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.float32] | None:
+        """Take the logits of the proof's images, which are the first of a large test set."""
+        if of_test_set is None or len(of_test_set) < len(self.images):
+            return None
+        return of_test_set[: len(self.images)]
 
     def _other_sizes(self, session: Any) -> float:
         """Feed a file with preprocessing noise of sizes that the network was not trained at."""

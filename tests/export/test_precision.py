@@ -208,5 +208,6 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     file = results / "exports" / row["export"] / row["file"]
     session = open_session(file, threads=1, device="cuda")
     (source,) = find_sources([run], Store(results), options=None, input_size=None)
-    scored = Judge(source, source.test_images()).score(session)
+    judge = Judge(source, source.test_images())
+    scored = judge.score(judge.answers(session))
     assert scored.p_value > 0.01 or abs(scored.drop) < 0.5, scored
