@@ -273,11 +273,14 @@ def recipe_name(values: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1024)
 def _recipe_name(text: str) -> str:
+    from bench.training.recipe import LATER, RECIPES
+
+    # Recipes are written down without the `LATER` values that they leave at their default.
     values = json.loads(text)
-    from bench.training.recipe import RECIPES
+    values |= {k: v for k, v in LATER.items() if k not in values}
 
     def changes(name: str) -> list[str]:
-        own = RECIPES[name].model_dump(mode="json")
+        own = {**LATER, **RECIPES[name].model_dump(mode="json")}
         return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
 
     closest = min(RECIPES, key=lambda name: len(changes(name)))

@@ -29,7 +29,8 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("noise") / "bench-runs"
     bench.train(
         "resnet8", dataset="synthetic", options={"width": 4}, epochs=1, results=results,
-        settings={"train_images": 200, "batch_size": 50}, device="cpu", threads=1,
+        settings={"train_images": 200, "batch_size": 50, "muon_learning_rate": 0.0},
+        device="cpu", threads=1,
     )  # fmt: skip
     return results
 
@@ -82,6 +83,12 @@ def test_a_row_says_what_was_trained(trained: Path) -> None:
     assert list(epochs["epoch"]) == [1] * 4
     assert epochs["train_loss"].notna().all()
     assert epochs["test_accuracy"].isna().all()  # the test set is scored once, at the end
+
+
+def test_a_recipe_is_told_by_what_it_changes_also_back_to_a_default(noise: Path) -> None:
+    """SGD alone is no recipe's default, but that of a key which old records do not have."""
+    (recipe,) = load_results(noise)["recipe"]
+    assert recipe == "fast batch_size=50 muon_learning_rate=0.0"
 
 
 @TABLES

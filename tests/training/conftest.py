@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+# The recipe `fast` trained by SGD alone, on random crops: most tests are of that.
+SGD = {"muon_learning_rate": 0.0, "crop_padding": 2}
 # Everything that a resumed training must take up: momentum, average, augmentation, schedule.
 RICH = {"ema_decay": 0.8, "cutout": 2, "batch_size": 32, "epochs": 2}
 # Every ingredient of a fast recipe that is one key, at a value that matters.
@@ -44,14 +46,18 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def tiny() -> Callable[..., RunRequest]:
-    """Make a request of three steps an epoch; keywords replace its fields or recipe values."""
+    """Make a request of three steps an epoch; keywords replace its fields or recipe values.
+
+    It trains by SGD alone unless asked otherwise (`SGD`).
+    """
 
     def make(model: str = "resnet14", recipe: str = "fast", **changes: Any) -> RunRequest:
         names = {field.name for field in dataclasses.fields(RunRequest)}
         fields = {"dataset": "fashion-mnist-mini", "seed": 0, "options": {"width": 4}}
         fields |= {"train_images": 100, "input_size": 8, "deterministic": True}
         fields |= {key: changes.pop(key) for key in list(changes) if key in names}
-        values = {"batch_size": 32, "epochs": 2, **changes}
+        plain = SGD if recipe == "fast" else {}
+        values = {"batch_size": 32, "epochs": 2, **plain, **changes}
         return RunRequest(
             model=model, recipe=get_recipe(recipe).model_copy(update=values), **fields
         )

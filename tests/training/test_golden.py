@@ -22,13 +22,15 @@ from bench.training.resources import Resources
 from bench.training.run import execute
 
 GOLDEN = Path(__file__).with_name("golden.json")
+SGD = {"learning_rate": 0.02, "muon_learning_rate": 0.0, "crop_padding": 2}
 CASES = {
-    "fast": ("fast", {"learning_rate": 0.02}, {}),
-    "fast with everything": (
+    "SGD": ("fast", SGD, {}),
+    "SGD with everything": (
         "fast",
-        {"learning_rate": 0.02, "ema_decay": 0.8, "cutout": 2, "schedule": "cosine"},
+        {**SGD, "ema_decay": 0.8, "cutout": 2, "schedule": "cosine"},
         {"shortcut": "dropout"},
     ),
+    "fast": ("fast", {"learning_rate": 0.02, "muon_learning_rate": 0.002}, {}),
     "book": ("book", {"learning_rate": 0.005}, {}),
 }
 
