@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.agreement import HEADINGS, READING, agreement
 from bench.report.answer import answer, outlook, summarise
@@ -191,29 +191,37 @@ def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str
     """Return what a reader needs to check the figures: command, data, machine, commit, date."""
     records = [store.read_run(run) for run in runs["run"].unique()]
     known = [record for record in records if record is not None]
-    first = known[0].environment
-    commits = [r.environment.get("git_commit") for r in known]
+    environments = [r.environment for r in known]
+    commits = [e.get("git_commit") for e in environments]
     missing = commits.count(None)
     named = [", ".join(sorted({str(c) for c in commits if c}))] if missing < len(known) else []
     if missing:
         named.append(f"not recorded for {missing} of {len(known)} runs (started in no repository)")
-    dirty = any(r.environment.get("git_dirty") for r in known)
+    dirty = any(e.get("git_dirty") for e in environments)
     seeds = ", ".join(str(s) for s in sorted(runs["seed"].unique()))
     return [
         f"command: `bench run-ablation {study.name}`",
         f"data: {', '.join(sorted(set(runs['dataset'])))}; random seeds {seeds}",
-        (
-            f"machine: {first.get('cpu')} ({' '.join(first.get('instruction_sets', ()))}), device "
-            f"{first.get('device')}, {first.get('threads')} thread(s) a run"
-        ),
-        "versions: "
-        + ", ".join(f"{name} {first.get(name)}" for name in ("bench", "torch", "python")),
+        f"machine: {'; '.join(dict.fromkeys(map(_machine, environments)))}",
+        f"versions: {'; '.join(dict.fromkeys(map(_versions, environments)))}",
         f"commit: {'; '.join(named)}{' with uncommitted changes' if dirty else ''}",
         (
             f"started: {runs['started_at'].min():%Y-%m-%d %H:%M} UTC; training time of all runs "
             f"together {runs['seconds'].sum():.0f} s"
         ),
     ]
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    sets = " ".join(environment.get("instruction_sets", ()))
+    return (
+        f"{environment.get('cpu')} ({sets}), device {environment.get('device')}, "
+        f"{environment.get('threads')} thread(s) a run"
+    )
+
+
+def _versions(environment: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {environment.get(name)}" for name in ("bench", "torch", "python"))
 
 
 def markdown_table(rows: list[list[str]]) -> list[str]:

@@ -66,8 +66,8 @@ def test_a_network_without_data_with_proof_against_the_bare_export(
 ) -> None:
     """Goal: the same, where the proof has 256 random images, for PyTorch once.
 
-    Out of reach where the passes are all that counts: PyTorch's one and ONNX Runtime's three
-    (batch sizes 1, 3, 32), at 1.6 times PyTorch's speed, are 2.9 bare passes at 224 pixels.
+    Hardest at 224 pixels, where PyTorch's pass and ONNX Runtime's three (batch sizes 1, 3, 32) are
+    nearly all of it.
     """
     torch.set_num_threads(CORES)
 

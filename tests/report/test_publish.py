@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
+import bench
 from bench.errors import BenchError
+from bench.report.markdown import provenance
 from bench.report.publish import publish
 from bench.store import Store, StudyRecord
 
@@ -40,6 +43,20 @@ def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Pa
     assert len(pd.read_csv(tmp_path / "page" / "runs.csv")) == 4
     texts = {e.text for e in ET.parse(tmp_path / "page" / "study.svg").iter() if e.text}
     assert {"residual", "plain", "Training error", "Difference from the reference"} <= texts
+
+
+def test_a_page_names_every_machine_that_its_runs_had(tmp_path: Path) -> None:
+    for threads in (1, 2):
+        bench.train(
+            "resnet8", options={"width": 4}, epochs=1, settings={"train_images": 100},
+            seed=threads, results=tmp_path, device="cpu", threads=threads,
+        )  # fmt: skip
+    store = Store(tmp_path)
+    study = store.read_study("adhoc")
+    assert study is not None
+    lines = provenance(store, study, bench.load_results(tmp_path))
+    (machine,) = [line for line in lines if line.startswith("machine: ")]
+    assert re.findall(r"(\d+) thread\(s\) a run", machine) == ["1", "2"]
 
 
 def test_a_study_without_a_finished_run_has_no_page(tmp_path: Path) -> None:
