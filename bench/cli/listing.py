@@ -92,20 +92,16 @@ def _backends() -> list[dict[str, Any]]:
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from bench.training.recipe import RECIPES
+    from bench.training.recipe import RECIPES, Recipe
 
+    default = Recipe()
+    shown = [
+        field
+        for field in Recipe.model_fields
+        if any(getattr(recipe, field) != getattr(default, field) for recipe in RECIPES.values())
+    ]
     return [
-        {
-            "name": name,
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "learning_rate": recipe.learning_rate,
-            "momentum": recipe.momentum,
-            "schedule": recipe.schedule,
-            "weight_decay": recipe.weight_decay,
-            "label_smoothing": recipe.label_smoothing,
-            "initialization": recipe.initialization,
-        }
+        {"name": name, **{field: getattr(recipe, field) for field in ("epochs", *shown)}}
         for name, recipe in RECIPES.items()
     ]
 

@@ -56,7 +56,7 @@ class Settings(RecipeOverrides):  # its fields are made above
         strict=True,
         description="Train on a fixed balanced subset of this many images.",
     )
-    precision: Precision | None = Field(None, description="fp32, or autocast on CUDA.")
+    precision: Precision | None = Field(None, description="fp32, or autocast to bf16 or fp16.")
 
 
 class Base(Settings):

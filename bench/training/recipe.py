@@ -46,7 +46,11 @@ class Recipe(BaseModel):
     learning_rate: Rate = Field(0.1, gt=0, description="Peak learning rate of SGD.")
     momentum: Fraction = Field(0.0, description="SGD momentum.")
     nesterov: bool = Field(False, description="Nesterov's momentum.")
-    weight_decay: Rate = Field(0.0, ge=0, description="L2 penalty on convolution weights.")
+    weight_decay: Rate = Field(
+        0.0,
+        ge=0,
+        description="L2 penalty on convolution and linear weights; decoupled for what Muon trains.",
+    )
     decay_norm_and_bias: bool = Field(
         False, description="Apply the weight decay to norm scales, shifts and biases too."
     )

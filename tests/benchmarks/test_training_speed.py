@@ -54,7 +54,7 @@ def test_the_fast_recipe_against_the_books(paired: Callable[..., None], theirs: 
     our own loop, and by the textbook's program. Goal: all of it in a thirtieth of the book's time.
     """
     fast, book = ("resnet20", 28, 128, CORES), ("d2l_resnet18", 96, 256, CORES)
-    with program(theirs, *book) as slow, program("ours", *fast) as quick:
+    with program(theirs, *book) as slow, program("fast", *fast) as quick:
         work = (20 * 128, 10 * 256)
         paired(lambda: quick(20), lambda: slow(10), rounds=20, work=work)
 

@@ -1,7 +1,7 @@
 """A process that trains: so many steps for every line on stdin, by our loop or the textbook's.
 
-Arguments: `ours`, `book` (ours by the recipe of that name) or `textbook`, model, input size,
-batch size, threads, random seed.
+Arguments: `textbook`, `ours` (the same SGD, crops and flips by our loop), or `fast` or `book` (our
+loop by the recipe of that name), model, input size, batch size, threads, random seed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ from bench.training.setup import Split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bench.training.recipe import Recipe
+
 CPU = torch.device("cpu")
+RECIPES = {
+    "ours": get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0, "crop_padding": 2}),
+    "fast": get_recipe("fast"),
+    "book": get_recipe("book"),
+}
 
 
-def make_trainer(
-    name: str, size: int, batch: int, seed: int = 0, recipe_name: str = "fast"
-) -> Trainer:
+def make_trainer(recipe: Recipe, name: str, size: int, batch: int, seed: int) -> Trainer:
     """Make what a run of this network trains with."""
     data = load_dataset("fashion-mnist-mini", quiet=True)
-    recipe = get_recipe(recipe_name).model_copy(update={"batch_size": batch})
+    recipe = recipe.model_copy(update={"batch_size": batch})
     request = RunRequest(name, "fashion-mnist-mini", recipe, seed=seed, input_size=size)
     split = Split.of(data, request, CPU)
     model = build_model(name, num_classes=10, in_channels=1)
@@ -50,12 +55,10 @@ def train(trainer: Trainer, steps: int) -> None:
         trainer.step(images, labels)
 
 
-def ours(
-    name: str, size: int, batch: int, seed: int, recipe_name: str = "fast"
-) -> Callable[[int], None]:
+def ours(recipe: Recipe, name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
     """Train as `bench train` does."""
     keep_freed_memory()
-    return partial(train, make_trainer(name, size, batch, seed, recipe_name))
+    return partial(train, make_trainer(recipe, name, size, batch, seed))
 
 
 def theirs(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
@@ -71,8 +74,8 @@ def main() -> None:
     program, name, *numbers = sys.argv[1:]
     size, batch, threads, seed = map(int, numbers)
     torch.set_num_threads(threads)
-    programs = {"ours": ours, "book": partial(ours, recipe_name="book"), "textbook": theirs}
-    train_steps = programs[program](name, size, batch, seed)
+    start = theirs if program == "textbook" else partial(ours, RECIPES[program])
+    train_steps = start(name, size, batch, seed)
     for line in sys.stdin:
         train_steps(int(line))
         print("done", flush=True)  # noqa: T201 - the answer

@@ -22,6 +22,7 @@ from bench.report.frames import COLUMNS
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.studies import shipped_studies
+from bench.training.recipe import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -331,6 +332,16 @@ def test_list_tells_what_there_is(bench: Bench) -> None:
         assert shown.code == 0
         assert all(name in shown.out for name in names)
     assert all(f"\n{kind}\n" in "\n" + bench("list").out for kind in kinds)
+
+
+def test_list_shows_every_value_in_which_the_recipes_differ(bench: Bench) -> None:
+    rows = bench("list", "recipes", "--json").document["rows"]
+    book, fast = (get_recipe(row["name"]).model_dump(mode="json") for row in rows)
+    assert {key for key in book if book[key] != fast[key]} <= set(rows[0])
+    for row, recipe in zip(rows, (book, fast), strict=True):
+        assert {key: row[key] for key in row.keys() & recipe.keys()} == {
+            key: recipe[key] for key in row.keys() & recipe.keys()
+        }
 
 
 def test_doctor_fits_on_one_screen(bench: Bench) -> None:
