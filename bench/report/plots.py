@@ -102,7 +102,9 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
         handles: dict[str, Any] = {}
         for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts,
                                strict=True):  # fmt: skip
-            axes.set_title(textwrap.fill(chart.title, 32))
+            # Long names of variants leave narrow axes, and room to their left.
+            side = "right" if chart.y.categories else "center"
+            axes.set_title(textwrap.fill(chart.title, 32), loc=side)
             if chart.missing is None:
                 handles = {**handles, **_draw_chart(axes, chart), **handles}
             else:

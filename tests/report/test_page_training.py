@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import matplotlib as mpl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.report.page.material import gather
-from bench.report.page.training import forest
+from bench.report.page.training import accuracies, curves, forest
+from bench.report.plots import STYLE, draw_row
 from bench.report.statistics import BOOTSTRAP_SEEDS, paired_difference
 from bench.store import Store
 
@@ -29,3 +32,21 @@ def test_the_caption_names_what_the_interval_is_of(trained: Path, seeds: int, wo
     found = paired_difference(ours, dict.fromkeys(range(seeds), 0.8))
     summaries = [replace(s, difference=found if s.reference else None) for s in material.summaries]
     assert words in forest(replace(material, summaries=summaries)).caption
+
+
+def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:
+    material = gather(Store(trained), "tiny")
+    charts = [curves(material)[0], accuracies(material), forest(material)]
+    long = tuple(f"resnet44-from-scratch vs resnet56-from-scratch {i}" for i in range(3))
+    charts = [
+        replace(chart, y=replace(chart.y, categories=long)) if chart.y.categories else chart
+        for chart in charts
+    ]
+    figure = draw_row(charts)
+    with mpl.rc_context(STYLE):
+        FigureCanvasAgg(figure).draw()
+    for axes, chart in zip(figure.axes, charts, strict=True):
+        (title,) = [t for t in axes.get_children() if getattr(t, "get_text", str)() == chart.title]
+        box = title.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
