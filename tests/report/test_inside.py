@@ -220,6 +220,23 @@ def test_the_page_shows_them_with_their_data(analysed: Path) -> None:
     assert not any("another-run" in line for line in made)
 
 
+def test_one_command_looks_at_several_runs_in_the_same_way(results: Path) -> None:
+    first, second = list(Store(results).find_study("tiny").variants["residual"]["runs"].values())[
+        :2
+    ]
+    store = Analyses(results)
+    for kind, run, asked in (
+        ("gradients", first, {"correlation": False}), ("gradients", second, {"correlation": False}),
+        ("gradients", second, {"correlation": True}), ("lesion", first, {}), ("lesion", second, {}),
+    ):  # fmt: skip
+        store.publish(kind, {"run": run, **asked}, {}, {"cpu": "made up"})
+    assert set(commands(gather(Store(results), "tiny"))[1:-1]) in (
+        {f"bench gradients {one} {other}", f"bench gradients {second} --correlation",
+         f"bench lesion {first}", f"bench lesion {second}"}
+        for one, other in ((first, second), (second, first))
+    )  # fmt: skip
+
+
 def _table(key: str) -> str:
     kinds = {"lesion": "lesions", "landscape": "landscapes", "gradient": "gradients"}
     return "correlations" if key == "gradient-correlation" else kinds[key.split("-", maxsplit=1)[0]]

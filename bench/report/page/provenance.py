@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bench.report.measured import command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from bench.report.page.material import Material
     from bench.store.analyses import AnalysisRecord
 
@@ -15,6 +17,8 @@ _SETTINGS = (
     "cpu", "instruction_sets", "device", "gpu", "driver", "cuda", "cudnn", "threads", "bench",
     "torch", "numpy", "python", "platform", "memory_format", "compiled", "git_commit", "git_dirty",
 )  # fmt: skip
+
+_OF_SEVERAL_RUNS = ("gradients", "landscape")
 
 
 def environment(material: Material) -> list[tuple[str, str]]:
@@ -61,14 +65,26 @@ def further_commands(material: Material) -> list[str]:
         for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
     ]
     made += [command(record) for record in material.measurements]
-    made += [_analysing(r) for r in material.analyses[0] if r.request.get("run") in material.places]
-    return list(dict.fromkeys(made))
+    analyses = [r for r in material.analyses[0] if r.request.get("run") in material.places]
+    return list(dict.fromkeys([*made, *_analysing(analyses)]))
 
 
-def _analysing(record: AnalysisRecord) -> str:
-    """Return the command that makes an analysis again."""
-    words = ["bench", record.kind, str(record.request["run"])]
-    for name, value in record.request.items():
+def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
+    """Return the commands that make analyses again, one for all runs where it takes several."""
+    runs: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        run = str(record.request["run"])
+        alone = "" if record.kind in _OF_SEVERAL_RUNS else run
+        runs.setdefault((record.kind, _options(record.request), alone), []).append(run)
+    return [
+        " ".join(filter(None, ["bench", kind, *named, options]))
+        for (kind, options, _), named in runs.items()
+    ]
+
+
+def _options(request: Mapping[str, Any]) -> str:
+    words: list[str] = []
+    for name, value in request.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(flag)
