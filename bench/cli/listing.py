@@ -101,7 +101,7 @@ def _recipes() -> list[dict[str, Any]]:
         if any(getattr(recipe, field) != getattr(default, field) for recipe in RECIPES.values())
     ]
     return [
-        {"name": name, **{field: getattr(recipe, field) for field in ("epochs", *shown)}}
+        {"name": name, **{field: getattr(recipe, field) for field in shown}}
         for name, recipe in RECIPES.items()
     ]
 
