@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: what hardly counts as having learned
 _ONE_BY_ONE = 2  # undecided comparisons that have a sentence each
+_A_PARAGRAPH = 3  # statements; more are easier to read as a list
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,21 @@ def answer(summaries: list[VariantSummary]) -> str:
     difference can be told apart. Where the study compares training accuracies, a sentence of
     the same kind about them follows.
     """
+    texts = ["; ".join(clauses) for clauses in _clauses(summaries) if clauses]
+    return " ".join(_sentence(text) for text in texts)
+
+
+def statements(summaries: list[VariantSummary]) -> list[str]:
+    """Return `answer` and `outlook` for a page: one paragraph, or a list if that would be long."""
+    told = [_sentence(clause) for clauses in _clauses(summaries) for clause in clauses]
+    more = outlook(summaries)
+    if len(told) + len(more) > _A_PARAGRAPH:
+        return [*told, *more]
+    return [" ".join([answer(summaries), *more])]
+
+
+def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
+    """What the numbers say about test accuracies, and then about training accuracies."""
     compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
     clauses = _told(compared, "test")
     clauses += [
@@ -203,12 +219,14 @@ def answer(summaries: list[VariantSummary]) -> str:
         if s.chance is not None
     ]
     trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
-    sentences = [
+    return [
         [*(told or ["there is nothing to compare yet"]), *doubts],
         [*_told(trained, "training"), *_undecided(trained, " in training accuracy")],
     ]
-    texts = ["; ".join(clauses) for clauses in sentences if clauses]
-    return " ".join(text[0].upper() + text[1:] + "." for text in texts)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report.agreement import HEADINGS, READING, agreement
-from bench.report.answer import answer, outlook, summarise
+from bench.report.answer import statements, summarise
 from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
 
@@ -51,7 +51,7 @@ def markdown(
     lines = [f"# {study.question}", ""]
     if study.source:
         lines += [f"After {study.source}.", ""]
-    lines += [" ".join([answer(summaries), *outlook(summaries)]), ""]
+    lines += [*_listed(statements(summaries)), ""]
     lines += [*markdown_table(study_cells(summaries)), ""]
     lines += [
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences",
@@ -76,6 +76,11 @@ def markdown(
     then = [f"then `{command}`" for command in pictured.commands] if pictured else []
     lines += [f"- {line}" for line in (made, *then, *settings)]
     return "\n".join(lines) + "\n"
+
+
+def _listed(texts: list[str]) -> list[str]:
+    """One text as it is, several as a list."""
+    return texts if len(texts) == 1 else [f"- {text}" for text in texts]
 
 
 def _published(study: StudyRecord, summaries: list[VariantSummary]) -> list[str]:
@@ -143,7 +148,7 @@ def _same_images(found: Agreement) -> list[str]:
     rows = [list(HEADINGS), *(c.cells for c in found.comparisons[:DETAILED_ROWS])]
     left = len(found.comparisons) - DETAILED_ROWS
     return [
-        *found.sentences,
+        *_listed(found.sentences),
         "",
         "<details>",
         f"<summary>The same test images, seed by seed ({len(found.comparisons)})</summary>",

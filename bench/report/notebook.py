@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from bench.errors import BenchError
 from bench.report.agreement import agreement
-from bench.report.answer import answer, outlook, summarise
+from bench.report.answer import answer, outlook, statements, summarise
 from bench.report.frames import study_runs
 from bench.report.markdown import markdown, methods
 from bench.report.plots import STYLE, draw_row
@@ -30,7 +30,7 @@ _HTML = """\
 <section>
 <h3>{{ study.question }}</h3>
 {% if study.source %}<p>After {{ study.source }}.</p>{% endif %}
-<p><strong>{{ answer }}</strong></p>
+{% for text in statements %}<p><strong>{{ text }}</strong></p>{% endfor %}
 {% if unfinished %}<p>Not complete: {{ unfinished }}.</p>{% endif %}
 <table>
 <thead><tr>{% for cell in headings %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
@@ -111,7 +111,7 @@ class Report:
         made = Environment(autoescape=True).from_string(_HTML)
         return made.render(
             study=self._study,
-            answer=self.answer,
+            statements=statements(summaries),
             unfinished=", ".join(
                 f"{n} {str(status).replace('_', ' ')}"
                 for status, n in statuses.items()

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from bench.report.answer import answer, outlook, summarise
+from bench.report.answer import answer, outlook, statements, summarise
+from bench.report.frames import study_runs
+from bench.report.markdown import markdown
+from bench.report.page import render_page
 from bench.report.statistics import paired_difference
 from bench.report.tables import study_cells, study_table
 from bench.request import RunRequest
@@ -159,6 +162,25 @@ def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
     text = answer(summarise(*make_study(tmp_path, values, references={"c": "b"})))
     assert "B is 5.0 points of test accuracy worse than a" in text
     assert "no difference between c and b" in text
+
+
+def test_a_short_answer_is_a_paragraph_and_a_long_one_a_list(tmp_path: Path) -> None:
+    short: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*SAME]}
+    summaries = summarise(*make_study(tmp_path / "short", short))
+    assert statements(summaries) == [" ".join([answer(summaries), *outlook(summaries)])]
+    long: dict[str, list[Value]] = {**short, "d": [*WORSE], "e": [*WORSE]}
+    store, study = make_study(tmp_path / "long", long)
+    summaries = summarise(store, study)
+    first, *others = statements(summaries)
+    assert len([first, *others]) == 5  # b, d and e are worse, c undecided, how many seeds for c
+    assert first.startswith("B is 5.0 points of test accuracy worse than a (")
+    assert others[-1:] == outlook(summaries)
+    told = answer(summaries)
+    assert [text.rstrip(".").lower() in told.lower() for text in others[:-1]] == [True] * 3
+    page = markdown(store, study, study_runs(store, study.name))
+    assert "".join(f"\n- {text}" for text in (first, *others)) in page
+    html = render_page(store, study.name)
+    assert re.findall(r"<li>(.* points of test accuracy .*)</li>", html)[0] == first
 
 
 def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -> None:

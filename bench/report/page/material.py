@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.report.answer import answer, summarise
+from bench.report.answer import summarise
 from bench.report.frames import ANALYSED, analysed_frame, newest, study_runs
 from bench.store.analyses import Analyses
 from bench.store.measurements import Measurements
@@ -28,7 +28,6 @@ class Material:
         store: where they lie.
         study: its record.
         summaries: a row a variant.
-        answer: the sentence that answers the question.
         runs: table of the study's runs.
         epochs: table of their epochs.
         exports: table of what was exported of them.
@@ -39,7 +38,6 @@ class Material:
     store: Store
     study: StudyRecord
     summaries: list[VariantSummary]
-    answer: str
     runs: pd.DataFrame
     epochs: pd.DataFrame
     exports: pd.DataFrame
@@ -100,7 +98,6 @@ def gather(store: Store, name: str) -> Material:
         store=store,
         study=study,
         summaries=summaries,
-        answer=answer(summaries),
         runs=runs,
         epochs=study_runs(store, name, "epochs"),
         exports=study_runs(store, name, "exports"),

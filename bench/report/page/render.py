@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.environment import version_of
 from bench.report.agreement import HEADINGS, READING, agreement
-from bench.report.answer import outlook
+from bench.report.answer import statements
 from bench.report.markdown import methods
 from bench.report.page.architecture import architectures
 from bench.report.page.confusion import confusions
@@ -80,7 +80,7 @@ def _page(material: Material, live: str | None) -> str:
     headings, *rows = study_cells(material.summaries)
     return made.render(
         study=material.study,
-        answer=" ".join([material.answer, *outlook(material.summaries)]),
+        statements=statements(material.summaries),
         headings=headings,
         rows=rows,
         sections=parts,
