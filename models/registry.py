@@ -84,25 +84,29 @@ def list_models() -> list[str]:
     return [name for family in _families for name in family.names]
 
 
-def model_family(name: str) -> Family:
+def model_family(name: str, options: Options | None = None) -> Family:
     """Return the family of a network.
 
+    Args:
+        name: of the network.
+        options: where the name stands for nothing without (`resnet83` with bottleneck blocks).
+
     Raises:
-        ModelError: no family knows the name.
+        ModelError: no family knows the name, or not with these options.
     """
-    return _resolve(name, {})[0]
+    return _resolve(name, options or {})[0]
 
 
-def default_shape(name: str) -> tuple[int, int, int]:
-    """Return (channels, size in pixels, classes) that a bare name stands for.
+def default_shape(name: str, options: Options | None = None) -> tuple[int, int, int]:
+    """Return (channels, size in pixels, classes) that a name stands for.
 
     3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere; 3, 32,
     10 for the CIFAR family; 1, 96, 10 for `d2l_resnet18`.
 
     Raises:
-        ModelError: no family knows the name.
+        ModelError: no family knows the name, or not with these options.
     """
-    family = model_family(name)
+    family = model_family(name, options)
     return family.channels, family.size, family.classes
 
 

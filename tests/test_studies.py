@@ -262,6 +262,15 @@ def test_a_variants_word_goes_before_the_bases(write: Write) -> None:
     assert planned(write(VALID + "epochs = 7\n")).variants[1].requests[0].recipe.epochs == 7
 
 
+def test_a_depth_may_need_the_option_that_makes_it_one(write: Write) -> None:
+    deep = VALID + '[[variant]]\nname = "c"\nmodel = "resnet29"\n'
+    plan = planned(write(deep + 'options = { block = "bottleneck" }\n'))
+    request = plan.variants[2].requests[0]
+    assert (request.model, request.options) == ("resnet29", {"block": "bottleneck"})
+    with pytest.raises(BenchError, match=r"variant 'c': resnet29 .* or block='bottleneck' for 29"):
+        planned(write(deep))
+
+
 def test_a_grid_is_multiplied_out(write: Write) -> None:
     plan = planned(
         write(

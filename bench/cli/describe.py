@@ -40,11 +40,10 @@ def describe(
     from bench.errors import BenchError
     from bench.models import build_model, default_shape
 
-    channels, size, _ = default_shape(model)
+    chosen = options.parse_values(option)
+    channels, size, _ = default_shape(model, chosen)
     shape = _parse_shape(input_shape) if input_shape is not None else (1, channels, size, size)
-    network = build_model(
-        model, num_classes=classes, in_channels=shape[1], **options.parse_values(option)
-    )
+    network = build_model(model, num_classes=classes, in_channels=shape[1], **chosen)
     try:
         described = describe_model(network, shape)
     except ValueError as error:

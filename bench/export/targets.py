@@ -65,21 +65,12 @@ def from_model(name: str, options: dict[str, Any], input_size: int | None = None
         BenchError: the name or an option is unknown.
     """
     own_name, own_options = canonical(name, options)
-    channels, size = _input_of(own_name)
+    channels, size, _ = default_shape(own_name, own_options)
     size = input_size or size
     torch.manual_seed(0)  # the same weights, and so the same file, every time
     model = build_model(own_name, **own_options).eval()
     label = "-".join([name, *(f"{k}-{v}" for k, v in sorted(own_options.items()))])
     return Source(label, model, own_name, own_options, (channels, size, size))
-
-
-def _input_of(name: str) -> tuple[int, int]:
-    """Return channels and side of the images that a bare name stands for."""
-    try:
-        return default_shape(name)[:2]
-    except ModelError:
-        # A depth that needs an option (resnet29 with bottleneck blocks): the CIFAR family's.
-        return default_shape("resnet20")[:2]
 
 
 def _from_run(run: str, store: Store, *, force: bool) -> Source:

@@ -183,7 +183,7 @@ def find_target(
             f"no model, run or file '{name}': 'bench list models' and 'bench results ls' list "
             f"them, files end in .onnx ({error})"
         ) from None
-    channels, size, _ = default_shape(name)
+    channels, size, _ = default_shape(own_name, own_options)
     shape = (channels, input_size or size, input_size or size)
     return Target(
         label=" ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())]),

@@ -133,13 +133,21 @@ def _network(said: dict[str, Any], place: int, variant: str) -> tuple[str, dict[
     if model is None:
         message = f"variant '{variant}' has no model; set it there or in [base]"
         raise VariantError(message, place)
-    wrong = "model"
     try:
-        canonical(model)
-        wrong = "options"
         return canonical(model, said["options"])
     except ModelError as error:
+        wrong = "options" if _stands_alone(model) else "model"
         raise VariantError(f"variant '{variant}': {error}", place, wrong) from None
+
+
+def _stands_alone(model: str) -> bool:
+    from bench.models import ModelError, canonical
+
+    try:
+        canonical(model)
+    except ModelError:
+        return False
+    return True
 
 
 def _dataset(said: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:

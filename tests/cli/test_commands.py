@@ -305,6 +305,12 @@ def test_report_writes_the_last_studys_page(bench: Bench, trained: Path, tmp_pat
     assert all((tmp_path / file).is_file() for file in files)
 
 
+def test_describe_takes_a_depth_that_an_option_makes_one(bench: Bench) -> None:
+    words = ("--option", "block=bottleneck", "--json")
+    *rows, _ = bench("describe", "resnet29", *words).document["rows"]
+    assert [row["kind"] for row in rows].count("Bottleneck") == 9
+
+
 def test_describe_prints_the_layers_and_their_totals(bench: Bench) -> None:
     outcome = bench("describe", "resnet20", "--input", "1x3x32x32")
     assert outcome.code == 0

@@ -89,6 +89,11 @@ def test_default_shapes() -> None:
     assert default_shape("preact_resnet110") == (3, 32, 10)
     assert default_shape("d2l_resnet18") == (1, 96, 10)
     assert model_family("resnet14").name == "cifar"
+    deep = {"block": "bottleneck"}  # 9n+2 layers, and not 6n+2
+    assert default_shape("resnet83", deep) == (3, 32, 10)
+    assert model_family("resnet83", deep).name == "cifar"
+    with pytest.raises(ModelError, match="or block='bottleneck' for 83"):
+        default_shape("resnet83")
 
 
 def test_the_listed_names_are_the_designs() -> None:
