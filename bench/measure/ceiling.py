@@ -1,4 +1,4 @@
-"""What the machine itself can do: a large matrix product, and a copy through memory."""
+"""What the machine itself can do: a large product or convolution, and a copy through memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 _SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 _COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
 _FEWEST = 3
+MATRICES = "matrix product"
+CONVOLUTION = "7×7 convolution"
+_CHANNELS, _KERNEL, _MAP = 128, 7, 32
 _STORED = {
     "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
     "int8": torch.int8,
@@ -25,24 +29,35 @@ class Ceiling:
     """The fastest of some runs, since a ceiling is what can be reached.
 
     Attributes:
-        flops_per_second: precision → 2 × multiply-adds a second of a square matrix product
-            in that precision; precisions torch cannot multiply in here are absent.
+        flops_per_second: precision → 2 × multiply-adds a second in that precision, of a square
+            matrix product or, on a CPU, a convolution, whichever is faster; precisions torch
+            cannot multiply in here are absent.
         bytes_per_second: read and written by a copy from memory to memory.
         copied: precision → the same of numbers of that precision.
         matrix_side: of the product.
+        kernels: precision → which of the two was faster.
     """
 
     flops_per_second: dict[str, float]
     bytes_per_second: float
     matrix_side: int
     copied: dict[str, float] = field(default_factory=dict)
+    kernels: dict[str, str] = field(default_factory=dict)
 
     def merge(self, other: Ceiling) -> Ceiling:
         """Return the higher of two, figure by figure (before and after the samples)."""
         flops = _higher(self.flops_per_second, other.flops_per_second)
-        copied = _higher(self.copied, other.copied)
-        most = max(self.bytes_per_second, other.bytes_per_second)
-        return Ceiling(flops, most, self.matrix_side, copied)
+        kernels = {
+            precision: (self if self.flops_per_second.get(precision) == most else other).kernels
+            for precision, most in flops.items()
+        }
+        return Ceiling(
+            flops_per_second=flops,
+            bytes_per_second=max(self.bytes_per_second, other.bytes_per_second),
+            matrix_side=self.matrix_side,
+            copied=_higher(self.copied, other.copied),
+            kernels={p: known[p] for p, known in kernels.items() if p in known},
+        )
 
 
 def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
@@ -63,13 +78,19 @@ def measure_ceiling(
     torch.set_num_threads(threads)
     kind = device.partition(":")[0]
     side = _SIDE[kind]
-    flops = {}
+    flops, kernels = {}, {}
     for precision in sorted(precisions):
-        product = _product(precision, device, side)
-        if product is not None:
-            flops[precision] = 2 * side**3 / _fastest(product, device, seconds)
+        found = {}
+        if (product := _product(precision, device, side)) is not None:
+            found[MATRICES] = 2 * side**3 / _fastest(product, device, seconds)
+        if kind == "cpu" and (convolution := _convolution(precision, threads)) is not None:
+            call, work = convolution
+            found[CONVOLUTION] = work / _fastest(call, device, seconds)
+        if found:
+            kernels[precision] = max(found, key=lambda kernel: found[kernel])
+            flops[precision] = found[kernels[precision]]
     copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
-    return Ceiling(flops, max(copied.values()), side, copied)
+    return Ceiling(flops, max(copied.values()), side, copied, kernels)
 
 
 def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
@@ -100,6 +121,30 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
         x @ x
 
     return multiply
+
+
+def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] | None:
+    """A convolution on the CPU and its 2 × multiply-adds; None in a precision without kernels.
+
+    MKL multiplies matrices at half the speed of an AMD processor with AVX-512, oneDNN convolves
+    at all of it. Nothing computes 7×7 kernels by Winograd's fewer operations.
+    """
+    from bench.measure.backends.eager import DTYPES, torch_support
+
+    native = {s.precision for s in torch_support() if s.device == "cpu" and s.missing is None}
+    if precision not in native:
+        return None
+    images = max(8, threads)
+    shapes = (
+        (images, _CHANNELS, *[_MAP + _KERNEL - 1] * 2),
+        (_CHANNELS, _CHANNELS, _KERNEL, _KERNEL),
+    )
+    x, weight = (
+        torch.randn(shape).to(DTYPES[precision], memory_format=torch.channels_last)
+        for shape in shapes
+    )
+    work = 2 * images * (_CHANNELS * _MAP * _KERNEL) ** 2
+    return lambda: nn.functional.conv2d(x, weight), work
 
 
 def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:

@@ -118,8 +118,8 @@ def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     bootstrap interval and `width` half of it, relative. `ratio` is how many times faster than
     `reference`, paired by round; `difference` is `none` where it cannot be told from the
     `noise_floor`, the difference of the reference from itself. `macs` are of one image,
-    `flops_per_second` twice those a second, `peak_fraction` that over the machine's own matrix
-    product in the precision that ran: Winograd convolutions, which need fewer, can pass 1.
+    `flops_per_second` twice those a second, `peak_fraction` that over the machine's own ceiling
+    in the precision that ran: Winograd convolutions, which need fewer, can pass 1.
     """
     return typed_frame(list(rows), COLUMNS["throughput"])
 

@@ -122,8 +122,9 @@ def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
 def provenance(record: MeasurementRecord) -> list[str]:
     """Return what a reader needs to check the figures: command, machine, commit, date."""
     made, ceiling = record.environment, record.ceiling
+    kernels = ceiling.get("kernels", {})
     flops = ", ".join(
-        f"{precision} {value / 1e9:.0f} GFLOP/s"
+        f"{precision} {value / 1e9:.0f} GFLOP/s ({kernels.get(precision, 'matrix product')})"
         for precision, value in ceiling.get("flops_per_second", {}).items()
     )
     dirty = " with uncommitted changes" if made.get("git_dirty") else ""
@@ -138,8 +139,7 @@ def provenance(record: MeasurementRecord) -> list[str]:
     ]
     if flops:
         copied = ceiling["bytes_per_second"] / 1e9
-        side = ceiling["matrix_side"]
-        lines.insert(2, f"its ceiling: {flops} ({side}² matrices); copy {copied:.0f} GB/s")
+        lines.insert(2, f"its ceiling: {flops}; copy {copied:.0f} GB/s")
     return lines
 
 

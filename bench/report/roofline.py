@@ -3,7 +3,7 @@
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model" (CACM
 52(4), 2009). Across: arithmetic intensity, FLOPs a byte, as `bench.measure.traffic` counts it
 from the network alone. Up: attained FLOP/s, 2 × multiply-adds of convolutions and matrix
-products a second. The roof is the lower of this machine's matrix product in that precision and
+products a second. The roof is the lower of what this machine multiplies in that precision and
 of its copy through memory times the intensity (`bench.measure.ceiling`).
 """
 
@@ -26,8 +26,9 @@ NO_INTENSITY = (
 _CAPTION = (
     "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs a byte: each of these "
     "layers reads its input and weights once and writes its output once (weights once a batch); "
-    "what stands between them counts as fused. Roofs are measured: the fastest matrix product "
-    "in the precision, and a copy from memory to memory. A point can lie above its roof: "
+    "what stands between them counts as fused. Roofs are measured: torch's fastest matrix product "
+    "or 7×7 convolution in the precision, and a copy from memory to memory. A point can lie above "
+    "its roof: "
     "Winograd convolutions need fewer operations than are counted, a runtime's int8 kernels can "
     "beat torch's product, and a cache can hold what is counted as moved. Faint marks are noisy."
 )
@@ -109,7 +110,7 @@ def _is_noisy(row: Any) -> bool:
 
 
 def _hover(row: Any) -> str:
-    share = f", {row.peak_fraction:.0%} of the product" if row.peak_fraction > 0 else ""
+    share = f", {row.peak_fraction:.0%} of the ceiling" if row.peak_fraction > 0 else ""
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
         f"{row.flops_per_second / 1e9:.3g} GFLOP/s{share} at {row.arithmetic_intensity:.3g} FLOPs "
@@ -140,7 +141,7 @@ def _roofs(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> lis
             hover=[
                 f"copy: {copies[precision] / 1e9:.3g} GB/s",
                 f"memory limits to the left of {ridge:.3g} FLOPs a byte",
-                f"{precision} matrix product: {peaks[precision] / 1e9:.3g} GFLOP/s",
+                f"{precision} at most: {peaks[precision] / 1e9:.3g} GFLOP/s",
             ],
             labels=["", f"{precision}: {peaks[precision] / 1e9:.3g} GFLOP/s", ""],
         )

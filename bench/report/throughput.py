@@ -62,7 +62,7 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     first = rows[0]
     lines.append(
         f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
-        "GFLOP/s: 2 × multiply-adds; of peak: of this machine's matrix product."
+        "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     if any(row["noisy"] for row in rows):
         lines.append(

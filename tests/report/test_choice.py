@@ -89,11 +89,19 @@ def test_what_cannot_be_trusted_or_compared_is_passed_over_and_counted(measured)
     assert choice.passed_over == {
         "did not run": 1,
         "without a test accuracy": 1,
-        "without a p99 (too few samples)": 1,
+        "without a p99 (too few samples; --scenario single-stream takes enough)": 1,
         "noisy": 1,
         "of another machine or number of threads": 1,
         "measured again later": 1,
     }
+
+
+@pytest.mark.parametrize("spoilt", [{"latency_p99_ms": None}, {"noisy": True}])
+def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(measured, spoilt):
+    best = {**LARGE, **spoilt, "test_accuracy": 0.96}
+    choice = chosen(measured([best, MIDDLE, SMALL]), 5, 1)
+    assert choice.chosen is None
+    assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
 
 
 def test_nothing_measured_is_refused(measured):
