@@ -91,7 +91,8 @@ def choose(
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, batch size."""
     name = row["run"] if isinstance(row["run"], str) else row["model"]
-    return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}"
+    scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
+    return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
 
 
 def _candidates(

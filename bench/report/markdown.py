@@ -148,6 +148,8 @@ def _same_images(found: Agreement) -> list[str]:
     rows = [list(HEADINGS), *(c.cells for c in found.comparisons[:DETAILED_ROWS])]
     left = len(found.comparisons) - DETAILED_ROWS
     return [
+        "## The same test images",
+        "",
         *_listed(found.sentences),
         "",
         "<details>",

@@ -36,10 +36,12 @@ STYLE: Any = {
 _MARKERS = ("o", "s", "D", "^", "x", "P", "v", "*")
 _DASHES = ("-", "--", ":", "-.")
 _NEUTRAL = "#595f69"
+_FEW = 3  # decades of a logarithmic axis that have room for ticks between
 _THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
 _DARK = 0.6  # share from which on black text is hard to read
+_HANDLE, _LETTER = 0.55, 0.06  # inches of a legend's mark with its margins, and of a letter
 _DENSE = 20  # categories, from which on they are set closer and smaller
 _LEVEL = 3  # categories across whose names fit beside each other
 
@@ -146,14 +148,22 @@ def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
     """Put the legend above the axes, and make room for its lines."""
     if not handles:
         return
-    if max(map(len, handles)) > 24:  # noqa: PLR2004 - what fits beside another
-        columns = max(1, columns // 3)
+    columns = _columns(list(handles), columns, figure.get_figwidth())
     lines = -(-len(handles) // columns)
     figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
     figure.legend(
         handles.values(), handles.keys(), loc="outside upper left", frameon=False, fontsize=8,
         ncols=columns,
     )  # fmt: skip
+
+
+def _columns(names: Sequence[str], most: int, width: float) -> int:
+    """As many columns of a legend as fit beside each other; matplotlib fills the first ones."""
+    for columns in range(min(most, len(names)), 1, -1):
+        longest = [max(map(len, part)) for part in np.array_split(np.array(names, object), columns)]
+        if sum(_HANDLE + _LETTER * letters for letters in longest) <= width:
+            return columns
+    return 1
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
@@ -257,9 +267,12 @@ def _set_log(axes: Axes, which: str) -> None:
     own = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    narrow = high < 10 * low  # a decade's power alone would be one tick or none
+    decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
+    within = (
+        (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < _FEW else (1,)
+    )
     thousands = EngFormatter(sep="")
-    own.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if narrow else (1,)))
+    own.set_major_locator(LogLocator(subs=within))
     own.set_major_formatter(
         lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
     )

@@ -141,9 +141,9 @@ def _roofs(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> lis
             hover=[
                 f"copy: {copies[precision] / 1e9:.3g} GB/s",
                 f"memory limits to the left of {ridge:.3g} FLOPs a byte",
-                f"{precision} at most: {peaks[precision] / 1e9:.3g} GFLOP/s",
+                f"{precision} at most: {peaks[precision] / 1e9:,.0f} GFLOP/s",
             ],
-            labels=["", f"{precision}: {peaks[precision] / 1e9:.3g} GFLOP/s", ""],
+            labels=["", f"{precision}: {peaks[precision] / 1e9:,.0f} GFLOP/s", ""],
         )
         for number, (precision, ridge) in enumerate(ridges.items())
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import BenchError
-from bench.report.choice import choose
+from bench.report.choice import choose, describe
 from bench.store.measurements import MeasurementRecord, Measurements
 
 
@@ -102,6 +102,12 @@ def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(
     choice = chosen(measured([best, MIDDLE, SMALL]), 5, 1)
     assert choice.chosen is None
     assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
+
+
+def test_a_scenario_other_than_offline_is_named(measured):
+    choice = chosen(measured([SMALL, {**SMALL, "scenario": "single-stream"}]), 5, 1)
+    names = [describe(row) for _, row in choice.rows.iterrows()]
+    assert sorted(name.partition("batch 1")[2] for name in names) == ["", ", single-stream"]
 
 
 def test_nothing_measured_is_refused(measured):

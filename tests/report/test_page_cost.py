@@ -46,6 +46,10 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
     assert "80.00%" in residual.hover[0]
+    assert residual.labels == plain.labels == ()  # one backend, one precision: nothing to name
+    frame["executed_precision"] = ["int8", "fp32", "fp32"]
+    _, residual, plain = measured_speed(replace(material, throughput=frame)).series
+    assert (residual.labels, plain.labels) == (["int8"], [""])  # only the first is on the front
 
 
 def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from bench.report.chart import Axis, Chart, Series
 from bench.report.page.material import gather
 from bench.report.page.sections import sections
+from bench.report.plots import draw, draw_row
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -37,3 +41,16 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
     with Image.open(folder / "test-accuracy.png") as picture:
         assert picture.width > 600
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+@pytest.mark.parametrize("letters", [4, 12, 16, 21, 30])
+def test_a_legend_of_long_names_stays_within_its_picture(letters: int) -> None:
+    names = [f"{number:x<{letters}}" for number in range(10, 20)]
+    series = tuple(
+        Series(name=name, x=[1, 2], y=[1, 2], style=place) for place, name in enumerate(names)
+    )
+    chart = Chart("key", "Title", "Caption.", Axis("x"), Axis("y"), series)
+    for figure in (draw(chart), draw_row([chart, chart])):
+        FigureCanvasAgg(figure).draw()
+        legend = figure.legends[0].get_window_extent()
+        assert 0 <= legend.x0 < legend.x1 <= figure.bbox.x1

@@ -69,6 +69,8 @@ def measured_speed(material: Material) -> Chart:
     """Accuracy of each measured file or network against the images/s that were measured."""
     known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
     known = known[known["status"] == "complete"]
+    known = known[known["run"].map(material.variant_of).notna()]
+    labels = _labels(known)
     series = []
     points = []
     for name in material.variants:
@@ -83,6 +85,7 @@ def measured_speed(material: Material) -> Chart:
                 name=name, x=speed.tolist(), y=accuracy.tolist(), style=material.style(name),
                 interval="x", low=rows["ci_low"].tolist() if ends else (),
                 high=rows["ci_high"].tolist() if ends else (),
+                labels=[labels[place] for place in rows.index] if labels else (),
                 hover=[
                     f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
                     f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
@@ -98,7 +101,8 @@ def measured_speed(material: Material) -> Chart:
         title="Accuracy and measured speed",
         caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
         "of the very network or file that was measured, of one seed; the dashed line joins what "
-        "nothing beats in both. Speeds of different machines do not compare.",
+        "nothing beats in both, named by what differs among all marks. Speeds of different "
+        "machines do not compare.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -107,10 +111,31 @@ def measured_speed(material: Material) -> Chart:
     )
 
 
-def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> Series:
+def _labels(rows: pd.DataFrame) -> dict[Any, str]:
+    """Name those on the front by what differs among all rows; none if nothing does."""
+    columns = ("backend", "executed_precision", "memory_format", "scenario")
+    parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
+    parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
+    parts = parts[[name for name in parts if len(set(parts[name])) > 1]]
+    if parts.empty:
+        return {}
+    points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
+    front = _unbeaten(points, more_is_better=True)
+    named = zip(parts.itertuples(index=True, name=None), points, strict=True)
+    return {place: ", ".join(row) if point in front else "" for (place, *row), point in named}
+
+
+def _unbeaten(
+    points: Sequence[tuple[float, float]], *, more_is_better: bool
+) -> list[tuple[float, float]]:
     front = pareto([(-c if more_is_better else c, a) for c, a in points])
+    return [(abs(c), a) for c, a in front]
+
+
+def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> Series:
+    front = _unbeaten(points, more_is_better=more_is_better)
     return Series(
-        name="Pareto front", x=[abs(c) for c, _ in front], y=[a for _, a in front], kind="line",
+        name="Pareto front", x=[c for c, _ in front], y=[a for _, a in front], kind="line",
         dashed=True,
     )  # fmt: skip
 
