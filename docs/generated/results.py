@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def _entry(folder: Path) -> str:
     """Return a study's question as a link, with its answer."""
     lines = (folder / "README.md").read_text().splitlines()
     title = lines[0].removeprefix("# ")
-    answer = next((line for line in lines[1:] if line and not line.startswith("After ")), "")
+    begin = next((n for n, line in enumerate(lines[1:], 1) if line and line[:6] != "After "), 1)
+    answer = "\n".join(itertools.takewhile(bool, lines[begin:]))  # a sentence, or a list
     answer = re.sub(r"\]\((?!https?:)", f"]({folder.name}/", answer)
     return f"## [{title}]({folder.name}/index.md)\n\n{answer}\n"
