@@ -267,8 +267,11 @@ def test_a_depth_may_need_the_option_that_makes_it_one(write: Write) -> None:
     plan = planned(write(deep + 'options = { block = "bottleneck" }\n'))
     request = plan.variants[2].requests[0]
     assert (request.model, request.options) == ("resnet29", {"block": "bottleneck"})
-    with pytest.raises(BenchError, match=r"variant 'c': resnet29 .* or block='bottleneck' for 29"):
+    alone = r":15: .*variant 'c': resnet29 .* or block='bottleneck' for 29"
+    with pytest.raises(BenchError, match=alone):
         planned(write(deep))
+    with pytest.raises(BenchError, match=r":16: .*no option 'widht'"):
+        planned(write(deep + 'options = { block = "bottleneck", widht = 8 }\n'))
 
 
 def test_a_grid_is_multiplied_out(write: Write) -> None:

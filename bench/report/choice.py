@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.errors import BenchError, nearest
+from bench.measure.percentiles import honest_count
 from bench.report.frames import load_results, study_runs
 from bench.store import Store
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_ENOUGH = "--scenario single-stream --batch-size 1, or a longer --max-seconds"
 _PLACE = ["device", "cpu", "threads"]
 _SAME = ["model", "options", "run", "file_sha256", "backend", "precision", "memory_format",
          "batch_size", "input_size", "boundary", "scenario"]  # fmt: skip
@@ -62,9 +64,9 @@ def choose(
     Raises:
         BenchError: nothing comparable was measured, or the rows are of several datasets.
     """
-    rows, most_accurate, passed_over = _candidates(results, study)
+    rows, best, passed_over = _candidates(results, study)
     rows["latency_ms"] = rows["latency_p99_ms"]
-    rows["drop_points"] = (most_accurate - rows["test_accuracy"]) * 100
+    rows["drop_points"] = (best["test_accuracy"] - rows["test_accuracy"]) * 100
     rows["bytes"] = rows["file_sha256"].map(_sizes(results)).astype("Int64")
     rows["front"] = [_undominated(row, rows) for _, row in rows.iterrows()]
     # 99.0 - 98.5 is a little more than 0.5 in binary.
@@ -79,13 +81,14 @@ def choose(
         sentence = (
             f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
             f"{chosen['latency_ms']:.3g} ms, test accuracy {chosen['test_accuracy'] * 100:.2f} %, "
-            f"{chosen['drop_points']:.2f} points below the most accurate measured; the fastest of "
-            f"{len(fitting)} that fit, among {len(rows)}."
+            f"{chosen['drop_points']:.2f} points below the most accurate measured, "
+            f"{describe(best)}; the fastest of {len(fitting)} that fit, among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
-    return Choice(
-        rows, None, _nothing(rows, bounds, max_latency_ms, max_accuracy_drop), passed_over
-    )
+    sentence = _nothing(rows, bounds, max_latency_ms, max_accuracy_drop)
+    if rows["drop_points"].min() > 0:
+        sentence += f" The most accurate, {describe(best)}, is among what was passed over."
+    return Choice(rows, None, sentence, passed_over)
 
 
 def describe(row: Mapping[Any, Any]) -> str:
@@ -97,8 +100,8 @@ def describe(row: Mapping[Any, Any]) -> str:
 
 def _candidates(
     results: str | Path, study: str | None
-) -> tuple[pd.DataFrame, float, dict[str, int]]:
-    """Rows to choose among, the highest accuracy of their machine, why others are left out."""
+) -> tuple[pd.DataFrame, dict[Any, Any], dict[str, int]]:
+    """Rows to choose among, the most accurate of their machine, and why others are left out."""
     store = Store(results)
     if study is not None and store.read_study(study) is None:
         known = [record.name for record in store.studies()]
@@ -129,39 +132,48 @@ def _candidates(
     newest = _newest(here)
     if len(newest) < len(here):
         passed_over["measured again later"] = len(here) - len(newest)
-    accurate = _newest(_of_the_place(accurate, last))
-    _check_one_dataset(store, accurate)
-    return newest, float(accurate["test_accuracy"].max()), passed_over
+    dataset = _one_dataset(store, newest)
+    accurate = _of_the_place(accurate, last)
+    accurate = accurate[accurate["run"].map(lambda run: _dataset(store, run) in {dataset, None})]
+    # Of a network that was exported again since, the older file is none that could be shipped.
+    accurate = _newest(accurate, [name for name in _SAME if name != "file_sha256"])
+    return newest, accurate.loc[accurate["test_accuracy"].idxmax()].to_dict(), passed_over
 
 
 def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:
     return frame[(frame[_PLACE].astype(str) == row[_PLACE].astype(str)).all(axis=1)]
 
 
-def _newest(frame: pd.DataFrame) -> pd.DataFrame:
+def _newest(frame: pd.DataFrame, same: list[str] = _SAME) -> pd.DataFrame:
     frame = frame.sort_values("measurement")
-    return frame[~frame[_SAME].astype(str).duplicated(keep="last")].copy()
+    return frame[~frame[same].astype(str).duplicated(keep="last")].copy()
 
 
 def _filters(frame: pd.DataFrame) -> dict[str, pd.Series[bool]]:
     return {
         "did not run": frame["status"] == "complete",
         "without a test accuracy": frame["test_accuracy"].notna(),
-        "without a p99 (too few samples; --scenario single-stream takes enough)": frame[
+        f"without a p99, which needs {honest_count(0.99)} batches ({_ENOUGH})": frame[
             "latency_p99_ms"
         ].notna(),
         "noisy": ~frame["noisy"].fillna(value=False).astype(bool),
     }
 
 
-def _check_one_dataset(store: Store, frame: pd.DataFrame) -> None:
-    records = [store.read_run(run) for run in frame["run"].dropna().unique()]
-    datasets = sorted({record.request["dataset"] for record in records if record})
+def _one_dataset(store: Store, frame: pd.DataFrame) -> str | None:
+    """The dataset of all measured runs; None where no row is of a run."""
+    datasets = sorted({name for run in set(frame["run"]) if (name := _dataset(store, run))})
     if len(datasets) > 1:
         raise BenchError(
             f"the measured runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose "
             "accuracies do not compare; name one study with --study"
         )
+    return datasets[0] if datasets else None
+
+
+def _dataset(store: Store, run: object) -> str | None:
+    record = store.read_run(run) if isinstance(run, str) else None
+    return str(record.request["dataset"]) if record else None
 
 
 def _sizes(results: str | Path) -> dict[str, int]:

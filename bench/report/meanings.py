@@ -107,7 +107,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "arithmetic_intensity": "FLOPs a byte: each counted layer reads input and weights once, "
         "writes its output once.",
         "peak_fraction": "That over this machine's own ceiling; Winograd can pass 1.",
-        "ceiling_flops_per_second": "This machine's own product or convolution in that precision.",
+        "ceiling_flops_per_second": "This machine's own: a product, or on a CPU a convolution.",
         "ceiling_bytes_per_second": "This machine's own copy through memory, read and written.",
         "peak_memory_mib": "Largest memory, MiB: of the isolated process, or in torch's allocator.",
         "peak_gpu_memory_mib": "Largest memory in use on the whole GPU (NVML), MiB.",

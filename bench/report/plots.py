@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ _THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
 _DARK = 0.6  # share from which on black text is hard to read
-_HANDLE, _LETTER = 0.55, 0.06  # inches of a legend's mark with its margins, and of a letter
+_LEGEND_SIZE = 8  # points
+# Matplotlib's own, in letters' sizes: line and gap before a name, between columns, around all.
+_BEFORE, _BETWEEN, _AROUND = 2.0 + 0.8, 2.0, 2 * (0.4 + 0.5)
 _DENSE = 20  # categories, from which on they are set closer and smaller
 _LEVEL = 3  # categories across whose names fit beside each other
 
@@ -148,22 +151,49 @@ def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
     """Put the legend above the axes, and make room for its lines."""
     if not handles:
         return
-    columns = _columns(list(handles), columns, figure.get_figwidth())
-    lines = -(-len(handles) // columns)
+    room = figure.get_figwidth() * 72 - (_BEFORE + _AROUND) * _LEGEND_SIZE
+    names = [_broken(name, room) for name in handles]
+    columns = _columns(names, columns, figure.get_figwidth() * 72)
+    lines = max(sum(name.count("\n") + 1 for name in part) for part in _parts(names, columns))
     figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside upper left", frameon=False, fontsize=8,
+        handles.values(), names, loc="outside upper left", frameon=False, fontsize=_LEGEND_SIZE,
         ncols=columns,
     )  # fmt: skip
 
 
 def _columns(names: Sequence[str], most: int, width: float) -> int:
-    """As many columns of a legend as fit beside each other; matplotlib fills the first ones."""
+    """As many columns of a legend as fit beside each other into *width* points."""
     for columns in range(min(most, len(names)), 1, -1):
-        longest = [max(map(len, part)) for part in np.array_split(np.array(names, object), columns)]
-        if sum(_HANDLE + _LETTER * letters for letters in longest) <= width:
+        letters = _BEFORE * columns + _BETWEEN * (columns - 1) + _AROUND
+        longest = [max(map(_points, part)) for part in _parts(names, columns)]
+        if sum(longest) + letters * _LEGEND_SIZE <= width:
             return columns
     return 1
+
+
+def _parts(names: Sequence[str], columns: int) -> list[list[str]]:
+    """Names by column: the first ones hold one more where they do not come out even."""
+    return [part.tolist() for part in np.array_split(np.array(names, object), columns)]
+
+
+def _broken(name: str, room: float) -> str:
+    """Break a name that is wider than *room* points into lines that are not."""
+    lines = math.ceil(_points(name) / room)
+    while lines > 1 and _points(broken := textwrap.fill(name, -(-len(name) // lines))) > room:
+        lines += 1
+    return broken if lines > 1 else name
+
+
+def _points(text: str) -> float:
+    """Width of the widest line in the legend, in points."""
+    from matplotlib.textpath import TextPath
+
+    widths = [
+        TextPath((0, 0), line, size=_LEGEND_SIZE).get_extents().x1
+        for line in text.split("\n") if line.strip()
+    ]  # fmt: skip
+    return float(max(widths, default=0.0))
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:

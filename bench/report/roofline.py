@@ -9,6 +9,7 @@ of its copy through memory times the intensity (`bench.measure.ceiling`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report.chart import Axis, Chart, Series
@@ -26,12 +27,12 @@ NO_INTENSITY = (
 _CAPTION = (
     "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs a byte: each of these "
     "layers reads its input and weights once and writes its output once (weights once a batch); "
-    "what stands between them counts as fused. Roofs are measured: torch's fastest matrix product "
-    "or 7×7 convolution in the precision, and a copy from memory to memory. A point can lie above "
-    "its roof: "
-    "Winograd convolutions need fewer operations than are counted, a runtime's int8 kernels can "
-    "beat torch's product, and a cache can hold what is counted as moved. Faint marks are noisy."
+    "what stands between them counts as fused. Roofs are measured in torch{kernels}, with a copy "
+    "from memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
+    "operations than are counted, a runtime's kernels can beat torch's, and a cache can hold what "
+    "is counted as moved. Faint marks are noisy."
 )
+_WHOLE = 100e9  # FLOP/s from which on no decimals are shown
 _LABELLED = 24  # marks; the labels of more overlap
 
 Look = tuple[str, int]  # name in the legend, number of the style
@@ -58,23 +59,48 @@ def rooflines(
     if known.empty:
         return (_chart("", 1, (), absent=NOT_MEASURED if complete.empty else NO_INTENSITY),)
     machines = known.groupby(["cpu", "device", "threads"], observed=True, sort=False)
-    return tuple(
-        _chart(
-            f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}",
-            number,
-            (*_roofs(part, ceilings), *_marks(part, look)),
-        )
-        for number, ((cpu, device, threads), part) in enumerate(machines, 1)
-    )
+    charts = []
+    for number, ((cpu, device, threads), part) in enumerate(machines, 1):
+        machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}"
+        roofs = _highest(part, ceilings)
+        series = (*_lines(part, roofs), *_marks(part, roofs, look))
+        kernels = ", ".join(f"{precision} by a {roof.kernel}" for precision, roof in roofs.items())
+        charts.append(_chart(machine, number, series, kernels=f" ({kernels})"))
+    return tuple(charts)
+
+
+@dataclass(frozen=True)
+class _Roof:
+    """What a machine does in one precision, at most, over all measurements of it."""
+
+    peak: float  # FLOP/s
+    kernel: str  # that reached it
+    copied: float  # bytes a second
+
+
+def _highest(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> dict[str, _Roof]:
+    roofs: dict[str, _Roof] = {}
+    for ceiling in (ceilings[name] for name in rows["measurement"].unique()):
+        for precision, peak in ceiling["flops_per_second"].items():
+            copied = ceiling.get("copied", {}).get(precision, ceiling["bytes_per_second"])
+            kernel = ceiling.get("kernels", {}).get(precision, "matrix product")
+            known = roofs.get(precision, _Roof(0.0, kernel, 0.0))
+            best = (float(peak), kernel) if peak > known.peak else (known.peak, known.kernel)
+            roofs[precision] = _Roof(*best, max(float(copied), known.copied))
+    return roofs
 
 
 def _chart(
-    machine: str, number: int, series: tuple[Series, ...], absent: str | None = None
+    machine: str,
+    number: int,
+    series: tuple[Series, ...],
+    absent: str | None = None,
+    kernels: str = "",
 ) -> Chart:
     return Chart(
         key="roofline" if number == 1 else f"roofline-{number}",
         title="Roofline",
-        caption=f"{machine}. {_CAPTION}",
+        caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
         x=Axis("arithmetic intensity (FLOPs a byte)", log=True),
         y=Axis("attained FLOP/s", log=True),
         series=series,
@@ -83,7 +109,9 @@ def _chart(
     )
 
 
-def _marks(rows: pd.DataFrame, look: Callable[[Any], Look]) -> list[Series]:
+def _marks(
+    rows: pd.DataFrame, roofs: Mapping[str, _Roof], look: Callable[[Any], Look]
+) -> list[Series]:
     """One series a name, and another for what of it is noisy."""
     groups: dict[tuple[Look, bool], list[Any]] = {}
     for row in rows.itertuples():
@@ -95,7 +123,7 @@ def _marks(rows: pd.DataFrame, look: Callable[[Any], Look]) -> list[Series]:
             y=[row.flops_per_second for row in found],
             style=style,
             faint=noisy,
-            hover=[_hover(row) for row in found],
+            hover=[_hover(row, roofs.get(row.executed_precision)) for row in found],
             labels=[str(row.batch_size) for row in found] if len(rows) <= _LABELLED else (),
         )
         # What is not noisy first: the legend takes the first of a name.
@@ -109,41 +137,38 @@ def _is_noisy(row: Any) -> bool:
     return not pd.isna(row.noisy) and bool(row.noisy)
 
 
-def _hover(row: Any) -> str:
-    share = f", {row.peak_fraction:.0%} of the ceiling" if row.peak_fraction > 0 else ""
+def _hover(row: Any, roof: _Roof | None) -> str:
+    share = f", {row.flops_per_second / roof.peak:.0%} of the ceiling" if roof else ""
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
-        f"{row.flops_per_second / 1e9:.3g} GFLOP/s{share} at {row.arithmetic_intensity:.3g} FLOPs "
+        f"{_gigaflops(row.flops_per_second)}{share} at {row.arithmetic_intensity:.3g} FLOPs "
         f"a byte, {row.images_per_second:,.4g} images/s{', noisy' if _is_noisy(row) else ''}"
     )
 
 
-def _roofs(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> list[Series]:
+def _gigaflops(value: float) -> str:
+    shown = f"{value / 1e9:,.0f}" if value >= _WHOLE else f"{value / 1e9:.3g}"
+    return f"{shown} GFLOP/s"
+
+
+def _lines(rows: pd.DataFrame, roofs: Mapping[str, _Roof]) -> list[Series]:
     """One line a precision, through the point where memory stops being the limit."""
-    found = [ceilings[name] for name in rows["measurement"].unique()]
-    peaks: dict[str, float] = {}
-    copies: dict[str, float] = {}
-    for ceiling in found:
-        for precision, peak in ceiling["flops_per_second"].items():
-            copied = ceiling.get("copied", {}).get(precision, ceiling["bytes_per_second"])
-            peaks[precision] = max(float(peak), peaks.get(precision, 0.0))
-            copies[precision] = max(float(copied), copies.get(precision, 0.0))
-    ridges = {precision: peak / copies[precision] for precision, peak in peaks.items()}
+    ridges = {precision: roof.peak / roof.copied for precision, roof in roofs.items()}
     reached = [*rows["arithmetic_intensity"], *ridges.values()]
     low, high = min(reached) / 2, max(reached) * 2
     return [
         Series(
             name=f"roof, {precision}",
-            x=[low, ridge, high],
-            y=[low * copies[precision], peaks[precision], peaks[precision]],
+            x=[low, ridges[precision], high],
+            y=[low * roof.copied, roof.peak, roof.peak],
             kind="line",
             dashed=number > 0,
             hover=[
-                f"copy: {copies[precision] / 1e9:.3g} GB/s",
-                f"memory limits to the left of {ridge:.3g} FLOPs a byte",
-                f"{precision} at most: {peaks[precision] / 1e9:,.0f} GFLOP/s",
+                f"copy: {roof.copied / 1e9:.3g} GB/s",
+                f"memory limits to the left of {ridges[precision]:.3g} FLOPs a byte",
+                f"{precision} by a {roof.kernel}: {_gigaflops(roof.peak)}",
             ],
-            labels=["", f"{precision}: {peaks[precision] / 1e9:,.0f} GFLOP/s", ""],
+            labels=["", f"{precision}: {_gigaflops(roof.peak)}", ""],
         )
-        for number, (precision, ridge) in enumerate(ridges.items())
+        for number, (precision, roof) in enumerate(roofs.items())
     ]

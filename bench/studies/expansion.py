@@ -136,18 +136,19 @@ def _network(said: dict[str, Any], place: int, variant: str) -> tuple[str, dict[
     try:
         return canonical(model, said["options"])
     except ModelError as error:
-        wrong = "options" if _stands_alone(model) else "model"
+        wrong = "model" if str(error) == _why_not(model) else "options"
         raise VariantError(f"variant '{variant}': {error}", place, wrong) from None
 
 
-def _stands_alone(model: str) -> bool:
+def _why_not(model: str) -> str | None:
+    """Why there is no such network without options; some depths need one."""
     from bench.models import ModelError, canonical
 
     try:
         canonical(model)
-    except ModelError:
-        return False
-    return True
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _dataset(said: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:

@@ -123,6 +123,10 @@ def test_every_published_result_is_there(site: Path) -> None:
     assert published
     listing = words(site / "results/index.html")
     for folder in published:
-        question = (folder / "README.md").read_text().splitlines()[0].removeprefix("# ")
+        text = (folder / "README.md").read_text()
+        question = text.splitlines()[0].removeprefix("# ")
         assert question in listing
+        above = text.split("\n| ")[0]  # the table
+        answers = re.findall(r"^(?:- )?(.* points of test accuracy .*)$", above, re.MULTILINE)
+        assert all(answer in listing for answer in answers)
         assert question in words(site / "results" / folder.name / "index.html")

@@ -30,6 +30,12 @@ def measured(third_party, tmp_path):
     return run
 
 
+def test_a_depth_that_an_option_makes_one_can_be_measured():
+    target = find_target("resnet29", options={"block": "bottleneck"})
+    assert target.input_shape == (3, 32, 32)
+    assert target.model == "resnet29"
+
+
 def test_a_row_has_a_figure_with_its_interval_and_what_ran(measured, tmp_path):
     frame = measured(backends=("eager", "null"), batch_sizes=(2,))
     eager, null = (row for _, row in frame.iterrows())

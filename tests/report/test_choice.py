@@ -6,7 +6,10 @@ import pytest
 
 from bench.errors import BenchError
 from bench.report.choice import choose, describe
+from bench.request import RunRequest
+from bench.store import RunRecord, Store
 from bench.store.measurements import MeasurementRecord, Measurements
+from bench.training.recipe import get_recipe
 
 
 def row(model, images_per_second, p99, accuracy, **changes):
@@ -89,7 +92,8 @@ def test_what_cannot_be_trusted_or_compared_is_passed_over_and_counted(measured)
     assert choice.passed_over == {
         "did not run": 1,
         "without a test accuracy": 1,
-        "without a p99 (too few samples; --scenario single-stream takes enough)": 1,
+        "without a p99, which needs 662 batches (--scenario single-stream --batch-size 1, or a "
+        "longer --max-seconds)": 1,
         "noisy": 1,
         "of another machine or number of threads": 1,
         "measured again later": 1,
@@ -102,6 +106,30 @@ def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(
     choice = chosen(measured([best, MIDDLE, SMALL]), 5, 1)
     assert choice.chosen is None
     assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
+    assert choice.sentence.endswith(
+        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among what was passed "
+        "over."
+    )
+
+
+def test_a_passed_over_row_of_another_dataset_is_no_obstacle(measured, tmp_path):
+    runs = {}
+    for dataset in ("mnist", "fashion-mnist"):
+        request = RunRequest(model="resnet8", dataset=dataset, recipe=get_recipe("fast"), seed=0)
+        runs[dataset] = request.run_id
+        record = RunRecord(request.run_id, request.as_dict(), "complete", {}, "2026-01-01", 1.0)
+        Store(tmp_path).finish_run(record)
+    easy = {**LARGE, "run": runs["mnist"], "test_accuracy": 0.99}
+    ours = {**SMALL, "run": runs["fashion-mnist"]}
+    assert chosen(measured([{**easy, "noisy": True}, ours]), 5, 0).chosen["drop_points"] == 0
+    with pytest.raises(BenchError, match=r"of 2 datasets \(fashion-mnist, mnist\)"):
+        chosen(measured([easy, ours]), 5, 0)
+
+
+def test_an_export_that_was_made_again_is_no_standard(measured):
+    older = {**SMALL, "file_sha256": "a", "test_accuracy": 0.99, "noisy": True}
+    choice = chosen(measured([older], [{**SMALL, "file_sha256": "b"}]), 5, 0)
+    assert choice.chosen["drop_points"] == 0
 
 
 def test_a_scenario_other_than_offline_is_named(measured):

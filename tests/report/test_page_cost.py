@@ -50,6 +50,9 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     frame["executed_precision"] = ["int8", "fp32", "fp32"]
     _, residual, plain = measured_speed(replace(material, throughput=frame)).series
     assert (residual.labels, plain.labels) == (["int8"], [""])  # only the first is on the front
+    frame["noisy"] = [True, False, False]
+    front, residual, plain = measured_speed(replace(material, throughput=frame)).series
+    assert (front.x, residual.faint, plain.faint) == ([50.0], True, False)
 
 
 def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(

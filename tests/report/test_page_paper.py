@@ -43,9 +43,10 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
 
 
-@pytest.mark.parametrize("letters", [4, 12, 16, 21, 30])
-def test_a_legend_of_long_names_stays_within_its_picture(letters: int) -> None:
-    names = [f"{number:x<{letters}}" for number in range(10, 20)]
+@pytest.mark.parametrize("letters", [2, 10, 15, 19, 24, 27, 28, 33, 60, 90])
+@pytest.mark.parametrize("filling", "1xW")
+def test_a_legend_of_long_names_stays_within_its_picture(letters: int, filling: str) -> None:
+    names = [f"{number:{filling}<{letters}}" for number in range(10, 20)]
     series = tuple(
         Series(name=name, x=[1, 2], y=[1, 2], style=place) for place, name in enumerate(names)
     )
@@ -54,3 +55,23 @@ def test_a_legend_of_long_names_stays_within_its_picture(letters: int) -> None:
         FigureCanvasAgg(figure).draw()
         legend = figure.legends[0].get_window_extent()
         assert 0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((110, 420), ["150", "200", "300", "400"]),
+        ((90, 9000), ["100", "200", "500", "1k", "2k", "5k"]),
+        ((1, 1e5), ["1", "10", "100", "1k", "10k", "100k"]),
+    ],
+)
+def test_a_logarithmic_axis_has_readable_ticks(
+    values: tuple[float, float], shown: list[str]
+) -> None:
+    series = (Series(name="a", x=values, y=[1, 2], style=0),)
+    figure = draw(Chart("key", "Title", "Caption.", Axis("x", log=True), Axis("y"), series))
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    ticks = {t.get_text() for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high}
+    assert set(shown) <= ticks

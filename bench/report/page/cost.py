@@ -68,32 +68,17 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
 def measured_speed(material: Material) -> Chart:
     """Accuracy of each measured file or network against the images/s that were measured."""
     known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
-    known = known[known["status"] == "complete"]
-    known = known[known["run"].map(material.variant_of).notna()]
-    labels = _labels(known)
-    series = []
-    points = []
-    for name in material.variants:
-        rows = known[known["run"].map(material.variant_of) == name]
-        if rows.empty:
-            continue
-        speed, accuracy = rows["images_per_second"], rows["test_accuracy"] * 100
-        points += list(zip(speed, accuracy, strict=True))
-        ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
-        series.append(
-            Series(
-                name=name, x=speed.tolist(), y=accuracy.tolist(), style=material.style(name),
-                interval="x", low=rows["ci_low"].tolist() if ends else (),
-                high=rows["ci_high"].tolist() if ends else (),
-                labels=[labels[place] for place in rows.index] if labels else (),
-                hover=[
-                    f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
-                    f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
-                    f"{r.device}{', noisy' if r.noisy else ''}"
-                    for r in rows.itertuples()
-                ],
-            )
-        )  # fmt: skip
+    known = known[(known["status"] == "complete") & known["run"].map(material.variant_of).notna()]
+    noisy = known["noisy"].fillna(value=False).astype(bool)
+    reliable = known[~noisy]
+    points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
+    labels = _labels(reliable)
+    series = [
+        _measured(name, rows, material.style(name), labels, faint=faint)
+        for name in material.variants
+        for faint, part in ((False, reliable), (True, known[noisy]))
+        if len(rows := part[part["run"].map(material.variant_of) == name])
+    ]
     if points:
         series.insert(0, _front_line(points, more_is_better=True))
     return Chart(
@@ -101,8 +86,8 @@ def measured_speed(material: Material) -> Chart:
         title="Accuracy and measured speed",
         caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
         "of the very network or file that was measured, of one seed; the dashed line joins what "
-        "nothing beats in both, named by what differs among all marks. Speeds of different "
-        "machines do not compare.",
+        "nothing beats in both, named by what differs. Faint marks are noisy, and not on the "
+        "line. Speeds of different machines do not compare.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -111,11 +96,31 @@ def measured_speed(material: Material) -> Chart:
     )
 
 
+def _measured(
+    name: str, rows: pd.DataFrame, style: int, labels: dict[Any, str], *, faint: bool
+) -> Series:
+    ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
+    return Series(
+        name=name, x=rows["images_per_second"].tolist(), y=(rows["test_accuracy"] * 100).tolist(),
+        style=style, faint=faint, interval="x", low=rows["ci_low"].tolist() if ends else (),
+        high=rows["ci_high"].tolist() if ends else (),
+        labels=[labels[place] for place in rows.index] if labels and not faint else (),
+        hover=[
+            f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
+            f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
+            f"{r.device}{', noisy' if faint else ''}"
+            for r in rows.itertuples()
+        ],
+    )  # fmt: skip
+
+
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
     """Name those on the front by what differs among all rows; none if nothing does."""
-    columns = ("backend", "executed_precision", "memory_format", "scenario")
+    columns = ("backend", "executed_precision", "memory_format", "scenario", "boundary", "device")
     parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
     parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
+    parts["threads"] = [f"{count} threads" for count in rows["threads"]]
+    parts["size"] = [f"{side} px" for side in rows["input_size"]]
     parts = parts[[name for name in parts if len(set(parts[name])) > 1]]
     if parts.empty:
         return {}
