@@ -137,7 +137,8 @@ def _candidates(
     accurate = accurate[accurate["run"].map(lambda run: _dataset(store, run) in {dataset, None})]
     # Of a network that was exported again since, the older file is none that could be shipped.
     accurate = _newest(accurate, [name for name in _SAME if name != "file_sha256"])
-    return newest, accurate.loc[accurate["test_accuracy"].idxmax()].to_dict(), passed_over
+    best = accurate.sort_values("test_accuracy").iloc[-1]
+    return newest, best.to_dict(), passed_over
 
 
 def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:

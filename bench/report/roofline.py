@@ -9,7 +9,7 @@ of its copy through memory times the intensity (`bench.measure.ceiling`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.chart import Axis, Chart, Series
@@ -85,8 +85,9 @@ def _highest(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> d
             copied = ceiling.get("copied", {}).get(precision, ceiling["bytes_per_second"])
             kernel = ceiling.get("kernels", {}).get(precision, "matrix product")
             known = roofs.get(precision, _Roof(0.0, kernel, 0.0))
-            best = (float(peak), kernel) if peak > known.peak else (known.peak, known.kernel)
-            roofs[precision] = _Roof(*best, max(float(copied), known.copied))
+            most = max(float(copied), known.copied)
+            higher = _Roof(float(peak), kernel, most) if peak > known.peak else known
+            roofs[precision] = replace(higher, copied=most)
     return roofs
 
 
