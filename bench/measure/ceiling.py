@@ -73,7 +73,7 @@ def measure_ceiling(
         device: cpu, cuda:N or mps.
         threads: CPU threads.
         precisions: those that ran; the ceiling of others is not needed.
-        seconds: for each figure.
+        seconds: for each kernel and each copy.
     """
     torch.set_num_threads(threads)
     kind = device.partition(":")[0]

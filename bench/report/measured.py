@@ -139,7 +139,8 @@ def provenance(record: MeasurementRecord) -> list[str]:
     ]
     if flops:
         copied = ceiling["bytes_per_second"] / 1e9
-        lines.insert(2, f"its ceiling: {flops}; copy {copied:.0f} GB/s")
+        side = ceiling["matrix_side"]
+        lines.insert(2, f"its ceiling: {flops}; matrices of {side}²; copy {copied:.0f} GB/s")
     return lines
 
 
