@@ -349,6 +349,7 @@ def test_changing_the_epochs_changes_every_run(write: Write) -> None:
 SHIPPED = {"activation-order", "book", "bottleneck", "degradation", "depth", "quickstart"} | {
     "shortcut",
     "shortcut-kinds",
+    "time-budget",
 }
 
 
