@@ -50,13 +50,18 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
         )
         for name, cost, accuracy in points
     ]  # fmt: skip
-    if points:
-        series.insert(0, _front_line([(c, a) for _, c, a in points], more_is_better))
+    line = _front_line([(c, a) for _, c, a in points], more_is_better)
+    series[:0] = line
+    front = (
+        "the dashed line joins the variants that no other one beats in both"
+        if line
+        else "one variant is at least as good as every other one in both"
+    )
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
-        caption="Means over seeds; the dashed line joins the variants that no other one beats in "
-        "both. Differences between points carry the intervals of the forest plot.",
+        caption=f"Means over seeds; {front}. Differences between points carry the intervals of "
+        "the forest plot.",
         x=Axis(label, log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -79,8 +84,7 @@ def measured_speed(material: Material) -> Chart:
         for faint, part in ((False, reliable), (True, known[noisy]))
         if len(rows := part[part["run"].map(material.variant_of) == name])
     ]
-    if points:
-        series.insert(0, _front_line(points, more_is_better=True))
+    series[:0] = _front_line(points, more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
@@ -137,12 +141,12 @@ def _unbeaten(
     return [(abs(c), a) for c, a in front]
 
 
-def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> Series:
+def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[Series]:
+    """Draw no line through a single point: only its entry in the legend would be seen."""
     front = _unbeaten(points, more_is_better=more_is_better)
-    return Series(
-        name="Pareto front", x=[c for c, _ in front], y=[a for _, a in front], kind="line",
-        dashed=True,
-    )  # fmt: skip
+    costs, accuracies = [c for c, _ in front], [a for _, a in front]
+    line = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
+    return [line] if len(front) > 1 else []
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
