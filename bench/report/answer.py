@@ -185,12 +185,12 @@ def answer(summaries: list[VariantSummary]) -> str:
     the same kind about them follows.
     """
     texts = ["; ".join(clauses) for clauses in _clauses(summaries) if clauses]
-    return " ".join(_sentence(text) for text in texts)
+    return " ".join(_sentence(text, summaries) for text in texts)
 
 
 def statements(summaries: list[VariantSummary]) -> list[str]:
     """Return `answer` and `outlook` for a page: one paragraph, or a list if that would be long."""
-    told = [_sentence(clause) for clauses in _clauses(summaries) for clause in clauses]
+    told = [_sentence(clause, summaries) for clauses in _clauses(summaries) for clause in clauses]
     more = outlook(summaries)
     if len(told) + len(more) > _A_PARAGRAPH:
         return [*told, *more]
@@ -225,8 +225,10 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     ]
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+def _sentence(text: str, summaries: list[VariantSummary]) -> str:
+    names = [s.name for s in summaries]  # a name stays as it is written
+    first = text.split(maxsplit=1)[0].rstrip(",;")
+    return f"{text if first in names else text[0].upper() + text[1:]}."
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:

@@ -83,14 +83,14 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "better": (
         {"plain": [*WORSE], "residual": [*REFERENCE]},
 (
-        r"Residual is 5\.0 points of test accuracy better than plain "
+        r"residual is 5\.0 points of test accuracy better than plain "
         r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
 ),
     ),
     "worse": (
         {"residual": [*REFERENCE], "plain": [*WORSE]},
 (
-        r"Plain is 5\.0 points of test accuracy worse than residual "
+        r"plain is 5\.0 points of test accuracy worse than residual "
         r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
 ),
     ),
@@ -104,7 +104,7 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     ),
     "one of each": (
         {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]},
-        r"C is 5\.0 points .* worse than a .*; no difference between b and a can be told apart .*",
+        r"c is 5\.0 points .* worse than a .*; no difference between b and a can be told apart .*",
     ),
     "one seed": (
         {"a": [0.9], "b": [0.5]},
@@ -116,22 +116,22 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     ),
     "a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged"] * 3},
-        r"B has no result to compare \(3 diverged\)\.",
+        r"b has no result to compare \(3 diverged\)\.",
     ),
     "the reference failed": (
         {"a": ["out_of_memory", "failed", "failed"], "b": [*SAME]},
 (
-        r"A has no result to compare \(2 failed, 1 out of memory\); "
+        r"a has no result to compare \(2 failed, 1 out of memory\); "
         r"b cannot be compared \(a shares no finished seed\)\."
 ),
     ),
     "some runs of a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged", 0.899, 0.903]},
-        r"B stands on 2 seeds only \(1 diverged\); no difference between b and a .* 2 seeds\.",
+        r"b stands on 2 seeds only \(1 diverged\); no difference between b and a .* 2 seeds\.",
     ),
     "no run yet": (
         {"a": ["to do"], "b": ["to do"]},
-        r"A has no result yet; b has no result yet\.",
+        r"a has no result yet; b has no result yet\.",
     ),
     "a single variant": ({"a": [*REFERENCE]}, r"There is nothing to compare yet\."),
 }  # fmt: skip
@@ -160,7 +160,7 @@ def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
 def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*WORSE]}
     text = answer(summarise(*make_study(tmp_path, values, references={"c": "b"})))
-    assert "B is 5.0 points of test accuracy worse than a" in text
+    assert "b is 5.0 points of test accuracy worse than a" in text
     assert "no difference between c and b" in text
 
 
@@ -173,7 +173,7 @@ def test_a_short_answer_is_a_paragraph_and_a_long_one_a_list(tmp_path: Path) -> 
     summaries = summarise(store, study)
     first, *others = statements(summaries)
     assert len([first, *others]) == 5  # b, d and e are worse, c undecided, how many seeds for c
-    assert first.startswith("B is 5.0 points of test accuracy worse than a (")
+    assert first.startswith("b is 5.0 points of test accuracy worse than a (")
     assert others[-1:] == outlook(summaries)
     told = answer(summaries)
     assert [text.rstrip(".").lower() in told.lower() for text in others[:-1]] == [True] * 3
@@ -196,10 +196,10 @@ def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -
     assert difference is not None
     assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
     assert [[*row[: place + 1], *row[place + 3 :]] for row in (headings, a, b, c)] == plain
-    tested, trained = re.split(r"(?<=\.) (?=[A-Z])", answer(summaries))
+    tested, trained = re.split(r"(?<=\.) (?=b is 5)", answer(summaries))
     assert tested == answer(summarise(store, study))
     assert re.fullmatch(
-        r"B is 5\.0 points of training accuracy worse than a \(95 % interval [\d.]+ to [\d.]+, "
+        r"b is 5\.0 points of training accuracy worse than a \(95 % interval [\d.]+ to [\d.]+, "
         r"3 seeds\); no difference in training accuracy between c and a can be told apart with 3 "
         r"seeds\.",
         trained,
@@ -210,7 +210,7 @@ def test_made_up_images_have_no_accuracy(tmp_path: Path) -> None:
     store, study = make_study(tmp_path, {"a": [0.9, 0.9], "b": [0.1, 0.2]}, timing_only=True)
     summaries = summarise(store, study)
     assert answer(summaries) == (
-        "A has no accuracy (its images are made up, for timing only); "
+        "a has no accuracy (its images are made up, for timing only); "
         "b has no accuracy (its images are made up, for timing only)."
     )
     assert all(cells[3] == cells[6] == "-" for cells in study_cells(summaries)[1:])

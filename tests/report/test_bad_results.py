@@ -187,7 +187,7 @@ REPORTED: dict[str, tuple[Damage, str]] = {
     ),
     "NaN everywhere": (
         nan_everywhere,
-        r"Residual has no accuracy \(what its runs recorded is no number\)",
+        r"residual has no accuracy \(what its runs recorded is no number\)",
     ),
     "one seed": (lambda root: only(root, seeds=1), "can be told apart with 1 seed"),
     "one variant": (lambda root: only(root, variants=1), "There is nothing to compare yet"),
@@ -197,7 +197,7 @@ REPORTED: dict[str, tuple[Damage, str]] = {
     ),
     "a reference that failed": (
         failed_reference,
-        r"Residual has no result to compare \(2 out of memory\).*plain cannot be compared",
+        r"residual has no result to compare \(2 out of memory\).*plain cannot be compared",
     ),
     "renamed variants": (renamed_variants, r"\| a\\\|b \|"),
     "no history": (no_history, "residual"),

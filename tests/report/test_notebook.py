@@ -73,7 +73,7 @@ def test_a_study_without_a_run_is_shown_as_such(tmp_path: Path) -> None:
     variants = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
     Store(tmp_path).save_study(StudyRecord(name="mine", question="Why?", variants=variants))
     report = bench.Report(tmp_path)
-    assert "A has no result yet." in report._repr_html_()
+    assert "a has no result yet." in report._repr_html_()
     assert "no finished run yet" in report._repr_markdown_()
 
 

@@ -50,13 +50,8 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
         )
         for name, cost, accuracy in points
     ]  # fmt: skip
-    line = _front_line([(c, a) for _, c, a in points], more_is_better)
-    series[:0] = line
-    front = (
-        "the dashed line joins the variants that no other one beats in both"
-        if line
-        else "one variant is at least as good as every other one in both"
-    )
+    costs = [(c, a) for _, c, a in points]
+    series[:0], front = _front_line(costs, "variant", more_is_better=more_is_better)
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
@@ -84,14 +79,14 @@ def measured_speed(material: Material) -> Chart:
         for faint, part in ((False, reliable), (True, known[noisy]))
         if len(rows := part[part["run"].map(material.variant_of) == name])
     ]
-    series[:0] = _front_line(points, more_is_better=True)
+    series[:0], front = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
         caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
-        "of the very network or file that was measured, of one seed; the dashed line joins what "
-        "nothing beats in both, named by what differs. Faint marks are noisy, and not on the "
-        "line. Speeds of different machines do not compare.",
+        "of the very network or file that was measured, of one seed, named by what differs; "
+        f"{front}. Faint marks are noisy, and left out of "
+        "this. Speeds of different machines do not compare.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -141,12 +136,17 @@ def _unbeaten(
     return [(abs(c), a) for c, a in front]
 
 
-def _front_line(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[Series]:
-    """Draw no line through a single point: only its entry in the legend would be seen."""
+def _front_line(
+    points: Sequence[tuple[float, float]], what: str, *, more_is_better: bool
+) -> tuple[list[Series], str]:
+    """Return the line and what to say of it; none through a single point, which would be unseen."""
     front = _unbeaten(points, more_is_better=more_is_better)
+    if len(front) < 2:  # noqa: PLR2004
+        alone = f"one {what} is at least as good as every other one in both"
+        return [], alone if front else f"no {what} to draw a front of"
     costs, accuracies = [c for c, _ in front], [a for _, a in front]
     line = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
-    return [line] if len(front) > 1 else []
+    return [line], f"the dashed line joins each {what} that no other one beats in both"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
