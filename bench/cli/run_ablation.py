@@ -141,6 +141,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     from bench.report.answer import answer, outlook, summarise
     from bench.report.frames import study_runs
     from bench.report.tables import rows_of, study_table
+    from bench.report.tuned import tuned_lines
     from bench.store import Store
 
     store = Store(results)
@@ -159,7 +160,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     if study.source:
         console.print(f"({study.source})", markup=False)
     console.print(study_table(summaries))
-    for line in (*_tuned(study.tuning), *_shared(study.shared_tensors)):
+    for line in (*tuned_lines(study), *_shared(study.shared_tensors)):
         console.print(line, markup=False)
     for error in errors:
         console.print(f"{error['run']}: {error['status']}: {error['error']}", markup=False)
@@ -228,18 +229,6 @@ _UNITS = (
 def _duration(seconds: float) -> str:
     unit, size, digits, _ = next(known for known in _UNITS if seconds < known[-1])
     return f"{seconds / size:,.{digits}f} {unit}"
-
-
-def _tuned(tuning: dict[str, Any]) -> list[str]:
-    lines = []
-    for variant, tried in tuning.items():
-        scores = ", ".join(
-            f"{value}: {'-' if score is None else f'{score:.3f}'}"
-            for value, score in tried["values"].items()
-        )
-        setting = tried["setting"].replace("_", " ")
-        lines.append(f"{variant}: {setting} {tried['chosen']} taken (validation: {scores})")
-    return lines
 
 
 def _shared(shared: dict[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from bench.report.agreement import HEADINGS, READING, agreement
 from bench.report.answer import statements, summarise
 from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
+from bench.report.tuned import NOTE as TUNED
+from bench.report.tuned import tuned_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +64,8 @@ def markdown(
     if pictured:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += _published(study, summaries)
+    if cells := tuned_cells(study):
+        lines += ["## What was tuned", "", *markdown_table(cells), "", TUNED, ""]
     if study.paragraphs:
         lines += ["## Discussion", "", *(line for text in study.paragraphs for line in (text, ""))]
     lines += _failures(store, study, runs)

@@ -17,6 +17,7 @@ from bench.report.markdown import markdown, methods
 from bench.report.plots import STYLE, draw_row
 from bench.report.publish import require_finished
 from bench.report.tables import study_cells
+from bench.report.tuned import tuned_lines
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _HTML = """\
 seed, and differences from the reference" style="max-width: 100%; background: white">
 <p>Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences are paired
 by seed, in points, with the 95 % interval of {{ methods }}; p-values are Holm-corrected.</p>
+{% for line in tuned %}<p>{{ line }}</p>{% endfor %}
 {% for sentence in same_images %}<p>{{ sentence }}</p>{% endfor %}
 </section>
 """
@@ -121,6 +123,7 @@ class Report:
             rows=rows,
             picture=_svg(self.figure()),
             methods=methods(summaries),
+            tuned=tuned_lines(self._study),
             same_images=agreement(self._store, self._study).sentences,
         )
 

@@ -82,7 +82,7 @@ class Variant(Settings):
 
 
 class Tune(BaseModel):
-    """Values that every variant tries with one seed, chosen on validation accuracy."""
+    """Values that every variant tries with one seed, chosen on validation accuracy. Pages show all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

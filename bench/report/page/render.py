@@ -26,6 +26,8 @@ from bench.report.page.tables import table_values, tables
 from bench.report.plots import PALETTE
 from bench.report.published import NOTE, published_cells
 from bench.report.tables import study_cells
+from bench.report.tuned import NOTE as TUNED
+from bench.report.tuned import tuned_cells
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def _page(material: Material, live: str | None) -> str:
         charts=charts,
         published=published_cells(material.study, material.summaries),
         published_note=NOTE,
+        tuned=tuned_cells(material.study),
+        tuned_note=TUNED,
         failures=failures(material),
         architectures=architectures(material),
         agreement=agreement(material.store, material.study),

@@ -1,0 +1,106 @@
+"""What a study tuned stands beside its results, wherever they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bench import Report, run_study
+from bench.report.frames import study_runs
+from bench.report.markdown import markdown
+from bench.report.page.render import render_page
+from bench.report.tuned import tuned_cells, tuned_lines
+from bench.store import Store, StudyRecord
+
+STUDY = """question = "Which rate?"
+[base]
+dataset = "fashion-mnist-mini"
+model = "resnet8"
+options = { width = 2 }
+input_size = 8
+train_images = 500
+batch_size = 32
+epochs = 2
+seeds = [0]
+[tune]
+learning_rate = [0.1, 0.0001]
+[[variant]]
+name = "one"
+[[variant]]
+name = "<i>other</i>"
+weight_decay = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "rates.toml").write_text(STUDY)
+    run_study(folder / "rates.toml", results=folder / "runs", device="cpu", workers=1)
+    return Store(folder / "runs")
+
+
+def test_every_value_has_the_validation_accuracy_of_its_own_run(store: Store) -> None:
+    study = store.find_study("rates")
+    headings, *rows = tuned_cells(study)
+    assert headings == ["variant", "0.0001", "0.1", "learning rate taken"]
+    for (name, *scores, taken), tried in zip(rows, study.tuning.values(), strict=True):
+        records = [store.read_run(tried["runs"][value]) for value in ("0.0001", "0.1")]
+        found = [r.result["validation_accuracy"] for r in records if r is not None]
+        assert scores == [f"{value * 100:.2f}" for value in found]
+        assert found[0] != found[1]
+        better = ("0.0001, the smallest tried", "0.1, the largest tried")[found[1] > found[0]]
+        assert taken == better
+        runs = [store.read_run(run) for run in study.variants[name]["runs"].values()]
+        rates = {r.request["recipe"]["learning_rate"] for r in runs if r is not None}
+        assert rates == {float(taken.split(",")[0])}
+
+
+def test_all_reports_show_it(store: Store) -> None:
+    study = store.find_study("rates")
+    written = markdown(store, study, study_runs(store, "rates"))
+    assert "## What was tuned\n\n| variant | 0.0001 | 0.1 | learning rate taken |\n" in written
+    for row in tuned_cells(study):
+        assert f"| {' | '.join(row)} |" in written
+    page = render_page(store, "rates")
+    assert '<h3 id="tuned">What was tuned</h3>' in page
+    assert "&lt;i&gt;other&lt;/i&gt;" in page
+    assert "<i>other</i>" not in page.split('id="tuned"')[1].split("<script")[0]
+    shown = Report(store.root, "rates")._repr_html_()
+    for line in tuned_lines(study):
+        assert line.replace("<", "&lt;").replace(">", "&gt;") in shown
+
+
+def tried(chosen: float | None, **values: float | None) -> StudyRecord:
+    of_one = {"setting": "learning_rate", "values": values, "chosen": chosen, "runs": {}}
+    return StudyRecord("rates", "Which?", {}, tuning={"one": of_one})
+
+
+@pytest.mark.parametrize(
+    ("study", "row"),
+    [
+        (tried(0.1, **{"0.1": 0.5, "0.2": None, "0.02": 0.4}), ["40.00", "50.00", "-", "0.1"]),
+        (tried(0.2, **{"0.1": 0.5, "0.2": 0.6}), ["50.00", "60.00", "0.2, the largest tried"]),
+        (tried(0.1, **{"0.1": 0.6, "0.2": 0.5}), ["60.00", "50.00", "0.1, the smallest tried"]),
+        (tried(0.1, **{"0.1": 0.5}), ["50.00", "0.1"]),
+        (tried(None, **{"0.1": None, "0.2": None}), ["-", "-", "not known yet"]),
+    ],
+)  # fmt: skip
+def test_the_end_of_the_range_is_named(study: StudyRecord, row: list[str]) -> None:
+    assert tuned_cells(study)[1] == ["one", *row]
+
+
+def test_variants_may_have_tried_different_values() -> None:
+    both = tried(0.1, **{"0.1": 0.5, "0.2": 0.4})
+    other = {**both.tuning["one"], "values": {"0.3": 0.7}, "chosen": 0.3}
+    study = replace(both, tuning={**both.tuning, "two": other})
+    assert tuned_cells(study) == [
+        ["variant", "0.1", "0.2", "0.3", "learning rate taken"],
+        ["one", "50.00", "40.00", "", "0.1, the smallest tried"],
+        ["two", "", "", "70.00", "0.3"],
+    ]
+
+
+def test_a_study_that_tuned_nothing_has_no_such_part() -> None:
+    assert tuned_cells(StudyRecord("none", "Which?", {})) == []
