@@ -82,7 +82,7 @@ class Variant(Settings):
 
 
 class Tune(BaseModel):
-    """Values that every variant tries with one seed, chosen on validation accuracy. Pages show all."""
+    """Values that every variant tries with one seed, chosen on validation accuracy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
