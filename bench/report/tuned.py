@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from bench.store import StudyRecord
 
 NOTE = (
-    "Validation accuracy (%) of one run a value, all with the study's first random seed. Each "
-    "variant trains with the value that is best for it; test images have no part in the choice."
+    "Validation accuracy (%) of one run a value, all with the first random seed of the study's "
+    "file. Each variant trains with the value that is best for it; test images have no part in the "
+    "choice."
 )
 
 

@@ -38,7 +38,8 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     variants = study.variants
     reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
-    _check_seeds(seeds)
+    for given in (study.base.seeds, seeds):
+        _check_seeds(given)
     if overrides.epochs is not None and not 1 <= overrides.epochs <= MOST:
         raise BenchError(f"epochs = {overrides.epochs}: it must be 1 to {MOST:,}")
     _check_only(variants, overrides.only)
@@ -64,6 +65,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         study.published,
         study.compare_training,
         study.discussion,
+        study.base.seeds[0],
     )
 
 

@@ -43,7 +43,11 @@ class PlannedVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study expanded: variants × random seeds."""
+    """A study expanded: variants × random seeds.
+
+    `tuning_seed` is the study file's first one, whatever seeds are asked for: so that parts of a
+    study, run apart, choose alike.
+    """
 
     name: str
     question: str
@@ -55,6 +59,7 @@ class Plan:
     published: Published | None = None
     compare_training: bool = False
     discussion: str | None = None
+    tuning_seed: int = 0
 
     @property
     def selected(self) -> list[PlannedVariant]:

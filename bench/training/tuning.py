@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tuning_requests(plan: Plan) -> list[RunRequest]:
-    """Every value of every variant, with the plan's first seed."""
+    """Every value of every variant, with the plan's tuning seed."""
     found = [r for v in plan.selected for r in _candidates(plan, v).values()]
     return list({request.run_id: request for request in found}.values())
 
@@ -65,7 +65,7 @@ def _record(
 
 def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, RunRequest]:
     assert plan.tune is not None  # noqa: S101 - the caller asks only then
-    first = next(iter(variant.requests.values()))
+    first = dataclasses.replace(next(iter(variant.requests.values())), seed=plan.tuning_seed)
     return {rate: first.with_recipe(learning_rate=rate) for rate in plan.tune.learning_rate}
 
 

@@ -7,7 +7,7 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.store import RunRecord, Store
-from bench.studies import expand, parse_study
+from bench.studies import Overrides, expand, parse_study
 from bench.training.tuning import choose, tuning_requests
 
 STUDY = """
@@ -51,6 +51,12 @@ def test_every_variant_gets_the_same_values_with_the_first_seed(plan):
     assert sorted(tried, key=str) == sorted(
         [(s, rate, 0) for s in (None, "none") for rate in (0.01, 0.1)], key=str
     )
+
+
+def test_parts_of_a_study_run_apart_tune_with_the_same_seed(plan):
+    part = expand("rates", parse_study(STUDY, Path("rates.toml")), Overrides(seeds=[3, 1]))
+    assert {r.seed for r in part.requests} == {1, 3}
+    assert tuning_requests(part) == tuning_requests(plan)
 
 
 def test_choice_is_by_validation_accuracy_alone(plan, store):
