@@ -31,11 +31,14 @@ def tuned_cells(study: StudyRecord) -> list[list[str]]:
 
 def tuned_lines(study: StudyRecord) -> list[str]:
     """Say the same in a line a variant."""
-    return [
-        f"{name} takes {tried['setting'].replace('_', ' ')} {_taken(tried)}; validation accuracy "
-        + ", ".join(f"{_score(tried, value)} % at {value}" for value in tried["values"])
-        for name, tried in study.tuning.items()
-    ]
+    lines = []
+    for name, tried in study.tuning.items():
+        setting = tried["setting"].replace("_", " ")
+        known = tried["chosen"] is not None
+        taken = f" takes {setting} {_taken(tried)}" if known else f": no {setting} chosen yet"
+        scores = ", ".join(f"{_score(tried, value)} at {value}" for value in tried["values"])
+        lines.append(f"{name}{taken}; validation accuracy in %: {scores}")
+    return lines
 
 
 def _end_of_range(tried: dict[str, Any]) -> str | None:

@@ -91,6 +91,16 @@ def test_the_end_of_the_range_is_named(study: StudyRecord, row: list[str]) -> No
     assert tuned_cells(study)[1] == ["one", *row]
 
 
+def test_a_line_says_what_was_taken_or_that_nothing_was_yet() -> None:
+    (line,) = tuned_lines(tried(0.2, **{"0.1": None, "0.2": 0.6}))
+    assert line == (
+        "one takes learning rate 0.2, the largest tried; "
+        "validation accuracy in %: - at 0.1, 60.00 at 0.2"
+    )
+    (line,) = tuned_lines(tried(None, **{"0.1": None}))
+    assert line == "one: no learning rate chosen yet; validation accuracy in %: - at 0.1"
+
+
 def test_variants_may_have_tried_different_values() -> None:
     both = tried(0.1, **{"0.1": 0.5, "0.2": 0.4})
     other = {**both.tuning["one"], "values": {"0.3": 0.7}, "chosen": 0.3}
