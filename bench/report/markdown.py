@@ -218,9 +218,16 @@ def provenance(store: Store, study: StudyRecord, runs: pd.DataFrame) -> list[str
         f"commit: {'; '.join(named)}{' with uncommitted changes' if dirty else ''}",
         (
             f"started: {runs['started_at'].min():%Y-%m-%d %H:%M} UTC; training time of all runs "
-            f"together {runs['seconds'].sum():.0f} s"
+            f"together {runs['seconds'].sum():.0f} s{_tuning_time(store, study, runs)}"
         ),
     ]
+
+
+def _tuning_time(store: Store, study: StudyRecord, runs: pd.DataFrame) -> str:
+    """What the runs took that only tuned, and are not among the study's own."""
+    records = [store.read_run(run) for run in study.runs - set(runs["run"])]
+    seconds = [record.seconds for record in records if record is not None]
+    return f", of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else ""
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -63,6 +63,11 @@ def test_all_reports_show_it(store: Store) -> None:
     assert "## What was tuned\n\n| variant | 0.0001 | 0.1 | learning rate taken |\n" in written
     for row in tuned_cells(study):
         assert f"| {' | '.join(row)} |" in written
+    own = {run for v in study.variants.values() for run in v["runs"].values()}
+    others = [store.read_run(run) for run in study.runs - own]
+    seconds = sum(record.seconds for record in others if record is not None)
+    assert len(others) == 2  # of four, two were taken
+    assert f" s, of 2 more that only tuned {seconds:.0f} s\n" in written
     page = render_page(store, "rates")
     assert '<h3 id="tuned">What was tuned</h3>' in page
     assert "&lt;i&gt;other&lt;/i&gt;" in page
