@@ -85,8 +85,8 @@ def measured_speed(material: Material) -> Chart:
         title="Accuracy and measured speed",
         caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
         "of the very network or file that was measured, of one seed, named by what differs; "
-        f"{front}. Faint marks are noisy, and left out of "
-        "this. Speeds of different machines do not compare.",
+        f"{front}. Faint marks are noisy and do not count there. Speeds "
+        "of different machines do not compare.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -141,7 +141,7 @@ def _front_line(
 ) -> tuple[list[Series], str]:
     """Return the line and what to say of it; none through a single point, which would be unseen."""
     front = _unbeaten(points, more_is_better=more_is_better)
-    if len(front) < 2:  # noqa: PLR2004
+    if len(front) <= 1:
         alone = f"one {what} is at least as good as every other one in both"
         return [], alone if front else f"no {what} to draw a front of"
     costs, accuracies = [c for c, _ in front], [a for _, a in front]
