@@ -174,7 +174,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
 
 
 def _batch_script(how: Execution, runs: int, resources: Resources, workers: int) -> str:
-    from bench.launch import SlurmLauncher
+    from bench.launch.launchers import SlurmLauncher
 
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller asks only then
     return how.launcher.script(runs, resources, workers)

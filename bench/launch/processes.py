@@ -1,4 +1,7 @@
-"""Worker processes on one machine: a worker that dies costs its run, not the study."""
+"""Runs on this machine, in worker processes or in this process.
+
+A worker process that dies fails its run only; the study continues.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,78 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.errors import warning_line
-from bench.launch.launchers import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS, record_lost_worker
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
 from bench.system.memory import ask_for_large_pages, go_first, out_of_memory_kills
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
+from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-    from bench.launch.launchers import Assignment
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """Runs in worker processes of this machine, or one after the other in this process.
+
+    Attributes:
+        isolate: start a worker process even for a single worker, so that a crash fails only
+            the run it trains. Used by the command line; like all of `multiprocessing`, it
+            needs a main module that can be imported.
+        timeout: seconds that a worker process may go without a sign of progress (a training
+            step, a batch of an evaluation) before it is ended.
+    """
+
+    isolate: bool = False
+    timeout: float = TIMEOUT_SECONDS
+
+    def run(self, work: Assignment) -> None:
+        """Do the runs; see `bench.launch.launchers.launch`."""
+        together = launched_by_torchrun()  # this process is one of several that share a run
+        several = work.workers > 1 and len(work.requests) > 1
+        if (several or self.isolate) and not together:
+            run_in_processes(work, self.timeout)
+        else:
+            run_here(work, wait=together)
+
+
+def run_here(work: Assignment, *, wait: bool) -> None:
+    """Do the runs in this process, leaving those that other processes are doing for last.
+
+    Args:
+        work: the runs.
+        wait: do the runs in order instead, waiting for other processes.
+    """
+    left = deque(work.requests)
+    held = 0  # tries in a row that found a run held by another process
+    while left:
+        work.stop.check()
+        request = left.popleft()
+        try:
+            execute(
+                request, work.store, work.resources,
+                stop=work.stop, on_event=work.on_event, weights=work.weights, wait=wait,
+            )  # fmt: skip
+        except RunHeldError:
+            left.append(request)
+            held += 1
+            if held == len(left):
+                work.on_event({"event": "held", "runs": len(left)})
+            if held >= len(left):
+                time.sleep(LOOK_AGAIN_SECONDS)
+        else:
+            held = 0
 
 
 @dataclass
@@ -42,7 +100,7 @@ class _Worker:
 
 
 def run_in_processes(work: Assignment, timeout: float = TIMEOUT_SECONDS) -> None:
-    """Do every run in one of so many processes; see `bench.launch.launch`.
+    """Do every run in one of so many processes; see `bench.launch.launchers.launch`.
 
     Args:
         work: the runs.
@@ -114,8 +172,6 @@ class _Pool:
         here, there = context.Pipe()
         resources = self.work.resources
         if resources.device == "cuda":
-            import torch
-
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
         ask_for_large_pages()
         process = context.Process(
@@ -182,7 +238,7 @@ class _Pool:
         store = self.work.store
         with store.lock(request.run_id, wait=False) as ours:
             if ours or not knows_flock(store.root):  # there a dead owner's lock outlives it
-                record_loss(self.work, request, error, status=status)
+                record_lost_worker(self.work, request, error, status=status)
             else:
                 self.held.append(request)
 

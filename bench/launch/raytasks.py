@@ -7,13 +7,13 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.launch.address import require_answer, require_ray
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import record_lost_worker
 from bench.store import Store
 from bench.store.archive import pack, unpack
 from bench.store.files import StorageError
@@ -24,17 +24,33 @@ from bench.training.run import execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.launch.launchers import Assignment, RayLauncher
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 
-def run_on_ray(launcher: RayLauncher, work: Assignment) -> None:
-    """Do every run as a Ray task; see `bench.launch.launch`."""
-    with connected(launcher.address):
-        _require_room(work.resources)
-        _Driver(launcher, work).run()
-    work.stop.check()
+@dataclass(frozen=True)
+class RayLauncher:
+    """Every run is a Ray task with its CPUs and GPUs, restarted elsewhere if its node is lost.
+
+    Attributes:
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto` of a cluster; None starts one here.
+        shared: every node reaches the results folder by the same path. If not, results come
+            back as bytes and this process stores them; a run whose node is lost then starts
+            again from its first epoch, because its checkpoint was on that node.
+        retries: times that a run is restarted after its node or process was lost.
+    """
+
+    address: str | None = None
+    shared: bool = True
+    retries: int = 3
+
+    def run(self, work: Assignment) -> None:
+        """Do the runs; see `bench.launch.launchers.launch`."""
+        with connected(self.address):
+            _require_room(work.resources)
+            _Driver(self, work).run()
+        work.stop.check()
 
 
 @contextlib.contextmanager
@@ -189,7 +205,7 @@ class _Driver:
             except self.ray.exceptions.RayError as error:
                 if self.work.stop.signal is None:
                     reason = f"Ray lost it: {_line(error)}"
-                    record_loss(self.work, request, reason)
+                    record_lost_worker(self.work, request, reason)
                 return
             if outcome["storage"] is not None:
                 raise StorageError(outcome["storage"])

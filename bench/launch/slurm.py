@@ -9,17 +9,18 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import record_lost_worker
 from bench.store import Store
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from bench.launch.launchers import Assignment, SlurmLauncher
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
@@ -68,44 +69,65 @@ class RunJob:
         return DelayedSubmission(self)
 
 
-def run_on_slurm(launcher: SlurmLauncher, work: Assignment) -> None:
-    """Do every run as a job of one array; see `bench.launch.launch`.
+@dataclass(frozen=True)
+class SlurmLauncher:
+    """The runs are one Slurm job array, submitted through submitit, requeued when time is up.
 
-    If this process is lost, the jobs go on; the same command then waits for the runs under
-    way and takes what is finished.
+    Attributes:
+        folder: where submitit keeps scripts and logs; compute nodes must reach it.
+        minutes: time limit of one job.
+        requeues: times that a run whose time was up is queued again.
+        parameters: further options of `sbatch`, such as ``{"partition": "gpu"}``.
+        cluster: `slurm`, or `local` for submitit's executor of processes on this machine.
     """
-    executor = _executor(launcher, work.resources, work.workers)
-    root = work.store.root.resolve()
-    start = work.weights.resolve() if work.weights is not None else None
-    try:
-        # What sbatch says on its way is told once, in our own line.
-        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
-            jobs = [executor.submit(RunJob(r, root, work.resources, start)) for r in work.requests]
-    except Exception as error:
-        if type(error).__module__.startswith("submitit"):
-            raise BenchError(f"--launcher slurm: sbatch refused the jobs: {_line(error)}") from None
-        raise
-    _Watch(launcher.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
-    work.stop.check()
 
+    folder: str = "bench-slurm"
+    minutes: int = 60
+    requeues: int = 20
+    parameters: dict[str, Any] = field(default_factory=dict)
+    cluster: Literal["slurm", "local"] = "slurm"
 
-def script(launcher: SlurmLauncher, runs: int, resources: Resources, workers: int) -> str:
-    """The batch script that submitit would write for so many runs."""
-    _require_submitit()
-    from submitit.slurm.slurm import SlurmExecutor
+    def run(self, work: Assignment) -> None:
+        """Do every run as a job of one array; see `bench.launch.launchers.launch`.
 
-    class Script(SlurmExecutor):
-        """Writes the script also where there is no Slurm."""
+        If this process is lost, the jobs continue; the same command then waits for the runs
+        under way and takes what is finished.
+        """
+        executor = _executor(self, work.resources, work.workers)
+        root = work.store.root.resolve()
+        start = work.weights.resolve() if work.weights is not None else None
+        try:
+            # An error of sbatch is reported once, in our own line.
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+                jobs = [
+                    executor.submit(RunJob(request, root, work.resources, start))
+                    for request in work.requests
+                ]
+        except Exception as error:
+            if not type(error).__module__.startswith("submitit"):
+                raise
+            reason = _line(error)
+            raise BenchError(f"--launcher slurm: sbatch refused the jobs: {reason}") from None
+        _Watch(self.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
+        work.stop.check()
 
-        @classmethod
-        def affinity(cls) -> int:
-            return 1
+    def script(self, runs: int, resources: Resources, workers: int) -> str:
+        """Return the batch script that would be submitted for *runs* runs."""
+        _require_submitit()
+        from submitit.slurm.slurm import SlurmExecutor
 
-    executor = Script(launcher.folder)
-    _set_parameters(executor, launcher, resources, workers)
-    if runs > 1:
-        executor.parameters["map_count"] = runs
-    return executor._make_submission_file_text(executor._submitit_command_str, "")
+        class Script(SlurmExecutor):
+            """Writes the script also where there is no Slurm."""
+
+            @classmethod
+            def affinity(cls) -> int:
+                return 1
+
+        executor = Script(self.folder)
+        _set_parameters(executor, self, resources, workers)
+        if runs > 1:
+            executor.parameters["map_count"] = runs
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
 def _executor(launcher: SlurmLauncher, resources: Resources, workers: int) -> Any:
@@ -205,7 +227,7 @@ class _Watch:
             self.work.on_event({"event": "end", **told})
         elif self.work.stop.signal is None:
             error = "the Slurm job left the queue before the run was done; its log says why"
-            record_loss(self.work, request, error)
+            record_lost_worker(self.work, request, error)
 
 
 def _line(error: BaseException) -> str:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.launch import launch
 from bench.launch.execution import Execution, allot
+from bench.launch.launchers import launch
 from bench.report.tracking import tracked
 from bench.store import Store, StudyRecord
 from bench.store.tables.frames import study_runs

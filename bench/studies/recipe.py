@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -188,40 +190,24 @@ def get_recipe(name: str) -> Recipe:
         ) from None
 
 
-def learning_rate_at(recipe: Recipe, step: int, steps: int, peak: float | None = None) -> float:
-    """Learning rate of *step* (from 0) of a training of *steps* steps.
+def recipe_name(values: dict[str, Any]) -> str:
+    """Name the recipe that has *values*, with what was changed: `fast learning_rate=0.1`.
 
-    *peak* is the schedule's highest rate, the recipe's own without.
+    The recipe that needs the fewest changes is named; epochs are left out, as they have a
+    column of their own.
     """
-    peak = recipe.learning_rate if peak is None else peak
-    warmup = round(recipe.warmup_fraction * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * _decay(recipe, progress, step / steps)
+    return _recipe_name(json.dumps(values))  # hashable: most runs share a recipe
 
 
-def side_at(recipe: Recipe, epoch: int, full: int) -> int:
-    """Side in pixels of the images of *epoch* (from 0), where *full* is that of the last.
+@lru_cache(maxsize=1024)
+def _recipe_name(text: str) -> str:
+    # A recipe is written without the `LATER` values that it leaves at their default.
+    values = json.loads(text)
+    values |= {k: v for k, v in LATER.items() if k not in values}
 
-    It grows linearly from the recipe's `initial_size`, and is full from two thirds of the epochs
-    on (rounded down, so that a single epoch has all of it).
-    """
-    growing = recipe.epochs * 2 // 3
-    done = 1.0 if epoch >= growing else epoch / growing
-    return max(1, round(full * (recipe.initial_size + (1 - recipe.initial_size) * done)))
+    def changes(name: str) -> list[str]:
+        own = {**LATER, **RECIPES[name].model_dump(mode="json")}
+        return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
 
-
-def _decay(recipe: Recipe, progress: float, share: float) -> float:
-    """Factor on the peak rate; *progress* runs from 0 to 1 after the warm-up."""
-    import math
-
-    match recipe.schedule:
-        case "constant":
-            return 1.0
-        case "one_cycle":
-            return 1.0 - progress
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-        case "step":
-            return 0.1 ** sum(share >= milestone for milestone in recipe.milestones)
+    closest = min(RECIPES, key=lambda name: len(changes(name)))
+    return " ".join([closest, *changes(closest)])

@@ -12,7 +12,7 @@ from bench.data import validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, ResidualBlock, build_model
 from bench.models.errors import reraise_ours
-from bench.studies.recipe import side_at
+from bench.training.schedule import side_at
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from bench.models import ResidualBlock, ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import widen
+from bench.studies.request import RunRequest
+from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -35,27 +37,26 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     Raises:
         BenchError: the parent is not there or not trained, does not nest, or the proof fails.
     """
-    from bench.targets.trained_run import load_trained
-
     request = split.request
     if request.grown_from is None:
         return {}
-    parent = load_trained(request.grown_from, results=store.root)
-    check_nesting((parent.request.model, parent.request.options), (request.model, request.options))
-    assert isinstance(parent.model, ResNet)  # noqa: S101 - check_nesting refuses others
+    record, parent = read_trained(store, request.grown_from)
+    before = RunRequest.from_dict(record.request)
+    check_nesting((before.model, before.options), (request.model, request.options))
+    assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101
-    tensors = transplant(parent.model, model, seed=request.seed)
+    tensors = transplant(parent, model, seed=request.seed)
     held_out = len(split.validation) > 0
     images = split.validation if held_out else split.train
     device = split.device
     proof = prove(
-        parent.model.to(device),
+        parent.to(device),
         model.to(device),
         split.evaluation(images),
         split="validation" if held_out else "training",
     )
     model.to("cpu")
-    return {DOCUMENT: {"parent": parent.record.run, "tensors_taken": tensors, **proof.as_dict()}}
+    return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **proof.as_dict()}}
 
 
 @torch.no_grad()

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.data.splits import stable_seed
-from bench.studies.recipe import Recipe, learning_rate_at
 from bench.training.distributed import ALONE, Replicas
 from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
+from bench.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.data import Batches
+    from bench.studies.recipe import Recipe
 
 # The norm over all gradients is a full pass over the parameters: sample it.
 GRADIENT_NORM_EVERY = 16
@@ -229,10 +231,8 @@ class Trainer:
         return torch.autocast(self.device.type, dtype)
 
 
-def _average(model: nn.Module, recipe: Recipe) -> torch.optim.swa_utils.AveragedModel | None:
+def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """Average the weights, batch-norm statistics included, over the last steps."""
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
     if not recipe.ema_decay:
         return None
     return AveragedModel(

@@ -18,17 +18,20 @@ from bench.data import (
     load_dataset,
     validation_split,
 )
+from bench.errors import BenchError
 from bench.models import build_model
-from bench.studies.recipe import side_at
+from bench.studies.request import RunRequest
 from bench.training.initialise import initialise
 from bench.training.layout import preferred_memory_format
+from bench.training.schedule import side_at
+from bench.training.weights import load_weights
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.store import RunRecord, Store
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,6 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
     if weights is not None:
-        from bench.training.weights import load_weights
-
         load_weights(model, weights)
     return model
 
@@ -135,6 +136,40 @@ def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
     stem = stem_of(model, dataset.channels, f"model '{request.model}'")
     images = split.evaluation(split.train.subset(chosen))
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
+
+
+def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
+    """Read a finished run's record and its trained network, in evaluation mode on the CPU.
+
+    Args:
+        store: the results folder.
+        run: id, unambiguous beginning of one, or folder of the run.
+
+    Raises:
+        BenchError: there is no such run, it did not finish, or its files are damaged.
+    """
+    name = store.find_run(run)
+    record = store.read_run(name)
+    if record is None:
+        raise BenchError(f"the record of run {name} cannot be read; train it again")
+    if record.status != "complete":
+        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
+    request = RunRequest.from_dict(record.request)
+    model: nn.Module = build_model(
+        request.model,
+        num_classes=len(record.result["classes"]),
+        in_channels=record.result["input_shape"][0],
+        **request.options,
+    )
+    tensors = store.read_tensors(name, "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise BenchError(
+            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            "has its code changed since?"
+        ) from None
+    return record, model.eval()
 
 
 def load_data(request: RunRequest) -> Dataset:

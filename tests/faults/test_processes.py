@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch import LocalLauncher, launch
+from bench.launch.launchers import LocalLauncher, launch
 from bench.store import Store, locks
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.launch import LocalLauncher, launch
+from bench.launch.launchers import LocalLauncher, launch
 from bench.system.signals import Stop
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest
