@@ -27,7 +27,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
         BenchError: a run that is still to be done could not be trained.
     """
     store = Store(how.results)
-    workers, resources = allot(plan, how, how.torch_device)
+    workers, resources = allot(plan, how)
     step_seconds: dict[str, float] = {}
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
     tuned = tuning_requests(plan) if plan.tune else []

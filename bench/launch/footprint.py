@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.training.sizes import blank_network, data_size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,8 +46,6 @@ def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
     Raises:
         BenchError: a dataset cannot be used.
     """
-    from bench.training.sizes import blank_network, data_size
-
     weights: dict[object, int] = {}
     data: dict[object, int] = {}
     results, notes = 0, []

@@ -14,9 +14,15 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest
+from bench.models import build_model
+from bench.networks.summary import count_macs
+from bench.training.check import probe
+from bench.training.sizes import data_size
+from bench.training.step_time import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +35,15 @@ if TYPE_CHECKING:
 # Backward takes two products for each of forward's (activations' and weights' gradients).
 TRAINING_PASSES = 3
 FLOAT_BYTES = 4
+# A few GPUs by name, with the peaks of their vendor's data sheets: dense bf16 (fp16 for the T4)
+# with float32 sums, and memory bandwidth.
+GPUS = {
+    "T4": (65e12, 320e9),
+    "RTX4090": (165.2e12, 1008e9),
+    "A100": (312e12, 2039e9),  # SXM, 80 GB
+    "H100": (989.4e12, 3350e9),  # SXM
+}
+DEFAULT_GPU = "A100"
 
 
 class Machine(BaseModel):
@@ -72,6 +87,21 @@ class Work:
     images: float
     macs: int
     traffic: float
+
+
+def known_gpu(name: str) -> Machine:
+    """Return a GPU of `GPUS` as a machine of one worker, for the roofline.
+
+    Raises:
+        BenchError: the name is not known here.
+    """
+    if name not in GPUS:
+        raise BenchError(
+            f"--gpu {name}: not known here{nearest(name, GPUS)} (known: {', '.join(GPUS)}); "
+            "for another, 'bench plan --machines FILE' takes its peaks"
+        )
+    flops, bandwidth = GPUS[name]
+    return Machine(name=name, flops_per_second=flops, bytes_per_second=bandwidth)
 
 
 def read_machines(path: Path) -> list[Machine]:
@@ -134,13 +164,6 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
 
 def work_of(requests: Sequence[RunRequest]) -> Work:
     """Count what runs of one network take."""
-    import torch
-
-    from bench.launch.estimate import steps_of
-    from bench.models import build_model
-    from bench.networks.summary import count_macs
-    from bench.training.sizes import data_size
-
     first = requests[0]
     size = data_size(first)
     shape = (1, size.channels, size.side, size.side)
@@ -174,8 +197,6 @@ def roofline(work: Work, machine: Machine) -> float | None:
 
 
 def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
-    from bench.training.check import probe
-
     groups: dict[str, list[RunRequest]] = {}
     for request in requests:
         groups.setdefault(probe(request).hash, []).append(request)

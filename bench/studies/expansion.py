@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.studies.growth import check_growth, grown
+from bench.studies.growth import check_growth, grown_requests
 from bench.studies.plan import Plan, PlannedVariant, VariantError
 from bench.studies.recipe import MOST, Recipe, get_recipe
 from bench.studies.request import Precision, RunRequest
@@ -48,7 +48,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         template = _request(study, place, variant, overrides)
         requests = {s: RunRequest(**{**template, "seed": s}) for s in dict.fromkeys(seeds)}
         if variant.grow_from is not None:
-            requests = grown(requests, variant, planned, place)
+            requests = grown_requests(requests, variant, planned, place)
         planned.append(PlannedVariant(variant.name, _reference_of(variant, reference), requests))
     check_growth(name, study, overrides.only)
     for key in ("tune", "target_accuracy"):

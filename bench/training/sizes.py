@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bench.data import list_datasets
+from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
+from bench.models import build_model
+from bench.training.setup import load_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,8 +81,6 @@ def data_size(request: RunRequest) -> DataSize:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes alone, without memory where it allows that."""
-    from bench.models import build_model
-
     shape = {"num_classes": size.classes, "in_channels": size.channels}
     with contextlib.suppress(Exception), torch.device("meta"):
         return build_model(request.model, **shape, **request.options)
@@ -86,9 +88,6 @@ def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
 
 
 def _whole(request: RunRequest) -> DataSize:
-    from bench.data import list_datasets
-    from bench.training.setup import load_data
-
     for info in list_datasets():
         if info.name == request.dataset:
             return DataSize(
@@ -100,8 +99,6 @@ def _whole(request: RunRequest) -> DataSize:
 
 
 def _folder(root: Path, side: int) -> DataSize:
-    from bench.data.imagefolder import common_shape, scan
-
     if not root.exists() and root.name == "imagenet":
         return IMAGENET
     folder = scan(root.resolve())
