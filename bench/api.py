@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.store import StudyRecord
     from bench.studies import Plan, Study
 
-ADHOC = "adhoc"  # the study that records single runs
+ADHOC = "adhoc"  # the study in which single runs are recorded
 
 
 def run_study(

@@ -1,4 +1,4 @@
-"""What every launcher is given: runs to do, and how to record a run whose worker was lost."""
+"""The runs a launcher is given, and the record of a run whose worker process was lost."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LOOK_AGAIN_SECONDS = 0.3  # between two looks at runs that other processes are d
 
 @dataclass(frozen=True)
 class Assignment:
-    """Runs to be done, and what any launcher needs for them.
+    """Runs to do, and what any launcher needs for them.
 
     Attributes:
         requests: the runs.
-        store: where each run's outcome stands afterwards, a failure included.
-        resources: what each run gets.
+        store: where each run's outcome is recorded, a failure included.
+        resources: device and threads of each run.
         workers: runs at a time.
-        stop: asked whether to stop.
-        on_event: told of every run's start, progress, epochs and end.
+        stop: says whether a signal asked to stop.
+        on_event: called with every run's start, progress, epochs and end.
         weights: file of weights that every run starts from.
     """
 

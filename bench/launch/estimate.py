@@ -1,4 +1,4 @@
-"""How long a study will take here, from a few timed steps of each network."""
+"""Estimate how long a study takes on this machine, from a few timed steps of each network."""
 
 from __future__ import annotations
 

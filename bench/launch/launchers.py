@@ -1,4 +1,4 @@
-"""Where runs execute: the names that `--launcher` takes, and the launcher each one stands for."""
+"""The launchers: where runs execute, and the names that `--launcher` takes for them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def launch(
 
     Raises:
         BenchError: the launcher cannot be used, with the reason.
-        StopRequestedError: a signal asked to stop; every run begun has a checkpoint.
+        StopRequestedError: a signal asked to stop; every started run has a checkpoint.
         StorageError: the results folder cannot be written.
     """
     if requests:
@@ -59,7 +59,7 @@ def make_launcher(
     slurm: dict[str, Any] | None = None,
     timeout: float | None = None,
 ) -> Launcher:
-    """Return the launcher called *name*, as the command line uses it.
+    """Return the launcher called *name*, configured for the command line.
 
     Raises:
         BenchError: the name is unknown, or an option belongs to another launcher.

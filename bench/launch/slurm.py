@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.5}
 _STOP_SECONDS = 60.0
-# Warned so long before the time is up: enough for one step and a checkpoint.
+# Slurm's warning comes this long before the time is up: enough for a step and a checkpoint.
 SIGNAL_SECONDS = 90
 
 
 class RunJob:
-    """One run as submitit's callable; when its time is up it is queued again."""
+    """One run as a callable for submitit; when its time is up it is queued again."""
 
     def __init__(
         self, request: RunRequest, root: Path, resources: Resources, weights: Path | None
@@ -42,16 +42,16 @@ class RunJob:
         self.weights = weights
 
     def __call__(self) -> str:
-        """Do the run, or take it up; returns its status."""
+        """Do the run, or resume it; return its status."""
         stop = Stop()
-        time_is_up: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: queue again and leave
+        time_is_up: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: requeue, exit
 
-        def note(number: int, _frame: object) -> None:
+        def on_signal(number: int, _frame: object) -> None:
             if stop.signal is None:
                 stop.request(number)
 
-        signal.signal(signal.SIGUSR2, note)
-        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGUSR2, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
         try:
             record = execute(
                 self.request, Store(self.root), self.resources, stop=stop, weights=self.weights
@@ -63,7 +63,7 @@ class RunJob:
         return record.status
 
     def checkpoint(self) -> Any:
-        """What submitit queues again: the same run, which finds its own checkpoint."""
+        """Return what submitit queues again: the same run, which finds its own checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -141,7 +141,7 @@ def _executor(launcher: SlurmLauncher, resources: Resources, workers: int) -> An
             **{"timeout_min": launcher.minutes, "signal_delay_s": 30, **launcher.parameters}
         )
         return local
-    missing = [word for word in ("sbatch", "srun", "squeue") if shutil.which(word) is None]
+    missing = [tool for tool in ("sbatch", "srun", "squeue") if shutil.which(tool) is None]
     if missing:
         raise BenchError(
             f"--launcher slurm: no '{missing[0]}' on this machine; run the command on a login "
@@ -183,7 +183,7 @@ def _require_submitit() -> None:
 
 
 class _Watch:
-    """Waits for jobs; the store says how each ended, Slurm only whether it is still there."""
+    """Waits for jobs; the store records how each ended, Slurm only whether it is queued."""
 
     def __init__(self, cluster: str, work: Assignment) -> None:
         self.cluster = cluster
@@ -208,14 +208,14 @@ class _Watch:
             time.sleep(0.2)
 
     def _present(self, jobs: dict[Any, RunRequest]) -> set[Any]:
-        """Jobs that are still queued or running."""
+        """Return the jobs that are still queued or running."""
         if self.cluster == "local":
             return {job for job in jobs if not job.done()}
         arrays = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
         command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed words
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
         if done.returncode and "Invalid job id" not in done.stderr:
-            return set(jobs)  # the controller does not answer: look again later
+            return set(jobs)  # the controller does not answer; try again later
         queued = set(done.stdout.split())
         return {job for job in jobs if job.job_id in queued}
 
@@ -223,8 +223,9 @@ class _Watch:
         run = request.run_id
         record = self.work.store.read_run(run) or self.work.store.read_unfinished(run)
         if record is not None and record.status != "interrupted":
-            told = {"run": run, "status": record.status, "error": record.error}
-            self.work.on_event({"event": "end", **told})
+            self.work.on_event(
+                {"event": "end", "run": run, "status": record.status, "error": record.error}
+            )
         elif self.work.stop.signal is None:
             error = "the Slurm job left the queue before the run was done; its log says why"
             record_lost_worker(self.work, request, error)

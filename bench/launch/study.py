@@ -11,7 +11,7 @@ import torch
 from bench.errors import BenchError
 from bench.launch.execution import Execution, allot
 from bench.launch.launchers import launch
-from bench.launch.tuning import begun, choose, tuning_requests
+from bench.launch.tuning import choose, tuning_requests, unchosen
 from bench.store import Store, StudyRecord
 from bench.studies import Overrides, Plan, PlannedVariant, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
@@ -102,7 +102,8 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         if plan.tune:
             candidates = tuning_requests(plan)
             if any(store.read_run(r.run_id) is None for r in candidates):
-                record_study(plan, store, begun(plan))  # so that 'bench results gc' keeps its runs
+                # Recorded now, so that 'bench results gc' keeps the runs of the search.
+                record_study(plan, store, unchosen(plan))
             run(candidates, "tuning")
             plan, tuning = choose(plan, store)
         record_study(plan, store, tuning)
@@ -134,8 +135,8 @@ def refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
         found = differences(record.environment, here) if record else []
         if record and found:
             raise BenchError(
-                f"study '{plan.name}' has runs made otherwise ({record.run}: {'; '.join(found)}); "
-                "--allow-mixed goes on all the same, --force trains all anew"
+                f"study '{plan.name}' has runs of another environment ({record.run}: "
+                f"{'; '.join(found)}); --allow-mixed adds to them, --force retrains all"
             )
 
 

@@ -1,4 +1,4 @@
-"""Starting a run as a grown copy of another run's trained network."""
+"""Start a run as another run's trained network, made larger."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ DOCUMENT = "growth.json"
 
 
 def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
-    """Give *model* its request's parent's function, if the request names a parent.
+    """Make *model* compute its parent's function, if the request names a parent.
 
     Args:
-        model: freshly built and drawn, on the CPU; changed in place.
+        model: freshly initialised, on the CPU; changed in place.
         split: the run's images and request.
-        store: where the parent is.
+        store: the results folder of the parent.
 
     Returns:
         The proof as a document to publish with the run; empty without a parent.
 
     Raises:
-        BenchError: the parent is not there or not trained, does not nest, or the proof fails.
+        BenchError: the parent is missing, not trained or does not nest, or the proof fails.
     """
     request = split.request
     if request.grown_from is None:

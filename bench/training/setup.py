@@ -1,4 +1,4 @@
-"""What a run is made of before it trains: its data on the device, its network, its weights."""
+"""Set a run up: its data on the device, its network, its initial or trained weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Split:
 
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
-        """Hold validation images out, and copy all to *device*; mapped ones move batch by batch."""
+        """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
         kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
         parts = {
             "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
@@ -66,7 +66,7 @@ class Split:
         return (channels, size or height, size or width)
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
-        """Shuffled, augmented batches of the training images."""
+        """Return shuffled, augmented batches of the training images."""
         recipe = self.request.recipe
         return Batches(
             self.train,
@@ -89,14 +89,14 @@ class Split:
         )
 
     def _sides(self) -> list[int]:
-        """Side of the images of every epoch, where it is not the same for all."""
+        """Return the image size of every epoch, if it is not the same for all."""
         recipe, full = self.request.recipe, self.input_shape[-1]
         if recipe.initial_size == 1:
             return []
         return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one split in order, without augmentation."""
+        """Return batches of one split in order, without augmentation."""
         recipe = self.request.recipe
         return evaluation_batches(
             images,
@@ -129,7 +129,7 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
 
 
 def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
-    """Whiten by training images spread evenly over the set, whose order may be that of classes."""
+    """Whiten by training images spread evenly over the set, which may be sorted by class."""
     split = Split.of(dataset, request, torch.device("cpu"))
     count = min(IMAGES, len(split.train))
     chosen = torch.linspace(0, len(split.train) - 1, count).long()

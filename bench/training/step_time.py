@@ -29,10 +29,10 @@ EVALUATION_COST = 1 / 3
 
 
 def time_steps(request: RunRequest, resources: Resources) -> float:
-    """Median seconds of a training step of the request's network, data included.
+    """Return the median seconds of a training step of the request's network, data included.
 
-    Where a step is large, fewer images are timed and the time multiplied; where the images are
-    not at hand, noise of their shape takes their place.
+    If a step is large, fewer images are timed and the time is scaled; if the images are not at
+    hand, noise of their shape replaces them.
     """
     size = data_size(request)
     dataset = load_data(request) if size.on_hand else None
@@ -60,14 +60,14 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
 
 
 def _affordable(request: RunRequest, size: DataSize) -> int:
-    """Images of a timed step: the batch, or as many as are done in seconds on a CPU."""
+    """Return the images of a timed step: the batch, or as many as a CPU does in seconds."""
     shape = (1, size.channels, size.side, size.side)
     macs = count_macs(blank_network(request, size), shape)
     return min(request.recipe.batch_size, max(2, TIMED_MACS // max(1, macs)))
 
 
 def _noise(name: str, size: DataSize, images: int) -> Dataset:
-    """Images of the shape of a dataset that is not at hand."""
+    """Return images of the shape of a dataset that is not at hand."""
     shape = (images * TIMED_STEPS, size.channels, size.side, size.side)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
     some = Images(pixels, torch.arange(len(pixels)) % size.classes)
@@ -79,7 +79,7 @@ def _median_step(trainer: Trainer) -> float:
     trainer.model.train()
     seconds = []
     started = time.perf_counter()
-    last = max(0, trainer.recipe.epochs - 1)  # where images grow by epoch, the largest
+    last = max(0, trainer.recipe.epochs - 1)  # whose images are the largest if they grow
     for images, labels in trainer.batches.epoch(last):
         trainer.step(images, labels)
         trainer.read_losses()  # waits for the device
@@ -92,7 +92,7 @@ def _median_step(trainer: Trainer) -> float:
 
 
 def steps_of(request: RunRequest) -> float:
-    """Steps of a run, with its evaluations counted as parts of steps."""
+    """Return the number of steps of a run, its evaluations counted as parts of steps."""
     size = data_size(request)
     held_out = round(size.train * request.recipe.validation_fraction)
     train, epochs = size.train - held_out, request.recipe.epochs
