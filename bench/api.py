@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from bench.store import StudyRecord
     from bench.studies import Plan, Study
 
-ADHOC = "adhoc"  # the study in which single runs are recorded
-
 
 def run_study(
     study: str | Path | Study,
@@ -130,7 +128,7 @@ def train(
         BenchError: the request cannot be understood or met.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
-    from bench.studies import adhoc_study
+    from bench.studies import ADHOC, adhoc_study
 
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     for key in variant.keys() & (settings or {}).keys():
@@ -202,7 +200,7 @@ def grow_with_proof(
     from bench.launch.execution import Execution
     from bench.store import Store
     from bench.store.tables.frames import study_runs
-    from bench.studies import Plan, PlannedVariant
+    from bench.studies import ADHOC, Plan, PlannedVariant
     from bench.studies.growth import grown_request
     from bench.targets.trained_run import load_trained
     from bench.training.grown_start import DOCUMENT

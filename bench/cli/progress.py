@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from bench.cli.output import stderr
 
-
-class View(Protocol):
-    """Shows the events of `bench.training.run.execute` and `bench.launch.study.carry_out`."""
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event."""
+if TYPE_CHECKING:
+    from bench.training.run import OnEvent
 
 
 @contextmanager
-def progress_view(*, quiet: bool) -> Iterator[View]:
-    """Show a study's progress on stderr while the block runs."""
+def progress_view(*, quiet: bool) -> Iterator[OnEvent]:
+    """Show the events of a study's runs on stderr while the block runs."""
     console = stderr()
     if quiet:
         yield lambda _event: None
