@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.ablation import run_study, train
-    from bench.derivatives.profile import gradients
+    from bench.analysis.gradients import gradients
+    from bench.analysis.landscape import landscape
+    from bench.analysis.lesion import lesion
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
-    from bench.growth.grow import grow
-    from bench.landscapes.landscape import landscape
-    from bench.lesions.lesion import lesion
-    from bench.measure.measurement import measure
-    from bench.report.frames import load_results
-    from bench.report.notebook import Report
-    from bench.trained import load_model
+    from bench.launch.grow import grow
+    from bench.launch.study import run_study, train
+    from bench.measurement.measure import measure
+    from bench.report.pages.notebook import Report
+    from bench.store.tables.frames import load_results
+    from bench.targets.trained_run import load_model
 
 _room = Path(__file__).parent
 if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").is_file():
@@ -30,17 +30,17 @@ if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").i
 
 _HOMES = {
     "BenchError": "bench.errors",
-    "Report": "bench.report.notebook",
+    "Report": "bench.report.pages.notebook",
     "export_onnx": "bench.export.pipeline",
-    "gradients": "bench.derivatives.profile",
-    "grow": "bench.growth.grow",
-    "landscape": "bench.landscapes.landscape",
-    "lesion": "bench.lesions.lesion",
-    "load_model": "bench.trained",
-    "load_results": "bench.report.frames",
-    "measure": "bench.measure.measurement",
-    "run_study": "bench.ablation",
-    "train": "bench.ablation",
+    "gradients": "bench.analysis.gradients",
+    "grow": "bench.launch.grow",
+    "landscape": "bench.analysis.landscape",
+    "lesion": "bench.analysis.lesion",
+    "load_model": "bench.targets.trained_run",
+    "load_results": "bench.store.tables.frames",
+    "measure": "bench.measurement.measure",
+    "run_study": "bench.launch.study",
+    "train": "bench.launch.study",
 }
 
 __all__ = [

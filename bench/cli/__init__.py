@@ -24,7 +24,7 @@ def main() -> None:
     scheduler's signal, resumable.
     """
     from bench.cli.app import app
-    from bench.stopping import leave_on_sigterm
+    from bench.system.signals import leave_on_sigterm
 
     try:
         with leave_on_sigterm(), _plain_warnings():
@@ -65,7 +65,7 @@ def _plain_warnings() -> Iterator[None]:
 def _exit_code(error: Exception) -> int:
     """Tell the person what happened, in one line."""
     from bench.errors import BenchError
-    from bench.stopping import StopRequestedError
+    from bench.system.signals import StopRequestedError
 
     models = sys.modules.get("bench.models")  # knows nothing of the rest, so has its own error
     if isinstance(error, BenchError) or (models and isinstance(error, models.ModelError)):
@@ -93,7 +93,7 @@ def _exit_code(error: Exception) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether Python or PyTorch's CPU allocator could not get what it asked for."""
-    from bench.memory import refused
+    from bench.system.memory import refused
 
     said = isinstance(error, RuntimeError) and refused(str(error))
     return said or isinstance(error, MemoryError)

@@ -40,9 +40,9 @@ def choose(
       bench choose --max-latency-ms 5 --max-accuracy-drop 0.5
 
     """
-    from bench.report.choice import choose as choose_among
-    from bench.report.choice import describe
-    from bench.report.tables import rows_of
+    from bench.report.findings.choice import choose as choose_among
+    from bench.report.findings.choice import describe
+    from bench.report.tables.study import rows_of
 
     choice = choose_among(
         results,

@@ -42,8 +42,8 @@ def compare(
       bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
 
     """
-    from bench.measure.compare import compare as compare_sides
-    from bench.measure.sides import load_side
+    from bench.measurement.compare import compare as compare_sides
+    from bench.measurement.compared_speeds import load_side
 
     changes, remarks = compare_sides(load_side(baseline), load_side(candidate), threshold)
     rows = [asdict(change) for change in changes]

@@ -36,9 +36,9 @@ def describe(
     options.require_positive(classes=classes)
     from rich.table import Table
 
-    from bench.describe import describe as describe_model
     from bench.errors import BenchError
     from bench.models import build_model, default_shape
+    from bench.networks.summary import describe as describe_model
 
     chosen = options.parse_values(option)
     channels, size, _ = default_shape(model, chosen)

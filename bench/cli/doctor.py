@@ -26,7 +26,7 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.doctor import examine
+    from bench.measurement.machine.doctor import examine
 
     findings = examine(Path(results))
     if as_json:

@@ -49,8 +49,8 @@ def gradients(
 
     """
     options.require_positive(threads=threads)
-    from bench.derivatives.profile import gradients as measure_gradients
-    from bench.report.tables import rows_of
+    from bench.analysis.gradients import gradients as measure_gradients
+    from bench.report.tables.study import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)
@@ -65,7 +65,7 @@ def gradients(
         say=say,
     )
     if output is not None:
-        from bench.report.blocks import gradient_charts, looks
+        from bench.report.charts.blocks import gradient_charts, looks
 
         names = dict.fromkeys(map(str, blocks["target"]))
         charts = gradient_charts(blocks, correlations, looks({name: name for name in names}))

@@ -50,14 +50,14 @@ def grow(
 
     """
     options.require_positive(width=width, threads=threads)
-    from bench.memory import ask_for_large_pages
+    from bench.system.memory import ask_for_large_pages
 
     ask_for_large_pages()
-    from bench.growth.grow import grow as grow_run
-    from bench.growth.start import DOCUMENT
+    from bench.launch.grow import grow as grow_run
     from bench.launch.launchers import make_launcher
-    from bench.report.tables import rows_of
+    from bench.report.tables.study import rows_of
     from bench.store import Store
+    from bench.training.grown_start import DOCUMENT
 
     with progress_view(quiet=quiet or as_json) as view:
         row = grow_run(
@@ -83,7 +83,7 @@ def grow(
     elif proof is None:
         stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
     else:
-        from bench.growth.proof import Proof
+        from bench.networks.same_function import Proof
 
         accuracy = values["test_accuracy"]
         shown = "no accuracy (made-up images)" if accuracy is None else f"{accuracy:.4f}"

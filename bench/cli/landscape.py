@@ -49,8 +49,8 @@ def landscape(
 
     """
     options.require_positive(images=images, threads=threads)
-    from bench.landscapes.landscape import landscape as measure_landscape
-    from bench.report.tables import rows_of
+    from bench.analysis.landscape import landscape as measure_landscape
+    from bench.report.tables.study import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)
@@ -67,8 +67,8 @@ def landscape(
         say=say,
     )
     if output is not None:
-        from bench.report.blocks import looks
-        from bench.report.landscape import landscape_charts
+        from bench.report.charts.blocks import looks
+        from bench.report.charts.landscape import landscape_charts
 
         models = dict(zip(frame["run"], frame["model"], strict=True))
         names = {str(run): f"{model} ({run[-12:]})" for run, model in models.items()}

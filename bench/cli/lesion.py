@@ -39,8 +39,8 @@ def lesion(
 
     """
     options.require_positive(test_images=test_images, threads=threads)
-    from bench.lesions.lesion import lesion as measure_lesions
-    from bench.report.tables import rows_of
+    from bench.analysis.lesion import lesion as measure_lesions
+    from bench.report.tables.study import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)
@@ -48,7 +48,7 @@ def lesion(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
     )
     if output is not None:
-        from bench.report.blocks import lesion_charts, looks
+        from bench.report.charts.blocks import lesion_charts, looks
 
         name = str(frame["run"].iloc[0])
         charts = lesion_charts(frame, looks({name: name}))

@@ -86,13 +86,13 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _backends() -> list[dict[str, Any]]:
-    from bench.measure.backends import backend_rows
+    from bench.measurement.backends import backend_rows
 
     return list(backend_rows())
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from bench.training.recipe import RECIPES, Recipe
+    from bench.studies.recipe import RECIPES, Recipe
 
     default = Recipe()
     shown = [

@@ -88,7 +88,7 @@ KeyValues = Annotated[
 ]
 
 DEFAULT_RESULTS = Path("bench-runs")
-_MOST = 2**31 - 1  # as `bench.training.recipe.MOST`, which is heavy to import
+_MOST = 2**31 - 1  # as `bench.studies.recipe.MOST`, which is heavy to import
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -149,7 +149,7 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    from bench.tracking.names import check_trackers
+    from bench.report.tracking.names import check_trackers
 
     return check_trackers(text.split(","))
 

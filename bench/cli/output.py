@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.report.chart import Chart
+    from bench.report.charts.chart import Chart
 
 
 def stdout() -> Console:
@@ -51,7 +51,7 @@ def save_tables_and_picture(
     Raises:
         StorageError: the folder cannot be written.
     """
-    from bench.report.plots import draw_row, save_figure
+    from bench.report.charts.draw_matplotlib import draw_row, save_figure
     from bench.store.files import write_atomically
 
     files = save_figure(draw_row(charts), folder, next(iter(tables)))

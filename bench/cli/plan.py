@@ -40,9 +40,9 @@ def plan(
     options.require_positive(epochs=epochs)
     import torch
 
-    from bench.ablation import make_plan
     from bench.launch.gpus import gpu as known_gpu
     from bench.launch.planning import plan_rows, read_machines
+    from bench.launch.study import make_plan
     from bench.store import Store
     from bench.studies import Overrides
 

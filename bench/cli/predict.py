@@ -31,8 +31,8 @@ def predict(
     """
     options.require_positive(top=top)
     from bench.export.predict import Exported, find_export
-    from bench.trained import load_trained
-    from bench.trained import predict as classify
+    from bench.targets.trained_run import load_trained
+    from bench.targets.trained_run import predict as classify
 
     exported = find_export(run, results)
     network = Exported(exported) if exported else load_trained(run, results=results)

@@ -12,7 +12,7 @@ from bench.cli.output import stderr
 
 
 class View(Protocol):
-    """Takes the events of `bench.training.run.execute` and `bench.ablation.conduct`."""
+    """Takes the events of `bench.training.run.execute` and `bench.launch.study.conduct`."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""

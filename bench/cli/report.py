@@ -71,9 +71,9 @@ def report(
 
     """
     from bench.errors import BenchError
-    from bench.report.markdown import markdown
-    from bench.report.publish import check_formats, require_finished
-    from bench.report.publish import publish as write
+    from bench.report.pages.markdown import markdown
+    from bench.report.pages.publish import check_formats, require_finished
+    from bench.report.pages.publish import publish as write
     from bench.store import Store
 
     wanted = [name.strip() for name in formats.split(",")]
@@ -109,7 +109,7 @@ def report(
 def _report_measurements(
     results: Path, output: Path | None, formats: list[str], *, publish: bool
 ) -> None:
-    from bench.report.measured import FOLDER, publish_measurements
+    from bench.report.pages.measurements import FOLDER, publish_measurements
     from bench.store.measurements import Measurements
 
     folder = output or Path("results" if publish else "report") / FOLDER
@@ -118,14 +118,14 @@ def _report_measurements(
 
 
 def _save_figures(store: Store, study: str, folder: Path) -> None:
-    from bench.report.page import save_figures
+    from bench.report.pages import save_figures
 
     for path in save_figures(store, study, folder):
         stdout().print(str(path), markup=False, soft_wrap=True)
 
 
 def _serve(store: Store, study: str, port: int) -> None:
-    from bench.report.page import PageServer
+    from bench.report.pages import PageServer
 
     with PageServer(store, study, port) as server:
         stdout().print(server.url, markup=False, soft_wrap=True)

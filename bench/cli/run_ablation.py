@@ -84,12 +84,12 @@ def run_ablation(
         from bench.launch.address import require_answer
 
         require_answer(ray_address)
-    from bench.memory import ask_for_large_pages
+    from bench.system.memory import ask_for_large_pages
 
     ask_for_large_pages()
-    from bench.ablation import conduct, make_plan
     from bench.launch.execution import Execution, allot
     from bench.launch.launchers import make_launcher
+    from bench.launch.study import conduct, make_plan
     from bench.store import Store
     from bench.studies import Overrides
 
@@ -138,11 +138,11 @@ def run_ablation(
 
 def show_study(results: Path, name: str, *, as_json: bool) -> int:
     """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
-    from bench.report.answer import answer, outlook, summarise
-    from bench.report.frames import study_runs
-    from bench.report.tables import rows_of, study_table
-    from bench.report.tuned import tuned_lines
+    from bench.report.findings.answer import answer, outlook, summarise
+    from bench.report.tables.study import rows_of, study_table
+    from bench.report.tables.tuned import tuned_lines
     from bench.store import Store
+    from bench.store.tables.frames import study_runs
 
     store = Store(results)
     study = store.read_study(name)
@@ -185,12 +185,12 @@ def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) 
 
     Where two cores would take more than a day, or *gpu* is named, also the time on a GPU.
     """
+    from bench.launch.estimate import estimate_plan
     from bench.launch.footprint import footprint
     from bench.launch.gpus import DEFAULT_GPU
     from bench.launch.gpus import gpu as known_gpu
     from bench.launch.planning import plan_rows
     from bench.store import Store
-    from bench.training.estimate import estimate_plan
 
     machine = known_gpu(gpu or DEFAULT_GPU)
     rows = estimate_plan(plan, how)

@@ -106,7 +106,7 @@ def throughput(
     """
     options.require_positive(input_size=input_size, threads=threads)
     sizes = [_batch_size(text) for text in batch_size or []]
-    from bench.measure import measurement
+    from bench.measurement import measure as measurement
 
     if figures is not None:
         from bench.export.output import check_output
@@ -146,7 +146,7 @@ def throughput(
 
 def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     """Print the rows; returns the exit code."""
-    from bench.report.tables import rows_of
+    from bench.report.tables.study import rows_of
 
     rows = rows_of(frame)
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
@@ -154,7 +154,7 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     if as_json:
         print_json(rows, [{key: row[key] for key in shown} for row in errors])
     else:
-        from bench.report.throughput import footnotes, throughput_table
+        from bench.report.tables.throughput import footnotes, throughput_table
 
         console = stdout()
         console.print(throughput_table(rows))
@@ -173,8 +173,8 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
 
 def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Save what can be drawn of a measurement; say where, and why something is not."""
-    from bench.report.plots import save_charts
-    from bench.report.throughput import throughput_charts
+    from bench.report.charts.draw_matplotlib import save_charts
+    from bench.report.tables.throughput import throughput_charts
     from bench.store.measurements import Measurements
 
     record = Measurements(results).find(str(frame["measurement"].iloc[0]))
@@ -187,7 +187,7 @@ def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], 
 
 def _show_layers(results: Path, measurement: str) -> None:
     """Print each configuration's slowest layers, and its time by kind of operator."""
-    from bench.report.layers import shortcut_line
+    from bench.report.charts.layers import shortcut_line
     from bench.store.measurements import Measurements
 
     console = stdout()
@@ -225,7 +225,7 @@ def _batch_size(text: str) -> int | str:
 
 
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
-    from bench.measure.lanes import BOUNDARIES
+    from bench.measurement.timing.runner import BOUNDARIES
 
     return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
 

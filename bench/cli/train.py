@@ -12,7 +12,7 @@ from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
 
 if TYPE_CHECKING:
-    from bench.report.target import TimeToAccuracy
+    from bench.report.findings.time_to_accuracy import TimeToAccuracy
 
 
 def train(
@@ -75,15 +75,15 @@ def train(
     trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
     if target_accuracy is not None:
-        from bench.report.target import check_target
+        from bench.report.findings.time_to_accuracy import check_target
 
         check_target(target_accuracy, recipe, dataset, settings)
-    from bench.memory import ask_for_large_pages
+    from bench.system.memory import ask_for_large_pages
 
     ask_for_large_pages()
-    from bench.ablation import train as train_model
     from bench.launch.launchers import make_launcher
-    from bench.report.tables import rows_of
+    from bench.launch.study import train as train_model
+    from bench.report.tables.study import rows_of
     from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -131,8 +131,8 @@ def train(
 
 
 def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccuracy:
-    from bench.report.frames import load_results
-    from bench.report.target import time_to_accuracy
+    from bench.report.findings.time_to_accuracy import time_to_accuracy
+    from bench.store.tables.frames import load_results
 
     epochs = load_results(results, "epochs")
     return time_to_accuracy(epochs[epochs["run"] == values["run"]], target)

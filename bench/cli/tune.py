@@ -48,11 +48,11 @@ def tune(
 
     """
     options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
-    from bench.devices import check_count, physical_cores, resolve_device
-    from bench.measure.preparation import Place
-    from bench.measure.targets import find_target
-    from bench.measure.tuning import Bounds
-    from bench.measure.tuning import tune as tune_target
+    from bench.measurement.measured_network import find_target
+    from bench.measurement.preparation import Place
+    from bench.measurement.tuning import Bounds
+    from bench.measurement.tuning import tune as tune_target
+    from bench.system.devices import check_count, physical_cores, resolve_device
 
     console = stderr()
 
@@ -82,9 +82,9 @@ def _smallest(sizes: list[int] | None) -> dict[str, int | None]:
 
 
 def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
-    from bench.report.frames import throughput_frame
-    from bench.report.tables import rows_of
-    from bench.report.throughput import footnotes, throughput_table
+    from bench.report.tables.study import rows_of
+    from bench.report.tables.throughput import footnotes, throughput_table
+    from bench.store.tables.frames import throughput_frame
 
     rows = [r for r in rows_of(throughput_frame(tuned.record.rows)) if r["status"] == "complete"]
     if as_json:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.data.images import Images
 from bench.errors import BenchError
-from bench.tarball import TarballError, read_files
+from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.data.images import Images
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 _CHUNK = 256  # images prepared at a time
 BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answers again

@@ -14,10 +14,10 @@ from bench.export.foreign import OnnxInput, from_file
 from bench.export.metadata import environment
 from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
-from bench.export.source import Source
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, sha256_of, telling
+from bench.targets.network import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,9 +169,9 @@ def export_tensorrt(
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
     """
-    from bench.devices import physical_cores
     from bench.export.output import check_output
-    from bench.report.frames import exports_frame
+    from bench.store.tables.frames import exports_frame
+    from bench.system.devices import physical_cores
 
     library = toolkit(flavor)
     chosen = _capabilities(library, compute_capabilities)
@@ -221,8 +221,8 @@ def _inputs(
     input_size: int | None,
 ) -> Iterator[OnnxInput]:
     """Find the ONNX files of the targets, exporting networks first."""
-    from bench.export.targets import find_sources
     from bench.store import Store
+    from bench.targets.find import find_sources
 
     files = [Path(n) for n in names if n.endswith(".onnx")]
     others = [n for n in names if not n.endswith(".onnx")]

@@ -18,8 +18,8 @@ from bench.store.files import telling, write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.export.source import Source
     from bench.store.exports import ExportRecord, Exports
+    from bench.targets.network import Source
 
 _IMAGES = 10
 _README = """# {name}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.export.accuracy import Comparison, Judge
     from bench.export.settings import Settings
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 _SPEED_BATCH = 32
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 INPUT, OUTPUT = "image", "logits"
 DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers

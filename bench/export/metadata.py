@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from bench.environment import describe_environment, version_of
+from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
     from bench.export.settings import Settings
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 
 def properties(source: Source, settings: Settings) -> dict[str, str]:

@@ -14,8 +14,8 @@ from bench.errors import BenchError
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
-    from bench.export.source import Source
     from bench.store.exports import ExportRecord, Exports
+    from bench.targets.network import Source
 
 
 def check_output(folder: Path, option: str = "--output") -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.export.graph import Traced
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 BATCH_SIZES = (1, 3, 32)
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7

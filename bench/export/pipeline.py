@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.environment import version_of
 from bench.errors import BenchError
 from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
@@ -22,9 +21,10 @@ from bench.export.metadata import environment, properties
 from bench.export.preprocess import preparation_of, with_preprocessing
 from bench.export.proof import Proof, Prover
 from bench.export.settings import Settings
-from bench.export.source import Source
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, sha256_of
+from bench.system.environment import version_of
+from bench.targets.network import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,8 +175,8 @@ def _draw_effects(effects: list[dict[str, Any]] | None, folder: Path, name: str)
     """Put the picture of the layers' effects beside the file, if they were measured."""
     if not effects:
         return
-    from bench.report.plots import save_charts
-    from bench.report.sensitivity import sensitivity_chart
+    from bench.report.charts.draw_matplotlib import save_charts
+    from bench.report.charts.sensitivity import sensitivity_chart
 
     title = f"{name}: each layer alone in int8"
     save_charts([sensitivity_chart(effects, SENSITIVITY, title)], folder)
@@ -198,7 +198,7 @@ def export_onnx(
     """Export networks to ONNX, each file with its proof.
 
     Args:
-        targets: runs, studies and models (`bench.export.targets.find_sources`); without
+        targets: runs, studies and models (`bench.targets.find.find_sources`); without
             any, the runs of the study last changed, or ResNet-18.
         results: the results folder; files go to its `exports/SHA/`.
         options: options of a model that is named.
@@ -220,11 +220,11 @@ def export_onnx(
         BenchError: a target or a setting cannot be understood or met. If there are several
             networks, the others are exported and the failed one is a row.
     """
-    from bench.devices import physical_cores
     from bench.export.output import check_output, deliver
-    from bench.export.targets import find_sources
-    from bench.report.frames import exports_frame
     from bench.store import Store
+    from bench.store.tables.frames import exports_frame
+    from bench.system.devices import physical_cores
+    from bench.targets.find import find_sources
 
     wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]

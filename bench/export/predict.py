@@ -12,12 +12,12 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.export.files import load
 from bench.export.session import logits_of, open_session
-from bench.export.source import Preparation
 from bench.store.exports import Exports
+from bench.targets.network import Preparation
 
 
 class Exported:
-    """A file of `bench export-onnx`, for `bench.trained.predict`.
+    """A file of `bench export-onnx`, for `bench.targets.trained_run.predict`.
 
     Attributes:
         classes: names, in the order of the logits.

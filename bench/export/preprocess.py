@@ -12,7 +12,7 @@ from bench.export.graph import INPUT, OUTPUT
 if TYPE_CHECKING:
     import onnx
 
-    from bench.export.source import Preparation, Source
+    from bench.targets.network import Preparation, Source
 
 _PREPARED = "prepared"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.export.graph import Traced
     from bench.export.settings import Settings
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 _BISECTED = 4  # images whose intermediate values are compared
 

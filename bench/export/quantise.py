@@ -6,8 +6,8 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bench.environment import processor
 from bench.export.runtime_tools import runtime_tool
+from bench.system.environment import processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ import torch
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.export.source import Source
+    from bench.targets.network import Source
 
 _TORCH = Path(torch.__file__).parent
 _LENGTH = 160

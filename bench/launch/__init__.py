@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.request import RunRequest
-    from bench.stopping import Stop
     from bench.store import Store
+    from bench.studies.request import RunRequest
+    from bench.system.signals import Stop
     from bench.training.resources import Resources
     from bench.training.run import OnEvent
 

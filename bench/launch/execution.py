@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.devices import check_count, physical_cores, resolve_device
 from bench.errors import BenchError
 from bench.launch.launchers import LOCAL, Launcher, LocalLauncher
+from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
 

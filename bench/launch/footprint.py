@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 PREDICTION_BYTES = 12  # class, confidence and label of a test image
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.request import RunRequest
     from bench.store import Store
     from bench.studies import Plan
+    from bench.studies.request import RunRequest
 
 # Backward takes two products for each of forward's (activations' and weights' gradients).
 TRAINING_PASSES = 3
@@ -136,9 +136,9 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     """Count what runs of one network take."""
     import torch
 
-    from bench.describe import count_macs
+    from bench.launch.estimate import steps_of
     from bench.models import build_model
-    from bench.training.estimate import steps_of
+    from bench.networks.summary import count_macs
     from bench.training.sizes import data_size
 
     first = requests[0]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import warning_line
 from bench.launch.launchers import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS
-from bench.launch.losses import record_loss
-from bench.memory import ask_for_large_pages, go_first, out_of_memory_kills
-from bench.stopping import Stop, StopRequestedError, stop_on_signals
+from bench.launch.lost_workers import record_loss
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
+from bench.system.memory import ask_for_large_pages, go_first, out_of_memory_kills
+from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.launch.launchers import Assignment
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 

@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.devices import physical_cores
 from bench.errors import BenchError
 from bench.launch.address import require_answer, require_ray
-from bench.launch.losses import record_loss
-from bench.stopping import Stop, StopRequestedError
+from bench.launch.lost_workers import record_loss
 from bench.store import Store
 from bench.store.archive import pack, unpack
 from bench.store.files import StorageError
+from bench.system.devices import physical_cores
+from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.launch.launchers import Assignment, RayLauncher
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.launch.losses import record_loss
-from bench.stopping import Stop, StopRequestedError
+from bench.launch.lost_workers import record_loss
 from bench.store import Store
+from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
     from bench.launch.launchers import Assignment, SlurmLauncher
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.5}

@@ -1,1 +1,1 @@
-"""Reports: frames, statistics, the answer, tables, pictures, pages."""
+"""What a person sees: findings, tables, charts, pages, trackers."""

@@ -35,7 +35,7 @@ class AnalysisRecord:
         kind: the command that made it.
         request: the options of that command; `run` is missing where there was none.
         tables: table → its rows.
-        environment: what it was made with (`bench.environment`).
+        environment: what it was made with (`bench.system.environment`).
         created_at: UTC, ISO 8601.
     """
 

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.store.analyses import Analyses
 from bench.store.files import publish_folder, sha256_of, telling
 from bench.store.runs import Store
-from bench.tarball import TarballError, read_files
+from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

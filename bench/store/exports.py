@@ -32,7 +32,7 @@ class ExportRecord:
         request: what was asked for, and of which weights; equal requests are one export.
         row: the export's row of the `exports` table.
         proof: every figure of the comparison with PyTorch.
-        environment: what it was made and compared with (`bench.environment`).
+        environment: what it was made and compared with (`bench.system.environment`).
         created_at: UTC, ISO 8601.
         files: SHA-256 of every other file of the folder.
     """

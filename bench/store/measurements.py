@@ -32,7 +32,7 @@ class MeasurementRecord:
         measurement: its id: UTC time and a random part.
         request: what was asked for.
         rows: of the `throughput` table.
-        environment: what it was made with (`bench.environment`).
+        environment: what it was made with (`bench.system.environment`).
         ceiling: what the machine itself can do.
         noise: machine noise, and the difference between the twins of each group.
         lanes: configuration → everything else that was read back.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.request import FORMAT_VERSION
+from bench.studies.request import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class RunRecord:
             out_of_memory, failed or interrupted (taken up by the next try).
         error: one line that says why the run is not complete, or None.
         result: figures of the finished network (accuracies in 0…1, losses, counts).
-        environment: what it was made with (`bench.environment`).
+        environment: what it was made with (`bench.system.environment`).
         started_at: UTC, ISO 8601.
         seconds: training time, evaluation included, summed over resumptions.
         parent: the run whose weights it started from, or None.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.request import Precision, RunRequest
 from bench.studies.growth import check_growth, grown
 from bench.studies.plan import Plan, PlannedVariant, VariantError
-from bench.training.recipe import MOST, Recipe, get_recipe
+from bench.studies.recipe import MOST, Recipe, get_recipe
+from bench.studies.request import Precision, RunRequest
 
 if TYPE_CHECKING:
     from bench.studies.schema import Study, Variant

@@ -15,8 +15,8 @@ from bench.errors import BenchError, nearest
 from bench.studies.expansion import Overrides, expand
 from bench.studies.lines import explain, explain_first, line_of
 from bench.studies.plan import Plan, VariantError
+from bench.studies.recipe import RECIPES
 from bench.studies.schema import Settings, Study, Variant
-from bench.training.recipe import RECIPES
 
 _MOST_BYTES = 1_000_000
 _MOST_VARIANTS = 1_000

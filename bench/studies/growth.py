@@ -11,8 +11,8 @@ from bench.studies.plan import VariantError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.request import RunRequest
     from bench.studies.plan import PlannedVariant
+    from bench.studies.request import RunRequest
     from bench.studies.schema import Study, Variant
 
 
@@ -33,7 +33,7 @@ def grown(
     Raises:
         VariantError: no earlier variant has the name, or the networks do not nest.
     """
-    from bench.growth.nesting import check_nesting
+    from bench.networks.nesting import check_nesting
 
     earlier = {v.name: v for v in planned}
     if variant.grow_from not in earlier:

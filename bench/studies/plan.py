@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
     from bench.studies.schema import Published, Tune
 
 

@@ -12,12 +12,12 @@ from bench.data import validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, ResidualBlock, build_model
 from bench.models.errors import reraise_ours
-from bench.training.recipe import side_at
+from bench.studies.recipe import side_at
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
     from bench.data import Dataset
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 
 def check_trainable(request: RunRequest, dataset: Dataset) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.data.splits import stable_seed
+from bench.studies.recipe import Recipe, learning_rate_at
 from bench.training.distributed import ALONE, Replicas
 from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
-from bench.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable

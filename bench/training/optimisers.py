@@ -12,7 +12,7 @@ from bench.models import ResidualBlock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.training.recipe import Recipe
+    from bench.studies.recipe import Recipe
 
 LOOKAHEAD_SHARE = 0.5  # half-way
 

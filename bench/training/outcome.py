@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.environment import describe_environment
-from bench.memory import memory_left, refused
 from bench.store import RunRecord
+from bench.system.environment import describe_environment
+from bench.system.memory import memory_left, refused
 
 if TYPE_CHECKING:
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.memory import keep_freed_memory
+from bench.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Resources:
     """Where and how runs execute; recorded with each, part of none's identity.
 
     Attributes:
-        device: as `bench.devices.resolve_device` takes it.
+        device: as `bench.system.devices.resolve_device` takes it.
         threads: CPU threads of one run.
         compiled: train through `torch.compile`.
         quiet: no progress of downloads and decoding.

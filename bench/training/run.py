@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
-from bench.derivatives.norms import measure_blocks
-from bench.describe import count_macs, count_parameters
-from bench.growth.start import grow_into
-from bench.stopping import Stop, StopRequestedError
+from bench.networks.gradient_norms import measure_blocks
+from bench.networks.summary import count_macs, count_parameters
 from bench.store.files import StorageError
+from bench.system.signals import Stop, StopRequestedError
 from bench.training.checkpoint import capture, restore
 from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
+from bench.training.grown_start import grow_into
 from bench.training.initialise import digests
 from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.data import Images
-    from bench.request import RunRequest
     from bench.store import RunRecord, Store
+    from bench.studies.request import RunRequest
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]

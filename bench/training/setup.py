@@ -19,16 +19,16 @@ from bench.data import (
     validation_split,
 )
 from bench.models import build_model
+from bench.studies.recipe import side_at
 from bench.training.initialise import initialise
 from bench.training.layout import preferred_memory_format
-from bench.training.recipe import side_at
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.data import Dataset
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 _FOLDER = "imagefolder:"
 

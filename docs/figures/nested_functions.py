@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bench.data import load_dataset
-from bench.environment import git_state, processor, version_of
-from bench.growth.start import transplant
 from bench.models import build_model
-from bench.report.plots import PALETTE, STYLE
+from bench.report.charts.draw_matplotlib import PALETTE, STYLE
+from bench.system.environment import git_state, processor, version_of
+from bench.training.grown_start import transplant
 from bench.training.initialise import initialise
 
 HERE = Path(__file__).parent

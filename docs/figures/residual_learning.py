@@ -17,9 +17,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from bench.environment import git_state, processor, version_of
 from bench.models import build_model
-from bench.report.plots import PALETTE, STYLE
+from bench.report.charts.draw_matplotlib import PALETTE, STYLE
+from bench.system.environment import git_state, processor, version_of
 from bench.training.initialise import initialise
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def keys(schema: dict[str, Any], part: dict[str, Any], only: Iterable[str] | Non
 
 def settings(schema: dict[str, Any]) -> tuple[str, str, str]:
     """Return the tables of what base and variant share, and of what only one of them has."""
-    from bench.training.recipe import Recipe
+    from bench.studies.recipe import Recipe
 
     base, variant = schema["$defs"]["Base"], schema["$defs"]["Variant"]
     here, there = (set(part["properties"]) - set(Recipe.model_fields) for part in (base, variant))
@@ -82,7 +82,7 @@ def settings(schema: dict[str, Any]) -> tuple[str, str, str]:
 
 def recipe(schema: dict[str, Any]) -> str:
     """Return a table of every recipe value, with what each recipe sets it to."""
-    from bench.training.recipe import RECIPES, Recipe
+    from bench.studies.recipe import RECIPES, Recipe
 
     properties = schema["$defs"]["Base"]["properties"]
     values = {name: dict(made) for name, made in RECIPES.items()}

@@ -8,14 +8,14 @@ _HEAD = """# Tables
 
 `bench.load_results(path, table="{first}")` returns one of these as a pandas frame: one row an
 observation, the columns below in this order, also when there is no row. Missing is missing, never
-zero. Made from `bench.report.columns`.
+zero. Made from `bench.store.tables.columns`.
 """
 
 
 def pages() -> dict[str, str]:
     """Return the page of every table and column."""
-    from bench.report.columns import COLUMNS
-    from bench.report.meanings import meaning
+    from bench.store.tables.columns import COLUMNS
+    from bench.store.tables.meanings import meaning
 
     parts = [_HEAD.format(first=next(iter(COLUMNS)))]
     for name, columns in COLUMNS.items():

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.devices import resolve_device
-from bench.environment import describe_environment
-from bench.measure.backends import Workload
-from bench.measure.intervals import ratio_interval
-from bench.measure.lanes import LocalLane
-from bench.measure.machine import compare, look
-from bench.measure.onnxfile import make_file
-from bench.measure.targets import Target, find_target
-from bench.report.markdown import markdown_table
+from bench.measurement.backends import Workload
+from bench.measurement.machine.noise import compare, look
+from bench.measurement.measured_network import Target, find_target
+from bench.measurement.onnx_file import make_file
+from bench.measurement.timing.intervals import ratio_interval
+from bench.measurement.timing.runner import LocalLane
+from bench.report.pages.markdown import markdown_table
+from bench.system.devices import resolve_device
+from bench.system.environment import describe_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

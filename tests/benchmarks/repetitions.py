@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.environment import describe_environment
-from bench.report.markdown import markdown_table
+from bench.report.pages.markdown import markdown_table
+from bench.system.environment import describe_environment
 
 
 def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:

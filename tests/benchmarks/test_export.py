@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import bench
-from bench.export.source import PROOF_IMAGES
 from bench.models import build_model
+from bench.targets.network import PROOF_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
-from bench.request import RunRequest
 from bench.store import RunRecord
 from bench.store.index import SETTLED_SECONDS
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,8 @@ MOST_BYTES = 1e9  # of a process at 100,000 records
 PROGRAM = """
 import hashlib, json, pathlib, sys, tempfile, time
 import pandas as pd
-from bench.report.frames import load_results
-from bench.report.trained import forget
+from bench.store.tables.frames import load_results
+from bench.store.tables.runs import forget
 
 root, table, mode, loads = sys.argv[1:]
 with tempfile.TemporaryDirectory() as empty:

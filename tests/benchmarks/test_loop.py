@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from bench.data import Augmentation, Batches, load_dataset
 from bench.models import build_model
+from bench.studies.recipe import get_recipe
 from bench.training.loop import Trainer
 from bench.training.optimisers import parameter_groups
-from bench.training.recipe import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

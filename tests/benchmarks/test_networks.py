@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.devices import physical_cores
-from bench.measure.backends import Workload, load_backend
-from bench.measure.onnxfile import make_file
-from bench.measure.targets import find_target
+from bench.measurement.backends import Workload, load_backend
+from bench.measurement.measured_network import find_target
+from bench.measurement.onnx_file import make_file
+from bench.system.devices import physical_cores
 
 if TYPE_CHECKING:
     from pathlib import Path

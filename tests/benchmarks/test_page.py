@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.report.page import write_page
-from bench.request import RunRequest
+from bench.report.pages import write_page
 from bench.store import RunRecord, Store, StudyRecord
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.slow
 CORES = 2
 ROUNDS = 8
 STEPS = 16  # of which one computes the gradients' norm, as in a whole training
-LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # what `bench.memory` sets before torch is imported
+LARGE_PAGES = {
+    "THP_MEM_ALLOC_ENABLE": "1"
+}  # what `bench.system.memory` sets before torch is imported
 CASES = pytest.mark.parametrize(
     ("name", "size", "batch", "steps"),
     [("resnet20", 28, 128, STEPS), ("resnet18", 28, 128, STEPS), ("resnet18", 96, 32, STEPS)],

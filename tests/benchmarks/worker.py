@@ -15,18 +15,18 @@ import textbook
 import torch
 
 from bench.data import load_dataset
-from bench.memory import keep_freed_memory
 from bench.models import build_model
-from bench.request import RunRequest
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
+from bench.system.memory import keep_freed_memory
 from bench.training.layout import lay_out
 from bench.training.loop import Trainer
-from bench.training.recipe import get_recipe
 from bench.training.setup import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.training.recipe import Recipe
+    from bench.studies.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPES = {

@@ -18,11 +18,11 @@ from PIL import Image
 
 from bench.cli.app import app
 from bench.models import list_models
-from bench.report.frames import COLUMNS
 from bench.store import Store
 from bench.store.analyses import Analyses
+from bench.store.tables.frames import COLUMNS
 from bench.studies import shipped_studies
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

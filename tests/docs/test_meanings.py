@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report.columns import COLUMNS
-from bench.report.meanings import MEANINGS, meaning
+from bench.store.tables.columns import COLUMNS
+from bench.store.tables.meanings import MEANINGS, meaning
 
 
 @pytest.mark.parametrize(("table", "column"), [(t, c) for t in COLUMNS for c in COLUMNS[t]])

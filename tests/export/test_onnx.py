@@ -21,10 +21,10 @@ from bench.export import files
 from bench.export.graph import trace
 from bench.export.parity import FP32_TOLERANCE, compare, first_divergence, reference_logits
 from bench.export.session import open_session
-from bench.export.targets import from_model
 from bench.store import files as store_files
 from bench.store.disk import Disk
-from bench.trained import load_trained
+from bench.targets.find import from_model
+from bench.targets.trained_run import load_trained
 
 if TYPE_CHECKING:
     import subprocess
@@ -207,7 +207,7 @@ class OneBatchSize(nn.Module):
 def test_networks_that_cannot_be_captured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, network: type, message: str
 ) -> None:
-    monkeypatch.setattr("bench.export.targets.build_model", lambda *_, **__: network())
+    monkeypatch.setattr("bench.targets.find.build_model", lambda *_, **__: network())
     with pytest.raises(BenchError, match=message) as refusal:
         export_onnx("resnet8", results=tmp_path, threads=1)
     assert "\n" not in str(refusal.value)

@@ -200,8 +200,8 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
     from bench.export.accuracy import Judge
     from bench.export.session import open_session
-    from bench.export.targets import find_sources
     from bench.store import Store
+    from bench.targets.find import find_sources
 
     results, run = trained
     row = export_onnx(run, results=results, precision="fp16").iloc[0]

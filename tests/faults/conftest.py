@@ -22,13 +22,13 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.environment import describe_environment
-from bench.measure import ceiling
-from bench.request import RunRequest
+from bench.measurement.machine import ceiling
 from bench.store import Store
 from bench.store.disk import Disk
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
+from bench.system.environment import describe_environment
 from bench.training import run as training
-from bench.training.recipe import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +57,8 @@ LATE = (  # what training, exports and measurements import when they begin
     "filelock", "onnxruntime", "platformdirs", "psutil", "safetensors.torch", "scipy.stats",
     "statsmodels.stats.contingency_tables", "torch._dynamo", "torch.utils.flop_counter",
     "torch.onnx._internal.exporter._core", "bench.export.output", "bench.export.pipeline",
-    "bench.export.targets", "bench.measure.backends.eager", "bench.measure.measurement",
-    "bench.report.frames",
+    "bench.targets.find", "bench.measurement.backends.eager", "bench.measurement.measure",
+    "bench.store.tables.frames",
 )  # fmt: skip
 
 

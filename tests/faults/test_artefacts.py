@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.export.files import load
-from bench.measure.sides import load_side
+from bench.measurement.compared_speeds import load_side
 from bench.store import files
 from bench.store.disk import Disk
 from bench.store.exports import Exports
@@ -27,7 +27,7 @@ def export(root, run, disk=None, **more):
 
 
 def measure(root, disk=None):
-    from bench.measure.measurement import measure as throughput
+    from bench.measurement.measure import measure as throughput
 
     files.disk = disk or Disk()
     throughput(

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from bench.launch import LocalLauncher, launch
-from bench.stopping import Stop, StopRequestedError, stop_on_signals
 from bench.store import Store, locks
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
+from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.training import run as training
 
 
@@ -182,7 +182,7 @@ def export(root, run):
 
 
 def measure(root):
-    from bench.measure.measurement import measure as throughput
+    from bench.measurement.measure import measure as throughput
 
     throughput(
         "resnet8", results=root, device="cpu", threads=1, input_size=8, max_seconds=0.3,

@@ -34,16 +34,16 @@ from bench.errors import BenchError
 from bench.export.foreign import from_file
 from bench.export.predict import Exported
 from bench.launch.planning import read_machines
-from bench.measure.onnxfile import examine
-from bench.measure.sides import load_side
-from bench.report.trained import epoch_rows
-from bench.request import RunRequest
+from bench.measurement.compared_speeds import load_side
+from bench.measurement.onnx_file import examine
 from bench.store import RunRecord, Store
 from bench.store.archive import unpack
 from bench.store.measurements import read_samples
 from bench.store.records import read_study_record, seal
+from bench.store.tables.runs import epoch_rows
 from bench.studies.file import parse_study
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

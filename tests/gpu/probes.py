@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.devices import physical_cores, resolve_device
 from bench.errors import BenchError
+from bench.system.devices import physical_cores, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from bench.export.source import Source
-    from bench.measure.backends import Prepared
-    from bench.measure.plan import Configuration
+    from bench.measurement.backends import Prepared
+    from bench.measurement.configurations import Configuration
+    from bench.targets.network import Source
 
 BATCH = 32
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "nvidia-ml-py")
@@ -30,7 +30,7 @@ CLOCK_ROUNDS, CLOCK_SECONDS = 15, 0.1
 
 def environment(given: argparse.Namespace) -> dict[str, Any]:
     """Tell what the device is and what it is used with."""
-    from bench.environment import describe_environment, version_of
+    from bench.system.environment import describe_environment, version_of
 
     device = resolve_device(given.device)
     described = describe_environment(device, threads=physical_cores())
@@ -50,11 +50,11 @@ def recorded(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Let a backend answer the test set in every precision that it has, as it is measured."""
-    from bench.measure.backends import PRECISIONS, load_backend
-    from bench.measure.plan import Request, expand
-    from bench.measure.preparation import Place, with_files
-    from bench.measure.sampling import status_of
-    from bench.measure.targets import find_target
+    from bench.measurement.backends import PRECISIONS, load_backend
+    from bench.measurement.configurations import Request, expand
+    from bench.measurement.measured_network import find_target
+    from bench.measurement.preparation import Place, with_files
+    from bench.measurement.timing.sampling import status_of
 
     source, labels, reference = _reference(given)
     target = find_target(given.file or given.target, results=given.results)
@@ -87,7 +87,7 @@ def _reference(
 ) -> tuple[Source, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The run, its test labels, and the CPU's logits in fp32."""
     from bench.export.parity import reference_logits
-    from bench.measure.targets import find_target
+    from bench.measurement.measured_network import find_target
 
     source = find_target(given.target, results=given.results).source()
     images = source.test_images()
@@ -120,11 +120,11 @@ def _compared(reference: Any, other: Any, labels: Any) -> dict[str, Any]:
 
 def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time the same calls by CUDA events and by the wall clock, in turn."""
-    from bench.measure.backends import Workload
-    from bench.measure.clocks import CudaEventClock, WallClock
-    from bench.measure.intervals import ratio_interval
-    from bench.measure.lanes import LocalLane
-    from bench.measure.targets import find_target
+    from bench.measurement.backends import Workload
+    from bench.measurement.measured_network import find_target
+    from bench.measurement.timing.clocks import CudaEventClock, WallClock
+    from bench.measurement.timing.intervals import ratio_interval
+    from bench.measurement.timing.runner import LocalLane
 
     device = str(resolve_device(given.device))
     target = find_target(given.target, input_size=given.input_size)

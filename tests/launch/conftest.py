@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.request import RunRequest
+    from bench.studies.request import RunRequest
 
 MODELS = """
 import ctypes, os, signal, time

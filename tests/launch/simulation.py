@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.request import RunRequest
 from bench.store import Store
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 from bench.training import run as training
 from bench.training.outcome import begin_record
-from bench.training.recipe import get_recipe
 from bench.training.resources import Resources
 
 THREADS = 50  # workers of one process

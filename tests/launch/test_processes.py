@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.launch import LocalLauncher, launch
-from bench.stopping import Stop
+from bench.system.signals import Stop
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from bench.launch import RayLauncher, launch
-from bench.stopping import Stop, StopRequestedError
+from bench.system.signals import Stop, StopRequestedError
 from bench.training.resources import Resources
 
 pytest.importorskip("ray")

@@ -15,7 +15,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.launch import SlurmLauncher, launch
-from bench.stopping import Stop
+from bench.system.signals import Stop
 from bench.training.resources import Resources
 
 submitit = pytest.importorskip("submitit")

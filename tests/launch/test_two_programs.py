@@ -15,7 +15,7 @@ from bench.store import Store
 
 PROGRAM = """
 import sys, bench
-from bench.stopping import StopRequestedError
+from bench.system.signals import StopRequestedError
 
 def tell(event):
     print(event["event"], event.get("run", ""), flush=True)

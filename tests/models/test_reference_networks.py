@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from bench.describe import count_macs, count_parameters
 from bench.models import build_model, default_shape, list_models
+from bench.networks.summary import count_macs, count_parameters
 
 # name: parameters (1000 classes, 3 channels), (10 classes, 1 channel), multiply-adds at 224.
 IMAGENET = {

@@ -10,12 +10,12 @@ import torch
 from safetensors.numpy import load_file
 from scipy import stats
 
-from bench.report.agreement import READING, agreement
-from bench.report.markdown import markdown
-from bench.report.publish import require_finished
-from bench.request import RunRequest
+from bench.report.findings.agreement import READING, agreement
+from bench.report.pages.markdown import markdown
+from bench.report.pages.publish import require_finished
 from bench.store import RunRecord, Store, StudyRecord
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

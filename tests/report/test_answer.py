@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from bench.report.answer import answer, outlook, statements, summarise
-from bench.report.frames import study_runs
-from bench.report.markdown import markdown
-from bench.report.page import render_page
-from bench.report.statistics import paired_difference
-from bench.report.tables import study_cells, study_table
-from bench.request import RunRequest
+from bench.report.findings.answer import answer, outlook, statements, summarise
+from bench.report.findings.statistics import paired_difference
+from bench.report.pages import render_page
+from bench.report.pages.markdown import markdown
+from bench.report.tables.study import study_cells, study_table
 from bench.store import RunRecord, Store, StudyRecord
-from bench.training.recipe import get_recipe
+from bench.store.tables.frames import study_runs
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.describe import describe as describe_layers
 from bench.models import build_model, list_models
-from bench.report.page.diagram import WIDTH, describe, draw
-from bench.report.page.network import Block, Fork, Network, trace
+from bench.networks.graph import Block, Fork, Network, trace
+from bench.networks.summary import describe as describe_layers
+from bench.report.pages.diagram import WIDTH, describe, draw
 
 OWN = [name for name in list_models() if ":" not in name]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import BenchError
-from bench.report.choice import choose, describe
-from bench.request import RunRequest
+from bench.report.findings.choice import choose, describe
 from bench.store import RunRecord, Store
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 
 def row(model, images_per_second, p99, accuracy, **changes):

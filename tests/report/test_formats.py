@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 import bench as package
-from bench.report.frames import COLUMNS
-from bench.report.latex import latex_table
+from bench.report.tables.latex import latex_table
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
+from bench.store.tables.frames import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

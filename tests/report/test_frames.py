@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import bench
-from bench.report.frames import COLUMNS, load_results
 from bench.store import Store
+from bench.store.tables.frames import COLUMNS, load_results
 
 if TYPE_CHECKING:
     from pathlib import Path

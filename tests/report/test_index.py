@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from bench.report.frames import load_results
-from bench.report.trained import forget
-from bench.request import RunRequest
 from bench.store import RunRecord, Store, StudyRecord
 from bench.store.index import INDEXED_FROM
-from bench.training.recipe import get_recipe
+from bench.store.tables.frames import load_results
+from bench.store.tables.runs import forget
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

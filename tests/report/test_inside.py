@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bench.report.blocks import gradient_charts, lesion_charts, looks
-from bench.report.columns import COLUMNS, typed_frame
-from bench.report.frames import load_results, newest
-from bench.report.landscape import landscape_charts
-from bench.report.page import render_page
-from bench.report.page.material import gather
-from bench.report.page.provenance import commands
-from bench.report.plots import draw, draw_row
+from bench.report.charts.blocks import gradient_charts, lesion_charts, looks
+from bench.report.charts.draw_matplotlib import draw, draw_row
+from bench.report.charts.landscape import landscape_charts
+from bench.report.pages import render_page
+from bench.report.pages.provenance import commands
+from bench.report.study_data import gather
 from bench.store import Store
 from bench.store.analyses import Analyses
+from bench.store.tables.columns import COLUMNS, typed_frame
+from bench.store.tables.frames import load_results, newest
 
 if TYPE_CHECKING:
     from pathlib import Path

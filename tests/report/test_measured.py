@@ -9,8 +9,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.report.measured import command, fastest, publish_measurements
-from bench.report.tables import rows_of
+from bench.report.pages.measurements import command, fastest, publish_measurements
+from bench.report.tables.study import rows_of
 from bench.store.measurements import MeasurementRecord, Measurements
 
 REQUEST = {

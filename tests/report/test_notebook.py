@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.report.answer import answer, summarise
-from bench.report.tables import HEADINGS
+from bench.report.findings.answer import answer, summarise
+from bench.report.tables.study import HEADINGS
 from bench.store import Store, StudyRecord
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "report.ipynb"

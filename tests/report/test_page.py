@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import BenchError
-from bench.report.page import render_page, write_page
+from bench.report.pages import render_page, write_page
 from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
-from bench.report.page import write_page
+from bench.report.pages import write_page
 from bench.store import Store
 
 if TYPE_CHECKING:

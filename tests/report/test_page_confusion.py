@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.page import render_page
-from bench.report.page.confusion import confusions
-from bench.report.page.material import gather
+from bench.report.charts.confusion import confusions
+from bench.report.pages import render_page
+from bench.report.study_data import gather
 from bench.store import Store
 
 if TYPE_CHECKING:

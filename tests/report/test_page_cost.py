@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.columns import COLUMNS, typed_frame
-from bench.report.page.cost import measured_speed, pareto, times
-from bench.report.page.material import gather
+from bench.report.charts.cost import measured_speed, pareto, times
+from bench.report.study_data import gather
 from bench.store import Store
 from bench.store.measurements import MeasurementRecord
+from bench.store.tables.columns import COLUMNS, typed_frame
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from bench.report.chart import Axis, Chart, Series
-from bench.report.page.material import gather
-from bench.report.page.sections import sections
-from bench.report.plots import draw, draw_row
+from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.draw_matplotlib import draw, draw_row
+from bench.report.pages.sections import sections
+from bench.report.study_data import gather
 from bench.store import Store
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import matplotlib as mpl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bench.report.page.material import gather
-from bench.report.page.training import accuracies, curves, forest
-from bench.report.plots import STYLE, draw_row
-from bench.report.statistics import BOOTSTRAP_SEEDS, paired_difference
+from bench.report.charts.draw_matplotlib import STYLE, draw_row
+from bench.report.charts.training import accuracies, curves, forest
+from bench.report.findings.statistics import BOOTSTRAP_SEEDS, paired_difference
+from bench.report.study_data import gather
 from bench.store import Store
 
 if TYPE_CHECKING:

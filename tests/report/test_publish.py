@@ -11,8 +11,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.report.markdown import provenance
-from bench.report.publish import publish
+from bench.report.pages.markdown import provenance
+from bench.report.pages.publish import publish
 from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:

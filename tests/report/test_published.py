@@ -9,12 +9,12 @@ import pytest
 
 from bench import run_study
 from bench.errors import BenchError
-from bench.report.answer import summarise
-from bench.report.frames import study_runs
-from bench.report.markdown import markdown
-from bench.report.page.render import render_page
-from bench.report.published import published_cells
+from bench.report.findings.answer import summarise
+from bench.report.pages.markdown import markdown
+from bench.report.pages.render import render_page
+from bench.report.tables.published import published_cells
 from bench.store import Store
+from bench.store.tables.frames import study_runs
 from bench.studies import load_study, shipped_studies
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report.statistics import (
+from bench.report.findings.statistics import (
     BOOTSTRAP_SEEDS,
     Difference,
     estimate,

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from bench import Report, run_study
-from bench.report.frames import study_runs
-from bench.report.markdown import markdown
-from bench.report.page.render import render_page
-from bench.report.tuned import tuned_cells, tuned_lines
+from bench.report.pages.markdown import markdown
+from bench.report.pages.render import render_page
+from bench.report.tables.tuned import tuned_cells, tuned_lines
 from bench.store import Store, StudyRecord
+from bench.store.tables.frames import study_runs
 
 STUDY = """question = "Which rate?"
 [base]

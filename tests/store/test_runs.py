@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.request import FORMAT_VERSION, RunRequest
 from bench.store import Store, StudyRecord
 from bench.store.files import StorageError
 from bench.store.records import NewerFormatError, seal
+from bench.studies.request import FORMAT_VERSION, RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench.request import RunRequest
 from bench.store import Store
-from bench.training.recipe import get_recipe
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
 from bench.training.resources import Resources
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.launch import launch
-from bench.stopping import Stop
+from bench.system.signals import Stop
 from bench.training.outcome import is_out_of_memory
 from bench.training.run import execute
 

@@ -12,8 +12,8 @@ import time
 import pandas as pd
 import pytest
 
-from bench.stopping import Stop, StopRequestedError
 from bench.store import Store
+from bench.system.signals import Stop, StopRequestedError
 from bench.training import run
 from bench.training.run import execute
 
@@ -136,7 +136,7 @@ def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeyp
 
 KILLED = """
 import json, sys
-from bench.request import RunRequest
+from bench.studies.request import RunRequest
 from bench.store import Store
 from bench.training import run
 run.CHECKPOINT_SECONDS = 0

@@ -1,0 +1,185 @@
+"""`bench.lesion`: what each block of a trained network does, measured by taking it away."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import BenchError
+from bench.networks.blocks import Place, dropped, find_blocks, norm_ratios, swapped
+from bench.networks.gradient_norms import gradient_norms
+from bench.system.environment import describe_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from bench.data import Images
+    from bench.targets.trained_run import Trained
+    from bench.training.setup import Split
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A trained network on its device, its blocks, and the test images it answers."""
+
+    trained: Trained
+    split: Split
+    images: Images
+    places: list[Place]
+
+    def accuracy(self) -> float:
+        from bench.training.evaluation import evaluate
+
+        return evaluate(self.trained.model, self.split.evaluation(self.images)).accuracy
+
+
+def lesion(
+    run: str | Path,
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    test_images: int | None = None,
+    swaps: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> pd.DataFrame:
+    """Drop each block of a trained network, swap each pair of one shape, and measure what is left.
+
+    Veit et al. 2016, section 4: the accuracy of the network without one block (its shortcut stands
+    in its place; what follows the addition stays), and with two blocks of one stage and shape in
+    each other's place. Nothing is trained. Plain blocks have no shortcut: their input passes on.
+
+    Args:
+        run: id, unambiguous beginning of one, or folder of a finished run of a residual family.
+        results: the results folder, unless *run* is a folder.
+        device: auto, cpu, cuda, cuda:N or mps.
+        test_images: the first this many test images; all without.
+        swaps: measure swapped pairs too.
+        say: told what is being measured.
+
+    Returns:
+        A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
+        (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
+        images, `accuracy_drop` against the whole network; `norm_ratio` the median
+        over the images of ‖F(x)‖ / ‖h(x)‖ at the addition, with its 10th and 90th percentile;
+        `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
+        block's convolutions before any training. What does not apply is missing.
+
+        The rows are recorded in the results folder, in the place of older ones of the same run
+        and arguments.
+
+    Raises:
+        BenchError: there is no such run, or its network has no such blocks.
+        StorageError: the results folder cannot be written.
+    """
+    from bench.store.analyses import Analyses
+    from bench.store.tables.frames import analysed_frame
+
+    subject = _prepare(run, results, device, test_images)
+    store = Analyses(subject.trained.root)
+    store.prepare()
+    rows = _rows(subject, swaps, say)
+    request = {
+        "run": subject.trained.record.run, "test_images": test_images, "no_swaps": not swaps,
+    }  # fmt: skip
+    environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
+    record = store.publish("lesion", request, {"lesions": rows}, environment)
+    say(f"recorded in {store.file(record.analysis)}")
+    return analysed_frame([record], "lesions")
+
+
+def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    places = subject.places
+    with norm_ratios(places) as ratios:
+        whole = subject.accuracy()
+    gradients = _initial_gradients(subject)
+    rows: list[dict[str, Any]] = [{"lesion": "none", "test_accuracy": whole}]
+    for place in places:
+        say(f"without {place.name}")
+        with dropped(place):
+            accuracy = subject.accuracy()
+        rows.append({
+            "lesion": "drop", "block": place.name, "test_accuracy": accuracy,
+            "initial_gradient_norm": gradients.get(place.name), **_quantiles(ratios[place.name]),
+        })  # fmt: skip
+    for first, second in _pairs(places) if swaps else ():
+        say(f"{first.name} and {second.name} swapped")
+        with swapped(first, second):
+            accuracy = subject.accuracy()
+        rows.append({
+            "lesion": "swap", "block": first.name, "other": second.name,
+            "test_accuracy": accuracy,
+        })  # fmt: skip
+    fixed = {"run": subject.trained.record.run, "images": len(subject.images)}
+    return [{**fixed, **row, "accuracy_drop": whole - row["test_accuracy"]} for row in rows]
+
+
+def _prepare(
+    run: str | Path, results: str | Path, device: str, test_images: int | None
+) -> _Subject:
+    from bench.system.devices import resolve_device
+    from bench.targets.trained_run import load_trained
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import Split, load_data
+
+    where = resolve_device(device)
+    trained = load_trained(run, results=results)
+    places = find_blocks(trained.model, f"run {trained.record.run} ({trained.request.model})")
+    if trained.request.dataset == "synthetic":
+        raise BenchError(
+            f"run {trained.record.run} was trained on made-up images, which have no accuracy; "
+            "name a run of another dataset"
+        )
+    split = Split.of(load_data(trained.request), trained.request, where)
+    images = split.test
+    if test_images is not None and test_images < len(images):
+        images = images.subset(torch.arange(test_images, device=images.labels.device))
+    memory_format = preferred_memory_format(where)
+    trained.model.to(where, memory_format=memory_format)  # type: ignore[call-overload]
+    return _Subject(trained, split, images, places)
+
+
+def _initial_gradients(subject: _Subject) -> dict[str, float]:
+    """Gradient norms of the run's network as it was before training, on its first batch.
+
+    None of a network that started from other weights, which need not be at hand.
+    """
+    from bench.training.layout import preferred_memory_format
+    from bench.training.setup import build_network
+
+    request, split = subject.trained.request, subject.split
+    if request.initial_weights is not None or request.grown_from is not None:
+        return {}
+    model = build_network(request, split.dataset)
+    memory_format = preferred_memory_format(split.device)
+    model.to(split.device, memory_format=memory_format)  # type: ignore[call-overload]
+    images, labels = next(split.training_batches(memory_format).epoch(0))
+    return gradient_norms(model, find_blocks(model, request.model), images, labels)
+
+
+def _quantiles(ratios: list[torch.Tensor]) -> dict[str, Any]:
+    if not ratios:
+        return {}
+    low, middle, high = torch.cat(ratios).quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    return {"norm_ratio": middle, "norm_ratio_low": low, "norm_ratio_high": high}
+
+
+def _pairs(places: list[Place]) -> list[tuple[Place, Place]]:
+    """Blocks that may change places: of one stage, shape kept, the same parts in each."""
+    return [
+        (first, second)
+        for first, second in itertools.combinations(places, 2)
+        if first.parent is second.parent
+        and first.keeps_shape
+        and second.keeps_shape
+        and _parts(first) == _parts(second)
+    ]
+
+
+def _parts(place: Place) -> list[tuple[str, torch.Size]]:
+    return [(name, tensor.shape) for name, tensor in place.block.state_dict().items()]

@@ -1,0 +1,108 @@
+"""`--batch-size auto`: double the batch to the knee, in processes that may die of it."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.backends import OutOfMemoryError
+from bench.measurement.timing.process_runner import ProcessLane
+from bench.measurement.timing.sampling import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.measurement.configurations import Configuration
+    from bench.measurement.timing.runner import Lane
+
+KNEE = 0.03  # less than so much more images/s is not worth a batch twice as large
+LARGEST = 4096
+_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One batch size that was tried.
+
+    Attributes:
+        batch_size: images.
+        images_per_second: from the median of a few runs; None where it did not fit.
+    """
+
+    batch_size: int
+    images_per_second: float | None
+
+
+def find_batch_size(
+    configuration: Configuration,
+    *,
+    timeout: float,
+    open_lane: Callable[[Configuration], Lane] | None = None,
+) -> tuple[int, list[dict[str, Any]]]:
+    """Double the batch until it gains less than 3 %, or no longer fits.
+
+    Where it does not fit, sizes between the last two are halved towards the largest that does.
+
+    Args:
+        configuration: with any batch size.
+        timeout: seconds for one answer of a process.
+        open_lane: how a size is opened; in a process of its own without.
+
+    Returns:
+        The batch size with the most images/s before the knee, and everything that was tried.
+
+    Raises:
+        OutOfMemoryError: not even one image fits.
+    """
+    opened = open_lane or (lambda made: ProcessLane(made, timeout=timeout))
+
+    def probe(size: int) -> Probe:
+        return _probe(opened, replace(configuration, batch_size=size), size)
+
+    tried = [probe(1)]
+    if tried[0].images_per_second is None:
+        raise OutOfMemoryError("not even a batch of 1 fits")
+    best, size = tried[0], 2
+    while size <= LARGEST:
+        tried.append(probe(size))
+        rate = tried[-1].images_per_second
+        if rate is None:
+            best = _between(best, size, probe, tried)
+            break
+        if rate < (best.images_per_second or 0) * (1 + KNEE):
+            break
+        best, size = tried[-1], size * 2
+    return best.batch_size, [vars(p) for p in tried]
+
+
+def _between(
+    best: Probe, too_large: int, probe: Callable[[int], Probe], tried: list[Probe]
+) -> Probe:
+    """Halve the gap between a size that fits and one that does not."""
+    while too_large - best.batch_size > max(1, best.batch_size // 8):
+        middle = (best.batch_size + too_large) // 2
+        tried.append(probe(middle))
+        rate = tried[-1].images_per_second
+        if rate is None:
+            too_large = middle
+        elif rate > (best.images_per_second or 0):
+            best = tried[-1]
+        else:
+            return best
+    return best
+
+
+def _probe(opened: Callable[[Configuration], Lane], made: Configuration, size: int) -> Probe:
+    lane = None
+    try:
+        lane = opened(made)
+        lane.warm_up(1.0)
+        return Probe(size, size / statistics.median(lane.block(_SAMPLES)))
+    except Exception as error:
+        if status_of(error)[0] != "out_of_memory":
+            raise
+        return Probe(size, None)
+    finally:
+        if lane is not None:
+            lane.close()

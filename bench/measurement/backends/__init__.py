@@ -1,0 +1,130 @@
+"""The ways to run a network: one small file each, and those of other packages.
+
+Built in are `null`, `eager`, `compile`, `onnxruntime`, `onnxruntime-tensorrt`, `tensorrt`
+and `openvino`; another package adds its own through the entry point group `bench.backends`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError, nearest
+from bench.measurement.backends.protocol import (
+    CHANNELS_LAST,
+    CONTIGUOUS,
+    MEMORY_FORMATS,
+    PRECISIONS,
+    Backend,
+    Executed,
+    OutOfMemoryError,
+    Prepared,
+    Support,
+    UnsupportedError,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "CHANNELS_LAST",
+    "CONTIGUOUS",
+    "MEMORY_FORMATS",
+    "PRECISIONS",
+    "Backend",
+    "Executed",
+    "OutOfMemoryError",
+    "Prepared",
+    "Support",
+    "UnsupportedError",
+    "Workload",
+    "backend_names",
+    "backend_rows",
+    "load_backend",
+]
+
+_BUILT_IN = {
+    "eager": "eager:Eager",
+    "compile": "compiled:Compiled",
+    "onnxruntime": "onnxruntime:OnnxRuntime",
+    "onnxruntime-tensorrt": "onnxruntime:OnnxRuntimeTensorRT",
+    "tensorrt": "tensorrt:TensorRT",
+    "openvino": "openvino:OpenVINO",
+    "null": "null:Null",
+}
+
+
+def backend_names() -> list[str]:
+    """Return the names of all backends, the built-in ones first."""
+    return [*_BUILT_IN, *sorted(e.name for e in _others() if e.name not in _BUILT_IN)]
+
+
+def load_backend(name: str) -> Backend:
+    """Return the backend called *name*.
+
+    Raises:
+        BenchError: there is none, two packages claim the name, or it cannot be loaded.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        made = getattr(import_module(f"{__name__}.{module}"), attribute)()
+        return _checked(name, made)
+    found = [entry for entry in _others() if entry.name == name]
+    if not found:
+        raise BenchError(
+            f"unknown backend '{name}'{nearest(name, backend_names())} "
+            f"(this machine has: {', '.join(_usable_names())})"
+        )
+    if len(found) > 1:
+        owners = ", ".join(str(entry.value) for entry in found)
+        raise BenchError(f"the backend '{name}' is claimed by {owners}; uninstall one")
+    try:
+        return _checked(name, found[0].load()())
+    except Exception as error:  # another package's code: whatever it raises is its failure
+        raise BenchError(
+            f"the backend '{name}' ({found[0].value}) cannot be loaded: {error}"
+        ) from error
+
+
+def backend_rows() -> Iterator[dict[str, Any]]:
+    """Say of every backend which device and precision it can run here, and why not if not."""
+    for name in backend_names():
+        for pair in load_backend(name).support():
+            yield {
+                "name": name,
+                "device": pair.device,
+                "precision": pair.precision,
+                "runs_here": pair.missing is None,
+                "missing": pair.missing,
+            }
+
+
+def _usable_names() -> list[str]:
+    """Names of the backends that can run something on this machine."""
+    found = []
+    for name in backend_names():
+        try:
+            pairs = load_backend(name).support()
+        except BenchError:  # another package's, and broken
+            continue
+        if any(pair.missing is None for pair in pairs):
+            found.append(name)
+    return found
+
+
+def _others() -> Any:
+    return entry_points(group="bench.backends")
+
+
+def _checked(name: str, made: Any) -> Backend:
+    wanted = ("name", "needs", "memory_formats", "support", "prepare")
+    lacking = [member for member in wanted if not hasattr(made, member)]
+    if lacking:
+        raise BenchError(
+            f"the backend '{name}' has no {', '.join(lacking)} "
+            "(see bench.measurement.backends.protocol.Backend)"
+        )
+    backend: Backend = made
+    return backend

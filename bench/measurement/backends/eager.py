@@ -1,0 +1,156 @@
+"""PyTorch as it comes: one operator after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.measurement.backends.protocol import (
+    CHANNELS_LAST,
+    MEMORY_FORMATS,
+    Executed,
+    OutOfMemoryError,
+    Support,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.measurement.backends.protocol import Needs, Workload
+
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+_AMPERE = {"tf32": 8, "bf16": 8}  # compute capability from which a GPU has them
+
+
+class Eager:
+    """`model(images)` under `torch.inference_mode`."""
+
+    name = "eager"
+    needs: Needs = "module"
+    memory_formats = MEMORY_FORMATS
+
+    def support(self) -> list[Support]:
+        """List what this torch and this processor compute natively."""
+        return torch_support()
+
+    def prepare(self, workload: Workload) -> TorchPrepared:
+        """Move the network to its device, type and memory format."""
+        return TorchPrepared(workload)
+
+
+class TorchPrepared:
+    """A module on its device; `compile` builds on it.
+
+    Args:
+        workload: what is to run.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        if workload.model is None:
+            raise UnsupportedError("PyTorch runs networks, not files: name a model or a run")
+        if workload.precision not in DTYPES:
+            raise UnsupportedError(f"PyTorch has no {workload.precision} of these networks")
+        torch.set_num_threads(workload.threads)
+        self.workload = workload
+        self.device = torch.device(workload.device)
+        self.dtype = DTYPES[workload.precision]
+        self.format = (
+            torch.channels_last
+            if workload.memory_format == CHANNELS_LAST
+            else torch.contiguous_format
+        )
+        self.model: Any = self._placed(workload.model)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        try:
+            moved = model.to(device=self.device, dtype=self.dtype)
+            return moved.to(memory_format=self.format).eval()
+        except RuntimeError as error:
+            raise memory_error(error) from error
+
+    def upload(self, images: Tensor) -> Tensor:
+        """Copy to the device in the network's type and memory format."""
+        return images.to(
+            self.device, self.dtype, memory_format=self.format, non_blocking=images.is_pinned()
+        )
+
+    def infer(self, batch: Tensor) -> Tensor:
+        """Run one batch."""
+        if self.device.type == "cuda":
+            # Global switches, so they are set for every batch: lanes of other precisions
+            # run in the same process in between.
+            tf32 = self.workload.precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+        with torch.inference_mode():
+            return self.model(batch)  # type: ignore[no-any-return]
+
+    def download(self, output: Tensor) -> Tensor:
+        """Copy the logits to the host."""
+        return output.cpu()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def describe(self) -> Executed:
+        """Read back where the weights are and in which type."""
+        parameter = next(self.model.parameters())
+        precision = {v: k for k, v in DTYPES.items() if k != "tf32"}[parameter.dtype]
+        if self.workload.precision == "tf32":
+            precision = "tf32"
+        return Executed(
+            provider=f"torch {torch.__version__} on {parameter.device}",
+            precision=precision,
+            details={
+                "kernels": torch.backends.cpu.get_cpu_capability()
+                if parameter.device.type == "cpu"
+                else f"cudnn {torch.backends.cudnn.version()}",  # type: ignore[no-untyped-call]
+                "threads": torch.get_num_threads(),
+            },
+        )
+
+
+def torch_support() -> list[Support]:
+    """List the pairs that torch computes here with kernels made for them."""
+    mps = None if torch.backends.mps.is_available() else "this torch finds no Apple GPU"
+    native = {
+        "bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "fp16": bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()),
+    }
+    slow = "this processor has no {} kernels in oneDNN (AVX-512 or AMX)"
+    return [
+        Support("cpu", "fp32"),
+        *(Support("cpu", p, None if native[p] else slow.format(p)) for p in native),
+        *(Support("cuda", p, without_cuda(p)) for p in DTYPES),
+        Support("mps", "fp32", mps),
+        Support("mps", "fp16", mps),
+    ]
+
+
+def without_cuda(precision: str) -> str | None:
+    """Say why no CUDA device here computes in a precision; None if one does."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if precision in _AMPERE and torch.cuda.get_device_capability()[0] < _AMPERE[precision]:
+        return f"this GPU has no {precision}: compute capability 8.0 and later have"
+    return None
+
+
+def memory_error(error: RuntimeError) -> Exception:
+    """Return what to raise for torch's *error*: the allocator's refusals are told apart."""
+    text = str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in text:
+        return OutOfMemoryError(text.partition("\n")[0][:200])
+    return error

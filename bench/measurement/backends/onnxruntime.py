@@ -1,0 +1,183 @@
+"""ONNX Runtime: CPU, CUDA and TensorRT providers.
+
+The CUDA and TensorRT providers are not yet run on a GPU: what is called of the library is
+walked by the tests with a fake of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.backends.ortsession import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    OrtOnGpu,
+    OrtPrepared,
+    why_not_loaded,
+)
+from bench.measurement.backends.protocol import CONTIGUOUS, Support
+
+if TYPE_CHECKING:
+    from bench.measurement.backends.protocol import Needs, Workload
+
+_HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
+_INT8_ON_CUDA = "its CUDA provider has no int8 convolutions: it would compute Q/DQ files in fp32"
+_BF16_ON_CUDA = "its CUDA provider has no max-pooling in bf16, and bench exports no bf16 files"
+_BF16_TENSORRT = "bench exports no bf16 files"
+
+
+class OnnxRuntime:
+    """The CPU and the CUDA provider; on CUDA with I/O binding and a captured CUDA graph."""
+
+    name = "onnxruntime"
+    needs: Needs = "onnx"
+    memory_formats = (CONTIGUOUS,)
+
+    def support(self) -> list[Support]:
+        """List the pairs; where there is a GPU, the CUDA provider is really loaded once."""
+        missing = _missing("onnxruntime")
+        cuda = missing or _without(CUDA) or why_not_loaded(CUDA)
+        return [
+            Support("cpu", "fp32", missing),
+            Support("cpu", "int8", missing),
+            Support("cpu", "fp16", missing or _HALF_ON_CPU),
+            *(Support("cuda", p, cuda or _not_here(p)) for p in ("fp32", "tf32", "fp16")),
+            Support("cuda", "int8", cuda or _INT8_ON_CUDA),
+            Support("cuda", "bf16", cuda or _BF16_ON_CUDA),
+        ]
+
+    def prepare(self, workload: Workload) -> OrtPrepared:
+        """Open the file on the provider that the device means, and on no other."""
+        if workload.device == "cpu":
+            return OrtPrepared(workload, CPU, {})
+        return OrtOnGpu(workload, CUDA, cuda_options(workload), graph="enable_cuda_graph")
+
+
+class OnnxRuntimeTensorRT:
+    """The TensorRT provider, which builds an engine of the file when it is opened."""
+
+    name = "onnxruntime-tensorrt"
+    needs: Needs = "onnx"
+    memory_formats = (CONTIGUOUS,)
+    int8_target = "tensorrt"
+
+    def support(self) -> list[Support]:
+        """CUDA devices only, where TensorRT is installed too."""
+        missing = _missing("onnxruntime") or _without(TENSORRT) or _missing("tensorrt")
+        missing = missing or _without_libraries()
+        fp32, tf32 = _tf32()
+        return [
+            Support("cuda", "fp32", missing or fp32),
+            Support("cuda", "tf32", missing or tf32),
+            Support("cuda", "fp16", missing),
+            Support("cuda", "int8", missing),
+            Support("cuda", "bf16", missing or _BF16_TENSORRT),
+        ]
+
+    def prepare(self, workload: Workload) -> OrtPrepared:
+        """Open the file; nodes that TensorRT does not take fall to CUDA and are named."""
+        _load_libraries()
+        return OrtOnGpu(
+            workload, TENSORRT, tensorrt_options(workload), graph="trt_cuda_graph_enable"
+        )
+
+
+def cuda_options(workload: Workload) -> dict[str, Any]:
+    """Return the CUDA provider's options."""
+    return {
+        "device_id": device_index(workload.device),
+        "use_tf32": int(workload.precision == "tf32"),
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+    }
+
+
+def tensorrt_options(workload: Workload) -> dict[str, Any]:
+    """Return the TensorRT provider's options: one shape, the types of the file, a cache."""
+    options: dict[str, Any] = {"device_id": device_index(workload.device)}
+    if workload.file is not None:
+        sides = "x".join(map(str, (workload.batch_size, *workload.input_shape)))
+        shape = f"{_input_name(workload.file)}:{sides}"
+        # Without them the engine would be built, and built again, by the first batches.
+        options |= {f"trt_profile_{end}_shapes": shape for end in ("min", "opt", "max")}
+        options |= _cache(workload.file, workload.batch_size)
+    if workload.precision in {"fp16", "int8"}:  # its networks are weakly typed
+        options[f"trt_{workload.precision}_enable"] = 1
+    return options
+
+
+def _cache(file: Path, batch_size: int) -> dict[str, Any]:
+    """Return where engines are kept; an upgrade must not find an older version's.
+
+    The provider names an engine after the graph, not its weights, and does not look at
+    versions (microsoft/onnxruntime#22244), so each file and version has a folder of its own.
+    """
+    import onnxruntime as ort
+    import platformdirs
+
+    from bench.store.files import sha256_of
+    from bench.system.environment import version_of
+
+    versions = f"onnxruntime-{ort.__version__}-tensorrt-{version_of('tensorrt')}"
+    root = Path(platformdirs.user_cache_dir("resnet-bench")) / "tensorrt-engines"
+    folder = root / versions / f"{sha256_of(file)[:16]}-batch-{batch_size}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return {}  # it only takes longer
+    return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": str(folder)}
+
+
+def device_index(device: str) -> int:
+    """Return N of cuda:N, 0 of cuda."""
+    return int(device.partition(":")[2] or 0)
+
+
+def _input_name(file: Path) -> str:
+    import onnx
+
+    graph = onnx.load(str(file), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return str(next(value.name for value in graph.input if value.name not in weights))
+
+
+def _missing(package: str) -> str | None:
+    return None if find_spec(package) else f"{package} is not installed: pip install {package}"
+
+
+def _without(provider: str) -> str | None:
+    import onnxruntime as ort
+    import torch
+
+    if provider not in ort.get_available_providers():
+        kind = provider.removesuffix("ExecutionProvider")
+        return f"this ONNX Runtime is built without {kind}: pip install onnxruntime-gpu"
+    return None if torch.cuda.is_available() else "torch finds no CUDA device"
+
+
+def _load_libraries() -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import_module("tensorrt")  # brings what the provider looks for
+
+
+def _without_libraries() -> str | None:
+    _load_libraries()
+    return why_not_loaded(TENSORRT)
+
+
+def _tf32() -> tuple[str | None, str | None]:
+    """Why fp32, and why tf32, cannot run: the provider has no switch for TF32."""
+    none = _not_here("tf32")
+    if none is not None:
+        return None, none
+    return "TensorRT inside ONNX Runtime computes fp32 in TF32: use --precision tf32", None
+
+
+def _not_here(precision: str) -> str | None:
+    from bench.measurement.backends.eager import without_cuda
+
+    return without_cuda(precision)

@@ -1,0 +1,109 @@
+"""OpenVINO on the CPU, from an ONNX file; an extra (`pip install resnet-bench[openvino]`)."""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.measurement.backends.protocol import Needs, Workload
+
+_MISSING = "openvino is not installed: pip install 'resnet-bench[openvino]'"
+
+
+class OpenVINO:
+    """One synchronous request with the latency hint: all threads work on one batch."""
+
+    name = "openvino"
+    needs: Needs = "onnx"
+    memory_formats = (CONTIGUOUS,)
+
+    def support(self) -> list[Support]:
+        """fp32 and int8 on the CPU."""
+        missing = None if find_spec("openvino") else _MISSING
+        return [Support("cpu", precision, missing) for precision in ("fp32", "int8")]
+
+    def prepare(self, workload: Workload) -> OpenVINOPrepared:
+        """Compile the file for the CPU and this batch."""
+        return OpenVINOPrepared(workload)
+
+
+class OpenVINOPrepared:
+    """A compiled model with one inference request."""
+
+    def __init__(self, workload: Workload) -> None:
+        import openvino
+
+        if workload.file is None:
+            raise UnsupportedError("OpenVINO runs ONNX files, and there is none")
+        core = openvino.Core()
+        begin = time.perf_counter()
+        try:
+            model = core.read_model(workload.file)
+            model.reshape([workload.batch_size, *workload.input_shape])
+            self.compiled = core.compile_model(model, "CPU", _settings(workload))
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise UnsupportedError(
+                f"OpenVINO cannot compile {workload.file.name}: {reason}"
+            ) from error
+        self.compile_seconds = time.perf_counter() - begin
+        self.request = self.compiled.create_infer_request()
+        self.version = openvino.__version__
+
+    def upload(self, images: Tensor) -> Any:
+        """Give a numpy view."""
+        return images.numpy()
+
+    def infer(self, batch: Any) -> Any:
+        """Run one batch; the input is read where it lies."""
+        return self.request.infer([batch], share_inputs=True, share_outputs=True)
+
+    def download(self, output: Any) -> Any:
+        """Return the logits, already in host memory."""
+        return output[self.compiled.output(0)]
+
+    def synchronize(self) -> None:
+        """Return at once: the request is synchronous."""
+
+    def describe(self) -> Executed:
+        """Read devices, precision and threads back from the compiled graph."""
+        kinds = _precisions(self.compiled)
+        int8 = any(precision in {"u8", "i8"} for precision in kinds)
+        hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        device = self.compiled.get_property("EXECUTION_DEVICES")[0]
+        return Executed(
+            provider=f"OpenVINO {self.version} {device}",
+            precision="int8" if int8 else str(hint).replace("f32", "fp32"),
+            compile_seconds=self.compile_seconds,
+            details={
+                "threads": int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
+                "layers_by_precision": kinds,
+            },
+        )
+
+
+def _settings(workload: Workload) -> dict[str, Any]:
+    return {
+        "INFERENCE_NUM_THREADS": workload.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # bf16 would be chosen unasked where AMX is
+    }
+
+
+def _precisions(compiled: Any) -> dict[str, int]:
+    """Count the executed convolutions and products by the precision they ran in."""
+    counts: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        kind = str(info["layerType"].astype(str)) if "layerType" in info else ""
+        if kind in {"Convolution", "FullyConnected", "MatMul"}:
+            precision = str(info["runtimePrecision"].astype(str))
+            counts[precision] = counts.get(precision, 0) + 1
+    return counts

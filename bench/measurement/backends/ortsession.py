@@ -1,0 +1,300 @@
+"""ONNX Runtime sessions: which provider was loaded, and what of a graph it really runs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.backends.protocol import Executed, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from bench.measurement.backends.protocol import Workload
+
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+_NODES = "session.record_ep_graph_assignment_info"
+_INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
+_FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+_NAMED = 5  # nodes that a row names; the record holds all
+_NO_GRAPH = "cannot use the graph capture feature"  # what the runtime says if it refuses one
+
+
+class OrtPrepared:
+    """A session on the CPU provider; `OrtOnGpu` builds on it.
+
+    Args:
+        workload: what is to run.
+        provider: the provider that has to run it; it is read back.
+        provider_options: its options.
+
+    Raises:
+        UnsupportedError: the provider does not load here (the library that is missing is
+            named), or the file cannot be opened.
+    """
+
+    def __init__(self, workload: Workload, provider: str, provider_options: dict[str, Any]) -> None:
+        import onnxruntime as ort
+
+        if workload.file is None:
+            raise UnsupportedError("ONNX Runtime runs ONNX files, and there is none")
+        self.ort, self.provider, self.workload = ort, provider, workload
+        self.kernels = Counter[str]()
+        self.session = self._open(workload.file, provider_options)
+        entry = self.session.get_inputs()[0]
+        self.input, self.half = entry.name, entry.type == "tensor(float16)"
+        self.output = self.session.get_outputs()[0].name
+
+    def _open(self, file: Path, provider_options: dict[str, Any]) -> Any:
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = self.workload.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry(_NODES, "1")
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            fused = Path(folder) / "fused.onnx"
+            if self.workload.precision == "int8" and self.provider == CPU:
+                # Q/DQ pairs are fused after nodes are assigned: only the rewritten graph
+                # tells which of them are computed in int8. Engines cannot be written so.
+                options.optimized_model_filepath = str(fused)
+            session = self._session(file, options, provider_options)
+            if fused.exists():
+                self.kernels = _operators(fused)
+        return session
+
+    def _session(self, file: Path, options: Any, provider_options: dict[str, Any]) -> Any:
+        wanted: list[Any] = [(self.provider, provider_options)]
+        if self.provider == TENSORRT:
+            wanted.append((CUDA, {"device_id": provider_options["device_id"]}))
+        with native_errors() as said:
+            try:
+                session = self.ort.InferenceSession(str(file), options, providers=wanted)
+            except Exception as error:  # the runtime's exceptions have no common class
+                reason = str(error).strip().rpartition(" : ")[2].partition("\n")[0]
+                raise UnsupportedError(f"ONNX Runtime cannot open {file.name}: {reason}") from error
+        if self.provider not in session.get_providers():
+            raise UnsupportedError(
+                f"ONNX Runtime's {self.provider} does not load here{_library(said)}; it would "
+                f"run on {session.get_providers()[0]} instead: use --device cpu"
+            )
+        return session
+
+    def upload(self, images: Tensor) -> Any:
+        """Give the session's own array type."""
+        return images.half().numpy() if self.half else images.numpy()
+
+    def infer(self, batch: Any) -> Any:
+        """Run one batch."""
+        return self.session.run([self.output], {self.input: batch})[0]
+
+    def download(self, output: Any) -> Any:
+        """Return the logits, already in host memory."""
+        return output
+
+    def synchronize(self) -> None:
+        """Return at once: the CPU provider has finished when `run` returns."""
+
+    def describe(self) -> Executed:
+        """Read back the provider of every node."""
+        nodes, elsewhere, kinds = assignment(self.session, self.provider)
+        warnings = []
+        if elsewhere:
+            total = sum(nodes.values())
+            named = ", ".join(elsewhere[:_NAMED]) + (", …" if len(elsewhere) > _NAMED else "")
+            warnings.append(
+                f"{len(elsewhere)} of {total} nodes do not run on {self.provider}: {named}"
+            )
+        return Executed(
+            provider=self.provider,
+            precision=self._arithmetic(),
+            nodes=nodes,
+            elsewhere=tuple(elsewhere),
+            warnings=tuple(warnings),
+            details={
+                "providers": self.session.get_providers(),
+                "operators": dict(self.kernels or kinds),
+                "threads": self.session.get_session_options().intra_op_num_threads,
+                "onnxruntime": self.ort.__version__,
+            },
+        )
+
+    def _arithmetic(self) -> str:
+        """Name the arithmetic of the convolutions and products that really run."""
+        if self.provider != CPU:  # set by the session's options and the file's types
+            return self.workload.precision
+        if self.workload.precision == "int8":
+            whole = sum(n for kind, n in self.kernels.items() if kind.startswith(_INT8))
+            float32 = sum(n for kind, n in self.kernels.items() if kind in _FLOAT)
+            if not whole:
+                return "fp32"
+            return "int8" if whole >= float32 else f"int8 in {whole} of {whole + float32} layers"
+        return "fp32"
+
+
+class OrtOnGpu(OrtPrepared):
+    """A session on a GPU: inputs and outputs stay there, and its kernels start as one graph.
+
+    Images and logits have fixed places, since a captured CUDA graph reads and writes where it
+    did when it was captured. The first batch, which captures it or builds an engine, runs here.
+
+    Args:
+        workload: what is to run.
+        provider: as for `OrtPrepared`.
+        provider_options: likewise.
+        graph: the provider's option that captures a CUDA graph.
+    """
+
+    def __init__(
+        self, workload: Workload, provider: str, provider_options: dict[str, Any], *, graph: str
+    ) -> None:
+        import onnxruntime as ort
+
+        ort.preload_dlls()  # the CUDA libraries that torch's wheels bring
+        begin = time.perf_counter()
+        self.no_graph: str | None = None
+        try:
+            super().__init__(workload, provider, {**provider_options, graph: 1})
+        except UnsupportedError as error:
+            if _NO_GRAPH not in str(error):
+                raise
+            self.no_graph = str(error).rpartition(_NO_GRAPH)[2].strip(" .") or "refused"
+            super().__init__(workload, provider, provider_options)
+        self.binding = self.session.io_binding()
+        self.images = self._place(self.session.get_inputs()[0], workload.input_shape)
+        self.result = self._place(self.session.get_outputs()[0], None)
+        self.binding.bind_ortvalue_input(self.input, self.images)
+        self.binding.bind_ortvalue_output(self.output, self.result)
+        self.infer(self.images)
+        self.synchronize()
+        seconds = time.perf_counter() - begin
+        self.compile_seconds = seconds if provider == TENSORRT else None
+
+    def _place(self, entry: Any, shape: tuple[int, ...] | None) -> Any:
+        """Give a tensor on the GPU for one batch of an input or output."""
+        import numpy as np
+
+        sides = tuple(entry.shape[1:]) if shape is None else shape
+        if not all(isinstance(side, int) for side in sides):
+            raise UnsupportedError(f"its output {entry.name} has no fixed shape: {entry.shape}")
+        kind = np.float16 if entry.type == "tensor(float16)" else np.float32
+        index = int(self.workload.device.partition(":")[2] or 0)
+        full = [self.workload.batch_size, *sides]
+        return self.ort.OrtValue.ortvalue_from_shape_and_type(full, kind, "cuda", index)
+
+    def upload(self, images: Tensor) -> Any:
+        """Copy to where the graph reads them."""
+        self.images.update_inplace(super().upload(images))
+        return self.images
+
+    def infer(self, batch: Any) -> Any:
+        """Run the batch that was uploaded last."""
+        del batch
+        self.session.run_with_iobinding(self.binding)
+        return self.binding
+
+    def download(self, output: Any) -> Any:
+        """Copy the logits to host memory."""
+        return output.copy_outputs_to_cpu()[0]
+
+    def synchronize(self) -> None:
+        """Wait for the logits."""
+        self.binding.synchronize_outputs()
+
+    def describe(self) -> Executed:
+        """Tell of the CUDA graph and the time to build too."""
+        said = super().describe()
+        refused = (f"without a CUDA graph: {self.no_graph}",) if self.no_graph else ()
+        return replace(
+            said,
+            compile_seconds=self.compile_seconds,
+            warnings=(*said.warnings, *refused),
+            details=said.details | {"cuda_graph": self.no_graph is None},
+        )
+
+
+@functools.cache
+def why_not_loaded(provider: str) -> str | None:
+    """Open a one-node graph on a provider: that the runtime lists it means nothing.
+
+    Returns:
+        None if it loads; else the reason, with the missing library's name where it is told.
+    """
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    node = helper.make_node("Relu", ["x"], ["y"])
+    graph = helper.make_graph([node], "probe", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    ort.preload_dlls()
+    with native_errors() as said, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            session = ort.InferenceSession(
+                model.SerializeToString(), ort.SessionOptions(), providers=[provider]
+            )
+        except Exception as error:  # the runtime's exceptions have no common class
+            return f"its {provider} cannot start: {str(error).strip().partition(chr(10))[0][:200]}"
+        loaded = provider in session.get_providers()
+    return None if loaded else f"its {provider} does not load here{_library(said)}"
+
+
+def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Counter[str]]:
+    """Read which provider runs each node (microsoft/onnxruntime#26781).
+
+    Args:
+        session: opened with the session option that records it.
+        wanted: the provider that should run all of them.
+
+    Returns:
+        Provider → count of nodes; the nodes on another one, as `Operator name (provider)`;
+        operator → count.
+    """
+    nodes: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    elsewhere = []
+    for subgraph in session.get_provider_graph_assignment_info():
+        for node in subgraph.get_nodes():
+            nodes[subgraph.ep_name] += 1
+            kinds[node.op_type] += 1
+            if subgraph.ep_name != wanted:
+                elsewhere.append(f"{node.op_type} {node.name} ({subgraph.ep_name})")
+    return dict(nodes), elsewhere, kinds
+
+
+def _operators(file: Path) -> Counter[str]:
+    """Count the operators of a graph."""
+    import onnx
+
+    return Counter(n.op_type for n in onnx.load(str(file), load_external_data=False).graph.node)
+
+
+@contextlib.contextmanager
+def native_errors() -> Iterator[list[str]]:
+    """Catch what a library writes to the process's stderr: missing files are named there only."""
+    said: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            said.append(file.read().decode(errors="replace"))
+
+
+def _library(said: list[str]) -> str:
+    found = re.search(r"with error: (\S+): cannot open shared object file", "".join(said))
+    return f" ({found.group(1)} is missing)" if found else ""

@@ -1,0 +1,236 @@
+"""TensorRT engines that `bench export-tensorrt` built, of either flavour, on a CUDA device.
+
+Not yet run on a GPU: what is called of the library is walked by the tests with a fake of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from bench.measurement.backends.protocol import Needs, Workload
+
+_BUILT = ("fp32", "fp16", "int8")
+_NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
+
+
+class TensorRT:
+    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it.
+
+    Args:
+        load: imports a module by name.
+    """
+
+    name = "tensorrt"
+    needs: Needs = "engine"
+    memory_formats = (CONTIGUOUS,)
+
+    def __init__(self, load: Callable[[str], Any] = importlib.import_module) -> None:
+        self.load = load
+
+    def support(self) -> list[Support]:
+        """CUDA devices only, where one of the two libraries is installed."""
+        import torch
+
+        missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
+        if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
+            missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
+        return [
+            *(Support("cuda", precision, missing) for precision in _BUILT),
+            *(Support("cuda", precision, missing or _NOT_BUILT) for precision in ("tf32", "bf16")),
+        ]
+
+    def prepare(self, workload: Workload) -> EnginePrepared:
+        """Load the engine and set the batch."""
+        return EnginePrepared(workload, self.load)
+
+
+class EnginePrepared:
+    """An engine with an execution context.
+
+    Args:
+        workload: what is to run; `file` is the engine, with its sidecar beside it.
+        load: imports a module by name.
+
+    Raises:
+        UnsupportedError: the library is missing or refuses the engine or the batch, or the
+            engine was made for another input size or compute capability.
+    """
+
+    def __init__(self, workload: Workload, load: Callable[[str], Any]) -> None:
+        if workload.file is None:
+            raise UnsupportedError("TensorRT runs engines: build one with bench export-tensorrt")
+        self.workload = workload
+        device = workload.device if workload.device.startswith("cuda") else None
+        with _current(device):  # an engine belongs to the device that is current when it is loaded
+            self.library, self.sidecar, self.engine = open_engine(workload.file, load, device)
+        self.context = self.engine.create_execution_context()
+        self.input, self.output = _names(self.engine, self.library)
+        self._set_shape()
+        self.result = self._empty(tuple(self.context.get_tensor_shape(self.output)), self.output)
+        self.context.set_tensor_address(self.output, self.result.data_ptr())
+
+    def _set_shape(self) -> None:
+        wanted = (self.workload.batch_size, *self.workload.input_shape)
+        made = tuple(self.engine.get_tensor_shape(self.input))
+        if made[1:] != wanted[1:]:
+            sizes = ("×".join(map(str, shape[1:])) for shape in (made, wanted))
+            raise UnsupportedError("the engine takes images of {}, not of {}".format(*sizes))
+        if not self.context.set_input_shape(self.input, wanted):
+            low, high = self.sidecar["min_batch"], self.sidecar["max_batch"]
+            raise UnsupportedError(f"the engine takes batches of {low} to {high}, not {wanted[0]}")
+
+    def _empty(self, shape: tuple[int, ...], name: str) -> Tensor:
+        import torch
+
+        kinds = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
+        dtype = kinds[_last_word(self.engine.get_tensor_dtype(name))]
+        return torch.empty(shape, dtype=dtype, device=self.workload.device)
+
+    def upload(self, images: Tensor) -> Tensor:
+        """Copy to the device in the engine's own type."""
+        batch = self._empty(tuple(images.shape), self.input)
+        batch.copy_(images)
+        return batch
+
+    def infer(self, batch: Tensor) -> Tensor:
+        """Enqueue one batch on torch's current stream."""
+        self.context.set_tensor_address(self.input, batch.data_ptr())
+        if not self.context.execute_async_v3(self._stream()):
+            raise RuntimeError("TensorRT could not enqueue the batch")
+        return self.result
+
+    def _stream(self) -> int:
+        import torch
+
+        if not self.workload.device.startswith("cuda"):
+            return 0
+        return int(torch.cuda.current_stream(self.workload.device).cuda_stream)
+
+    def download(self, output: Tensor) -> Tensor:
+        """Copy the logits to the host."""
+        return output.cpu()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        import torch
+
+        if self.workload.device.startswith("cuda"):
+            torch.cuda.synchronize(self.workload.device)
+
+    def describe(self) -> Executed:
+        """Read the layers back from the engine's inspector."""
+        form = self.library.LayerInformationFormat.JSON
+        told = json.loads(self.engine.create_engine_inspector().get_engine_information(form))
+        layers = told.get("Layers", [])
+        return Executed(
+            provider=f"TensorRT {self.sidecar['flavor']} {self.library.__version__}",
+            precision=self._arithmetic(),
+            nodes={"TensorRT": len(layers)},
+            details={"layers": layers, "compute_capability": self.sidecar["compute_capability"]},
+        )
+
+    def _arithmetic(self) -> str:
+        """Name the engine's arithmetic: TensorRT computes fp32 in TF32 unless it is forbidden."""
+        from bench.export.engines import NO_TF32
+
+        built = str(self.sidecar["precision"])
+        allowed = NO_TF32 not in self.sidecar["builder_flags"]
+        return "tf32" if built == "fp32" and allowed else built
+
+
+def open_engine(
+    file: Path,
+    load: Callable[[str], Any] = importlib.import_module,
+    device: str | None = None,
+) -> tuple[Any, dict[str, Any], Any]:
+    """Load an engine whose sidecar fits it.
+
+    Args:
+        file: the engine.
+        load: imports a module by name.
+        device: the GPU it is to run on; torch's current one without.
+
+    Returns:
+        The library, the sidecar's values, the engine.
+
+    Raises:
+        UnsupportedError: it was built for another GPU, or the library is missing or refuses it.
+        BenchError: engine or sidecar is damaged or missing.
+    """
+    from bench.export.engines import read_sidecar
+    from bench.export.tensorrt import Toolkit
+
+    sidecar = read_sidecar(Path(file))
+    _require_same_gpu(file, str(sidecar["compute_capability"]), device)
+    try:
+        library = Toolkit(sidecar["flavor"], load).library
+    except BenchError as error:
+        raise UnsupportedError(str(error)) from None
+    if str(library.__version__) != sidecar["tensorrt"]:
+        raise UnsupportedError(
+            f"{file} was built by TensorRT {sidecar['tensorrt']}, here is {library.__version__}: "
+            "build it again with bench export-tensorrt"
+        )
+    logger = library.Logger(library.Logger.ERROR)
+    engine = library.Runtime(logger).deserialize_cuda_engine(Path(file).read_bytes())
+    if engine is None:
+        raise UnsupportedError(f"TensorRT {library.__version__} refuses {file}: build it again")
+    return library, sidecar, engine
+
+
+def _current(device: str | None) -> AbstractContextManager[Any]:
+    import torch
+
+    usable = device is not None and torch.cuda.is_available()
+    return torch.cuda.device(device) if usable else nullcontext()
+
+
+def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return  # nothing to compare with; the plan refuses what has no device
+    here = "".join(map(str, torch.cuda.get_device_capability(device)))
+    if built_for != here:
+        raise UnsupportedError(
+            f"{file} was built for compute capability {built_for}, this GPU has {here}: "
+            f"bench export-tensorrt --compute-capability {here}"
+        )
+
+
+def engine_input(file: Path) -> tuple[int, int, int]:
+    """Return channels, height and width that an engine takes.
+
+    Raises:
+        BenchError: it cannot be opened here.
+    """
+    library, _, engine = open_engine(file)
+    shape = engine.get_tensor_shape(_names(engine, library)[0])
+    channels, height, width = map(int, tuple(shape)[1:])
+    return channels, height, width
+
+
+def _names(engine: Any, library: Any) -> tuple[str, str]:
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    entries = [n for n in names if engine.get_tensor_mode(n) == library.TensorIOMode.INPUT]
+    results = [n for n in names if n not in entries]
+    if len(entries) != 1 or len(results) != 1:
+        raise UnsupportedError(f"the engine has {len(entries)} inputs and {len(results)} outputs")
+    return entries[0], results[0]
+
+
+def _last_word(value: Any) -> str:
+    return str(value).rpartition(".")[2]

@@ -1,0 +1,1 @@
+"""The machine beside the figures: ceilings, noise, energy, NVML."""

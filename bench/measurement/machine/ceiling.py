@@ -1,0 +1,163 @@
+"""What the machine itself can do: a large product or convolution, and a copy through memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+_COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
+_FEWEST = 3
+MATRICES = "matrix product"
+CONVOLUTION = "7×7 convolution"
+_CHANNELS, _KERNEL, _MAP = 128, 7, 32
+_STORED = {
+    "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+    "int8": torch.int8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The fastest of some runs, since a ceiling is what can be reached.
+
+    Attributes:
+        flops_per_second: precision → 2 × multiply-adds a second in that precision, of a square
+            matrix product or, on a CPU, a convolution, whichever is faster; precisions torch
+            cannot multiply in here are absent.
+        bytes_per_second: read and written by a copy from memory to memory.
+        copied: precision → the same of numbers of that precision.
+        matrix_side: of the product.
+        kernels: precision → which of the two was faster.
+    """
+
+    flops_per_second: dict[str, float]
+    bytes_per_second: float
+    matrix_side: int
+    copied: dict[str, float] = field(default_factory=dict)
+    kernels: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, other: Ceiling) -> Ceiling:
+        """Return the higher of two, figure by figure (before and after the samples)."""
+        flops = _higher(self.flops_per_second, other.flops_per_second)
+        kernels = {
+            precision: (self if self.flops_per_second.get(precision) == most else other).kernels
+            for precision, most in flops.items()
+        }
+        return Ceiling(
+            flops_per_second=flops,
+            bytes_per_second=max(self.bytes_per_second, other.bytes_per_second),
+            matrix_side=self.matrix_side,
+            copied=_higher(self.copied, other.copied),
+            kernels={p: known[p] for p, known in kernels.items() if p in known},
+        )
+
+
+def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {k: max(one.get(k, 0.0), other.get(k, 0.0)) for k in {**one, **other}}
+
+
+def measure_ceiling(
+    device: str, threads: int, precisions: set[str], *, seconds: float = 1.0
+) -> Ceiling:
+    """Measure each figure for a while.
+
+    Args:
+        device: cpu, cuda:N or mps.
+        threads: CPU threads.
+        precisions: those that ran; the ceiling of others is not needed.
+        seconds: for each kernel and each copy.
+    """
+    torch.set_num_threads(threads)
+    kind = device.partition(":")[0]
+    side = _SIDE[kind]
+    flops, kernels = {}, {}
+    for precision in sorted(precisions):
+        found = {}
+        if (product := _product(precision, device, side)) is not None:
+            found[MATRICES] = 2 * side**3 / _fastest(product, device, seconds)
+        if kind == "cpu" and (convolution := _convolution(precision, threads)) is not None:
+            call, work = convolution
+            found[CONVOLUTION] = work / _fastest(call, device, seconds)
+        if found:
+            kernels[precision] = max(found, key=lambda kernel: found[kernel])
+            flops[precision] = found[kernels[precision]]
+    copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
+    return Ceiling(flops, max(copied.values()), side, copied, kernels)
+
+
+def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
+    """Bytes a second of a copy that no cache holds, read and written."""
+    size = _COPY_MIB[kind] * 2**20
+    source = torch.ones(size // dtype.itemsize, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _fastest(lambda: target.copy_(source), device, seconds)
+
+
+def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:
+    """A matrix product in a precision; None where it has no kernel made for it."""
+    from bench.measurement.backends.eager import DTYPES, torch_support
+
+    kind = device.partition(":")[0]
+    native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
+    if precision == "int8" and kind in {"cpu", "cuda"}:
+        a = torch.randint(-128, 127, (side, side), dtype=torch.int8, device=device)
+        b = a.t()
+        return lambda: torch._int_mm(a, b)
+    if (kind, precision) not in native:
+        return None
+    x = torch.randn(side, side, device=device).to(DTYPES[precision])
+
+    def multiply() -> None:
+        if kind == "cuda":  # elsewhere left alone: compiled networks watch global switches
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        x @ x
+
+    return multiply
+
+
+def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] | None:
+    """A convolution on the CPU and its 2 × multiply-adds; None in a precision without kernels.
+
+    MKL multiplies matrices at half the speed of an AMD processor with AVX-512, oneDNN convolves
+    at all of it. Nothing computes 7×7 kernels by Winograd's fewer operations.
+    """
+    from bench.measurement.backends.eager import DTYPES, torch_support
+
+    native = {s.precision for s in torch_support() if s.device == "cpu" and s.missing is None}
+    if precision not in native:
+        return None
+    images = max(8, threads)
+    shapes = (
+        (images, _CHANNELS, *[_MAP + _KERNEL - 1] * 2),
+        (_CHANNELS, _CHANNELS, _KERNEL, _KERNEL),
+    )
+    x, weight = (
+        torch.randn(shape).to(DTYPES[precision], memory_format=torch.channels_last)
+        for shape in shapes
+    )
+    work = 2 * images * (_CHANNELS * _MAP * _KERNEL) ** 2
+    return lambda: nn.functional.conv2d(x, weight), work
+
+
+def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
+    """Seconds of the fastest call."""
+    times: list[float] = []
+    begun = time.monotonic()
+    with torch.inference_mode():
+        while len(times) < _FEWEST + 1 or time.monotonic() - begun < budget:
+            begin = time.perf_counter()
+            call()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
+            elif device == "mps":
+                torch.mps.synchronize()
+            times.append(time.perf_counter() - begin)
+    return min(times[1:])

@@ -1,0 +1,173 @@
+"""What this machine can do: versions, processor, GPU, backends, data, disk."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bench.system.devices import physical_cores
+from bench.system.environment import processor, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from bench.measurement.backends import Support
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        name: what was looked at.
+        state: ok; missing (something optional); broken (bench cannot work with it).
+        found: what was found.
+        fix: what to do where it is not ok.
+    """
+
+    name: str
+    state: Literal["ok", "missing", "broken"]
+    found: str
+    fix: str = ""
+
+
+def examine(results: Path) -> list[Finding]:
+    """Look at everything that bench uses; nothing is installed, downloaded or measured."""
+    torch = _torch()
+    works = torch.state == "ok"
+    return [
+        Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})"),
+        torch,
+        _processor(),
+        *(_gpu() if works else []),
+        _onnxruntime(),
+        *(_backends() if works else []),
+        _tensorrt(),
+        *_optional("timm", "timm:NAME networks"),
+        *_optional("torchvision", "torchvision:NAME networks"),
+        *(_datasets() if works else []),
+        _disk(results),
+    ]
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("torch", "broken", str(error), "pip install torch")
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Finding("torch", "ok", f"{torch.__version__}, CPU kernels for {capability}")
+
+
+def _processor() -> Finding:
+    name, sets = processor()
+    cores = physical_cores()
+    return Finding("processor", "ok", f"{name}, {cores} usable cores, {' '.join(sets)}")
+
+
+def _gpu() -> Iterator[Finding]:
+    import torch
+
+    from bench.errors import BenchError
+    from bench.measurement.machine.nvml import MISSING, open_gpu
+    from bench.system.devices import resolve_device
+
+    if torch.backends.mps.is_available():
+        yield Finding("GPU", "ok", "Apple (mps)")
+        return
+    try:
+        resolve_device("cuda")
+    except BenchError as error:
+        reason = str(error).removeprefix("--device cuda: ").split(";")[0]
+        fix = "install an NVIDIA driver, or use the CPU: everything but CUDA rows works"
+        yield Finding("GPU", "missing", reason, fix)
+        return
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("GPU", "ok", ", ".join(names))
+    if open_gpu("cuda") is None:
+        found, _, fix = MISSING.partition(": ")
+        yield Finding("NVML", "missing", found, fix)
+
+
+def _onnxruntime() -> Finding:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding("ONNX Runtime", "broken", str(error), "pip install onnxruntime")
+    return Finding("ONNX Runtime", "ok", str(onnxruntime.__version__))
+
+
+def _backends() -> Iterator[Finding]:
+    """Ask every backend what it can do here: what `bench list backends` and a sweep go by."""
+    from bench.errors import BenchError
+    from bench.measurement.backends import backend_names, load_backend
+
+    for name in backend_names():
+        try:
+            backend = load_backend(name)
+        except BenchError as error:  # another package's
+            yield Finding(
+                f"backend {name}", "missing", str(error), "mend or uninstall that package"
+            )
+            continue
+        if backend.needs != "nothing":
+            yield _backend(name, backend.support())
+
+
+def _backend(name: str, pairs: Sequence[Support]) -> Finding:
+    runs: dict[str, list[str]] = {}
+    reasons: dict[str, None] = {}
+    for pair in pairs:
+        if pair.missing is None:
+            runs.setdefault(pair.device, []).append(pair.precision)
+        else:
+            reasons.setdefault(pair.missing)
+    if runs:
+        found = "; ".join(f"{device}: {' '.join(can)}" for device, can in runs.items())
+        return Finding(f"backend {name}", "ok", found)
+    found, _, fix = next(iter(reasons), "it can do nothing").partition(": ")
+    return Finding(
+        f"backend {name}", "missing", found, fix or "it needs an NVIDIA GPU; other backends do not"
+    )
+
+
+def _tensorrt() -> Finding:
+    flavors = {"rtx": "tensorrt-rtx", "standard": "tensorrt"}
+    found = {f: version_of(package) for f, package in flavors.items()}
+    here = ", ".join(f"{flavor} {version}" for flavor, version in found.items() if version)
+    if here:
+        return Finding("TensorRT engines", "ok", f"flavour {here}")
+    return Finding("TensorRT engines", "missing", "not installed", "pip install tensorrt-rtx")
+
+
+def _optional(package: str, purpose: str) -> Iterator[Finding]:
+    version = version_of(package)
+    if version:
+        yield Finding(package, "ok", version)
+    else:
+        yield Finding(package, "missing", f"not installed ({purpose})", f"pip install {package}")
+
+
+def _datasets() -> Iterator[Finding]:
+    from bench.data import list_datasets
+
+    known = list_datasets()
+    here = [info.name for info in known if info.available]
+    absent = [info.name for info in known if not info.available]
+    yield Finding("datasets", "ok", ", ".join(here))
+    if absent:
+        fix = "downloaded when first used; offline, use fashion-mnist-mini"
+        yield Finding("other datasets", "missing", ", ".join(absent), fix)
+
+
+def _disk(results: Path) -> Finding:
+    place = next(p for p in (results.absolute(), *results.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{free / 1e9:.1f} GB free at {place}"
+    if free < 1e9:  # noqa: PLR2004 - a study of a few dozen runs
+        return Finding("disk", "broken", found, "free some space, or choose another --results DIR")
+    return Finding("disk", "ok", found)

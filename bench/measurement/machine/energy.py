@@ -1,0 +1,110 @@
+"""Energy and memory counters; what cannot be read is None, never zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.measurement.machine.nvml import open_gpu
+
+_RAPL = Path("/sys/class/powercap")
+
+
+class Meter:
+    """Adds up the energy used inside `with` blocks.
+
+    Args:
+        device: cpu (RAPL package counters) or cuda:N (NVML's total energy counter).
+    """
+
+    def __init__(self, device: str) -> None:
+        self.counters = _nvml(device) if device.startswith("cuda") else _rapl()
+        self.joules: float | None = 0.0 if self.counters else None
+        self.before: list[float] = []
+
+    def __enter__(self) -> None:
+        self.before = [read() for read, _ in self.counters]
+
+    def __exit__(self, *_: object) -> None:
+        if self.joules is None:
+            return
+        for (read, wraps_at), before in zip(self.counters, self.before, strict=True):
+            used = read() - before
+            self.joules += used + (wraps_at if used < 0 else 0.0)
+
+
+class AllocatorPeak:
+    """Peak of what one network holds in torch's allocator, told apart from other networks'.
+
+    Args:
+        device: nothing is known but of cuda, cuda:N.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device if device.startswith("cuda") else None
+        self.before = self._allocated()
+        self.own = self.start = 0
+        self.peak: int | None = None
+
+    def prepared(self) -> None:
+        """Note what it holds at rest: called once, after it was made ready."""
+        self.own = self._allocated() - self.before
+
+    def __enter__(self) -> None:
+        if self.device is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.start = self._allocated()
+
+    def __exit__(self, *_: object) -> None:
+        if self.device is not None:
+            import torch
+
+            working = torch.cuda.max_memory_allocated(self.device) - self.start
+            self.peak = max(self.peak or 0, self.own + working)
+
+    @property
+    def mib(self) -> float | None:
+        """Peak in MiB; None where it is not known."""
+        return None if self.peak is None else self.peak / 2**20
+
+    def _allocated(self) -> int:
+        if self.device is None:
+            return 0
+        import torch
+
+        return int(torch.cuda.memory_allocated(self.device))
+
+
+def peak_process_memory() -> float | None:
+    """Peak resident memory of this process in MiB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _rapl() -> list[tuple[Any, float]]:
+    """Counters of the processor packages: (read joules, joules at which it wraps)."""
+    found = []
+    for folder in sorted(_RAPL.glob("intel-rapl:[0-9]")):
+        file = folder / "energy_uj"
+        try:
+            int(file.read_text())
+            wraps_at = int((folder / "max_energy_range_uj").read_text()) / 1e6
+        except (OSError, ValueError):  # most machines let only root read it
+            return []
+        found.append((lambda file=file: int(file.read_text()) / 1e6, wraps_at))
+    return found
+
+
+def _nvml(device: str) -> list[tuple[Any, float]]:
+    gpu = open_gpu(device)
+    if gpu is None or gpu.joules() is None:
+        return []
+    return [(lambda: gpu.joules() or 0.0, 0.0)]

@@ -1,0 +1,115 @@
+"""Machine noise, observed: what else happened while the samples were taken."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.measurement.machine.nvml import MISSING, GpuState, open_gpu
+
+# What moves a figure by about as much as the interval wants to resolve.
+_STEAL = 0.01
+_OTHERS = 0.05
+_FREQUENCY = 0.05
+_LOAD = 0.5  # of the cores, in the minute before: what ran may not have ended
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The machine's counters at one moment; None is what cannot be read here.
+
+    Attributes:
+        time: monotonic seconds.
+        busy: CPU seconds that all processes have used since start-up.
+        own: CPU seconds that this process and its children have used.
+        steal: CPU seconds that the hypervisor gave to others.
+        frequency_mhz: mean over the cores.
+        load: processes that run or wait, mean of a minute.
+        device: what is measured.
+        processes: ids of this process and its children.
+        gpu: the GPU's state by NVML.
+    """
+
+    time: float
+    busy: float
+    own: float
+    steal: float | None
+    frequency_mhz: float | None
+    load: float | None
+    device: str = "cpu"
+    processes: tuple[int, ...] = ()
+    gpu: GpuState | None = None
+
+
+def look(device: str) -> Snapshot:
+    """Read the counters."""
+    import psutil
+
+    times = psutil.cpu_times()
+    mine = psutil.Process().cpu_times()
+    children = psutil.Process().children(recursive=True)
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    gpu = open_gpu(device)
+    return Snapshot(
+        time=time.monotonic(),
+        busy=times.user + times.system + getattr(times, "nice", 0.0),
+        own=mine.user + mine.system + sum(map(_cpu_seconds, children)),
+        steal=getattr(times, "steal", None),
+        frequency_mhz=frequency.current if frequency else None,
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        device=device,
+        processes=(os.getpid(), *(child.pid for child in children)),
+        gpu=gpu.look() if gpu else None,
+    )
+
+
+def compare(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any]]:
+    """Say what moved between two looks.
+
+    Returns:
+        Warnings for a person, empty on a quiet machine, and the figures.
+    """
+    cores = os.cpu_count() or 1
+    available = max(after.time - before.time, 1e-9) * cores
+    others = ((after.busy - before.busy) - (after.own - before.own)) / available
+    warnings = []
+    if others > _OTHERS:
+        warnings.append(f"other processes used {others:.0%} of the processor")
+    if before.load is not None and before.load > _LOAD * cores:
+        warnings.append(f"the load average was {before.load:.1f} before the first sample")
+    if before.steal is not None and after.steal is not None:
+        steal = (after.steal - before.steal) / available
+        if steal > _STEAL:
+            warnings.append(f"the hypervisor took {steal:.0%} of the processor")
+    if before.frequency_mhz and after.frequency_mhz:
+        change = after.frequency_mhz / before.frequency_mhz - 1
+        if abs(change) > _FREQUENCY:
+            warnings.append(f"the processor's clock changed by {change:+.0%}")
+    warnings += _gpu_warnings(before, after)
+    return warnings, {"before": asdict(before), "after": asdict(after), "others": others}
+
+
+def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:
+    """Tell of strangers on the GPU; its clocks are watched block by block, with each row."""
+    if not after.device.startswith("cuda"):
+        return []
+    if before.gpu is None or after.gpu is None:
+        return [MISSING]
+    seen = {*before.gpu.processes, *after.gpu.processes}
+    ours = {*before.processes, *after.processes}
+    if not seen & ours:  # in a container the driver tells the host's ids: nobody can be told apart
+        return []
+    count = len(seen - ours)
+    return [f"{count} other process(es) computed on the GPU"] if count else []
+
+
+def _cpu_seconds(process: Any) -> float:
+    import psutil
+
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it ended in the meantime
+        return 0.0
+    return float(times.user + times.system)

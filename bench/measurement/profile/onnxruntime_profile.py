@@ -1,0 +1,167 @@
+"""ONNX Runtime's profile: time of each node that ran, named after the layer it was made of.
+
+The runtime profiles the graph as it rewrote it: a convolution is fused with the activation and
+the addition behind it, and may be renamed after the value it gives. Each node is led back to
+the file's own: by its name, or by that value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.profile.profile import Spent
+
+if TYPE_CHECKING:
+    from bench.measurement.configurations import Configuration
+
+_KERNEL = "_kernel_time"
+_WORDS = re.compile(r"^fused |_nchwc(_\d+)?$|_token_\d+$|_quant$")
+_BRANCHES = 2  # inputs of an addition
+_IMAGES = 4  # dimensions of images, also of a summand; a bias has one
+
+_PARTS = {
+    "Conv": "convolution", "FusedConv": "convolution", "QLinearConv": "convolution",
+    "ConvInteger": "convolution", "Add": "addition", "QLinearAdd": "addition",
+    "Relu": "activation", "Clip": "activation", "BatchNormalization": "normalisation",
+    "MaxPool": "pooling", "GlobalAveragePool": "pooling", "AveragePool": "pooling",
+    "ReduceMean": "pooling", "QLinearGlobalAveragePool": "pooling", "QLinearAveragePool": "pooling",
+    "Gemm": "linear", "FusedGemm": "linear", "QGemm": "linear", "MatMul": "linear",
+    "QLinearMatMul": "linear",
+}  # fmt: skip
+
+
+def profile_nodes(made: Configuration, runs: int) -> tuple[list[Spent], list[tuple[str, float]]]:
+    """Run a file a few times under the runtime's own profiler.
+
+    Returns:
+        Layers in the order in which they ran, and kinds of operator, with the microseconds
+        of all runs.
+    """
+    graph = Graph(made.file)
+    times: dict[str, float] = defaultdict(float)
+    kinds: dict[str, float] = defaultdict(float)
+    events: dict[str, dict[str, Any]] = {}
+    for event in _events(made, runs):
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            name = event["name"].removesuffix(_KERNEL)
+            times[name] += event["dur"]
+            kinds[event["args"]["op_name"]] += event["dur"]
+            events.setdefault(name, event["args"])
+    layers = [graph.layer(name, args, times[name]) for name, args in events.items()]
+    return layers, list(kinds.items())
+
+
+def _events(made: Configuration, runs: int) -> list[dict[str, Any]]:
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = made.threads
+    options.enable_profiling = True
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        provider = "CPUExecutionProvider" if made.device == "cpu" else "CUDAExecutionProvider"
+        session = ort.InferenceSession(str(made.file), options, providers=[provider])
+        entry = session.get_inputs()[0]
+        dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+        images = np.zeros((made.batch_size, *made.target.input_shape), dtype)
+        for _ in range(runs):
+            session.run(None, {entry.name: images})
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
+        return events
+
+
+class Graph:
+    """A file's own nodes, to which the nodes that ran are led back.
+
+    Args:
+        file: an ONNX file.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        import onnx
+
+        nodes = onnx.load(str(file), load_external_data=False).graph.node if file else []
+        self.by_name = {node.name: node for node in nodes if node.name}
+        self.makers = {output: node for node in nodes for output in node.output}
+        self.readers: dict[str, list[Any]] = defaultdict(list)
+        for node in nodes:
+            for value in node.input:
+                self.readers[value].append(node)
+        self.projections = {
+            node.output[0] for node in nodes if node.op_type == "Conv" and self._projects(node)
+        }
+
+    def layer(self, name: str, args: dict[str, Any], microseconds: float) -> Spent:
+        """Name a node that ran, and say what it does."""
+        kind = args["op_name"]
+        part = _PARTS.get(kind, "other")
+        plain = _WORDS.sub("", name)
+        own = self.by_name.get(plain) or self.makers.get(plain)
+        if own is not None and part == "convolution":
+            own = self._convolution(own, _weights(args))
+        shapes = _shapes(args)
+        fused = part == "convolution" and any(len(shape) == _IMAGES for shape in shapes[2:])
+        if own is None:
+            return Spent(name, kind, part, microseconds, fused, block=kind)
+        if own.output[0] in self.projections:
+            part, kind = "projection", f"{kind} on the shortcut"
+        path = own.name.partition("/")[0] or own.name
+        return Spent(path, kind, part, microseconds, fused)
+
+    def _convolution(self, node: Any, weights: list[int] | None) -> Any:
+        """Go back from what a fused convolution gives to the convolution itself."""
+        waiting, seen = [node], set()
+        while waiting:
+            found = waiting.pop(0)
+            if found.op_type == "Conv":
+                if weights is None or self._kernel(found) in {None, tuple(weights[2:])}:
+                    return found
+                continue
+            seen.add(found.name)
+            sources = [self.makers.get(value) for value in found.input]
+            waiting += [source for source in sources if source is not None]
+        return node
+
+    @staticmethod
+    def _kernel(node: Any) -> tuple[int, ...] | None:
+        for attribute in node.attribute:
+            if attribute.name == "kernel_shape":
+                return tuple(attribute.ints)
+        return None
+
+    def _projects(self, node: Any) -> bool:
+        """Whether a 1×1 convolution leads into an addition, and others read what it reads."""
+        if self._kernel(node) != (1, 1) or len(self._real_readers(node.input[0])) < _BRANCHES:
+            return False
+        following = self._real_readers(node.output[0])
+        while len(following) == 1 and following[0].op_type == "BatchNormalization":
+            following = self._real_readers(following[0].output[0])
+        return len(following) == 1 and following[0].op_type == "Add"
+
+    def _real_readers(self, value: str) -> list[Any]:
+        """Nodes that read a value, those behind a quantisation included."""
+        found = []
+        for node in self.readers[value]:
+            if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+                found += self._real_readers(node.output[0])
+            else:
+                found.append(node)
+        return found
+
+
+def _weights(args: dict[str, Any]) -> list[int] | None:
+    """Dimensions of a convolution's weights, where the profiler tells them."""
+    shapes = _shapes(args)
+    return shapes[1] if len(shapes) > 1 and len(shapes[1]) == _IMAGES else None
+
+
+def _shapes(args: dict[str, Any]) -> list[list[int]]:
+    """Dimensions of a node's inputs; those that are absent are left out by the profiler."""
+    return [next(iter(entry.values())) for entry in args.get("input_type_shape", ())]

@@ -1,0 +1,1 @@
+"""Clocks, warm-up, sampling, intervals, and what runs a configuration."""

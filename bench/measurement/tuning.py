@@ -1,0 +1,320 @@
+"""The fastest configuration within bounds, by successive halving: what `bench tune` does.
+
+Backends that take long to prepare (`torch.compile`) enter last, and only with the batch sizes and
+thread counts that the others left: compiling for every combination would take most of the time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.measurement.backends import MEMORY_FORMATS, backend_names, load_backend
+from bench.measurement.configurations import Configuration, Request, check_above_zero, expand
+from bench.measurement.measure import conduct
+from bench.measurement.preparation import Place, with_files
+from bench.measurement.timing.sampling import Goal, Track, run_plan
+from bench.system.machine_lock import measuring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.measurement.backends import Backend
+    from bench.measurement.measured_network import Target
+    from bench.measurement.timing.runner import Lane
+    from bench.store.measurements import MeasurementRecord
+
+# Halving (Jamieson and Talwalkar 2016): each rung gives half as many twice the time.
+_FIRST_SECONDS = 0.5
+_LAST = 3
+MINUTES = 10.0
+
+
+class UnreachedError(BenchError):
+    """No configuration keeps the latency bound."""
+
+
+@dataclass
+class Budget:
+    """Time for the search; what is begun is ended.
+
+    Attributes:
+        minutes: of wall time, from now on.
+        begun: names of the candidates that were begun.
+        skipped: names of those that there was no time for.
+        now: a clock, in seconds.
+    """
+
+    minutes: float = MINUTES
+    begun: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        check_above_zero("--max-minutes", self.minutes)
+        self.until = self.now() + 60 * self.minutes
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing new is to be begun."""
+        return self.now() >= self.until
+
+    def admit(self, configuration: Configuration) -> bool:
+        """Say whether there is time to measure it, and remember the answer."""
+        name = f"{configuration.name} / {configuration.threads} threads"
+        if not self.spent:
+            self.begun.add(name)
+        elif name not in self.begun:
+            self.skipped.add(name)
+        return not self.spent
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the answer has to keep.
+
+    Attributes:
+        latency_ms: median time of a batch at most.
+        accuracy: top-1 of exactly that artefact at least, 0…1.
+
+    Raises:
+        BenchError: a value is out of range.
+    """
+
+    latency_ms: float | None = None
+    accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        check_above_zero("--latency-bound", self.latency_ms)
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The answer.
+
+    Attributes:
+        best: the fastest configuration within the bounds.
+        record: the last, interleaved measurement: it, plain eager and channels-last eager.
+        command: measures it again.
+        tried: how many configurations were measured.
+        skipped: how many there was no time for.
+    """
+
+    best: Configuration
+    record: MeasurementRecord
+    command: str
+    tried: int
+    skipped: int = 0
+
+
+def candidates(
+    target: Target, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+) -> list[Configuration]:
+    """Lay out everything that can run here: backends, precisions, formats, threads, batches."""
+    found = []
+    for backend in backend_names():
+        if load_backend(backend).needs == "nothing":
+            continue
+        pairs = load_backend(backend).support()
+        precisions = tuple(dict.fromkeys(p.precision for p in pairs if p.missing is None))
+        if not precisions:
+            continue
+        request = Request(
+            backends=(backend,), precisions=precisions, batch_sizes=tuple(batch_sizes),
+            memory_formats=MEMORY_FORMATS,
+        )  # fmt: skip
+        for count in threads:
+            found += expand(request, [target], device=device, threads=count)
+    return [one for one in found if one.unsupported is None]
+
+
+def halve(
+    configurations: Sequence[Configuration],
+    bounds: Bounds,
+    open_lane: Callable[[Configuration], Lane],
+    *,
+    keep: int = _LAST,
+    budget: Budget | None = None,
+    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+) -> list[Configuration]:
+    """Measure all for a short time, keep the faster half for twice the time, and so on.
+
+    Once the *budget* is spent, the order of what was measured so far is the answer.
+
+    Returns:
+        At most *keep* configurations, fastest first, all within the latency bound.
+
+    Raises:
+        UnreachedError: none keeps the latency bound; the best latency that was seen is named.
+        BenchError: none could run.
+    """
+    budget = budget or Budget()
+    left, seconds = list(configurations), _FIRST_SECONDS
+    limit = float("inf") if bounds.latency_ms is None else bounds.latency_ms / 1e3
+    ranked: list[Configuration] = []
+    while True:
+        timed = _rung(left, seconds, open_lane, budget)
+        if ranked and len(timed) < min(len(left), keep):
+            return ranked[:keep]  # the budget ended within this rung
+        if not timed:
+            raise BenchError("none of the configurations could run here")
+        within = [(one, median) for one, median in timed if median <= limit]
+        if not within:
+            best = min(median for _, median in timed) * 1e3
+            raise UnreachedError(
+                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"{best:.3g} ms a batch"
+            )
+        within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
+        ranked = [one for one, _ in within]
+        on_event({"event": "rung", "left": len(ranked), "seconds": seconds})
+        if len(ranked) <= keep or budget.spent:
+            return ranked[:keep]
+        left = ranked[: max(keep, len(ranked) // 2)]
+        if len(left) == len(ranked):
+            return left
+        seconds *= 2
+
+
+def halve_by_preparation(
+    configurations: Sequence[Configuration],
+    bounds: Bounds,
+    open_lane: Callable[[Configuration], Lane],
+    *,
+    budget: Budget,
+    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+) -> list[Configuration]:
+    """Halve what is quick to prepare; then its last ones beside what is slow to prepare.
+
+    Slow ones enter with the batch sizes and thread counts of the quick ones that were left; with
+    all, if none of the quick ones keeps the latency bound.
+
+    Returns:
+        As `halve`.
+
+    Raises:
+        BenchError: as `halve`.
+    """
+    names = {one.backend for one in configurations}
+    late_names = {name for name in names if _slow(load_backend(name))}
+    slow = [one for one in configurations if one.backend in late_names]
+    quick = [one for one in configurations if one.backend not in late_names]
+    if not quick or not slow:
+        return halve(configurations, bounds, open_lane, budget=budget, on_event=on_event)
+    try:
+        left = halve(quick, bounds, open_lane, budget=budget, on_event=on_event)
+    except UnreachedError:
+        return halve([*quick, *slow], bounds, open_lane, budget=budget, on_event=on_event)
+    places = {(one.threads, one.batch_size) for one in left}
+    late = [one for one in slow if (one.threads, one.batch_size) in places]
+    admitted = [one for one in late if budget.admit(one)]
+    if not admitted:
+        return left
+    return halve([*left, *admitted], bounds, open_lane, budget=budget, on_event=on_event)
+
+
+def tune(
+    target: Target,
+    place: Place,
+    bounds: Bounds,
+    *,
+    batch_sizes: Sequence[int] = (1, 8, 32),
+    minutes: float = MINUTES,
+) -> Tuned:
+    """Find the fastest configuration, then measure it beside eager in one interleaved run.
+
+    Args:
+        target: the network.
+        place: machine, threads and results folder.
+        bounds: what the answer keeps.
+        batch_sizes: images a batch that are tried.
+        minutes: after so long no further configuration is begun.
+
+    Raises:
+        BenchError: nothing keeps the bounds.
+    """
+    budget = Budget(minutes)
+    threads = sorted({1, place.threads}, reverse=True)
+    sizes = sorted(batch_sizes, reverse=True)
+    given = candidates(target, device=place.device, threads=threads, batch_sizes=sizes)
+    with measuring(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        ready = [one for one in with_files(given, Path(folder), place) if not one.unsupported]
+        best = halve_by_preparation(
+            _accurate(ready, bounds), bounds, lambda one: one.open(), budget=budget,
+            on_event=place.on_event,
+        )[0]  # fmt: skip
+    # One request measures the product of its lists; what was not asked for does little harm.
+    request = Request(
+        backends=tuple(dict.fromkeys(("eager", best.backend))),
+        precisions=tuple(dict.fromkeys(("fp32", best.precision))),
+        memory_formats=MEMORY_FORMATS,
+        batch_sizes=(best.batch_size,),
+    )
+    record = conduct(request, [target], replace(place, threads=best.threads))
+    return Tuned(best, record, command_for(best), len(budget.begun), len(budget.skipped))
+
+
+def command_for(made: Configuration) -> str:
+    """Return the command that measures a configuration again."""
+    parts = [
+        "bench throughput", made.target.run or made.target.label.split(" ")[0],
+        *(f"--option {k}={v}" for k, v in made.target.options.items() if not made.target.run),
+        f"--backend {made.backend}", f"--precision {made.precision}",
+        f"--memory-format {made.memory_format}", f"--batch-size {made.batch_size}",
+        f"--threads {made.threads}", f"--device {made.device}",
+    ]  # fmt: skip
+    return " ".join(parts)
+
+
+def _slow(backend: Backend) -> bool:
+    return bool(getattr(backend, "slow_to_prepare", False))
+
+
+def _rung(
+    configurations: Sequence[Configuration],
+    seconds: float,
+    open_lane: Callable[[Configuration], Lane],
+    budget: Budget,
+) -> list[tuple[Configuration, float]]:
+    """Measure a rung interleaved, a group of equal thread count and batch after the other."""
+    groups: dict[tuple[int, int], list[Configuration]] = {}
+    for one in configurations:
+        groups.setdefault((one.threads, one.batch_size), []).append(one)
+    timed = []
+    for (count, _), members in groups.items():
+        tracks = []
+        for one in members:
+            if not budget.admit(one):
+                continue
+            try:
+                lane = open_lane(one)
+            except Exception:  # noqa: S112 - what cannot be prepared is no candidate
+                continue
+            tracks.append((one, Track(f"{one.name} {count}", lane)))
+        run_plan([t for _, t in tracks], Goal(max_seconds=seconds, block_seconds=seconds / 8))
+        for one, track in tracks:
+            if track.status == "complete" and track.interval is not None:
+                timed.append((one, track.interval.median))
+            track.lane.close()
+    return timed
+
+
+def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configuration]:
+    if bounds.accuracy is None:
+        return list(ready)
+    known = [one for one in ready if one.test_accuracy is not None]
+    kept = [one for one in known if (one.test_accuracy or 0.0) >= (bounds.accuracy or 0.0)]
+    if kept:
+        return kept
+    if not known:
+        raise BenchError(
+            "--min-accuracy needs a trained run: a model that is only named has random weights"
+        )
+    best = max(one.test_accuracy or 0.0 for one in known)
+    raise BenchError(f"--min-accuracy {bounds.accuracy:g}: the best here reaches {best:.4f}")

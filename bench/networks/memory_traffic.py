@@ -1,0 +1,104 @@
+"""What a network has to move through memory: the other axis of a roofline.
+
+Williams, Waterman and Patterson, "Roofline" (CACM 52(4), 2009), set attained FLOP/s against
+arithmetic intensity, the FLOPs done for each byte moved. What really passes the memory bus
+depends on caches and on which operators a runtime fuses, and needs hardware counters. Counted
+here is what follows from the network alone, so that every runtime of a network at one batch
+size and precision stands at the same intensity:
+
+- each layer that multiplies and adds (convolutions and matrix products, the layers whose
+  multiply-adds are counted) reads its input and its weights once and writes its output once;
+- weights and biases are read once a batch, activations once for each of its images;
+- everything between these layers (normalisation, activation, pooling, the addition of the
+  shortcut) counts as fused into them and moves nothing.
+
+Operators that are not fused move more; a cache that holds activations or weights moves less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from bench.networks.summary import black_images, evaluation, without_data
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VALUE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Values that one forward pass reads and writes, as the module's docstring counts them.
+
+    Attributes:
+        weights: weights and biases, once a batch.
+        activations: inputs and outputs of the counted layers, for one image.
+    """
+
+    weights: int
+    activations: int
+
+    def bytes_moved(self, batch_size: int, precision: str) -> int | None:
+        """Return the bytes of one batch; None where a value's size in *precision* is unknown."""
+        size = VALUE_BYTES.get(precision)
+        return None if size is None else size * (self.weights + batch_size * self.activations)
+
+
+def count_traffic(model: nn.Module, shape: tuple[int, ...]) -> Traffic:
+    """Count by forward passes in evaluation mode, on shapes alone where the network allows it.
+
+    Two passes, of one and of two images, tell what is read once a batch from what is read
+    once an image.
+
+    Args:
+        model: on any device, in any mode; left as it was.
+        shape: channels, height, width.
+    """
+    one, two = (_values(model, (batch, *shape)) for batch in (1, 2))
+    return Traffic(weights=2 * one - two, activations=two - one)
+
+
+def _values(model: nn.Module, shape: tuple[int, ...]) -> int:
+    with contextlib.suppress(Exception):  # networks that look at values need some
+        return _watched(without_data(model), shape)
+    with evaluation(model):
+        return _watched(model, shape)
+
+
+def _watched(model: nn.Module, shape: tuple[int, ...]) -> int:
+    with torch.no_grad(), _Watcher() as watcher:
+        model(black_images(model, shape))
+    values: int = watcher.values
+    return values
+
+
+class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the tensors that go into and out of every operator whose FLOPs are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        output = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.values += sum(t.numel() for t in _tensors((args, output)))
+        return output
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, list | tuple):
+        return [tensor for value in values for tensor in _tensors(value)]
+    return []

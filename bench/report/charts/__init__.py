@@ -1,0 +1,1 @@
+"""Chart data, and the two renderers (matplotlib and plotly)."""

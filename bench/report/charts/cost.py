@@ -1,0 +1,273 @@
+"""Charts of what a variant costs: multiply-adds, parameters, speed, int8."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import BenchError
+from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.layers import layer_charts
+from bench.report.charts.roofline import NOT_MEASURED, Look, rooflines
+from bench.report.charts.sensitivity import sensitivity_chart
+from bench.store.exports import Exports
+from bench.store.measurements import Measurements, read_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.study_data import Material
+
+_POINTS = 200  # of a distribution's curve
+_LAYERS = 20  # of the sensitivity table that a page shows
+
+
+def fronts(material: Material) -> tuple[Chart, ...]:
+    """Accuracy against each cost, with the Pareto front."""
+    costs = {
+        "macs": ("Accuracy and multiply-adds", "multiply-adds of one image", False),
+        "parameters": ("Accuracy and parameters", "parameters", False),
+        "images_per_second": ("Accuracy and training speed", "images/s in training", True),
+    }
+    return tuple(_front(material, column, *words) for column, words in costs.items())
+
+
+def _front(material: Material, column: str, title: str, label: str, more_is_better: bool) -> Chart:
+    points = [
+        (s.name, float(cost), s.test_accuracy.mean * 100)
+        for s in material.summaries
+        if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
+    ]
+    series = [
+        Series(
+            name=name, x=[cost], y=[accuracy], style=material.style(name),
+            hover=[f"{accuracy:.2f} % at {cost:,.4g} {label}"],
+        )
+        for name, cost, accuracy in points
+    ]  # fmt: skip
+    costs = [(c, a) for _, c, a in points]
+    series[:0], front = _front_line(costs, "variant", more_is_better=more_is_better)
+    return Chart(
+        key=f"accuracy-{column.replace('_', '-')}",
+        title=title,
+        caption=f"Means over seeds; {front}. Differences between points carry the intervals of "
+        "the forest plot.",
+        x=Axis(label, log=True),
+        y=Axis("test accuracy (%)"),
+        series=tuple(series),
+        table="runs",
+        absent=None if points else "No finished run with an accuracy to set against its cost.",
+    )
+
+
+def measured_speed(material: Material) -> Chart:
+    """Accuracy of each measured file or network against the images/s that were measured."""
+    known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
+    known = known[(known["status"] == "complete") & known["run"].map(material.variant_of).notna()]
+    noisy = known["noisy"].fillna(value=False).astype(bool)
+    reliable = known[~noisy]
+    points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
+    labels = _labels(reliable)
+    series = [
+        _measured(name, rows, material.style(name), labels, faint=faint)
+        for name in material.variants
+        for faint, part in ((False, reliable), (True, known[noisy]))
+        if len(rows := part[part["run"].map(material.variant_of) == name])
+    ]
+    series[:0], front = _front_line(points, "configuration", more_is_better=True)
+    return Chart(
+        key="accuracy-measured-speed",
+        title="Accuracy and measured speed",
+        caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
+        "of the very network or file that was measured, of one seed, named by what differs; "
+        f"{front}. Faint marks are noisy and do not count there. Speeds "
+        "of different machines do not compare.",
+        x=Axis("images/s measured", log=True),
+        y=Axis("test accuracy (%)"),
+        series=tuple(series),
+        table="throughput",
+        absent=None if series else NOT_MEASURED,
+    )
+
+
+def _measured(
+    name: str, rows: pd.DataFrame, style: int, labels: dict[Any, str], *, faint: bool
+) -> Series:
+    ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
+    return Series(
+        name=name, x=rows["images_per_second"].tolist(), y=(rows["test_accuracy"] * 100).tolist(),
+        style=style, faint=faint, interval="x", low=rows["ci_low"].tolist() if ends else (),
+        high=rows["ci_high"].tolist() if ends else (),
+        labels=[labels[place] for place in rows.index] if labels and not faint else (),
+        hover=[
+            f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
+            f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
+            f"{r.device}{', noisy' if faint else ''}"
+            for r in rows.itertuples()
+        ],
+    )  # fmt: skip
+
+
+def _labels(rows: pd.DataFrame) -> dict[Any, str]:
+    """Name those on the front by what differs among all rows; none if nothing does."""
+    columns = ("backend", "executed_precision", "memory_format", "scenario", "boundary", "device")
+    parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
+    parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
+    parts["threads"] = [f"{count} threads" for count in rows["threads"]]
+    parts["size"] = [f"{side} px" for side in rows["input_size"]]
+    parts = parts[[name for name in parts if len(set(parts[name])) > 1]]
+    if parts.empty:
+        return {}
+    points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
+    front = _unbeaten(points, more_is_better=True)
+    named = zip(parts.itertuples(index=True, name=None), points, strict=True)
+    return {place: ", ".join(row) if point in front else "" for (place, *row), point in named}
+
+
+def _unbeaten(
+    points: Sequence[tuple[float, float]], *, more_is_better: bool
+) -> list[tuple[float, float]]:
+    front = pareto([(-c if more_is_better else c, a) for c, a in points])
+    return [(abs(c), a) for c, a in front]
+
+
+def _front_line(
+    points: Sequence[tuple[float, float]], what: str, *, more_is_better: bool
+) -> tuple[list[Series], str]:
+    """Return the line and what to say of it; none through a single point, which would be unseen."""
+    front = _unbeaten(points, more_is_better=more_is_better)
+    if len(front) <= 1:
+        alone = f"one {what} is at least as good as every other one in both"
+        return [], alone if front else f"no {what} to draw a front of"
+    costs, accuracies = [c for c, _ in front], [a for _, a in front]
+    line = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
+    return [line], f"the dashed line joins each {what} that no other one beats in both"
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (cost, value) that none beats in lower cost and higher value, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return front
+
+
+def latencies(material: Material) -> Chart:
+    """Share of batches that were done within a time, for each configuration measured."""
+    curves: dict[str, list[float]] = {}
+    store = Measurements(material.store.root)
+    for record in material.measurements:
+        variants = {
+            str(row.get("configuration")): variant
+            for row in record.rows
+            if (variant := material.variant_of(str(row["run"])))
+        }
+        try:
+            samples = read_samples(store.folder(record.measurement)) if variants else {}
+        except BenchError:
+            continue  # its rows are in the table all the same
+        for name, rounds in samples.items():
+            if name in variants:
+                what = name.partition(" / ")[2]
+                curves[f"{variants[name]} / {what}"] = sorted(itertools.chain(*rounds.values()))
+    shares = np.linspace(0, 1, _POINTS)
+    curves = {name: seconds for name, seconds in curves.items() if seconds}
+    curves = dict(zip(_shortened(list(curves)), curves.values(), strict=True))
+    drawn = {name: np.quantile(seconds, shares) * 1e3 for name, seconds in curves.items()}
+    series = [
+        Series(
+            name=name, x=times.tolist(), y=(shares * 100).tolist(), kind="line", style=place,
+            hover=[
+                f"{share:.1%} of {len(curves[name])} batches within {time:.4g} ms"
+                for share, time in zip(shares, times, strict=True)
+            ],
+        )
+        for place, (name, times) in enumerate(drawn.items())
+    ]  # fmt: skip
+    return Chart(
+        key="latency",
+        title="Latency distributions",
+        caption="Share of the batches that were done within a time; the value at 50 % is the "
+        "median, at 99 % the p99.",
+        x=Axis("milliseconds a batch", log=True),
+        y=Axis("share of batches (%)"),
+        series=tuple(series),
+        data=pd.DataFrame({"share": shares} | {f"{n} (ms)": times for n, times in drawn.items()}),
+        absent=None if series else NOT_MEASURED,
+    )
+
+
+def roofs(material: Material) -> tuple[Chart, ...]:
+    """Every network and batch size that was measured, under the machine's ceilings."""
+    rows = material.throughput
+    rows = rows[rows["run"].map(material.variant_of).notna()]
+
+    def look(row: Any) -> Look:
+        variant = str(material.variant_of(row.run))
+        return variant, material.style(variant)
+
+    return rooflines(rows, {r.measurement: r.ceiling for r in material.measurements}, look)
+
+
+def quantisation(material: Material) -> tuple[Chart, ...]:
+    """What int8 costs layer by layer, a chart for each export that measured it."""
+    charts = [
+        sensitivity_chart(
+            effects, f"int8-{record.export[:12]}", f"int8 by layer: {variant}", most=_LAYERS
+        )
+        for record in Exports(material.store.root).records()
+        if (variant := material.variant_of(str(record.row["run"])))
+        and (effects := record.proof.get("int8", {}).get("sensitivity"))
+    ]
+    missing = Chart(
+        key="int8",
+        title="int8 by layer",
+        caption="",
+        x=Axis(""),
+        y=Axis(""),
+        absent="No export measured it: `bench export-onnx RUN --precision int8 --sensitivity`.",
+    )
+    return tuple(charts) or (missing,)
+
+
+def times(material: Material) -> tuple[Chart, ...]:
+    """Where the time goes, block by block; nothing where nothing was profiled.
+
+    One chart for each variant and each way to run it, of the largest batch profiled last.
+    """
+    found: dict[tuple[Any, ...], tuple[int, Chart]] = {}
+    for record in material.measurements:
+        for row in record.rows:
+            variant = material.variant_of(str(row["run"]))
+            name = str(row.get("configuration"))
+            shares = record.lanes.get(name, {}).get("layers") or []
+            if variant and shares and "error" not in shares[0]:
+                what = f"{variant}, {row['backend']} {row['precision']}, batch {row['batch_size']}"
+                key = (variant, row["backend"], row["precision"], row["memory_format"])
+                by_block, _ = layer_charts(what, shares)
+                if row["batch_size"] >= found.get(key, (0,))[0]:
+                    found[key] = row["batch_size"], by_block
+    used: Counter[str] = Counter()
+    charts = []
+    for _, chart in found.values():  # names that differ in signs only have the same key
+        used[chart.key] += 1
+        number = used[chart.key]
+        charts.append(chart if number == 1 else replace(chart, key=f"{chart.key}-{number}"))
+    return tuple(charts)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Leave out of names made of parts (`a / b / c`) every part that is the same in all."""
+    parts = [name.split(" / ") for name in names]
+    if len(parts) < 2 or len({len(p) for p in parts}) > 1:  # noqa: PLR2004 - nothing to tell apart
+        return list(names)
+    kept = [
+        i for i, column in enumerate(zip(*parts, strict=True)) if i == 0 or len(set(column)) > 1
+    ]
+    return [", ".join(p[i] for i in kept) for p in parts]

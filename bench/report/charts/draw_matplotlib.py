@@ -1,0 +1,309 @@
+"""Charts as pictures for papers and Markdown pages, by matplotlib."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.store.files import telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bench.report.charts.chart import Axis, Chart, Series
+    from bench.report.charts.confusion import Matrix
+
+# Okabe and Ito's palette: told apart with every common kind of colour blindness.
+PALETTE = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442",
+)  # fmt: skip
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "bench",  # the same picture gives the same bytes
+    "figure.dpi": 120,
+}
+
+# In the order of `bench.report.charts.draw_plotly.SYMBOLS`.
+_MARKERS = ("o", "s", "D", "^", "x", "P", "v", "*")
+_DASHES = ("-", "--", ":", "-.")
+_NEUTRAL = "#595f69"
+_FEW = 3  # decades of a logarithmic axis that have room for ticks between
+_THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
+_WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
+_ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
+_DARK = 0.6  # share from which on black text is hard to read
+_LEGEND_SIZE = 8  # points
+# Matplotlib's own, in letters' sizes: line and gap before a name, between columns, around all.
+_BEFORE, _BETWEEN, _AROUND = 2.0 + 0.8, 2.0, 2 * (0.4 + 0.5)
+_DENSE = 20  # categories, from which on they are set closer and smaller
+_LEVEL = 3  # categories across whose names fit beside each other
+
+
+def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Save every chart that has something to show, under its key; returns the files.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    return [
+        path
+        for chart in charts
+        if chart.missing is None
+        for path in save_figure(draw(chart), folder, chart.key)
+    ]
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Save a figure as SVG and PNG into *folder*; returns the files.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    import matplotlib as mpl
+
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    with telling(folder), mpl.rc_context(STYLE):
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(paths[0], metadata={"Date": None})
+        figure.savefig(paths[1], metadata={"Software": None}, dpi=160)
+    return paths
+
+
+def draw(chart: Chart) -> Figure:
+    """Draw a chart, as wide as a column of a paper, without its title and caption."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = len(chart.y.categories)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, _height([chart])), layout="constrained")
+        handles = _draw_chart(figure.subplots(), chart)
+        if len(handles) > 1 or not rows:
+            _legend(figure, handles, columns=3)
+    return figure
+
+
+def draw_row(charts: Sequence[Chart]) -> Figure:
+    """Draw charts beside each other, with their titles and one legend.
+
+    A chart that has nothing to show has the reason in its place.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        size = (3.4 * len(charts), max(_HEIGHT, _height(charts)))
+        figure = Figure(figsize=size, layout="constrained")
+        handles: dict[str, Any] = {}
+        for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts,
+                               strict=True):  # fmt: skip
+            # Long names of variants leave narrow axes, and room to their left.
+            side = "right" if chart.y.categories else "center"
+            axes.set_title(textwrap.fill(chart.title, 32), loc=side)
+            if chart.missing is None:
+                handles = {**handles, **_draw_chart(axes, chart), **handles}
+            else:
+                axes.set_axis_off()
+                words = textwrap.fill(chart.missing, 32)
+                axes.text(0.5, 0.5, words, ha="center", va="center", color=_NEUTRAL)
+        _legend(figure, handles, columns=2 * len(charts))
+    return figure
+
+
+def draw_matrix(matrix: Matrix) -> Figure:
+    """Draw a confusion matrix: true classes down, predicted ones across, shares as shades."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    count = len(matrix.classes)
+    shares = np.array([[share for _, share in cells] for _, cells in matrix.rows])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 + 0.32 * count, 1.4 + 0.3 * count), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), images in np.ndenumerate(matrix.counts):
+            shade = "white" if shares[row, column] > _DARK else "black"
+            text = str(images) if images else ""
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+        axes.set_xticks(range(count), matrix.classes, rotation=90)
+        axes.set_yticks(range(count), matrix.classes)
+        axes.set(xlabel="taken for", ylabel="true class")
+    return figure
+
+
+def _height(charts: Sequence[Chart]) -> float:
+    rows = max(len(chart.y.categories) for chart in charts)
+    each = _ROW if rows <= _DENSE else _DENSE_ROW
+    return max(2.0, 0.8 + each * rows) if rows else _HEIGHT
+
+
+def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
+    """Put the legend above the axes, and make room for its lines."""
+    if not handles:
+        return
+    room = figure.get_figwidth() * 72 - (_BEFORE + _AROUND) * _LEGEND_SIZE
+    names = [_broken(name, room) for name in handles]
+    columns = _columns(names, columns, figure.get_figwidth() * 72)
+    lines = max(sum(name.count("\n") + 1 for name in part) for part in _parts(names, columns))
+    figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
+    figure.legend(
+        handles.values(), names, loc="outside upper left", frameon=False, fontsize=_LEGEND_SIZE,
+        ncols=columns,
+    )  # fmt: skip
+
+
+def _columns(names: Sequence[str], most: int, width: float) -> int:
+    """As many columns of a legend as fit beside each other into *width* points."""
+    for columns in range(min(most, len(names)), 1, -1):
+        letters = _BEFORE * columns + _BETWEEN * (columns - 1) + _AROUND
+        longest = [max(map(_points, part)) for part in _parts(names, columns)]
+        if sum(longest) + letters * _LEGEND_SIZE <= width:
+            return columns
+    return 1
+
+
+def _parts(names: Sequence[str], columns: int) -> list[list[str]]:
+    """Names by column: the first ones hold one more where they do not come out even."""
+    return [part.tolist() for part in np.array_split(np.array(names, object), columns)]
+
+
+def _broken(name: str, room: float) -> str:
+    """Break a name that is wider than *room* points into lines that are not."""
+    lines = math.ceil(_points(name) / room)
+    while lines > 1 and _points(broken := textwrap.fill(name, -(-len(name) // lines))) > room:
+        lines += 1
+    return broken if lines > 1 else name
+
+
+def _points(text: str) -> float:
+    """Width of the widest line in the legend, in points."""
+    from matplotlib.textpath import TextPath
+
+    widths = [
+        TextPath((0, 0), line, size=_LEGEND_SIZE).get_extents().x1
+        for line in text.split("\n") if line.strip()
+    ]  # fmt: skip
+    return float(max(widths, default=0.0))
+
+
+def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
+    """Draw everything of a chart; returns name → handle for a legend."""
+    ends: dict[float, float] = {}
+    for series in chart.series:
+        if not series.drawn:
+            continue
+        if series.kind == "bars":
+            _draw_bars(axes, series, ends)
+        else:
+            _draw_marks(axes, series)
+    _set(axes, "x", chart.x)
+    _set(axes, "y", chart.y)
+    handles, names = axes.get_legend_handles_labels()
+    # Of series with one name the first is shown.
+    last_first = dict(zip(reversed(names), reversed(handles), strict=True))
+    return {name: last_first[name] for name in names}
+
+
+def _colour(series: Series) -> str:
+    return _NEUTRAL if series.style is None else PALETTE[series.style % len(PALETTE)]
+
+
+def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
+    """Draw bars behind those that lie at the same position; *ends* is how far these reach."""
+    starts = [ends.get(place, 0.0) for place in series.y]
+    axes.barh(
+        list(series.y), list(series.x), left=starts, color=_colour(series), label=series.name,
+        height=0.75,
+    )  # fmt: skip
+    ends |= {y: start + x for y, start, x in zip(series.y, starts, series.x, strict=True)}
+
+
+def _draw_marks(axes: Axes, series: Series) -> None:
+    style, colour = series.style, _colour(series)
+    x, y = list(series.x), list(series.y)
+    if len(series.low) and series.interval == "band":
+        axes.fill_between(x, series.low, series.high, color=colour, alpha=0.17, lw=0)
+    look: dict[str, Any] = {
+        "color": colour, "label": series.name, "alpha": 0.5 if series.faint else 1,
+        "markersize": 3 if series.faint else 5,
+    }  # fmt: skip
+    if style is not None and (series.kind == "points" or len(x) <= 40):  # noqa: PLR2004 - as on the page
+        look["marker"] = _marker(style)
+    look["linestyle"] = "none" if series.kind == "points" else _dash(series)
+    if series.kind == "steps":
+        look["drawstyle"] = "steps-post"
+    if len(series.low) and series.interval != "band":
+        centre = x if series.interval == "x" else y
+        look[f"{series.interval}err"] = [
+            [c - low for c, low in zip(centre, series.low, strict=True)],
+            [high - c for c, high in zip(centre, series.high, strict=True)],
+        ]
+        axes.errorbar(x, y, capsize=2, **look)
+    else:
+        axes.plot(x, y, **look)
+    for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
+        if text:
+            axes.annotate(
+                text, (across, up), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+                color=_NEUTRAL,
+            )  # fmt: skip
+
+
+def _marker(style: int) -> str:
+    """Pair each colour with another mark once all have been used."""
+    return _MARKERS[(style + style // len(PALETTE)) % len(_MARKERS)]
+
+
+def _dash(series: Series) -> str:
+    if series.dashed:
+        return "--"
+    return _DASHES[(series.style or 0) // len(PALETTE) % len(_DASHES)]
+
+
+def _set(axes: Axes, which: str, axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    own = axes.xaxis if which == "x" else axes.yaxis
+    own.set_label_text(axis.title)
+    if axis.log:
+        _set_log(axes, which)
+    elif axis.whole:
+        own.set_major_locator(MaxNLocator(integer=True))
+    if axis.zero:
+        (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
+    if axis.categories:
+        turned = which == "x" and len(axis.categories) > _LEVEL
+        own.set_ticks(
+            range(len(axis.categories)), labels=list(axis.categories),
+            fontsize=7 if turned or len(axis.categories) > _DENSE else None,
+            rotation=90 if turned else 0,
+        )  # fmt: skip
+        (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
+
+
+def _set_log(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    own = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
+    within = (
+        (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < _FEW else (1,)
+    )
+    thousands = EngFormatter(sep="")
+    own.set_major_locator(LogLocator(subs=within))
+    own.set_major_formatter(
+        lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
+    )
+    own.set_minor_formatter(NullFormatter())

@@ -1,0 +1,135 @@
+"""The loss around trained weights, as charts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.report.charts.chart import Axis, Chart, Series
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report.charts.blocks import Looks
+
+_LEVELS = 9  # of a map
+_STEP = "step (1: as long as each filter)"
+
+
+def landscape_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
+    """Chart the slices through the weights of trained networks.
+
+    Args:
+        rows: of the `landscapes` table, with one line and one plane a run at most.
+        look: how each run is shown.
+
+    Returns:
+        For lines, a chart of losses and one of accuracies (Li et al. 2018, figure 2); for planes,
+        a map with contour lines for each run, all at the same losses (figure 1).
+    """
+    lines, planes = rows[rows["y"].isna()], rows[rows["y"].notna()]
+    charts = []
+    if len(lines):
+        charts.append(
+            _slice(
+                lines, look, "loss", "landscape-loss", "Loss around the weights",
+                Axis("loss", log=True),
+            )
+        )  # fmt: skip
+        charts.append(
+            _slice(
+                lines, look, "accuracy", "landscape-accuracy", "Accuracy around the weights",
+                Axis("accuracy (%)"), 100,
+            )
+        )  # fmt: skip
+    maps = list(planes.groupby("run", sort=False))
+    levels = _levels(planes["loss"]) if maps else []
+    for number, (run, part) in enumerate(maps, 1):
+        key = "landscape-map" if number == 1 else f"landscape-map-{number}"
+        charts.append(_map(part, look(str(run)).label, look(str(run)).style, key, levels))
+    return tuple(charts)
+
+
+def _slice(
+    rows: pd.DataFrame, look: Looks, column: str, key: str, title: str, y: Axis, scale: float = 1
+) -> Chart:
+    series = []
+    for run, part in rows.groupby("run", sort=False):
+        name, style, label = look(str(run))
+        values = (part[column] * scale).tolist()
+        series.append(
+            Series(
+                name=name, x=part["x"].tolist(), y=values, kind="line", style=style,
+                hover=[
+                    f"{label}: {value:.4g} at {x:+.3g}"
+                    for x, value in zip(part["x"], values, strict=True)
+                ],
+            )
+        )  # fmt: skip
+    return Chart(
+        key=key,
+        title=title,
+        caption="Along one random direction that is scaled to each filter (Li et al. 2018); "
+        + _of(rows),
+        x=Axis(_STEP),
+        y=y,
+        series=tuple(series),
+        table="landscapes",
+    )
+
+
+def _of(rows: pd.DataFrame) -> str:
+    """Say which images a loss is of."""
+    kinds = rows[["split", "images"]].drop_duplicates().itertuples(index=False)
+    return "; ".join(f"{images:,} {split} images" for split, images in kinds) + "."
+
+
+def _levels(losses: pd.Series[float]) -> list[float]:
+    """Losses at equal ratios between the lowest and the highest."""
+    known = losses[losses > 0]
+    if known.empty:
+        return []
+    found: list[float] = np.geomspace(known.min(), known.max(), _LEVELS + 2)[1:-1].tolist()
+    return found
+
+
+def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[float]) -> Chart:
+    """A network's contour lines, and the network itself in the middle."""
+    from contourpy import LineType, contour_generator
+
+    grid = rows.pivot_table(index="y", columns="x", values="loss", dropna=False)
+    heights = np.ma.masked_invalid(grid.to_numpy(dtype=float))
+    contours = contour_generator(
+        grid.columns.to_numpy(), grid.index.to_numpy(), heights, line_type=LineType.Separate
+    )
+    found: list[tuple[float, Any]] = [(level, contours.lines(level)) for level in levels]
+    series = [_contour(level, lines) for level, lines in found if lines]
+    nearest = rows.iloc[int((rows["x"].abs() + rows["y"].abs()).argmin())]
+    middle = Series(
+        name="nearest to the trained weights", x=[float(nearest["x"])], y=[float(nearest["y"])],
+        style=style, hover=[f"{label}: {nearest['loss']:.4g}"],
+    )  # fmt: skip
+    return Chart(
+        key=key,
+        title=f"Loss around {label}",
+        caption="Lines of equal loss over two random directions that are scaled to each filter "
+        f"(Li et al. 2018); {_of(rows)}",
+        x=Axis(_STEP),
+        y=Axis(_STEP),
+        series=(*series, middle),
+        table="landscapes",
+    )
+
+
+def _contour(level: float, lines: list[np.ndarray]) -> Series:
+    """All lines of one loss, its value beside the longest."""
+    gap = np.full((1, 2), np.nan)
+    points = np.concatenate([part for line in sorted(lines, key=len) for part in (gap, line)])
+    labels = [""] * len(points)
+    told = f"{level:.3g}" if level < 1000 else f"{level:,.0f}"  # noqa: PLR2004 - no exponent
+    labels[len(points) - len(max(lines, key=len)) // 2 - 1] = told
+    return Series(
+        name="loss", x=points[:, 0].tolist(), y=points[:, 1].tolist(), kind="line",
+        hover=[f"loss {level:.4g}"] * len(points), labels=labels,
+    )  # fmt: skip

@@ -1,0 +1,135 @@
+"""Where the time goes, as charts, and what the shortcut costs, in a line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.report.charts.chart import Axis, Chart, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Shares = Sequence[Mapping[str, Any]]
+
+_MOST = 20  # kinds of operator that a chart shows
+
+
+def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
+    """Make two charts of a profiled configuration: by block of the network, by operator.
+
+    Args:
+        configuration: its name.
+        shares: `bench.measurement.profile.profile.Share` as dictionaries.
+    """
+    key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
+    return _by_block(configuration, key, shares), _by_operator(configuration, key, shares)
+
+
+def _by_block(configuration: str, key: str, shares: Shares) -> Chart:
+    layers = [share for share in shares if share["by"] == "layer"]
+    blocks = list(dict.fromkeys(share["block"] for share in layers))[::-1]
+    parts = _parts(layers)
+    series = [
+        _bars(part, blocks, [share for share in layers if share["part"] == part], "block")
+        for part in parts
+    ]
+    return Chart(
+        key=f"layers-{key}",
+        title=f"Time by block: {configuration}",
+        caption="One batch under the profiler, which slows it down; bars of one block lie behind "
+        f"each other, in the order of the legend.{_fusion(layers)}",
+        x=Axis("milliseconds a batch"),
+        y=Axis("", categories=tuple(blocks)),
+        series=tuple(series),
+        data=pd.DataFrame(layers),
+    )
+
+
+def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
+    operators = [share for share in shares if share["by"] == "operator"]
+    shown = operators[:_MOST]
+    names = [share["name"] for share in shown][::-1]
+    series = [
+        _bars(part, names, [share for share in shown if share["part"] == part], "name")
+        for part in _parts(shown)
+    ]
+    left = len(operators) - len(shown)
+    return Chart(
+        key=f"operators-{key}",
+        title=f"Time by kind of operator: {configuration}",
+        caption="Time in each kind of operator itself, without what it calls."
+        + (f" The slowest {len(shown)} of {len(operators)}." if left else ""),
+        x=Axis("milliseconds a batch"),
+        y=Axis("", categories=tuple(names)),
+        series=tuple(series),
+        data=pd.DataFrame(operators),
+    )
+
+
+def _parts(shares: Shares) -> list[str]:
+    from bench.measurement.profile.profile import PARTS
+
+    present = {share["part"] for share in shares}
+    return [part for part in PARTS if part in present]
+
+
+def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
+    from bench.measurement.profile.profile import PARTS
+
+    times: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    for share in shares:
+        times[share[column]] = times.get(share[column], 0.0) + share["milliseconds"]
+        whole[share[column]] = whole.get(share[column], 0.0) + share["share"]
+    return Series(
+        name=part,
+        x=list(times.values()),
+        y=[rows.index(name) for name in times],
+        kind="bars",
+        style=PARTS.index(part),  # the same colour in every picture
+        hover=[f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()],
+    )
+
+
+def _fusion(layers: Shares) -> str:
+    fused = sum(bool(share.get("with_addition")) for share in layers)
+    if not fused:
+        return ""
+    return f" {fused} additions are computed inside convolutions, and counted there."
+
+
+def shortcut_line(shares: Shares) -> str:
+    """Say which share of the time the shortcuts' projections and additions take.
+
+    As far as the profiler tells: an addition that the runtime computes inside a convolution
+    has no time of its own, and is counted instead.
+    """
+    layers = [share for share in shares if share["by"] == "layer"]
+    additions = [share for share in layers if share["part"] == "addition"]
+    if not additions:  # networks that add without a module have the operators only
+        additions = [s for s in shares if s["by"] == "operator" and s["part"] == "addition"]
+    projections = [share for share in layers if share["part"] == "projection"]
+    normalised = [
+        s for s in layers if s["part"] == "normalisation" and s["kind"].endswith("the shortcut")
+    ]
+    fused = sum(bool(share.get("with_addition")) for share in layers)
+    said = [_total(projections, "1×1 projections")]
+    if normalised:
+        said.append(_total(normalised, "the normalisation behind them"))
+    if additions or not fused:
+        said.append(_total(additions, "additions"))
+    if fused:
+        more = f"{fused} {'more ' * bool(additions)}addition{'s' * (fused > 1)}"
+        said.append(f"{more} inside convolutions, whose own time no profiler tells")
+    return f"The shortcuts: {'; '.join(said)}."
+
+
+def _total(shares: Shares, what: str) -> str:
+    if not shares:
+        return f"no {what}"
+    milliseconds = sum(share["milliseconds"] for share in shares)
+    share = sum(share["share"] for share in shares)
+    return f"{what} {milliseconds:.3g} ms, {share:.1%} of the time"

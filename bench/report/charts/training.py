@@ -1,0 +1,175 @@
+"""Charts of training and of the study's outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.pages.markdown import methods
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report.study_data import Material
+
+NO_RUN = "No run has finished an epoch yet; `bench run-ablation` goes on where it stopped."
+
+
+def curves(material: Material) -> tuple[Chart, ...]:
+    """Training and validation by epoch."""
+    known = {name: material.epochs[name].notna().any() for name in material.epochs.columns}
+    held_out = (
+        "test" if known["test_accuracy"] and not known["validation_accuracy"] else "validation"
+    )
+    words = {
+        "validation": "the validation split",
+        "test": "the test set (recipe book has no split)",
+    }
+    return (
+        _curve(
+            material, "training-error", "Training error", "train_accuracy",
+            "Running error of the training batches, augmented as they were trained on, in the "
+            "manner of He et al. 2016a, figure 1.",
+        ),
+        _curve(
+            material, f"{held_out}-error", f"{held_out.capitalize()} error", f"{held_out}_accuracy",
+            f"Error on {words[held_out]} after each epoch.",
+        ),
+        _curve(
+            material, "training-loss", "Training loss", "train_loss",
+            "Mean loss of the training batches of an epoch.",
+        ),
+    )  # fmt: skip
+
+
+def _curve(material: Material, key: str, title: str, column: str, caption: str) -> Chart:
+    error = column.endswith("accuracy")
+    series = []
+    for name in material.variants:
+        rows = material.epochs[material.epochs["variant"] == name]
+        values = (1 - rows[column]) * 100 if error else rows[column]
+        by_epoch = values.groupby(rows["epoch"]).agg(["mean", "min", "max", "count"]).dropna()
+        if by_epoch.empty:
+            continue
+        unit = " %" if error else ""
+        series.append(
+            Series(
+                name=name,
+                x=by_epoch.index.astype(int).tolist(),
+                y=by_epoch["mean"].tolist(),
+                low=by_epoch["min"].tolist(),
+                high=by_epoch["max"].tolist(),
+                kind="line",
+                style=material.style(name),
+                hover=[
+                    f"epoch {e}: {m:.4g}{unit}, seeds from {lo:.4g} to {hi:.4g} ({n:.0f})"
+                    for e, m, lo, hi, n in by_epoch.itertuples()
+                ],
+            )
+        )
+    return Chart(
+        key=key,
+        title=title,
+        caption=caption
+        + " Lines are means over seeds, bands reach from the lowest to the highest.",
+        x=Axis("epoch", whole=True),
+        y=Axis(f"{title.lower()} (%)" if error else title.lower()),
+        series=tuple(series),
+        table="epochs",
+        absent=NO_RUN if material.epochs.empty else None,
+    )
+
+
+def accuracies(material: Material) -> Chart:
+    """Test accuracy of every seed, and the mean with its interval."""
+    names = material.variants[::-1]
+    series = []
+    for summary in material.summaries:
+        rows = _finished(material.runs, summary.name)
+        place, style = names.index(summary.name), material.style(summary.name)
+        if rows.empty:
+            continue
+        series.append(
+            Series(
+                name=summary.name, x=(rows["test_accuracy"] * 100).tolist(),
+                y=[place - 0.22] * len(rows), style=style, faint=True,
+                hover=[
+                    f"seed {s}: {a * 100:.2f} %"
+                    for s, a in zip(rows["seed"], rows["test_accuracy"], strict=True)
+                ],
+            )
+        )  # fmt: skip
+        found = summary.test_accuracy
+        if found is None:
+            continue
+        ends = (
+            () if found.low is None or found.high is None else (found.low * 100, found.high * 100)
+        )
+        text = (
+            f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else " (1 seed, no interval)"
+        )
+        series.append(
+            Series(
+                name=summary.name, x=[found.mean * 100], y=[place], style=style, interval="x",
+                low=ends[:1], high=ends[1:], hover=[f"mean {found.mean * 100:.2f} %{text}"],
+            )
+        )  # fmt: skip
+    timing = (
+        material.runs["test_accuracy"].isna().all()
+        and (material.runs["status"] == "complete").any()
+    )
+    return Chart(
+        key="test-accuracy",
+        title="Test accuracy",
+        caption="Large marks are means with their 95 % t-interval, small ones single seeds.",
+        x=Axis("test accuracy (%)"),
+        y=Axis("", categories=tuple(names)),
+        series=tuple(series),
+        table="runs",
+        absent="The images are made up, for timing only: they have no accuracy."
+        if timing
+        else None
+        if series
+        else "No run has finished yet; `bench run-ablation` goes on where it stopped.",
+    )
+
+
+def forest(material: Material) -> Chart:
+    """Differences from the reference."""
+    compared = [s for s in material.summaries if s.difference is not None][::-1]
+    series = []
+    for place, summary in enumerate(compared):
+        found = summary.difference
+        if found is None:
+            continue
+        ends = (
+            () if found.low is None or found.high is None else (found.low * 100, found.high * 100)
+        )
+        text = f", 95 % interval {ends[0]:+.2f} to {ends[1]:+.2f}" if ends else ", no interval"
+        p_value = "" if found.p_value is None else f", corrected p {found.p_value:.3g}"
+        series.append(
+            Series(
+                name=summary.name, x=[found.mean * 100], y=[place],
+                style=material.style(summary.name), interval="x", low=ends[:1], high=ends[1:],
+                hover=[f"{found.mean * 100:+.2f} points{text}{p_value}, {found.seeds} seed(s)"],
+            )
+        )  # fmt: skip
+    return Chart(
+        key="differences",
+        title="Difference from the reference",
+        caption="Points of test accuracy, paired by seed, with the 95 % interval of "
+        f"{methods(material.summaries)}; an interval that crosses zero tells nothing apart.",
+        x=Axis("points of test accuracy", zero=True),
+        y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
+        series=tuple(series),
+        table="runs",
+        absent=None if series else "No variant shares a finished seed with its reference yet.",
+    )
+
+
+def _finished(runs: pd.DataFrame, variant: str) -> pd.DataFrame:
+    return runs[
+        (runs["variant"] == variant)
+        & (runs["status"] == "complete")
+        & runs["test_accuracy"].notna()
+    ]

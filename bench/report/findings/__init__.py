@@ -1,0 +1,1 @@
+"""What results say: statistics, the answer, the choice, agreement, time to accuracy."""

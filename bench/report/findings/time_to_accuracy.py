@@ -1,0 +1,122 @@
+"""Time to accuracy: how long a run trained until its validation images were answered well enough.
+
+The measure of DAWNBench (Coleman et al. 2017), on validation images: what is chosen or stopped by
+the test set is no longer a test.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class TimeToAccuracy:
+    """When a run first reached an accuracy.
+
+    Attributes:
+        target: the validation accuracy to reach, 0…1.
+        seconds: training time up to the end of the first epoch at or above it, evaluation
+            not included; None if no epoch reached it.
+        epoch: that epoch, from 1, or None.
+        best: the highest validation accuracy of any epoch, or None if none was recorded.
+    """
+
+    target: float
+    seconds: float | None
+    epoch: int | None
+    best: float | None
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        goal = f"validation accuracy {self.target:g}"
+        if self.seconds is not None:
+            return f"{goal} reached after {self.seconds:.1f} s of training, in epoch {self.epoch}"
+        if self.best is None:
+            return f"{goal} not reached: no epoch was recorded"
+        return f"{goal} not reached; the best of an epoch is {self.best:.4f}"
+
+
+def time_to_accuracy(epochs: pd.DataFrame, target: float) -> TimeToAccuracy:
+    """Find when one run reached *target*.
+
+    Args:
+        epochs: the run's rows of the `epochs` table.
+        target: validation accuracy, 0…1.
+    """
+    rows = epochs.sort_values("epoch").drop_duplicates("epoch")
+    accuracies = rows["validation_accuracy"]
+    reached = rows.loc[accuracies >= target, "epoch"]
+    best = None if accuracies.isna().all() else float(accuracies.max())
+    if reached.empty:
+        return TimeToAccuracy(target, None, None, best)
+    first = int(reached.iloc[0])
+    seconds = float(rows.loc[rows["epoch"] <= first, "seconds"].sum())
+    return TimeToAccuracy(target, seconds, first, best)
+
+
+@dataclass(frozen=True)
+class TimeOverSeeds:
+    """How long the runs of one variant trained to an accuracy.
+
+    Attributes:
+        target: the validation accuracy to reach, 0…1.
+        seconds: median over the runs that reached it, None if none did.
+        reached: how many did.
+        runs: of how many.
+    """
+
+    target: float
+    seconds: float | None
+    reached: int
+    runs: int
+
+    def __str__(self) -> str:
+        """What stands in a table; how many reached it is said where not all did."""
+        if self.seconds is None:
+            return f"- (0 of {self.runs})"
+        count = "" if self.reached == self.runs else f" ({self.reached} of {self.runs})"
+        return f"{self.seconds:.1f}{count}"
+
+
+def time_over_seeds(epochs: pd.DataFrame, runs: Iterable[str], target: float) -> TimeOverSeeds:
+    """Find when the finished *runs* of one variant reached *target*.
+
+    Args:
+        epochs: the study's `epochs` table.
+        runs: the runs' ids.
+        target: validation accuracy, 0…1.
+    """
+    times = [time_to_accuracy(epochs[epochs["run"] == run], target).seconds for run in runs]
+    reached = [seconds for seconds in times if seconds is not None]
+    middle = statistics.median(reached) if reached else None
+    return TimeOverSeeds(target, middle, len(reached), len(times))
+
+
+def check_target(target: float, recipe: str, dataset: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a target that no validation accuracy will be compared with.
+
+    Raises:
+        BenchError: it is no share, or the run holds no validation images out.
+    """
+    from bench.studies.recipe import get_recipe
+
+    option = f"--target-accuracy {target:g}"
+    if not 0 < target <= 1:
+        raise BenchError(f"{option}: an accuracy is above 0 and at most 1, such as 0.94")
+    if dataset == "synthetic":
+        raise BenchError(f"{option}: made-up images have no accuracy; use another --dataset")
+    name = str(settings.get("recipe", recipe))
+    if not settings.get("validation_fraction", get_recipe(name).validation_fraction):
+        raise BenchError(
+            f"{option}: recipe '{name}' holds no validation images out, and the test images are "
+            "not for this; add --set validation_fraction=0.1"
+        )

@@ -1,0 +1,112 @@
+"""Architecture diagrams of a study's networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from bench.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.networks.graph import Network
+    from bench.report.study_data import Material
+    from bench.store import RunRecord
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network and the variants that have it.
+
+    Attributes:
+        variants: their names.
+        svg: the picture; None where there is none.
+        why: why there is none.
+        parameters: of the network; None if unknown.
+    """
+
+    variants: tuple[str, ...]
+    svg: Markup | None
+    why: str | None
+    parameters: int | None
+
+
+def save_diagrams(material: Material, folder: Path) -> list[Path]:
+    """Save every diagram as an SVG file of its own; returns the files.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    drawn = [found for found in architectures(material, alone=True) if found.svg is not None]
+    files = [folder / f"architecture-{number}.svg" for number in range(1, len(drawn) + 1)]
+    for file, found in zip(files, drawn, strict=True):
+        write_atomically(file, str(found.svg).encode())
+    return files
+
+
+def architectures(material: Material, *, alone: bool = False) -> list[Architecture]:
+    """Draw each network of a study once, from itself; variants that share it are named together.
+
+    Networks are built anew without values from what runs record. Those from elsewhere (timm,
+    torchvision, a person's own) are not: a report runs no code but this program's.
+    """
+    records: dict[str, RunRecord] = {}
+    for run, record in material.records.items():
+        variant = material.variant_of(run)
+        if variant is not None and "input_shape" in record.result and "classes" in record.result:
+            records.setdefault(variant, record)
+    groups: dict[tuple[Network | str, Any], list[str]] = {}
+    for variant in material.variants:
+        if variant in records:
+            record = records[variant]
+            key = (_read(record), record.result.get("parameters"))
+            groups.setdefault(key, []).append(variant)
+    made = [
+        _draw(f"network-{number}", *key, names, alone=alone)
+        for number, (key, names) in enumerate(groups.items())
+    ]
+    missing = tuple(name for name in material.variants if name not in records)
+    if missing:
+        why = f"{', '.join(missing)}: no run has finished yet, so no network is known."
+        made.append(Architecture(missing, None, why, None))
+    return made
+
+
+def _draw(
+    key: str, found: Network | str, parameters: int | None, names: list[str], *, alone: bool
+) -> Architecture:
+    from bench.report.pages.diagram import draw
+
+    if isinstance(found, str):
+        return Architecture(tuple(names), None, f"{', '.join(names)}: {found}", parameters)
+    svg = draw(found, key, f"Architecture of {', '.join(names)}", alone=alone)
+    return Architecture(tuple(names), Markup(svg), None, parameters)  # noqa: S704 - ElementTree escapes
+
+
+def _read(record: RunRecord) -> Network | str:
+    """A run's network, or why it cannot be drawn."""
+    import torch
+
+    from bench.models import build_model
+    from bench.networks.graph import trace
+
+    name = str(record.request["model"])
+    shape = tuple(record.result["input_shape"])
+    try:
+        if ":" in name:
+            return (
+                f"{name} comes from elsewhere, and a report runs no code but its own; "
+                f"'bench describe {name}' lists its layers."
+            )
+        with torch.device("meta"):
+            model = build_model(
+                name, num_classes=len(record.result["classes"]), in_channels=shape[0],
+                **record.request["options"],
+            ).eval()  # fmt: skip
+        return trace(model, shape)
+    except Exception as error:  # whatever it is, the page has its other pictures
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return f"{name} cannot be drawn: {reason}"

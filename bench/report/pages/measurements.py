@@ -1,0 +1,174 @@
+"""A page of every speed that a results folder holds: tables, data, and how they were made."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.report.charts.draw_matplotlib import save_charts
+from bench.report.charts.roofline import rooflines
+from bench.report.pages.markdown import markdown_table
+from bench.report.tables.study import rows_of
+from bench.report.tables.throughput import by_network_or_backend, footnotes, throughput_cells
+from bench.store.files import write_atomically
+from bench.store.tables.frames import throughput_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from bench.report.charts.chart import Chart
+    from bench.store.measurements import MeasurementRecord, Measurements
+
+FOLDER = "throughput"
+FORMATS = ("markdown", "csv", "parquet")
+TITLE = "How fast do these networks run, and on what?"
+_FLAGS = ("pin", "isolate", "clear_l2", "layers")
+_RENAMED = {
+    "backends": "backend", "precisions": "precision", "batch_sizes": "batch-size",
+    "memory_formats": "memory-format", "boundaries": "boundary",
+    "latency_bound_ms": "latency-bound",
+}  # fmt: skip
+
+
+def publish_measurements(
+    measurements: Measurements, folder: Path, formats: Sequence[str] = ("markdown", "csv")
+) -> list[Path]:
+    """Write every measurement of a results folder as a page and as data; returns the files.
+
+    Args:
+        measurements: of a results folder.
+        folder: where to write; made if it is not there.
+        formats: of `FORMATS`.
+
+    Raises:
+        BenchError: there is no measurement, or a format is not one of them.
+        StorageError: the folder cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise BenchError(
+                f"--format {name} is not made of measurements (take {', '.join(FORMATS)})"
+            )
+    records = list(measurements.records())
+    if not records:
+        raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
+    frame = throughput_frame([row for record in records for row in record.rows])
+    ceilings = {r.measurement: r.ceiling for r in records}
+    charts = rooflines(frame, ceilings, by_network_or_backend(frame))
+    contents: dict[str, tuple[str, Callable[[], bytes]]] = {
+        "markdown": ("README.md", lambda: markdown(records, charts).encode()),
+        "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
+        "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
+    }
+    written = []
+    for name in dict.fromkeys(formats):
+        file, content = contents[name]
+        write_atomically(folder / file, content())
+        written.append(folder / file)
+        if name == "markdown":
+            written += save_charts(charts, folder)
+    return written
+
+
+def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ()) -> str:
+    """Return the page: the fastest of each network, then each measurement with its provenance.
+
+    Args:
+        records: what was measured.
+        charts: pictures that lie beside the page under their keys; those with nothing to show
+            say why.
+    """
+    known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
+    lines = [f"# {TITLE}", ""]
+    lines += [*(f"- {line}" for line in fastest(row for _, rows in known for row in rows)), ""]
+    for chart in charts:
+        drawn = [f"![{chart.title}]({chart.key}.svg)", "", chart.caption]
+        lines += [*([f"No roofline: {chart.missing}"] if chart.missing else drawn), ""]
+    for record, rows in known:
+        targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
+        lines += [f"## {targets}", "", *markdown_table(throughput_cells(rows)), ""]
+        lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Say what was fastest for each network and batch size, from rows that are not noisy.
+
+    Only a ratio whose interval lies above one is called faster.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["status"] == "complete" and not row["noisy"] and row["ratio"] is not None:
+            key = (row["measurement"], row["model"], row["options"], row["run"],
+                   row["batch_size"], row["boundary"])  # fmt: skip
+            groups.setdefault(key, []).append(row)
+    sentences = []
+    for found in groups.values():
+        best = max(found, key=lambda row: row["ratio"])
+        if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
+            sentences.append(
+                f"{' '.join(filter(None, (best['model'], best['options'])))}, "
+                f"batch {best['batch_size']}: {best['backend']} "
+                f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
+                f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
+            )
+    return sentences or ["No configuration could be told apart from its reference."]
+
+
+def provenance(record: MeasurementRecord) -> list[str]:
+    """Return what a reader needs to check the figures: command, machine, commit, date."""
+    made, ceiling = record.environment, record.ceiling
+    kernels = ceiling.get("kernels", {})
+    flops = ", ".join(
+        f"{precision} {value / 1e9:.0f} GFLOP/s ({kernels.get(precision, 'matrix product')})"
+        for precision, value in ceiling.get("flops_per_second", {}).items()
+    )
+    dirty = " with uncommitted changes" if made.get("git_dirty") else ""
+    lines = [
+        f"command: `{command(record)}`",
+        (
+            f"machine: {made.get('cpu')} ({' '.join(made.get('instruction_sets', []))}), device "
+            f"{made.get('device')}, {made.get('threads')} threads"
+        ),
+        f"versions: {_versions(made)}",
+        f"commit: {made.get('git_commit')}{dirty}; {record.created_at}; id {record.measurement}",
+    ]
+    if flops:
+        copied = ceiling["bytes_per_second"] / 1e9
+        side = ceiling["matrix_side"]
+        lines.insert(2, f"its ceiling: {flops}; matrices of {side}²; copy {copied:.0f} GB/s")
+    return lines
+
+
+def command(record: MeasurementRecord) -> str:
+    """Return the command that measures this again, where the same targets are found."""
+    from bench.measurement.configurations import Request
+
+    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    parts = ["bench", "throughput", *(name for name, *_ in labels)]
+    for field in dataclasses.fields(Request):
+        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
+        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if field.name in _FLAGS:
+            parts.append(option)
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            parts += [text for one in values for text in (option, str(one))]
+    options = dict.fromkeys(option for _, *given in labels for option in given)
+    parts += [text for option in options for text in ("--option", option)]
+    return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
+
+
+def _same(value: Any, default: Any) -> bool:
+    return list(value) == list(default) if isinstance(value, list | tuple) else value == default
+
+
+def _versions(made: dict[str, Any]) -> str:
+    names = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "python")
+    return ", ".join(f"{name} {made[name]}" for name in names if made.get(name))

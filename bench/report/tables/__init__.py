@@ -1,0 +1,1 @@
+"""Rows for terminals, Markdown and LaTeX."""

@@ -1,0 +1,170 @@
+"""Logging a study while it is carried out; whatever a tracker does, the runs are unharmed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import tempfile
+import warnings
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bench.errors import BenchError
+from bench.report.findings.answer import answer, summarise
+from bench.report.pages.markdown import markdown
+from bench.report.pages.publish import publish, require_finished
+from bench.report.tracking.names import check_trackers
+from bench.report.tracking.records import TrackedReport, tracked_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.launch.execution import Execution
+    from bench.report.tracking.records import TrackedRun
+    from bench.store import Store
+
+REPORT_FORMATS = ("markdown", "csv", "html")
+
+
+class Tracker(Protocol):
+    """Where runs are logged. Any method may raise anything: the tracker is then given up."""
+
+    where: str
+
+    def log_run(self, run: TrackedRun) -> None:
+        """Log a run, in the place of what was logged of it; nothing if that is the same."""
+
+    def log_report(self, report: TrackedReport) -> None:
+        """Log a study's report, likewise."""
+
+
+@contextmanager
+def tracked(how: Execution, store: Store, study: str) -> Iterator[Execution]:
+    """Log a study's runs while the block runs, and its report at the end.
+
+    Args:
+        how: its `track` names the trackers.
+        store: the results folder that the runs are recorded in.
+        study: the study's name.
+
+    Yields:
+        What to carry the study out with.
+
+    Raises:
+        BenchError: a tracker is unknown or not installed. What goes wrong later is a warning.
+    """
+    from bench.training.distributed import follows
+
+    names = check_trackers(how.track)
+    if not names or follows():
+        yield how
+        return
+    session = _Session(names, store, study)
+
+    def tell(event: dict[str, Any]) -> None:
+        how.on_event(event)
+        if event["event"] == "end":
+            session.log_runs(event["run"])
+
+    yield dataclasses.replace(how, on_event=tell)
+    session.log_runs()
+    session.log_report()
+    session.record()
+
+
+class _Session:
+    def __init__(self, names: tuple[str, ...], store: Store, study: str) -> None:
+        self.store = store
+        self.study = study
+        self.waiting = list(names)  # opened when there is something to log
+        self.trackers: dict[str, Tracker] = {}
+        self.outcomes: dict[str, dict[str, Any]] = {}
+
+    def log_runs(self, run: str | None = None) -> None:
+        """Log one run of the study, or all of them."""
+
+        def log(tracker: Tracker) -> None:
+            for found in tracked_runs(self.store, self.study, run):
+                tracker.log_run(found)
+
+        self._each(log)
+
+    def log_report(self) -> None:
+        """Log the study's report, if there is anything to report."""
+        with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
+            reports: list[TrackedReport] = []
+
+            def log(tracker: Tracker) -> None:
+                if not reports:  # made once, for the first tracker
+                    reports.extend(_report(self.store, self.study, Path(folder)))
+                for report in reports:
+                    tracker.log_report(report)
+
+            self._each(log)
+
+    def record(self) -> None:
+        """Record what became of every tracker."""
+        for name, tracker in self.trackers.items():
+            self.outcomes[name] = _outcome(tracker.where, None)
+        self._save()
+
+    def _each(self, work: Callable[[Tracker], None]) -> None:
+        for name in [*self.trackers, *self.waiting]:
+            self._try(name, work)
+
+    def _try(self, name: str, work: Callable[[Tracker], None]) -> None:
+        try:
+            if name in self.waiting:
+                self.waiting.remove(name)
+                self.trackers[name] = _open(name, self.store, self.study)
+            work(self.trackers[name])
+        except Exception as error:  # whatever it raises, the runs are recorded and go on
+            tracker = self.trackers.pop(name, None)
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+            self.outcomes[name] = _outcome(tracker.where if tracker else None, reason)
+            self._save()
+            warnings.warn(
+                f"--track {name} is given up ({reason}); the runs are unharmed, and the same "
+                "command logs what is missing",
+                stacklevel=2,
+            )
+
+    def _save(self) -> None:
+        with contextlib.suppress(BenchError):  # of a full disk the runs themselves will tell
+            self.store.save_tracking(self.study, self.outcomes)
+
+
+def _outcome(where: str | None, error: str | None) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"where": where, "error": error, "at": now}
+
+
+def _open(name: str, store: Store, study: str) -> Tracker:
+    if name == "mlflow":
+        from bench.report.tracking.mlflow import MlflowTracker
+
+        return MlflowTracker(store, study)
+    from bench.report.tracking.tensorboard import TensorboardTracker
+
+    return TensorboardTracker(store, study)
+
+
+def _report(store: Store, study: str, folder: Path) -> Iterator[TrackedReport]:
+    record = store.read_study(study)
+    digests = [run.digest for run in tracked_runs(store, study)]
+    if record is None:
+        return
+    try:
+        runs = require_finished(store, record)
+    except BenchError:  # no run is finished: there is nothing to report
+        return
+    publish(store, record, folder, REPORT_FORMATS)
+    yield TrackedReport(
+        digest=hashlib.sha256("".join([record.question, *digests]).encode()).hexdigest(),
+        answer=answer(summarise(store, record)),
+        text=markdown(store, record, runs),
+        folder=folder,
+    )

@@ -1,0 +1,1 @@
+"""Pandas frames read from the results folder."""

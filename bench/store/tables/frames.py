@@ -1,0 +1,146 @@
+"""Results folders as tidy pandas frames: one row an observation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bench.errors import BenchError, nearest
+from bench.store import Store
+from bench.store.analyses import Analyses
+from bench.store.exports import Exports
+from bench.store.measurements import Measurements
+from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.runs import trained_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    import pandas as pd
+
+    from bench.store.analyses import AnalysisRecord
+    from bench.store.tables.runs import Trained
+
+__all__ = [
+    "ANALYSED", "COLUMNS", "Table", "analysed_frame", "exports_frame", "load_results", "newest",
+    "study_runs", "throughput_frame",
+]  # fmt: skip
+
+ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
+
+
+def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
+    """Load one table of a results folder, of one study, or of one run.
+
+    Args:
+        path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
+        table: `runs` (a row a run and study that refers to it), `epochs`, `exports`,
+            `throughput`, or what was found inside networks: `lesions`, `gradients`,
+            `correlations`, `landscapes`.
+
+    Returns:
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
+        Accuracies are 0…1, seconds wall time, `macs` multiply-adds of one image.
+
+    Raises:
+        BenchError: the table is unknown or *path* does not exist.
+
+    Broken run folders are passed over with a warning that names them.
+    """
+    if table not in COLUMNS:
+        known = ", ".join(COLUMNS)
+        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
+    store, study, run = _locate(Path(path))
+    if table == "exports":
+        return exports_frame(_export_rows(store, study, run))
+    if table == "throughput":
+        return throughput_frame(_throughput_rows(store, study, run))
+    if table in ANALYSED:
+        return analysed_frame(Analyses(store.root).records(), table, _wanted(store, study, run))
+    return trained_frame(store, cast("Trained", table), study, run)
+
+
+def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of exports as the `exports` table; what a row lacks is missing in the frame.
+
+    `max_rel_diff` is relative to the largest logit, `seconds` are of export and proof,
+    `executed_precision` is the arithmetic that the proof ran in (a CPU computes fp16 files
+    in fp32), `cpu` names the instruction sets too.
+    """
+    return typed_frame(list(rows), COLUMNS["exports"])
+
+
+def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
+    wanted = _wanted(store, study, run)
+    for record in Exports(store.root).records():
+        if wanted is None or record.row["run"] in wanted:
+            yield record.row
+
+
+def _wanted(store: Store, study: str | None, run: str | None) -> set[str] | None:
+    """Return the runs whose rows are asked for; None for those of all, and of none."""
+    found = store.read_study(study) if study is not None else None
+    return found.runs if found else ({run} if run is not None else None)
+
+
+def analysed_frame(
+    records: Iterable[AnalysisRecord], table: Table, runs: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Rows of analyses as one of the tables `ANALYSED`, in the order of the records.
+
+    Args:
+        records: of analyses.
+        table: which of their tables.
+        runs: only rows of these; all without.
+    """
+    rows = [
+        {"analysis": record.analysis, **row}
+        for record in records
+        for row in record.tables.get(table, ())
+        if runs is None or row.get("run") in runs
+    ]
+    return typed_frame(rows, COLUMNS[table])
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of each run's last analysis; lines and planes of a landscape go apart."""
+    keys = [frame["run"]]
+    if "y" in frame:
+        keys.append(frame["y"].isna())
+    last = frame["analysis"].groupby(keys, sort=False).transform("last")
+    return frame[frame["analysis"] == last]
+
+
+def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of measurements as the `throughput` table; what is not known is missing.
+
+    `images_per_second` is the batch over the median time, `ci_low` and `ci_high` its 95 %
+    bootstrap interval and `width` half of it, relative. `ratio` is how many times faster than
+    `reference`, paired by round; `difference` is `none` where it cannot be told from the
+    `noise_floor`, the difference of the reference from itself. `macs` are of one image,
+    `flops_per_second` twice those a second, `peak_fraction` that over the machine's own ceiling
+    in the precision that ran: Winograd convolutions, which need fewer, can pass 1.
+    """
+    return typed_frame(list(rows), COLUMNS["throughput"])
+
+
+def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
+    wanted = _wanted(store, study, run)
+    for record in Measurements(store.root).records():
+        yield from (row for row in record.rows if wanted is None or row["run"] in wanted)
+
+
+def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
+    """Rows of one study, in the study's own order of variants and seeds."""
+    return load_results(store.root / "studies" / f"{name}.json", table)
+
+
+def _locate(path: Path) -> tuple[Store, str | None, str | None]:
+    """Find the results folder that *path* is or lies in, with the study or run it names."""
+    if not path.exists():
+        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
+    if path.suffix == ".json" and path.parent.name == "studies":
+        return Store(path.parent.parent), path.stem, None
+    if path.parent.name == "runs" and not (path / "runs").exists():
+        return Store(path.parent.parent), None, path.name
+    return Store(path), None, None

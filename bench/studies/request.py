@@ -1,0 +1,95 @@
+"""What is asked of one training run, and the identity that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bench.studies.recipe import Recipe
+
+# Raised by hand when the same request would train to other weights than before;
+# tests/training/test_golden.py notices when that was forgotten.
+TRAINING_REVISION = 1
+
+# Raised when a results folder can no longer be read by the code before it.
+FORMAT_VERSION = 1
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run: a network, its data, how it is trained, one random seed.
+
+    Everything here, and nothing else, decides the run's identity. Device, threads and
+    versions are recorded with the result instead (design: the results folder).
+
+    Attributes:
+        model: canonical name, as `bench.models.canonical` gives it.
+        options: canonical options of the network (defaults left out).
+        dataset: name of the dataset.
+        train_images: size of the fixed balanced training subset; None is all images.
+        input_size: side in pixels of the square the network sees; None is the data's own.
+        recipe: every training value.
+        seed: random seed of initial weights, data order, augmentation and dropout.
+        precision: arithmetic of the forward and backward pass.
+        deterministic: only bit-reproducible kernels were allowed.
+        initial_weights: SHA-256 of the weights started from; None is random ones.
+        grown_from: the run whose network this one starts as, made larger; None is none.
+    """
+
+    model: str
+    dataset: str
+    recipe: Recipe
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+    train_images: int | None = None
+    input_size: int | None = None
+    precision: Precision = "fp32"
+    deterministic: bool = False
+    initial_weights: str | None = None
+    grown_from: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the request as plain JSON values; `from_dict` reads it back."""
+        return {
+            "model": self.model,
+            "options": dict(sorted(self.options.items())),
+            "dataset": self.dataset,
+            "train_images": self.train_images,
+            "input_size": self.input_size,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": self.seed,
+            "precision": self.precision,
+            "deterministic": self.deterministic,
+            "initial_weights": self.initial_weights,
+            # Left out where there is none: runs recorded before it existed keep their identity.
+            **({"grown_from": self.grown_from} if self.grown_from else {}),
+            "training_revision": TRAINING_REVISION,
+            "format_version": FORMAT_VERSION,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunRequest:
+        """Read a request back from `as_dict`'s values."""
+        kept = {k: v for k, v in values.items() if not k.endswith(("_revision", "_version"))}
+        return cls(**{**kept, "recipe": Recipe(**kept["recipe"])})
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that stand for this request alone."""
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def run_id(self) -> str:
+        """`SLUG-HASH`: the slug is for people, the hash is the identity."""
+        slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.model}-{self.dataset}").strip("-.")
+        return f"{slug[:60]}-s{self.seed}-{self.hash}"
+
+    def with_recipe(self, **values: Any) -> RunRequest:
+        """Return this request with some recipe values replaced."""
+        return replace(self, recipe=self.recipe.model_copy(update=values))

@@ -1,0 +1,1 @@
+"""This machine: devices, memory, signals, environment, and the machine-wide lock."""

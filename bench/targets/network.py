@@ -1,0 +1,173 @@
+"""What is exported: a network with its weights, and the images that prove its file."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import Dataset, to_float, validation_split
+from bench.data.splits import stable_seed
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.data.images import Images
+    from bench.targets.trained_run import Trained
+
+PROOF_IMAGES = 256  # at least so many are compared
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How grey levels become what the network takes (`bench.data.to_float`).
+
+    Attributes:
+        size: side in pixels of the square the network sees.
+        mean: per channel, of images scaled to 0…1.
+        std: likewise.
+        antialias: whether shrinking averages.
+        normalize: whether mean and deviation are applied.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    antialias: bool
+    normalize: bool
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Turn uint8 N×C×H×W into float32 N×C×S×S."""
+        return to_float(
+            images,
+            input_size=self.size,
+            mean=self.mean,
+            std=self.std,
+            antialias=self.antialias,
+            normalize=self.normalize,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to export.
+
+    Attributes:
+        name: for people and file names.
+        model: in evaluation mode, on the CPU.
+        model_name: canonical name of the network.
+        options: its canonical options.
+        input_shape: channels, height and width.
+        trained: the run it comes from; None for a bare model, which has random weights.
+        weights: SHA-256 of the run's weights file, None for a bare model.
+    """
+
+    name: str
+    model: nn.Module
+    model_name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, int, int] = (3, 224, 224)
+    trained: Trained | None = None
+    weights: str | None = None
+
+    @property
+    def run(self) -> str | None:
+        """Id of the run, None for a bare model."""
+        return self.trained.record.run if self.trained else None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; none for a bare model."""
+        return self.trained.classes if self.trained else []
+
+    @functools.cached_property
+    def preparation(self) -> Preparation | None:
+        """How its images were prepared; None for a bare model."""
+        if self.trained is None:
+            return None
+        recipe, result = self.trained.request.recipe, self.trained.record.result
+        return Preparation(
+            size=self.input_shape[-1],
+            mean=tuple(result["mean"]),
+            std=tuple(result["std"]),
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+        )
+
+    @property
+    def timing_only(self) -> bool:
+        """Whether its images are noise, for which no accuracy may be shown."""
+        return bool(self.trained and self.trained.record.result["timing_only"])
+
+    def dataset(self) -> Dataset | None:
+        """Load the run's dataset; None for a bare model.
+
+        Raises:
+            BenchError: it cannot be had, or is not what the run was trained on.
+        """
+        if self.trained is None:
+            return None
+        from bench.training.setup import load_data
+
+        dataset = load_data(self.trained.request)
+        if dataset.fingerprint != self.trained.record.result["dataset_fingerprint"]:
+            raise BenchError(
+                f"the dataset '{dataset.name}' is not what run {self.run} was trained on "
+                "(its fingerprint differs): put the old files back, or train again"
+            )
+        return dataset
+
+    def test_images(self) -> Images | None:
+        """Return the whole test set; None for a bare model."""
+        dataset = self.dataset()
+        return dataset.test if dataset else None
+
+    def proof_images(self) -> Tensor:
+        """Return the images that logits are compared on.
+
+        Returns:
+            Real uint8 images N×C×H×W of the test set (filled up from the training set), or
+            for a bare model float32 N×C×S×S from a standard normal distribution; N is
+            `PROOF_IMAGES`, unless the dataset has fewer.
+        """
+        dataset = self.dataset()
+        if dataset is None:
+            return self._random("proof", PROOF_IMAGES)
+        images = dataset.test.images[:PROOF_IMAGES]
+        missing = PROOF_IMAGES - len(images)
+        return torch.cat([images, dataset.train.images[:missing]]) if missing > 0 else images
+
+    def calibration_images(self, count: int, seed: int) -> Tensor:
+        """Draw float32 images N×C×S×S that the run was trained on, never test images.
+
+        A bare model gets random ones.
+
+        Raises:
+            BenchError: there are not so many.
+        """
+        dataset = self.dataset()
+        if dataset is None or self.trained is None or self.preparation is None:
+            return self._random(f"calibration/{seed}", count)
+        fraction = self.trained.request.recipe.validation_fraction
+        trained_on, _ = validation_split(dataset.train.labels, fraction)
+        images = dataset.train.images[trained_on]
+        if count > len(images):
+            raise BenchError(
+                f"--calibration-images {count}: run {self.run} was trained on {len(images)} "
+                f"images; use {len(images)} or less"
+            )
+        generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
+        chosen = torch.randperm(len(images), generator=generator)[:count]
+        return self.preparation.apply(images[chosen.sort().values])
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Turn `proof_images` or uint8 images into what the network takes."""
+        if images.dtype != torch.uint8 or self.preparation is None:
+            return images
+        return self.preparation.apply(images)
+
+    def _random(self, purpose: str, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(stable_seed("export", purpose))
+        return torch.randn((count, *self.input_shape), generator=generator)

@@ -1,0 +1,157 @@
+"""Lesions of networks whose answer is known."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from bench.models import build_model
+from bench.networks.blocks import dropped, find_blocks, norm_ratios, swapped
+from bench.networks.gradient_norms import gradient_norms
+from bench.report.tables.study import rows_of
+from bench.store.tables.frames import load_results
+
+TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
+        "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
+KINDS = {
+    "CIFAR family": ("resnet14", {}),
+    "bottlenecks": ("resnet50", {"width": 2}),
+    "option C": ("resnet14", {"shortcut": "all_projection"}),
+    "pre-activation": ("preact_resnet14", {}),
+    "BN after addition": ("resnet14", {"activation_order": "bn_after_add"}),
+    "ReLU before": ("resnet14", {"activation_order": "relu_preact"}),
+}
+
+
+def network(name, options):
+    """A network in evaluation mode whose every number is its own, as after a training."""
+    torch.manual_seed(0)
+    model = build_model(name, in_channels=1, num_classes=5, **{"width": 4, **options}).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.3, 0.3)
+    return model
+
+
+@pytest.fixture
+def images():
+    return torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS.values(), ids=KINDS)
+@torch.inference_mode()
+def test_dropping_a_block_is_setting_its_branch_to_zero(name, options, images):
+    model, twin = network(name, options), network(name, options)
+    before = model(images)
+    for place, other in zip(find_blocks(model, name), find_blocks(twin, name), strict=True):
+        last = [step for step in other.block.branch_steps if step != "relu"][-1]
+        kept = {k: v.clone() for k, v in getattr(other.block, last).state_dict().items()}
+        for parameter in getattr(other.block, last).parameters():
+            parameter.zero_()
+        with dropped(place):
+            assert torch.equal(model(images), twin(images))
+            assert not torch.equal(model(images), before)
+        getattr(other.block, last).load_state_dict(kept)
+    assert torch.equal(model(images), before)  # all is put back
+
+
+@torch.inference_mode()
+def test_a_block_whose_branch_is_zero_can_go_and_no_other(images):
+    model = network("resnet14", {})
+    places = find_blocks(model, "resnet14")
+    idle = places[3]
+    idle.block.bn2.weight.zero_()
+    idle.block.bn2.bias.zero_()
+    before = model(images)
+    changed = []
+    for place in places:
+        with dropped(place):
+            changed.append(not torch.equal(model(images), before))
+    assert changed == [place is not idle for place in places]
+    with norm_ratios(places) as ratios:
+        model(images)
+    assert ratios[idle.name][0].tolist() == [0.0] * 6
+    assert all((ratios[place.name][0] > 0).all() for place in places if place is not idle)
+
+
+@torch.inference_mode()
+def test_swapped_blocks_are_a_network_with_their_weights_exchanged(images):
+    model, twin = network("resnet20", {}), network("resnet20", {})
+    before = model(images)
+    first, second = (twin.layer2[1], twin.layer2[2])
+    held = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    first.load_state_dict(second.state_dict())
+    second.load_state_dict(held)
+    named = {place.name: place for place in find_blocks(model, "resnet20")}
+    with swapped(named["layer2.1"], named["layer2.2"]):
+        assert torch.equal(model(images), twin(images))
+        assert not torch.equal(model(images), before)
+    assert torch.equal(model(images), before)
+
+
+@torch.inference_mode()
+def test_a_plain_block_passes_its_input_on(images):
+    model = network("plain14", {})
+    place = find_blocks(model, "plain14")[1]
+    shorter = network("plain14", {})
+    shorter.layer1[1] = nn.Identity()
+    with dropped(place):
+        assert torch.equal(model(images), shorter(images))
+    for other in find_blocks(model, "plain14"):  # those that change the shape too
+        with dropped(other):
+            assert model(images).shape == (6, 5)
+
+
+def test_gradient_norms_are_the_derivatives_size(images):
+    labels = torch.arange(6) % 5
+    model, twin = network("resnet8", {}), network("resnet8", {})
+    norms = gradient_norms(model, find_blocks(model, "resnet8"), images, labels)
+    twin.train()
+    weight = [twin.layer2[0].conv1.weight, twin.layer2[0].conv2.weight]
+    parts = torch.autograd.grad(nn.functional.cross_entropy(twin(images), labels), weight)
+    expected = sum(float(part.square().sum()) for part in parts) ** 0.5
+    assert norms["layer2.0"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_command_measures_draws_and_agrees_with_the_run(bench, tmp_path):
+    row = bench("train", "resnet14", *TINY, "--json").document["rows"][0]
+    words = ("lesion", row["run"], "--device", "cpu", "--threads", 1)
+    rows = bench(*words, "--output", "out", "--json").document["rows"]
+    kinds = [r["lesion"] for r in rows]
+    assert [kinds.count(kind) for kind in ("none", "drop", "swap")] == [1, 6, 1]
+    assert rows[0]["test_accuracy"] == pytest.approx(row["test_accuracy"], abs=1e-6)
+    for r in rows:
+        difference = rows[0]["test_accuracy"] - r["test_accuracy"]
+        assert r["accuracy_drop"] == pytest.approx(difference, abs=1e-8)  # ten digits are shown
+    assert all(r["norm_ratio"] > 0 and r["initial_gradient_norm"] > 0 for r in rows[1:7])
+    assert [(r["block"], r["other"]) for r in rows[7:]] == [("layer1.0", "layer1.1")]
+    assert len(pd.read_csv(tmp_path / "out" / "lesion.csv")) == 8
+    recorded = load_results(tmp_path / "bench-runs" / "runs" / row["run"], "lesions")
+    assert rows_of(recorded) == rows
+    assert (tmp_path / "out" / "lesion.svg").read_text().count("layer3.1") >= 2
+    assert (tmp_path / "out" / "lesion.png").read_bytes()[:4] == b"\x89PNG"
+    said = bench(*words, "--no-swaps", "--test-images", 100, "--quiet").out
+    assert "100 test images" in said
+    assert "without layer3.1" in said
+    both = load_results(tmp_path / "bench-runs", "lesions")
+    assert sorted(both.groupby("analysis")["images"].first()) == [100, 1000]
+
+
+def test_what_has_no_blocks_is_refused(bench):
+    run = bench("train", "plain_cnn", *TINY, "--json").document["rows"][0]["run"]
+    assert "has no block whose shortcut" in bench("lesion", run).refusal
+    assert "no run 'nobody'" in bench("lesion", "nobody").refusal
+    assert "--test-images 0" in bench("lesion", run, "--test-images", 0).refusal
+
+
+def test_where_nothing_can_be_recorded_nothing_is_measured(bench, tmp_path):
+    run = bench("train", "resnet8", *TINY, "--json").document["rows"][0]["run"]
+    (tmp_path / "bench-runs" / "analyses").write_text("mine")
+    for command in ("lesion", "landscape", "gradients"):
+        outcome = bench(command, run, "--device", "cpu", "--threads", 1, "--quiet")
+        assert "cannot write bench-runs/analyses" in outcome.refusal
+        assert outcome.out == ""

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.errors import BenchError
+from bench.launch.tuning import choose, tuning_requests
+from bench.store import RunRecord, Store
+from bench.studies import Overrides, expand, parse_study
+
+STUDY = """
+question = "Which rate?"
+reference = "residual"
+[base]
+train_images = 100
+input_size = 8
+epochs = 1
+batch_size = 32
+seeds = [0, 1]
+options = { width = 4 }
+[[variant]]
+name = "residual"
+model = "resnet14"
+[[variant]]
+name = "plain"
+model = "plain14"
+[tune]
+learning_rate = [0.01, 0.1]
+"""
+
+
+@pytest.fixture
+def plan():
+    return expand("rates", parse_study(STUDY, Path("rates.toml")))
+
+
+def finish(store, request, **result):
+    store.finish_run(
+        RunRecord(
+            run=request.run_id, request=request.as_dict(), status="complete", environment={},
+            started_at="", seconds=1.0, result=result,
+        )
+    )  # fmt: skip
+
+
+def test_every_variant_gets_the_same_values_with_the_first_seed(plan):
+    requests = tuning_requests(plan)
+    tried = [(r.options.get("shortcut"), r.recipe.learning_rate, r.seed) for r in requests]
+    assert sorted(tried, key=str) == sorted(
+        [(s, rate, 0) for s in (None, "none") for rate in (0.01, 0.1)], key=str
+    )
+
+
+def test_parts_of_a_study_run_apart_tune_with_the_same_seed(plan):
+    part = expand("rates", parse_study(STUDY, Path("rates.toml")), Overrides(seeds=[3, 1]))
+    assert {r.seed for r in part.requests} == {1, 3}
+    assert tuning_requests(part) == tuning_requests(plan)
+
+
+def test_choice_is_by_validation_accuracy_alone(plan, store):
+    """Test accuracy, training accuracy and losses all say the opposite."""
+    best = {None: 0.1, "none": 0.01}
+    for request in tuning_requests(plan):
+        good = request.recipe.learning_rate == best[request.options.get("shortcut")]
+        finish(
+            store, request,
+            validation_accuracy=0.6 if good else 0.5, validation_loss=2.0 if good else 1.0,
+            test_accuracy=0.1 if good else 0.9, train_accuracy=0.1 if good else 0.9,
+        )  # fmt: skip
+    tuned, tuning = choose(plan, store)
+    rates = {v.name: {r.recipe.learning_rate for r in v.requests.values()} for v in tuned.variants}
+    assert rates == {"residual": {0.1}, "plain": {0.01}}
+    assert tuning["plain"]["chosen"] == 0.01
+    assert tuning["plain"]["values"] == {"0.01": 0.6, "0.1": 0.5}
+
+
+def test_value_that_diverged_is_shown_and_not_taken(plan, store):
+    first, *others = tuning_requests(plan)
+    finish(store, first)
+    for request in others:
+        finish(store, request, validation_accuracy=0.2)
+    _, tuning = choose(plan, store)
+    assert tuning["residual"]["values"] == {"0.01": None, "0.1": 0.2}
+    assert tuning["residual"]["chosen"] == 0.1
+
+
+def test_no_value_that_trains_is_an_error_of_one_line(plan, store):
+    with pytest.raises(BenchError, match=r"no learning rate of \[0.01, 0.1\] trained 'residual'"):
+        choose(plan, store)
+
+
+def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
+    (tmp_path / "rates.toml").write_text(STUDY)
+    results = tmp_path / "results"
+    store, known = Store(results), []
+
+    def look(event):
+        if event["event"] == "plan":
+            known.append((set(event["runs"]), store.read_study("rates").runs))
+
+    rows = bench.run_study(
+        tmp_path / "rates.toml",
+        results=results, device="cpu", threads=1, workers=1, on_event=look,
+    )  # fmt: skip
+    assert len(known) == 2  # tuning, then training
+    assert all(asked <= recorded for asked, recorded in known)  # nothing that gc would remove
+    assert (rows["status"] == "complete").all()
+    assert len(rows) == 4
+    record = store.read_study("rates")
+    for name in ("residual", "plain"):
+        entry = record.tuning[name]
+        assert set(entry["values"]) == {"0.01", "0.1"}
+        assert entry["values"][str(entry["chosen"])] == max(entry["values"].values())
+        for run in record.variants[name]["runs"].values():
+            assert store.read_run(run).request["recipe"]["learning_rate"] == entry["chosen"]
+    assert len(list(store.runs())) == 6  # the chosen value's run is also the first seed's

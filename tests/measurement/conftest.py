@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench.measurement.backends import Executed
+from bench.measurement.machine import ceiling
+from bench.measurement.timing.runner import LaneReport
+from bench.measurement.timing.warmup import WarmUp
+
+
+@dataclass
+class FakeTime:
+    """A clock that only the fakes move."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeLane:
+    """A lane whose times are drawn from a known distribution and cost no real time."""
+
+    clock: FakeTime
+    draw: object
+    log: list[str] = field(default_factory=list)
+    name: str = "fake"
+    fails_after: int | None = None
+    blocks: int = 0
+
+    def warm_up(self, cap_seconds: float) -> WarmUp:
+        del cap_seconds
+        return WarmUp((self.draw(),), True)
+
+    def block(self, count: int) -> list[float]:
+        self.log.append(self.name)
+        self.blocks += 1
+        if self.fails_after is not None and self.blocks > self.fails_after:
+            raise RuntimeError("the backend broke")
+        seconds = [self.draw() for _ in range(count)]
+        self.clock.now += sum(seconds)
+        return seconds
+
+    def describe(self) -> LaneReport:
+        return LaneReport(Executed("fake", "fp32"))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture
+def clock() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def normal():
+    """Make a sampler of normal times around a median, in seconds."""
+
+    def make(median: float, spread: float, seed: int = 0):
+        source = random.Random(seed)
+        return lambda: source.gauss(median, median * spread)
+
+    return make
+
+
+BACKENDS = """
+import os, time
+from bench.measurement.backends import Executed, OutOfMemoryError, Support
+
+class Fine:
+    name, needs, memory_formats = "fine", "nothing", ("contiguous",)
+    behave = staticmethod(lambda batch: None)
+    def support(self):
+        return [Support("cpu", "fp32")]
+    def prepare(self, workload):
+        made = Prepared()
+        made.behave, made.size = self.behave, workload.batch_size
+        return made
+
+class Prepared:
+    def upload(self, images): return images
+    def infer(self, batch):
+        self.behave(batch)
+        time.sleep(0.001)
+        return batch
+    def download(self, output): return output
+    def synchronize(self): pass
+    def describe(self): return Executed("a third party", "fp32", {"X": 9}, ("Add y (Y)",))
+
+class Crash(Fine):
+    behave = staticmethod(lambda batch: os.abort())
+
+class Hang(Fine):
+    behave = staticmethod(lambda batch: time.sleep(600))
+
+def refuse(batch):
+    if len(batch) > 20:
+        raise MemoryError("no room")
+
+class Small(Fine):
+    behave = staticmethod(refuse)
+
+class Cuda(Fine):
+    def support(self):
+        return [Support("cuda", "fp32", "libmissing.so.1 is missing")]
+"""
+
+MODELS = """
+from torch import nn
+
+def tiny(num_classes=10, in_channels=3):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, num_classes),
+    )
+"""
+
+
+@pytest.fixture
+def third_party(tmp_path, monkeypatch):
+    """Install a package with backends and a tiny network, found through its entry points."""
+    site = tmp_path / "site"
+    (site / "others-1.0.dist-info").mkdir(parents=True)
+    (site / "others_backends.py").write_text(BACKENDS)
+    (site / "others_models.py").write_text(MODELS)
+    (site / "others-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
+    )
+    names = ("Fine", "Crash", "Hang", "Small", "Cuda")
+    lines = [f"{name.lower()} = others_backends:{name}" for name in names]
+    entry_points = "[bench.backends]\n" + "\n".join(lines)
+    (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setitem(ceiling._SIDE, "cpu", 256)  # the large product only takes longer
+    return site
+
+
+TINY = "others_models:tiny"

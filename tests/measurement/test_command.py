@@ -1,0 +1,110 @@
+"""The commands, in processes of their own: exit codes, streams, threads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from .conftest import TINY
+
+QUICK = ("--max-seconds", "0.3", "--input-size", "16", "--threads", "1", "--quiet")
+
+
+def bench(*arguments: str, cwd) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from bench.cli import main; main()", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False
+    )
+
+
+@pytest.mark.usefixtures("third_party")
+def test_json_then_compare_with_itself(tmp_path):
+    done = bench("throughput", TINY, "--backend", "fine", "--json", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [row["batch_size"] for row in document["rows"]] == [1, 32]
+    assert document["rows"][0]["threads"] == 1
+    (tmp_path / "a.json").write_text(done.stdout)
+    speeds = ("images_per_second", "ci_low", "ci_high")
+    for row in document["rows"]:
+        row.update({k: row[k] / 2 for k in speeds}, noisy=False)
+    (tmp_path / "b.json").write_text(json.dumps(document))
+    same = bench("compare", "a.json", "a.json", "--format", "markdown", cwd=tmp_path)
+    assert same.returncode == 0
+    assert same.stdout.startswith("| configuration |")
+    document = json.loads((tmp_path / "a.json").read_text())
+    for row in document["rows"]:
+        row["noisy"] = False
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    slower = bench("compare", "a.json", "b.json", "--threshold", "0.2", cwd=tmp_path)
+    assert slower.returncode == 1
+    assert "slower" in slower.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "onnxruntime-tensorrt", "compile"])
+def test_cuda_without_a_gpu_is_refused_with_the_reason_and_no_figure(tmp_path, backend):
+    done = bench("throughput", "--backend", backend, "--device", "cuda", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["rows"] == []
+    assert done.stderr.startswith("bench: error: --device cuda: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "bench-runs").exists()
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_table_names_what_it_rests_on(tmp_path):
+    done = bench(
+        "throughput", TINY, "--backend", "eager", "--batch-size", "4", *QUICK, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "reference" in done.stdout
+    assert "entered twice, it differs from itself by" in done.stdout
+    assert "1 threads" in done.stdout
+
+
+BURN = """
+import sys, threading, time
+import psutil, torch
+from bench.measurement.timing.runner import LocalLane
+from bench.measurement.backends import Workload
+from bench.models import build_model
+
+backend, threads, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+model = build_model("resnet18").eval()
+work = Workload(model, file or None, (3, 64, 64), 16, threads=threads)
+lane = LocalLane(backend, work)
+lane.warm_up(1.0)
+def used():
+    return {t.id: t.user_time + t.system_time for t in psutil.Process().threads()}
+before, begun = used(), time.monotonic()
+while time.monotonic() - begun < 4:
+    lane.block(1)
+burnt = sorted((s - before.get(i, 0.0) for i, s in used().items()), reverse=True)
+print(sum(seconds > burnt[0] / 4 for seconds in burnt))
+"""
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory):
+    from bench.measurement.measured_network import find_target
+    from bench.measurement.onnx_file import make_file
+
+    folder = tmp_path_factory.mktemp("onnx")
+    return make_file(find_target("resnet18", input_size=64), "fp32", folder, threads=1).path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("backend", ["eager", "compile", "onnxruntime", "openvino"])
+def test_as_many_threads_burn_time_as_were_asked_for(resnet_file, backend, threads):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    file = str(resnet_file) if backend in {"onnxruntime", "openvino"} else ""
+    command = [sys.executable, "-c", BURN, backend, str(threads), file]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) == threads

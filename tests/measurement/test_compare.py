@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.errors import BenchError
+from bench.measurement.compare import compare, ratio_of
+from bench.measurement.compared_speeds import load_side
+
+
+def row(speed: float, width: float = 0.01, **changed):
+    return {
+        "model": "resnet18", "backend": "eager", "batch_size": 1, "boundary": "compute",
+        "cpu": "A", "device": "cpu", "status": "complete", "images_per_second": speed,
+        "ci_low": speed * (1 - width), "ci_high": speed * (1 + width), "noisy": False,
+        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
+    } | changed  # fmt: skip
+
+
+@pytest.fixture
+def side(tmp_path):
+    def make(name: str, *rows):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"schema": 1, "rows": list(rows), "errors": []}))
+        return load_side(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("speed", "width", "verdict"),
+    [(100, 0.01, "same"), (90, 0.01, "slower"), (90, 0.2, "same"), (110, 0.01, "faster")],
+)
+def test_a_verdict_needs_the_whole_interval_beyond_the_threshold(side, speed, width, verdict):
+    (change,), _ = compare(side("a", row(100)), side("b", row(speed, width)), 0.05)
+    assert change.verdict == verdict
+
+
+def test_noisy_rows_carry_no_verdict(side):
+    (change,), _ = compare(side("a", row(100)), side("b", row(50, noisy=True)), 0.05)
+    assert change.verdict == "noisy"
+
+
+def test_other_machines_are_compared_by_their_own_reference(side):
+    ort = {"backend": "onnxruntime", "ratio": 1.5, "ratio_low": 1.49, "ratio_high": 1.51}
+    here = side("a", row(100), row(150, **ort))
+    there = side("b", row(200, cpu="B"), row(300, cpu="B", **ort))
+    changes, remarks = compare(here, there, 0.05)
+    assert [c.verdict for c in changes] == ["same", "same"]
+    assert [c.ratio for c in changes] == [1.0, 1.0]
+    assert "Different machines" in remarks[0]
+
+
+def test_other_machines_without_a_reference_are_refused(side):
+    bare = {"ratio": None, "ratio_low": None, "ratio_high": None}
+    with pytest.raises(BenchError, match="without a reference"):
+        compare(side("a", row(100, **bare)), side("b", row(100, cpu="B", **bare)), 0.05)
+
+
+def test_other_boundaries_are_refused(side):
+    with pytest.raises(BenchError, match="boundaries differ"):
+        compare(side("a", row(100)), side("b", row(100, boundary="copies")), 0.05)
+
+
+def test_the_interval_of_a_ratio_comes_from_both_intervals():
+    ratio, low, high = ratio_of((2.0, 1.9, 2.1), (1.0, 0.95, 1.05))
+    assert ratio == 2.0
+    assert 1.8 < low < 1.95
+    assert 2.05 < high < 2.2
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_pytest_benchmarks_json(tmp_path, with_data):
+    def write(name: str, seconds: float) -> str:
+        data = [seconds * (1 + 0.001 * (i % 7)) for i in range(30)]
+        stats = {"median": seconds, "iqr": seconds * 0.01, "rounds": 30}
+        if with_data:
+            stats["data"] = data
+        machine = {"cpu": {"brand_raw": "A"}}
+        document = {"machine_info": machine, "benchmarks": [{"fullname": "t::x", "stats": stats}]}
+        path = tmp_path / name
+        path.write_text(json.dumps(document))
+        return str(path)
+
+    before, now = load_side(write("a.json", 1.0)), load_side(write("b.json", 1.2))
+    (change,), _ = compare(before, now, 0.05)
+    assert change.verdict == "slower"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "no JSON"),
+        ("[]", "give a measurement"),
+        (None, "cannot read"),
+        ('{"rows": [1]}', "is no JSON of"),
+        ('{"rows": []}', "no complete row"),
+        ('{"benchmarks": [{}]}', "is no JSON of"),
+        ('{"benchmarks": []}', "holds no benchmark"),
+    ],
+)
+def test_what_is_no_measurement_is_refused_in_one_line(tmp_path, content, expected):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BenchError, match=expected):
+        load_side(path)
+
+
+def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
+    """The tiny runs have one epoch each: two seeds together, and no claim from so few."""
+    side = load_side(trained)
+    (plain, residual) = sorted(side.figures)
+    assert plain.startswith("training / resnet8 / ")
+    assert "shortcut" in plain
+    assert "fashion-mnist-mini" in residual
+    changes, _ = compare(side, side, 0.05)
+    assert [c.verdict for c in changes] == ["noisy", "noisy"]
+    run = next((trained / "runs").iterdir())
+    (change,), remarks = compare(load_side(run), side, 0.05)
+    assert change.ratio > 0
+    assert remarks == [f"1 configuration(s) only in {trained}."]
+    with pytest.raises(BenchError, match="no measurement and no complete training run"):
+        load_side(tmp_path)
+
+
+def test_training_that_became_slower_is_told():
+    import pandas as pd
+
+    from bench.measurement import compared_speeds as sides
+
+    def epochs(speed):
+        rates = [speed * (1 + 0.002 * (i % 5)) for i in range(12)]
+        return pd.DataFrame({"images_per_second": rates})
+
+    before, now = (
+        sides.Side(n, "A", {"training": sides._training_figure(epochs(s))})
+        for n, s in (("a", 400.0), ("b", 300.0))
+    )
+    (change,), _ = compare(before, now, 0.05)
+    assert change.verdict == "slower"
+    assert change.ratio == pytest.approx(0.75, rel=0.01)
+
+
+def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
+    (tmp_path / "test_b.py").write_text(
+        "import time\n"
+        "def test_sleep(benchmark):\n"
+        "    benchmark.pedantic(time.sleep, (0.001,), rounds=12)\n"
+    )
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=x.json"]
+    # In a worker of pytest-xdist, pytest-benchmark would measure nothing.
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=alone, check=True, capture_output=True
+    )
+    side = load_side(tmp_path / "x.json")
+    ((name, figure),) = side.figures.items()
+    assert name == "test_b.py::test_sleep"
+    assert figure.low <= figure.value <= figure.high <= 1000
+    assert not figure.noisy
+    assert side.machine != "unknown"

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import bench
+from bench.errors import BenchError
+from bench.measurement.autobatch import find_batch_size
+from bench.measurement.backends import backend_names, load_backend
+from bench.measurement.configurations import Request, expand
+from bench.measurement.measured_network import find_target, find_targets
+from bench.store import Store
+from bench.store.measurements import Measurements, read_samples
+
+from .conftest import TINY, FakeLane
+
+QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
+
+
+@pytest.fixture
+def measured(third_party, tmp_path):
+    """Measure the tiny network into a results folder of the test's own."""
+    del third_party
+
+    def run(targets=TINY, **request):
+        return bench.measure(targets, results=tmp_path / "r", **{**QUICK, **request})
+
+    return run
+
+
+def test_a_depth_that_an_option_makes_one_can_be_measured():
+    target = find_target("resnet29", options={"block": "bottleneck"})
+    assert target.input_shape == (3, 32, 32)
+    assert target.model == "resnet29"
+
+
+def test_a_row_has_a_figure_with_its_interval_and_what_ran(measured, tmp_path):
+    frame = measured(backends=("eager", "null"), batch_sizes=(2,))
+    eager, null = (row for _, row in frame.iterrows())
+    assert eager["provider"].startswith("torch ")
+    assert eager["executed_precision"] == "fp32"
+    assert eager["ci_low"] <= eager["images_per_second"] <= eager["ci_high"]
+    assert eager["flops_per_second"] == pytest.approx(
+        2 * eager["macs"] * eager["images_per_second"]
+    )
+    assert 0 < eager["peak_fraction"] < 1
+    assert eager["peak_fraction"] == pytest.approx(
+        eager["flops_per_second"] / eager["ceiling_flops_per_second"]
+    )
+    assert eager["ceiling_bytes_per_second"] > 0
+    assert eager[["best_eager", "best_eager_ratio"]].isna().all()  # there is but one
+    assert eager["difference"] == "reference"
+    assert eager["noise_floor"] >= 0
+    assert null["provider"] == "nothing"
+    assert null[["ratio", "flops_per_second", "energy_joules_per_image"]].isna().all()
+    assert bench.load_results(tmp_path / "r", "throughput").equals(frame)
+
+
+def test_every_raw_sample_is_kept_and_gives_the_figure_again(measured, tmp_path):
+    import numpy as np
+
+    row = measured(backends=("eager",), batch_sizes=(4,)).iloc[0]
+    folder = Measurements(tmp_path / "r").folder(row["measurement"])
+    blocks = read_samples(folder)
+    assert len(blocks) == 2  # the reference and its twin
+    (name,) = (n for n in blocks if not n.endswith("(twin)"))
+    seconds = np.concatenate(list(blocks[name].values()))
+    assert 4 / np.median(seconds) == pytest.approx(row["images_per_second"])
+    assert len(seconds) == row["samples"]
+
+
+def test_damaged_samples_are_noticed(measured, tmp_path):
+    row = measured(backends=("fine",), batch_sizes=(1,)).iloc[0]
+    folder = Measurements(tmp_path / "r").folder(row["measurement"])
+    (folder / "samples.csv").write_text("configuration,phase,round,position,seconds\n")
+    with pytest.raises(BenchError, match="checksum"):
+        read_samples(folder)
+
+
+def test_a_third_partys_backend_is_listed_and_measured(measured):
+    assert "fine" in backend_names()
+    row = measured(backends=("fine",), batch_sizes=(8,)).iloc[0]
+    assert row["provider"] == "a third party"
+    assert row["nodes_elsewhere"] == 1
+    assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("crash", "ended by SIGABRT"),
+        pytest.param("hang", "did not answer within", marks=pytest.mark.slow),
+    ],
+)
+def test_a_backend_that_crashes_or_hangs_is_a_row_and_the_others_finish(
+    measured, backend, expected
+):
+    frame = measured(backends=(backend, "fine"), batch_sizes=(1,), isolate=True, timeout=20)
+    assert list(frame["status"]) == ["failed", "complete"]
+    assert expected in frame["error"][0]
+    assert frame["images_per_second"].isna().tolist() == [True, False]
+    assert frame["peak_memory_mib"][1] > 1
+
+
+def test_a_batch_that_does_not_fit_is_recorded_and_the_others_go_on(measured):
+    frame = measured(backends=("small",), batch_sizes=(4, 32))
+    assert list(frame["status"]) == ["complete", "out_of_memory"]
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(("room", "knee", "expected"), [(20, 999, 20), (999, 16, 16)])
+def test_auto_doubles_to_the_knee_or_to_where_it_no_longer_fits(
+    clock, normal, room, knee, expected
+):
+    (made,) = expand(
+        Request(backends=("fine",), batch_sizes=("auto",)),
+        [find_target(TINY, input_size=16)], device="cpu", threads=1,
+    )  # fmt: skip
+
+    def opened(one):
+        if one.batch_size > room:
+            raise MemoryError("no room")
+        return FakeLane(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
+
+    assert find_batch_size(made, timeout=60, open_lane=opened)[0] == expected
+
+
+@pytest.mark.slow
+def test_auto_tries_each_size_in_a_process_that_may_die(measured):
+    row = measured(backends=("small",), batch_sizes=("auto",)).iloc[0]
+    assert 16 <= row["batch_size"] <= 20
+
+
+def test_a_pair_that_a_backend_has_not_is_a_row_beside_those_that_ran(measured):
+    frame = measured(backends=("fine",), precisions=("fp32", "int8"), batch_sizes=(1,))
+    assert list(frame["status"]) == ["complete", "unsupported"]
+    assert frame["error"][1] == "fine has no int8 on cpu (here it has fp32 on cpu)"
+
+
+def test_boundaries_are_rows_of_their_own_and_never_compared(measured):
+    frame = measured(
+        backends=("eager", "fine"), batch_sizes=(1,), boundaries=("compute", "copies", "end-to-end")
+    )
+    assert set(frame["boundary"]) == {"compute", "copies", "end-to-end"}
+    assert (frame["difference"] == "reference").sum() == 3
+
+
+def test_ratios_stand_beside_the_best_eager_too(measured):
+    from bench.report.tables.study import rows_of
+    from bench.report.tables.throughput import throughput_table
+
+    frame = measured(
+        backends=("eager", "fine"), batch_sizes=(2,),
+        memory_formats=("contiguous", "channels_last"),
+    )  # fmt: skip
+    eager = frame[frame["backend"] == "eager"]
+    best = eager.loc[eager["images_per_second"].idxmax()]
+    ran = frame[frame["status"] == "complete"]
+    assert set(ran["best_eager"]) == {f"eager fp32 {best['memory_format']}"}
+    assert best["best_eager_ratio"] == 1.0
+    (fine,) = (row for _, row in ran[ran["backend"] == "fine"].iterrows())
+    low, high = fine["best_eager_ratio_low"], fine["best_eager_ratio_high"]
+    assert low <= fine["best_eager_ratio"] <= high
+    assert fine["best_eager_ratio"] <= fine["ratio"] * 1.5
+    headings = [str(c.header) for c in throughput_table(rows_of(frame)).columns]
+    assert "to best eager" in headings
+
+
+def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
+    server = {"scenario": "server", "backends": ("fine",)}
+    row = measured(**server, latency_bound_ms=1000.0).iloc[0]
+    assert row["status"] == "complete"
+    assert row["noisy"]  # in so short a time no p99 is honest
+    assert row[["latency_p99_ms"]].isna().all()
+    assert 0 < row["images_per_second"] < 1000
+    row = measured(**server, latency_bound_ms=0.01).iloc[0]
+    assert "the best p99 seen is" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"batch_sizes": (0,)}, "--batch-size 0: it must be at least 1"),
+        ({"backends": ("eagre",)}, "unknown backend 'eagre'; did you mean 'eager'"),
+        (
+            {"precisions": ("fp8",)},
+            "--precision fp8 is unknown; did you mean 'fp32'? (this machine has: fp32",
+        ),
+        ({"boundaries": ("all of it",)}, "known: compute, copies, end-to-end"),
+        ({"scenario": "server"}, "needs --latency-bound"),
+        ({"scenario": "single-stream", "batch_sizes": (4,)}, "one image at a time"),
+        ({"threads": 99999}, "--threads 99999: this machine has"),
+        ({"target_width": 0.0}, "--target-width 0: it must be above 0"),
+        ({"max_seconds": float("inf")}, "--max-seconds inf: it must be above 0, and finite"),
+        (
+            {"scenario": "server", "latency_bound_ms": float("nan")},
+            "--latency-bound nan: it must be above 0",
+        ),
+        ({"backends": ("cuda",)}, "nothing of this can run here: cuda has no fp32 on cpu"),
+        ({"targets": "resnet19x"}, "no model, run or file 'resnet19x'"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(measured, request_, expected):
+    with pytest.raises(BenchError) as refused:
+        measured(**request_)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_asked_for_twice_is_measured_once(measured):
+    frame = measured(targets=[TINY, TINY], backends=("fine", "fine"), batch_sizes=(1, 1))
+    assert len(frame) == 1
+
+
+def test_a_backend_without_the_protocols_members_is_named(third_party):
+    entry = third_party / "others-1.0.dist-info/entry_points.txt"
+    entry.write_text("[bench.backends]\nlame = others_models:tiny\n")
+    with pytest.raises(BenchError, match="the backend 'lame' has no name, needs"):
+        load_backend("lame")
+
+
+def test_a_measurement_of_a_newer_version_is_passed_over(measured, tmp_path):
+    row = measured(backends=("fine",), batch_sizes=(1,)).iloc[0]
+    path = Measurements(tmp_path / "r").folder(row["measurement"]) / "measurement.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 999}))
+    with pytest.warns(UserWarning, match="upgrade bench"):
+        assert bench.load_results(tmp_path / "r", "throughput").empty
+
+
+def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
+    store = Store(results)
+    study = store.read_study("tiny")
+    runs = {name: entry["runs"] for name, entry in study.variants.items()}
+    found = find_targets(["tiny", runs["plain"]["0"]], results=results)
+    assert [t.run for t in found] == [runs["residual"]["0"], runs["plain"]["0"]]
+    store.save_study(replace(study, name="my_own.study"))
+    assert find_targets(["my_own.study"], results=results) == found
+    store.remove_run(runs["residual"]["0"])
+    (residual, _) = find_targets(["tiny"], results=results)
+    assert residual.run == runs["residual"]["1"]
+    for run in study.runs:
+        store.remove_run(run)
+    with pytest.raises(BenchError, match="study 'tiny' has no finished run to measure; 'bench"):
+        find_targets(["tiny"], results=results)
+    with pytest.raises(BenchError, match="no model, run or file 'tinny'"):
+        find_targets(["tinny"], results=results)

@@ -1,0 +1,250 @@
+"""NVML through a fake of the functions that are called of `pynvml`; none of it needs a GPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench.measurement.backends import Executed, Workload
+from bench.measurement.machine.energy import AllocatorPeak, Meter
+from bench.measurement.machine.noise import compare, look
+from bench.measurement.machine.nvml import MISSING, Watch, open_gpu
+from bench.measurement.timing.runner import LocalLane
+
+UUID = "0c5f2b7e-8a43-11ee-b962-0242ac120002"
+
+
+class NVMLError(Exception):
+    """As the library's."""
+
+
+@dataclass
+class FakeNvml:
+    """The second of two GPUs as NVML counts them; `clocks` are told one after the other."""
+
+    clocks: list[int] = field(default_factory=lambda: [1980])
+    reasons: int = 0x1  # idle
+    pids: tuple[int, ...] = ()
+    refuses: tuple[str, ...] = ()
+    joules: float = 5.0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVMLError = NVMLError
+
+    def nvmlInit(self):  # noqa: N802 - the library's names from here on
+        self._refuse("nvmlInit")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):  # noqa: N802
+        assert uuid == f"GPU-{UUID}"
+        return "second"
+
+    def nvmlDeviceGetClockInfo(self, handle, kind):  # noqa: N802
+        assert handle == "second"
+        self._refuse("nvmlDeviceGetClockInfo")
+        if kind == 2:
+            return 10251
+        return self.clocks.pop(0) if len(self.clocks) > 1 else self.clocks[0]
+
+    def nvmlDeviceGetTemperature(self, _handle, sensor):  # noqa: N802
+        assert sensor == 0
+        return 61
+
+    def nvmlDeviceGetMemoryInfo(self, _handle):  # noqa: N802
+        return SimpleNamespace(used=3 * 2**30)
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, _handle):  # noqa: N802
+        self._refuse("nvmlDeviceGetCurrentClocksEventReasons")
+        return self.reasons
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _handle):  # noqa: N802
+        return self.reasons
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _handle):  # noqa: N802
+        return [SimpleNamespace(pid=pid) for pid in self.pids]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _handle):  # noqa: N802
+        self._refuse("nvmlDeviceGetTotalEnergyConsumption")
+        self.joules += 2.0
+        return self.joules * 1e3
+
+    def _refuse(self, function):
+        if function in self.refuses:
+            raise NVMLError(f"{function}: not supported")
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """Install a fake NVML, and a torch that knows the GPU's UUID."""
+
+    def install(**values):
+        library = FakeNvml(**values)
+        monkeypatch.setitem(sys.modules, "pynvml", library)
+        properties = SimpleNamespace(uuid=UUID)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: properties)
+        return library
+
+    return install
+
+
+def test_a_gpu_is_found_by_its_uuid_and_tells_its_state(nvml):
+    nvml(reasons=0x4 | 0x20 | 0x1, pids=(7,))
+    state = open_gpu("cuda:0").look()
+    assert (state.sm_clock_mhz, state.memory_clock_mhz, state.temperature_c) == (1980, 10251, 61)
+    assert state.memory_used_mib == 3072
+    assert state.slowed_by == ("software power cap", "software thermal slowdown")
+    assert state.processes == (7,)
+
+
+def test_what_a_gpu_does_not_tell_is_missing_and_never_zero(nvml):
+    nvml(refuses=("nvmlDeviceGetClockInfo", "nvmlDeviceGetTotalEnergyConsumption"))
+    gpu = open_gpu("cuda")
+    assert gpu.look().sm_clock_mhz is None
+    assert gpu.joules() is None
+    assert Meter("cuda").joules is None
+
+
+def test_an_older_driver_tells_reasons_by_their_older_name(nvml):
+    nvml(refuses=("nvmlDeviceGetCurrentClocksEventReasons",), reasons=0x8)
+    assert open_gpu("cuda").look().slowed_by == ("hardware slowdown",)
+
+
+def test_without_a_gpu_a_driver_or_the_library_there_is_nothing_to_open(nvml, monkeypatch):
+    nvml(refuses=("nvmlInit",))
+    assert open_gpu("cuda") is None
+    assert open_gpu("cpu") is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_gpu("cuda") is None
+
+
+def test_energy_is_the_difference_of_the_counter(nvml):
+    nvml()
+    meter = Meter("cuda")
+    with meter:
+        pass
+    assert meter.joules == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"clocks": [1980, 1950]}, ()),
+        (
+            {"clocks": [1980, 1410]},
+            ("the GPU's SM clock moved between 1410 and 1980 MHz",),
+        ),
+        ({"reasons": 0x40}, ("the GPU was slowed down: hardware thermal slowdown",)),
+    ],
+)
+def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
+    nvml(**values)
+    watch = Watch(open_gpu("cuda"))
+    watch.look()
+    watch.look()
+    assert watch.summary().warnings == expected
+    assert watch.summary().temperature_c == 61
+
+
+class Ready:
+    """A network that does nothing, on whatever device."""
+
+    def upload(self, images):
+        return images
+
+    def infer(self, batch):
+        return batch
+
+    def download(self, output):
+        return output
+
+    def synchronize(self): ...
+
+    def describe(self):
+        return Executed("fake", "fp32")
+
+
+class FakeBackend:
+    name, needs, memory_formats = "fake", "engine", ("contiguous",)
+
+    def prepare(self, _workload):
+        return Ready()
+
+
+def test_a_lane_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
+    from bench.measurement.configurations import Configuration
+    from bench.measurement.measured_network import Target
+    from bench.measurement.rows import Context, Outcome, make_row
+    from bench.measurement.timing.sampling import Goal
+
+    nvml(clocks=[1980, 1410], reasons=0x4)
+    monkeypatch.setattr("bench.measurement.timing.runner.load_backend", lambda _name: FakeBackend())
+    lane = LocalLane("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
+    lane.warm_up(0.1)
+    lane.block(2)
+    lane.block(2)
+    report = lane.describe()
+    made = Configuration(
+        Target("t", "model", (3, 4, 4), 10), "fake", "fp32", "contiguous", 2, "compute", "cuda", 1
+    )
+    row = make_row(
+        Outcome(made, report=report), Context("m", "cpu", Goal(), None, {}, {}, ("of all",))
+    )
+    assert row["gpu_sm_clock_mhz"] == (1980 + 1410) / 2
+    assert row["gpu_memory_clock_mhz"] == 10251
+    assert row["gpu_temperature_c"] == 61
+    assert row["gpu_slowed_by"] == "software power cap"
+    assert row["peak_gpu_memory_mib"] == 3072
+    assert row["peak_memory_mib"] is None  # not torch's memory
+    assert row["warnings"] == (
+        "the GPU was slowed down: software power cap; "
+        "the GPU's SM clock moved between 1410 and 1980 MHz; of all"
+    )
+    assert row["energy_joules_per_image"] > 0
+
+
+def test_the_allocators_peak_is_the_networks_own(monkeypatch):
+    allocated = {"now": 700, "peak": 0}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: allocated["now"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: allocated["peak"])
+    memory = AllocatorPeak("cuda")
+    allocated["now"] = 1000  # its own weights: 300
+    memory.prepared()
+    allocated["now"] = 5000  # others came
+    with memory:
+        allocated["peak"] = 5000 + 200
+    assert memory.mib == 500 / 2**20
+    assert AllocatorPeak("cpu").mib is None
+
+
+def test_strangers_on_the_gpu_are_told_apart_from_our_own(nvml):
+    library = nvml()
+    before, after = look("cuda"), look("cuda")
+    mine = after.processes[0]
+
+    def warnings(*pids):
+        gpu = replace(after.gpu, processes=pids)
+        return [w for w in compare(before, replace(after, gpu=gpu))[0] if "GPU" in w]
+
+    assert library.pids == ()
+    assert warnings(mine) == []
+    assert warnings(mine, -7) == ["1 other process(es) computed on the GPU"]
+    assert warnings(-7) == []  # a container: our own is not among them
+
+
+def test_without_the_library_a_cuda_measurement_says_what_it_did_not_see(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    seen = look("cuda")
+    assert MISSING in compare(seen, seen)[0]
+
+
+def test_the_fake_has_nothing_that_the_library_has_not():
+    real = pytest.importorskip("pynvml")
+    names = [name for name in vars(FakeNvml) if name.lower().startswith("nvml")]
+    assert len(names) > 8
+    for name in names:
+        assert hasattr(real, name), name
+        if name.startswith("NVML_"):
+            assert getattr(real, name) == getattr(FakeNvml, name)

@@ -1,0 +1,135 @@
+"""A run's identity: what it depends on, and what it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from bench.models import canonical
+from bench.studies import adhoc_study, expand
+from bench.studies.recipe import Recipe, get_recipe
+from bench.studies.request import RunRequest
+
+# Written out, so that a recipe that is improved changes no identity here.
+RECIPE = Recipe(
+    epochs=5,
+    batch_size=128,
+    learning_rate=0.3,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    warmup_fraction=0.2,
+    label_smoothing=0.1,
+    crop_padding=2,
+    flip=True,
+)
+REQUEST = RunRequest(
+    model="resnet20", dataset="fashion-mnist-mini", recipe=RECIPE, seed=3, input_size=28
+)
+
+
+def test_the_identity_of_a_request_stays_what_it_was() -> None:
+    # Results folders out there are addressed by it. If this changes on purpose, so must
+    # FORMAT_VERSION or TRAINING_REVISION.
+    assert REQUEST.run_id == "resnet20-fashion-mnist-mini-s3-0ee2ada44096"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "resnet32"},
+        {"options": {"shortcut": "none"}},
+        {"dataset": "fashion-mnist"},
+        {"train_images": 100},
+        {"input_size": 32},
+        {"recipe": get_recipe("book")},
+        {"seed": 4},
+        {"precision": "bf16"},
+        {"deterministic": True},
+        {"initial_weights": "0" * 64},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_part_of_a_request_is_part_of_the_identity(change: dict[str, object]) -> None:
+    assert dataclasses.replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
+
+
+CHANGED = {
+    "epochs": 6,
+    "batch_size": 64,
+    "learning_rate": 0.2,
+    "momentum": 0.8,
+    "nesterov": False,
+    "weight_decay": 1e-3,
+    "decay_norm_and_bias": True,
+    "schedule": "cosine",
+    "warmup_fraction": 0.1,
+    "milestones": (0.4, 0.6),
+    "label_smoothing": 0.0,
+    "ema_decay": 0.99,
+    "crop_padding": 4,
+    "padding_mode": "zero",
+    "flip": False,
+    "cutout": 8,
+    "normalize": False,
+    "antialias": False,
+    "initialization": "xavier",
+    "validation_fraction": 0.2,
+    "test_every_epoch": True,
+    "muon_learning_rate": 0.02,
+    "branch_weight_decay": 1e-4,
+    "lookahead_steps": 5,
+    "whitening": "initial",
+    "initial_size": 0.5,
+    "test_time_flip": True,
+    "record_blocks": True,
+}
+
+
+def test_every_value_of_the_recipe_is_part_of_the_identity() -> None:
+    assert set(CHANGED) == set(Recipe.model_fields), "name the new value here too"
+    hashes = {REQUEST.with_recipe(**{name: value}).hash for name, value in CHANGED.items()}
+    assert len(hashes | {REQUEST.hash}) == len(CHANGED) + 1
+
+
+def test_the_order_of_options_is_no_part_of_the_identity() -> None:
+    one = dataclasses.replace(REQUEST, options={"width": 4, "shortcut": "none"})
+    other = dataclasses.replace(REQUEST, options={"shortcut": "none", "width": 4})
+    assert one.run_id == other.run_id
+
+
+@pytest.mark.parametrize("depth", [18, 20, 34, 110])
+def test_a_plain_network_is_the_residual_one_without_shortcuts(depth: int) -> None:
+    plain, residual = (
+        expand("x", adhoc_study("?", {"name": "v", **said}, 0)).requests[0]
+        for said in (
+            {"model": f"plain{depth}"},
+            {"model": f"resnet{depth}", "options": {"shortcut": "none"}},
+        )
+    )
+    assert plain.run_id == residual.run_id
+    assert canonical(f"plain{depth}") == (f"resnet{depth}", {"shortcut": "none"})
+
+
+def test_a_request_survives_json() -> None:
+    request = dataclasses.replace(REQUEST, options={"width": 4}, train_images=200)
+    again = RunRequest.from_dict(json.loads(json.dumps(request.as_dict())))
+    assert again == request
+    assert again.run_id == request.run_id
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [
+        ("mine.models:net", "imagefolder:/data/with space/ü"),
+        ("timm:" + "x" * 200, "../../etc"),
+    ],
+)
+def test_a_run_id_is_a_safe_folder_name(model: str, dataset: str) -> None:
+    run_id = dataclasses.replace(REQUEST, model=model, dataset=dataset).run_id
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id)
+    assert run_id.endswith(f"-s3-{run_id.rsplit('-', 1)[-1]}")

@@ -1,0 +1,86 @@
+"""Measurement never runs beside training, whoever began first; trainings go side by side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.system import machine_lock as exclusion
+
+HOLD = """
+import sys
+from bench.system import machine_lock as exclusion
+with getattr(exclusion, sys.argv[1])():
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+class GaveUpError(Exception):
+    pass
+
+
+def give_up():
+    raise GaveUpError
+
+
+@pytest.fixture
+def hold(tmp_path, monkeypatch):
+    """Hold the machine for training or measuring in another process."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    started = []
+
+    def begin(what):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, what],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout.readline() == "holding\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "named"),
+    [
+        ("training", exclusion.measuring, "training, or another measurement,"),
+        ("measuring", exclusion.training, "a measurement"),
+        ("measuring", exclusion.measuring, "training, or another measurement,"),
+    ],
+)
+def test_the_second_waits_and_says_so_in_one_line(hold, capsys, there, here, named):
+    owner = hold(there)
+    with pytest.raises(GaveUpError), here(give_up):
+        pass
+    said = capsys.readouterr().err
+    assert said == f"bench: waiting for {named} of another command on this machine to end\n"
+    owner.kill()  # even a killed owner holds nothing
+    owner.communicate()
+    with here(give_up):
+        pass
+
+
+def test_trainings_go_side_by_side(hold, capsys):
+    hold("training")
+    with exclusion.training(give_up), exclusion.training(give_up):
+        assert not capsys.readouterr().err
+
+
+def test_a_measurement_may_measure_within_itself(hold):
+    with exclusion.measuring(give_up), exclusion.measuring(give_up):
+        pass
+    hold("training")
+
+
+def test_without_a_folder_for_the_lock_it_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(tmp_path / "file" / name))
+    with pytest.warns(UserWarning, match="are not kept apart"), exclusion.measuring(give_up):
+        pass
