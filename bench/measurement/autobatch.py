@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError
-from bench.measurement.timing.process_runner import ProcessLane
+from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.sampling import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.timing.runner import Runner
 
 KNEE = 0.03  # less than so much more images/s is not worth a batch twice as large
 LARGEST = 4096
@@ -38,7 +38,7 @@ def find_batch_size(
     configuration: Configuration,
     *,
     timeout: float,
-    open_lane: Callable[[Configuration], Lane] | None = None,
+    open_runner: Callable[[Configuration], Runner] | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Double the batch until it gains less than 3 %, or no longer fits.
 
@@ -47,7 +47,7 @@ def find_batch_size(
     Args:
         configuration: with any batch size.
         timeout: seconds for one answer of a process.
-        open_lane: how a size is opened; in a process of its own without.
+        open_runner: how a size is opened; in a process of its own without.
 
     Returns:
         The batch size with the most images/s before the knee, and everything that was tried.
@@ -55,7 +55,7 @@ def find_batch_size(
     Raises:
         OutOfMemoryError: not even one image fits.
     """
-    opened = open_lane or (lambda made: ProcessLane(made, timeout=timeout))
+    opened = open_runner or (lambda made: ProcessRunner(made, timeout=timeout))
 
     def probe(size: int) -> Probe:
         return _probe(opened, replace(configuration, batch_size=size), size)
@@ -93,16 +93,16 @@ def _between(
     return best
 
 
-def _probe(opened: Callable[[Configuration], Lane], made: Configuration, size: int) -> Probe:
-    lane = None
+def _probe(opened: Callable[[Configuration], Runner], made: Configuration, size: int) -> Probe:
+    runner = None
     try:
-        lane = opened(made)
-        lane.warm_up(1.0)
-        return Probe(size, size / statistics.median(lane.block(_SAMPLES)))
+        runner = opened(made)
+        runner.warm_up(1.0)
+        return Probe(size, size / statistics.median(runner.block(_SAMPLES)))
     except Exception as error:
         if status_of(error)[0] != "out_of_memory":
             raise
         return Probe(size, None)
     finally:
-        if lane is not None:
-            lane.close()
+        if runner is not None:
+            runner.close()

@@ -170,7 +170,7 @@ def _from_runs(name: str, folder: Path) -> Side | None:
 
 def _training_figure(epochs: pd.DataFrame) -> Figure | None:
     """Median of the epochs' images/s; few epochs carry no interval and make no claim."""
-    from bench.measurement.timing.intervals import median_interval
+    from bench.system.intervals import median_interval
 
     rates = [rate for rate in epochs["images_per_second"].dropna() if rate > 0]
     if not rates:
@@ -198,7 +198,7 @@ def _pytest_figure(stats: dict[str, Any]) -> Figure:
     median = float(stats["median"])
     data = stats.get("data")
     if data:
-        from bench.measurement.timing.intervals import median_interval
+        from bench.system.intervals import median_interval
 
         found = median_interval([[value] for value in data])
         return Figure(1 / median, 1 / found.high, 1 / found.low, noisy=not found.confident)

@@ -16,7 +16,7 @@ from bench.measurement.backends import (
     backend_rows,
     load_backend,
 )
-from bench.measurement.timing.runner import BOUNDARIES, Boundary, LocalLane
+from bench.measurement.timing.runner import BOUNDARIES, Boundary, LocalRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -164,9 +164,9 @@ class Configuration:
             threads=self.threads,
         )
 
-    def open(self) -> LocalLane:
+    def open(self) -> LocalRunner:
         """Make it ready to run in this process."""
-        return LocalLane(
+        return LocalRunner(
             self.backend,
             self.workload(),
             boundary=self.boundary,

@@ -16,7 +16,7 @@ from bench.measurement.machine.noise import compare, look
 from bench.measurement.measured_network import DEFAULT_TARGET, Target, find_targets
 from bench.measurement.preparation import Place, pinned, with_batch_sizes, with_files
 from bench.measurement.rows import Context, Outcome, best_eagers, make_row
-from bench.measurement.timing.process_runner import ProcessLane
+from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.sampling import Goal, Track, run_plan, status_of
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.devices import check_count, physical_cores, resolve_device
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.measurement.configurations import Configuration
     from bench.measurement.preparation import OnEvent
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.timing.runner import Runner
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs on its own.
@@ -152,7 +152,7 @@ def _require_something(configurations: Sequence[Configuration]) -> None:
 def _run(
     outcomes: Sequence[Outcome], request: Request, place: Place, leaders: set[str]
 ) -> tuple[Ceiling, dict[str, Any]]:
-    """Open every lane, sample them, ask what ran, close them."""
+    """Open every runner, sample them, ask what ran, close them."""
     try:
         for outcome in outcomes:
             _open(outcome, request, place, leaders)
@@ -171,7 +171,7 @@ def _run(
     finally:
         for outcome in outcomes:
             if outcome.track is not None:
-                outcome.track.lane.close()
+                outcome.track.runner.close()
     return ceiling, noise | {"warnings": warnings}
 
 
@@ -184,11 +184,11 @@ def _open(outcome: Outcome, request: Request, place: Place, leaders: set[str]) -
     place.on_event({"event": "prepare", "what": made.name})
     isolate = request.isolate or _is_risky(made)
     try:
-        lane: Lane = ProcessLane(made, timeout=request.timeout) if isolate else made.open()
+        runner: Runner = ProcessRunner(made, timeout=request.timeout) if isolate else made.open()
     except Exception as error:  # a backend's failure is its row
         outcome.status, outcome.error = status_of(error)
         return
-    outcome.track = Track(made.name, lane, made.group, made.name in leaders)
+    outcome.track = Track(made.name, runner, made.group, made.name in leaders)
 
 
 def _sample(outcomes: Sequence[Outcome], request: Request, place: Place) -> None:
@@ -213,7 +213,7 @@ def _report(outcome: Outcome) -> None:
     if outcome.track is None or not _alive(outcome):
         return
     try:
-        outcome.report = outcome.track.lane.describe()
+        outcome.report = outcome.track.runner.describe()
     except Exception as error:  # without it nobody knows what ran, so there is no figure
         outcome.status, outcome.error = status_of(error)
 

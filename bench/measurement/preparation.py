@@ -1,4 +1,4 @@
-"""What has to be there before lanes are opened: files, batch sizes, a place to run."""
+"""What has to be there before runners are opened: files, batch sizes, a place to run."""
 
 from __future__ import annotations
 

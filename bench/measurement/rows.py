@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.machine.nvml import Watched
-from bench.measurement.timing.intervals import ratio_interval
 from bench.measurement.timing.percentiles import nearest_rank
+from bench.system.intervals import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.measurement.configurations import Configuration
     from bench.measurement.machine.ceiling import Ceiling
-    from bench.measurement.timing.intervals import Interval
-    from bench.measurement.timing.runner import LaneReport
+    from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.sampling import Goal, Track
+    from bench.system.intervals import Interval
 
 PERCENTILES = (0.5, 0.9, 0.99)
 
@@ -39,7 +39,7 @@ class Outcome:
     status: str = "complete"
     error: str | None = None
     track: Track | None = None
-    report: LaneReport | None = None
+    report: RunnerReport | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
     return row
 
 
-def _executed(report: LaneReport) -> dict[str, Any]:
+def _executed(report: RunnerReport) -> dict[str, Any]:
     images = report.images
     joules = report.energy_joules
     gpu = report.gpu or Watched()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.measurement.backends import Backend
     from bench.measurement.measured_network import Target
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many twice the time.
@@ -137,7 +137,7 @@ def candidates(
 def halve(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     *,
     keep: int = _LAST,
     budget: Budget | None = None,
@@ -159,7 +159,7 @@ def halve(
     limit = float("inf") if bounds.latency_ms is None else bounds.latency_ms / 1e3
     ranked: list[Configuration] = []
     while True:
-        timed = _rung(left, seconds, open_lane, budget)
+        timed = _rung(left, seconds, open_runner, budget)
         if ranked and len(timed) < min(len(left), keep):
             return ranked[:keep]  # the budget ended within this rung
         if not timed:
@@ -185,7 +185,7 @@ def halve(
 def halve_by_preparation(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     *,
     budget: Budget,
     on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
@@ -206,17 +206,17 @@ def halve_by_preparation(
     slow = [one for one in configurations if one.backend in late_names]
     quick = [one for one in configurations if one.backend not in late_names]
     if not quick or not slow:
-        return halve(configurations, bounds, open_lane, budget=budget, on_event=on_event)
+        return halve(configurations, bounds, open_runner, budget=budget, on_event=on_event)
     try:
-        left = halve(quick, bounds, open_lane, budget=budget, on_event=on_event)
+        left = halve(quick, bounds, open_runner, budget=budget, on_event=on_event)
     except UnreachedError:
-        return halve([*quick, *slow], bounds, open_lane, budget=budget, on_event=on_event)
+        return halve([*quick, *slow], bounds, open_runner, budget=budget, on_event=on_event)
     places = {(one.threads, one.batch_size) for one in left}
     late = [one for one in slow if (one.threads, one.batch_size) in places]
     admitted = [one for one in late if budget.admit(one)]
     if not admitted:
         return left
-    return halve([*left, *admitted], bounds, open_lane, budget=budget, on_event=on_event)
+    return halve([*left, *admitted], bounds, open_runner, budget=budget, on_event=on_event)
 
 
 def tune(
@@ -279,7 +279,7 @@ def _slow(backend: Backend) -> bool:
 def _rung(
     configurations: Sequence[Configuration],
     seconds: float,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     budget: Budget,
 ) -> list[tuple[Configuration, float]]:
     """Measure a rung interleaved, a group of equal thread count and batch after the other."""
@@ -293,15 +293,15 @@ def _rung(
             if not budget.admit(one):
                 continue
             try:
-                lane = open_lane(one)
+                runner = open_runner(one)
             except Exception:  # noqa: S112 - what cannot be prepared is no candidate
                 continue
-            tracks.append((one, Track(f"{one.name} {count}", lane)))
+            tracks.append((one, Track(f"{one.name} {count}", runner)))
         run_plan([t for _, t in tracks], Goal(max_seconds=seconds, block_seconds=seconds / 8))
         for one, track in tracks:
             if track.status == "complete" and track.interval is not None:
                 timed.append((one, track.interval.median))
-            track.lane.close()
+            track.runner.close()
     return timed
 
 

@@ -20,7 +20,7 @@ from bench.measurement.timing.sampling import Goal, Track, run_plan
 from bench.report.pages.markdown import markdown_table
 from bench.system.environment import describe_environment
 
-from .conftest import FakeLane, FakeTime
+from .conftest import FakeRunner, FakeTime
 
 Draw = Callable[[], float]
 REPETITIONS = 1000
@@ -68,7 +68,7 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
     covered = reached = 0
     for seed in range(repetitions):
         clock = FakeTime()
-        track = Track("x", FakeLane(clock, make(random.Random(seed))))
+        track = Track("x", FakeRunner(clock, make(random.Random(seed))))
         run_plan([track], GOAL, seed=seed, now=clock)
         covered += track.interval.low <= truth <= track.interval.high
         reached += track.reached(GOAL)

@@ -7,7 +7,7 @@ import pytest
 
 from bench.measurement.backends import Executed
 from bench.measurement.machine import ceiling
-from bench.measurement.timing.runner import LaneReport
+from bench.measurement.timing.runner import RunnerReport
 from bench.measurement.timing.warmup import WarmUp
 
 
@@ -22,8 +22,8 @@ class FakeTime:
 
 
 @dataclass
-class FakeLane:
-    """A lane whose times are drawn from a known distribution and cost no real time."""
+class FakeRunner:
+    """A runner whose times are drawn from a known distribution and cost no real time."""
 
     clock: FakeTime
     draw: object
@@ -45,8 +45,8 @@ class FakeLane:
         self.clock.now += sum(seconds)
         return seconds
 
-    def describe(self) -> LaneReport:
-        return LaneReport(Executed("fake", "fp32"))
+    def describe(self) -> RunnerReport:
+        return RunnerReport(Executed("fake", "fp32"))
 
     def close(self) -> None:
         """Nothing to give back."""

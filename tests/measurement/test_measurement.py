@@ -14,7 +14,7 @@ from bench.measurement.measured_network import find_target, find_targets
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
-from .conftest import TINY, FakeLane
+from .conftest import TINY, FakeRunner
 
 QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
 
@@ -122,9 +122,9 @@ def test_auto_doubles_to_the_knee_or_to_where_it_no_longer_fits(
     def opened(one):
         if one.batch_size > room:
             raise MemoryError("no room")
-        return FakeLane(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
+        return FakeRunner(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
 
-    assert find_batch_size(made, timeout=60, open_lane=opened)[0] == expected
+    assert find_batch_size(made, timeout=60, open_runner=opened)[0] == expected
 
 
 @pytest.mark.slow

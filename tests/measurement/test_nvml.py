@@ -13,7 +13,7 @@ from bench.measurement.backends import Executed, Workload
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.noise import compare, look
 from bench.measurement.machine.nvml import MISSING, Watch, open_gpu
-from bench.measurement.timing.runner import LocalLane
+from bench.measurement.timing.runner import LocalRunner
 
 UUID = "0c5f2b7e-8a43-11ee-b962-0242ac120002"
 
@@ -172,7 +172,7 @@ class FakeBackend:
         return Ready()
 
 
-def test_a_lane_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
+def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import Target
     from bench.measurement.rows import Context, Outcome, make_row
@@ -180,11 +180,11 @@ def test_a_lane_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
 
     nvml(clocks=[1980, 1410], reasons=0x4)
     monkeypatch.setattr("bench.measurement.timing.runner.load_backend", lambda _name: FakeBackend())
-    lane = LocalLane("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
-    lane.warm_up(0.1)
-    lane.block(2)
-    lane.block(2)
-    report = lane.describe()
+    runner = LocalRunner("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
+    runner.warm_up(0.1)
+    runner.block(2)
+    runner.block(2)
+    report = runner.describe()
     made = Configuration(
         Target("t", "model", (3, 4, 4), 10), "fake", "fp32", "contiguous", 2, "compute", "cuda", 1
     )

@@ -85,7 +85,7 @@ class TorchPrepared:
     def infer(self, batch: Tensor) -> Tensor:
         """Run one batch."""
         if self.device.type == "cuda":
-            # Global switches, so they are set for every batch: lanes of other precisions
+            # Global switches, so they are set for every batch: runners of other precisions
             # run in the same process in between.
             tf32 = self.workload.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = tf32

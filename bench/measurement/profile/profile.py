@@ -167,8 +167,8 @@ def _torch(made: Configuration) -> tuple[list[Spent], list[tuple[str, float]]]:
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as torch_profile
 
-    lane = made.open()
-    model: Any = lane.prepared.model  # type: ignore[attr-defined] # eager's own
+    runner = made.open()
+    model: Any = runner.prepared.model  # type: ignore[attr-defined] # eager's own
     watched = dict(_watched(model))
     opened: list[Any] = []
 
@@ -187,10 +187,10 @@ def _torch(made: Configuration) -> tuple[list[Spent], list[tuple[str, float]]]:
         module.register_forward_hook(end)
     device = made.device.partition(":")[0]
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
-    lane.step()
+    runner.step()
     with torch_profile(activities=activities) as found:
         for _ in range(RUNS):
-            lane.step()
+            runner.step()
         if device == "cuda":
             torch.cuda.synchronize()
     averages = found.key_averages()
@@ -205,7 +205,7 @@ def _torch(made: Configuration) -> tuple[list[Spent], list[tuple[str, float]]]:
     ]  # fmt: skip
     unit = _UNITS.get(device, "self_cpu_time_total")
     operators = [(e.key, getattr(e, unit)) for e in averages if not e.key.startswith(_LAYER)]
-    lane.close()
+    runner.close()
     return layers, operators
 
 

@@ -1,4 +1,4 @@
-"""A lane in a process of its own: what kills or hangs it costs its row, not the measurement."""
+"""A runner in a process of its own: what kills or hangs it costs its row, not the measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import LaneReport
+    from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.warmup import WarmUp
 
 _ERRORS: dict[str, type[Exception]] = {
@@ -26,11 +26,11 @@ _ERRORS: dict[str, type[Exception]] = {
 }
 
 
-class LaneDiedError(RuntimeError):
+class RunnerDiedError(RuntimeError):
     """The process of an isolated configuration crashed or hung."""
 
 
-class ProcessLane:
+class ProcessRunner:
     """A configuration in a process of its own, which sleeps while others are measured.
 
     Args:
@@ -40,7 +40,7 @@ class ProcessLane:
     Raises:
         UnsupportedError: the backend cannot run it.
         OutOfMemoryError: it does not fit.
-        LaneDiedError: it crashed or hung on preparing.
+        RunnerDiedError: it crashed or hung on preparing.
     """
 
     def __init__(self, configuration: Configuration, *, timeout: float) -> None:
@@ -68,9 +68,9 @@ class ProcessLane:
         result: list[float] = self._ask("serve", offsets, bound)
         return result
 
-    def describe(self) -> LaneReport:
+    def describe(self) -> RunnerReport:
         """Say what ran; peak memory is the process's own."""
-        result: LaneReport = self._ask("describe")
+        result: RunnerReport = self._ask("describe")
         return result
 
     def close(self) -> None:
@@ -84,13 +84,13 @@ class ProcessLane:
         try:
             self.connection.send((method, arguments))
         except (OSError, ValueError):
-            raise LaneDiedError("its process has ended") from None
+            raise RunnerDiedError("its process has ended") from None
         return self._answer()
 
     def _answer(self) -> Any:
         if not self.connection.poll(self.timeout):
             self._end()
-            raise LaneDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
+            raise RunnerDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
         try:
             status, value = self.connection.recv()
         except (EOFError, OSError):
@@ -105,8 +105,8 @@ class ProcessLane:
         if code == -signal.SIGKILL and out_of_memory_kills() > self.kills:
             return OutOfMemoryError("the kernel ended its process: memory ran out")
         if code is not None and code < 0:
-            return LaneDiedError(f"its process was ended by {signal.Signals(-code).name}")
-        return LaneDiedError(f"its process exited with code {code}")
+            return RunnerDiedError(f"its process was ended by {signal.Signals(-code).name}")
+        return RunnerDiedError(f"its process exited with code {code}")
 
     def _end(self) -> None:
         if self.process.is_alive():
@@ -120,7 +120,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     go_first()
     try:
-        lane = configuration.open()
+        runner = configuration.open()
     except Exception as error:  # sent to the parent, whatever it is
         connection.send(status_of(error))
         return
@@ -129,7 +129,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
         while (asked := connection.recv()) is not None:
             method, arguments = asked
             try:
-                answer = getattr(lane, method)(*arguments)
+                answer = getattr(runner, method)(*arguments)
                 if method == "describe" and configuration.device == "cpu":
                     answer = replace(answer, peak_memory_mib=peak_process_memory())
                 connection.send(("complete", answer))

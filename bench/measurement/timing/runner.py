@@ -1,4 +1,4 @@
-"""A lane is one configuration that is ready to run, here or in a process of its own."""
+"""A runner is one configuration that is ready to run, here or in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
 _LONGEST_SETTLED = 2.0  # seconds of a call, up to which one is run untimed
 
 
-class Lane(Protocol):
+class Runner(Protocol):
     """What the sampling plan needs of a configuration; tests have fakes of known truth."""
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
@@ -37,7 +37,7 @@ class Lane(Protocol):
     def block(self, count: int) -> list[float]:
         """Take *count* samples: seconds of one batch each."""
 
-    def describe(self) -> LaneReport:
+    def describe(self) -> RunnerReport:
         """Say what ran and what it used."""
 
     def close(self) -> None:
@@ -45,14 +45,14 @@ class Lane(Protocol):
 
 
 @dataclass(frozen=True)
-class LaneReport:
-    """What a lane knows after its last block.
+class RunnerReport:
+    """What a runner knows after its last block.
 
     Attributes:
         executed: what really ran.
         repeats: calls that one sample averages.
         peak_memory_mib: of the isolated process (CPU), or of this network in torch's allocator
-            (GPU); None where it cannot be told apart from other lanes', or is not torch's.
+            (GPU); None where it cannot be told apart from other runners', or is not torch's.
         energy_joules: over all timed blocks; None without a counter.
         images: images of these blocks.
         gpu: what the GPU did meanwhile; None without one, or without NVML.
@@ -67,7 +67,7 @@ class LaneReport:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class LocalLane:
+class LocalRunner:
     """A configuration in this process.
 
     Args:
@@ -140,7 +140,7 @@ class LocalLane:
         return result
 
     def block(self, count: int) -> list[float]:
-        """Take samples; the first runs after another lane's are not timed if they are short."""
+        """Take samples; the first runs after another runner's are not timed if they are short."""
         self._set_threads()
         if self.typical < _SETTLE:
             self.clock.measure(self.step, max(1, round(_SETTLE / max(self.typical, 1e-6))))
@@ -170,7 +170,7 @@ class LocalLane:
         return serve(answer, offsets, bound)
 
     def _set_threads(self) -> None:
-        """Set torch's threads, which are the whole process's, to this lane's."""
+        """Set torch's threads, which are the whole process's, to this runner's."""
         import torch
 
         if torch.get_num_threads() != self.workload.threads:
@@ -179,9 +179,9 @@ class LocalLane:
     def _one(self) -> float:
         return self.clock.measure(self.step, 1)
 
-    def describe(self) -> LaneReport:
+    def describe(self) -> RunnerReport:
         """Say what ran; the CPU's peak memory is known only of an isolated process."""
-        return LaneReport(
+        return RunnerReport(
             executed=self.prepared.describe(),
             repeats=self.repeats,
             peak_memory_mib=self.memory.mib,

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
-from bench.measurement.timing.intervals import Interval, median_interval
+from bench.system.intervals import Interval, median_interval
 from bench.system.memory import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.timing.runner import Runner
     from bench.measurement.timing.warmup import WarmUp
 
 # Eight blocks: at least six carry a 95 % interval at all, and stopping at the first narrow
@@ -47,7 +47,7 @@ class Track:
 
     Attributes:
         name: unique in the plan.
-        lane: what runs.
+        runner: what runs.
         group: those with the same group are compared; its reference goes on while any of
             them does, so that ratios are paired.
         is_reference: whether the group is compared with this one.
@@ -58,7 +58,7 @@ class Track:
     """
 
     name: str
-    lane: Lane
+    runner: Runner
     group: str = ""
     is_reference: bool = False
     warm_up: WarmUp | None = None
@@ -123,8 +123,8 @@ def run_plan(
         for position, track in enumerate(going):
             begun = now()
             try:
-                track.blocks[number] = track.lane.block(track.per_block)
-            except Exception as error:  # one lane's failure must not cost the others
+                track.blocks[number] = track.runner.block(track.per_block)
+            except Exception as error:  # one runner's failure must not cost the others
                 track.fail(error)
                 on_event({"event": "failed", "track": track.name, "error": track.error})
             else:
@@ -140,7 +140,7 @@ def run_plan(
 def _warm(track: Track, goal: Goal, on_event: Callable[[dict[str, Any]], None]) -> None:
     on_event({"event": "warm_up", "track": track.name})
     try:
-        track.warm_up = track.lane.warm_up(goal.max_seconds / 4)
+        track.warm_up = track.runner.warm_up(goal.max_seconds / 4)
     except Exception as error:  # recorded, and the others go on
         track.fail(error)
         on_event({"event": "failed", "track": track.name, "error": track.error})

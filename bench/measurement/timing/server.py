@@ -93,10 +93,10 @@ def find_rate(
     is withheld.
     """
     track, bound = outcome.track, request.latency_bound_ms
-    assert track is not None  # noqa: S101 - there is a lane, says the caller
+    assert track is not None  # noqa: S101 - there is a runner, says the caller
     assert bound is not None  # noqa: S101 - `Request` asked for it
-    lane: Any = track.lane
-    track.warm_up = lane.warm_up(request.max_seconds / 4)
+    runner: Any = track.runner
+    track.warm_up = runner.warm_up(request.max_seconds / 4)
     capacity = 1 / track.warm_up.typical
     honest = honest_count(0.99)
     affordable = int(request.max_seconds * capacity / _STEPS / 2)
@@ -105,7 +105,7 @@ def find_rate(
 
     def run(rate: float) -> float:
         on_event({"event": "server", "what": f"{rate:.3g} queries/s"})
-        latencies = sorted(lane.serve(arrivals(rate, count, request.seed), bound / 1e3))
+        latencies = sorted(runner.serve(arrivals(rate, count, request.seed), bound / 1e3))
         answered.append(len(latencies))
         return float(latencies[math.ceil(0.99 * len(latencies)) - 1])
 
