@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.measurement.backends import Workload
-from bench.measurement.machine.noise import compare, look
+from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import Target, find_target
-from bench.measurement.onnx_file import make_file
+from bench.measurement.preparation import make_file
 from bench.measurement.timing.runner import LocalRunner
 from bench.report.pages.markdown import markdown_table
 from bench.system.devices import resolve_device
@@ -157,12 +157,12 @@ def measure(
         block(1)
     blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
     names, order = list(instruments), random.Random(0)
-    before = look(device)
+    before = take_snapshot(device)
     for number in range(rounds):
         order.shuffle(names)
         for name in names:
             blocks[name][number] = instruments[name](count)
-    warnings, _ = compare(before, look(device))
+    warnings, _ = noise_between(before, take_snapshot(device))
     for name in others:
         # How many times slower ours says a batch is than theirs: seconds over seconds.
         ratio = ratio_interval(blocks["ours"], blocks[name])

@@ -53,8 +53,8 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench.measurement.backends import PRECISIONS, load_backend
     from bench.measurement.configurations import Request, expand
     from bench.measurement.measured_network import find_target
-    from bench.measurement.preparation import Place, with_files
-    from bench.measurement.timing.sampling import status_of
+    from bench.measurement.preparation import Context, with_files
+    from bench.measurement.trial import status_of
 
     source, labels, reference = _reference(given)
     target = find_target(given.file or given.target, results=given.results)
@@ -62,11 +62,11 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         backends=(given.backend,), batch_sizes=(BATCH,),
         precisions=() if given.file else PRECISIONS,
     )  # fmt: skip
-    place = Place(Path(given.results), str(resolve_device(given.device)), physical_cores())
-    plan = expand(request, [target], device=place.device, threads=place.threads)
+    context = Context(Path(given.results), str(resolve_device(given.device)), physical_cores())
+    plan = expand(request, [target], device=context.device, threads=context.threads)
     images = source.prepare(source.test_images().images)
     with tempfile.TemporaryDirectory() as folder:
-        for made in with_files(plan, Path(folder), place):
+        for made in with_files(plan, Path(folder), context):
             row: dict[str, Any] = {"precision": made.precision, "status": "complete", "error": None}
             if made.unsupported:
                 yield row | {"status": "unsupported", "error": made.unsupported}

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.timing.sampling import Goal, Track, run_plan
+from bench.measurement.timing.sampling import Goal, run_plan
 from bench.report.pages.markdown import markdown_table
 from bench.system.environment import describe_environment
 
-from .conftest import FakeRunner, FakeTime
+from .conftest import FakeRunner, FakeTime, a_trial
 
 Draw = Callable[[], float]
 REPETITIONS = 1000
@@ -68,10 +68,10 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
     covered = reached = 0
     for seed in range(repetitions):
         clock = FakeTime()
-        track = Track("x", FakeRunner(clock, make(random.Random(seed))))
-        run_plan([track], GOAL, seed=seed, now=clock)
-        covered += track.interval.low <= truth <= track.interval.high
-        reached += track.reached(GOAL)
+        trial = a_trial("x", FakeRunner(clock, make(random.Random(seed))))
+        run_plan([trial], GOAL, seed=seed, now=clock)
+        covered += trial.interval.low <= truth <= trial.interval.high
+        reached += GOAL.is_reached(trial)
     return {
         "sampler": kind,
         "repetitions": repetitions,

@@ -92,7 +92,7 @@ print(sum(seconds > burnt[0] / 4 for seconds in burnt))
 @pytest.fixture(scope="module")
 def resnet_file(tmp_path_factory):
     from bench.measurement.measured_network import find_target
-    from bench.measurement.onnx_file import make_file
+    from bench.measurement.preparation import make_file
 
     folder = tmp_path_factory.mktemp("onnx")
     return make_file(find_target("resnet18", input_size=64), "fp32", folder, threads=1).path

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, save
 from bench.measurement.backends import UnsupportedError, Workload, load_backend
 from bench.measurement.backends.ortsession import why_not_loaded
 from bench.measurement.timing.runner import LocalRunner
-from bench.measurement.timing.sampling import status_of
+from bench.measurement.trial import status_of
 
 CUDA, TENSORRT, CPU = (f"{p}ExecutionProvider" for p in ("CUDA", "Tensorrt", "CPU"))
 REFUSAL = (

@@ -1,4 +1,4 @@
-"""A runner in a process of its own: what kills or hangs it costs its row, not the measurement."""
+"""Runs one configuration in a subprocess, so that a crash or hang fails only its row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.timing.sampling import status_of
+from bench.measurement.trial import status_of
 from bench.system.memory import go_first, out_of_memory_kills
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ class RunnerDiedError(RuntimeError):
 
 
 class ProcessRunner:
-    """A configuration in a process of its own, which sleeps while others are measured.
+    """A configuration in a subprocess, which sleeps while others are measured.
 
     Args:
-        configuration: opened there.
-        timeout: seconds after which an answer is given up, and the process ended.
+        configuration: opened in the subprocess.
+        timeout: seconds to wait for one answer before the subprocess is killed.
 
     Raises:
         UnsupportedError: the backend cannot run it.
         OutOfMemoryError: it does not fit.
-        RunnerDiedError: it crashed or hung on preparing.
+        RunnerDiedError: it crashed or hung while preparing.
     """
 
     def __init__(self, configuration: Configuration, *, timeout: float) -> None:
@@ -54,27 +54,27 @@ class ProcessRunner:
         self._answer()
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
-        """Run until steady, there."""
+        """Run until the times are steady."""
         result: WarmUp = self._ask("warm_up", cap_seconds)
         return result
 
     def block(self, count: int) -> list[float]:
-        """Take samples, there; the pipe is outside of what is timed."""
+        """Take samples; the pipe is outside the timed section."""
         result: list[float] = self._ask("block", count)
         return result
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
-        """Answer queries, there."""
+        """Answer queries."""
         result: list[float] = self._ask("serve", offsets, bound)
         return result
 
     def describe(self) -> RunnerReport:
-        """Say what ran; peak memory is the process's own."""
+        """Return what ran; peak memory is the subprocess's."""
         result: RunnerReport = self._ask("describe")
         return result
 
     def close(self) -> None:
-        """End the process."""
+        """End the subprocess."""
         with contextlib.suppress(OSError, ValueError):
             self.connection.send(None)
         self.process.join(timeout=5)
@@ -116,7 +116,7 @@ class ProcessRunner:
 
 
 def _serve(connection: Connection, configuration: Configuration) -> None:
-    """Open a configuration and answer for it until None comes."""
+    """Open a configuration and call its runner until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     go_first()
     try:
@@ -126,8 +126,8 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
         return
     connection.send(("complete", None))
     with contextlib.suppress(EOFError, OSError):
-        while (asked := connection.recv()) is not None:
-            method, arguments = asked
+        while (call := connection.recv()) is not None:
+            method, arguments = call
             try:
                 answer = getattr(runner, method)(*arguments)
                 if method == "describe" and configuration.device == "cpu":
