@@ -73,13 +73,11 @@ def measure(
     Raises:
         BenchError: the request is not valid, or nothing of it can run here.
     """
-    record = measure_names(
-        [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)],
-        Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}),
-        make_context(results, device, threads, on_event),
-        options=options,
-        input_size=input_size,
-    )
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
+    wanted = Request(**values)
+    context = make_context(results, device, threads, on_event)
+    record = measure_names(names, wanted, context, options=options, input_size=input_size)
     return throughput_frame(record.rows)
 
 

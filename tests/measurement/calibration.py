@@ -1,6 +1,6 @@
 """How often our intervals cover the true median, on samplers of known truth.
 
-    python -m tests.measure.calibration results/throughput/calibration.json
+    python -m tests.measurement.calibration results/throughput/calibration.json
 
 writes the figures that results/ shows, from the repository's root.
 """
@@ -94,7 +94,7 @@ def page(document: dict[str, Any]) -> str:
         "±3 % over thousands of samples), an interval knows only of its own stretch of the wave",
         "and covers the long-run median far less often than it says: repeat the whole command.",
         "",
-        "- command: `python -m tests.measure.calibration FILE`",
+        "- command: `python -m tests.measurement.calibration FILE`",
         f"- commit: {document['environment']['git_commit']}; {document['created_at']}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

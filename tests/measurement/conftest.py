@@ -80,7 +80,7 @@ def normal():
 
 BACKENDS = """
 import os, time
-from bench.measurement.backends import Executed, OutOfMemoryError, Support
+from bench.measurement.backends import Executed, LayerTime, OutOfMemoryError, Support
 
 class Fine:
     name, needs, memory_formats = "fine", "nothing", ("contiguous",)
@@ -115,6 +115,30 @@ def refuse(batch):
 class Small(Fine):
     behave = staticmethod(refuse)
 
+class HalfSecond:
+    def measure(self, call, repeats):
+        call()
+        return 0.5
+
+class TimedPrepared(Prepared):
+    def device_clock(self, *, clear_l2=False):
+        return HalfSecond()
+
+class Timed(Fine):
+    def prepare(self, workload):
+        made = TimedPrepared()
+        made.behave = self.behave
+        return made
+    def profile(self, prepared, step, runs):
+        assert isinstance(prepared, TimedPrepared)
+        for _ in range(runs):
+            step()
+        layers = [
+            LayerTime("layer1.0.conv1", "our convolution", "convolution", 1000.0 * runs),
+            LayerTime("fc", "our product", "linear", 3000.0 * runs),
+        ]
+        return layers, [("conv2d", 1000.0 * runs), ("gemm", 3000.0 * runs)]
+
 class Cuda(Fine):
     def support(self):
         return [Support("cuda", "fp32", "libmissing.so.1 is missing")]
@@ -141,7 +165,7 @@ def third_party(tmp_path, monkeypatch):
     (site / "others-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
-    names = ("Fine", "Crash", "Hang", "Small", "Cuda")
+    names = ("Fine", "Crash", "Hang", "Small", "Timed", "Cuda")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)
