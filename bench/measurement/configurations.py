@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
-BASELINE = "eager"  # default PyTorch, which others are compared with unless told otherwise
+BASELINE = "eager"  # default PyTorch, the default reference
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Configuration:
         )
 
     def profile(self) -> list[Share]:
-        """Profile it in this process, after everything was timed: profilers slow down.
+        """Profile it in this process; to be called after all samples, since profilers slow down.
 
         Returns:
             Layers in the network's order, then operators, slowest first.
@@ -205,11 +205,12 @@ class Configuration:
         Raises:
             BenchError: its backend has no profiler, or it cannot be opened.
         """
-        if not isinstance(load_backend(self.backend), ProfilingBackend):
+        backend = load_backend(self.backend)
+        if not isinstance(backend, ProfilingBackend):
             raise BenchError(f"--layers: the backend '{self.backend}' has no profile by layer")
         runner = self.open()
         try:
-            return shares(*(runner.profile(RUNS) or ((), ())))
+            return shares(*backend.profile(runner.prepared, runner.step, RUNS))
         finally:
             runner.close()
 
@@ -217,7 +218,7 @@ class Configuration:
 def expand(
     request: Request, targets: Iterable[Target], *, device: str, threads: int
 ) -> list[Configuration]:
-    """Return every combination; those that cannot run here say why.
+    """Return every combination, with the reason for those that cannot run here.
 
     Raises:
         BenchError: a file was made for another batch size.

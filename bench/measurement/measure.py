@@ -89,7 +89,7 @@ def measure_names(
     options: dict[str, Any] | None = None,
     input_size: int | None = None,
 ) -> MeasurementRecord:
-    """Measure what names stand for (`measure` says which), and publish the record.
+    """Measure what names stand for, as `measure` does, and publish the record.
 
     Raises:
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be

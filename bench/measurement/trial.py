@@ -100,7 +100,10 @@ class Trial:
         self.status, self.error = status_of(error)
 
     def update_interval(self, *, always: bool = False) -> None:
-        """Compute the interval, but only after an eighth more blocks: each look is a chance."""
+        """Compute the interval, but only after an eighth more blocks.
+
+        Each time an interval is looked at is a chance to stop on one that is narrow by accident.
+        """
         if self.blocks and (always or len(self.blocks) >= self._blocks_seen * 1.125):
             self.interval = median_interval(list(self.blocks.values()))
             self._blocks_seen = len(self.blocks)

@@ -138,7 +138,7 @@ class TorchPrepared:
 
 
 def torch_support() -> list[Support]:
-    """Return the pairs; those without native kernels on this machine say so."""
+    """Return the pairs, with the reason for those without native kernels on this machine."""
     mps = None if torch.backends.mps.is_available() else "this torch finds no Apple GPU"
     native = {
         "bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),

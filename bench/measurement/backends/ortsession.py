@@ -28,7 +28,7 @@ _NODES = "session.record_ep_graph_assignment_info"
 _INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 _NAMED = 5  # nodes that a row names; the record holds all
-_NO_GRAPH = "cannot use the graph capture feature"  # what the runtime says if it refuses one
+_NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
 
 
 class OrtPrepared:
@@ -66,7 +66,7 @@ class OrtPrepared:
             fused = Path(folder) / "fused.onnx"
             if self.workload.precision == "int8" and self.provider == CPU:
                 # Q/DQ pairs are fused after nodes are assigned: only the rewritten graph
-                # tells which of them are computed in int8. Engines cannot be written so.
+                # shows which of them are computed in int8. Engines cannot be written like this.
                 options.optimized_model_filepath = str(fused)
             session = self._session(file, options, provider_options)
             if fused.exists():

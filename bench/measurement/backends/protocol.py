@@ -192,7 +192,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class ProfilingBackend(Backend, Protocol):
-    """A `Backend` with the optional member that tells the time of each layer (`--layers`)."""
+    """A `Backend` with the optional member that measures the time of each layer (`--layers`)."""
 
     def profile(self, prepared: Any, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile a network that `prepare` returned; nothing is timed after it.

@@ -161,7 +161,7 @@ def open_engine(
     Args:
         file: the engine.
         load: imports a module by name.
-        device: the GPU it is to run on; torch's current one without.
+        device: the GPU it is to run on (default: torch's current one).
 
     Returns:
         The library, the sidecar's values, the engine.

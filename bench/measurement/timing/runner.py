@@ -12,7 +12,6 @@ from bench.measurement.backends import (
     Boundary,
     DeviceTimed,
     Executed,
-    ProfilingBackend,
     load_backend,
 )
 from bench.measurement.machine.energy import AllocatorPeak, Meter
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.measurement.backends import Clock, Workload
-    from bench.measurement.profile.layer_time import LayerProfile
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
@@ -101,10 +99,9 @@ class LocalRunner:
         clear_l2: bool = False,
     ) -> None:
         self.workload, self.single = workload, single
-        self.backend = load_backend(backend)
-        torch_memory = self.backend.needs == "module"
-        self.memory = AllocatorPeak(workload.device if torch_memory else "cpu")
-        self.prepared = self.backend.prepare(workload)
+        found = load_backend(backend)
+        self.memory = AllocatorPeak(workload.device if found.needs == "module" else "cpu")
+        self.prepared = found.prepare(workload)
         self.step = self._timed_step(boundary, preprocess)
         self.memory.prepared()
         self.monitor = GpuMonitor(open_gpu(workload.device))
@@ -187,15 +184,6 @@ class LocalRunner:
 
     def _one(self) -> float:
         return self.clock.measure(self.step, 1)
-
-    def profile(self, runs: int) -> LayerProfile | None:
-        """Profile the step layer by layer; None if the backend has no profiler.
-
-        Its hooks may stay in the network, so no sample is taken afterwards.
-        """
-        if not isinstance(self.backend, ProfilingBackend):
-            return None
-        return self.backend.profile(self.prepared, self.step, runs)
 
     def describe(self) -> RunnerReport:
         """Return what ran; a CPU's peak memory is known only in an isolated process."""
