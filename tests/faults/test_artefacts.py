@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.export.files import load
-from bench.measurement.compared_speeds import load_side
+from bench.measurement.compared_speeds import load_speeds
 from bench.store import files
 from bench.store.disk import Disk
 from bench.store.exports import Exports
@@ -264,7 +264,7 @@ def test_every_damaged_file_of_a_measurement_is_noticed(work, root, faults, ledg
             if file == "measurement.json":
                 assert [r.measurement for r in store.records()] == [second.name]
                 with pytest.raises(BenchError):
-                    load_side(first)
+                    load_speeds(first)
                 with pytest.raises(BenchError):
                     store.find(first.name)
             times += 1
