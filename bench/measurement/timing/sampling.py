@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.measurement.timing.warmup import WarmUp
 
 # Eight blocks: at least six carry a 95 % interval at all, and stopping at the first narrow
-# one among more looks costs less coverage (tests/measure/test_calibration.py).
+# one among more looks costs less coverage (tests/measurement/test_calibration.py).
 MIN_BLOCKS = 8
 _BLOCK_SECONDS = 0.25
 _LONGEST_BLOCK = 200
