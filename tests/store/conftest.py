@@ -13,14 +13,8 @@ from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Finish = Callable[..., str]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "bench-runs")
 
 
 @pytest.fixture

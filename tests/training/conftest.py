@@ -6,16 +6,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from bench.store import Store
 from bench.studies.recipe import get_recipe
 from bench.studies.request import RunRequest
 from bench.training.resources import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 # The recipe `fast` trained by SGD alone, on random crops: most tests are of that.
 SGD = {"muon_learning_rate": 0.0, "crop_padding": 2}
@@ -34,14 +31,6 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "decay of the branches": {"branch_weight_decay": 0.1},
     "recorded blocks": {"record_blocks": True},
 }
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -76,11 +65,6 @@ def ingredient(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One ingredient of a recipe, as the values that switch it on."""
     values: dict[str, Any] = request.param
     return values
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "results")
 
 
 @pytest.fixture
