@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
 from bench.training.resources import Resources
+from builders import make_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bench.studies.request import RunRequest
 
 # The recipe `fast` trained by SGD alone, on random crops: most tests are of that.
 SGD = {"muon_learning_rate": 0.0, "crop_padding": 2}
@@ -41,15 +41,10 @@ def tiny() -> Callable[..., RunRequest]:
     """
 
     def make(model: str = "resnet14", recipe: str = "fast", **changes: Any) -> RunRequest:
-        names = {field.name for field in dataclasses.fields(RunRequest)}
-        fields = {"dataset": "fashion-mnist-mini", "seed": 0, "options": {"width": 4}}
-        fields |= {"train_images": 100, "input_size": 8, "deterministic": True}
-        fields |= {key: changes.pop(key) for key in list(changes) if key in names}
-        plain = SGD if recipe == "fast" else {}
-        values = {"batch_size": 32, "epochs": 2, **plain, **changes}
-        return RunRequest(
-            model=model, recipe=get_recipe(recipe).model_copy(update=values), **fields
-        )
+        values = {"dataset": "fashion-mnist-mini", "options": {"width": 4}, "train_images": 100}
+        values |= {"input_size": 8, "deterministic": True, "batch_size": 32, "epochs": 2}
+        values |= SGD if recipe == "fast" else {}
+        return make_request(model, recipe=recipe, **values | changes)
 
     return make
 
