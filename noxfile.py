@@ -39,9 +39,7 @@ def lint(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PATHS)
     # From another folder, so that the installed package, which has bench.models, is read.
     with session.chdir("tests"):
-        session.run(
-            "lint-imports", "--no-logo", "--no-cache", "../pyproject.toml"
-        )
+        session.run("lint-imports", "--no-logo", "--no-cache", "../pyproject.toml")
 
 
 @nox.session

@@ -17,8 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.timing.sampling import Goal, Track, run_plan
+from bench.measurement.configurations import Configuration
+from bench.measurement.measured_network import Target
+from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.warmup import WarmUp
+from bench.measurement.trial import Trial
 from bench.report.pages.markdown import markdown_table
 from bench.system.environment import describe_environment
 
@@ -38,8 +41,8 @@ class SimulatedTime:
 
 
 @dataclass
-class SimulatedLane:
-    """A lane whose times are drawn from a known distribution."""
+class SimulatedRunner:
+    """A runner whose times are drawn from a known distribution."""
 
     clock: SimulatedTime
     draw: Draw
@@ -52,6 +55,12 @@ class SimulatedLane:
         seconds = [self.draw() for _ in range(count)]
         self.clock.now += sum(seconds)
         return seconds
+
+
+def a_trial(name: str, runner: SimulatedRunner) -> Trial:
+    target = Target("", "model", (3, 4, 4), 10)
+    made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
+    return Trial(made, runner)
 
 
 def steady(source: random.Random) -> Draw:
@@ -95,10 +104,10 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
     covered = reached = 0
     for seed in range(repetitions):
         clock = SimulatedTime()
-        track = Track("x", SimulatedLane(clock, make(random.Random(seed))))
-        run_plan([track], GOAL, seed=seed, now=clock)
-        covered += track.interval.low <= truth <= track.interval.high
-        reached += track.reached(GOAL)
+        trial = a_trial(kind, SimulatedRunner(clock, make(random.Random(seed))))
+        run_plan([trial], GOAL, seed=seed, now=clock)
+        covered += trial.interval.low <= truth <= trial.interval.high
+        reached += GOAL.is_reached(trial)
     return {
         "sampler": kind,
         "repetitions": repetitions,
