@@ -1,20 +1,20 @@
-"""Starting a run as a grown copy of another run's trained network."""
+"""Start a run as another run's trained network, made larger."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from bench.errors import BenchError
-from bench.models import ResidualBlock, ResNet
+from bench.models import ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
-from bench.networks.widen import widen
+from bench.networks.widen import transplant
+from bench.studies.request import RunRequest
+from bench.training.setup import trained_network
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bench.store import Store
     from bench.training.setup import Split
 
@@ -22,61 +22,40 @@ DOCUMENT = "growth.json"
 
 
 def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
-    """Give *model* its request's parent's function, if the request names a parent.
+    """Make *model* compute its parent's function, if the request names a parent.
 
     Args:
-        model: freshly built and drawn, on the CPU; changed in place.
+        model: freshly initialised, on the CPU; changed in place.
         split: the run's images and request.
-        store: where the parent is.
+        store: the results folder of the parent.
 
     Returns:
         The proof as a document to publish with the run; empty without a parent.
 
     Raises:
-        BenchError: the parent is not there or not trained, does not nest, or the proof fails.
+        BenchError: the parent is missing, not trained or does not nest, or the proof fails.
     """
-    from bench.targets.trained_run import load_trained
-
     request = split.request
     if request.grown_from is None:
         return {}
-    parent = load_trained(request.grown_from, results=store.root)
-    check_nesting((parent.request.model, parent.request.options), (request.model, request.options))
-    assert isinstance(parent.model, ResNet)  # noqa: S101 - check_nesting refuses others
+    record = store.read_run(request.grown_from)
+    if record is None or record.status != "complete":
+        found = f"is {record.status} ({record.error})" if record else "is not there"
+        raise BenchError(f"run {request.grown_from}, to grow from, {found}; train it first")
+    parent = trained_network(record, store)
+    before = RunRequest.from_dict(record.request)
+    check_nesting((before.model, before.options), (request.model, request.options))
+    assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101
-    tensors = transplant(parent.model, model, seed=request.seed)
+    tensors = transplant(parent, model, seed=request.seed)
     held_out = len(split.validation) > 0
     images = split.validation if held_out else split.train
     device = split.device
     proof = prove(
-        parent.model.to(device),
+        parent.to(device),
         model.to(device),
         split.evaluation(images),
         split="validation" if held_out else "training",
     )
     model.to("cpu")
-    return {DOCUMENT: {"parent": parent.record.run, "tensors_taken": tensors, **proof.as_dict()}}
-
-
-@torch.no_grad()
-def transplant(parent: ResNet, child: ResNet, *, seed: int) -> int:
-    """Make *child* compute *parent*'s function; returns how many tensors it took over.
-
-    Layers of one name take the parent's weights, widened where the child is wider. A block
-    that the parent lacks keeps its freshly drawn weights but for the last of its branch,
-    which become zero: the scale and shift of the normalisation that ends it, or the last
-    convolution where none does (`preact`).
-    """
-    wide = child.config.width > parent.config.width
-    config = replace(parent.config, width=child.config.width)
-    tensors = widen(parent, config, seed=seed) if wide else parent.state_dict()
-    own: dict[str, Tensor] = child.state_dict()
-    odd = [k for k, v in tensors.items() if k not in own or own[k].shape != v.shape]
-    if odd:
-        raise BenchError(f"{odd[0]} of the parent has no place of its shape in the grown network")
-    own.update(tensors)
-    child.load_state_dict(own)
-    for path, block in child.named_modules():
-        if isinstance(block, ResidualBlock) and f"{path}.conv1.weight" not in tensors:
-            block.zero_residual()
-    return len(tensors)
+    return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **proof.as_dict()}}

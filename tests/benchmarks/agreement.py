@@ -2,7 +2,7 @@
 
     python tests/benchmarks/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
 
-Ours is the lane that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
+Ours is the runner that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
 the inference runner of timm's `benchmark.py` (in its repository only, not in its wheel: give the
 file), and for ONNX Runtime the timing function in its own wheel
 (`onnxruntime.transformers.benchmark_helper.inference_ort`). All of these return means of a
@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.measurement.backends import Workload
-from bench.measurement.machine.noise import compare, look
+from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import Target, find_target
-from bench.measurement.onnx_file import make_file
-from bench.measurement.timing.intervals import ratio_interval
-from bench.measurement.timing.runner import LocalLane
+from bench.measurement.preparation import make_file
+from bench.measurement.timing.runner import LocalRunner
 from bench.report.pages.markdown import markdown_table
 from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
+from bench.system.intervals import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,9 +46,9 @@ AGREED = 0.03
 
 def ours(
     backend: str, target: Target, file: Path | None, batch: int, threads: int, device: str
-) -> LocalLane:
-    """Open the lane that `bench throughput` would sample."""
-    return LocalLane(
+) -> LocalRunner:
+    """Open the runner that `bench throughput` would sample."""
+    return LocalRunner(
         backend,
         Workload(target.source().model, file, target.input_shape, batch, device, threads=threads),
         single=device == "cpu",  # a call on a GPU is too short to be timed alone
@@ -138,7 +138,7 @@ def measure(
     timm: Path | None,
     device: str,
 ) -> Iterator[dict[str, Any]]:
-    """Interleave our lane with the other instruments, in random order in each round."""
+    """Interleave our runner with the other instruments, in random order in each round."""
     with tempfile.TemporaryDirectory() as folder:
         file, others = None, {}
         if backend == "onnxruntime":
@@ -148,21 +148,21 @@ def measure(
             )
         else:
             others = eager_instruments(target, batch, threads, timm, device)
-        lane = ours(backend, target, file, batch, threads, device)
+        runner = ours(backend, target, file, batch, threads, device)
     if not others:  # a session of their own would copy the images each time
-        others = {"torch.utils.benchmark.Timer on our session": torch_timer(lane.step, threads)}
-    count = max(1, round(BLOCK_SECONDS / lane.warm_up(10.0).typical))
-    instruments = {"ours": lane.block, **{n: _single(i) for n, i in others.items()}}
+        others = {"torch.utils.benchmark.Timer on our session": torch_timer(runner.step, threads)}
+    count = max(1, round(BLOCK_SECONDS / runner.warm_up(10.0).typical))
+    instruments = {"ours": runner.block, **{n: _single(i) for n, i in others.items()}}
     for block in instruments.values():
         block(1)
     blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
     names, order = list(instruments), random.Random(0)
-    before = look(device)
+    before = take_snapshot(device)
     for number in range(rounds):
         order.shuffle(names)
         for name in names:
             blocks[name][number] = instruments[name](count)
-    warnings, _ = compare(before, look(device))
+    warnings, _ = noise_between(before, take_snapshot(device))
     for name in others:
         # How many times slower ours says a batch is than theirs: seconds over seconds.
         ratio = ratio_interval(blocks["ours"], blocks[name])

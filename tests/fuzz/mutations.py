@@ -34,7 +34,7 @@ from bench.errors import BenchError
 from bench.export.foreign import from_file
 from bench.export.predict import Exported
 from bench.launch.planning import read_machines
-from bench.measurement.compared_speeds import load_side
+from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.onnx_file import examine
 from bench.store import RunRecord, Store
 from bench.store.archive import unpack
@@ -200,7 +200,7 @@ def records(folder: Path) -> dict[str, Target]:
 
     def throughput(content: bytes) -> object:
         path.write_bytes(content)
-        return load_side(path)
+        return load_speeds(path)
 
     def machines(content: bytes) -> object:
         path.write_bytes(content)

@@ -1,6 +1,6 @@
 """How often our intervals cover the true median, on samplers of known truth.
 
-    python -m tests.measure.calibration results/throughput/calibration.json
+    python -m tests.measurement.calibration results/throughput/calibration.json
 
 writes the figures that results/ shows, from the repository's root.
 """
@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.timing.sampling import Goal, Track, run_plan
+from bench.measurement.timing.sampling import Goal, run_plan
 from bench.report.pages.markdown import markdown_table
 from bench.system.environment import describe_environment
 
-from .conftest import FakeLane, FakeTime
+from .conftest import FakeRunner, FakeTime, a_trial
 
 Draw = Callable[[], float]
 REPETITIONS = 1000
@@ -68,10 +68,10 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
     covered = reached = 0
     for seed in range(repetitions):
         clock = FakeTime()
-        track = Track("x", FakeLane(clock, make(random.Random(seed))))
-        run_plan([track], GOAL, seed=seed, now=clock)
-        covered += track.interval.low <= truth <= track.interval.high
-        reached += track.reached(GOAL)
+        trial = a_trial("x", FakeRunner(clock, make(random.Random(seed))))
+        run_plan([trial], GOAL, seed=seed, now=clock)
+        covered += trial.interval.low <= truth <= trial.interval.high
+        reached += GOAL.is_reached(trial)
     return {
         "sampler": kind,
         "repetitions": repetitions,
@@ -94,7 +94,7 @@ def page(document: dict[str, Any]) -> str:
         "±3 % over thousands of samples), an interval knows only of its own stretch of the wave",
         "and covers the long-run median far less often than it says: repeat the whole command.",
         "",
-        "- command: `python -m tests.measure.calibration FILE`",
+        "- command: `python -m tests.measurement.calibration FILE`",
         f"- commit: {document['environment']['git_commit']}; {document['created_at']}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
