@@ -1,6 +1,8 @@
-"""The command line: one thin module a command, one of shared options.
+"""The command line: one thin module per command, and one for shared options.
 
-Nothing heavy (torch, pandas, pydantic) is imported before a command needs it.
+Nothing heavy (torch, pandas, pydantic) is imported before a command needs it. The modules of
+commands do without `from __future__ import annotations`: Typer would compile every annotation,
+twice, at each start of the program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """`bench compare`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any

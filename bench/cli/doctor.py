@@ -1,7 +1,5 @@
 """`bench doctor`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`bench export-onnx`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`bench init`."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from pathlib import Path

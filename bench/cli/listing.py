@@ -1,7 +1,5 @@
 """`bench list`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any

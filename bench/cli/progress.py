@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.cli.output import stderr
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class View(Protocol):
@@ -25,6 +26,8 @@ def progress_view(*, quiet: bool) -> Iterator[View]:
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

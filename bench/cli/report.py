@@ -1,7 +1,5 @@
 """`bench report`."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys
@@ -117,14 +115,14 @@ def _report_measurements(
         stdout().print(str(path), markup=False, soft_wrap=True)
 
 
-def _save_figures(store: Store, study: str, folder: Path) -> None:
+def _save_figures(store: "Store", study: str, folder: Path) -> None:
     from bench.report.page import save_figures
 
     for path in save_figures(store, study, folder):
         stdout().print(str(path), markup=False, soft_wrap=True)
 
 
-def _serve(store: Store, study: str, port: int) -> None:
+def _serve(store: "Store", study: str, port: int) -> None:
     from bench.report.page import PageServer
 
     with PageServer(store, study, port) as server:

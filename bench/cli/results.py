@@ -1,7 +1,5 @@
 """`bench results`: what is there, one run in full, removal, and carrying runs elsewhere."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,7 +183,7 @@ def unpack_runs(
         stdout().print(f"Study '{name}' differs here; the one here was kept.", markup=False)
 
 
-def _existing(path: Path) -> Store:
+def _existing(path: Path) -> "Store":
     from bench.errors import BenchError
     from bench.store import Store
 
@@ -195,7 +193,7 @@ def _existing(path: Path) -> Store:
     return store
 
 
-def _remove(store: Store, runs: list[str]) -> None:
+def _remove(store: "Store", runs: list[str]) -> None:
     from bench.store.analyses import Analyses
 
     Analyses(store.root).remove(runs)
@@ -203,7 +201,7 @@ def _remove(store: Store, runs: list[str]) -> None:
         store.remove_run(name)
 
 
-def _users(store: Store) -> dict[str, list[str]]:
+def _users(store: "Store") -> dict[str, list[str]]:
     """Run → names of the studies that refer to it."""
     users: dict[str, list[str]] = {}
     for study in store.studies():

@@ -1,7 +1,5 @@
 """`bench run-ablation`."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from shlex import quote
@@ -173,14 +171,14 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     return int(len(failed) > 0)
 
 
-def _batch_script(how: Execution, runs: int, resources: Resources, workers: int) -> str:
+def _batch_script(how: "Execution", runs: int, resources: "Resources", workers: int) -> str:
     from bench.launch import SlurmLauncher
 
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller asks only then
     return how.launcher.script(runs, resources, workers)
 
 
-def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) -> None:
+def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bool) -> None:
     """Print every run of a plan, what is there already, and the time and disk that are left.
 
     Where two cores would take more than a day, or *gpu* is named, also the time on a GPU.

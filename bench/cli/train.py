@@ -1,7 +1,5 @@
 """`bench train`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,7 +128,7 @@ def train(
     raise typer.Exit(int(failed))
 
 
-def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccuracy:
+def _reached(values: dict[str, Any], results: Path, target: float) -> "TimeToAccuracy":
     from bench.report.frames import load_results
     from bench.report.target import time_to_accuracy
 
