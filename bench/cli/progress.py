@@ -1,4 +1,4 @@
-"""Progress for a person: one live view on a terminal, plain lines elsewhere."""
+"""Progress of training: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class _Lines:
 
 
 def _held(event: dict[str, Any]) -> str:
-    return f"waiting for {event['runs']} run(s) that another process does"
+    return f"waiting for {event['runs']} run(s) in progress in another process"
 
 
 def _figures(event: dict[str, Any]) -> str:

@@ -21,41 +21,51 @@ if TYPE_CHECKING:
 
 
 def run_ablation(
-    study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")] = "quickstart",
+    study: Annotated[
+        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
+    ] = "quickstart",
     seeds: options.Seeds = None,
-    epochs: options.Epochs = None,
     dataset: options.Dataset = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Train this variant only; repeatable.", metavar="VARIANT"),
+        options.what(
+            "--only", help="Variant to train; repeatable (default: all).", metavar="VARIANT"
+        ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        options.what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+    ] = False,
+    epochs: options.Epochs = None,
+    force: options.Force = False,
+    deterministic: options.Deterministic = False,
+    allow_mixed: options.AllowMixed = False,
+    compiled: options.Compile = False,
+    timeout: options.Timeout = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Runs at a time.", metavar="N")
+        int | None,
+        options.hardware(
+            "--workers", help="Runs at a time (default: one per core, or one per GPU).", metavar="N"
+        ),
     ] = None,
+    gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",
     ray_address: options.RayAddress = None,
     return_bytes: options.ReturnBytes = False,
     slurm_minutes: options.SlurmMinutes = None,
     slurm_option: options.SlurmOptions = None,
-    timeout: options.Timeout = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
-    ] = False,
-    gpu: options.Gpu = None,
-    force: options.Force = False,
-    deterministic: options.Deterministic = False,
-    allow_mixed: options.AllowMixed = False,
-    compiled: options.Compile = False,
     track: options.Track = None,
     results: options.Results = options.DEFAULT_RESULTS,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a controlled comparison, over several seeds, and print its table and its answer.
+    """Train the variants of a study and compare their accuracies.
 
-    A finished run is never trained again; a stopped study goes on where it was.
+    Every variant is trained with each random seed. The table shows the differences, paired by
+    seed, with their confidence intervals. Finished runs are never trained again; to resume a
+    stopped study, rerun the same command.
 
     Examples:
 
@@ -76,7 +86,7 @@ def run_ablation(
     """
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
-        raise BenchError(f"--gpu {gpu} is for an estimate: add --dry-run (or see bench plan)")
+        raise BenchError(f"--gpu {gpu} only estimates the time: add --dry-run, or use 'bench plan'")
     trackers = options.parse_trackers(track)
     if launcher == "ray" and ray_address is not None and not dry_run:
         from bench.launch.address import require_answer
@@ -135,7 +145,7 @@ def run_ablation(
 
 
 def show_study(results: Path, name: str, *, as_json: bool) -> int:
-    """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
+    """Print a study's question, table and answer; returns 1 if one of its runs failed, else 0."""
     from bench.report.answer import answer, outlook, summarise
     from bench.report.frames import study_runs
     from bench.report.tables import rows_of, study_table
@@ -144,7 +154,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
 
     store = Store(results)
     study = store.read_study(name)
-    assert study is not None  # noqa: S101 - it was recorded a moment ago
+    assert study is not None  # noqa: S101 - it has just been recorded
     frame = study_runs(store, name)
     failed = frame[~frame["status"].isin(["complete", "diverged"])]
     errors = rows_of(frame.loc[frame["status"] != "complete", ["run", "status", "error"]])
@@ -174,14 +184,14 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
 def _batch_script(how: "Execution", runs: int, resources: "Resources", workers: int) -> str:
     from bench.launch import SlurmLauncher
 
-    assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller asks only then
+    assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller checks
     return how.launcher.script(runs, resources, workers)
 
 
 def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bool) -> None:
-    """Print every run of a plan, what is there already, and the time and disk that are left.
+    """Print every run of a plan with its status, and the time and disk space still needed.
 
-    Where two cores would take more than a day, or *gpu* is named, also the time on a GPU.
+    If this machine would take more than a day, or *gpu* is given, the time on a GPU is printed too.
     """
     from bench.launch.footprint import footprint
     from bench.launch.gpus import DEFAULT_GPU
@@ -215,7 +225,7 @@ def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bo
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
 
 
-# A unit, and the seconds from which the next one reads better.
+# Unit, its seconds, decimal places, and the seconds from which the next unit is used.
 _UNITS = (
     ("s", 1, 0, 90),
     ("min", 60, 0, 5400),
@@ -233,7 +243,7 @@ def _shared(shared: dict[str, Any]) -> list[str]:
     if not shared:
         return []
     counts = [f"{v} {s['equal']} of {s['tensors']}" for v, s in shared.items()]
-    return [f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"]
+    return [f"Initial tensors equal to the reference's with the same seed: {', '.join(counts)}"]
 
 
 def _next_commands(root: Path, study: str, frame: Any) -> list[str]:
