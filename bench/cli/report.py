@@ -88,7 +88,7 @@ def report(
     check_formats(wanted)
     to_stdout = str(output) == "-"
     if to_stdout and wanted != ["markdown"]:
-        raise BenchError("--output - writes one text to stdout: add --format markdown")
+        raise BenchError("--output - writes one text to stdout: give --format markdown too")
     if serve and (output or publish or figures):
         raise BenchError("--serve writes no files: remove --output, --figures and --publish")
     if measurements:
