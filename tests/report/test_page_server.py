@@ -118,7 +118,7 @@ def test_the_command_serves_until_it_is_interrupted(
 
 def test_serving_writes_no_file(bench: Callable[..., Any], trained: Path) -> None:
     refusal = bench("report", "tiny", "--serve", "--output", "x", "--results", trained).refusal
-    assert refusal == "--serve writes no file: leave --output, --figures and --publish away"
+    assert refusal == "--serve writes no files: remove --output, --figures and --publish"
 
 
 @pytest.mark.slow
