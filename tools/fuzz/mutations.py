@@ -293,8 +293,8 @@ def main() -> None:
         begun = time.perf_counter()
         failures = fuzz(name, chosen.count, chosen.seed)
         seconds = time.perf_counter() - begun
-        print(f"{name}: {chosen.count:,} inputs, {len(failures)} failures, {seconds:.0f} s")  # noqa: T201
-        print(*failures[:5], sep="\n")  # noqa: T201
+        print(f"{name}: {chosen.count:,} inputs, {len(failures)} failures, {seconds:.0f} s")
+        print(*failures[:5], sep="\n")
         failed = failed or bool(failures)
     sys.exit(failed)
 

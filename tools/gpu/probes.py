@@ -165,9 +165,9 @@ def main() -> int:
         found: Any = globals()[given.kind](given)
         document = found if isinstance(found, dict) else {"rows": list(found)}
     except BenchError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 2
-    print(json.dumps(document))  # noqa: T201
+    print(json.dumps(document))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Do other instruments find what ours finds? The same network, interleaved in one run.
 
-    python tests/benchmarks/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
+    python tools/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
 
 Ours is the runner that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
 the inference runner of timm's `benchmark.py` (in its repository only, not in its wheel: give the
@@ -64,7 +64,7 @@ def torch_timer(call: Callable[[], Any], threads: int) -> Instrument:
 
 
 def timm_runner(script: Path, model: torch.nn.Module, batch: int, size: int) -> Instrument:
-    """timm's runner, measuring our network in place of its own ResNet-18."""
+    """Return timm's runner, measuring our network in place of its own ResNet-18."""
     spec = importlib.util.spec_from_file_location("timm_benchmark", script)
     assert spec is not None
     assert spec.loader is not None
@@ -241,7 +241,7 @@ def main() -> None:
                 ):  # fmt: skip
                     rows.append(row)
                     show = {k: v for k, v in row.items() if k != "seconds"}
-                    print(json.dumps(show), file=sys.stderr)  # noqa: T201
+                    print(json.dumps(show), file=sys.stderr)
     document = {
         "rows": rows,
         "environment": describe_environment(given.device, threads=given.threads),
