@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from bench.analysis.gradients import gradients
     from bench.analysis.landscape import landscape
     from bench.analysis.lesion import lesion
-    from bench.api import grow, run_study, train
+    from bench.api import grow, measure, run_study, train
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
-    from bench.measurement.measure import measure
     from bench.report.pages.notebook import Report
     from bench.store.tables.frames import load_results
     from bench.targets.trained_run import load_model
@@ -37,7 +36,7 @@ _HOMES = {
     "lesion": "bench.analysis.lesion",
     "load_model": "bench.targets.trained_run",
     "load_results": "bench.store.tables.frames",
-    "measure": "bench.measurement.measure",
+    "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",
 }

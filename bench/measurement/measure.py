@@ -17,7 +17,7 @@ from bench.measurement.configurations import Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import DEFAULT_TARGET, Target, find_targets
-from bench.measurement.preparation import find_batch_sizes, make_context, pinned, with_files
+from bench.measurement.preparation import find_batch_sizes, pinned, with_files
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.process_runner import ProcessRunner
@@ -25,60 +25,18 @@ from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server import find_rate
 from bench.measurement.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.tables.frames import throughput_frame
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
-
     from bench.measurement.configurations import Configuration
-    from bench.measurement.preparation import Context, OnEvent
+    from bench.measurement.preparation import Context
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.
 _RISKY_SHARE = 0.05
-
-
-def measure(
-    targets: str | Path | Sequence[str | Path] = (),
-    *,
-    results: str | Path = "bench-runs",
-    device: str = "auto",
-    threads: int | None = None,
-    options: dict[str, Any] | None = None,
-    input_size: int | None = None,
-    on_event: OnEvent = lambda _event: None,
-    **request: Any,
-) -> pd.DataFrame:
-    """Measure how fast networks run, each configuration interleaved with the others.
-
-    Args:
-        targets: models, runs (id, beginning of an id, folder), studies (one run per variant),
-            `.onnx` and `.engine` files (default: ResNet-18).
-        results: the results folder; raw samples are written to its `measurements/ID/`.
-        device: auto, cpu, cuda, cuda:N or mps.
-        threads: number of CPU threads (default: the physical cores this process may use).
-        options: options of the models given by name.
-        input_size: image height and width in pixels, for models given by name.
-        on_event: called with the progress, as dictionaries.
-        **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
-
-    Returns:
-        The rows of the `throughput` table (`bench.load_results`). A configuration that could not
-        run has another `status` than complete, and no figure.
-
-    Raises:
-        BenchError: the request is not valid, or nothing of it can run here.
-    """
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
-    wanted = Request(**values)
-    context = make_context(results, device, threads, on_event)
-    record = measure_names(names, wanted, context, options=options, input_size=input_size)
-    return throughput_frame(record.rows)
 
 
 def measure_names(
@@ -89,7 +47,14 @@ def measure_names(
     options: dict[str, Any] | None = None,
     input_size: int | None = None,
 ) -> MeasurementRecord:
-    """Measure what names stand for, as `measure` does, and publish the record.
+    """Measure the networks that names stand for, and publish the record.
+
+    Args:
+        names: models, runs, studies or files, as in `bench.measure` (default: ResNet-18).
+        request: what to measure.
+        context: results folder, device and threads.
+        options: options of the models given by name.
+        input_size: image height and width in pixels, for models given by name.
 
     Raises:
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be

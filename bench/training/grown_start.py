@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
 from bench.models import ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import transplant
 from bench.studies.request import RunRequest
-from bench.training.setup import trained_network
+from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,11 +37,7 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     request = split.request
     if request.grown_from is None:
         return {}
-    record = store.read_run(request.grown_from)
-    if record is None or record.status != "complete":
-        found = f"is {record.status} ({record.error})" if record else "is not there"
-        raise BenchError(f"run {request.grown_from}, to grow from, {found}; train it first")
-    parent = trained_network(record, store)
+    record, parent = read_trained(store, request.grown_from)
     before = RunRequest.from_dict(record.request)
     check_nesting((before.model, before.options), (request.model, request.options))
     assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others

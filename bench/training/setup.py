@@ -138,12 +138,22 @@ def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
 
 
-def trained_network(record: RunRecord, store: Store) -> nn.Module:
-    """Return the trained network of a complete run, in evaluation mode on the CPU.
+def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
+    """Read a finished run's record and its trained network, in evaluation mode on the CPU.
+
+    Args:
+        store: the results folder.
+        run: id, unambiguous beginning of one, or folder of the run.
 
     Raises:
-        BenchError: its files are damaged, or the network's code has changed.
+        BenchError: there is no such run, it did not finish, or its files are damaged.
     """
+    name = store.find_run(run)
+    record = store.read_run(name)
+    if record is None:
+        raise BenchError(f"the record of run {name} cannot be read; train it again")
+    if record.status != "complete":
+        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
     request = RunRequest.from_dict(record.request)
     model: nn.Module = build_model(
         request.model,
@@ -151,15 +161,15 @@ def trained_network(record: RunRecord, store: Store) -> nn.Module:
         in_channels=record.result["input_shape"][0],
         **request.options,
     )
-    tensors = store.read_tensors(record.run, "model.safetensors")
+    tensors = store.read_tensors(name, "model.safetensors")
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
         raise BenchError(
-            f"run {record.run}: its weights do not fit the network that '{request.model}' "
-            "builds now; has its code changed since?"
+            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            "has its code changed since?"
         ) from None
-    return model.eval()
+    return record, model.eval()
 
 
 def load_data(request: RunRequest) -> Dataset:

@@ -58,8 +58,8 @@ LATE = (  # what training, exports and measurements import when they begin
     "filelock", "onnxruntime", "platformdirs", "psutil", "safetensors.torch", "scipy.stats",
     "statsmodels.stats.contingency_tables", "torch._dynamo", "torch.utils.flop_counter",
     "torch.onnx._internal.exporter._core", "bench.export.output", "bench.export.pipeline",
-    "bench.targets.find", "bench.measurement.backends.eager", "bench.measurement.measure",
-    "bench.store.tables.frames",
+    "bench.api", "bench.targets.find", "bench.measurement.backends.eager",
+    "bench.measurement.measure", "bench.store.tables.frames",
 )  # fmt: skip
 
 

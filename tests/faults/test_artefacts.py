@@ -27,7 +27,7 @@ def export(root, run, disk=None, **more):
 
 
 def measure(root, disk=None):
-    from bench.measurement.measure import measure as throughput
+    from bench.api import measure as throughput
 
     files.disk = disk or Disk()
     throughput(

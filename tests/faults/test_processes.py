@@ -183,7 +183,7 @@ def export(root, run):
 
 
 def measure(root):
-    from bench.measurement.measure import measure as throughput
+    from bench.api import measure as throughput
 
     throughput(
         "resnet8", results=root, device="cpu", threads=1, input_size=8, max_seconds=0.3,
