@@ -23,6 +23,7 @@ from bench.store.analyses import Analyses
 from bench.store.tables.frames import COLUMNS
 from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
+from builders import make_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -429,10 +430,7 @@ def test_doctor_tells_when_torch_is_missing(bench_process: Bench, tmp_path: Path
 
 
 def test_results_are_listed_with_their_size_and_studies(bench: Bench, results: Path) -> None:
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(replace(record, status="failed", error="why", files={}))
+    make_unfinished(Store(results))
     rows = bench("results", "ls", "--results", results, "--json").document["rows"]
     assert len(rows) == 4
     assert {row["studies"] for row in rows} == {"tiny"}
@@ -484,8 +482,7 @@ def test_only_what_no_study_uses_is_collected(bench: Bench, results: Path) -> No
     store = Store(results)
     nothing = bench("results", "gc", "--yes", "--results", results)
     assert nothing.out == "Every run is used by a study; nothing to remove.\n"
-    tiny = store.read_study("tiny")
-    assert tiny is not None
+    tiny = store.find_study("tiny")
     store.save_study(replace(tiny, variants={"residual": tiny.variants["residual"]}))
     unused = set(tiny.variants["plain"]["runs"].values())
     asked = bench("results", "gc", "--results", results, stdin="n\n")
