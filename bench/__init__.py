@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.measurement.measure import measure
     from bench.report.pages.notebook import Report
     from bench.store.tables.frames import load_results
-    from bench.targets.trained_run import load_model
+    from bench.targets.find import load_model
 
 _room = Path(__file__).parent
 if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").is_file():
@@ -36,7 +36,7 @@ _HOMES = {
     "grow": "bench.launch.grow",
     "landscape": "bench.analysis.landscape",
     "lesion": "bench.analysis.lesion",
-    "load_model": "bench.targets.trained_run",
+    "load_model": "bench.targets.find",
     "load_results": "bench.store.tables.frames",
     "measure": "bench.measurement.measure",
     "run_study": "bench.launch.study",

@@ -11,7 +11,13 @@ import torch
 from bench.errors import BenchError
 from bench.networks.blocks import Place, dropped, find_blocks, norm_ratios, swapped
 from bench.networks.gradient_norms import gradient_norms
+from bench.store.analyses import Analyses
+from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
+from bench.targets.find import load_trained
+from bench.training.evaluation import evaluate
+from bench.training.layout import preferred_memory_format
+from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,22 +26,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.data import Images
-    from bench.targets.trained_run import Trained
-    from bench.training.setup import Split
+    from bench.targets.trained_run import TrainedRun
 
 
 @dataclass(frozen=True)
 class _Subject:
     """A trained network on its device, its blocks, and the test images it answers."""
 
-    trained: Trained
+    trained: TrainedRun
     split: Split
     images: Images
     places: list[Place]
 
     def accuracy(self) -> float:
-        from bench.training.evaluation import evaluate
-
         return evaluate(self.trained.model, self.split.evaluation(self.images)).accuracy
 
 
@@ -77,7 +80,6 @@ def lesion(
         BenchError: there is no such run, or its network has no such blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.store.analyses import Analyses
     from bench.store.tables.frames import analysed_frame
 
     subject = _prepare(run, results, device, test_images)
@@ -122,11 +124,6 @@ def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[di
 def _prepare(
     run: str | Path, results: str | Path, device: str, test_images: int | None
 ) -> _Subject:
-    from bench.system.devices import resolve_device
-    from bench.targets.trained_run import load_trained
-    from bench.training.layout import preferred_memory_format
-    from bench.training.setup import Split, load_data
-
     where = resolve_device(device)
     trained = load_trained(run, results=results)
     places = find_blocks(trained.model, f"run {trained.record.run} ({trained.request.model})")
@@ -149,9 +146,6 @@ def _initial_gradients(subject: _Subject) -> dict[str, float]:
 
     None of a network that started from other weights, which need not be at hand.
     """
-    from bench.training.layout import preferred_memory_format
-    from bench.training.setup import build_network
-
     request, split = subject.trained.request, subject.split
     if request.initial_weights is not None or request.grown_from is not None:
         return {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.data.images import Images
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _CHUNK = 256  # images prepared at a time
 BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answers again
@@ -57,7 +57,7 @@ class Judge:
         images: its test set.
     """
 
-    def __init__(self, source: Source, images: Images) -> None:
+    def __init__(self, source: LoadedNetwork, images: Images) -> None:
         self.source = source
         self.images = images
         self.labels = images.labels.cpu().numpy()
@@ -84,7 +84,7 @@ class Judge:
         return compare_answers(self.logits.argmax(1), answers.argmax(1), self.labels)
 
 
-def feed(source: Source, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
+def feed(source: LoadedNetwork, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
     """Turn images of a source (uint8 N×C×H×W, or prepared) into what a file takes."""
     if raw:
         return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())

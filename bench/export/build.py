@@ -17,7 +17,8 @@ from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, sha256_of, telling
-from bench.targets.network import Source
+from bench.system.devices import physical_cores
+from bench.targets.find import default_names, find_networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -171,7 +172,6 @@ def export_tensorrt(
     """
     from bench.export.output import check_output
     from bench.store.tables.frames import exports_frame
-    from bench.system.devices import physical_cores
 
     library = toolkit(flavor)
     chosen = _capabilities(library, compute_capabilities)
@@ -221,25 +221,24 @@ def _inputs(
     input_size: int | None,
 ) -> Iterator[OnnxInput]:
     """Find the ONNX files of the targets, exporting networks first."""
-    from bench.store import Store
-    from bench.targets.find import find_sources
-
-    files = [Path(n) for n in names if n.endswith(".onnx")]
-    others = [n for n in names if not n.endswith(".onnx")]
-    yield from map(from_file, files)
-    if files and not others:
-        return
-    for source in find_sources(others, Store(results), options=options, input_size=input_size):
-        if not isinstance(source, Source):
-            exporter.say(f"run {source.run} is {source.status}: passed over")
+    found = find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run", "onnx"), unfinished=True,
+    )  # fmt: skip
+    for network in sorted(found, key=lambda network: network.file is None):  # files first
+        if network.file is not None:
+            yield from_file(network.file)
             continue
-        record = exporter.export(source)
+        if network.error is not None:
+            exporter.say(f"{network.error}: passed over")
+            continue
+        loaded = network.load()
+        record = exporter.export(loaded)
         if record.row["status"] != "complete":
-            raise BenchError(f"{source.name} is not built: its ONNX file {record.row['error']}")
-        shared = {k: record.row[k] for k in ("run", "model", "opset")}
+            raise BenchError(f"{network.label} is not built: its ONNX file {record.row['error']}")
         yield OnnxInput(
-            source.name, exporter.exports.file(record), record.export,
-            record.row["precision"], shared,
+            loaded.name, exporter.exports.file(record), record.export,
+            record.row["precision"], {k: record.row[k] for k in ("run", "model", "opset")},
         )  # fmt: skip
 
 

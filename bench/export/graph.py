@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 INPUT, OUTPUT = "image", "logits"
 DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
@@ -45,7 +45,9 @@ class Traced:
     values: dict[str, str]
 
 
-def trace(source: Source, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None) -> Traced:
+def trace(
+    source: LoadedNetwork, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None
+) -> Traced:
     """Export a network with `torch.export`, batch norm folded where the graph permits it.
 
     Args:
@@ -112,7 +114,7 @@ def _check_opset(opset: int) -> None:
         )
 
 
-def _check_written(proto: onnx.ModelProto, opset: int, source: Source) -> None:
+def _check_written(proto: onnx.ModelProto, opset: int, source: LoadedNetwork) -> None:
     """Notice that another opset was written than asked for; the exporter only logs that."""
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:

@@ -9,10 +9,10 @@ from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
     from bench.export.settings import Settings
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 
-def properties(source: Source, settings: Settings) -> dict[str, str]:
+def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
     """Metadata of a file: what it is, how it is fed, and what made it."""
     values: dict[str, Any] = {
         "model": source.model_name,

@@ -15,7 +15,7 @@ from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from bench.store.exports import ExportRecord, Exports
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 
 def check_output(folder: Path, option: str = "--output") -> None:
@@ -39,7 +39,7 @@ def check_output(folder: Path, option: str = "--output") -> None:
         ) from None
 
 
-def readable_name(source: Source, record: ExportRecord) -> str:
+def readable_name(source: LoadedNetwork, record: ExportRecord) -> str:
     """Name a file after its run or model and precision."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.")
     precision = record.row["precision"]
@@ -47,7 +47,7 @@ def readable_name(source: Source, record: ExportRecord) -> str:
 
 
 def deliver(
-    source: Source,
+    source: LoadedNetwork,
     record: ExportRecord,
     exports: Exports,
     *,

@@ -23,14 +23,15 @@ from bench.export.proof import Proof, Prover
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, sha256_of
+from bench.system.devices import physical_cores
 from bench.system.environment import version_of
-from bench.targets.network import Source
+from bench.targets.find import default_names, find_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
     import pandas as pd
+
+    from bench.targets.network import LoadedNetwork, NamedNetwork
 
 FILE, REJECTED = "model.onnx", "model.rejected.onnx"
 SENSITIVITY = "sensitivity"  # .svg and .png
@@ -56,7 +57,7 @@ class Exporter:
     force: bool = False
     say: Say = lambda _text: None
 
-    def export(self, source: Source) -> ExportRecord:
+    def export(self, source: LoadedNetwork) -> ExportRecord:
         """Export one network and prove its file, unless that is done already.
 
         Returns:
@@ -77,7 +78,7 @@ class Exporter:
         with _threads(self.threads), self.exports.workspace() as folder:
             return self._export(source, request, folder)
 
-    def _export(self, source: Source, request: dict[str, Any], folder: Path) -> ExportRecord:
+    def _export(self, source: LoadedNetwork, request: dict[str, Any], folder: Path) -> ExportRecord:
         begun = time.monotonic()
         self.say(f"{source.name}: exporting")
         traced = trace(source, opset=self.settings.opset, static_batch=self.settings.static_batch)
@@ -108,7 +109,7 @@ class Exporter:
         return self.exports.publish(folder, record)
 
     def _convert(
-        self, source: Source, proto: onnx.ModelProto, prover: Prover, work: Path
+        self, source: LoadedNetwork, proto: onnx.ModelProto, prover: Prover, work: Path
     ) -> Converted:
         if self.settings.precision == "fp16":
             return to_fp16(proto, source, self.settings, self.threads)
@@ -119,13 +120,13 @@ class Exporter:
             ).convert()
         return Converted(proto)
 
-    def _with_preprocessing(self, source: Source, proto: onnx.ModelProto) -> onnx.ModelProto:
+    def _with_preprocessing(self, source: LoadedNetwork, proto: onnx.ModelProto) -> onnx.ModelProto:
         preparation = preparation_of(source, "--with-preprocessing")
         return with_preprocessing(
             proto, preparation, source.input_shape[0], self.settings.static_batch
         )
 
-    def _request(self, source: Source) -> dict[str, Any]:
+    def _request(self, source: LoadedNetwork) -> dict[str, Any]:
         """Everything that decides about the file and its proof, as JSON values."""
         packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
         values = {
@@ -142,7 +143,7 @@ class Exporter:
         return plain
 
     def _row(
-        self, source: Source, proof: Proof, file: Path, sha256: str, seconds: float
+        self, source: LoadedNetwork, proof: Proof, file: Path, sha256: str, seconds: float
     ) -> dict[str, Any]:
         here = environment(self.threads)
         accuracy = proof.accuracy
@@ -198,7 +199,7 @@ def export_onnx(
     """Export networks to ONNX, each file with its proof.
 
     Args:
-        targets: runs, studies and models (`bench.targets.find.find_sources`); without
+        targets: runs, studies and models (`bench.targets.find.find_networks`); without
             any, the runs of the study last changed, or ResNet-18.
         results: the results folder; files go to its `exports/SHA/`.
         options: options of a model that is named.
@@ -221,49 +222,37 @@ def export_onnx(
             networks, the others are exported and the failed one is a row.
     """
     from bench.export.output import check_output, deliver
-    from bench.store import Store
     from bench.store.tables.frames import exports_frame
-    from bench.system.devices import physical_cores
-    from bench.targets.find import find_sources
 
     wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
         check_output(Path(output))
     exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say)
-    store = Store(results)
-    found = find_sources(names, store, options=options, input_size=input_size, force=force)
     rows = []
-    for source, failure in _each(found, exporter):
-        if isinstance(failure, ExportRecord) and isinstance(source, Source):
-            deliver(source, failure, exporter.exports, output=output, bundle=bundle)
-            rows.append(failure.row)
-        else:
-            rows.append(_failed(source, failure, wanted))
+    for network in find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run"), unfinished=True,
+    ):  # fmt: skip
+        try:
+            source = network.load()
+            record = exporter.export(source)
+        except StorageError:
+            raise
+        except BenchError as error:
+            rows.append(_failed(network, str(error), wanted))
+            continue
+        deliver(source, record, exporter.exports, output=output, bundle=bundle)
+        rows.append(record.row)
     if len(rows) == 1 and rows[0]["status"] == "failed":
         raise BenchError(rows[0]["error"])
     return exports_frame(rows)
 
 
-def _each(found: Iterator[Any], exporter: Exporter) -> Iterator[tuple[Any, Any]]:
-    """Yield each network with its record, or with the one line why there is none."""
-    for source in found:
-        if not isinstance(source, Source):
-            yield source, f"run {source.run} is {source.status}: {source.error}"
-            continue
-        try:
-            yield source, exporter.export(source)
-        except StorageError:
-            raise
-        except BenchError as error:
-            yield source, str(error)
-
-
-def _failed(source: Any, reason: str, settings: Settings) -> dict[str, Any]:
-    model = source.model_name if isinstance(source, Source) else source.request["model"]
+def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:
     return {
-        "run": source.run,
-        "model": model,
+        "run": network.run,
+        "model": network.model,
         "format": "onnx",
         "precision": settings.precision,
         "opset": settings.opset,

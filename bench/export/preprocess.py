@@ -12,12 +12,12 @@ from bench.export.graph import INPUT, OUTPUT
 if TYPE_CHECKING:
     import onnx
 
-    from bench.targets.network import Preparation, Source
+    from bench.targets.network import LoadedNetwork, Preparation
 
 _PREPARED = "prepared"
 
 
-def preparation_of(source: Source, what: str) -> Preparation:
+def preparation_of(source: LoadedNetwork, what: str) -> Preparation:
     """Return how a run's images are prepared.
 
     Raises:

@@ -12,13 +12,13 @@ import torch
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _TORCH = Path(torch.__file__).parent
 _LENGTH = 160
 
 
-def capture_failure(source: Source, error: BaseException, *, dynamic: bool) -> BenchError:
+def capture_failure(source: LoadedNetwork, error: BaseException, *, dynamic: bool) -> BenchError:
     """Shorten what `torch.export` or the ONNX exporter raised, with the network's line.
 
     Args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.studies.request import RunRequest
-    from bench.targets.trained_run import Trained
+    from bench.targets.trained_run import TrainedRun
 
 
 def grow(
@@ -52,7 +52,7 @@ def grow(
     from bench.store.tables.frames import study_runs
     from bench.studies import Plan, PlannedVariant
     from bench.system.devices import resolve_device
-    from bench.targets.trained_run import load_trained
+    from bench.targets.find import load_trained
 
     how = Execution(**execution)
     parent = load_trained(run, results=how.results)
@@ -68,7 +68,7 @@ def grow(
 
 
 def _request(
-    parent: Trained, to: str, width: int | None, epochs: int | None, settings: dict[str, Any]
+    parent: TrainedRun, to: str, width: int | None, epochs: int | None, settings: dict[str, Any]
 ) -> RunRequest:
     from bench.models import canonical
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
@@ -118,7 +118,7 @@ class Configuration:
         twin: entered a second time, for the noise floor.
     """
 
-    target: Target
+    target: MeasuredNetwork
     backend: str
     precision: str
     memory_format: str
@@ -177,7 +177,7 @@ class Configuration:
 
 
 def expand(
-    request: Request, targets: Iterable[Target], *, device: str, threads: int
+    request: Request, targets: Iterable[MeasuredNetwork], *, device: str, threads: int
 ) -> list[Configuration]:
     """Lay out every combination; those that cannot run here say why.
 
@@ -252,14 +252,14 @@ def references(configurations: Sequence[Configuration], wanted: str) -> dict[str
     return chosen
 
 
-def _backends(request: Request, target: Target) -> tuple[str, ...]:
+def _backends(request: Request, target: MeasuredNetwork) -> tuple[str, ...]:
     if request.backends:
         return request.backends
     of_file = {"onnx": ("onnxruntime",), "engine": ("tensorrt",)}
     return of_file.get(target.kind, ("eager", "onnxruntime"))
 
 
-def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
+def _sizes(request: Request, target: MeasuredNetwork) -> tuple[int | str, ...]:
     static = target.static_batch
     if static is None:
         return request.sizes
@@ -274,7 +274,7 @@ def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
     return (static,)
 
 
-def _accuracy(target: Target, backend: str, precision: str) -> float | None:
+def _accuracy(target: MeasuredNetwork, backend: str, precision: str) -> float | None:
     """Accuracy where it is known of exactly this artefact: the run's own, or the file's."""
     same = target.kind in {"onnx", "engine"} or (backend == "eager" and precision == "fp32")
     return target.test_accuracy if same else None

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.measurement.configurations import Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import compare, look
-from bench.measurement.measured_network import DEFAULT_TARGET, Target, find_targets
+from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
 from bench.measurement.preparation import Place, pinned, with_batch_sizes, with_files
 from bench.measurement.rows import Context, Outcome, best_eagers, make_row
 from bench.measurement.timing.process_runner import ProcessLane
@@ -82,7 +82,7 @@ def measure(
     return throughput_frame(conduct(wanted, _told_apart(found), place).rows)
 
 
-def _told_apart(targets: Sequence[Target]) -> list[Target]:
+def _told_apart(targets: Sequence[MeasuredNetwork]) -> list[MeasuredNetwork]:
     """Drop what was named twice; files of equal names are called by their paths."""
     distinct = [t for i, t in enumerate(targets) if t not in targets[:i]]
     counts = Counter(t.label for t in distinct)
@@ -92,7 +92,9 @@ def _told_apart(targets: Sequence[Target]) -> list[Target]:
     ]
 
 
-def conduct(request: Request, targets: Sequence[Target], place: Place) -> MeasurementRecord:
+def conduct(
+    request: Request, targets: Sequence[MeasuredNetwork], place: Place
+) -> MeasurementRecord:
     """Measure, and publish the record with every raw sample.
 
     Raises:

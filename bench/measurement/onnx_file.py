@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
 
 _IMAGE_RANK = 4
 
@@ -81,7 +81,7 @@ def examine(path: Path) -> FileFacts:
 
 
 def make_file(
-    target: Target, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
+    target: MeasuredNetwork, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
 ) -> NetworkFile:
     """Export a network for a backend that needs an ONNX file.
 
@@ -106,7 +106,7 @@ def make_file(
     from bench.store.exports import Exports
     from bench.store.files import sha256_of
 
-    source = target.source()
+    source = target.load()
     if target.kind == "model" and precision == "fp32":
         path = folder / f"{source.model_name.replace(':', '-')}-{precision}.onnx"
         save(trace(source).proto, path)

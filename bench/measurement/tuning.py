@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.measurement.backends import Backend
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.timing.runner import Lane
     from bench.store.measurements import MeasurementRecord
 
@@ -114,7 +114,7 @@ class Tuned:
 
 
 def candidates(
-    target: Target, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
 ) -> list[Configuration]:
     """Lay out everything that can run here: backends, precisions, formats, threads, batches."""
     found = []
@@ -220,7 +220,7 @@ def halve_by_preparation(
 
 
 def tune(
-    target: Target,
+    target: MeasuredNetwork,
     place: Place,
     bounds: Bounds,
     *,

@@ -1,10 +1,10 @@
-"""What is exported: a network with its weights, and the images that prove its file."""
+"""The two states of a network that a person named: found, and loaded with its images."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,17 @@ from torch import Tensor, nn
 from bench.data import Dataset, to_float, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
+from bench.models import build_model
+from bench.store import Store
+from bench.targets.trained_run import TrainedRun, load_run
+from bench.training.setup import load_data
 
 if TYPE_CHECKING:
-    from bench.data.images import Images
-    from bench.targets.trained_run import Trained
+    from pathlib import Path
 
+    from bench.data.images import Images
+
+Kind = Literal["model", "run", "onnx", "engine"]
 PROOF_IMAGES = 256  # at least so many are compared
 
 
@@ -51,8 +57,75 @@ class Preparation:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A network to export.
+class NamedNetwork:
+    """A network that a person named; small enough to be sent to another process and loaded there.
+
+    Attributes:
+        label: as it was named.
+        kind: where its weights come from: a fixed seed, a run, or a file.
+        input_shape: channels, height, width; None for a file that has not been read, and for a run
+            that is not complete.
+        model: canonical name of the network; None for a file.
+        options: its canonical options.
+        run: id of the run.
+        results: the results folder.
+        file: the file.
+        error: why it cannot be loaded (a run of a study that is not complete); None if it can.
+    """
+
+    label: str
+    kind: Kind
+    input_shape: tuple[int, int, int] | None = None
+    model: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    run: str | None = None
+    results: str = "bench-runs"
+    file: Path | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The label without options."""
+        return self.label.partition(" ")[0]
+
+    def load_run(self) -> TrainedRun:
+        """Load the finished run that was named.
+
+        Raises:
+            BenchError: it is not finished, or its files are damaged.
+        """
+        if self.error is not None or self.run is None:
+            raise BenchError(self.error or f"{self.label} is no run")
+        return load_run(self.run, Store(self.results))
+
+    def load(self) -> LoadedNetwork:
+        """Load the run's network, or build the model with weights of a fixed seed.
+
+        Raises:
+            BenchError: it cannot be loaded, or is a file.
+        """
+        if self.kind == "run":
+            trained = self.load_run()
+            return LoadedNetwork(
+                name=self.label,
+                model=trained.model,
+                model_name=trained.request.model,
+                options=dict(trained.request.options),
+                input_shape=trained.input_shape,
+                trained=trained,
+                weights=trained.record.files["model.safetensors"],
+            )
+        if self.kind != "model" or self.model is None or self.input_shape is None:
+            raise BenchError(f"{self.label} is a file and has no torch network")
+        torch.manual_seed(0)  # the same weights, and so the same file, every time
+        model = build_model(self.model, **self.options).eval()
+        name = "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
+        return LoadedNetwork(name, model, self.model, self.options, self.input_shape)
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network with its weights, and the images that its files are compared on.
 
     Attributes:
         name: for people and file names.
@@ -67,9 +140,9 @@ class Source:
     name: str
     model: nn.Module
     model_name: str
-    options: dict[str, Any] = field(default_factory=dict)
-    input_shape: tuple[int, int, int] = (3, 224, 224)
-    trained: Trained | None = None
+    options: dict[str, Any]
+    input_shape: tuple[int, int, int]
+    trained: TrainedRun | None = None
     weights: str | None = None
 
     @property
@@ -109,8 +182,6 @@ class Source:
         """
         if self.trained is None:
             return None
-        from bench.training.setup import load_data
-
         dataset = load_data(self.trained.request)
         if dataset.fingerprint != self.trained.record.result["dataset_fingerprint"]:
             raise BenchError(

@@ -1,28 +1,25 @@
-"""Trained networks: loading one back, and asking it about image files."""
+"""Loading the trained network of a finished run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from bench.data import to_float
 from bench.errors import BenchError
 from bench.models import build_model
-from bench.store import RunRecord, Store
 from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from PIL import Image
+    from torch import Tensor, nn
+
+    from bench.store import RunRecord, Store
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run, with its network in evaluation mode on the CPU."""
 
     record: RunRecord
@@ -53,40 +50,15 @@ class Trained:
         )
 
 
-class Classifier(Protocol):
-    """What `predict` needs: a `Trained` run, or `bench.export.predict.Exported`."""
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes, in the order of the logits."""
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-
-    @property
-    def model(self) -> Callable[[Tensor], Any]:
-        """Prepared images to logits N×classes."""
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Prepare uint8 images N×C×H×W."""
-
-
-def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trained:
-    """Load a run by id, unambiguous beginning of an id, or folder.
+def load_run(run: str, store: Store) -> TrainedRun:
+    """Load a run by its id; `bench.targets.find.load_trained` takes what a person names.
 
     Raises:
         BenchError: there is no such run, it did not finish, or its files are damaged.
     """
-    path = Path(run)
-    inside = path.parent.name == "runs" and path.is_dir()
-    store = Store(path.resolve().parent.parent if inside else results)
-    name = store.find_run(str(run))
-    record = store.read_run(name)
-    if record is None:
-        raise BenchError(f"the record of run {name} cannot be read; train it again")
-    if record.status != "complete":
-        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
+    record = store.read_run(run)
+    if record is None or record.status != "complete":
+        raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
     request = RunRequest.from_dict(record.request)
     model = build_model(
         request.model,
@@ -94,80 +66,27 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
         in_channels=record.result["input_shape"][0],
         **request.options,
     )
-    tensors = store.read_tensors(name, "model.safetensors")
+    tensors = store.read_tensors(run, "model.safetensors")
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
         raise BenchError(
-            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            f"run {run}: its weights do not fit the network that '{request.model}' builds now; "
             "has its code changed since?"
         ) from None
-    return Trained(record, request, model.eval(), store.root)
+    return TrainedRun(record, request, model.eval(), store.root)
 
 
-def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:
-    """Load a run's trained network, in evaluation mode on the CPU.
-
-    Args:
-        run: id, unambiguous beginning of one, or folder of a finished run.
-        results: the results folder, unless *run* is a folder.
-
-    Returns:
-        The network: float images N×C×H×W (as `bench predict` prepares them) to logits
-        N×classes.
-
-    Raises:
-        BenchError: there is no such run, it did not finish, or its files are damaged.
-    """
-    return load_trained(run, results=results).model
-
-
-@torch.inference_mode()
-def predict(trained: Classifier, files: Sequence[Path], *, top: int = 1) -> list[dict[str, Any]]:
-    """Classify image files with a trained network and its own preprocessing.
-
-    Images are converted to the network's channels (grey or colour) and resized to its
-    input size, as in training.
-
-    Returns:
-        For each file and each of the *top* classes: image, rank (from 1), class and
-        probability (softmax, 0…1).
-
-    Raises:
-        BenchError: a file is missing or no image; it is named.
-    """
-    rows = []
-    for file in files:
-        pixels = _read_image(file, trained.input_shape[0])
-        probabilities = trained.model(trained.preprocess(pixels)).softmax(1)[0]
-        values, classes = probabilities.topk(min(top, len(probabilities)))
-        rows += [
-            {
-                "image": str(file),
-                "rank": rank,
-                "class": trained.classes[int(index)],
-                "probability": float(value),
-            }
-            for rank, (value, index) in enumerate(zip(values, classes, strict=True), 1)
-        ]
-    return rows
-
-
-def _read_image(file: Path, channels: int) -> Tensor:
-    """Read an image file as uint8, 1×C×H×W."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as opened:
-            mode = opened.mode
-            image: Image.Image = opened.convert("L" if channels == 1 else "RGB")
-    except UnidentifiedImageError:
-        raise BenchError(f"{file} is no image that Pillow can read") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BenchError(f"cannot read the image {file}: {reason}") from None
-    if mode.startswith(("I", "F")):  # Pillow cut all above 255 to white
-        raise BenchError(f"{file}: mode {mode} is not supported: convert it to 8-bit grey or RGB")
-    pixels = torch.from_numpy(np.array(image))
-    return (pixels[None] if channels == 1 else pixels.permute(2, 0, 1))[None]
+def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
+    """Return why a run that is not complete has no trained network, and what to do."""
+    if record is None:
+        return f"run {run} has no trained network: {store.why_absent(run)}; train it again"
+    if record.status == "diverged":
+        return (
+            f"run {run} is diverged ({record.error}) and kept no weights: train it again with a "
+            "lower learning rate"
+        )
+    return (
+        f"run {run} is {record.status} ({record.error}), and only a complete run has a trained "
+        "network: repeat the command that began it"
+    )

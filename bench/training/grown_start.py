@@ -35,12 +35,12 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     Raises:
         BenchError: the parent is not there or not trained, does not nest, or the proof fails.
     """
-    from bench.targets.trained_run import load_trained
+    from bench.targets.trained_run import load_run
 
     request = split.request
     if request.grown_from is None:
         return {}
-    parent = load_trained(request.grown_from, results=store.root)
+    parent = load_run(request.grown_from, store)
     check_nesting((parent.request.model, parent.request.options), (request.model, request.options))
     assert isinstance(parent.model, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101

@@ -14,7 +14,8 @@ import bench
 from bench.data import evaluation_batches, load_dataset
 from bench.errors import BenchError
 from bench.store import Store
-from bench.targets.trained_run import load_trained, predict
+from bench.targets.classify import predict
+from bench.targets.find import load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +122,7 @@ def test_a_run_without_weights_is_refused(results: Path) -> None:
     record = next(store.runs())
     store.finish_run(replace(record, status="diverged", error="the loss was not finite"))
     with pytest.raises(
-        BenchError, match=r"is diverged \(the loss was not finite\); it has no weights"
+        BenchError, match=r"is diverged \(the loss was not finite\) and kept no weights"
     ):
         load_trained(record.run, results=results)
 
