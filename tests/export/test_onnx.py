@@ -266,7 +266,7 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
 
     record = RunRecord("half-done", {"model": "resnet8"}, "interrupted", {}, "", 0.0, "stopped")
     Store(tmp_path).mark_unfinished(record)
-    with pytest.raises(BenchError, match="is interrupted, and only a complete run"):
+    with pytest.raises(BenchError, match=r"is interrupted \(stopped\), and only a complete run"):
         export_onnx("half-done", results=tmp_path)
 
 
