@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.export.accuracy import feed
 from bench.export.parity import reference_logits
-from bench.export.preprocess import preparation_of
+from bench.export.preprocess import require_preprocessing
 from bench.store.files import telling, write_atomically
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_bundle(
     Raises:
         BenchError: *source* is a bare model, or the folder cannot be written.
     """
-    preparation_of(source, "--bundle")
+    require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
     with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.export.files import load
 from bench.export.session import logits_of, open_session
-from bench.targets.network import Preparation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ class ExportedClassifier:
         channels, height, width = map(int, values["input_shape"])
         self.input_shape = (channels, height, width)
         self._raw = bool(values["with_preprocessing"])
-        self._preparation = Preparation(
+        self._preprocessing = Preprocessing(
             height,
             tuple(map(float, values["mean"])),
             tuple(map(float, values["std"])),
@@ -69,7 +69,7 @@ class ExportedClassifier:
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images N×C×H×W into what the file takes."""
-        return images.permute(0, 2, 3, 1) if self._raw else self._preparation.apply(images)
+        return images.permute(0, 2, 3, 1) if self._raw else self._preprocessing.apply(images)
 
     def model(self, images: Tensor) -> Tensor:
         """Return the file's logits, float32, N×classes."""

@@ -23,8 +23,8 @@ def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
         "input_shape": source.input_shape,
         "bench_version": version_of("resnet-bench"),
     }
-    if source.trained is not None and source.preparation is not None:
-        made = source.preparation
+    if source.trained is not None and source.preprocessing is not None:
+        made = source.preprocessing
         values |= {
             "run_hash": source.trained.request.hash,
             "dataset": source.trained.request.dataset,

@@ -18,7 +18,7 @@ from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
 from bench.export.graph import set_properties, trace
 from bench.export.metadata import environment, properties
-from bench.export.preprocess import preparation_of, with_preprocessing
+from bench.export.preprocess import require_preprocessing, with_preprocessing
 from bench.export.proof import Proof, Prover
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
@@ -68,7 +68,7 @@ class Exporter:
             StorageError: the results folder cannot be written; nothing is left there.
         """
         if self.settings.with_preprocessing:
-            preparation_of(source, "--with-preprocessing")
+            require_preprocessing(source, "--with-preprocessing")
         request = self._request(source)
         self.exports.tidy()
         known = None if self.force else self.exports.find(request)
@@ -121,9 +121,9 @@ class Exporter:
         return Converted(proto)
 
     def _with_preprocessing(self, source: LoadedNetwork, proto: onnx.ModelProto) -> onnx.ModelProto:
-        preparation = preparation_of(source, "--with-preprocessing")
+        preprocessing = require_preprocessing(source, "--with-preprocessing")
         return with_preprocessing(
-            proto, preparation, source.input_shape[0], self.settings.static_batch
+            proto, preprocessing, source.input_shape[0], self.settings.static_batch
         )
 
     def _request(self, source: LoadedNetwork) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.data import Dataset, to_float, validation_split
+from bench.data import Dataset, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.models import build_model
@@ -20,40 +19,10 @@ from bench.training.setup import load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.data.images import Images
+    from bench.data import Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
 PROOF_IMAGES = 256  # at least so many are compared
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How grey levels become what the network takes (`bench.data.to_float`).
-
-    Attributes:
-        size: side in pixels of the square the network sees.
-        mean: per channel, of images scaled to 0…1.
-        std: likewise.
-        antialias: whether shrinking averages.
-        normalize: whether mean and deviation are applied.
-    """
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    antialias: bool
-    normalize: bool
-
-    def apply(self, images: Tensor) -> Tensor:
-        """Turn uint8 N×C×H×W into float32 N×C×S×S."""
-        return to_float(
-            images,
-            input_size=self.size,
-            mean=self.mean,
-            std=self.std,
-            antialias=self.antialias,
-            normalize=self.normalize,
-        )
 
 
 @dataclass(frozen=True)
@@ -155,19 +124,10 @@ class LoadedNetwork:
         """Names of the classes; none for a bare model."""
         return self.trained.classes if self.trained else []
 
-    @functools.cached_property
-    def preparation(self) -> Preparation | None:
-        """How its images were prepared; None for a bare model."""
-        if self.trained is None:
-            return None
-        recipe, result = self.trained.request.recipe, self.trained.record.result
-        return Preparation(
-            size=self.input_shape[-1],
-            mean=tuple(result["mean"]),
-            std=tuple(result["std"]),
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
-        )
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images become its input; None for a bare model."""
+        return self.trained.preprocessing if self.trained else None
 
     @property
     def timing_only(self) -> bool:
@@ -219,7 +179,7 @@ class LoadedNetwork:
             BenchError: there are not so many.
         """
         dataset = self.dataset()
-        if dataset is None or self.trained is None or self.preparation is None:
+        if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
         fraction = self.trained.request.recipe.validation_fraction
         trained_on, _ = validation_split(dataset.train.labels, fraction)
@@ -231,13 +191,13 @@ class LoadedNetwork:
             )
         generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
         chosen = torch.randperm(len(images), generator=generator)[:count]
-        return self.preparation.apply(images[chosen.sort().values])
+        return self.preprocessing.apply(images[chosen.sort().values])
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn `proof_images` or uint8 images into what the network takes."""
-        if images.dtype != torch.uint8 or self.preparation is None:
+        if images.dtype != torch.uint8 or self.preprocessing is None:
             return images
-        return self.preparation.apply(images)
+        return self.preprocessing.apply(images)
 
     def _random(self, purpose: str, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(stable_seed("export", purpose))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.data import to_float
+from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.models import build_model
 from bench.studies.request import RunRequest
@@ -38,16 +39,21 @@ class TrainedRun:
         channels, height, width = self.record.result["input_shape"]
         return channels, height, width
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Turn uint8 images N×C×H×W into what the network was trained on."""
-        return to_float(
-            images,
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the network's input, as in its training."""
+        recipe, result = self.request.recipe, self.record.result
+        return Preprocessing(
             input_size=self.input_shape[-1],
-            mean=tuple(self.record.result["mean"]),
-            std=tuple(self.record.result["std"]),
-            antialias=self.request.recipe.antialias,
-            normalize=self.request.recipe.normalize,
+            mean=tuple(result["mean"]),
+            std=tuple(result["std"]),
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
         )
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Turn uint8 images N×C×H×W into the network's input."""
+        return self.preprocessing.apply(images)
 
 
 def load_run(run: str, store: Store) -> TrainedRun:

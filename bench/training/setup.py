@@ -14,6 +14,7 @@ from bench.data import (
     Batches,
     Dataset,
     Images,
+    Preprocessing,
     evaluation_batches,
     load_dataset,
     validation_split,
@@ -62,6 +63,14 @@ class Split:
         size = self.request.input_size
         return (channels, size or height, size or width)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the network's input."""
+        recipe, data = self.request.recipe, self.dataset
+        return Preprocessing(
+            self.request.input_size, data.mean, data.std, recipe.antialias, recipe.normalize
+        )
+
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
         """Shuffled, augmented batches of the training images."""
         recipe = self.request.recipe
@@ -75,11 +84,7 @@ class Split:
                 flip=recipe.flip,
                 cutout=recipe.cutout,
             ),
-            input_size=self.request.input_size,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
+            preprocessing=self.preprocessing,
             memory_format=memory_format,
             device=self.device,
             sides=self._sides(),
@@ -94,15 +99,10 @@ class Split:
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one split in order, without augmentation."""
-        recipe = self.request.recipe
         return evaluation_batches(
             images,
-            batch_size=recipe.batch_size,
-            input_size=self.request.input_size,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
+            batch_size=self.request.recipe.batch_size,
+            preprocessing=self.preprocessing,
             memory_format=preferred_memory_format(self.device),
             device=self.device,
         )
