@@ -17,7 +17,7 @@ from bench.models import ModelError, UnknownModelError, canonical, default_shape
 from bench.store import Store
 from bench.store.exports import Exports
 from bench.targets.network import Kind, NamedNetwork
-from bench.targets.trained_run import why_untrained
+from bench.training.setup import why_untrained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

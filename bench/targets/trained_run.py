@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.data import Preprocessing
-from bench.errors import BenchError
-from bench.models import build_model
 from bench.studies.request import RunRequest
+from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,37 +61,5 @@ def load_run(run: str, store: Store) -> TrainedRun:
     Raises:
         BenchError: there is no such run, it did not finish, or its files are damaged.
     """
-    record = store.read_run(run)
-    if record is None or record.status != "complete":
-        raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
-    request = RunRequest.from_dict(record.request)
-    model = build_model(
-        request.model,
-        num_classes=len(record.result["classes"]),
-        in_channels=record.result["input_shape"][0],
-        **request.options,
-    )
-    tensors = store.read_tensors(run, "model.safetensors")
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise BenchError(
-            f"run {run}: its weights do not fit the network that '{request.model}' builds now; "
-            "has its code changed since?"
-        ) from None
-    return TrainedRun(record, request, model.eval(), store.root)
-
-
-def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
-    """Return why a run that is not complete has no trained network, and what to do."""
-    if record is None:
-        return f"run {run} has no trained network: {store.why_absent(run)}; train it again"
-    if record.status == "diverged":
-        return (
-            f"run {run} is diverged ({record.error}) and kept no weights: train it again with a "
-            "lower learning rate"
-        )
-    return (
-        f"run {run} is {record.status} ({record.error}), and only a complete run has a trained "
-        "network: repeat the command that began it"
-    )
+    record, model = read_trained(store, run)
+    return TrainedRun(record, RunRequest.from_dict(record.request), model, store.root)

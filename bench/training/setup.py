@@ -1,4 +1,4 @@
-"""What a run is made of before it trains: its data on the device, its network, its weights."""
+"""Set a run up: its data on the device, its network, its initial or trained weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from bench.data import (
     load_dataset,
     validation_split,
 )
+from bench.errors import BenchError
 from bench.models import build_model
-from bench.studies.recipe import side_at
+from bench.studies.request import RunRequest
 from bench.training.initialise import initialise
 from bench.training.layout import preferred_memory_format
+from bench.training.schedule import side_at
+from bench.training.weights import load_weights
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.store import RunRecord, Store
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Split:
 
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
-        """Hold validation images out, and copy all to *device*; mapped ones move batch by batch."""
+        """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
         kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
         parts = {
             "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
@@ -72,7 +75,7 @@ class Split:
         )
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
-        """Shuffled, augmented batches of the training images."""
+        """Return shuffled, augmented batches of the training images."""
         recipe = self.request.recipe
         return Batches(
             self.train,
@@ -91,14 +94,14 @@ class Split:
         )
 
     def _sides(self) -> list[int]:
-        """Side of the images of every epoch, where it is not the same for all."""
+        """Return the image size of every epoch, if it is not the same for all."""
         recipe, full = self.request.recipe, self.input_shape[-1]
         if recipe.initial_size == 1:
             return []
         return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one split in order, without augmentation."""
+        """Return batches of one split in order, without augmentation."""
         return evaluation_batches(
             images,
             batch_size=self.request.recipe.batch_size,
@@ -121,20 +124,64 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
     if weights is not None:
-        from bench.training.weights import load_weights
-
         load_weights(model, weights)
     return model
 
 
 def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
-    """Whiten by training images spread evenly over the set, whose order may be that of classes."""
+    """Whiten by training images spread evenly over the set, which may be sorted by class."""
     split = Split.of(dataset, request, torch.device("cpu"))
     count = min(IMAGES, len(split.train))
     chosen = torch.linspace(0, len(split.train) - 1, count).long()
     stem = stem_of(model, dataset.channels, f"model '{request.model}'")
     images = split.evaluation(split.train.subset(chosen))
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
+
+
+def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
+    """Read a finished run's record and its trained network, in evaluation mode on the CPU.
+
+    Args:
+        store: the results folder.
+        run: id of the run.
+
+    Raises:
+        BenchError: there is no such run, it did not finish, or its files are damaged.
+    """
+    record = store.read_run(run)
+    if record is None or record.status != "complete":
+        raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
+    request = RunRequest.from_dict(record.request)
+    model: nn.Module = build_model(
+        request.model,
+        num_classes=len(record.result["classes"]),
+        in_channels=record.result["input_shape"][0],
+        **request.options,
+    )
+    tensors = store.read_tensors(run, "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise BenchError(
+            f"run {run}: its weights do not fit the network that '{request.model}' builds now; "
+            "has its code changed since?"
+        ) from None
+    return record, model.eval()
+
+
+def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
+    """Return why a run that is not complete has no trained network, and what to do."""
+    if record is None:
+        return f"run {run} has no trained network: {store.why_absent(run)}; train it again"
+    if record.status == "diverged":
+        return (
+            f"run {run} is diverged ({record.error}) and kept no weights: train it again with a "
+            "lower learning rate"
+        )
+    return (
+        f"run {run} is {record.status} ({record.error}), and only a complete run has a trained "
+        "network: repeat the command that began it"
+    )
 
 
 def load_data(request: RunRequest) -> Dataset:

@@ -10,7 +10,8 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from bench.store.index import are_settled, rows_of, signs_of
 from bench.store.runs import PARTIAL, UNFINISHED
 from bench.store.tables.columns import CATEGORIES, COLUMNS, typed_frame
 from bench.store.tables.references import Appearances, appearances
+from bench.studies.recipe import RECIPES, recipe_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,10 +186,6 @@ def _schema(table: Trained) -> pa.Schema:
 @cache
 def _version(table: Trained) -> str:
     """Everything that decides how a record becomes rows."""
-    from importlib.metadata import version
-
-    from bench.studies.recipe import RECIPES
-
     recipes = {name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()}
     parts = [INDEX_REVISION, version("resnet-bench"), pd.__version__, COLUMNS[table], recipes]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -261,27 +259,3 @@ def _history_rows(text: str, record: RunRecord) -> list[dict[str, Any]]:
         {**same, **{k: float(v) if v else None for k, v in row.items()}, **hidden}
         for row in csv.DictReader(io.StringIO(text), strict=True)
     ]
-
-
-def recipe_name(values: dict[str, Any]) -> str:
-    """Name of the recipe with these values, with what was changed: `fast learning_rate=0.1`.
-
-    The recipe that needs the fewest changes is named; epochs are a column of their own.
-    """
-    return _recipe_name(json.dumps(values))  # hashable: most runs share a recipe
-
-
-@lru_cache(maxsize=1024)
-def _recipe_name(text: str) -> str:
-    from bench.studies.recipe import LATER, RECIPES
-
-    # Recipes are written down without the `LATER` values that they leave at their default.
-    values = json.loads(text)
-    values |= {k: v for k, v in LATER.items() if k not in values}
-
-    def changes(name: str) -> list[str]:
-        own = {**LATER, **RECIPES[name].model_dump(mode="json")}
-        return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
-
-    closest = min(RECIPES, key=lambda name: len(changes(name)))
-    return " ".join([closest, *changes(closest)])
