@@ -1,4 +1,4 @@
-"""`bench.gradients`: gradient norms by depth of untrained networks, and of runs as they trained."""
+"""Gradient norms by depth of untrained networks and of runs as they trained (`bench gradients`)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
-
     from bench.store.analyses import AnalysisRecord
     from bench.targets.network import NamedNetwork
 
@@ -46,49 +44,27 @@ class _Subject:
         return self.network.name
 
 
-def gradients(
+def measure_gradients(
     targets: Sequence[str],
     *,
-    results: str | Path = "bench-runs",
-    dataset: str = "fashion-mnist-mini",
-    options: dict[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    correlation: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measure how large gradients are by depth, and how alike at neighbouring inputs.
-
-    Args:
-        targets: runs (trained with `record_blocks` for what happened during training), studies
-            (all their finished runs), or models, which are measured before any training.
-        results: the results folder of the runs.
-        dataset: the images that untrained networks see.
-        options: options of the untrained networks.
-        seed: random seed of their weights and of the batch.
-        device: auto, cpu, cuda, cuda:N or mps.
-        correlation: also follow the gradient along lines between test images (Balduzzi et
-            al. 2017, figure 1).
-        say: told what is being measured.
-
-    Returns:
-        Rows of the tables `gradients` and `correlations`. Blocks: target, epoch (0 is before
-        training), block, depth (from 1), gradient_norm (L2, of one batch's loss with respect to
-        the branch's convolutions) and norm_ratio (median ‖F(x)‖ / ‖h(x)‖). Correlations: target,
-        epoch, lag (places on the line) and correlation; no rows unless asked for. Each target's
-        are recorded in the results folder, in the place of older ones of the same arguments.
+    results: str | Path,
+    dataset: str,
+    options: dict[str, Any] | None,
+    seed: int,
+    device: str,
+    correlation: bool,
+    say: Callable[[str], None],
+) -> list[AnalysisRecord]:
+    """Measure what `bench.gradients` returns, whose arguments these are, and record it.
 
     Raises:
         BenchError: a target is no run, study or model, or has no residual blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.store.tables.frames import analysed_frame
-
     where = resolve_device(device)
     found = find_networks(targets, results=results, options=options, takes=("model", "run"))
     subjects = [_subject(network, dataset, seed) for network in found]
-    records = [_record(subject, Path(results), where, correlation, say) for subject in subjects]
-    return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
+    return [_record(subject, Path(results), where, correlation, say) for subject in subjects]
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""`bench.landscape`: the loss of trained networks along filter-normalised random directions."""
+"""The loss of trained networks along filter-normalised random directions (`bench landscape`)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import pandas as pd
-
     from bench.data import Images
     from bench.store.analyses import AnalysisRecord
     from bench.targets.network import NamedNetwork
@@ -36,7 +34,7 @@ _TIMED = 2  # places after which the time left is estimated
 
 @dataclass(frozen=True)
 class Slice:
-    """What is measured of each network; the arguments of `landscape`."""
+    """What is measured of each network; the arguments of `bench.landscape`."""
 
     plane: bool
     span: float
@@ -57,55 +55,30 @@ class Slice:
         return [round(-self.span + 2 * self.span * i / whole, 9) for i in range(self.points)]
 
 
-def landscape(
+def measure_landscapes(
     runs: Sequence[str | Path],
     *,
-    results: str | Path = "bench-runs",
-    device: str = "auto",
-    plane: bool = False,
-    span: float = 1.0,
-    points: int = 21,
-    split: str = "train",
-    images: int | None = 1000,
-    seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
-) -> pd.DataFrame:
-    """Measure the loss on a line, or a plane, through each network's trained weights.
-
-    Li et al. 2018, section 4. Batch norm keeps its stored statistics, as in the paper's code.
-    Networks whose tensors share names and shapes are moved in the same Gaussian directions, each
-    scaled to its own filters.
-
-    Args:
-        runs: finished runs (ids, unambiguous beginnings of ids, folders), or studies, which stand
-            for all their finished runs.
-        results: the results folder, unless a run is a folder.
-        device: auto, cpu, cuda, cuda:N or mps.
-        plane: go in two directions at once instead of one.
-        span: how far to go either way; 1 moves each filter by its own length.
-        points: places along each direction; an odd number has the trained network among them.
-        split: which images the loss is of: `train` (not augmented) or `test`.
-        images: so many of them, spread evenly over the set; None for all.
-        seed: random seed of the directions.
-        say: told what is being measured.
-
-    Returns:
-        A row of the table `landscapes` for each place: run, model, split, images, seed, x and y
-        (steps; y is missing on a line), loss (mean cross-entropy) and accuracy (0…1). They are
-        recorded in the results folder, in the place of older ones of the same run and arguments.
+    results: str | Path,
+    device: str,
+    plane: bool,
+    span: float,
+    points: int,
+    split: str,
+    images: int | None,
+    seed: int,
+    say: Callable[[str], None],
+) -> list[AnalysisRecord]:
+    """Measure what `bench.landscape` returns, whose arguments these are, and record it.
 
     Raises:
         BenchError: there is no such run, or a number is impossible.
         StorageError: the results folder cannot be written.
     """
-    from bench.store.tables.frames import analysed_frame
-
     _check(span, points, split)
     wanted = Slice(plane, span, points, split, images, seed)
     where = resolve_device(device)
     found = find_networks([str(run) for run in runs], results=results, takes=("run",))
-    records = [_measure(network, where, wanted, say) for network in found]
-    return analysed_frame(records, "landscapes")
+    return [_measure(network, where, wanted, say) for network in found]
 
 
 def _check(span: float, points: int, split: str) -> None:

@@ -1,4 +1,4 @@
-"""`bench.lesion`: what each block of a trained network does, measured by taking it away."""
+"""What each block of a trained network does, measured by leaving it out (`bench lesion`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pandas as pd
-
     from bench.data import Images
+    from bench.store.analyses import AnalysisRecord
     from bench.targets.trained_run import TrainedRun
 
 
@@ -42,46 +41,21 @@ class _Subject:
         return evaluate(self.trained.model, self.split.evaluation(self.images)).accuracy
 
 
-def lesion(
+def measure_lesions(
     run: str | Path,
     *,
-    results: str | Path = "bench-runs",
-    device: str = "auto",
-    test_images: int | None = None,
-    swaps: bool = True,
-    say: Callable[[str], None] = lambda _: None,
-) -> pd.DataFrame:
-    """Drop each block of a trained network, swap each pair of one shape, and measure what is left.
-
-    Veit et al. 2016, section 4: the accuracy of the network without one block (its shortcut stands
-    in its place; what follows the addition stays), and with two blocks of one stage and shape in
-    each other's place. Nothing is trained. Plain blocks have no shortcut: their input passes on.
-
-    Args:
-        run: id, unambiguous beginning of one, or folder of a finished run of a residual family.
-        results: the results folder, unless *run* is a folder.
-        device: auto, cpu, cuda, cuda:N or mps.
-        test_images: the first this many test images; all without.
-        swaps: measure swapped pairs too.
-        say: told what is being measured.
-
-    Returns:
-        A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
-        (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
-        images, `accuracy_drop` against the whole network; `norm_ratio` the median
-        over the images of ‖F(x)‖ / ‖h(x)‖ at the addition, with its 10th and 90th percentile;
-        `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
-        block's convolutions before any training. What does not apply is missing.
-
-        The rows are recorded in the results folder, in the place of older ones of the same run
-        and arguments.
+    results: str | Path,
+    device: str,
+    test_images: int | None,
+    swaps: bool,
+    say: Callable[[str], None],
+) -> AnalysisRecord:
+    """Measure what `bench.lesion` returns, whose arguments these are, and record it.
 
     Raises:
         BenchError: there is no such run, or its network has no such blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.store.tables.frames import analysed_frame
-
     subject = _prepare(run, results, device, test_images)
     store = Analyses(subject.trained.root)
     store.prepare()
@@ -92,7 +66,7 @@ def lesion(
     environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
     record = store.publish("lesion", request, {"lesions": rows}, environment)
     say(f"recorded in {store.file(record.analysis)}")
-    return analysed_frame([record], "lesions")
+    return record
 
 
 def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:

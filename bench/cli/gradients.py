@@ -49,7 +49,7 @@ def gradients(
 
     """
     options.require_positive(threads=threads)
-    from bench.analysis.gradients import gradients as measure_gradients
+    from bench.api import gradients as measure_gradients
     from bench.report.tables.study import rows_of
 
     options.use_threads(threads)

@@ -39,7 +39,7 @@ def lesion(
 
     """
     options.require_positive(test_images=test_images, threads=threads)
-    from bench.analysis.lesion import lesion as measure_lesions
+    from bench.api import lesion as measure_lesions
     from bench.report.tables.study import rows_of
 
     options.use_threads(threads)

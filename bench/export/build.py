@@ -1,4 +1,4 @@
-"""From targets to TensorRT engines: what `bench export-tensorrt` does."""
+"""From networks and ONNX files to TensorRT engines: what `bench export-tensorrt` does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
 from bench.export.foreign import OnnxInput, from_file
 from bench.export.metadata import environment
+from bench.export.output import check_output
 from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
@@ -23,9 +24,7 @@ from bench.targets.find import default_names, find_networks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import pandas as pd
-
-    from bench.export.choices import Flavor, Precision
+    from bench.export.settings import Flavor, Precision
 
 ENGINE = "model" + SUFFIX
 
@@ -38,7 +37,7 @@ class EngineBuilder:
         toolkit: the flavour of TensorRT.
         exports: where engines are recorded.
         profile: batch sizes.
-        say: told what is being done, and why an engine is built again.
+        say: called with what is being done, and why an engine is built again.
     """
 
     toolkit: Toolkit
@@ -128,51 +127,30 @@ class EngineBuilder:
         }
 
 
-def export_tensorrt(
-    targets: str | Path | Sequence[str | Path] = (),
+def build_engines(
+    targets: str | Path | Sequence[str | Path],
     *,
-    flavor: Flavor = "rtx",
-    precision: Precision = "fp32",
-    compute_capabilities: Sequence[str] = (),
-    profile: Profile | None = None,
-    results: str | Path = "bench-runs",
-    options: dict[str, Any] | None = None,
-    input_size: int | None = None,
-    output: str | Path | None = None,
-    force: bool = False,
-    threads: int | None = None,
-    say: Say = lambda _text: None,
+    flavor: Flavor,
+    precision: Precision,
+    compute_capabilities: Sequence[str],
+    profile: Profile | None,
+    results: str | Path,
+    options: dict[str, Any] | None,
+    input_size: int | None,
+    output: str | Path | None,
+    force: bool,
+    threads: int | None,
+    say: Say,
     toolkit: Callable[[Flavor], Toolkit] = Toolkit,
-) -> pd.DataFrame:
-    """Build TensorRT engines, each with a sidecar that says what it fits.
-
-    Args:
-        targets: runs, studies, models, or `.onnx` files; without any as in `export_onnx`.
-        flavor: rtx (ahead of time, no GPU needed) or standard.
-        precision: of runs and models, which are exported first if they are not yet;
-            int8 for TensorRT. A file's own is in its graph.
-        compute_capabilities: such as 86 (rtx); this machine's GPU, or without one all that
-            the library can target.
-        profile: batch sizes of files that take any.
-        results: the results folder; engines go to its `exports/SHA/`.
-        options: options of a model that is named.
-        input_size: side in pixels for a model that is named.
-        output: a folder that engines and sidecars are copied to.
-        force: export ONNX files again.
-        threads: CPU threads.
-        say: told what is being done.
-        toolkit: makes the library's narrow interface.
+) -> list[dict[str, Any]]:
+    """Build TensorRT engines; the arguments are those of `bench.api.export_tensorrt`.
 
     Returns:
-        Rows of the `exports` table; `status` is unverified, because nothing has run the
-        engine yet, or unsupported, if the library cannot build it for that target.
+        Rows of the `exports` table.
 
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
     """
-    from bench.export.output import check_output
-    from bench.store.tables.frames import exports_frame
-
     library = toolkit(flavor)
     chosen = _capabilities(library, compute_capabilities)
     if output is not None:
@@ -191,7 +169,7 @@ def export_tensorrt(
             rows.append(record.row if isinstance(record, ExportRecord) else record)
     if rows and all(row["status"] == "unsupported" for row in rows):
         raise BenchError(rows[0]["error"])
-    return exports_frame(rows)
+    return rows
 
 
 def _built(

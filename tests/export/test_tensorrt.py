@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import BenchError, export_onnx, load_results
-from bench.export.build import export_tensorrt
+from bench.api import export_tensorrt
 from bench.export.engines import Sidecar, load_engine, read_sidecar, write_engine
 from bench.export.tensorrt import Profile, Toolkit
 
