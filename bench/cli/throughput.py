@@ -109,9 +109,9 @@ def throughput(
     from bench.measurement import measure as measurement
 
     if figures is not None:
-        from bench.export.output import check_output
+        from bench.store.files import prove_writable
 
-        check_output(figures, "--figures")
+        prove_writable(figures, "--figures")
     boundaries = _boundaries(boundary)
     values = options.parse_values(option)
     with _progress(quiet=quiet or as_json) as on_event:

@@ -12,12 +12,11 @@ from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
 from bench.export.foreign import OnnxInput, from_file
 from bench.export.metadata import environment
-from bench.export.output import check_output
 from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, sha256_of, telling
+from bench.store.files import StorageError, prove_writable, sha256_of, telling
 from bench.system.devices import physical_cores
 from bench.targets.find import default_names, find_networks
 
@@ -154,7 +153,7 @@ def build_engines(
     library = toolkit(flavor)
     chosen = _capabilities(library, compute_capabilities)
     if output is not None:
-        check_output(Path(output))
+        prove_writable(Path(output), "--output")
     exports = Exports(results)
     settings = Settings(precision=precision, target="tensorrt")
     exporter = Exporter(exports, settings, threads or physical_cores(), force, say)

@@ -18,12 +18,12 @@ from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
 from bench.export.graph import set_properties, trace
 from bench.export.metadata import environment, properties
-from bench.export.output import check_output, deliver
+from bench.export.output import deliver
 from bench.export.preprocess import require_preprocessing, with_preprocessing
 from bench.export.proof import Proof, Prover
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, sha256_of
+from bench.store.files import StorageError, prove_writable, sha256_of
 from bench.system.devices import physical_cores
 from bench.system.environment import version_of
 from bench.targets.find import default_names, find_networks
@@ -202,7 +202,7 @@ def export_networks(
     wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
-        check_output(Path(output))
+        prove_writable(Path(output), "--output")
     exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say, draw)
     records = []
     for network in find_networks(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bench.system.mcnemar import mcnemar_p_value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -213,12 +215,8 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> Discordance:
     It speaks of these two trained networks on such images, not of the design choice: it does
     not see how much another random seed would change (Dietterich 1998).
     """
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
     if ours.shape != theirs.shape:
         raise ValueError(f"answers on {len(ours)} and {len(theirs)} images cannot be compared")
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    both = int((ours & theirs).sum())
-    neither = len(ours) - both - only_ours - only_theirs
-    p_value = test([[both, only_ours], [only_theirs, neither]], exact=True).pvalue
-    return Discordance(len(ours), only_ours, only_theirs, min(1.0, float(p_value)))
+    p_value = mcnemar_p_value(only_ours, only_theirs)
+    return Discordance(len(ours), only_ours, only_theirs, p_value)
