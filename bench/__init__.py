@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import export_onnx, gradients, grow, landscape, lesion, run_study, train
+    from bench.api import export_onnx, gradients, grow, landscape, lesion, measure, run_study, train
     from bench.errors import BenchError
-    from bench.measurement.measure import measure
     from bench.report.pages.notebook import Report
     from bench.store.tables.frames import load_results
     from bench.targets.find import load_model
@@ -33,7 +32,7 @@ _HOMES = {
     "lesion": "bench.api",
     "load_model": "bench.targets.find",
     "load_results": "bench.store.tables.frames",
-    "measure": "bench.measurement.measure",
+    "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",
 }

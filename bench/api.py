@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pandas as pd
 
     from bench.export.settings import Flavor, Precision
     from bench.export.tensorrt import Profile
     from bench.launch.execution import Execution
+    from bench.measurement.preparation import OnEvent
     from bench.store import StudyRecord
     from bench.store.exports import ExportRecord
     from bench.studies import Plan, Study
@@ -154,6 +155,50 @@ def train(
         **execution,
     )
     return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
+
+
+def measure(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    threads: int | None = None,
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    on_event: OnEvent = lambda _event: None,
+    **request: Any,
+) -> pd.DataFrame:
+    """Measure how fast networks run, each configuration interleaved with the others.
+
+    Args:
+        targets: models, runs (id, beginning of an id, folder), studies (one run per variant),
+            `.onnx` and `.engine` files (default: ResNet-18).
+        results: the results folder; raw samples are written to its `measurements/ID/`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: number of CPU threads (default: the physical cores this process may use).
+        options: options of the models given by name.
+        input_size: image height and width in pixels, for models given by name.
+        on_event: called with the progress, as dictionaries.
+        **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
+
+    Returns:
+        The rows of the `throughput` table (`bench.load_results`). A configuration that could not
+        run has another `status` than complete, and no figure.
+
+    Raises:
+        BenchError: the request is not valid, or nothing of it can run here.
+    """
+    from bench.measurement.configurations import Request
+    from bench.measurement.measure import measure_names
+    from bench.measurement.preparation import make_context
+    from bench.store.tables.frames import throughput_frame
+
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
+    wanted = Request(**values)
+    context = make_context(results, device, threads, on_event)
+    record = measure_names(names, wanted, context, options=options, input_size=input_size)
+    return throughput_frame(record.rows)
 
 
 def grow(

@@ -41,14 +41,14 @@ def choose(
 
     """
     from bench.report.findings.choice import choose as choose_among
-    from bench.report.findings.choice import describe
-    from bench.report.tables.study import rows_of
+    from bench.report.findings.choice import describe, measured_rows
+    from bench.store import Store
+    from bench.store.tables.frames import rows_of
 
     choice = choose_among(
-        results,
+        measured_rows(Store(results), study),
         max_latency_ms=max_latency_ms,
         max_accuracy_drop=max_accuracy_drop,
-        study=study,
     )
     rows = rows_of(choice.rows)
     if as_json:
@@ -58,7 +58,7 @@ def choose(
         shown = [dict(zip(_COLUMNS, _cells(row, describe(row)), strict=True)) for row in rows]
         console.print(simple_table(shown, right=_COLUMNS[1:6]))
         for reason, count in choice.passed_over.items():
-            console.print(f"Passed over: {count} {reason}", markup=False)
+            console.print(f"Left out: {count} {reason}", markup=False)
         console.print(choice.sentence, style="bold", markup=False, soft_wrap=True)
     raise typer.Exit(int(choice.chosen is None))
 

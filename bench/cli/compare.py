@@ -42,10 +42,10 @@ def compare(
       bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
 
     """
-    from bench.measurement.compare import compare as compare_sides
-    from bench.measurement.compared_speeds import load_side
+    from bench.measurement.compare import compare as compare_speeds
+    from bench.measurement.compared_speeds import load_speeds
 
-    changes, remarks = compare_sides(load_side(baseline), load_side(candidate), threshold)
+    changes, remarks = compare_speeds(load_speeds(baseline), load_speeds(candidate), threshold)
     rows = [asdict(change) for change in changes]
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:

@@ -26,9 +26,9 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.measurement.machine.doctor import examine
+    from bench.measurement.machine.doctor import examine_machine
 
-    findings = examine(Path(results))
+    findings = examine_machine(Path(results))
     if as_json:
         print_json(asdict(finding) for finding in findings)
     else:

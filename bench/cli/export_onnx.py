@@ -88,8 +88,7 @@ def export_onnx(
     """
     options.require_positive(threads=threads, input_size=input_size)
     from bench.api import export_with_proofs
-    from bench.report.tables.study import rows_of
-    from bench.store.tables.frames import exports_frame
+    from bench.store.tables.frames import exports_frame, rows_of
 
     records = export_with_proofs(
         targets or (),

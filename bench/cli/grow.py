@@ -55,7 +55,7 @@ def grow(
     ask_for_large_pages()
     from bench.api import grow_with_proof
     from bench.launch.launchers import make_launcher
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     with progress_view(quiet=quiet or as_json) as view:
         row, proof = grow_with_proof(

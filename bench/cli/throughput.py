@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
+
+if TYPE_CHECKING:
+    from bench.store.measurements import MeasurementRecord
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
@@ -106,49 +109,47 @@ def throughput(
     """
     options.require_positive(input_size=input_size, threads=threads)
     sizes = [_batch_size(text) for text in batch_size or []]
-    from bench.measurement import measure as measurement
+    from bench.measurement.configurations import Request
+    from bench.measurement.measure import measure_names
+    from bench.measurement.preparation import make_context
 
     if figures is not None:
         from bench.store.files import prove_writable
 
         prove_writable(figures, "--figures")
-    boundaries = _boundaries(boundary)
     values = options.parse_values(option)
+    request = Request(
+        backends=tuple(backend or ()),
+        precisions=tuple(precision or ()),
+        batch_sizes=tuple(sizes),
+        memory_formats=tuple(memory_format or ("contiguous",)),
+        boundaries=_boundaries(boundary),
+        scenario=cast("Any", scenario),  # checked there
+        reference=reference,
+        target_width=target_width,
+        max_seconds=max_seconds,
+        isolate=isolate,
+        timeout=timeout,
+        latency_bound_ms=latency_bound,
+        pin=pin,
+        clear_l2=clear_l2,
+        layers=layers,
+    )
     with _progress(quiet=quiet or as_json) as on_event:
-        frame = measurement.measure(
-            targets or [],
-            results=results,
-            device=device,
-            threads=threads,
-            options=values,
-            input_size=input_size,
-            on_event=on_event,
-            backends=tuple(backend or ()),
-            precisions=tuple(precision or ()),
-            batch_sizes=tuple(sizes),
-            memory_formats=tuple(memory_format or ("contiguous",)),
-            boundaries=boundaries,
-            scenario=scenario,
-            reference=reference,
-            target_width=target_width,
-            max_seconds=max_seconds,
-            latency_bound_ms=latency_bound,
-            isolate=isolate,
-            timeout=timeout,
-            pin=pin,
-            clear_l2=clear_l2,
-            layers=layers,
+        context = make_context(results, device, threads, on_event)
+        record = measure_names(
+            targets or [], request, context, options=values, input_size=input_size
         )
     if figures is not None:
-        _save_figures(frame, results, figures, say=remarks(quiet=quiet or as_json))
-    raise typer.Exit(_show(frame, results, as_json=as_json, layers=layers))
+        _save_figures(record, figures, say=remarks(quiet=quiet or as_json))
+    raise typer.Exit(_show(record, results, as_json=as_json))
 
 
-def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
+def _show(record: MeasurementRecord, results: Path, *, as_json: bool) -> int:
     """Print the rows; returns the exit code."""
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of, throughput_frame
 
-    rows = rows_of(frame)
+    rows = rows_of(throughput_frame(record.rows))
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
     shown = ("model", "backend", "precision", "batch_size", "status", "error")
     if as_json:
@@ -160,8 +161,7 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
         console.print(throughput_table(rows))
         for line in footnotes(rows, results):
             console.print(line, markup=False, soft_wrap=True)
-        if layers:
-            _show_layers(results, str(rows[0]["measurement"]))
+        _show_layers(record)
     if not any(row["status"] == "complete" for row in rows):
         from bench.errors import BenchError
 
@@ -171,28 +171,26 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     return int(bool(errors))
 
 
-def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Save what can be drawn of a measurement; say where, and why something is not."""
+def _save_figures(record: MeasurementRecord, folder: Path, say: Callable[[str], None]) -> None:
+    """Save the charts of a measurement; say where, and why one is missing."""
     from bench.report.charts.draw_matplotlib import save_charts
-    from bench.report.tables.throughput import throughput_charts
-    from bench.store.measurements import Measurements
+    from bench.report.charts.throughput import throughput_charts
+    from bench.store.tables.frames import throughput_frame
 
-    record = Measurements(results).find(str(frame["measurement"].iloc[0]))
-    for chart in throughput_charts(frame, record):
+    for chart in throughput_charts(throughput_frame(record.rows), record):
         if chart.missing is not None:
             say(f"no picture '{chart.title}': {chart.missing}")
         for path in save_charts([chart], folder):
             say(f"wrote {path}")
 
 
-def _show_layers(results: Path, measurement: str) -> None:
-    """Print each configuration's slowest layers, and its time by kind of operator."""
+def _show_layers(record: MeasurementRecord) -> None:
+    """Print the slowest layers of each profiled configuration, and its time by operator."""
     from bench.report.charts.layers import shortcut_line
-    from bench.store.measurements import Measurements
 
     console = stdout()
-    for name, lane in Measurements(results).find(measurement).lanes.items():
-        shares = lane.get("layers", [])
+    for name, details in record.lanes.items():
+        shares = details.get("layers", [])
         if shares and "error" in shares[0]:
             console.print(f"{name}: {shares[0]['error']}", markup=False)
             continue
@@ -225,7 +223,7 @@ def _batch_size(text: str) -> int | str:
 
 
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
-    from bench.measurement.timing.runner import BOUNDARIES
+    from bench.measurement.backends import BOUNDARIES
 
     return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
 
@@ -253,8 +251,8 @@ _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what}",
     "ceiling": "measuring the machine's ceiling",
-    "warm_up": "warming up {track}",
-    "failed": "{track}: {error}",
+    "warm_up": "warming up {what}",
+    "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "trying {what}",
 }

@@ -75,15 +75,15 @@ def train(
     trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
     if target_accuracy is not None:
-        from bench.report.findings.time_to_accuracy import check_target
+        from bench.report.findings.time_to_accuracy import check_target_accuracy
 
-        check_target(target_accuracy, recipe, dataset, settings)
+        check_target_accuracy(target_accuracy, recipe, dataset, settings)
     from bench.system.memory import ask_for_large_pages
 
     ask_for_large_pages()
     from bench.api import train as train_model
     from bench.launch.launchers import make_launcher
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -115,7 +115,7 @@ def train(
     reached = None if target_accuracy is None else _reached(values, results, target_accuracy)
     if reached is not None:
         values |= {
-            "target_accuracy": reached.target,
+            "target_accuracy": reached.accuracy,
             "seconds_to_target": reached.seconds,
             "epochs_to_target": reached.epoch,
         }

@@ -49,10 +49,9 @@ def tune(
     """
     options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
     from bench.measurement.measured_network import find_target
-    from bench.measurement.preparation import Place
+    from bench.measurement.preparation import make_context
     from bench.measurement.tuning import Bounds
     from bench.measurement.tuning import tune as tune_target
-    from bench.system.devices import check_count, physical_cores, resolve_device
 
     console = stderr()
 
@@ -60,20 +59,13 @@ def tune(
         if event["event"] == "rung" and not (quiet or as_json):
             console.print(f"{event['left']} left after {event['seconds']:g} s each")
 
-    cores = physical_cores()
-    check_count("--threads", threads, cores, "core")
-    place = Place(Path(results), str(resolve_device(device)), threads or cores, tell)
+    context = make_context(results, device, threads, tell)
     bounds = Bounds(latency_bound, min_accuracy)
     found = find_target(
         target, results=results, options=options.parse_values(option), input_size=input_size
     )
-    tuned = tune_target(
-        found,
-        place,
-        bounds,
-        batch_sizes=batch_size or (1, 8, 32),
-        minutes=max_minutes,
-    )
+    sizes = batch_size or (1, 8, 32)
+    tuned = tune_target(found, context, bounds, batch_sizes=sizes, minutes=max_minutes)
     _show(tuned, results, as_json=as_json)
 
 
@@ -82,9 +74,8 @@ def _smallest(sizes: list[int] | None) -> dict[str, int | None]:
 
 
 def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
-    from bench.report.tables.study import rows_of
     from bench.report.tables.throughput import footnotes, throughput_table
-    from bench.store.tables.frames import throughput_frame
+    from bench.store.tables.frames import rows_of, throughput_frame
 
     rows = [r for r in rows_of(throughput_frame(tuned.record.rows)) if r["status"] == "complete"]
     if as_json:

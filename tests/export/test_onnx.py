@@ -24,10 +24,13 @@ from bench.export.session import open_session
 from bench.store import files as store_files
 from bench.store.disk import Disk
 from bench.targets.find import from_model, load_trained
+from builders import make_record
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+
+    from bench.store import Store
 
     Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -261,13 +264,11 @@ def test_a_diverged_run(tmp_path: Path, force: bool) -> None:
         export_onnx(row["run"].item(), results=tmp_path, force=force)
 
 
-def test_an_unfinished_run(tmp_path: Path) -> None:
-    from bench.store import RunRecord, Store
-
-    record = RunRecord("half-done", {"model": "resnet8"}, "interrupted", {}, "", 0.0, "stopped")
-    Store(tmp_path).mark_unfinished(record)
-    with pytest.raises(BenchError, match=r"is interrupted \(stopped\), and only a complete run"):
-        export_onnx("half-done", results=tmp_path)
+def test_an_unfinished_run(store: Store) -> None:
+    record = make_record(status="interrupted", error="stopped")
+    store.mark_unfinished(record)
+    with pytest.raises(BenchError, match=r"is interrupted \(.*\), and only a complete run"):
+        export_onnx(record.run, results=store.root)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from bench.measurement.measured_network import find_target, find_targets
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
-from .conftest import TINY, FakeLane
+from .conftest import TINY, FakeRunner
 
 QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
 
@@ -87,6 +87,26 @@ def test_a_third_partys_backend_is_listed_and_measured(measured):
     assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
 
 
+def test_a_third_partys_backend_may_offer_a_device_clock_and_layer_times(measured, tmp_path):
+    frame = measured(
+        backends=("timed", "fine"), batch_sizes=(8,), boundaries=("compute", "copies"), layers=True
+    )
+    speeds = frame.set_index(["backend", "boundary"])["images_per_second"]
+    assert speeds["timed", "compute"] == 16  # its clock says half a second for 8 images
+    assert speeds["timed", "copies"] == pytest.approx(8 / 0.001, rel=0.9)  # wall time
+    assert set(frame["status"]) == {"complete"}
+    record = Measurements(tmp_path / "r").find(frame["measurement"][0])
+    found = {row["backend"]: record.lanes[row["configuration"]]["layers"] for row in record.rows}
+    assert found["fine"] == [{"error": "--layers: the backend 'fine' has no profile by layer"}]
+    figures = ("by", "name", "part", "block", "milliseconds", "share")
+    assert [tuple(share[key] for key in figures) for share in found["timed"]] == [
+        ("layer", "layer1.0.conv1", "convolution", "layer1.0", 1.0, 0.25),
+        ("layer", "fc", "linear", "fc", 3.0, 0.75),
+        ("operator", "gemm", "linear", "", 3.0, 0.75),
+        ("operator", "conv2d", "convolution", "", 1.0, 0.25),
+    ]
+
+
 @pytest.mark.parametrize(
     ("backend", "expected"),
     [
@@ -122,9 +142,9 @@ def test_auto_doubles_to_the_knee_or_to_where_it_no_longer_fits(
     def opened(one):
         if one.batch_size > room:
             raise MemoryError("no room")
-        return FakeLane(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
+        return FakeRunner(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
 
-    assert find_batch_size(made, timeout=60, open_lane=opened)[0] == expected
+    assert find_batch_size(made, timeout=60, open_runner=opened)[0] == expected
 
 
 @pytest.mark.slow
@@ -148,8 +168,8 @@ def test_boundaries_are_rows_of_their_own_and_never_compared(measured):
 
 
 def test_ratios_stand_beside_the_best_eager_too(measured):
-    from bench.report.tables.study import rows_of
     from bench.report.tables.throughput import throughput_table
+    from bench.store.tables.frames import rows_of
 
     frame = measured(
         backends=("eager", "fine"), batch_sizes=(2,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import BenchError
-from bench.report.findings.choice import choose, describe
+from bench.report.findings.choice import choose, describe, measured_rows
 from bench.store import RunRecord, Store
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.studies.recipe import get_recipe
@@ -42,7 +42,8 @@ def measured(tmp_path):
 
 
 def chosen(folder, latency, drop):
-    return choose(folder, max_latency_ms=latency, max_accuracy_drop=drop)
+    rows = measured_rows(Store(folder))
+    return choose(rows, max_latency_ms=latency, max_accuracy_drop=drop)
 
 
 def test_the_fastest_within_both_bounds_is_chosen(measured):
@@ -107,8 +108,7 @@ def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(
     assert choice.chosen is None
     assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
     assert choice.sentence.endswith(
-        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among what was passed "
-        "over."
+        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among those left out."
     )
 
 
@@ -140,10 +140,10 @@ def test_a_scenario_other_than_offline_is_named(measured):
 
 def test_nothing_measured_is_refused(measured):
     folder = measured([{**SMALL, "noisy": True}])
-    with pytest.raises(BenchError, match=r"nothing to choose from in .*1 noisy.*bench export-onnx"):
+    with pytest.raises(BenchError, match=r"nothing to choose from .*1 noisy.*bench export-onnx"):
         chosen(folder, 5, 1)
     with pytest.raises(BenchError, match="no study 'x' in"):
-        choose(folder, max_latency_ms=5, max_accuracy_drop=1, study="x")
+        measured_rows(Store(folder), "x")
 
 
 def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measured, bench):

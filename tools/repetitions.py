@@ -1,6 +1,6 @@
 """How many intervals of one real command cover what all its repetitions find together?
 
-    python tests/benchmarks/repetitions.py --output r.json -- resnet20 --batch-size 32
+    python tools/repetitions.py --output r.json -- resnet20 --batch-size 32
 
 Everything after `--` goes to `bench throughput`. Of intervals at 95 % that only had to cover
 the noise within one process, nineteen of twenty would; what differs between processes (where
@@ -108,11 +108,11 @@ def main() -> None:
                 key = (row["model"], row["backend"], row["precision"], row["memory_format"],
                        row["batch_size"])  # fmt: skip
                 found.setdefault(key, []).append(row)
-            print(f"{number + 1} of {given.repetitions}", file=sys.stderr)  # noqa: T201
+            print(f"{number + 1} of {given.repetitions}", file=sys.stderr)
     results = [coverage(rows) for rows in found.values()]
     for result in results:
         show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci", "ratios"}}
-        print(json.dumps(show), file=sys.stderr)  # noqa: T201
+        print(json.dumps(show), file=sys.stderr)
     document = {
         "command": f"bench throughput {shlex.join(given.arguments)}",
         "results": results,
