@@ -32,15 +32,20 @@ def make_record(request: RunRequest | None = None, **changes: Any) -> RunRecord:
     return RunRecord(run=request.run_id, request=request.as_dict(), **fields | changes)
 
 
-def make_study(variants: Mapping[str, Iterable[str]], **changes: Any) -> StudyRecord:
+def make_study(
+    variants: Mapping[str, Iterable[str]],
+    references: Mapping[str, str | None] | None = None,
+    **changes: Any,
+) -> StudyRecord:
     """Make a study's record from each variant's runs, seed by seed.
 
-    The first variant is the reference of the others.
+    The first variant is the reference of those that *references* does not name.
     """
     first = next(iter(variants), None)
+    by_name = dict.fromkeys(variants, first) | {first: None} | (references or {})
     kept = {
         name: {
-            "reference": None if name == first else first,
+            "reference": by_name[name],
             "runs": {str(seed): run for seed, run in enumerate(runs)},
         }
         for name, runs in variants.items()
@@ -59,8 +64,10 @@ def write_run(root: Path, record: RunRecord, history: str) -> str:
     return record.run
 
 
-def end_badly(store: Store, run: str | None = None, status: str = "failed", error: str = "why"):
-    """Turn a finished run, or any, into one that ended so; returns its id."""
+def make_unfinished(
+    store: Store, run: str | None = None, status: str = "failed", error: str = "why"
+) -> str:
+    """Turn a finished run (default: the first) into one without a result; returns its id."""
     record = next(store.runs()) if run is None else store.read_run(run)
     assert record is not None
     store.remove_run(record.run)

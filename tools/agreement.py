@@ -30,7 +30,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import MeasuredNetwork, find_target
 from bench.measurement.preparation import make_file
 from bench.measurement.timing.runner import LocalRunner
-from bench.report.pages.markdown import markdown_table
+from bench.report.tables.text_table import TextTable
 from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.system.intervals import ratio_interval
@@ -201,8 +201,9 @@ def page(document: dict[str, Any]) -> str:
         )  # fmt: skip
     made = document["environment"]
     warnings = sorted({w for row in document["rows"] for w in row["warnings"]})
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# Do other instruments find the same?", "", *markdown_table(cells), "",
+        "# Do other instruments find the same?", "", *table.to_markdown(), "",
         "Blocks of all instruments are interleaved in random order; the ratio is paired by round,",
         "with its 95 % bootstrap interval.", "",
         f"- command: `{document['command']}`",

@@ -22,7 +22,7 @@ from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.warmup import WarmUp
 from bench.measurement.trial import Trial
-from bench.report.pages.markdown import markdown_table
+from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
 
 Draw = Callable[[], float]
@@ -123,8 +123,9 @@ def page(document: dict[str, Any]) -> str:
         [row["sampler"], str(row["repetitions"]), f"{row['coverage']:.1%}", f"{row['reached']:.1%}"]
         for row in document["rows"]
     ]
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# How often do our 95 % intervals cover the truth?", "", *markdown_table(cells), "",
+        "# How often do our 95 % intervals cover the truth?", "", *table.to_markdown(), "",
         "Times are drawn, not measured, so the truth is known; what stops the sampling is the",
         "program's own rule. Where the times drift more slowly than the run is long (a wave of",
         "±3 % over thousands of samples), an interval knows only of its own stretch of the wave",

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.report.pages.markdown import markdown_table
+from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
 
 
@@ -85,8 +85,9 @@ def page(document: dict[str, Any]) -> str:
         for row in document["results"]
     ]  # fmt: skip
     made = document["environment"]
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# One command, repeated", "", *markdown_table(cells), "",
+        "# One command, repeated", "", *table.to_markdown(), "",
         f"- command, repeated: `{document['command']}`",
         f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
         f"- commit: {made['git_commit']}; {document['created_at']}",

@@ -1,7 +1,5 @@
 """`bench choose`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
@@ -14,26 +12,35 @@ _COLUMNS = ("network", "images_per_second", "p99_ms", "accuracy_%", "drop", "MB"
 
 def choose(
     max_latency_ms: Annotated[
-        float, typer.Option("--max-latency-ms", help="Of a batch, at p99.", metavar="MS", min=0)
+        float,
+        typer.Option(
+            "--max-latency-ms",
+            help="Largest p99 latency of one batch, in milliseconds.",
+            metavar="MS",
+            min=0,
+        ),
     ],
     max_accuracy_drop: Annotated[
         float,
         typer.Option(
             "--max-accuracy-drop",
-            help="Points of test accuracy below the most accurate.",
+            help="Largest drop from the best test accuracy, in percentage points.",
             metavar="POINTS",
             min=0,
         ),
     ] = 0.5,
     study: Annotated[
-        str | None, typer.Option("--study", help="Its runs only.", metavar="NAME")
+        str | None,
+        typer.Option("--study", help="Only consider this study's runs.", metavar="NAME"),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Say which measured network to ship within a latency and a loss of accuracy.
+    """Choose the network to ship, given limits on latency and accuracy.
 
-    Reads what `bench export-onnx` and `bench throughput` recorded; exit code 1 if nothing fits.
+    Prints the measured configurations, the Pareto front, and the fastest one within the limits.
+    Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
+    configuration is within the limits.
 
     Example:
 

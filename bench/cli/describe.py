@@ -1,7 +1,5 @@
 """`bench describe`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -12,20 +10,31 @@ from bench.cli.output import print_json, stdout
 
 def describe(
     model: Annotated[
-        str, typer.Argument(help="A model of 'bench list models', your own function, or a run.")
+        str,
+        typer.Argument(
+            help="A model ('bench list models'), your own module:function, or a run.",
+            metavar="MODEL",
+        ),
     ],
     input_shape: Annotated[
         str | None,
-        typer.Option("--input", help="N x C x H x W.", metavar="1x3x224x224"),
+        options.network(
+            "--input",
+            help="Input shape N x C x H x W (default: the family's).",
+            metavar="1x3x224x224",
+        ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", help="Classes; the family's own without.")
+        int | None,
+        options.network(
+            "--classes", help="Number of classes (default: the family's).", metavar="N"
+        ),
     ] = None,
     option: options.KeyValues = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Print a network layer by layer: output shape, parameters, multiply-adds.
+    """Print a network's layers: output shapes, parameters, multiply-adds.
 
     Examples:
 
@@ -88,5 +97,5 @@ def _parse_shape(text: str) -> tuple[int, ...]:
 
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):  # noqa: PLR2004 - N, C, H, W
-        raise BenchError(f"--input {text}: write N x C x H x W, such as 1x3x224x224")
+        raise BenchError(f"--input {text}: write it as N x C x H x W, such as 1x3x224x224")
     return tuple(int(part) for part in parts)

@@ -1,7 +1,5 @@
 """`bench predict`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +11,19 @@ from bench.cli.output import print_json, simple_table, stdout
 
 def predict(
     run: Annotated[
-        str, typer.Argument(help="A finished run, or an export (.onnx file or SHA-256).")
+        str,
+        typer.Argument(help="Finished run, or an export (.onnx file or SHA-256).", metavar="RUN"),
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE…")],
-    top: Annotated[int, typer.Option("--top", help="How many classes to show.")] = 1,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE")],
+    top: Annotated[
+        int, options.output("--top", help="Number of classes to show per image.", metavar="N")
+    ] = 1,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Classify image files with a run's network, or its export, and its own preprocessing.
+    """Classify image files with a trained or exported network.
+
+    Images are preprocessed as they were for training.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Progress of training: one live view on a terminal, plain lines elsewhere."""
+"""Progress of training: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 from bench.cli.output import stderr
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from bench.training.run import OnEvent
 
 
@@ -21,6 +21,8 @@ def progress_view(*, quiet: bool) -> Iterator[OnEvent]:
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -105,7 +107,7 @@ class _Lines:
 
 
 def _held(event: dict[str, Any]) -> str:
-    return f"waiting for {event['runs']} run(s) held by another process"
+    return f"waiting for {event['runs']} run(s) in progress in another process"
 
 
 def _figures(event: dict[str, Any]) -> str:

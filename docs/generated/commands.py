@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 _HEAD = """# Commands
 
-Generated from the program. `bench COMMAND --help` prints the same text.
+Generated from the program. `bench COMMAND --help` prints the same.
 
 Every command exits with one of these codes:
 
 | code | meaning |
 | --- | --- |
-| 0 | success |
-| 1 | the command ran, but something failed or became slower |
-| 2 | invalid or impossible request; one line on stderr says why and how to fix it |
-| 130 | interrupted by the user (Ctrl-C) |
-| 75 | stopped by a scheduler's signal (SIGTERM); run the same command again to resume |
+| 0 | done |
+| 1 | the work ran, and something failed or became slower |
+| 2 | the request could not be understood or met; one line on stderr says why and what to do |
+| 130 | interrupted by Ctrl-C |
+| 75 | stopped by a scheduler's signal; rerun the same command to resume |
 
-With `--json`, stdout contains exactly one document, `{"schema": 1, "rows": […], "errors": […]}`.
+With `--json`, stdout holds one document, `{"schema": 1, "rows": […], "errors": […]}`, and nothing
+else. `bench --install-completion` installs completion for your shell.
 """
 
 
@@ -49,6 +50,7 @@ class Parameter:
     meaning: str
     required: bool
     repeatable: bool
+    panel: str
 
     @property
     def is_option(self) -> bool:
@@ -95,7 +97,8 @@ def _parameter(name: str, annotated: Any, default: Any) -> Parameter:
     kind = ", ".join(map(code, choices)) if choices else ("" if flag else _type_name(plain))
     shown = "" if required or flag or default is None else code(_shown(default))
     metavar = info.metavar or ("" if flag else plain.__name__.upper() if is_class(plain) else "")
-    return Parameter(spelling, metavar, kind, shown, info.help or "", required, repeatable)
+    panel = info.rich_help_panel or ""
+    return Parameter(spelling, metavar, kind, shown, info.help or "", required, repeatable, panel)
 
 
 def _spelling(name: str, info: OptionInfo) -> str:
@@ -137,26 +140,26 @@ def _shown(default: Any) -> str:
 def _section(name: str, function: Callable[..., Any]) -> str:
     found = parameters(function)
     arguments = [p for p in found if not p.is_option]
-    options = [p for p in found if p.is_option]
+    # As in the help, options without a panel come first.
+    panels = {name: [p for p in found if p.is_option and p.panel == name]
+              for name in dict.fromkeys(["", *(p.panel for p in found)])}  # fmt: skip
     usage = " ".join([name, "[OPTIONS]", *map(_usage, arguments)])
     text, examples = split_examples(inspect.getdoc(function) or "")
     parts = [f"## {name}", "", text, "", "```text", usage, "```", ""]
     if arguments:
         parts.append(_table("argument", arguments))
-    if options:
-        parts.append(_table("option", options))
+    for panel, options in panels.items():
+        if options:
+            parts += [f"**{panel}**", ""] * bool(panel)
+            parts.append(_table("option", options))
     if examples:
         parts += ["```bash", *examples, "```", ""]
     return "\n".join(parts)
 
 
 def _usage(argument: Parameter) -> str:
-    if argument.metavar and not argument.metavar.isidentifier():
-        return argument.metavar
-    name = argument.spelling.upper()
-    if argument.metavar not in {"", "STR", "PATH"}:
-        name = argument.metavar
-    return name if argument.required else f"[{name}]"
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return name + "..." * argument.repeatable
 
 
 def _table(heading: str, found: list[Parameter]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 
@@ -170,7 +171,7 @@ def third_party(tmp_path, monkeypatch):
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     monkeypatch.setitem(ceiling._SIDE, "cpu", 256)  # the large product only takes longer
     return site
 

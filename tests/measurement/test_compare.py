@@ -10,15 +10,12 @@ import pytest
 from bench.errors import BenchError
 from bench.measurement.compare import compare, ratio_of
 from bench.measurement.compared_speeds import load_speeds
+from builders import make_row
 
 
 def row(speed: float, width: float = 0.01, **changed):
-    return {
-        "model": "resnet18", "backend": "eager", "batch_size": 1, "boundary": "compute",
-        "cpu": "A", "device": "cpu", "status": "complete", "images_per_second": speed,
-        "ci_low": speed * (1 - width), "ci_high": speed * (1 + width), "noisy": False,
-        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
-    } | changed  # fmt: skip
+    interval = {"ci_low": speed * (1 - width), "ci_high": speed * (1 + width)}
+    return make_row(**{"backend": "eager", "images_per_second": speed, **interval, **changed})
 
 
 @pytest.fixture

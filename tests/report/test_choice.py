@@ -6,20 +6,16 @@ import pytest
 
 from bench.errors import BenchError
 from bench.report.findings.choice import choose, describe, measured_rows
-from bench.store import RunRecord, Store
+from bench.store import Store
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from builders import make_record, make_request, make_row
 
 
 def row(model, images_per_second, p99, accuracy, **changes):
-    return {
-        "model": model, "options": "", "run": None, "file_sha256": None, "backend": "onnxruntime",
-        "precision": "fp32", "memory_format": "contiguous", "batch_size": 1, "input_size": 28,
-        "boundary": "compute", "scenario": "offline", "device": "cpu", "cpu": "a cpu",
-        "threads": 2, "images_per_second": images_per_second, "latency_p99_ms": p99,
-        "test_accuracy": accuracy, "noisy": False, "status": "complete", "error": None, **changes,
-    }  # fmt: skip
+    return make_row(
+        model=model, images_per_second=images_per_second, latency_p99_ms=p99,
+        test_accuracy=accuracy, file_sha256=None, scenario="offline", **changes,
+    )  # fmt: skip
 
 
 LARGE = row("resnet50", 100, 11.0, 0.950)
@@ -115,9 +111,8 @@ def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(
 def test_a_passed_over_row_of_another_dataset_is_no_obstacle(measured, tmp_path):
     runs = {}
     for dataset in ("mnist", "fashion-mnist"):
-        request = RunRequest(model="resnet8", dataset=dataset, recipe=get_recipe("fast"), seed=0)
-        runs[dataset] = request.run_id
-        record = RunRecord(request.run_id, request.as_dict(), "complete", {}, "2026-01-01", 1.0)
+        record = make_record(make_request(dataset=dataset))
+        runs[dataset] = record.run
         Store(tmp_path).finish_run(record)
     easy = {**LARGE, "run": runs["mnist"], "test_accuracy": 0.99}
     ours = {**SMALL, "run": runs["fashion-mnist"]}

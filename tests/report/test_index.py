@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
-from bench.store import RunRecord, Store, StudyRecord
+from bench.store import Store
 from bench.store.index import INDEXED_FROM
 from bench.store.tables.frames import load_results
 from bench.store.tables.runs import forget
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from builders import make_record, make_request, make_study, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,29 +27,21 @@ TABLES = ("runs", "epochs")
 
 def write(root: Path, seed: int, accuracy: float = 0.9, epochs: int = 2) -> str:
     """Write a finished run as the store does, but for waiting until the disk has it."""
-    request = RunRequest("resnet20", "mnist", get_recipe("fast"), seed=seed)
     history = "epoch,train_loss,train_accuracy\n" + "".join(
         f"{epoch},{1 / epoch},{accuracy}\n" for epoch in range(1, epochs + 1)
     )
-    record = RunRecord(
-        run=request.run_id, request=request.as_dict(), status="complete", seconds=1.5,
+    record = make_record(
+        make_request(seed=seed), result={"test_accuracy": accuracy},
         environment={"device": "cpu", "threads": 1, "cpu": "made up", "git_commit": None},
-        started_at="2025-01-01T00:00:00+00:00", result={"test_accuracy": accuracy},
-        files={"history.csv": hashlib.sha256(history.encode()).hexdigest()},
     )  # fmt: skip
-    folder = root / "runs" / request.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "history.csv").write_text(history)
-    (folder / "run.json").write_bytes(record.to_json())
-    return request.run_id
+    return write_run(root, record, history)
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("many") / "bench-runs"
     runs = [write(root, seed) for seed in range(RUNS)]
-    variants = {"a": {"reference": None, "runs": {str(i): run for i, run in enumerate(runs)}}}
-    Store(root).save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    Store(root).save_study(make_study({"a": runs}))
     return root
 
 
@@ -91,10 +82,9 @@ def changed_silently(root: Path) -> None:
 
 def renamed(root: Path) -> None:
     store = Store(root)
-    study = store.read_study("mine")
-    assert study is not None
+    study = store.find_study("mine")
     store.remove_study("mine")
-    store.save_study(StudyRecord(name="ours", question="Why?", variants={"b": study.variants["a"]}))
+    store.save_study(replace(study, name="ours", variants={"b": study.variants["a"]}))
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -186,12 +176,11 @@ def test_a_broken_run_is_said_each_time(table: str, tree: Path) -> None:
 def test_a_study_in_a_large_folder_has_its_rows_in_its_own_order(
     table: str, tree: Path, tmp_path: Path
 ) -> None:
-    study = Store(tree).read_study("mine")
-    assert study is not None
+    study = Store(tree).find_study("mine")
     runs = study.variants["a"]["runs"]
     some = {str(seed): runs[str(seed)] for seed in (69, 3, 41)}
     variants = {"z": {"reference": None, "runs": some}, "b": {"reference": "z", "runs": some}}
-    Store(tree).save_study(StudyRecord(name="few", question="Why?", variants=variants))
+    Store(tree).save_study(replace(study, name="few", variants=variants))
     copy = shutil.copytree(tree, tmp_path / "copy", ignore=shutil.ignore_patterns(".index"))
     path = "studies/few.json"
     expected = load_results(copy / path, table)  # type: ignore[arg-type]
