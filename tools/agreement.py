@@ -27,7 +27,7 @@ import torch
 
 from bench.measurement.backends import Workload
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.measured_network import Target, find_target
+from bench.measurement.measured_network import MeasuredNetwork, find_target
 from bench.measurement.preparation import make_file
 from bench.measurement.timing.runner import LocalRunner
 from bench.report.tables.text_table import TextTable
@@ -45,12 +45,12 @@ AGREED = 0.03
 
 
 def ours(
-    backend: str, target: Target, file: Path | None, batch: int, threads: int, device: str
+    backend: str, target: MeasuredNetwork, file: Path | None, batch: int, threads: int, device: str
 ) -> LocalRunner:
     """Open the runner that `bench throughput` would sample."""
     return LocalRunner(
         backend,
-        Workload(target.source().model, file, target.input_shape, batch, device, threads=threads),
+        Workload(target.load().model, file, target.input_shape, batch, device, threads=threads),
         single=device == "cpu",  # a call on a GPU is too short to be timed alone
     )
 
@@ -98,10 +98,10 @@ def ort_helper(session: Any, feed: dict[str, Any], batch: int) -> Instrument:
 
 
 def eager_instruments(
-    target: Target, batch: int, threads: int, timm: Path | None, device: str
+    target: MeasuredNetwork, batch: int, threads: int, timm: Path | None, device: str
 ) -> Any:
     """Give the others for PyTorch; its timer waits for the device by itself."""
-    model = target.source().model.eval().to(device)
+    model = target.load().model.eval().to(device)
     images = torch.randn(batch, *target.input_shape, device=device)
 
     def call() -> None:
@@ -114,7 +114,7 @@ def eager_instruments(
     return found
 
 
-def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int) -> Any:
+def onnxruntime_instruments(file: Path, target: MeasuredNetwork, batch: int, threads: int) -> Any:
     """Give the others for ONNX Runtime."""
     import onnxruntime
 
@@ -130,7 +130,7 @@ def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int
 
 def measure(
     backend: str,
-    target: Target,
+    target: MeasuredNetwork,
     batch: int,
     *,
     threads: int,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measurement.configurations import Configuration
-from bench.measurement.measured_network import Target
+from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.warmup import WarmUp
 from bench.measurement.trial import Trial
@@ -58,7 +58,7 @@ class SimulatedRunner:
 
 
 def a_trial(name: str, runner: SimulatedRunner) -> Trial:
-    target = Target("", "model", (3, 4, 4), 10)
+    target = MeasuredNetwork("", "model", (3, 4, 4), macs=10)
     made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
     return Trial(made, runner)
 

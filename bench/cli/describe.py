@@ -12,7 +12,7 @@ def describe(
     model: Annotated[
         str,
         typer.Argument(
-            help="Name of a network ('bench list models'), or your own module:function.",
+            help="A model ('bench list models'), your own module:function, or a run.",
             metavar="MODEL",
         ),
     ],
@@ -31,6 +31,7 @@ def describe(
         ),
     ] = None,
     option: options.KeyValues = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
     """Print a network's layers: output shapes, parameters, multiply-adds.
@@ -48,13 +49,19 @@ def describe(
     from rich.table import Table
 
     from bench.errors import BenchError
-    from bench.models import build_model, default_shape
+    from bench.models import build_model
     from bench.networks.summary import describe as describe_model
+    from bench.targets.find import find_network
 
     chosen = options.parse_values(option)
-    channels, size, _ = default_shape(model, chosen)
-    shape = _parse_shape(input_shape) if input_shape is not None else (1, channels, size, size)
-    network = build_model(model, num_classes=classes, in_channels=shape[1], **chosen)
+    given = None if input_shape is None else _parse_shape(input_shape)
+    found = find_network(model, results=results, options=chosen, takes=("model", "run"))
+    assert found.model is not None  # noqa: S101 - neither is a file
+    assert found.input_shape is not None  # noqa: S101
+    shape = given or (1, *found.input_shape)
+    if classes is None and found.kind == "run":
+        classes = len(found.load_run().classes)
+    network = build_model(found.model, num_classes=classes, in_channels=shape[1], **found.options)
     try:
         described = describe_model(network, shape)
     except ValueError as error:

@@ -1,13 +1,16 @@
 """`bench export-onnx`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stdout
-from bench.export.choices import CalibrationMethod, IoPrecision, Precision, Target
+from bench.export.settings import CalibrationMethod, Int8Target, IoPrecision, Precision
+
+if TYPE_CHECKING:
+    from bench.store.exports import ExportRecord
 
 _BAR = 40  # characters of the longest bar
 
@@ -46,12 +49,10 @@ def export_onnx(
     ] = False,
     force: Annotated[
         bool,
-        options.export(
-            "--force", help="Export again; also export a diverged run if it has weights."
-        ),
+        options.export("--force", help="Export again what exists already."),
     ] = False,
     target: Annotated[
-        Target,
+        Int8Target,
         options.int8("--target", help="Where the int8 file will run: cpu or tensorrt."),
     ] = "cpu",
     calibration_method: Annotated[
@@ -116,10 +117,10 @@ def export_onnx(
 
     """
     options.require_positive(threads=threads, input_size=input_size)
-    from bench.export.pipeline import export_onnx as export
-    from bench.store.tables.frames import rows_of
+    from bench.api import export_with_proofs
+    from bench.store.tables.frames import exports_frame, rows_of
 
-    frame = export(
+    records = export_with_proofs(
         targets or (),
         results=results,
         options=options.parse_values(option),
@@ -142,16 +143,16 @@ def export_onnx(
         max_accuracy_drop=max_accuracy_drop,
         sensitivity=sensitivity,
     )
-    rows = rows_of(frame)
+    rows = rows_of(exports_frame(record.row for record in records))
     errors = [row for row in rows if row["status"] != "complete"]
     if as_json:
         print_json(rows, errors)
     else:
-        _show(rows, results)
+        _show(rows, records, results)
     raise typer.Exit(int(bool(errors)))
 
 
-def _show(rows: list[dict[str, Any]], results: Path) -> None:
+def _show(rows: list[dict[str, Any]], records: "list[ExportRecord]", results: Path) -> None:
     console = stdout()
     shown = [
         {
@@ -168,13 +169,11 @@ def _show(rows: list[dict[str, Any]], results: Path) -> None:
     ]
     right = ("MB", "largest difference", "torch %", "file %", "flipped")
     console.print(simple_table(shown, right=right))
-    for row in rows:
-        _remark(row, results)
+    for row, record in zip(rows, records, strict=True):
+        _remark(row, record, results)
 
 
-def _remark(row: dict[str, Any], results: Path) -> None:
-    from bench.store.exports import Exports
-
+def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
     console = stdout()
     if row["error"]:
         console.print(
@@ -183,14 +182,11 @@ def _remark(row: dict[str, Any], results: Path) -> None:
             emoji=False,
             soft_wrap=True,
         )
-    if not row["export"]:
+    if not record.export:
         return
-    exports = Exports(results)
-    record = exports.named(row["export"])
-    console.print(
-        f"{exports.folder(row['export']) / row['file']}", markup=False, emoji=False, soft_wrap=True
-    )
-    details = record.proof.get(row["precision"], {}) if record else {}
+    folder = results / "exports" / record.export
+    console.print(f"{folder / row['file']}", markup=False, emoji=False, soft_wrap=True)
+    details = record.proof.get(row["precision"], {})
     if row["precision"] == "fp16":
         console.print(
             "fp16: this CPU computes in fp32, so only the conversion is verified; "
@@ -201,7 +197,7 @@ def _remark(row: dict[str, Any], results: Path) -> None:
         )
     if details.get("sensitivity"):
         console.print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
-        picture = exports.folder(row["export"]) / "sensitivity.svg"
+        picture = folder / "sensitivity.svg"
         console.print(f"{picture}", markup=False, emoji=False, soft_wrap=True)
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"

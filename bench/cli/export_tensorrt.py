@@ -7,7 +7,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stdout
-from bench.export.choices import Flavor, Precision
+from bench.export.settings import Flavor, Precision
 
 
 def export_tensorrt(
@@ -72,7 +72,7 @@ def export_tensorrt(
 
     """
     options.require_positive(threads=threads, input_size=input_size)
-    from bench.export.build import export_tensorrt as export
+    from bench.api import export_tensorrt as export
     from bench.export.tensorrt import Profile
     from bench.store.tables.frames import rows_of
 

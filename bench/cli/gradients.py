@@ -58,7 +58,7 @@ def gradients(
 
     """
     options.require_positive(threads=threads)
-    from bench.analysis.gradients import gradients as measure_gradients
+    from bench.api import gradients as measure_gradients
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)

@@ -57,7 +57,7 @@ def landscape(
 
     """
     options.require_positive(images=images, threads=threads)
-    from bench.analysis.landscape import landscape as measure_landscape
+    from bench.api import landscape as measure_landscape
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)

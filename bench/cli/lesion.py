@@ -47,7 +47,7 @@ def lesion(
 
     """
     options.require_positive(test_images=test_images, threads=threads)
-    from bench.analysis.lesion import lesion as measure_lesions
+    from bench.api import lesion as measure_lesions
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)

@@ -33,12 +33,12 @@ def predict(
 
     """
     options.require_positive(top=top)
-    from bench.export.predict import Exported, find_export
-    from bench.targets.trained_run import load_trained
-    from bench.targets.trained_run import predict as classify
+    from bench.export.classifier import ExportedClassifier
+    from bench.targets.classify import predict as classify
+    from bench.targets.find import find_network
 
-    exported = find_export(run, results)
-    network = Exported(exported) if exported else load_trained(run, results=results)
+    found = find_network(run, results=results, takes=("run", "onnx"))
+    network = ExportedClassifier(found.file) if found.file else found.load_run()
     rows = classify(network, images, top=top)
     if as_json:
         print_json(rows)

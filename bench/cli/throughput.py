@@ -160,9 +160,9 @@ def throughput(
     from bench.measurement.preparation import make_context
 
     if figures is not None:
-        from bench.export.output import check_output
+        from bench.store.files import prove_writable
 
-        check_output(figures, "--figures")
+        prove_writable(figures, "--figures")
     values = options.parse_values(option)
     request = Request(
         backends=tuple(backend or ()),

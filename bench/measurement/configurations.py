@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
@@ -136,7 +136,7 @@ class Configuration:
         details: what else the record shall hold.
     """
 
-    target: Target
+    target: MeasuredNetwork
     backend: str
     precision: str
     memory_format: str
@@ -216,7 +216,7 @@ class Configuration:
 
 
 def expand(
-    request: Request, targets: Iterable[Target], *, device: str, threads: int
+    request: Request, targets: Iterable[MeasuredNetwork], *, device: str, threads: int
 ) -> list[Configuration]:
     """Return every combination, with the reason for those that cannot run here.
 
@@ -296,14 +296,14 @@ def references(configurations: Sequence[Configuration], wanted: str) -> dict[str
     return chosen
 
 
-def _backends(request: Request, target: Target) -> tuple[str, ...]:
+def _backends(request: Request, target: MeasuredNetwork) -> tuple[str, ...]:
     if request.backends:
         return request.backends
     of_file = {"onnx": ("onnxruntime",), "engine": ("tensorrt",)}
     return of_file.get(target.kind, (BASELINE, "onnxruntime"))
 
 
-def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
+def _sizes(request: Request, target: MeasuredNetwork) -> tuple[int | str, ...]:
     static = target.static_batch
     if static is None:
         return request.sizes
@@ -318,7 +318,7 @@ def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
     return (static,)
 
 
-def _accuracy(target: Target, backend: str, precision: str) -> float | None:
+def _accuracy(target: MeasuredNetwork, backend: str, precision: str) -> float | None:
     """Return the accuracy if it is known of exactly this network or file."""
     same = target.kind in {"onnx", "engine"} or (backend, precision) == (BASELINE, "fp32")
     return target.test_accuracy if same else None

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.measurement.configurations import Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.measured_network import DEFAULT_TARGET, Target, find_targets
+from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
 from bench.measurement.preparation import find_batch_sizes, pinned, with_files
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
@@ -66,7 +66,7 @@ def measure_names(
     return measure_targets(_with_unique_labels(found), request, context)
 
 
-def _with_unique_labels(targets: Sequence[Target]) -> list[Target]:
+def _with_unique_labels(targets: Sequence[MeasuredNetwork]) -> list[MeasuredNetwork]:
     """Drop duplicates, and label files of equal names by their paths."""
     distinct = [t for i, t in enumerate(targets) if t not in targets[:i]]
     counts = Counter(t.label for t in distinct)
@@ -77,7 +77,7 @@ def _with_unique_labels(targets: Sequence[Target]) -> list[Target]:
 
 
 def measure_targets(
-    targets: Sequence[Target], request: Request, context: Context
+    targets: Sequence[MeasuredNetwork], request: Request, context: Context
 ) -> MeasurementRecord:
     """Measure networks, and publish the record with every raw sample.
 

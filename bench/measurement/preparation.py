@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.trial import Trial
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -86,7 +86,7 @@ class NetworkFile:
 
 
 def make_file(
-    target: Target, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
+    target: MeasuredNetwork, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
 ) -> NetworkFile:
     """Export a network for a backend that needs an ONNX file.
 
@@ -104,7 +104,7 @@ def make_file(
     Raises:
         BenchError: it cannot be exported so.
     """
-    source = target.source()
+    source = target.load()
     if target.kind == "model" and precision == "fp32":
         path = folder / f"{source.model_name.replace(':', '-')}-{precision}.onnx"
         save(trace(source).proto, path)

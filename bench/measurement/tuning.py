@@ -30,7 +30,7 @@ from bench.system.machine_lock import measuring
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
@@ -120,7 +120,7 @@ class Tuned:
 
 
 def candidates(
-    target: Target, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
 ) -> list[Configuration]:
     """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
     found = []
@@ -228,7 +228,7 @@ def halve_by_preparation(
 
 
 def tune(
-    target: Target,
+    target: MeasuredNetwork,
     context: Context,
     bounds: Bounds,
     *,

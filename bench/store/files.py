@@ -26,16 +26,16 @@ disk = Disk()
 REPLACED, REMOVED = "replaced", "removed"
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; free some space, or choose another --results folder",
-    errno.EDQUOT: "the disk quota is used up; free some space, or choose another --results folder",
-    errno.EROFS: "the disk is read-only; choose another --results folder",
-    errno.EACCES: "permission denied; choose a --results folder that you may write",
-    errno.ENOENT: "the folder cannot be made there; choose another --results folder",
-    errno.EEXIST: "a file stands where a folder is needed; choose another --results folder",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another --results folder",
-    errno.EIO: "the disk reports an input/output error; choose another --results folder",
+    errno.ENOSPC: "the disk is full; free some space, or choose another {option} folder",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another {option} folder",
+    errno.EROFS: "the disk is read-only; choose another {option} folder",
+    errno.EACCES: "permission denied; choose a {option} folder that you may write",
+    errno.ENOENT: "the folder cannot be made there; choose another {option} folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another {option} folder",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another {option} folder",
+    errno.EIO: "the disk reports an input/output error; choose another {option} folder",
     errno.ESTALE: "the network folder is gone (stale handle); mount it again",
-    errno.EPERM: "not permitted; choose a --results folder that you may write",
+    errno.EPERM: "not permitted; choose a {option} folder that you may write",
 }
 
 
@@ -44,22 +44,28 @@ class StorageError(BenchError):
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Turn an operating-system error on *path* into one line that a person can act on."""
+def telling(path: Path, option: str = "--results") -> Iterator[None]:
+    """Turn an operating-system error on *path* into one line that a person can act on.
+
+    Args:
+        path: what is written.
+        option: the one that named the folder.
+    """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        reason = reason.replace("{option}", option)
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, option: str = "--results") -> None:
     """Make a folder and those above it, each durably named in the one above.
 
     Raises:
         StorageError: it cannot be made.
     """
-    with telling(path):
+    with telling(path, option):
         missing, existing = [], path
         while not existing.is_dir():
             missing.append(existing)
@@ -88,14 +94,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         disk.sync_folder(path.parent)
 
 
-def prove_writable(folder: Path) -> None:
+def prove_writable(folder: Path, option: str = "--results") -> None:
     """Make a folder, and write a file without a name into it: nothing is left, however it ends.
+
+    Args:
+        folder: made if it does not exist.
+        option: the one that named it, for the message.
 
     Raises:
         StorageError: it cannot be written, with the reason.
     """
-    make_folder(folder)
-    with telling(folder), tempfile.TemporaryFile(dir=folder) as probe:
+    make_folder(folder, option)
+    with telling(folder, option), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"can a file be written here?\n")
         probe.flush()
 

@@ -149,7 +149,9 @@ REQUESTS = {
     "no study to report": (["report", "x"], "no results folder at bench-runs; 'bench run-abl"),
     "no run to predict with": (["predict", "x", "empty.toml"], "no run 'x' in bench-runs"),
     "no classes to show": (["predict", "x", "a.png", "--top", "0"], "--top 0: it must be at least"),
-    "unknown model to describe": (["describe", "resnet8x"], "unknown model 'resnet8x'; did you"),
+    "unknown model to describe": (
+        ["describe", "resnet8x"], "no model, run or study 'resnet8x'; did you mean"
+    ),
     "a shape of three numbers": (
         ["describe", "resnet8", "--input", "3x32x32"],
         "--input 3x32x32: write it as N x C x H x W, such as 1x3x224x224",

@@ -13,7 +13,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.store import Store
-from bench.targets.trained_run import load_trained
+from bench.targets.find import load_trained
 from bench.training import run as training
 
 

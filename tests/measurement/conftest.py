@@ -9,7 +9,7 @@ import pytest
 from bench.measurement.backends import Executed
 from bench.measurement.configurations import Configuration
 from bench.measurement.machine import ceiling
-from bench.measurement.measured_network import Target
+from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import RunnerReport
 from bench.measurement.timing.warmup import WarmUp
 from bench.measurement.trial import Trial
@@ -58,7 +58,7 @@ class FakeRunner:
 
 def a_trial(name: str, runner: FakeRunner, group: str = "", reference: bool = False) -> Trial:
     """A trial whose runner is a fake; *name* stands for its backend."""
-    target = Target(group, "model", (3, 4, 4), 10)
+    target = MeasuredNetwork(group, "model", (3, 4, 4), macs=10)
     made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
     return Trial(made, runner, reference)
 

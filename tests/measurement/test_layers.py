@@ -161,5 +161,6 @@ def test_the_command_prints_and_draws(tmp_path, bench_process):
 def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, bench):
     (tmp_path / "taken").write_text("a file")
     done = bench("throughput", "resnet8", "--figures", "taken")
-    assert done.refusal.startswith("--figures taken cannot be written")
+    assert done.refusal.startswith("cannot write taken: a file stands where")
+    assert "choose another --figures folder" in done.refusal
     assert not (tmp_path / "bench-runs").exists()

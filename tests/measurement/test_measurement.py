@@ -219,7 +219,7 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
             "--latency-bound nan: it must be above 0",
         ),
         ({"backends": ("cuda",)}, "nothing of this can run here: cuda has no fp32 on cpu"),
-        ({"targets": "resnet19x"}, "no model, run or file 'resnet19x'"),
+        ({"targets": "resnet19x"}, "no model, run, study or file 'resnet19x'"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(measured, request_, expected):
@@ -262,7 +262,7 @@ def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
     assert residual.run == runs["residual"]["1"]
     for run in study.runs:
         store.remove_run(run)
-    with pytest.raises(BenchError, match="study 'tiny' has no finished run to measure; 'bench"):
+    with pytest.raises(BenchError, match="study 'tiny' has no finished run; 'bench"):
         find_targets(["tiny"], results=results)
-    with pytest.raises(BenchError, match="no model, run or file 'tinny'"):
+    with pytest.raises(BenchError, match="no model, run, study or file 'tinny'"):
         find_targets(["tinny"], results=results)

@@ -174,7 +174,7 @@ class FakeBackend:
 
 def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.configurations import Configuration
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.rows import make_rows
     from bench.measurement.timing.sampling import Goal
     from bench.measurement.trial import Trial
@@ -187,7 +187,14 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     runner.block(2)
     report = runner.describe()
     made = Configuration(
-        Target("t", "model", (3, 4, 4), 10), "fake", "fp32", "contiguous", 2, "compute", "cuda", 1
+        MeasuredNetwork("t", "model", (3, 4, 4), macs=10),
+        "fake",
+        "fp32",
+        "contiguous",
+        2,
+        "compute",
+        "cuda",
+        1,
     )
     (row,) = make_rows(
         [Trial(made, report=report)],

@@ -31,8 +31,8 @@ from onnx import TensorProto, helper
 
 from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
+from bench.export.classifier import ExportedClassifier
 from bench.export.foreign import from_file
-from bench.export.predict import Exported
 from bench.launch.planning import read_machines
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.onnx_file import examine
@@ -238,7 +238,7 @@ def onnx_files(folder: Path) -> dict[str, Target]:
         del model.metadata_props[:]
         helper.set_model_props(model, dict(zip(PROPERTIES, lines, strict=False)))
         path.write_bytes(model.SerializeToString())
-        return Exported(path)
+        return ExportedClassifier(path)
 
     texts = "\n".join(json.dumps(value) for value in PROPERTIES.values())
     return {

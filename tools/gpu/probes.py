@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.measurement.backends import Prepared
     from bench.measurement.configurations import Configuration
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 BATCH = 32
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "nvidia-ml-py")
@@ -84,12 +84,12 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _reference(
     given: argparse.Namespace,
-) -> tuple[Source, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+) -> tuple[LoadedNetwork, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The run, its test labels, and the CPU's logits in fp32."""
     from bench.export.parity import reference_logits
     from bench.measurement.measured_network import find_target
 
-    source = find_target(given.target, results=given.results).source()
+    source = find_target(given.target, results=given.results).load()
     images = source.test_images()
     return source, images.labels.cpu().numpy(), reference_logits(source, images.images)
 
