@@ -42,7 +42,7 @@ def choose(
     """
     from bench.report.findings.choice import choose as choose_among
     from bench.report.findings.choice import describe
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     choice = choose_among(
         results,

@@ -85,7 +85,7 @@ def export_onnx(
     """
     options.require_positive(threads=threads, input_size=input_size)
     from bench.export.pipeline import export_onnx as export
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     frame = export(
         targets or (),

@@ -55,7 +55,7 @@ def export_tensorrt(
     options.require_positive(threads=threads, input_size=input_size)
     from bench.export.build import export_tensorrt as export
     from bench.export.tensorrt import Profile
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     frame = export(
         targets or (),

@@ -50,7 +50,7 @@ def gradients(
     """
     options.require_positive(threads=threads)
     from bench.analysis.gradients import gradients as measure_gradients
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)

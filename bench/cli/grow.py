@@ -55,8 +55,8 @@ def grow(
     ask_for_large_pages()
     from bench.launch.grow import grow as grow_run
     from bench.launch.launchers import make_launcher
-    from bench.report.tables.study import rows_of
     from bench.store import Store
+    from bench.store.tables.frames import rows_of
     from bench.training.grown_start import DOCUMENT
 
     with progress_view(quiet=quiet or as_json) as view:

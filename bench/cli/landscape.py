@@ -50,7 +50,7 @@ def landscape(
     """
     options.require_positive(images=images, threads=threads)
     from bench.analysis.landscape import landscape as measure_landscape
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)

@@ -40,7 +40,7 @@ def lesion(
     """
     options.require_positive(test_images=test_images, threads=threads)
     from bench.analysis.lesion import lesion as measure_lesions
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
     say = remarks(quiet=quiet or as_json)

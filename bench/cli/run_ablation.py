@@ -139,10 +139,10 @@ def run_ablation(
 def show_study(results: Path, name: str, *, as_json: bool) -> int:
     """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
     from bench.report.findings.answer import answer, outlook, summarise
-    from bench.report.tables.study import rows_of, study_table
+    from bench.report.tables.study import study_table
     from bench.report.tables.tuned import tuned_lines
     from bench.store import Store
-    from bench.store.tables.frames import study_runs
+    from bench.store.tables.frames import rows_of, study_runs
 
     store = Store(results)
     study = store.read_study(name)

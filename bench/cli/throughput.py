@@ -146,7 +146,7 @@ def throughput(
 
 def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     """Print the rows; returns the exit code."""
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
 
     rows = rows_of(frame)
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]

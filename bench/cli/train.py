@@ -83,7 +83,7 @@ def train(
     ask_for_large_pages()
     from bench.launch.launchers import make_launcher
     from bench.launch.study import train as train_model
-    from bench.report.tables.study import rows_of
+    from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:

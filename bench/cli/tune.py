@@ -82,9 +82,8 @@ def _smallest(sizes: list[int] | None) -> dict[str, int | None]:
 
 
 def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
-    from bench.report.tables.study import rows_of
     from bench.report.tables.throughput import footnotes, throughput_table
-    from bench.store.tables.frames import throughput_frame
+    from bench.store.tables.frames import rows_of, throughput_frame
 
     rows = [r for r in rows_of(throughput_frame(tuned.record.rows)) if r["status"] == "complete"]
     if as_json:

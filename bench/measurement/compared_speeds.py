@@ -148,8 +148,7 @@ def _has_interval(row: dict[str, Any]) -> bool:
 
 def _from_runs(name: str, folder: Path) -> Side | None:
     """Read how fast networks were trained: the epochs of all runs of one configuration."""
-    from bench.report.tables.study import rows_of
-    from bench.store.tables.frames import load_results
+    from bench.store.tables.frames import load_results, rows_of
 
     runs = load_results(folder)
     runs = runs[runs["status"] == "complete"].drop_duplicates("run")

@@ -148,8 +148,8 @@ def test_boundaries_are_rows_of_their_own_and_never_compared(measured):
 
 
 def test_ratios_stand_beside_the_best_eager_too(measured):
-    from bench.report.tables.study import rows_of
     from bench.report.tables.throughput import throughput_table
+    from bench.store.tables.frames import rows_of
 
     frame = measured(
         backends=("eager", "fine"), batch_sizes=(2,),

@@ -10,8 +10,8 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.report.pages.measurements import command, fastest, publish_measurements
-from bench.report.tables.study import rows_of
 from bench.store.measurements import MeasurementRecord, Measurements
+from bench.store.tables.frames import rows_of
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),

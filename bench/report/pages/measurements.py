@@ -10,10 +10,9 @@ from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.pages.markdown import markdown_table
-from bench.report.tables.study import rows_of
 from bench.report.tables.throughput import by_network_or_backend, footnotes, throughput_cells
 from bench.store.files import write_atomically
-from bench.store.tables.frames import throughput_frame
+from bench.store.tables.frames import rows_of, throughput_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

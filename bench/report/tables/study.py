@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
@@ -103,11 +103,3 @@ def _p_value(value: Difference | None) -> str:
     if value is None or value.p_value is None:
         return ""
     return "<0.001" if value.p_value < 0.001 else f"{value.p_value:.3f}"  # noqa: PLR2004 - APA style
-
-
-def rows_of(frame: Any) -> list[dict[str, Any]]:
-    """Rows of a frame as JSON values: missing is null, times are ISO 8601."""
-    import json
-
-    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso"))
-    return rows

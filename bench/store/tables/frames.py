@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANALYSED", "COLUMNS", "Table", "analysed_frame", "exports_frame", "load_results", "newest",
-    "study_runs", "throughput_frame",
+    "rows_of", "study_runs", "throughput_frame",
 ]  # fmt: skip
 
 ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
@@ -133,6 +134,12 @@ def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterat
 def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
     """Rows of one study, in the study's own order of variants and seeds."""
     return load_results(store.root / "studies" / f"{name}.json", table)
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a frame as JSON values: missing is null, times are ISO 8601."""
+    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso"))
+    return rows
 
 
 def _locate(path: Path) -> tuple[Store, str | None, str | None]:
