@@ -43,7 +43,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     """
     from bench.launch.execution import allot
     from bench.launch.tuning import tuning_requests
-    from bench.store.tables.runs import recipe_name
+    from bench.studies.recipe import recipe_name
 
     store = Store(how.results)
     workers, resources = allot(plan, how, how.torch_device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -225,3 +227,26 @@ def _decay(recipe: Recipe, progress: float, share: float) -> float:
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         case "step":
             return 0.1 ** sum(share >= milestone for milestone in recipe.milestones)
+
+
+def recipe_name(values: dict[str, Any]) -> str:
+    """Return the name of the closest recipe and what differs from it: `fast learning_rate=0.1`.
+
+    The recipe that needs the fewest changes is named. Epochs are not mentioned: in the tables
+    they are a column of their own.
+    """
+    return _recipe_name(json.dumps(values))  # hashable: most runs share a recipe
+
+
+@lru_cache(maxsize=1024)
+def _recipe_name(text: str) -> str:
+    # Recipes are recorded without the `LATER` values that they leave at their default.
+    recorded = json.loads(text)
+    values = {**recorded, **LATER, **recorded}
+
+    def changes(name: str) -> list[str]:
+        own = {**LATER, **RECIPES[name].model_dump(mode="json")}
+        return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
+
+    closest = min(RECIPES, key=lambda name: len(changes(name)))
+    return " ".join([closest, *changes(closest)])
