@@ -24,10 +24,10 @@ def main() -> None:
     scheduler's signal, resumable.
     """
     from bench.cli.app import app
-    from bench.system.signals import leave_on_sigterm
+    from bench.system.signals import exit_on_sigterm
 
     try:
-        with leave_on_sigterm(), _plain_warnings():
+        with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk can still be told
@@ -79,7 +79,7 @@ def _exit_code(error: Exception) -> int:
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # the help was shown instead
         return _refuse(message.rstrip(".") + hint)
-    if _is_out_of_memory(error):
+    if _says_out_of_memory(error):
         return _refuse(
             f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
         )
@@ -91,11 +91,11 @@ def _exit_code(error: Exception) -> int:
     raise error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _says_out_of_memory(error: Exception) -> bool:
     """Whether Python or PyTorch's CPU allocator could not get what it asked for."""
-    from bench.system.memory import refused
+    from bench.system.memory import says_out_of_memory
 
-    said = isinstance(error, RuntimeError) and refused(str(error))
+    said = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     return said or isinstance(error, MemoryError)
 
 

@@ -50,9 +50,9 @@ def grow(
 
     """
     options.require_positive(width=width, threads=threads)
-    from bench.system.memory import ask_for_large_pages
+    from bench.system.memory import enable_huge_pages
 
-    ask_for_large_pages()
+    enable_huge_pages()
     from bench.launch.grow import grow as grow_run
     from bench.launch.launchers import make_launcher
     from bench.store import Store

@@ -78,9 +78,9 @@ def train(
         from bench.report.findings.time_to_accuracy import check_target
 
         check_target(target_accuracy, recipe, dataset, settings)
-    from bench.system.memory import ask_for_large_pages
+    from bench.system.memory import enable_huge_pages
 
-    ask_for_large_pages()
+    enable_huge_pages()
     from bench.launch.launchers import make_launcher
     from bench.launch.study import train as train_model
     from bench.store.tables.frames import rows_of

@@ -22,7 +22,7 @@ from bench.studies import (
     load_study,
 )
 from bench.system.environment import describe_environment, differences
-from bench.system.machine_lock import training
+from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _carry_out(
             refuse_mixed(plan, store, resources)
         check_requests(pending)
     store.prepare()
-    with stop_on_signals() as stop, training(stop.check):
+    with stop_on_signals() as stop, training_lock(stop.check):
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]

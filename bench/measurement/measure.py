@@ -21,7 +21,7 @@ from bench.measurement.timing.sampling import Goal, Track, run_plan, status_of
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.system.environment import describe_environment, processor, version_of
-from bench.system.machine_lock import measuring
+from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def conduct(request: Request, targets: Sequence[Target], place: Place) -> Measur
     _require_something(configurations)
     store.prepare()
     with ExitStack() as stack:
-        stack.enter_context(measuring())
+        stack.enter_context(measuring_lock())
         if request.pin:
             stack.enter_context(pinned(place.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

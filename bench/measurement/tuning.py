@@ -18,7 +18,7 @@ from bench.measurement.configurations import Configuration, Request, check_above
 from bench.measurement.measure import conduct
 from bench.measurement.preparation import Place, with_files
 from bench.measurement.timing.sampling import Goal, Track, run_plan
-from bench.system.machine_lock import measuring
+from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -243,7 +243,7 @@ def tune(
     threads = sorted({1, place.threads}, reverse=True)
     sizes = sorted(batch_sizes, reverse=True)
     given = candidates(target, device=place.device, threads=threads, batch_sizes=sizes)
-    with measuring(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), place) if not one.unsupported]
         best = halve_by_preparation(
             _accurate(ready, bounds), bounds, lambda one: one.open(), budget=budget,

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.store.analyses import Analyses
-from bench.store.files import publish_folder, sha256_of, telling
+from bench.store.files import publish_folder, sha256_of, storage_errors
 from bench.store.runs import Store
 from bench.system.tarball import TarballError, read_files
 
@@ -46,7 +46,7 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
     partial = archive.with_name(f".{archive.name}.partial")
-    with telling(archive):
+    with storage_errors(archive):
         try:
             with tarfile.open(partial, "w:gz") as tar:
                 for run in wanted:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store import files
-from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+from bench.store.files import publish_folder, sha256_of, storage_errors, write_atomically
 from bench.store.locks import hold
 from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
 from bench.store.workspace import clear_abandoned, workspace
@@ -111,7 +111,7 @@ class Exports:
         with hold(self._lock):
             for older in self.root.glob(f".*.{files.REPLACED}-*"):
                 final = self.folder(older.name[1:].split(".", 1)[0])
-                with telling(older):
+                with storage_errors(older):
                     if final.exists():
                         files.disk.remove_tree(older)
                     else:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import os
 import secrets
+import shutil
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.store.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-disk = Disk()
 REPLACED, REMOVED = "replaced", "removed"
 
 _REASONS = {
@@ -39,12 +39,58 @@ _REASONS = {
 }
 
 
+class Disk:
+    """Every operation that changes a results folder.
+
+    Tests replace `disk` by one that fails at an operation, or kills the process there.
+    """
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder, in one that exists."""
+        path.mkdir(exist_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file that is not there yet; it is not durable before `sync_file`."""
+        with path.open("xb") as file:
+            file.write(content)
+
+    def sync_file(self, path: Path) -> None:
+        """Make a file's content survive a power loss (fsync)."""
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder survive a power loss (fsync)."""
+        if os.name == "nt":  # Windows has no descriptor of a folder
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file or folder another name, atomically; a file there is replaced."""
+        source.replace(target)
+
+    def remove_file(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and what is in it."""
+        shutil.rmtree(path)
+
+
+disk = Disk()
+
+
 class StorageError(BenchError):
     """The results folder cannot be written: no run can be recorded there."""
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turn an operating-system error on *path* into one line that a person can act on."""
     try:
         yield
@@ -59,7 +105,7 @@ def make_folder(path: Path) -> None:
     Raises:
         StorageError: it cannot be made.
     """
-    with telling(path):
+    with storage_errors(path):
         missing, existing = [], path
         while not existing.is_dir():
             missing.append(existing)
@@ -75,7 +121,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the folder cannot be written; nothing is left behind.
     """
-    with telling(path):
+    with storage_errors(path):
         make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -95,7 +141,7 @@ def prove_writable(folder: Path) -> None:
         StorageError: it cannot be written, with the reason.
     """
     make_folder(folder)
-    with telling(folder), tempfile.TemporaryFile(dir=folder) as probe:
+    with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"can a file be written here?\n")
         probe.flush()
 
@@ -106,7 +152,7 @@ def publish_folder(partial: Path, final: Path) -> None:
     Raises:
         StorageError: the folder cannot be written; an older one is still there.
     """
-    with telling(final):
+    with storage_errors(final):
         for file in partial.iterdir():
             disk.sync_file(file)
         disk.sync_folder(partial)
@@ -126,7 +172,7 @@ def publish_folder(partial: Path, final: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a reader sees it whole or not at all."""
-    with telling(path):
+    with storage_errors(path):
         doomed = _beside(path, REMOVED)
         disk.rename(path, doomed)
         disk.sync_folder(path.parent)

@@ -14,7 +14,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-from bench.store.files import make_folder, telling
+from bench.store.files import make_folder, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def hold(
         StorageError: the lock's folder cannot be written.
     """
     make_folder(path.parent)
-    with telling(path):  # even asking may be refused
+    with storage_errors(path):  # even asking may be refused
         lock = _lock(path)
     while not _try(lock, path):
         if not wait:
@@ -58,7 +58,7 @@ def hold(
 def _try(lock: filelock.BaseFileLock, path: Path) -> bool:
     import filelock
 
-    with telling(path):
+    with storage_errors(path):
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:  # an OSError too, but no fault of the disk

@@ -18,7 +18,7 @@ from bench.store.files import (
     publish_folder,
     remove_folder,
     sha256_of,
-    telling,
+    storage_errors,
     write_atomically,
 )
 from bench.store.locks import hold
@@ -132,13 +132,13 @@ class Store(Studies):
         final = self.folder(run)
         for older in files.leftovers(final, files.REPLACED):
             if not final.exists() and not self._is_whole(run):
-                with telling(final):
+                with storage_errors(final):
                     files.disk.rename(older, final)
         if not final.exists() and self._is_whole(run):
             self._publish(run)
         for kind in (files.REPLACED, files.REMOVED):
             for doomed in files.leftovers(final, kind):
-                with telling(doomed):
+                with storage_errors(doomed):
                     files.disk.remove_tree(doomed)
 
     def _is_whole(self, run: str) -> bool:
@@ -195,7 +195,7 @@ class Store(Studies):
         contents |= {name: dump(values) for name, values in (documents or {}).items()}
         contents["history.csv"] = history.encode()
         make_folder(partial)
-        with telling(partial):
+        with storage_errors(partial):
             for leftover in partial.iterdir():
                 if leftover.name not in {CHECKPOINT, UNFINISHED}:
                     files.disk.remove_file(leftover)
@@ -210,7 +210,7 @@ class Store(Studies):
 
     def _publish(self, run: str) -> None:
         partial = self.partial(run)
-        with telling(partial):
+        with storage_errors(partial):
             for name in (CHECKPOINT, UNFINISHED):
                 files.disk.remove_file(partial / name)
         publish_folder(partial, self.folder(run))

@@ -1,15 +1,21 @@
-"""Studies in a results folder: which run stands for which variant and seed."""
+"""A results folder and its studies: which run belongs to which variant and seed."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, nearest
-from bench.store.files import write_atomically
-from bench.store.folder import ResultsFolder
+from bench.store.files import (
+    StorageError,
+    make_folder,
+    prove_writable,
+    storage_errors,
+    write_atomically,
+)
 from bench.store.records import (
     StudyRecord,
     read_study_record,
@@ -20,8 +26,46 @@ from bench.store.records import (
 )
 
 
-class Studies(ResultsFolder):
-    """The studies of a results folder."""
+class Studies:
+    """A results folder and its studies. The folder is made when it is first written.
+
+    Args:
+        root: the folder; it need not exist for reading.
+
+    Raises:
+        BenchError: *root* is a file.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._identity: tuple[int, int] | None = None
+        with storage_errors(self.root):  # even asking may be refused, or the name be too long
+            is_file = self.root.exists() and not self.root.is_dir()
+        if is_file:
+            raise BenchError(f"--results {self.root} is a file; give a folder")
+
+    def prepare(self) -> None:
+        """Make the folder, and prove that it can be written before work begins.
+
+        Raises:
+            StorageError: it cannot be written, with the reason.
+        """
+        self.ready()
+        prove_writable(self.root / "runs")
+
+    def ready(self) -> None:
+        """Make the folder, or refuse to write where it no longer is the one this began with."""
+        if self._identity is None:
+            make_folder(self.root)
+        with storage_errors(self.root):
+            found = self.root.stat() if self.root.is_dir() else None
+        identity = None if found is None else (found.st_dev, found.st_ino)
+        if self._identity not in {None, identity}:
+            raise StorageError(
+                f"the results folder {self.root} was moved or removed while it was written; "
+                "move it back, or give its new place with --results"
+            )
+        self._identity = identity
 
     def save_study(self, record: StudyRecord) -> None:
         """Write a study's record in the place of an older one."""
@@ -75,10 +119,6 @@ class Studies(ResultsFolder):
             return read_study_record(paths[name])
         except BenchError as error:
             raise BenchError(f"study '{name}' in {self.root} cannot be read: {error}") from None
-
-    def remove_study(self, name: str) -> None:
-        """Forget a study; its runs stay."""
-        (self.root / "studies" / f"{name}.json").unlink(missing_ok=True)
 
     def save_tracking(self, name: str, outcomes: dict[str, dict[str, Any]]) -> None:
         """Record what became of a study's trackers; what is known of others stays.

@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from bench.store import files
-from bench.store.files import make_folder, telling
+from bench.store.files import make_folder, storage_errors
 from bench.store.locks import hold
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def workspace(root: Path) -> Iterator[Path]:
     folder, lock = root / f"{_PREFIX}{token}", _lock(root, token)
     with hold(lock):
         try:
-            with telling(root):
+            with storage_errors(root):
                 files.disk.make_folder(folder)
                 yield folder
         finally:
@@ -54,7 +54,7 @@ def clear_abandoned(root: Path) -> None:
         with hold(lock, wait=False) as abandoned:
             if abandoned:
                 token = lock.stem.removeprefix(f".{root.name}-")
-                with telling(lock):
+                with storage_errors(lock):
                     _remove(root / f"{_PREFIX}{token}", lock)
 
 

@@ -24,7 +24,7 @@ import torch
 
 from bench.measurement.machine import ceiling
 from bench.store import Store
-from bench.store.disk import Disk
+from bench.store.files import Disk
 from bench.studies.recipe import get_recipe
 from bench.studies.request import RunRequest
 from bench.system.environment import describe_environment

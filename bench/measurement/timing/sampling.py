@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
 from bench.measurement.timing.intervals import Interval, median_interval
-from bench.system.memory import refused
+from bench.system.memory import says_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,6 +174,6 @@ def status_of(error: BaseException) -> tuple[str, str]:
     named = isinstance(error, OutOfMemoryError | MemoryError) or (
         type(error).__name__ == "OutOfMemoryError"
     )
-    if named or refused(text):
+    if named or says_out_of_memory(text):
         return "out_of_memory", text
     return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

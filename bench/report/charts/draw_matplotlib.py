@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.store.files import telling
+from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +72,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     import matplotlib as mpl
 
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    with telling(folder), mpl.rc_context(STYLE):
+    with storage_errors(folder), mpl.rc_context(STYLE):
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(paths[0], metadata={"Date": None})
         figure.savefig(paths[1], metadata={"Software": None}, dpi=160)

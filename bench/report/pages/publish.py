@@ -10,7 +10,7 @@ from bench.report.findings.answer import answer, summarise
 from bench.report.pages.markdown import Pictured, markdown
 from bench.report.tables.latex import latex_table
 from bench.report.tables.study import study_cells
-from bench.store.files import telling, write_atomically
+from bench.store.files import storage_errors, write_atomically
 from bench.store.tables.columns import COLUMNS
 from bench.store.tables.frames import study_runs
 
@@ -138,7 +138,7 @@ def _write_html(store: Store, study: StudyRecord, folder: Path) -> list[Path]:
     from bench.report.pages import write_page  # jinja2, and a megabyte of script
 
     path = folder / "report.html"
-    with telling(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_page(store, study.name, path)
     return [path]
