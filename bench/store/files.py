@@ -1,8 +1,8 @@
-"""Atomic file operations: what a reader finds is whole, or it is not there.
+"""Atomic, durable file operations: a reader sees a complete file or folder, or none.
 
-Promise: a file or folder published here survives a power loss once the call has
-returned. For that its content is fsynced before the rename, and the folder that names
-it after, up to the first that was there before.
+A file or folder published here survives a power loss once the call has returned: its content is
+fsynced before the rename, and the folders that contain it afterwards, up to the first that
+existed before.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ class Disk:
     """
 
     def make_folder(self, path: Path) -> None:
-        """Make one folder, in one that exists."""
+        """Make one folder; its parent must exist."""
         path.mkdir(exist_ok=True)
 
     def write(self, path: Path, content: bytes) -> None:
-        """Write a file that is not there yet; it is not durable before `sync_file`."""
+        """Write a new file; it is not durable before `sync_file`."""
         with path.open("xb") as file:
             file.write(content)
 
     def sync_file(self, path: Path) -> None:
-        """Make a file's content survive a power loss (fsync)."""
+        """Make a file's content durable (fsync)."""
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
     def sync_folder(self, path: Path) -> None:
-        """Make the names in a folder survive a power loss (fsync)."""
-        if os.name == "nt":  # Windows has no descriptor of a folder
+        """Make the names in a folder durable (fsync)."""
+        if os.name == "nt":  # Windows cannot open a folder
             return
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -70,15 +70,15 @@ class Disk:
             os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file or folder another name, atomically; a file there is replaced."""
+        """Rename a file or folder atomically; an existing file is replaced."""
         source.replace(target)
 
     def remove_file(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         path.unlink(missing_ok=True)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a folder and what is in it."""
+        """Remove a folder and its content."""
         shutil.rmtree(path)
 
 
@@ -86,12 +86,12 @@ disk = Disk()
 
 
 class StorageError(BenchError):
-    """The results folder cannot be written: no run can be recorded there."""
+    """The results folder cannot be written."""
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an operating-system error on *path* into one line that a person can act on."""
+    """Turn an `OSError` while writing *path* into a `StorageError` that names a remedy."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each durably named in the one above.
+    """Make a folder and its missing parents, durably.
 
     Raises:
         StorageError: it cannot be made.
@@ -116,7 +116,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write *content* to *path* so that no reader ever sees a part of it.
+    """Write *content* to *path* so that no reader ever sees a partial file.
 
     Raises:
         StorageError: the folder cannot be written; nothing is left behind.
@@ -135,7 +135,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def prove_writable(folder: Path) -> None:
-    """Make a folder, and write a file without a name into it: nothing is left, however it ends.
+    """Make a folder and check that it can be written, with a file that leaves no trace.
 
     Raises:
         StorageError: it cannot be written, with the reason.
@@ -147,10 +147,10 @@ def prove_writable(folder: Path) -> None:
 
 
 def publish_folder(partial: Path, final: Path) -> None:
-    """Make the finished folder *partial* appear as *final*, in the place of an older one.
+    """Rename the complete folder *partial* to *final*, replacing an older one.
 
     Raises:
-        StorageError: the folder cannot be written; an older one is still there.
+        StorageError: the folder cannot be written; an older one is kept.
     """
     with storage_errors(final):
         for file in partial.iterdir():
@@ -171,7 +171,7 @@ def publish_folder(partial: Path, final: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that a reader sees it whole or not at all."""
+    """Remove a folder so that no reader sees it in part."""
     with storage_errors(path):
         doomed = _beside(path, REMOVED)
         disk.rename(path, doomed)
@@ -180,12 +180,12 @@ def remove_folder(path: Path) -> None:
 
 
 def leftovers(path: Path, kind: str) -> list[Path]:
-    """What a killed process left of a folder that it was to replace or to remove."""
+    """Return what a killed process left while replacing or removing a folder."""
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.{kind}-*"))
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -39,13 +39,13 @@ class Studies:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._identity: tuple[int, int] | None = None
-        with storage_errors(self.root):  # even asking may be refused, or the name be too long
+        with storage_errors(self.root):  # even a look may be refused, or the name be too long
             is_file = self.root.exists() and not self.root.is_dir()
         if is_file:
             raise BenchError(f"--results {self.root} is a file; give a folder")
 
     def prepare(self) -> None:
-        """Make the folder, and prove that it can be written before work begins.
+        """Make the folder and check that it can be written, before work begins.
 
         Raises:
             StorageError: it cannot be written, with the reason.
@@ -54,7 +54,7 @@ class Studies:
         prove_writable(self.root / "runs")
 
     def ready(self) -> None:
-        """Make the folder, or refuse to write where it no longer is the one this began with."""
+        """Make the folder; refuse to continue if it was moved or removed since the first call."""
         if self._identity is None:
             make_folder(self.root)
         with storage_errors(self.root):
@@ -68,12 +68,12 @@ class Studies:
         self._identity = identity
 
     def save_study(self, record: StudyRecord) -> None:
-        """Write a study's record in the place of an older one."""
+        """Write a study's record, replacing an older one."""
         self.ready()
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
-        # An older bench would not read them.
+        # Older versions refuse fields that they do not know.
         for later in ("target_accuracy", "compare_training", "discussion"):
             if not values[later]:
                 del values[later]
@@ -97,10 +97,10 @@ class Studies:
         return [record for record in records if record is not None]
 
     def find_study(self, name: str | None = None) -> StudyRecord:
-        """Return the study of that name, the one last run without a name.
+        """Return the study of that name (default: the study run most recently).
 
         Raises:
-            BenchError: there is no such study, or its record cannot be read; the message says why.
+            BenchError: there is no such study, or its record cannot be read, with the reason.
         """
         if not self.root.exists():
             raise BenchError(f"no results folder at {self.root}; 'bench run-ablation' makes one")
@@ -121,11 +121,11 @@ class Studies:
             raise BenchError(f"study '{name}' in {self.root} cannot be read: {error}") from None
 
     def save_tracking(self, name: str, outcomes: dict[str, dict[str, Any]]) -> None:
-        """Record what became of a study's trackers; what is known of others stays.
+        """Record the outcome of a study's trackers; the records of other trackers are kept.
 
         Args:
-            name: the study's.
-            outcomes: tracker → `where` it logs to, the `error` that ended it or None, and when.
+            name: the study's name.
+            outcomes: tracker → `where` it logs to, the `error` that ended it or None, and `at`.
         """
         self.ready()
         known = {**self.read_tracking(name), **outcomes}
@@ -134,7 +134,7 @@ class Studies:
         )
 
     def read_tracking(self, name: str) -> dict[str, dict[str, Any]]:
-        """Read what became of a study's trackers; nothing where that cannot be read."""
+        """Read the outcome of a study's trackers; empty if it cannot be read."""
         path = self.root / "tracking" / f"{name}.json"
         with contextlib.suppress(BenchError), reading(path):
             found: dict[str, dict[str, Any]] = unseal(path)["trackers"]

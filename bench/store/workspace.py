@@ -1,4 +1,4 @@
-"""Folders to work in: published when they are finished, gone when their process is."""
+"""Temporary folders, published when they are complete and removed otherwise."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _PREFIX = ".working."
 
 @contextlib.contextmanager
 def workspace(root: Path) -> Iterator[Path]:
-    """Give an empty folder in *root* to work in; it is gone afterwards unless it was published.
+    """Make an empty folder in *root* that is removed at the end unless it was published.
 
-    What killed processes left there is removed first: the owner of a workspace that is
-    alive holds its lock.
+    Workspaces of killed processes are removed first: a living owner holds its workspace's lock.
 
     Args:
-        root: a room of the results folder, such as `exports`; made if need be.
+        root: a folder of the results folder, such as `exports`; made if necessary.
 
     Raises:
         StorageError: it cannot be written, or its disk is full.
@@ -45,7 +44,7 @@ def workspace(root: Path) -> Iterator[Path]:
 
 
 def clear_abandoned(root: Path) -> None:
-    """Remove what killed processes left of their workspaces in *root*.
+    """Remove the workspaces in *root* whose processes were killed.
 
     Raises:
         StorageError: it cannot be removed.
@@ -65,4 +64,4 @@ def _remove(folder: Path, lock: Path) -> None:
 
 
 def _lock(root: Path, token: str) -> Path:
-    return root.parent / "locks" / f".{root.name}-{token}.lock"  # no run is called so
+    return root.parent / "locks" / f".{root.name}-{token}.lock"  # no run has such a name

@@ -85,7 +85,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
 
 
 def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
-    """Rows of one run's history; none, with a warning, if it is damaged."""
+    """Return the rows of one run's history; none, with a warning, if it is damaged."""
     if "history.csv" not in record.files:
         return []
     path = folder / "history.csv"
