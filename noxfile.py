@@ -33,9 +33,15 @@ def pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style and the format."""
+    """Check style, format, and that imports go only down (the contracts in pyproject.toml)."""
+    install(session)
     session.run(sys.executable, "-m", "ruff", "check", *PATHS)
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PATHS)
+    # From another folder, so that the installed package, which has bench.models, is read.
+    with session.chdir("tests"):
+        session.run(
+            "lint-imports", "--no-logo", "--no-cache", "../pyproject.toml"
+        )
 
 
 @nox.session
