@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from bench.analysis.gradients import gradients
     from bench.analysis.landscape import landscape
     from bench.analysis.lesion import lesion
+    from bench.api import grow, run_study, train
     from bench.errors import BenchError
     from bench.export.pipeline import export_onnx
-    from bench.launch.grow import grow
-    from bench.launch.study import run_study, train
     from bench.measurement.measure import measure
     from bench.report.pages.notebook import Report
     from bench.store.tables.frames import load_results
@@ -33,14 +32,14 @@ _HOMES = {
     "Report": "bench.report.pages.notebook",
     "export_onnx": "bench.export.pipeline",
     "gradients": "bench.analysis.gradients",
-    "grow": "bench.launch.grow",
+    "grow": "bench.api",
     "landscape": "bench.analysis.landscape",
     "lesion": "bench.analysis.lesion",
     "load_model": "bench.targets.trained_run",
     "load_results": "bench.store.tables.frames",
     "measure": "bench.measurement.measure",
-    "run_study": "bench.launch.study",
-    "train": "bench.launch.study",
+    "run_study": "bench.api",
+    "train": "bench.api",
 }
 
 __all__ = [
@@ -63,3 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'bench' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -53,14 +53,12 @@ def grow(
     from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
-    from bench.launch.grow import grow as grow_run
+    from bench.api import grow_with_proof
     from bench.launch.launchers import make_launcher
-    from bench.store import Store
     from bench.store.tables.frames import rows_of
-    from bench.training.grown_start import DOCUMENT
 
     with progress_view(quiet=quiet or as_json) as view:
-        row = grow_run(
+        row, proof = grow_with_proof(
             run,
             to,
             width=width,
@@ -77,7 +75,6 @@ def grow(
         )
     (values,) = rows_of(row)
     failed = values["status"] != "complete"
-    proof = None if failed else Store(results).read_document(values["run"], DOCUMENT)
     if as_json:
         print_json([{**values, "proof": proof}], [values] if failed else [])
     elif proof is None:

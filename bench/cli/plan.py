@@ -40,8 +40,7 @@ def plan(
     options.require_positive(epochs=epochs)
     import torch
 
-    from bench.launch.gpus import gpu as known_gpu
-    from bench.launch.planning import plan_rows, read_machines
+    from bench.launch.planning import known_gpu, plan_rows, read_machines
     from bench.launch.study import make_plan
     from bench.store import Store
     from bench.studies import Overrides
@@ -50,7 +49,7 @@ def plan(
         raise BenchError("name machines: --machines FILE, or --gpu A100")
     known = [*(read_machines(machines) if machines else []), *([known_gpu(gpu)] if gpu else [])]
     wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
-    rows = plan_rows(make_plan(study, None, torch.device("cpu"), wanted), Store(results), known)
+    rows = plan_rows(make_plan(study, torch.device("cpu"), wanted), Store(results), known)
     if as_json:
         print_json(rows)
         return

@@ -1,4 +1,4 @@
-"""Progress for a person: one live view on a terminal, plain lines elsewhere."""
+"""Progress of training: one live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.cli.output import stderr
 
 
 class View(Protocol):
-    """Takes the events of `bench.training.run.execute` and `bench.launch.study.conduct`."""
+    """Shows the events of `bench.training.run.execute` and `bench.launch.study.carry_out`."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
@@ -95,21 +95,21 @@ class _Lines:
                 self.epochs[event["run"]] = event["epochs"]
             case "epoch":
                 epochs = self.epochs.get(event["run"])
-                self._say(event, f"epoch {event['epoch']}/{epochs}  {_figures(event)}")
+                self._print(event, f"epoch {event['epoch']}/{epochs}  {_figures(event)}")
             case "held":
                 self.console.print(_held(event), markup=False, soft_wrap=True)
             case "end":
                 self.ended += 1
                 error = f": {event['error']}" if event["error"] else ""
-                self._say(event, f"{event['status']}{error}  ({self.ended} of {self.total} runs)")
+                self._print(event, f"{event['status']}{error}  ({self.ended} of {self.total} runs)")
 
-    def _say(self, event: dict[str, Any], text: str) -> None:
+    def _print(self, event: dict[str, Any], text: str) -> None:
         label = self.labels.get(event["run"], event["run"])
         self.console.print(f"{label}: {text}", markup=False, soft_wrap=True)
 
 
 def _held(event: dict[str, Any]) -> str:
-    return f"waiting for {event['runs']} run(s) that another process does"
+    return f"waiting for {event['runs']} run(s) held by another process"
 
 
 def _figures(event: dict[str, Any]) -> str:

@@ -18,8 +18,8 @@ DAY_SECONDS = 86_400
 
 if TYPE_CHECKING:
     from bench.launch.execution import Execution
+    from bench.store import StudyRecord
     from bench.studies import Plan
-    from bench.training.resources import Resources
 
 
 def run_ablation(
@@ -87,10 +87,10 @@ def run_ablation(
     from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
-    from bench.launch.execution import Execution, allot
+    from bench.api import run_plan
+    from bench.launch.execution import Execution
     from bench.launch.launchers import make_launcher
-    from bench.launch.study import conduct, make_plan
-    from bench.store import Store
+    from bench.launch.study import make_plan
     from bench.studies import Overrides
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -102,7 +102,6 @@ def run_ablation(
             force=force,
             allow_mixed=allow_mixed,
             compiled=compiled,
-            track=trackers,
             quiet=quiet or as_json,
             launcher=make_launcher(
                 launcher,
@@ -114,7 +113,6 @@ def run_ablation(
             ),
             on_event=view,
         )
-        where = how.torch_device
         overrides = Overrides(
             seeds=options.parse_seeds(seeds),
             epochs=epochs,
@@ -122,22 +120,18 @@ def run_ablation(
             only=tuple(only or ()),
             deterministic=deterministic,
         )
-        plan = make_plan(study, None, where, overrides)
-        store = Store(results)
-        workers, resources = allot(plan, how, where)
-        if not dry_run:
-            conduct(plan, store, resources, workers, how)
-    if dry_run:
-        if launcher == "slurm" and not as_json:
-            stdout().print(_batch_script(how, len(plan.requests), resources, workers), markup=False)
-            return
-        show_dry_run(plan, how, gpu, as_json=as_json)
+        plan = make_plan(study, how.torch_device, overrides)
+        record = None if dry_run else run_plan(plan, how, track=trackers)
+    if record is not None:
+        raise typer.Exit(_show_study(results, record, as_json=as_json))
+    if launcher == "slurm" and not as_json:
+        _show_batch_script(plan, how)
     else:
-        raise typer.Exit(show_study(results, plan.name, as_json=as_json))
+        _show_dry_run(plan, how, gpu, as_json=as_json)
 
 
-def show_study(results: Path, name: str, *, as_json: bool) -> int:
-    """Print a study's question, table and answer; returns 1 if a run of it failed, else 0."""
+def _show_study(results: Path, study: StudyRecord, *, as_json: bool) -> int:
+    """Print a study's question, table and answer; return 1 if a run of it failed, else 0."""
     from bench.report.findings.answer import answer, outlook, summarise
     from bench.report.tables.study import study_table
     from bench.report.tables.tuned import tuned_lines
@@ -145,9 +139,7 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     from bench.store.tables.frames import rows_of, study_runs
 
     store = Store(results)
-    study = store.read_study(name)
-    assert study is not None  # noqa: S101 - it was recorded a moment ago
-    frame = study_runs(store, name)
+    frame = study_runs(store, study.name)
     failed = frame[~frame["status"].isin(["complete", "diverged"])]
     errors = rows_of(frame.loc[frame["status"] != "complete", ["run", "status", "error"]])
     if as_json:
@@ -167,29 +159,33 @@ def show_study(results: Path, name: str, *, as_json: bool) -> int:
     console.print(answer(summaries), style="bold", markup=False)
     for line in outlook(summaries):
         console.print(line, markup=False)
-    console.print(f"\nResults: {store.root} (study '{name}', {len(frame)} runs)", markup=False)
-    for command in _next_commands(store.root, name, frame):
+    console.print(
+        f"\nResults: {store.root} (study '{study.name}', {len(frame)} runs)", markup=False
+    )
+    for command in _next_commands(store.root, study.name, frame):
         console.print(f"  {command}", markup=False, soft_wrap=True)
     return int(len(failed) > 0)
 
 
-def _batch_script(how: Execution, runs: int, resources: Resources, workers: int) -> str:
-    from bench.launch import SlurmLauncher
+def _show_batch_script(plan: Plan, how: Execution) -> None:
+    """Print the script that Slurm would be given."""
+    from bench.launch.execution import allot
+    from bench.launch.slurm import SlurmLauncher
 
-    assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - the caller asks only then
-    return how.launcher.script(runs, resources, workers)
+    workers, resources = allot(plan, how)
+    assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
+    script = how.launcher.script(len(plan.requests), resources, workers)
+    stdout().print(script, markup=False)
 
 
-def show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) -> None:
-    """Print every run of a plan, what is there already, and the time and disk that are left.
+def _show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) -> None:
+    """Print every run of a plan with its status, and the time and disk still needed.
 
-    Where two cores would take more than a day, or *gpu* is named, also the time on a GPU.
+    If this machine would take more than a day, or *gpu* is named, also print the time on a GPU.
     """
     from bench.launch.estimate import estimate_plan
     from bench.launch.footprint import footprint
-    from bench.launch.gpus import DEFAULT_GPU
-    from bench.launch.gpus import gpu as known_gpu
-    from bench.launch.planning import plan_rows
+    from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
 
     machine = known_gpu(gpu or DEFAULT_GPU)

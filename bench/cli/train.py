@@ -81,8 +81,8 @@ def train(
     from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
+    from bench.api import train as train_model
     from bench.launch.launchers import make_launcher
-    from bench.launch.study import train as train_model
     from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
@@ -134,8 +134,8 @@ def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccu
     from bench.report.findings.time_to_accuracy import time_to_accuracy
     from bench.store.tables.frames import load_results
 
-    epochs = load_results(results, "epochs")
-    return time_to_accuracy(epochs[epochs["run"] == values["run"]], target)
+    epochs = load_results(results / "runs" / values["run"], "epochs")
+    return time_to_accuracy(epochs, target)
 
 
 def _summary(values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address; asked before anything heavy is loaded."""
+"""Check that a Ray cluster answers at an address, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import sys
 
 from bench.errors import BenchError
 
-# Both together, and the program's own start, stay below the 15 seconds in which a dead address
-# must be told.
-_KNOCK_SECONDS = 3
+# Together with the program's own start these stay below 15 seconds, the longest that a dead
+# address may take to be reported.
+_CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 10
 _PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
 def require_ray() -> None:
-    """Refuse to go on without Ray, and have it send nothing anywhere unasked.
+    """Check that Ray is installed, and switch its usage statistics off.
 
     Raises:
         BenchError: it is not installed.
@@ -32,34 +32,34 @@ def require_ray() -> None:
 
 @functools.cache
 def require_answer(address: str) -> None:
-    """Refuse an address where no Ray cluster answers: `ray.init` itself may wait for minutes.
+    """Check that a Ray cluster answers at an address; `ray.init` itself may wait for minutes.
 
     Args:
-        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; one that answered is not asked again.
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; one that answered is not checked again.
 
     Raises:
         BenchError: it is no address, or nothing answers there within 13 seconds.
     """
     require_ray()
-    place = f"--ray-address {address}"
+    option = f"--ray-address {address}"
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if not host or not port.isdigit():
-            raise BenchError(f"{place}: write it as HOST:PORT, such as 10.0.0.1:6379, or auto")
+            raise BenchError(f"{option}: write it as HOST:PORT, such as 10.0.0.1:6379, or auto")
         try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         except (OSError, OverflowError) as error:
             raise BenchError(
-                f"{place}: nothing answers there ({error}); start a cluster with "
+                f"{option}: nothing answers there ({error}); start a cluster with "
                 "'ray start --head', or leave --ray-address out for one on this machine"
             ) from None
     try:
-        subprocess.run(  # noqa: S603 - our own words
+        subprocess.run(  # noqa: S603 - fixed arguments
             [sys.executable, "-c", _PROBE, address],
             check=True, capture_output=True, timeout=_ANSWER_SECONDS,
         )  # fmt: skip
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         raise BenchError(
-            f"{place}: no Ray cluster of this Ray and Python version answers there; "
+            f"{option}: no Ray cluster of this Ray and Python version answers there; "
             "look with 'ray status', and compare 'ray --version' on both sides"
         ) from None

@@ -1,34 +1,19 @@
-"""How long a study will take here, from a few timed steps of each network."""
+"""Estimate how long a study takes on this machine, from a few timed steps of each network."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from bench.data import Images
-from bench.data.images import make_dataset
-from bench.networks.summary import count_macs
+from bench.launch.execution import allot
+from bench.launch.tuning import tuning_requests
 from bench.store import Store
-from bench.training.check import check_trainable, probe
-from bench.training.layout import lay_out
-from bench.training.loop import Trainer
-from bench.training.setup import Split, build_network, load_data
-from bench.training.sizes import blank_network, data_size
+from bench.studies.recipe import recipe_name
+from bench.training.check import probe
+from bench.training.step_time import steps_of, time_steps
 
 if TYPE_CHECKING:
-    from bench.data import Dataset
     from bench.launch.execution import Execution
     from bench.studies import Plan
-    from bench.studies.request import RunRequest
-    from bench.training.resources import Resources
-    from bench.training.sizes import DataSize
-
-TIMED_STEPS = 4  # the first is a warm-up
-TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two of two cores
-# A forward pass alone, against forward, backward and update.
-EVALUATION_COST = 1 / 3
 
 
 def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
@@ -41,12 +26,8 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     Raises:
         BenchError: a run that is still to be done could not be trained.
     """
-    from bench.launch.execution import allot
-    from bench.launch.tuning import tuning_requests
-    from bench.studies.recipe import recipe_name
-
     store = Store(how.results)
-    workers, resources = allot(plan, how, how.torch_device)
+    workers, resources = allot(plan, how)
     step_seconds: dict[str, float] = {}
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
     tuned = tuning_requests(plan) if plan.tune else []
@@ -77,77 +58,3 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def time_steps(request: RunRequest, resources: Resources) -> float:
-    """Median seconds of a training step of the request's network, data included.
-
-    Where a step is large, fewer images are timed and the time multiplied; where the images are
-    not at hand, noise of their shape takes their place.
-    """
-    size = data_size(request)
-    dataset = load_data(request) if size.on_hand else None
-    if dataset is not None:
-        check_trainable(request, dataset)
-    images = _affordable(request, size)
-    timed = request.with_recipe(batch_size=images, validation_fraction=0.0)
-    if dataset is None:
-        dataset = _noise(request.dataset, size, images)
-        check_trainable(timed, dataset)
-    device = torch.device(resources.device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(resources.threads)
-    try:
-        split = Split.of(dataset, timed, device)
-        model = build_network(timed, dataset)
-        batches = split.training_batches(lay_out(model, device, split.input_shape))
-        trainer = Trainer(
-            model, batches, timed.recipe,
-            seed=request.seed, device=device, precision=request.precision,
-        )  # fmt: skip
-        return _median_step(trainer) * request.recipe.batch_size / images
-    finally:
-        torch.set_num_threads(before)
-
-
-def _affordable(request: RunRequest, size: DataSize) -> int:
-    """Images of a timed step: the batch, or as many as are done in seconds on a CPU."""
-    shape = (1, size.channels, size.side, size.side)
-    macs = count_macs(blank_network(request, size), shape)
-    return min(request.recipe.batch_size, max(2, TIMED_MACS // max(1, macs)))
-
-
-def _noise(name: str, size: DataSize, images: int) -> Dataset:
-    """Images of the shape of a dataset that is not at hand."""
-    shape = (images * TIMED_STEPS, size.channels, size.side, size.side)
-    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
-    some = Images(pixels, torch.arange(len(pixels)) % size.classes)
-    classes = tuple(map(str, range(size.classes)))
-    return make_dataset(name, classes, some, some, timing_only=True)
-
-
-def _median_step(trainer: Trainer) -> float:
-    trainer.model.train()
-    seconds = []
-    started = time.perf_counter()
-    last = max(0, trainer.recipe.epochs - 1)  # where images grow by epoch, the largest
-    for images, labels in trainer.batches.epoch(last):
-        trainer.step(images, labels)
-        trainer.read_losses()  # waits for the device
-        seconds.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        if len(seconds) >= TIMED_STEPS:
-            break
-    timed = sorted(seconds[1:] or seconds)
-    return timed[len(timed) // 2]
-
-
-def steps_of(request: RunRequest) -> float:
-    """Steps of a run, with its evaluations counted as parts of steps."""
-    size = data_size(request)
-    held_out = round(size.train * request.recipe.validation_fraction)
-    train, epochs = size.train - held_out, request.recipe.epochs
-    scored = held_out * epochs + train + size.test
-    if request.recipe.test_every_epoch:
-        scored += size.test * epochs
-    return (train * epochs + EVALUATION_COST * scored) / request.recipe.batch_size

@@ -1,4 +1,4 @@
-"""How a study is carried out: where, how many runs side by side, with how many threads each."""
+"""How a plan is carried out: on which device, with how many workers, threads each."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import psutil
+import torch
+
 from bench.errors import BenchError
-from bench.launch.launchers import LOCAL, Launcher, LocalLauncher
+from bench.launch.launchers import LOCAL, Launcher
+from bench.launch.processes import LocalLauncher
 from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-
-    import torch
 
     from bench.studies import Plan
     from bench.training.run import OnEvent
 
 DEFAULT_RESULTS = "bench-runs"
 
-# What one more worker must find free: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
+# Free memory that another worker needs: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
 WORKER_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a study is carried out; none of it is part of a run's identity.
+    """How a plan is carried out; none of it is part of a run's identity.
 
     Attributes:
         results: the results folder.
         device: auto, cpu, cuda, cuda:N or mps.
-        threads: CPU threads of one run; None shares the cores among the workers.
-        workers: runs at a time; None is one for each core on a CPU, one for each GPU.
-        force: train again what is already there.
-        allow_mixed: go on although finished runs were made with other versions or hardware.
+        threads: CPU threads of one run (default: the cores, shared among the workers).
+        workers: runs at a time (default: one per core on a CPU, one per GPU).
+        force: retrain runs that already exist.
+        allow_mixed: add runs to a study whose runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
-        quiet: no progress of downloads and decoding.
-        launcher: where runs execute; worker processes of this machine without.
-        track: trackers that runs are logged to as well, `tensorboard` and `mlflow`.
-        on_event: told of the plan, and of every run's start, progress, epochs and end.
+        quiet: show no progress of downloads and decoding.
+        launcher: where runs execute (default: worker processes of this machine).
+        on_event: called with the plan, and with every run's start, progress, epochs and end.
     """
 
     results: str | Path = DEFAULT_RESULTS
@@ -54,45 +54,43 @@ class Execution:
     compiled: bool = False
     quiet: bool = True
     launcher: Launcher = LOCAL
-    track: Sequence[str] = ()
     on_event: OnEvent = field(default=lambda _event: None)
 
     @property
     def elsewhere(self) -> bool:
-        """Whether runs execute on machines that are not this one."""
+        """Whether runs execute on other machines than this one."""
         return not isinstance(self.launcher, LocalLauncher)
 
     @property
     def torch_device(self) -> torch.device:
-        """The device of the runs; a cluster's CUDA is asked for unseen.
+        """The device of the runs; `cuda` of a cluster need not exist on this machine.
 
         Raises:
             BenchError: the name is unknown, or this machine, which is to use it, cannot.
         """
         if self.elsewhere and self.device == "cuda":
-            import torch
-
             return torch.device("cuda")
         return resolve_device(self.device)
 
 
-def allot(plan: Plan, how: Execution, device: torch.device) -> tuple[int, Resources]:
-    """Decide how many runs go side by side, and with how many threads each.
+def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
+    """Decide how many runs are trained at a time, with how many threads each.
 
-    On a CPU one single-threaded worker a core trains small networks faster than one worker
+    On a CPU one single-threaded worker per core trains small networks faster than one worker
     with all cores (`tests/benchmarks/test_workers.py`), as long as memory lasts. Both numbers
     depend on the whole study, never on what is left of it, so that a resumed run has the
-    threads it began with; `--deterministic` runs have one thread unless told otherwise,
-    since sums over threads round differently.
+    threads it began with; `--deterministic` runs have one thread by default, since sums over
+    threads round differently.
 
     Returns:
-        Runs at a time, and what each of them gets.
+        The number of workers, and the resources of each run.
 
     Raises:
         BenchError: more or fewer workers or threads than make sense on this machine.
     """
+    device = how.torch_device
     deterministic = any(request.deterministic for request in plan.requests)
-    if how.elsewhere:  # the engine queues what does not fit
+    if how.elsewhere:  # the cluster queues what does not fit
         for option, count in (("--workers", how.workers), ("--threads", how.threads)):
             if count is not None and count < 1:
                 raise BenchError(f"{option} {count}: it must be at least 1")
@@ -121,14 +119,10 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
 
 
 def _accelerators(device: torch.device) -> int:
-    """Devices that `--device` stands for: all GPUs for `cuda`, one for `cuda:1`."""
-    import torch
-
+    """Count the devices that `--device` names: all GPUs for `cuda`, one for `cuda:1`."""
     return torch.cuda.device_count() if str(device) == "cuda" else 1
 
 
 def _fitting_workers() -> int:
-    """Workers whose memory is free at the moment."""
-    import psutil
-
+    """Count the workers for which memory is free at the moment."""
     return int(psutil.virtual_memory().available) // WORKER_BYTES

@@ -1,9 +1,11 @@
-"""How much disk a study will take."""
+"""How much disk space a study needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bench.training.sizes import blank_network, data_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +20,10 @@ class Footprint:
     """Bytes on disk.
 
     Attributes:
-        results: of finished runs: weights and predictions.
-        checkpoints: of the runs that are under way at a time.
-        data: of downloads and decoded images that are not there yet, about.
-        notes: what was assumed of the data.
+        results: weights and predictions of finished runs.
+        checkpoints: of the runs trained at a time.
+        data: downloads and decoded images still missing, estimated.
+        notes: what was assumed about the data.
     """
 
     results: int
@@ -30,7 +32,7 @@ class Footprint:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Return one readable line."""
         parts = [f"{_size(self.results)} of results", f"{_size(self.checkpoints)} of checkpoints"]
         if self.data:
             parts.append(f"{_size(self.data)} of images")
@@ -39,13 +41,11 @@ class Footprint:
 
 
 def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
-    """Count the disk that *requests*, the runs still to do, will take.
+    """Count the disk space that *requests*, the runs still to do, need.
 
     Raises:
         BenchError: a dataset cannot be used.
     """
-    from bench.training.sizes import blank_network, data_size
-
     weights: dict[object, int] = {}
     data: dict[object, int] = {}
     results, notes = 0, []
@@ -60,7 +60,7 @@ def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
             data[request.dataset, size.side] = size.image_bytes
         if size.note:
             notes.append(size.note)
-    # A checkpoint holds the weights, their momentum, and an average and slow ones where there are.
+    # A checkpoint holds weights and momentum; averaged and slow weights if the recipe has them.
     largest = max(weights.values(), default=0)
     recipes = [request.recipe for request in requests]
     copies = max((2 + bool(r.ema_decay) + bool(r.lookahead_steps) for r in recipes), default=0)

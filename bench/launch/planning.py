@@ -1,7 +1,7 @@
-"""What a study would take on other machines: hours, cost and energy.
+"""Estimate a study on other machines: hours, cost and energy.
 
-Three kinds of speed, told apart in every row: *measured* by runs in the results folder,
-*given* in the machines file, and, for a device never seen, an *estimate* by the roofline
+Each row names which of three kinds of speed it uses: *measured* by runs in the results folder,
+*given* in the machines file, and, for a device without either, an *estimate* by the roofline
 (Williams et al. 2009): an image takes the longer of its arithmetic at the device's peak and
 its memory traffic at the device's bandwidth, divided by the fraction of that roofline which
 the measured machines of the same file reach (1 without any: an upper bound of the speed).
@@ -14,9 +14,15 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest
+from bench.models import build_model
+from bench.networks.summary import count_macs
+from bench.training.check import probe
+from bench.training.sizes import data_size
+from bench.training.step_time import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,20 +32,29 @@ if TYPE_CHECKING:
     from bench.studies import Plan
     from bench.studies.request import RunRequest
 
-# Backward takes two products for each of forward's (activations' and weights' gradients).
+# The backward pass takes two products per forward one: gradients of activations and of weights.
 TRAINING_PASSES = 3
 FLOAT_BYTES = 4
+# A few GPUs by name, with the peaks of their vendor's data sheets: dense bf16 (fp16 for the T4)
+# with float32 sums, and memory bandwidth.
+GPUS = {
+    "T4": (65e12, 320e9),
+    "RTX4090": (165.2e12, 1008e9),
+    "A100": (312e12, 2039e9),  # SXM, 80 GB
+    "H100": (989.4e12, 3350e9),  # SXM
+}
+DEFAULT_GPU = "A100"
 
 
 class Machine(BaseModel):
     """One `[[machine]]` of a machines file.
 
     Attributes:
-        name: what it is called.
+        name: its name in the table.
         images_per_second: measured training speed of one worker, network → images/s.
         flops_per_second: peak of one worker's share, for the roofline.
         bytes_per_second: memory bandwidth of one worker's share, for the roofline.
-        workers: runs side by side.
+        workers: runs at a time.
         cost_per_hour: of the whole machine, in any currency.
         watts: of the whole machine under load.
         cpu: processor name as runs record it; their speeds are then taken as measured.
@@ -62,16 +77,31 @@ class Work:
 
     Attributes:
         model: the network's name.
-        images: training images of all runs together, evaluation counted as parts of them.
+        images: training images of all runs together, evaluated images counted in part.
         macs: multiply-adds of one image, forward.
         traffic: bytes that a training step moves for one image, each activation written and
-            read once a pass.
+            read once per pass.
     """
 
     model: str
     images: float
     macs: int
     traffic: float
+
+
+def known_gpu(name: str) -> Machine:
+    """Return a GPU of `GPUS` as a machine of one worker, for the roofline.
+
+    Raises:
+        BenchError: the name is not known here.
+    """
+    if name not in GPUS:
+        raise BenchError(
+            f"--gpu {name}: not known here{nearest(name, GPUS)} (known: {', '.join(GPUS)}); "
+            "for another, 'bench plan --machines FILE' takes its peaks"
+        )
+    flops, bandwidth = GPUS[name]
+    return Machine(name=name, flops_per_second=flops, bytes_per_second=bandwidth)
 
 
 def read_machines(path: Path) -> list[Machine]:
@@ -97,14 +127,14 @@ def read_machines(path: Path) -> list[Machine]:
 
 
 def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dict[str, Any]]:
-    """Estimate each machine's time for what is left of a study.
+    """Estimate each machine's time for the runs of a study still to do.
 
     Returns:
         For each machine: machine, runs, images, hours, cost, kilowatt_hours (None where the
         file gives no price or power) and basis (where its speeds come from).
 
     Raises:
-        BenchError: nothing says how fast a machine trains one of the networks.
+        BenchError: the speed of a machine for one of the networks is unknown.
     """
     left = [r for r in plan.requests if store.read_run(r.run_id) is None]
     work = [work_of(requests) for requests in _by_network(left)]
@@ -133,14 +163,7 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
 
 
 def work_of(requests: Sequence[RunRequest]) -> Work:
-    """Count what runs of one network take."""
-    import torch
-
-    from bench.launch.estimate import steps_of
-    from bench.models import build_model
-    from bench.networks.summary import count_macs
-    from bench.training.sizes import data_size
-
+    """Count images, multiply-adds and memory traffic of runs of one network."""
     first = requests[0]
     size = data_size(first)
     shape = (1, size.channels, size.side, size.side)
@@ -164,7 +187,7 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
 
 
 def roofline(work: Work, machine: Machine) -> float | None:
-    """Images/s that a device cannot pass; None where the file gives no peak."""
+    """Return the largest possible images/s of a device; None if the file gives no peak."""
     if machine.flops_per_second is None:
         return None
     seconds = 2 * TRAINING_PASSES * work.macs / machine.flops_per_second
@@ -174,8 +197,6 @@ def roofline(work: Work, machine: Machine) -> float | None:
 
 
 def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
-    from bench.training.check import probe
-
     groups: dict[str, list[RunRequest]] = {}
     for request in requests:
         groups.setdefault(probe(request).hash, []).append(request)
@@ -183,7 +204,7 @@ def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
 
 
 def _measured(machine: Machine, store: Store) -> dict[str, float]:
-    """Median images/s of each network over the recorded runs of a machine's processor."""
+    """Return each network's median images/s over the recorded runs of a machine's processor."""
     found: dict[str, list[float]] = {}
     for record in store.runs() if machine.cpu else ():
         speed = record.result.get("images_per_second")
@@ -199,7 +220,7 @@ def _known(work: Work, machine: Machine, seen: dict[str, float]) -> float | None
 def _reached_fraction(
     work: Sequence[Work], machines: Sequence[Machine], seen: dict[str, dict[str, float]]
 ) -> tuple[float, list[str]]:
-    """Median share of the roofline that known speeds reach, and the machines they are from."""
+    """Return the median fraction of the roofline that known speeds reach, and their machines."""
     shares, sources = [], []
     for machine in machines:
         for part in work:

@@ -1,4 +1,7 @@
-"""Worker processes on one machine: a worker that dies costs its run, not the study."""
+"""Runs on this machine, in worker processes or in this process.
+
+A worker process that dies fails its run only; the study continues.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,92 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.errors import warning_line
-from bench.launch.launchers import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS, record_lost_worker
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
 from bench.system.memory import be_killed_first, enable_huge_pages, out_of_memory_kills
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
+from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-    from bench.launch.launchers import Assignment
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 
+@dataclass(frozen=True)
+class LocalLauncher:
+    """Runs in worker processes of this machine, or one after the other in this process.
+
+    Attributes:
+        isolate: start a worker process even for a single worker, so that a crash fails only
+            the run it trains. Used by the command line; like all of `multiprocessing`, it
+            needs a main module that can be imported.
+        timeout: seconds that a worker process may go without a sign of progress (a training
+            step, a batch of an evaluation) before it is ended.
+    """
+
+    isolate: bool = False
+    timeout: float = TIMEOUT_SECONDS
+
+    def run(self, work: Assignment) -> None:
+        """Do the runs; see `bench.launch.launchers.launch`."""
+        together = launched_by_torchrun()  # this process is one of several that share a run
+        several = work.workers > 1 and len(work.requests) > 1
+        if (several or self.isolate) and not together:
+            run_in_processes(work, self.timeout)
+        else:
+            run_here(work, wait=together)
+
+
+def run_here(work: Assignment, *, wait: bool) -> None:
+    """Do the runs in this process, leaving those that other processes are doing for last.
+
+    Args:
+        work: the runs.
+        wait: do the runs in order instead, waiting for other processes.
+    """
+    left = deque(work.requests)
+    held = 0  # tries in a row that found a run held by another process
+    while left:
+        work.stop.check()
+        request = left.popleft()
+        try:
+            execute(
+                request, work.store, work.resources,
+                stop=work.stop, on_event=work.on_event, weights=work.weights, wait=wait,
+            )  # fmt: skip
+        except RunHeldError:
+            left.append(request)
+            held += 1
+            if held == len(left):
+                work.on_event({"event": "held", "runs": len(left)})
+            if held >= len(left):
+                time.sleep(LOOK_AGAIN_SECONDS)
+        else:
+            held = 0
+
+
 @dataclass
 class _Worker:
-    index: int  # which of the pool's; decides about its GPU
+    index: int  # in the pool; selects the GPU
     process: BaseProcess
     connection: Connection
     request: RunRequest | None = None
-    heard: float = 0.0  # when it last gave a sign of life
-    kills: int = 0  # of processes for want of memory, when its run began
+    heard: float = 0.0  # time of its last message
+    kills: int = 0  # processes that the kernel had ended for lack of memory when the run started
 
 
 def run_in_processes(work: Assignment, timeout: float = TIMEOUT_SECONDS) -> None:
-    """Do every run in one of so many processes; see `bench.launch.launch`.
+    """Do the runs in a pool of worker processes; see `bench.launch.launchers.launch`.
 
     Args:
         work: the runs.
@@ -61,40 +119,40 @@ class _Pool:
         self.work = work
         self.timeout = timeout
         self.waiting = deque(work.requests)
-        self.held: deque[RunRequest] = deque()  # other programs do them at the moment
+        self.held: deque[RunRequest] = deque()  # other programs are doing them
         self.look_again = 0.0
-        self.told_of_held = False
+        self.reported_held = False
         self.workers: list[_Worker] = []
-        self.told_to_stop = False
+        self.stopping = False
 
     def run(self, count: int) -> None:
         for index in range(count):
             self._give(self._start(index))
         while self.held or any(worker.request for worker in self.workers):
-            if self.work.stop.signal is not None and not self.told_to_stop:
-                self.told_to_stop = True
+            if self.work.stop.signal is not None and not self.stopping:
+                self.stopping = True
                 self.waiting.clear()
                 self.held.clear()
                 for worker in self.workers:
                     worker.process.terminate()  # SIGTERM: finish the step, write a checkpoint
-            self._take_up_held()
+            self._retry_held()
             busy = [w for w in self.workers if w.request]
             # A short wait, so that a signal to this process is passed on at once.
             ready = wait([w.connection for w in busy], timeout=0.2)
             for worker in busy:
                 if worker.connection in ready:
-                    self._hear(worker)
+                    self._receive(worker)
                 elif time.monotonic() - worker.heard > self.timeout:
-                    self._end(worker)
+                    self._kill(worker)
 
-    def _take_up_held(self) -> None:
-        """Look now and then whether what other programs did is there, or is free."""
+    def _retry_held(self) -> None:
+        """Check now and then whether runs held by other programs are finished, or free."""
         idle = [worker for worker in self.workers if worker.request is None]
         if not (self.held and idle) or self.waiting or time.monotonic() < self.look_again:
             return
         self.look_again = time.monotonic() + LOOK_AGAIN_SECONDS
-        if len(idle) == len(self.workers) and not self.told_of_held:
-            self.told_of_held = True
+        if len(idle) == len(self.workers) and not self.reported_held:
+            self.reported_held = True
             self.work.on_event({"event": "held", "runs": len(self.held)})
         for worker in idle[: len(self.held)]:
             self.waiting.append(self.held.popleft())
@@ -114,8 +172,6 @@ class _Pool:
         here, there = context.Pipe()
         resources = self.work.resources
         if resources.device == "cuda":
-            import torch
-
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
         enable_huge_pages()
         process = context.Process(
@@ -133,14 +189,14 @@ class _Pool:
         worker.request = self.waiting.popleft() if self.waiting else None
         worker.heard, worker.kills = time.monotonic(), out_of_memory_kills()
         if worker.request is not None:
-            with contextlib.suppress(OSError):  # it has just died: its end is heard next
+            with contextlib.suppress(OSError):  # it has just died, which the next wait reports
                 worker.connection.send(worker.request)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         try:
             event: dict[str, Any] = worker.connection.recv()
         except (EOFError, OSError):
-            self._bury(worker)
+            self._replace(worker)
             return
         worker.heard = time.monotonic()
         match event["event"]:
@@ -157,16 +213,16 @@ class _Pool:
             case _:
                 self.work.on_event(event)
 
-    def _end(self, worker: _Worker) -> None:
-        """End a worker that hangs."""
+    def _kill(self, worker: _Worker) -> None:
+        """Kill a worker that hangs."""
         worker.process.kill()
-        self._bury(
+        self._replace(
             worker,
             f"no sign of progress for {self.timeout:g} s (--timeout); its process was ended",
         )
 
-    def _bury(self, worker: _Worker, reason: str | None = None) -> None:
-        """Record the death of a worker with its run, and put another in its place."""
+    def _replace(self, worker: _Worker, reason: str | None = None) -> None:
+        """Record how a dead worker's run ended, and start another worker if one is needed."""
         worker.process.join()
         self.workers.remove(worker)
         worker.connection.close()
@@ -178,17 +234,17 @@ class _Pool:
             self._give(self._start(worker.index))
 
     def _record(self, request: RunRequest, status: str, error: str) -> None:
-        """Record how a run ended, unless another program has taken it up meanwhile."""
+        """Record how a run ended, unless another program is doing it now."""
         store = self.work.store
         with store.lock(request.run_id, wait=False) as ours:
-            if ours or not knows_flock(store.root):  # there a dead owner's lock outlives it
-                record_loss(self.work, request, error, status=status)
+            if ours or not knows_flock(store.root):  # there, the lock of a dead process stays
+                record_lost_worker(self.work, request, error, status=status)
             else:
                 self.held.append(request)
 
 
 def _death(worker: _Worker) -> tuple[str, str]:
-    """Status and reason of the run whose worker died."""
+    """Return the status and error of a run from its dead worker."""
     code = worker.process.exitcode
     if code is None or code >= 0:
         return "failed", f"the worker process exited with code {code}"
@@ -198,20 +254,20 @@ def _death(worker: _Worker) -> tuple[str, str]:
 
 
 def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
-    """Do the runs that come through *connection* until None comes."""
+    """Do the runs that arrive through *connection*, until None arrives."""
     store = Store(root)
     warnings.formatwarning = warning_line
     be_killed_first()
     with stop_on_signals() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
-        # A scheduler signals the whole group, so that SIGTERM comes twice: the second must
-        # not end the writing of the checkpoint.
+        # A scheduler signals the whole process group, so that SIGTERM arrives twice: the second
+        # must not interrupt the writing of the checkpoint.
         signal.signal(signal.SIGTERM, lambda *_: _stop_once(stop))
 
-        def tell(event: dict[str, Any]) -> None:
+        def send(event: dict[str, Any]) -> None:
             try:
                 connection.send(event)
-            except OSError:  # the parent is gone: nobody waits for this run
+            except OSError:  # the parent process is gone
                 _stop_once(stop)
 
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
@@ -219,7 +275,7 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
                 try:
                     execute(
                         request, store, resources,
-                        stop=stop, on_event=tell, weights=weights, wait=False,
+                        stop=stop, on_event=send, weights=weights, wait=False,
                     )  # fmt: skip
                     connection.send({"event": "idle"})
                 except RunHeldError:

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster; scheduling and retries are Ray's."""
+"""Runs as tasks of a Ray cluster, which schedules and retries them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.launch.address import require_answer, require_ray
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import record_lost_worker
 from bench.store import Store
 from bench.store.archive import pack, unpack
 from bench.store.files import StorageError
@@ -24,22 +24,38 @@ from bench.training.run import execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.launch.launchers import Assignment, RayLauncher
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 
-def run_on_ray(launcher: RayLauncher, work: Assignment) -> None:
-    """Do every run as a Ray task; see `bench.launch.launch`."""
-    with connected(launcher.address):
-        _require_room(work.resources)
-        _Driver(launcher, work).run()
-    work.stop.check()
+@dataclass(frozen=True)
+class RayLauncher:
+    """Every run is a Ray task with its CPUs and GPUs, restarted elsewhere if its node is lost.
+
+    Attributes:
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto` of a cluster; None starts one here.
+        shared: every node reaches the results folder by the same path. If not, results come
+            back as bytes and this process stores them; a run whose node is lost then starts
+            again from its first epoch, because its checkpoint was on that node.
+        retries: times that a run is restarted after its node or process was lost.
+    """
+
+    address: str | None = None
+    shared: bool = True
+    retries: int = 3
+
+    def run(self, work: Assignment) -> None:
+        """Do the runs; see `bench.launch.launchers.launch`."""
+        with connected(self.address):
+            _require_room(work.resources)
+            _Driver(self, work).run()
+        work.stop.check()
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster at *address*, or to one started on this machine.
+    """Connect to the cluster at *address*, or to one started on this machine.
 
     Raises:
         BenchError: Ray is not installed, or nothing answers there within 15 seconds.
@@ -62,14 +78,14 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """The library; its own annotations refuse much of what it documents."""
+    """Return the library, untyped: its annotations reject much of what it documents."""
     import ray
 
     return ray
 
 
 def _require_room(resources: Resources) -> None:
-    """Refuse a need that no node can ever meet, which Ray would wait for in silence."""
+    """Refuse resources that no node has, for which Ray would wait silently."""
     ray = _ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {kind: max((n.get(kind, 0) for n in nodes), default=0) for kind in ("CPU", "GPU")}
@@ -85,13 +101,13 @@ def _require_room(resources: Resources) -> None:
 
 
 class _Mailbox:
-    """Carries events to the driver, and the driver's wish to stop to the tasks."""
+    """Carries events to the driver, and its request to stop to the tasks."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.stopping = False
 
-    def tell(self, event: dict[str, Any]) -> bool:
+    def post(self, event: dict[str, Any]) -> bool:
         self.events.append(event)
         return self.stopping
 
@@ -112,7 +128,7 @@ class _Driver:
         self.work = work
         resources = work.resources
         gpus = int(resources.device.startswith("cuda"))
-        # Ray shows a task its own GPU as number 0.
+        # Inside a task, Ray numbers its own GPU 0.
         self.there = replace(resources, device="cuda:0") if gpus else resources
         self.task = ray.remote(
             num_cpus=resources.threads, num_gpus=gpus, max_retries=launcher.retries
@@ -126,14 +142,14 @@ class _Driver:
         self.started: set[str] = set()
 
     def run(self) -> None:
-        told_to_stop = False
+        stopping = False
         try:
             while self.waiting or self.running:
-                if self.work.stop.signal is not None and not told_to_stop:
-                    told_to_stop = True
-                    self._tell_all_to_stop()
+                if self.work.stop.signal is not None and not stopping:
+                    stopping = True
+                    self._stop_all()
                     continue
-                while self.waiting and len(self.running) < self.work.workers and not told_to_stop:
+                while self.waiting and len(self.running) < self.work.workers and not stopping:
                     if not self._submit(self.waiting.popleft()):
                         break
                 ready, _ = self.ray.wait(list(self.running), timeout=0.5)
@@ -145,12 +161,12 @@ class _Driver:
                 holding.close()
 
     def _submit(self, request: RunRequest) -> bool:
-        """Submit one run; False if it is put off because another program works on it."""
+        """Submit one run; return False if it must wait because another program is doing it."""
         holding = contextlib.ExitStack()
         store = self.work.store
         root = str(store.root.resolve()) if self.launcher.shared else None
-        if root is None:  # else the task itself holds the run
-            alone = not self.running  # holding nothing, it can wait without a deadlock
+        if root is None:  # otherwise the task itself locks the run
+            alone = not self.running  # holding no lock, it can wait without a deadlock
             if not holding.enter_context(store.lock(request.run_id, wait=alone)):
                 self.waiting.append(request)
                 return False
@@ -163,7 +179,7 @@ class _Driver:
         self.running[reference] = (request, holding)
         return True
 
-    def _tell_all_to_stop(self) -> None:
+    def _stop_all(self) -> None:
         self.waiting.clear()
         self.ray.get(self.mailbox.stop.remote())
         self._pass_events_on()
@@ -174,7 +190,7 @@ class _Driver:
     def _pass_events_on(self) -> None:
         for event in self.ray.get(self.mailbox.take.remote()):
             if event["event"] == "start":
-                if event["run"] in self.started:  # begun again after a loss
+                if event["run"] in self.started:  # restarted after its node or process was lost
                     continue
                 self.started.add(event["run"])
             self.work.on_event(event)
@@ -189,14 +205,14 @@ class _Driver:
             except self.ray.exceptions.RayError as error:
                 if self.work.stop.signal is None:
                     reason = f"Ray lost it: {_line(error)}"
-                    record_loss(self.work, request, reason)
+                    record_lost_worker(self.work, request, reason)
                 return
             if outcome["storage"] is not None:
                 raise StorageError(outcome["storage"])
             self._store(request, outcome)
 
     def _store(self, request: RunRequest, outcome: dict[str, Any]) -> None:
-        """Store what came back as bytes."""
+        """Store a run that came back as bytes."""
         if outcome["unfinished"] is not None:
             self.work.store.mark_unfinished(outcome["unfinished"])
         if outcome["archive"] is not None:
@@ -216,16 +232,16 @@ def _perform(
     folder: str,
     mailbox: Any,
 ) -> dict[str, Any]:
-    """Do one run on a node; what is not stored at *root* is returned."""
+    """Do one run on a node; return its results unless they are stored at *root*."""
     ray = _ray()
-    if folder not in sys.path:  # the user's own networks, where the nodes have that folder
+    if folder not in sys.path:  # for the user's own networks, if the nodes have the folder
         sys.path.append(folder)
     stop = Stop()
 
-    def tell(event: dict[str, Any]) -> None:
+    def send(event: dict[str, Any]) -> None:
         try:
-            stopping = ray.get(mailbox.tell.remote(event))
-        except ray.exceptions.RayError:  # the driver is gone: nobody waits for this run
+            stopping = ray.get(mailbox.post.remote(event))
+        except ray.exceptions.RayError:  # the driver is gone
             stopping = True
         if stopping and stop.signal is None:
             stop.request(signal.SIGTERM)
@@ -239,7 +255,7 @@ def _perform(
         try:
             record = execute(
                 request, store, resources,
-                stop=stop, on_event=tell, weights=start if weights is not None else None,
+                stop=stop, on_event=send, weights=start if weights is not None else None,
             )  # fmt: skip
         except StopRequestedError:
             return outcome

@@ -9,28 +9,29 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError
-from bench.launch.lost_workers import record_loss
+from bench.launch.assignment import record_lost_worker
 from bench.store import Store
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from bench.launch.launchers import Assignment, SlurmLauncher
+    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.5}
 _STOP_SECONDS = 60.0
-# Warned so long before the time is up: enough for one step and a checkpoint.
+# Slurm's warning comes this long before the time is up: enough for a step and a checkpoint.
 SIGNAL_SECONDS = 90
 
 
 class RunJob:
-    """One run as submitit's callable; when its time is up it is queued again."""
+    """One run as a callable for submitit; when its time is up it is queued again."""
 
     def __init__(
         self, request: RunRequest, root: Path, resources: Resources, weights: Path | None
@@ -41,16 +42,16 @@ class RunJob:
         self.weights = weights
 
     def __call__(self) -> str:
-        """Do the run, or take it up; returns its status."""
+        """Do the run, or resume it; return its status."""
         stop = Stop()
-        time_is_up: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: queue again and leave
+        time_is_up: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: requeue, exit
 
-        def note(number: int, _frame: object) -> None:
+        def on_signal(number: int, _frame: object) -> None:
             if stop.signal is None:
                 stop.request(number)
 
-        signal.signal(signal.SIGUSR2, note)
-        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGUSR2, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
         try:
             record = execute(
                 self.request, Store(self.root), self.resources, stop=stop, weights=self.weights
@@ -62,50 +63,71 @@ class RunJob:
         return record.status
 
     def checkpoint(self) -> Any:
-        """What submitit queues again: the same run, which finds its own checkpoint."""
+        """Return what submitit queues again: the same run, which finds its own checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
-def run_on_slurm(launcher: SlurmLauncher, work: Assignment) -> None:
-    """Do every run as a job of one array; see `bench.launch.launch`.
+@dataclass(frozen=True)
+class SlurmLauncher:
+    """The runs are one Slurm job array, submitted through submitit, requeued when time is up.
 
-    If this process is lost, the jobs go on; the same command then waits for the runs under
-    way and takes what is finished.
+    Attributes:
+        folder: where submitit keeps scripts and logs; compute nodes must reach it.
+        minutes: time limit of one job.
+        requeues: times that a run whose time was up is queued again.
+        parameters: further options of `sbatch`, such as ``{"partition": "gpu"}``.
+        cluster: `slurm`, or `local` for submitit's executor of processes on this machine.
     """
-    executor = _executor(launcher, work.resources, work.workers)
-    root = work.store.root.resolve()
-    start = work.weights.resolve() if work.weights is not None else None
-    try:
-        # What sbatch says on its way is told once, in our own line.
-        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
-            jobs = [executor.submit(RunJob(r, root, work.resources, start)) for r in work.requests]
-    except Exception as error:
-        if type(error).__module__.startswith("submitit"):
-            raise BenchError(f"--launcher slurm: sbatch refused the jobs: {_line(error)}") from None
-        raise
-    _Watch(launcher.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
-    work.stop.check()
 
+    folder: str = "bench-slurm"
+    minutes: int = 60
+    requeues: int = 20
+    parameters: dict[str, Any] = field(default_factory=dict)
+    cluster: Literal["slurm", "local"] = "slurm"
 
-def script(launcher: SlurmLauncher, runs: int, resources: Resources, workers: int) -> str:
-    """The batch script that submitit would write for so many runs."""
-    _require_submitit()
-    from submitit.slurm.slurm import SlurmExecutor
+    def run(self, work: Assignment) -> None:
+        """Do every run as a job of one array; see `bench.launch.launchers.launch`.
 
-    class Script(SlurmExecutor):
-        """Writes the script also where there is no Slurm."""
+        If this process is lost, the jobs continue; the same command then waits for the runs
+        under way and takes what is finished.
+        """
+        executor = _executor(self, work.resources, work.workers)
+        root = work.store.root.resolve()
+        start = work.weights.resolve() if work.weights is not None else None
+        try:
+            # An error of sbatch is reported once, in our own line.
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+                jobs = [
+                    executor.submit(RunJob(request, root, work.resources, start))
+                    for request in work.requests
+                ]
+        except Exception as error:
+            if not type(error).__module__.startswith("submitit"):
+                raise
+            reason = _line(error)
+            raise BenchError(f"--launcher slurm: sbatch refused the jobs: {reason}") from None
+        _Watch(self.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
+        work.stop.check()
 
-        @classmethod
-        def affinity(cls) -> int:
-            return 1
+    def script(self, runs: int, resources: Resources, workers: int) -> str:
+        """Return the batch script that would be submitted for *runs* runs."""
+        _require_submitit()
+        from submitit.slurm.slurm import SlurmExecutor
 
-    executor = Script(launcher.folder)
-    _set_parameters(executor, launcher, resources, workers)
-    if runs > 1:
-        executor.parameters["map_count"] = runs
-    return executor._make_submission_file_text(executor._submitit_command_str, "")
+        class Script(SlurmExecutor):
+            """Writes the script also where there is no Slurm."""
+
+            @classmethod
+            def affinity(cls) -> int:
+                return 1
+
+        executor = Script(self.folder)
+        _set_parameters(executor, self, resources, workers)
+        if runs > 1:
+            executor.parameters["map_count"] = runs
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
 def _executor(launcher: SlurmLauncher, resources: Resources, workers: int) -> Any:
@@ -119,7 +141,7 @@ def _executor(launcher: SlurmLauncher, resources: Resources, workers: int) -> An
             **{"timeout_min": launcher.minutes, "signal_delay_s": 30, **launcher.parameters}
         )
         return local
-    missing = [word for word in ("sbatch", "srun", "squeue") if shutil.which(word) is None]
+    missing = [tool for tool in ("sbatch", "srun", "squeue") if shutil.which(tool) is None]
     if missing:
         raise BenchError(
             f"--launcher slurm: no '{missing[0]}' on this machine; run the command on a login "
@@ -161,7 +183,7 @@ def _require_submitit() -> None:
 
 
 class _Watch:
-    """Waits for jobs; the store says how each ended, Slurm only whether it is still there."""
+    """Waits for jobs; the store records how each ended, Slurm only whether it is queued."""
 
     def __init__(self, cluster: str, work: Assignment) -> None:
         self.cluster = cluster
@@ -186,14 +208,14 @@ class _Watch:
             time.sleep(0.2)
 
     def _present(self, jobs: dict[Any, RunRequest]) -> set[Any]:
-        """Jobs that are still queued or running."""
+        """Return the jobs that are still queued or running."""
         if self.cluster == "local":
             return {job for job in jobs if not job.done()}
         arrays = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
         command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed words
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
         if done.returncode and "Invalid job id" not in done.stderr:
-            return set(jobs)  # the controller does not answer: look again later
+            return set(jobs)  # the controller does not answer; try again later
         queued = set(done.stdout.split())
         return {job for job in jobs if job.job_id in queued}
 
@@ -201,11 +223,12 @@ class _Watch:
         run = request.run_id
         record = self.work.store.read_run(run) or self.work.store.read_unfinished(run)
         if record is not None and record.status != "interrupted":
-            told = {"run": run, "status": record.status, "error": record.error}
-            self.work.on_event({"event": "end", **told})
+            self.work.on_event(
+                {"event": "end", "run": run, "status": record.status, "error": record.error}
+            )
         elif self.work.stop.signal is None:
             error = "the Slurm job left the queue before the run was done; its log says why"
-            record_loss(self.work, request, error)
+            record_lost_worker(self.work, request, error)
 
 
 def _line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Choosing a value for every variant with the same budget, on validation accuracy."""
+"""Choose a learning rate for every variant on validation accuracy, each with the same budget."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 def tuning_requests(plan: Plan) -> list[RunRequest]:
-    """Every value of every variant, with the plan's tuning seed."""
+    """Return the runs of the search: every value of every variant, with the plan's tuning seed."""
     found = [r for v in plan.selected for r in _candidates(plan, v).values()]
     return list({request.run_id: request for request in found}.values())
 
 
-def begun(plan: Plan) -> dict[str, Any]:
-    """What a study records before its first candidate is trained: the runs, nothing chosen."""
+def unchosen(plan: Plan) -> dict[str, Any]:
+    """Return what a study records before its search: the candidate runs, and no choice."""
     return {v.name: _record(_candidates(plan, v), {}, None) for v in plan.selected}
 
 
 def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
-    """Give each variant the value with the best validation accuracy.
+    """Choose each variant's value with the best validation accuracy.
 
     Returns:
         The plan with the chosen values, and for each variant what was tried (value →
         validation accuracy, None where the run did not finish), its runs, and the choice.
 
     Raises:
-        BenchError: not one value of a variant gave a finished run.
+        BenchError: a variant finished no run with any of its values.
     """
     chosen = {variant.name: variant for variant in plan.variants}
     tuning = {}
@@ -64,7 +64,7 @@ def _record(
 
 
 def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, RunRequest]:
-    assert plan.tune is not None  # noqa: S101 - the caller asks only then
+    assert plan.tune is not None  # noqa: S101 - called for plans that tune
     first = dataclasses.replace(next(iter(variant.requests.values())), seed=plan.tuning_seed)
     return {rate: first.with_recipe(learning_rate=rate) for rate in plan.tune.learning_rate}
 

@@ -1,7 +1,11 @@
 """Studies: one question, a base, and the variants that answer it, as a TOML file.
 
-`schema` says what a study may say, `file` reads one, `lines` finds the line of what is wrong,
-`expansion` makes a `plan` of runs of it, and `growth` says which of them start as others, grown.
+`schema` defines the file's keys, `file` reads one, `lines` finds the line of an error,
+`expansion` expands a study into a `plan` of runs, each a `request` with a `recipe`, and `growth`
+makes the requests of runs that start as another run's network, made larger.
+
+`bench.models` and `bench.data` import torch, so functions here import them when they are called:
+reading a study and a run's record stays fast.
 """
 
 from bench.studies.expansion import Overrides, expand

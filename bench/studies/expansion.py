@@ -1,4 +1,4 @@
-"""From a study to its runs: variants × random seeds, each a request."""
+"""Expand a study into its runs: variants × random seeds, each a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.studies.growth import check_growth, grown
+from bench.studies.growth import check_growth, grown_requests
 from bench.studies.plan import Plan, PlannedVariant, VariantError
 from bench.studies.recipe import MOST, Recipe, get_recipe
 from bench.studies.request import Precision, RunRequest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says in the place of the study file; None leaves it as it is."""
+    """Values that replace those of the study file; None keeps the file's."""
 
     seeds: list[int] | None = None
     epochs: int | None = None
@@ -48,7 +48,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         template = _request(study, place, variant, overrides)
         requests = {s: RunRequest(**{**template, "seed": s}) for s in dict.fromkeys(seeds)}
         if variant.grow_from is not None:
-            requests = grown(requests, variant, planned, place)
+            requests = grown_requests(requests, variant, planned, place)
         planned.append(PlannedVariant(variant.name, _reference_of(variant, reference), requests))
     check_growth(name, study, overrides.only)
     for key in ("tune", "target_accuracy"):
@@ -70,7 +70,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
 
 
 def _check_validates(name: str, key: str, planned: list[PlannedVariant]) -> None:
-    """Refuse what looks at the validation accuracy where nothing is held out."""
+    """Refuse a study that needs validation accuracy if its recipe holds no images out."""
     recipes = [next(iter(variant.requests.values())).recipe for variant in planned]
     if not all(recipe.validation_fraction for recipe in recipes):
         what = {
@@ -106,44 +106,44 @@ def _check_only(variants: list[Variant], only: tuple[str, ...]) -> None:
 
 
 def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -> dict[str, Any]:
-    """Every value of a variant's requests but the seed."""
+    """Return every value of a variant's requests except the seed."""
     base, own = study.base.model_dump(exclude_unset=True), variant.model_dump(exclude_unset=True)
-    said = {**base, **own, "options": {**base.get("options", {}), **own.get("options", {})}}
-    model, options = _network(said, place, variant.name)
-    recipe = get_recipe(said.get("recipe") or "fast")
-    values = {k: said[k] for k in Recipe.model_fields if said.get(k) is not None}
+    settings = {**base, **own, "options": {**base.get("options", {}), **own.get("options", {})}}
+    model, options = _network(settings, place, variant.name)
+    recipe = get_recipe(settings.get("recipe") or "fast")
+    values = {k: settings[k] for k in Recipe.model_fields if settings.get(k) is not None}
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
-    dataset, native = _dataset(said, place, overrides.dataset)
+    dataset, native = _dataset(settings, place, overrides.dataset)
     return {
         "model": model,
         "options": options,
         "dataset": dataset,
         "recipe": Recipe.model_validate({**recipe.model_dump(), **values}),
-        "train_images": said.get("train_images"),
-        "input_size": said.get("input_size") or native,
-        "precision": said.get("precision") or overrides.default_precision,
+        "train_images": settings.get("train_images"),
+        "input_size": settings.get("input_size") or native,
+        "precision": settings.get("precision") or overrides.default_precision,
         "deterministic": overrides.deterministic,
     }
 
 
-def _network(said: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
-    """The one spelling of a variant's network and options."""
+def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
+    """Return the canonical name and options of a variant's network."""
     from bench.models import ModelError, canonical
 
-    model = said.get("model")
+    model = settings.get("model")
     if model is None:
         message = f"variant '{variant}' has no model; set it there or in [base]"
         raise VariantError(message, place)
     try:
-        return canonical(model, said["options"])
+        return canonical(model, settings["options"])
     except ModelError as error:
         wrong = "model" if str(error) == _why_not(model) else "options"
         raise VariantError(f"variant '{variant}': {error}", place, wrong) from None
 
 
 def _why_not(model: str) -> str | None:
-    """Why there is no such network without options; some depths need one."""
+    """Return why there is no such network without options; some depths need one."""
     from bench.models import ModelError, canonical
 
     try:
@@ -153,11 +153,11 @@ def _why_not(model: str) -> str | None:
     return None
 
 
-def _dataset(said: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
-    """Name of a variant's dataset, and the side in pixels of its images where it is known."""
+def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
+    """Return a variant's dataset, and the height of its images in pixels if that is known."""
     from bench.data import list_datasets
 
-    name = override or said.get("dataset") or "fashion-mnist-mini"
+    name = override or settings.get("dataset") or "fashion-mnist-mini"
     known = {info.name: info for info in list_datasets()}
     if name in known:
         return name, known[name].size

@@ -1,4 +1,4 @@
-"""Study files: those that ship with bench, and a person's own, read and checked."""
+"""Read and check study files: those that ship with bench, and the user's own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_VARIANTS = 1_000
 
 
 def shipped_studies() -> dict[str, Path]:
-    """Name → file of the studies that ship with bench."""
+    """Return the studies that ship with bench: name → file."""
     folder = Path(str(resources.files("bench.ablations")))
     paths = [*sorted(folder.glob("*.toml")), *sorted(folder.glob("full/*.toml"))]
     return {path.stem: path for path in paths}
@@ -57,7 +57,7 @@ class StudyFile:
             raise BenchError(f"{self.path}{self._line_of(error)}: {error}") from None
 
     def _line_of(self, error: VariantError) -> str:
-        """Find the line that says what is wrong: the variant's own, or else the base's."""
+        """Find the line that causes an error: the variant's own, or else the base's."""
         own = ["variant", str(error.variant)] if self.study.variant else ["grid"]
         places = ([*own, *error.keys], ["base", *error.keys])
         lines = (line_of(self.content, place, exactly=True) for place in places if error.keys)
@@ -99,7 +99,7 @@ def _read(path: Path) -> str:
                 f"cannot read the study {path}: it has more than {_MOST_BYTES:,} bytes, as no "
                 "study file has; give a .toml file that 'bench init' could have written"
             )
-        return path.read_text(encoding="utf-8-sig")  # Notepad writes a mark
+        return path.read_text(encoding="utf-8-sig")  # Notepad writes a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise BenchError(f"cannot read the study {path}: {reason}") from None
@@ -128,7 +128,7 @@ def parse_study(content: str, path: Path) -> Study:
 
 
 def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
-    """Make a study of one variant and one seed, from the command line's words.
+    """Make a study of one variant and one seed.
 
     Raises:
         BenchError: a setting is unknown or impossible.
@@ -141,7 +141,7 @@ def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
 
 
 def _check_names(study: Study, path: Path, content: str) -> None:
-    """Check what pydantic cannot: names that must be unique, or must exist."""
+    """Check what pydantic cannot: that names are unique, and that those referred to exist."""
     if bool(study.variant) == bool(study.grid):
         raise BenchError(f"{path}: give either [[variant]] entries or one [grid], not both or none")
     if study.grid:

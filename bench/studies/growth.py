@@ -1,12 +1,16 @@
-"""Variants that start as an earlier variant's trained network, made larger."""
+"""Runs that start as another run's trained network, made larger."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from bench.errors import BenchError, nearest
+from bench.studies.lines import explain_first
 from bench.studies.plan import VariantError
+from bench.studies.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +20,19 @@ if TYPE_CHECKING:
     from bench.studies.schema import Study, Variant
 
 
-def grown(
+def grown_requests(
     requests: dict[int, RunRequest],
     variant: Variant,
     planned: Sequence[PlannedVariant],
     place: int,
 ) -> dict[int, RunRequest]:
-    """Let a variant's runs start from the runs of the variant that it grows from.
+    """Make a variant's runs start from the runs of the variant that it grows from.
 
     Args:
-        requests: the variant's, by random seed.
-        variant: what the study file says of it.
+        requests: the variant's requests, by random seed.
+        variant: the variant in the study file.
         planned: the variants before it.
-        place: its own place among them, for errors.
+        place: its number among them, for errors.
 
     Raises:
         VariantError: no earlier variant has the name, or the networks do not nest.
@@ -54,10 +58,10 @@ def grown(
 
 
 def check_growth(name: str, study: Study, only: Sequence[str]) -> None:
-    """Refuse what grown variants do not go together with.
+    """Refuse a study whose grown variants cannot be trained as it says.
 
     Raises:
-        BenchError: a search of settings, or `--only` without the parents.
+        BenchError: it searches for settings too, or `--only` leaves a parent out.
     """
     growing = {v.name: v.grow_from for v in study.variants if v.grow_from is not None}
     if growing and study.tune:
@@ -68,3 +72,47 @@ def check_growth(name: str, study: Study, only: Sequence[str]) -> None:
         parent = growing.get(child)
         if parent is not None and parent not in only:
             raise BenchError(f"--only {child}: it grows from '{parent}'; add --only {parent}")
+
+
+def grown_request(
+    parent: RunRequest,
+    run: str,
+    to: str,
+    *,
+    width: int | None,
+    epochs: int | None,
+    settings: dict[str, Any],
+) -> RunRequest:
+    """Return the request of a run that starts as *run*, made larger.
+
+    Args:
+        parent: the request of *run*.
+        run: id of the parent.
+        to: name of the larger network; options of the parent's carry over.
+        width: channels of the larger network's first stage (default: the parent's).
+        epochs: epochs of further training (default: the parent's).
+        settings: recipe values that replace the parent's.
+
+    Raises:
+        BenchError: the networks do not nest, or a value is impossible.
+    """
+    from bench.models import canonical
+    from bench.networks.nesting import check_nesting, configuration
+
+    if epochs is not None and epochs < 0:
+        raise BenchError(f"--epochs {epochs}: it must be at least 0 (0: grow and prove only)")
+    options = {k: v for k, v in parent.options.items() if k not in {"width", "zero_init_residual"}}
+    old = configuration((parent.model, parent.options))
+    network = canonical(to, {**options, "width": width or old.width})
+    check_nesting((parent.model, parent.options), network)
+    if network == (parent.model, {k: v for k, v in parent.options.items() if v is not None}):
+        raise BenchError(f"--to {to}: that is the run's own network; name a larger one")
+    changed = {**settings, **({} if epochs is None else {"epochs": epochs})}
+    try:
+        recipe = Recipe.model_validate({**parent.recipe.model_dump(), **changed})
+    except ValidationError as error:
+        raise BenchError(explain_first(error, [])) from None
+    model, options = network
+    return replace(
+        parent, model=model, options=options, recipe=recipe, initial_weights=None, grown_from=run
+    )

@@ -1,4 +1,4 @@
-"""Where in a TOML text a key stands, and what pydantic found wrong with it, in one line."""
+"""Errors in a study file: the line of a key in a TOML text, and pydantic's error in one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def explain(
     error: ValidationError, content: str, path: Path, table: list[str] | None = None
 ) -> str:
-    """One line for the first thing that is wrong: file, line, key, value, and the fix."""
+    """Describe the first error in one line: file, line, key, value, and the fix."""
     line = line_of(content, [*(table or []), *_location(error)])
     return f"{path}{line}: {explain_first(error)}"
 
 
 def explain_first(error: ValidationError, within: list[str] | None = None) -> str:
-    """Say what is wrong first; *within* is a table that need not be named."""
+    """Describe the first error; *within* is a table that need not be named."""
     first, location = error.errors()[0], _location(error)
     key = next((p for p in reversed(location) if not p.isdigit()), "")
     named = location[len(within) :] if within and location[: len(within)] == within else location
@@ -45,7 +45,7 @@ def _location(error: ValidationError) -> list[str]:
 
 
 def _is_type_tag(part: int | str) -> bool:
-    """Whether pydantic put this in the location for a member of a union, not for a key."""
+    """Return whether pydantic added this to the location for a member of a union, not a key."""
     return isinstance(part, str) and bool(re.search(r"[\[(]|^(bool|int|float|str)$", part))
 
 
@@ -64,9 +64,9 @@ def _fields_at(location: list[str]) -> list[str]:
 
 
 def line_of(content: str, location: list[str], *, exactly: bool = False) -> str:
-    """`:N` for the line that sets *location*, or else for the table that should; `` if none does.
+    """Return `:N` for the line that sets *location*, or else its table's; empty if neither exists.
 
-    *location* is as pydantic gives it, with the place in a list of tables as a number:
+    *location* is as pydantic gives it, with the index in a list of tables as a number:
     `["variant", "1", "epochs"]`. With *exactly*, only a line that sets it counts.
     """
     found, depth = 0, 0
@@ -77,7 +77,7 @@ def line_of(content: str, location: list[str], *, exactly: bool = False) -> str:
 
 
 def _places(content: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number → location, for every line of a TOML text that begins a table or sets a key."""
+    """Yield number and location of each line of a TOML text that starts a table or sets a key."""
     table: list[str] = []
     counts: dict[str, int] = {}
     for number, line in enumerate(content.splitlines(), 1):

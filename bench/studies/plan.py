@@ -1,4 +1,4 @@
-"""What a study expands into: variants × random seeds, each with its request."""
+"""The plan a study expands into: variants × random seeds, each with its request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class VariantError(BenchError):
     """A variant names something that is unknown or does not fit.
 
     Attributes:
-        variant: its place in the study.
-        keys: the key that is wrong, outermost first: `("options", "shortcut")`.
+        variant: its index in the study.
+        keys: path of the wrong key, outermost first: `("options", "shortcut")`.
     """
 
     def __init__(self, message: str, variant: int, *keys: str) -> None:
@@ -31,8 +31,8 @@ class PlannedVariant:
     """One variant with its requests.
 
     Attributes:
-        name: how the tables call it.
-        reference: the variant it is compared with, None for the reference itself.
+        name: its name in the tables.
+        reference: the variant it is compared with; None for the reference itself.
         requests: random seed → what to train.
     """
 
@@ -45,8 +45,8 @@ class PlannedVariant:
 class Plan:
     """A study expanded: variants × random seeds.
 
-    `tuning_seed` is the study file's first one, whatever seeds are asked for: so that parts of a
-    study, run apart, choose alike.
+    `tuning_seed` is the study file's first seed, whichever seeds are requested, so that parts of
+    a study that are run separately choose the same values.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Plan:
 
     @property
     def selected(self) -> list[PlannedVariant]:
-        """The variants that are to be trained: all, or those that `only` names."""
+        """The variants to train: all, or those that `only` names."""
         return [v for v in self.variants if not self.only or v.name in self.only]
 
     @property
     def requests(self) -> list[RunRequest]:
-        """Every distinct run to do, seed by seed, so that an early stop leaves whole pairs."""
+        """Every distinct run, seed by seed, so that an early stop leaves complete pairs."""
         seeds = dict.fromkeys(s for v in self.selected for s in v.requests)
         ordered = (v.requests[s] for s in seeds for v in self.selected if s in v.requests)
         return list({request.run_id: request for request in ordered}.values())

@@ -18,13 +18,13 @@ from pydantic import (
 from bench.errors import BenchError, nearest
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-MOST = 2**31 - 1  # what C libraries below still take; more is a slip of the keyboard
-Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]  # "3" and true are no numbers
-Rate = Annotated[float, Field(le=1e6)]  # not infinite
+MOST = 2**31 - 1  # the largest that C libraries below take
+Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]  # refuses "3" and true
+Rate = Annotated[float, Field(le=1e6)]  # refuses infinity
 
 
-# Fields that came after runs had been recorded: a recipe is written down without those that it
-# leaves at their default, so that the runs recorded before keep their identity.
+# Fields added after runs had been recorded: a recipe is written without those that it leaves at
+# their default, so that the runs recorded before keep their identity.
 LATER: dict[str, Any] = {
     "muon_learning_rate": 0.0,
     "branch_weight_decay": None,
@@ -74,14 +74,18 @@ class Recipe(BaseModel):
         "evaluated and kept; 0 or none for no average.",
     )
     crop_padding: Count = Field(0, description="Pixels of padding of the random crop.")
-    padding_mode: Literal["reflect", "zero"] = Field("reflect", description="What is padded.")
+    padding_mode: Literal["reflect", "zero"] = Field(
+        "reflect", description="How the crop is padded."
+    )
     flip: Literal[True, False, "alternating"] = Field(
         False,
         description="Horizontal flips: at random, or `alternating` with every epoch after a random "
         "first one, so that two epochs show both sides of each image (Jordan 2024).",
     )
     cutout: Count = Field(0, description="Side in pixels of a square cut out of each image.")
-    normalize: bool = Field(True, description="Subtract the mean, divide by the deviation.")
+    normalize: bool = Field(
+        True, description="Subtract the mean, divide by the standard deviation."
+    )
     antialias: bool = Field(True, description="Antialias when images are resized.")
     initialization: Literal["he", "xavier", "model"] = Field(
         "he", description="How random weights are drawn; `model` keeps the network's own."
@@ -90,7 +94,7 @@ class Recipe(BaseModel):
         0.1, description="Share of the training images held out for choices."
     )
     test_every_epoch: bool = Field(
-        False, description="Record the test accuracy of every epoch; it is used for nothing."
+        False, description="Record the test accuracy after every epoch; nothing is chosen by it."
     )
     muon_learning_rate: Rate = Field(
         LATER["muon_learning_rate"],
@@ -103,12 +107,12 @@ class Recipe(BaseModel):
         LATER["branch_weight_decay"],
         ge=0,
         description="L2 penalty on everything in the residual branches, norm scales and shifts "
-        "included, in the place of the others.",
+        "included, instead of `weight_decay`.",
     )
     lookahead_steps: Count = Field(
         LATER["lookahead_steps"],
-        description="Every so many steps the weights go back half-way to where they were that "
-        "many steps before (Lookahead, Zhang et al. 2019); 0 for never.",
+        description="Every this many steps, move the weights half-way back to where they were "
+        "this many steps before (Lookahead, Zhang et al. 2019); 0: never.",
     )
     whitening: Literal["none", "initial", "frozen"] = Field(
         LATER["whitening"],
@@ -119,24 +123,25 @@ class Recipe(BaseModel):
         LATER["initial_size"],
         gt=0,
         le=1,
-        description="Share of the input's side that the first epoch sees; it grows by epoch, and "
-        "the last third of them sees all (progressive resizing).",
+        description="Height and width of the first epoch's images, as a fraction of the input "
+        "size; they grow by epoch, and the last third of the epochs has the full size "
+        "(progressive resizing).",
     )
     test_time_flip: bool = Field(
         LATER["test_time_flip"],
         description="Also score the test set with the logits of each image and its mirror image "
-        "averaged, as a figure of its own.",
+        "averaged, as a separate figure.",
     )
     record_blocks: bool = Field(
         LATER["record_blocks"],
         description="Record each block's gradient norm, and the norm of its branch against its "
-        "shortcut, before training and after every epoch; used for nothing.",
+        "shortcut, before training and after every epoch; nothing is chosen by it.",
     )
 
     @field_validator("ema_decay")
     @classmethod
     def _no_average_is_one_thing(cls, value: float | None) -> float | None:
-        return value or None  # a study's variant can switch off with 0 what its base has on
+        return value or None  # with 0 a variant switches its base's average off
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Recipe(BaseModel):
 
 
 RECIPES: dict[str, Recipe] = {
-    # To the letter: SGD without momentum or decay, Xavier weights, no validation split,
+    # The book's training: SGD without momentum or decay, Xavier weights, no validation split,
     # values in 0…1, bilinear resizing without antialiasing (Dive into Deep Learning, ResNet).
     "book": Recipe(
         epochs=10,
@@ -157,9 +162,9 @@ RECIPES: dict[str, Recipe] = {
         validation_fraction=0.0,
         test_every_epoch=True,
     ),
-    # A modern recipe for small images and few epochs: Muon, Nesterov SGD for what is not its,
-    # warm-up and linear decay to zero, label smoothing, decay on convolution and linear weights
-    # only. Muon and no crops after the largest effects of `results/fast-recipe`.
+    # A modern recipe for small images and few epochs: Muon, Nesterov SGD for what Muon does not
+    # train, warm-up and linear decay to zero, label smoothing, weight decay on convolution and
+    # linear weights only. `results/fast-recipe` shows why: Muon, and no crops, matter most.
     "fast": Recipe(
         epochs=5,
         batch_size=128,
@@ -190,59 +195,20 @@ def get_recipe(name: str) -> Recipe:
         ) from None
 
 
-def learning_rate_at(recipe: Recipe, step: int, steps: int, peak: float | None = None) -> float:
-    """Learning rate of *step* (from 0) of a training of *steps* steps.
-
-    *peak* is the schedule's highest rate, the recipe's own without.
-    """
-    peak = recipe.learning_rate if peak is None else peak
-    warmup = round(recipe.warmup_fraction * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * _decay(recipe, progress, step / steps)
-
-
-def side_at(recipe: Recipe, epoch: int, full: int) -> int:
-    """Side in pixels of the images of *epoch* (from 0), where *full* is that of the last.
-
-    It grows linearly from the recipe's `initial_size`, and is full from two thirds of the epochs
-    on (rounded down, so that a single epoch has all of it).
-    """
-    growing = recipe.epochs * 2 // 3
-    done = 1.0 if epoch >= growing else epoch / growing
-    return max(1, round(full * (recipe.initial_size + (1 - recipe.initial_size) * done)))
-
-
-def _decay(recipe: Recipe, progress: float, share: float) -> float:
-    """Factor on the peak rate; *progress* runs from 0 to 1 after the warm-up."""
-    import math
-
-    match recipe.schedule:
-        case "constant":
-            return 1.0
-        case "one_cycle":
-            return 1.0 - progress
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * progress))
-        case "step":
-            return 0.1 ** sum(share >= milestone for milestone in recipe.milestones)
-
-
 def recipe_name(values: dict[str, Any]) -> str:
-    """Return the name of the closest recipe and what differs from it: `fast learning_rate=0.1`.
+    """Name the recipe that has *values*, with what was changed: `fast learning_rate=0.1`.
 
-    The recipe that needs the fewest changes is named. Epochs are not mentioned: in the tables
-    they are a column of their own.
+    The recipe that needs the fewest changes is named; epochs are left out, as they have a
+    column of their own.
     """
     return _recipe_name(json.dumps(values))  # hashable: most runs share a recipe
 
 
 @lru_cache(maxsize=1024)
 def _recipe_name(text: str) -> str:
-    # Recipes are recorded without the `LATER` values that they leave at their default.
-    recorded = json.loads(text)
-    values = {**recorded, **LATER, **recorded}
+    # A recipe is written without the `LATER` values that it leaves at their default.
+    values = json.loads(text)
+    values |= {k: v for k, v in LATER.items() if k not in values}
 
     def changes(name: str) -> list[str]:
         own = {**LATER, **RECIPES[name].model_dump(mode="json")}

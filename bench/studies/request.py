@@ -1,4 +1,4 @@
-"""What is asked of one training run, and the identity that follows from it."""
+"""The request for one training run, and the run's identity."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from bench.studies.recipe import Recipe
 
 # Raised by hand when the same request would train to other weights than before;
-# tests/training/test_golden.py notices when that was forgotten.
+# tests/training/test_golden.py fails if that was forgotten.
 TRAINING_REVISION = 1
 
-# Raised when a results folder can no longer be read by the code before it.
+# Raised when earlier code can no longer read a results folder.
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -24,21 +24,21 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class RunRequest:
     """One run: a network, its data, how it is trained, one random seed.
 
-    Everything here, and nothing else, decides the run's identity. Device, threads and
-    versions are recorded with the result instead (design: the results folder).
+    These fields alone decide the run's identity. Device, threads and versions are recorded with
+    the result instead.
 
     Attributes:
         model: canonical name, as `bench.models.canonical` gives it.
         options: canonical options of the network (defaults left out).
         dataset: name of the dataset.
-        train_images: size of the fixed balanced training subset; None is all images.
-        input_size: side in pixels of the square the network sees; None is the data's own.
-        recipe: every training value.
+        train_images: size of the fixed balanced training subset (None: all images).
+        input_size: height and width in pixels that the network sees (None: the data's own).
+        recipe: how it is trained.
         seed: random seed of initial weights, data order, augmentation and dropout.
         precision: arithmetic of the forward and backward pass.
-        deterministic: only bit-reproducible kernels were allowed.
-        initial_weights: SHA-256 of the weights started from; None is random ones.
-        grown_from: the run whose network this one starts as, made larger; None is none.
+        deterministic: allow bit-reproducible kernels only.
+        initial_weights: SHA-256 of the weights it starts from (None: random weights).
+        grown_from: the run that this one starts as, made larger, if any.
     """
 
     model: str
@@ -66,7 +66,7 @@ class RunRequest:
             "precision": self.precision,
             "deterministic": self.deterministic,
             "initial_weights": self.initial_weights,
-            # Left out where there is none: runs recorded before it existed keep their identity.
+            # Left out if None, so that runs recorded before it existed keep their identity.
             **({"grown_from": self.grown_from} if self.grown_from else {}),
             "training_revision": TRAINING_REVISION,
             "format_version": FORMAT_VERSION,
@@ -80,13 +80,13 @@ class RunRequest:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for this request alone."""
+        """Twelve hexadecimal digits that identify the request."""
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def run_id(self) -> str:
-        """`SLUG-HASH`: the slug is for people, the hash is the identity."""
+        """`SLUG-HASH`: a readable slug, and the hash that is the identity."""
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.model}-{self.dataset}").strip("-.")
         return f"{slug[:60]}-s{self.seed}-{self.hash}"
 

@@ -1,4 +1,4 @@
-"""The study file's schema: what a base, a variant and a study may say."""
+"""The schema of study files: the keys of a base, a variant and a study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 def _optional(field: FieldInfo) -> Any:
-    """Make the same field, checks and description included, that may be left out."""
+    """Return the field as an optional one, with its checks and description."""
     checked: Any = field.annotation
     for check in field.metadata:
         checked = Annotated[checked, check]
@@ -35,7 +35,7 @@ RecipeOverrides: Any = create_model(
 
 
 class Settings(RecipeOverrides):  # its fields are made above
-    """What a base or a variant may say; a variant's word goes before the base's."""
+    """Settings of a base or a variant; a variant's replace the base's."""
 
     epochs: int | None = Field(
         None, ge=1, le=MOST, strict=True, description=Recipe.model_fields["epochs"].description
@@ -70,7 +70,7 @@ class Base(Settings):
 class Variant(Settings):
     """One network of the comparison: the base and what differs from it."""
 
-    name: Name = Field(description="How the tables call it.")
+    name: Name = Field(description="Its name in the tables.")
     reference: str | None = Field(
         None, description="The variant it is compared with, if not the study's reference."
     )
@@ -82,7 +82,7 @@ class Variant(Settings):
 
 
 class Tune(BaseModel):
-    """Values that every variant tries with one seed, chosen on validation accuracy."""
+    """Values tried for every variant with one seed; the best on validation accuracy is used."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,13 +92,13 @@ class Tune(BaseModel):
 
 
 class Published(BaseModel):
-    """What the paper found, to stand beside what is found here."""
+    """The paper's figures, shown beside the measured ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     setting: str = Field(
         min_length=1,
-        description="Data and training of the paper's figures, and what they are.",
+        description="Data and training behind the paper's figures, and what the figures are.",
     )
     differs: str = Field(min_length=1, description="What is different here.")
     top1_error: dict[Name, Annotated[float, Field(ge=0, le=100)]] = Field(
@@ -120,7 +120,8 @@ class Study(BaseModel):
         None,
         gt=0,
         le=1,
-        description="Validation accuracy, 0…1: the table says how long each variant trained to it.",
+        description="Validation accuracy, 0…1: the table shows how long each variant took to reach "
+        "it.",
     )
     compare_training: bool = Field(
         False,
@@ -135,28 +136,28 @@ class Study(BaseModel):
     )
     tune: Tune | None = Field(None, description="The same search for every variant.")
     published: Published | None = Field(
-        None, description="The paper's own figures, for the page to show beside these."
+        None, description="The paper's own figures, shown beside the measured ones."
     )
     discussion: str | None = Field(
         None,
         min_length=1,
-        description="What the author makes of the outcome, for the page to show below it; blank "
-        "lines part its paragraphs. It can be written once the runs are there.",
+        description="The author's discussion of the result, shown below it on the page; blank "
+        "lines separate paragraphs. It can be added after the runs.",
     )
 
     @property
     def variants(self) -> list[Variant]:
-        """The variants that are written out, or those of the grid multiplied out."""
+        """The variants as written, or every combination of the grid."""
         return self.variant or _multiply_out(self.grid)
 
 
 def json_schema() -> str:
-    """JSON Schema of the study file, as shipped in `ablations/study.schema.json`."""
+    """Return the JSON Schema of the study file, as shipped in `ablations/study.schema.json`."""
     return json.dumps(Study.model_json_schema(), indent=2) + "\n"
 
 
 def _multiply_out(grid: dict[str, list[Scalar] | dict[str, list[Scalar]]]) -> list[Variant]:
-    """Every combination of a grid's values; a variant is named by its values."""
+    """Return a variant, named by its values, for every combination of a grid's values."""
     axes: list[tuple[str, str, list[Scalar]]] = []
     for key, values in grid.items():
         if isinstance(values, dict):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bench.data import to_float
 from bench.errors import BenchError
-from bench.models import build_model
 from bench.store import RunRecord, Store
 from bench.studies.request import RunRequest
+from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,28 +81,8 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
     path = Path(run)
     inside = path.parent.name == "runs" and path.is_dir()
     store = Store(path.resolve().parent.parent if inside else results)
-    name = store.find_run(str(run))
-    record = store.read_run(name)
-    if record is None:
-        raise BenchError(f"the record of run {name} cannot be read; train it again")
-    if record.status != "complete":
-        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
-    request = RunRequest.from_dict(record.request)
-    model = build_model(
-        request.model,
-        num_classes=len(record.result["classes"]),
-        in_channels=record.result["input_shape"][0],
-        **request.options,
-    )
-    tensors = store.read_tensors(name, "model.safetensors")
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise BenchError(
-            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
-            "has its code changed since?"
-        ) from None
-    return Trained(record, request, model.eval(), store.root)
+    record, model = read_trained(store, str(run))
+    return Trained(record, RunRequest.from_dict(record.request), model, store.root)
 
 
 def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:

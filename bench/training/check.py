@@ -1,4 +1,4 @@
-"""Checks that a request can be trained, before anything is begun."""
+"""Check that a request can be trained, before anything is started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.data import validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, ResidualBlock, build_model
 from bench.models.errors import reraise_ours
-from bench.studies.recipe import side_at
+from bench.training.schedule import side_at
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
 
 
 def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, name: str) -> None:
-    """Refuse what the recipe asks for and this network or dataset does not have."""
+    """Refuse recipe values that this network or dataset does not support."""
     recipe = request.recipe
     smaller = min(dataset.train.images.shape[-2:])  # images are cropped at their own size
     if recipe.crop_padding >= smaller:
@@ -68,7 +68,7 @@ def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, 
         "branch_weight_decay": recipe.branch_weight_decay is not None,
         "record_blocks": recipe.record_blocks,
     }
-    for key in (k for k, asked in wanted.items() if asked):
+    for key in (k for k, used in wanted.items() if used):
         if not blocks:
             raise BenchError(
                 f"{name} has no residual blocks, which {key} is for; leave it out, or take a "
@@ -107,5 +107,5 @@ def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str
 
 
 def probe(request: RunRequest) -> RunRequest:
-    """Return the request without what does not change the network or its input."""
+    """Return the request without the values that do not change the network or its input."""
     return replace(request, seed=0, deterministic=False)

@@ -1,4 +1,4 @@
-"""A training's state as tensors and plain values, without pickle."""
+"""The state of a training as tensors and plain values, without pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.training.loop import Position, Sums, Trainer
 
 
 def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Take a trainer's whole state: tensors on the CPU, and JSON values."""
+    """Return a trainer's whole state: tensors on the CPU, and JSON values."""
     trainer.read_losses()
     tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
     if trainer.average is not None:
@@ -28,7 +28,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Put a state that `capture` took back into a fresh trainer of the same request."""
+    """Restore a state returned by `capture` in a fresh trainer of the same request."""
     trainer.model.load_state_dict(_under("model/", tensors))
     if trainer.average is not None:
         trainer.average.load_state_dict(_under("average/", tensors))

@@ -27,7 +27,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A dead process is noticed at once over TCP; this is for one that hangs.
+# TCP reports a dead process at once; this is for one that hangs.
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -51,7 +51,7 @@ class Replicas:
         return self.rank == 0
 
     def share(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's slice of a global batch.
+        """Return this process's slice of a global batch.
 
         Raises:
             BenchError: the batch has fewer images than there are processes.
@@ -66,11 +66,11 @@ class Replicas:
         return images[self.rank :: self.size], labels[self.rank :: self.size]
 
     def weight(self, part: int, whole: int) -> float:
-        """What a slice's mean loss counts, so that the averaged gradients are the whole batch's."""
+        """Weight a slice's mean loss so that averaged gradients are those of the whole batch."""
         return self.size * part / whole
 
     def wrap(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return what runs *model* forward and averages its gradients over all processes."""
+        """Return *model* as a callable whose gradients are averaged over all processes."""
         if self.size == 1:
             return model
         # Unsynchronised running statistics must not be overwritten during a step.
@@ -79,7 +79,7 @@ class Replicas:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=on_gpu)
 
     def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
-        """Let batch norm see the global batch, where PyTorch can."""
+        """Let batch norm use the global batch, where PyTorch supports it."""
         if self.size > 1 and self.device.startswith("cuda"):
             converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
             return converted
@@ -94,7 +94,7 @@ class Replicas:
         return [float(value) for value in summed.tolist()]
 
     def largest(self, value: int) -> int:
-        """The largest of all processes' values, such as the number of a signal that one got."""
+        """Return the largest of all processes' values, such as a signal that one received."""
         if self.size == 1:
             return value
         found = torch.tensor(value, device=self.device)
@@ -106,18 +106,18 @@ ALONE = Replicas()
 
 
 def launched_by_torchrun() -> bool:
-    """Whether `torchrun` started this process as one of several."""
+    """Return whether `torchrun` started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def follows() -> bool:
-    """Whether another process than this one records and prints."""
+    """Return whether another process than this one records and prints."""
     return launched_by_torchrun() and os.environ["RANK"] != "0"
 
 
 @functools.cache
 def join(device: str) -> Replicas:
-    """Join the processes that `torchrun` started; without it, be alone.
+    """Join the processes that `torchrun` started; without it, return `ALONE`.
 
     Args:
         device: cpu (gloo), or cuda (nccl, one GPU a process).
@@ -130,10 +130,10 @@ def join(device: str) -> Replicas:
     on_gpu = device.startswith("cuda")
     local = int(os.environ["LOCAL_RANK"])
     if on_gpu:
-        count, asked = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
-        if asked > count:
+        count, started = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+        if started > count:
             raise BenchError(
-                f"--nproc-per-node {asked}: this machine has {count} CUDA device(s), one for "
+                f"--nproc-per-node {started}: this machine has {count} CUDA device(s), one for "
                 f"each process; use at most {count}"
             )
         torch.cuda.set_device(local)

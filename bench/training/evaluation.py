@@ -1,4 +1,4 @@
-"""Scoring a network on one split."""
+"""Evaluate a network on one split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network answered on one split.
+    """A network's results on one split.
 
     Attributes:
         loss: mean cross-entropy, without label smoothing.
-        accuracy: share of images answered right, 0…1.
+        accuracy: fraction of images classified correctly, 0…1.
         predictions: class of the largest logit, int64, N, on the CPU.
         confidence: softmax probability of that class, float32, N, on the CPU.
         labels: int64, N, on the CPU.
@@ -32,7 +32,7 @@ class Evaluation:
     labels: Tensor
 
     def confusion(self, classes: int) -> Tensor:
-        """Counts, int64, classes × classes: row is the true class, column the predicted one."""
+        """Return counts, int64, classes × classes: rows are true, columns predicted classes."""
         index = self.labels * classes + self.predictions
         return torch.bincount(index, minlength=classes * classes).reshape(classes, classes)
 
@@ -45,10 +45,10 @@ def evaluate(
     mirrored: bool = False,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score *model* in evaluation mode over *batches* of (float images, labels).
+    """Evaluate *model* over *batches* of (float images, labels).
 
-    With *mirrored*, the logits are those of each image and its mirror image, averaged. The
-    model's training mode is put back afterwards.
+    With *mirrored*, the logits of each image and its mirror image are averaged. The model is in
+    evaluation mode meanwhile, and its training mode is restored.
     """
     was_training = model.training
     model.eval()

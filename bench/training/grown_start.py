@@ -1,4 +1,4 @@
-"""Starting a run as a grown copy of another run's trained network."""
+"""Start a run as another run's trained network, made larger."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bench.models import ResidualBlock, ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import widen
+from bench.studies.request import RunRequest
+from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -22,40 +24,39 @@ DOCUMENT = "growth.json"
 
 
 def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
-    """Give *model* its request's parent's function, if the request names a parent.
+    """Make *model* compute its parent's function, if the request names a parent.
 
     Args:
-        model: freshly built and drawn, on the CPU; changed in place.
+        model: freshly initialised, on the CPU; changed in place.
         split: the run's images and request.
-        store: where the parent is.
+        store: the results folder of the parent.
 
     Returns:
         The proof as a document to publish with the run; empty without a parent.
 
     Raises:
-        BenchError: the parent is not there or not trained, does not nest, or the proof fails.
+        BenchError: the parent is missing, not trained or does not nest, or the proof fails.
     """
-    from bench.targets.trained_run import load_trained
-
     request = split.request
     if request.grown_from is None:
         return {}
-    parent = load_trained(request.grown_from, results=store.root)
-    check_nesting((parent.request.model, parent.request.options), (request.model, request.options))
-    assert isinstance(parent.model, ResNet)  # noqa: S101 - check_nesting refuses others
+    record, parent = read_trained(store, request.grown_from)
+    before = RunRequest.from_dict(record.request)
+    check_nesting((before.model, before.options), (request.model, request.options))
+    assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101
-    tensors = transplant(parent.model, model, seed=request.seed)
+    tensors = transplant(parent, model, seed=request.seed)
     held_out = len(split.validation) > 0
     images = split.validation if held_out else split.train
     device = split.device
     proof = prove(
-        parent.model.to(device),
+        parent.to(device),
         model.to(device),
         split.evaluation(images),
         split="validation" if held_out else "training",
     )
     model.to("cpu")
-    return {DOCUMENT: {"parent": parent.record.run, "tensors_taken": tensors, **proof.as_dict()}}
+    return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **proof.as_dict()}}
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.data.splits import stable_seed
 
-# Weights of these are drawn again; anything else keeps what the network's own code drew.
+# Weights of these are drawn again; all others keep the values of the network's own code.
 _DRAWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -20,8 +20,8 @@ def initialise(
 ) -> None:
     """Draw the weights of convolutions and linear layers, each from its own generator.
 
-    The generator is seeded by *seed* and the parameter's name, so a tensor that stands in
-    two networks under one name and shape starts equal in both, whatever surrounds it.
+    The generator is seeded by *seed* and the parameter's name, so a tensor that has
+    one name and shape in two networks starts equal in both, whatever surrounds it.
     A tensor that the network set to a constant on purpose (a zero-initialised residual
     branch, a gate's bias) keeps it.
 
@@ -59,7 +59,7 @@ def initialise(
 
 
 def digests(model: nn.Module) -> dict[str, str]:
-    """Parameter name → digest of its shape and values, to say which tensors two runs share."""
+    """Map parameter names to digests of shape and values, which show what two runs share."""
     return {name: _digest(tensor) for name, tensor in model.named_parameters()}
 
 

@@ -1,4 +1,4 @@
-"""How maps lie in memory: the layout in which a network trains fastest on a device."""
+"""The memory layout of feature maps in which a network trains fastest on a device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SMALL_MAP = 16  # pixels, 4×4
 
 
 def preferred_memory_format(device: torch.device) -> torch.memory_format:
-    """Channels-last where convolutions are faster with it: CPU (oneDNN) and CUDA (cuDNN)."""
+    """Return channels-last where it makes convolutions faster: CPU (oneDNN) and CUDA (cuDNN)."""
     return torch.channels_last if device.type in {"cpu", "cuda"} else torch.contiguous_format
 
 
 def lay_out(
     model: nn.Module, device: torch.device, input_shape: tuple[int, int, int]
 ) -> torch.memory_format:
-    """Move a network to *device*, in the layout that trains fastest there.
+    """Move a network to *device*, in the memory layout that trains fastest there.
 
     On a CPU, convolutions of maps of at most `SMALL_MAP` pixels are left contiguous: oneDNN's
     gradients of so few pixels are faster from its own blocked layout than from channels-last

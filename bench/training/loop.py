@@ -1,7 +1,7 @@
-"""The training loop: steps, epochs, and a state that can be saved and taken up again.
+"""The training loop: steps, epochs, and a state that can be saved and resumed.
 
-All randomness is a function of the seed and the position (epoch, batch, step), so a
-resumed training needs no random state to give, bit for bit, what an undisturbed one gives.
+All randomness is a function of the seed and the position (epoch, batch, step), so a resumed
+training needs no random state to give the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.data.splits import stable_seed
-from bench.studies.recipe import Recipe, learning_rate_at
 from bench.training.distributed import ALONE, Replicas
 from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
+from bench.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.data import Batches
+    from bench.studies.recipe import Recipe
 
-# The norm over all gradients is a full pass over the parameters: sample it.
+# The norm over all gradients takes a pass over the parameters, so it is sampled.
 GRADIENT_NORM_EVERY = 16
-# On an accelerator reading a loss waits for the device: look at this many together.
+# On an accelerator, reading a loss waits for the device, so this many are read together.
 LOSSES_READ_TOGETHER = 32
 
 
@@ -42,7 +44,7 @@ class DivergedError(ArithmeticError):
 
 @dataclass
 class Sums:
-    """Sums over the steps of the epoch so far; plain numbers, so that a checkpoint holds them."""
+    """Sums over the steps of the epoch so far; plain numbers, to be stored in a checkpoint."""
 
     images: int = 0
     loss: float = 0.0
@@ -54,7 +56,7 @@ class Sums:
 
 @dataclass
 class Position:
-    """How far a training has come."""
+    """The progress of a training."""
 
     epoch: int = 0
     batch: int = 0
@@ -112,11 +114,11 @@ class Trainer:
 
     @property
     def network(self) -> nn.Module:
-        """The network to evaluate and keep: the averaged one where the recipe averages."""
+        """The network to evaluate and keep: the averaged one if the recipe averages."""
         return self.model if self.average is None else self.average.module
 
     def run_epoch(self, *, after_step: Callable[[], None]) -> dict[str, Any]:
-        """Train from the current batch to the end of the epoch; returns the epoch's figures.
+        """Train from the current batch to the end of the epoch; return the epoch's figures.
 
         Args:
             after_step: called after every step; may raise to stop between two steps.
@@ -138,10 +140,10 @@ class Trainer:
             sums.seconds += now - started
             started = now
             after_step()
-            started = time.perf_counter()  # what the caller did is not training time
+            started = time.perf_counter()  # excludes the caller's time
         self.read_losses()
         sums.seconds += time.perf_counter() - started
-        # Not read off the optimiser: a training taken up after the epoch's last step has set none.
+        # Not read from the optimiser, where a training resumed after the last step has set none.
         last = (position.epoch + 1) * len(self.batches) - 1
         rate = learning_rate_at(self.recipe, last, self.steps)
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, Sums()
@@ -155,7 +157,7 @@ class Trainer:
         }
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One optimiser step on float images N×C×H×W and int64 labels N."""
+        """Take one optimiser step on float images N×C×H×W and int64 labels N."""
         step = self.position.epoch * len(self.batches) + self.position.batch
         torch.manual_seed(stable_seed("step", self.seed, step))  # for dropout
         self._set_learning_rates(step)
@@ -184,7 +186,7 @@ class Trainer:
                 group["lr"] = rate
 
     def _update(self, step: int) -> None:
-        """Change the weights by their gradients, and forget those."""
+        """Update the weights by their gradients, and clear those."""
         for optimizer in self.optimizers:
             if isinstance(optimizer, KernelMuon):
                 optimizer.take_gradients()
@@ -201,7 +203,7 @@ class Trainer:
             self.lookahead.after_step(step, self.steps)
 
     def read_losses(self) -> None:
-        """Add the figures of the last steps up.
+        """Add the figures of the last steps to the sums.
 
         Raises:
             DivergedError: one of their losses is not finite.
@@ -217,7 +219,7 @@ class Trainer:
         self._unread.clear()
         for norm in self._norms:
             value = norm.item()
-            if math.isfinite(value):  # fp16 gradients overflow while the scale is found
+            if math.isfinite(value):  # fp16 gradients overflow until the scale is found
                 sums.gradient_norm += value
                 sums.gradient_norms += 1
         self._norms.clear()
@@ -229,10 +231,8 @@ class Trainer:
         return torch.autocast(self.device.type, dtype)
 
 
-def _average(model: nn.Module, recipe: Recipe) -> torch.optim.swa_utils.AveragedModel | None:
+def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """Average the weights, batch-norm statistics included, over the last steps."""
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
     if not recipe.ema_decay:
         return None
     return AveragedModel(
@@ -243,5 +243,5 @@ def _average(model: nn.Module, recipe: Recipe) -> torch.optim.swa_utils.Averaged
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """L2 norm of all gradients together."""
+    """Return the L2 norm of all gradients together."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

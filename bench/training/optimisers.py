@@ -1,4 +1,4 @@
-"""What updates the weights: SGD, Muon for the hidden matrices, and Lookahead around both."""
+"""The optimisers: SGD, Muon for the hidden matrices, and Lookahead around both."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from bench.studies.recipe import Recipe
 
-LOOKAHEAD_SHARE = 0.5  # half-way
+LOOKAHEAD_SHARE = 0.5
 
 
 def make_optimisers(
     model: nn.Module, recipe: Recipe, device: torch.device
 ) -> list[torch.optim.Optimizer]:
-    """Make SGD and, where the recipe asks for it, Muon.
+    """Make SGD and, if the recipe uses it, Muon.
 
     Args:
         model: on its device, in its memory format.
@@ -56,9 +56,9 @@ def make_optimisers(
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Kernels and matrices but those of the first convolution and the last linear layer.
+    """Return all kernels and matrices except those of the first and the last layer.
 
-    Those two meet pixels and classes, not features, and are not Muon's (Jordan et al. 2024).
+    Those two read pixels and write classes, and Muon does not train them (Jordan et al. 2024).
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     ends = {id(layers[0].weight), id(layers[-1].weight)} if layers else set()
@@ -90,7 +90,7 @@ class KernelMuon(torch.optim.Muon):
         self.matrices = [p for group in self.param_groups for p in group["params"]]
 
     def take_gradients(self) -> None:
-        """Give the matrices their kernels' gradients; to be called after every backward pass."""
+        """Pass the kernels' gradients to the matrices; call it after every backward pass."""
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, kernel)
 
@@ -107,7 +107,7 @@ class Lookahead:
 
     Args:
         parameters: the fast weights.
-        every: steps between two meetings.
+        every: steps between two updates.
     """
 
     def __init__(self, parameters: Sequence[Tensor], every: int) -> None:
@@ -116,7 +116,12 @@ class Lookahead:
         self.every = every
 
     def after_step(self, step: int, steps: int) -> None:
-        """Let both meet half-way if *step* (from 0) of *steps* is one for it, or the last."""
+        """Move both weights half-way together, every so many steps and after the last one.
+
+        Args:
+            step: number of the step, from 0.
+            steps: number of all steps.
+        """
         if (step + 1) % self.every and step + 1 < steps:
             return
         torch._foreach_lerp_(self.slow, self.fast, LOOKAHEAD_SHARE)
@@ -142,7 +147,7 @@ def parameter_groups(
 
 
 def branch_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Everything that is trained in the residual branches; in a plain network, the blocks."""
+    """Return the parameters of the residual branches; in a plain network, of the blocks."""
     blocks = [m for m in model.modules() if isinstance(m, ResidualBlock)]
     parts = (getattr(block, step) for block in blocks for step in block.branch_steps)
     return [parameter for part in parts for parameter in part.parameters()]

@@ -1,4 +1,4 @@
-"""The record of a run that has begun, and of one that failed."""
+"""The record of a run that has started, and of one that failed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
-    """Return the record of a run that has just begun."""
+    """Return the record of a run that has just started."""
     return RunRecord(
         run=request.run_id,
         request=request.as_dict(),
         status="interrupted",
-        error="not finished; the same command takes it up",
+        error="not finished; the same command resumes it",
         environment=describe_environment(resources.device, threads=resources.threads),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
@@ -42,7 +42,7 @@ def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRe
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
+    """Return whether an error means that memory ran out, on the device or on the host."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     )

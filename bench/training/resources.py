@@ -1,4 +1,4 @@
-"""Where and how a run executes, and the settings of PyTorch that this takes."""
+"""Where and how a run executes, and the settings of PyTorch that follow."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how runs execute; recorded with each, part of none's identity.
+    """Where and how runs execute; recorded with each run, not part of its identity.
 
     Attributes:
         device: as `bench.system.devices.resolve_device` takes it.
         threads: CPU threads of one run.
         compiled: train through `torch.compile`.
-        quiet: no progress of downloads and decoding.
-        force: train again what is already there.
+        quiet: show no progress of downloads and decoding.
+        force: retrain runs that already exist.
     """
 
     device: str = "cpu"
@@ -38,14 +38,14 @@ class Resources:
 
 @contextlib.contextmanager
 def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
-    """Set threads, determinism and float32 arithmetic for one run, and put them back."""
+    """Set threads, determinism and float32 arithmetic for one run, and restore them."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
     if request.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(request.deterministic)
     torch.backends.cudnn.allow_tf32 = request.precision != "fp32"  # fp32 means fp32
     try:

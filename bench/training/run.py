@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
-CHECKPOINT_SECONDS = 60.0  # what a killed run may lose
+CHECKPOINT_SECONDS = 60.0  # the most that a killed run repeats
 PROGRESS_SECONDS = 0.5
 
 
 class RunHeldError(Exception):
-    """Another process does the run at the moment."""
+    """Another process is doing the run."""
 
 
 def execute(
@@ -57,23 +57,23 @@ def execute(
     weights: Path | None = None,
     wait: bool = True,
 ) -> RunRecord:
-    """Do one run, or take it up where it was left, and record how it ended.
+    """Do one run, or resume it, and record how it ended.
 
     A run that diverges, runs out of memory or fails is recorded as such. Two processes
-    never do the same run: the second waits and takes the first one's record.
+    never do the same run: the second waits and returns the first one's record.
 
     Args:
         request: what to train.
         store: where to record it.
         resources: where and how.
-        stop: asked between steps whether to stop.
-        on_event: told of the start, progress, every epoch and the end.
+        stop: checked between steps.
+        on_event: called with the start, progress, every epoch and the end.
         weights: safetensors or state-dict file to start from, if the request names one.
-        wait: for another process that does the run.
+        wait: for another process that is doing the run.
 
     Raises:
-        RunHeldError: another process does the run, and *wait* is False.
-        StopRequestedError: a checkpoint was written; the same call takes the run up.
+        RunHeldError: another process is doing the run, and *wait* is False.
+        StopRequestedError: a checkpoint was written; the same call resumes.
         StorageError: the results folder cannot be written.
     """
     run, stop = request.run_id, stop or Stop()
@@ -88,7 +88,7 @@ def execute(
         if resources.force and group.leads:
             store.clear_partial(run)
         if not group.leads:
-            on_event = lambda _event: None  # noqa: E731 - the first process tells
+            on_event = lambda _event: None  # noqa: E731 - the first process reports
         on_event({"event": "start", "run": run, "epochs": request.recipe.epochs})
         attempt = _Attempt(request, store, resources, stop, on_event, weights, group)
         record = attempt.perform()
@@ -118,7 +118,7 @@ class _Attempt:
         self.weights = weights
         self.trainer: Trainer | None = None
         self.started = time.monotonic()
-        self.saved = self.told = self.started
+        self.saved = self.reported = self.started
         self.before = 0.0  # seconds of the attempts before this one
         self.record = begin_record(request, resources)
 
@@ -134,16 +134,16 @@ class _Attempt:
                 raise
             try:
                 self._checkpoint()
-            except DivergedError as error:  # seen only as the last losses were read
+            except DivergedError as error:  # seen only when the last losses were read
                 return self._publish_divergence(error)
             self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
             raise
         except StorageError:
             raise  # nothing can be recorded there
-        except Exception as error:  # whatever a network or dataset raises is this run's result
-            self.trainer = None  # gives its memory back before anything else is done
+        except Exception as error:  # whatever a network or dataset raises fails this run
+            self.trainer = None  # frees its memory first
             record = failure(self.record, error, seconds=self._seconds)
-            # The first process records; if it is dead, the system has given its lock back.
+            # The first process records; if it is dead, the system has released its lock.
             with self._recording() as alone:
                 if alone:
                     self.store.mark_unfinished(record)
@@ -183,7 +183,7 @@ class _Attempt:
         while self.trainer.position.epoch < request.recipe.epochs:
             self._epoch(split)
         record = self._publish(split, documents) if group.leads else self.record
-        group.largest(0)  # nobody goes on before the run is published
+        group.largest(0)  # all processes wait until the run is published
         return record
 
     def _resume(self) -> None:
@@ -212,14 +212,14 @@ class _Attempt:
             self._checkpoint_if_due()
 
     def _record_blocks(self) -> None:
-        """Measure the blocks once for every epoch, and before the first."""
+        """Measure the blocks once per epoch, and before the first."""
         position = self._trainer.position
         if not self.request.recipe.record_blocks or position.batch:
             return
         if any(row["epoch"] == position.epoch for row in position.blocks):
-            return  # taken up from a checkpoint that has them
+            return  # resumed from a checkpoint that has them
         torch.manual_seed(stable_seed("blocks", self.request.seed, position.epoch))  # for dropout
-        last = max(0, self.request.recipe.epochs - 1)  # where images grow by epoch, the largest
+        last = max(0, self.request.recipe.epochs - 1)  # whose images are the largest if they grow
         images, labels = next(self._trainer.batches.epoch(last))
         rows = measure_blocks(self._trainer.model, images, labels, called=self.request.model)
         position.blocks += [{"epoch": position.epoch, **row} for row in rows]
@@ -227,13 +227,13 @@ class _Attempt:
     def _after_step(self) -> None:
         self.stop.signal = self.group.largest(self.stop.signal or 0) or None
         self.stop.check()
-        self._tell_progress()
+        self._report_progress()
         self._checkpoint_if_due()
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         now = time.monotonic()
-        if now - self.told > PROGRESS_SECONDS:
-            self.told = now
+        if now - self.reported > PROGRESS_SECONDS:
+            self.reported = now
             position = self._trainer.position
             share = position.batch / len(self._trainer.batches)
             done = (position.epoch + share) / max(1, self.request.recipe.epochs)
@@ -241,7 +241,7 @@ class _Attempt:
 
     def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
         network, batches = self._trainer.network, split.evaluation(images)
-        return evaluate(network, batches, mirrored=mirrored, after_batch=self._tell_progress)
+        return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
 
     def _checkpoint_if_due(self) -> None:
         if self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
@@ -259,7 +259,7 @@ class _Attempt:
         network = self._trainer.network
         test = self._evaluate(split, split.test)
         training = self._evaluate(split, split.train)
-        if not math.isfinite(training.loss):  # the very last step went too far
+        if not math.isfinite(training.loss):  # the last step diverged
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
@@ -333,7 +333,7 @@ class _Attempt:
 
     @property
     def _trainer(self) -> Trainer:
-        assert self.trainer is not None  # noqa: S101 - set before anything that asks for it
+        assert self.trainer is not None  # noqa: S101 - set before it is used
         return self.trainer
 
 

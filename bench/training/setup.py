@@ -1,4 +1,4 @@
-"""What a run is made of before it trains: its data on the device, its network, its weights."""
+"""Set a run up: its data on the device, its network, its initial or trained weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from bench.data import (
     load_dataset,
     validation_split,
 )
+from bench.errors import BenchError
 from bench.models import build_model
-from bench.studies.recipe import side_at
+from bench.studies.request import RunRequest
 from bench.training.initialise import initialise
 from bench.training.layout import preferred_memory_format
+from bench.training.schedule import side_at
+from bench.training.weights import load_weights
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.store import RunRecord, Store
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Split:
 
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
-        """Hold validation images out, and copy all to *device*; mapped ones move batch by batch."""
+        """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
         kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
         parts = {
             "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
@@ -63,7 +66,7 @@ class Split:
         return (channels, size or height, size or width)
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
-        """Shuffled, augmented batches of the training images."""
+        """Return shuffled, augmented batches of the training images."""
         recipe = self.request.recipe
         return Batches(
             self.train,
@@ -86,14 +89,14 @@ class Split:
         )
 
     def _sides(self) -> list[int]:
-        """Side of the images of every epoch, where it is not the same for all."""
+        """Return the image size of every epoch, if it is not the same for all."""
         recipe, full = self.request.recipe, self.input_shape[-1]
         if recipe.initial_size == 1:
             return []
         return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one split in order, without augmentation."""
+        """Return batches of one split in order, without augmentation."""
         recipe = self.request.recipe
         return evaluation_batches(
             images,
@@ -121,20 +124,52 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
     if weights is not None:
-        from bench.training.weights import load_weights
-
         load_weights(model, weights)
     return model
 
 
 def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
-    """Whiten by training images spread evenly over the set, whose order may be that of classes."""
+    """Whiten by training images spread evenly over the set, which may be sorted by class."""
     split = Split.of(dataset, request, torch.device("cpu"))
     count = min(IMAGES, len(split.train))
     chosen = torch.linspace(0, len(split.train) - 1, count).long()
     stem = stem_of(model, dataset.channels, f"model '{request.model}'")
     images = split.evaluation(split.train.subset(chosen))
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
+
+
+def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
+    """Read a finished run's record and its trained network, in evaluation mode on the CPU.
+
+    Args:
+        store: the results folder.
+        run: id, unambiguous beginning of one, or folder of the run.
+
+    Raises:
+        BenchError: there is no such run, it did not finish, or its files are damaged.
+    """
+    name = store.find_run(run)
+    record = store.read_run(name)
+    if record is None:
+        raise BenchError(f"the record of run {name} cannot be read; train it again")
+    if record.status != "complete":
+        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
+    request = RunRequest.from_dict(record.request)
+    model: nn.Module = build_model(
+        request.model,
+        num_classes=len(record.result["classes"]),
+        in_channels=record.result["input_shape"][0],
+        **request.options,
+    )
+    tensors = store.read_tensors(name, "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise BenchError(
+            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            "has its code changed since?"
+        ) from None
+    return record, model.eval()
 
 
 def load_data(request: RunRequest) -> Dataset:

@@ -1,4 +1,4 @@
-"""How large a run's dataset is, without reading it where that can be known."""
+"""The size of a run's dataset, without reading the images if that is possible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bench.data import list_datasets
+from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
+from bench.models import build_model
+from bench.training.setup import load_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,13 +29,13 @@ class DataSize:
     """A dataset as a run uses it.
 
     Attributes:
-        classes: how many.
-        channels: of an image.
+        classes: number of classes.
+        channels: channels of an image.
         side: height and width in pixels that the network sees.
-        train: training images, those held out for validation among them.
-        test: test images.
-        on_hand: its images can be read at once: no download, no decoding.
-        note: what was assumed of it, or None.
+        train: number of training images, including those held out for validation.
+        test: number of test images.
+        on_hand: its images need no download and no decoding.
+        note: what was assumed about it, or None.
     """
 
     classes: int
@@ -56,14 +60,14 @@ IMAGENET = DataSize(
 
 
 def data_size(request: RunRequest) -> DataSize:
-    """Say how large a request's dataset is.
+    """Return the size of a request's dataset.
 
     Named datasets are known, and image folders are listed without opening an image; only a
-    user's own dataset is loaded. A folder called `imagenet` that is not there is taken to be
-    ImageNet's, so that its study can be planned elsewhere.
+    user's own dataset is loaded. A missing folder called `imagenet` is assumed to hold ImageNet, so
+    that its study can be planned elsewhere.
 
     Raises:
-        BenchError: the dataset cannot be used, or has fewer images than asked for.
+        BenchError: the dataset cannot be used, or has fewer images than requested.
     """
     size = _whole(request)
     wanted = request.train_images
@@ -76,19 +80,16 @@ def data_size(request: RunRequest) -> DataSize:
 
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
-    """Build the request's network for its shapes alone, without memory where it allows that."""
-    from bench.models import build_model
-
+    """Build the request's network for its shapes, without memory if it supports that."""
     shape = {"num_classes": size.classes, "in_channels": size.channels}
     with contextlib.suppress(Exception), torch.device("meta"):
         return build_model(request.model, **shape, **request.options)
-    return build_model(request.model, **shape, **request.options)  # a user's, that computes
+    return build_model(
+        request.model, **shape, **request.options
+    )  # a user's network, which computes
 
 
 def _whole(request: RunRequest) -> DataSize:
-    from bench.data import list_datasets
-    from bench.training.setup import load_data
-
     for info in list_datasets():
         if info.name == request.dataset:
             return DataSize(
@@ -100,8 +101,6 @@ def _whole(request: RunRequest) -> DataSize:
 
 
 def _folder(root: Path, side: int) -> DataSize:
-    from bench.data.imagefolder import common_shape, scan
-
     if not root.exists() and root.name == "imagenet":
         return IMAGENET
     folder = scan(root.resolve())

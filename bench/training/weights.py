@@ -1,4 +1,4 @@
-"""Starting from existing weights; no pickle that could run code is loaded."""
+"""Start from existing weights; no pickle that could run code is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of a weights file, which becomes part of the run's identity.
+    """Return the SHA-256 of a weights file, which becomes part of the run's identity.
 
     Raises:
         BenchError: it cannot be read.
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a file that is no weights makes torch raise has no end
+    except Exception as error:  # torch raises anything for other files
         reason = (str(error).strip().splitlines() or ["it is broken"])[0]
         raise BenchError(f"--weights {path} cannot be read: {reason}") from None
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None

@@ -1,8 +1,8 @@
-"""Starting a network's first convolution as filters that whiten the images' patches.
+"""Start a network's first convolution as filters that whiten the images' patches.
 
 Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498), section 3.2,
-after Coates and Ng 2012 and Page 2019. There, twice as many filters as a patch has values end the
-layer; here they fill what channels the network has, before its own batch norm.
+after Coates and Ng 2012 and Page 2019. There, the layer has twice as many filters as a patch has
+values; here they fill the channels that the network has, before its own batch norm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EPSILON = 5e-4  # as in the code of the paper, whose images are normalised as well
-IMAGES = 4096  # a patch's covariance needs no more
+IMAGES = 4096  # enough for a patch's covariance
 
 
 def stem_of(model: nn.Module, channels: int, called: str) -> nn.Conv2d:
@@ -28,7 +28,7 @@ def stem_of(model: nn.Module, channels: int, called: str) -> nn.Conv2d:
     Args:
         model: the network.
         channels: of the images.
-        called: how an error names the network.
+        called: the network's name in errors.
 
     Raises:
         BenchError: the network has none.
@@ -64,7 +64,7 @@ def whiten(stem: nn.Conv2d, batches: Iterable[tuple[Tensor, Tensor]], *, freeze:
 
 
 def patch_covariance(batches: Iterable[tuple[Tensor, Tensor]], kernel: tuple[int, ...]) -> Tensor:
-    """Covariance of all patches of the images, none of which reaches over a border.
+    """Return the covariance of all patches that lie inside the images.
 
     Args:
         batches: float images N×C×H×W, and labels.
@@ -92,7 +92,7 @@ def patch_covariance(batches: Iterable[tuple[Tensor, Tensor]], kernel: tuple[int
 
 
 def whitening_filters(covariance: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Rows that turn values of this covariance into uncorrelated ones of (almost) unit variance.
+    """Return filters that turn values of this covariance into uncorrelated ones of unit variance.
 
     Args:
         covariance: D×D.
@@ -100,7 +100,7 @@ def whitening_filters(covariance: Tensor, epsilon: float = EPSILON) -> Tensor:
 
     Returns:
         D×D, a filter a row, from the largest variance to the smallest, each with its largest
-        component positive, since an eigenvector's sign is nobody's.
+        component positive, since the sign of an eigenvector is arbitrary.
     """
     variances, vectors = torch.linalg.eigh(covariance)
     rows = vectors.T.flip(0)

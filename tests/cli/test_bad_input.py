@@ -334,7 +334,7 @@ def test_other_hardware_is_not_mixed_in_silently(
     words = ("run-ablation", tiny_study, "--results", results, "--threads", 1, "--workers", 1)
     refusal = bench(*words).refusal
     assert re.search(
-        rf"made otherwise \({first.run}: torch 1.0 then, .* now\); --allow-mixed", refusal
+        rf"of another environment \({first.run}: torch 1.0 then, .* now\); --allow-mixed", refusal
     )
     assert store.read_run(others[0].run) is None
     assert bench(*words, "--allow-mixed").code == 0

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch import LocalLauncher, launch
+from bench.launch.launchers import launch
+from bench.launch.processes import LocalLauncher
 from bench.store import Store, locks
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements

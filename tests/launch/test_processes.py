@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.launch import LocalLauncher, launch
+from bench.launch.launchers import launch
+from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest

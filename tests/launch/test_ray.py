@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from bench.launch import RayLauncher, launch
+from bench.launch.launchers import launch
+from bench.launch.raytasks import RayLauncher
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.resources import Resources
 
@@ -158,7 +159,7 @@ def test_dead_address_is_told_within_fifteen_seconds(bench_process, tiny_study, 
 
 DRIVER = """
 import sys, bench
-from bench.launch import RayLauncher
+from bench.launch.raytasks import RayLauncher
 
 def tell(event):
     print(event["event"], flush=True)

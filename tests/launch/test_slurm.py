@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.launch import SlurmLauncher, launch
+from bench.launch.launchers import launch
+from bench.launch.slurm import SlurmLauncher
 from bench.system.signals import Stop
 from bench.training.resources import Resources
 
@@ -89,7 +90,7 @@ def test_local_executor_takes_a_run_up_whose_time_was_up(make_requests, run, sto
 
 DRIVER = """
 import sys, bench
-from bench.launch import SlurmLauncher
+from bench.launch.slurm import SlurmLauncher
 
 if __name__ == "__main__":
     bench.run_study("own.toml", results="results", device="cpu", threads=1,

@@ -104,11 +104,10 @@ def mlflow_results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     pytest.importorskip("mlflow")
     import shutil
 
-    from bench.launch.execution import Execution
     from bench.report.tracking import tracked
 
     results = shutil.copytree(trained, tmp_path_factory.mktemp("mlflow") / "bench-runs")
-    with tracked(Execution(track=("mlflow",)), Store(results), "tiny"):
+    with tracked(("mlflow",), Store(results), "tiny", lambda _event: None):
         pass
     return results
 

@@ -130,9 +130,7 @@ def test_weights_of_another_network_are_refused_in_one_line(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = next(Store(results).runs())
-    monkeypatch.setattr(
-        "bench.targets.trained_run.build_model", lambda *_, **__: torch.nn.Linear(2, 2)
-    )
+    monkeypatch.setattr("bench.training.setup.build_model", lambda *_, **__: torch.nn.Linear(2, 2))
     with pytest.raises(BenchError, match="its weights do not fit the network") as refusal:
         load_trained(record.run, results=results)
     assert "\n" not in str(refusal.value)

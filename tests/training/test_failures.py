@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from bench.launch import launch
+from bench.launch.launchers import launch
 from bench.system.signals import Stop
 from bench.training.outcome import is_out_of_memory
 from bench.training.run import execute

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from bench import load_model, load_results
 from bench.errors import BenchError
-from bench.studies.recipe import LATER, RECIPES, Recipe, get_recipe, side_at
+from bench.studies.recipe import LATER, RECIPES, Recipe, get_recipe
 from bench.studies.request import RunRequest
 from bench.training.check import check_trainable
 from bench.training.loop import Trainer
 from bench.training.optimisers import KernelMuon, branch_parameters, hidden_matrices
 from bench.training.run import execute
+from bench.training.schedule import side_at
 from bench.training.setup import Split, build_network, load_data
 from bench.training.whitening import EPSILON, stem_of
 

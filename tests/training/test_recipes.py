@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.studies.recipe import learning_rate_at
 from bench.training import run
 from bench.training.loop import Trainer
 from bench.training.optimisers import parameter_groups
 from bench.training.run import execute
+from bench.training.schedule import learning_rate_at
 from bench.training.setup import Split, build_network, load_data
 
 CPU = torch.device("cpu")

@@ -5,7 +5,8 @@ import torch
 from torch.optim import lr_scheduler as reference
 
 from bench.errors import BenchError
-from bench.studies.recipe import RECIPES, Recipe, get_recipe, learning_rate_at
+from bench.studies.recipe import RECIPES, Recipe, get_recipe
+from bench.training.schedule import learning_rate_at
 
 STEPS, WARMUP = 40, 10
 

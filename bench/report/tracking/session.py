@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import tempfile
 import warnings
@@ -18,13 +17,14 @@ from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import publish, require_finished
 from bench.report.tracking.names import check_trackers
 from bench.report.tracking.records import TrackedReport, tracked_runs
+from bench.training.distributed import follows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bench.launch.execution import Execution
     from bench.report.tracking.records import TrackedRun
     from bench.store import Store
+    from bench.training.run import Event, OnEvent
 
 REPORT_FORMATS = ("markdown", "csv", "html")
 
@@ -42,34 +42,35 @@ class Tracker(Protocol):
 
 
 @contextmanager
-def tracked(how: Execution, store: Store, study: str) -> Iterator[Execution]:
+def tracked(
+    trackers: Sequence[str], store: Store, study: str, on_event: OnEvent
+) -> Iterator[OnEvent]:
     """Log a study's runs while the block runs, and its report at the end.
 
     Args:
-        how: its `track` names the trackers.
+        trackers: names of the trackers, of `TRACKERS`.
         store: the results folder that the runs are recorded in.
         study: the study's name.
+        on_event: called with every event.
 
     Yields:
-        What to carry the study out with.
+        The function to call with every event, which logs a run when it ends.
 
     Raises:
         BenchError: a tracker is unknown or not installed. What goes wrong later is a warning.
     """
-    from bench.training.distributed import follows
-
-    names = check_trackers(how.track)
+    names = check_trackers(trackers)
     if not names or follows():
-        yield how
+        yield on_event
         return
     session = _Session(names, store, study)
 
-    def tell(event: dict[str, Any]) -> None:
-        how.on_event(event)
+    def log_event(event: Event) -> None:
+        on_event(event)
         if event["event"] == "end":
             session.log_runs(event["run"])
 
-    yield dataclasses.replace(how, on_event=tell)
+    yield log_event
     session.log_runs()
     session.log_report()
     session.record()

@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.launch import estimate
-from bench.launch.estimate import estimate_plan, steps_of, time_steps
-from bench.launch.study import Execution
+from bench.launch.estimate import estimate_plan
+from bench.launch.execution import Execution
 from bench.store import Store
 from bench.studies import expand, parse_study
 from bench.training.resources import Resources
 from bench.training.run import execute
-from bench.training.sizes import DataSize, data_size
 
 STUDY = """
 question = "How long?"
@@ -51,9 +49,9 @@ def test_every_run_is_estimated_and_nothing_is_written(how, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_finished_run_needs_no_time(how, resources):
+def test_finished_run_needs_no_time(how):
     first = plan().requests[0]
-    execute(first, Store(how.results), resources)
+    execute(first, Store(how.results), Resources(device="cpu", threads=1))
     rows = {row["run"]: row for row in estimate_plan(plan(), how)}
     assert (rows[first.run_id]["status"], rows[first.run_id]["seconds"]) == ("complete", 0)
     assert sum(row["seconds"] > 0 for row in rows.values()) == 3
@@ -68,32 +66,3 @@ def test_network_that_cannot_be_trained_is_refused(how):
     single = STUDY.replace("batch_size = 32", "batch_size = 1").replace("size = 8", "size = 4")
     with pytest.raises(BenchError, match="batch norm"):
         estimate_plan(plan(single), how)
-
-
-def test_data_that_is_not_at_hand_is_timed_on_noise(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    request = tiny(dataset="cifar10", train_images=None, input_size=None)
-    assert data_size(request) == DataSize(10, 3, 32, 50_000, 10_000, on_hand=False)
-    assert time_steps(request, Resources(device="cpu", threads=1)) > 0
-    assert steps_of(request) == pytest.approx((45_000 * 2 + (5_000 * 2 + 45_000 + 10_000) / 3) / 32)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(BenchError, match="train_images = 60000, but the training set has 50000"):
-        data_size(tiny(dataset="cifar10", train_images=60_000))
-
-
-def test_a_large_step_is_timed_on_fewer_images(tiny, monkeypatch):
-    request = tiny(batch_size=90)
-    macs = 1_000_000
-    monkeypatch.setattr(estimate, "count_macs", lambda *_: macs)
-    monkeypatch.setattr(estimate, "TIMED_MACS", 30 * macs)
-    monkeypatch.setattr(estimate, "_median_step", lambda trainer: trainer.batches.batch_size)
-    # As many seconds as images: thirty are timed, and the batch takes thrice that.
-    assert time_steps(request, Resources(device="cpu", threads=1)) == 90
-    seen = []
-    monkeypatch.setattr(estimate, "_median_step", lambda t: seen.append(t.batches.batch_size) or 1)
-    time_steps(request, Resources(device="cpu", threads=1))
-    assert seen == [30]
-
-
-def test_step_takes_time(tiny):
-    assert 0 < time_steps(tiny(), Resources(device="cpu", threads=1)) < 60
