@@ -14,6 +14,8 @@ from bench.cli import options
 from bench.cli.output import stdout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench.store import Store
 
 
@@ -74,6 +76,8 @@ def report(
     from bench.report.pages.markdown import markdown
     from bench.report.pages.publish import check_formats, require_finished
     from bench.report.pages.publish import publish as write
+    from bench.report.pages.sections import save_figures
+    from bench.report.pages.study_report import read_study_report
     from bench.store import Store
 
     wanted = [name.strip() for name in formats.split(",")]
@@ -90,20 +94,19 @@ def report(
             )
         _report_measurements(results, output, wanted, publish=publish)
         return
-    store = Store(results)
-    record = store.find_study(study)
+    content = read_study_report(Store(results), study)
+    name = content.study.name
     if serve:
-        _serve(store, record.name, port)
+        _serve(Store(results), name, port)
         return
     if to_stdout:
-        runs = require_finished(store, record)
-        typer.echo(markdown(store, record, runs), nl=False)
+        require_finished(content)
+        typer.echo(markdown(content), nl=False)
         return
-    folder = output or (Path("results") / record.name if publish else Path("report") / record.name)
-    for path in write(store, record, folder, wanted):
-        stdout().print(str(path), markup=False, soft_wrap=True)
+    folder = output or Path("results" if publish else "report") / name
+    _print_paths(write(content, folder, wanted))
     if figures is not None:
-        _save_figures(store, record.name, figures)
+        _print_paths(save_figures(content.data, figures))
 
 
 def _report_measurements(
@@ -113,19 +116,16 @@ def _report_measurements(
     from bench.store.measurements import Measurements
 
     folder = output or Path("results" if publish else "report") / FOLDER
-    for path in publish_measurements(Measurements(results), folder, formats):
-        stdout().print(str(path), markup=False, soft_wrap=True)
+    _print_paths(publish_measurements(Measurements(results), folder, formats))
 
 
-def _save_figures(store: Store, study: str, folder: Path) -> None:
-    from bench.report.pages import save_figures
-
-    for path in save_figures(store, study, folder):
+def _print_paths(paths: Iterable[Path]) -> None:
+    for path in paths:
         stdout().print(str(path), markup=False, soft_wrap=True)
 
 
 def _serve(store: Store, study: str, port: int) -> None:
-    from bench.report.pages import PageServer
+    from bench.report.pages.server import PageServer
 
     with PageServer(store, study, port) as server:
         stdout().print(server.url, markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -131,40 +131,30 @@ def run_ablation(
 
 
 def _show_study(results: Path, study: StudyRecord, *, as_json: bool) -> int:
-    """Print a study's question, table and answer; return 1 if a run of it failed, else 0."""
-    from bench.report.findings.answer import answer, outlook, summarise
-    from bench.report.tables.study import study_table
-    from bench.report.tables.tuned import tuned_lines
+    """Print a study's question, tables and answer; return 1 if a run of it failed, else 0."""
+    from bench.report.pages.study_report import read_study_report
+    from bench.report.pages.terminal import print_report
     from bench.store import Store
-    from bench.store.tables.frames import rows_of, study_runs
+    from bench.store.tables.frames import rows_of
 
-    store = Store(results)
-    frame = study_runs(store, study.name)
-    failed = frame[~frame["status"].isin(["complete", "diverged"])]
-    errors = rows_of(frame.loc[frame["status"] != "complete", ["run", "status", "error"]])
+    report = read_study_report(Store(results), study.name)
+    records = report.data.records.values()
+    failed = int(any(r.status not in {"complete", "diverged"} for r in records))
     if as_json:
-        print_json(rows_of(frame), errors)
-        return int(len(failed) > 0)
-    summaries = summarise(store, study)
+        errors = [
+            {"run": r.run, "status": r.status, "error": r.error}
+            for r in records
+            if r.status != "complete"
+        ]
+        print_json(rows_of(report.data.runs), errors)
+        return failed
     console = stdout()
-    console.print()
-    console.print(study.question, style="bold", markup=False)
-    if study.source:
-        console.print(f"({study.source})", markup=False)
-    console.print(study_table(summaries))
-    for line in (*tuned_lines(study), *_shared(study.shared_tensors)):
-        console.print(line, markup=False)
-    for error in errors:
-        console.print(f"{error['run']}: {error['status']}: {error['error']}", markup=False)
-    console.print(answer(summaries), style="bold", markup=False)
-    for line in outlook(summaries):
-        console.print(line, markup=False)
-    console.print(
-        f"\nResults: {store.root} (study '{study.name}', {len(frame)} runs)", markup=False
-    )
-    for command in _next_commands(store.root, study.name, frame):
+    print_report(report, console)
+    console.print(f"\nResults: {results} (study '{study.name}', {len(records)} runs)", markup=False)
+    complete = next((r.run for r in records if r.status == "complete"), None)
+    for command in _next_commands(results, study.name, complete):
         console.print(f"  {command}", markup=False, soft_wrap=True)
-    return int(len(failed) > 0)
+    return failed
 
 
 def _show_batch_script(plan: Plan, how: Execution) -> None:
@@ -227,18 +217,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / size:,.{digits}f} {unit}"
 
 
-def _shared(shared: dict[str, Any]) -> list[str]:
-    if not shared:
+def _next_commands(root: Path, study: str, run: str | None) -> list[str]:
+    if run is None:
         return []
-    counts = [f"{v} {s['equal']} of {s['tensors']}" for v, s in shared.items()]
-    return [f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"]
-
-
-def _next_commands(root: Path, study: str, frame: Any) -> list[str]:
-    complete = frame[frame["status"] == "complete"]
-    if complete.empty:
-        return []
-    run = complete.iloc[0]["run"]
     where = "" if root == options.DEFAULT_RESULTS else f" --results {quote(str(root))}"
     return [
         f"bench report {quote(study)}{where}",

@@ -174,7 +174,7 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
 def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Save what can be drawn of a measurement; say where, and why something is not."""
     from bench.report.charts.draw_matplotlib import save_charts
-    from bench.report.tables.throughput import throughput_charts
+    from bench.report.charts.throughput import throughput_charts
     from bench.store.measurements import Measurements
 
     record = Measurements(results).find(str(frame["measurement"].iloc[0]))

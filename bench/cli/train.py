@@ -75,9 +75,9 @@ def train(
     trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
     if target_accuracy is not None:
-        from bench.report.findings.time_to_accuracy import check_target
+        from bench.report.findings.time_to_accuracy import check_target_accuracy
 
-        check_target(target_accuracy, recipe, dataset, settings)
+        check_target_accuracy(target_accuracy, recipe, dataset, settings)
     from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
@@ -115,7 +115,7 @@ def train(
     reached = None if target_accuracy is None else _reached(values, results, target_accuracy)
     if reached is not None:
         values |= {
-            "target_accuracy": reached.target,
+            "target_accuracy": reached.accuracy,
             "seconds_to_target": reached.seconds,
             "epochs_to_target": reached.epoch,
         }

@@ -1,4 +1,4 @@
-"""Everything a page shows of one study, read once."""
+"""The records and tables of one study, each read once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 
 from bench.report.findings.answer import summarise
 from bench.store.analyses import Analyses
+from bench.store.exports import Exports
 from bench.store.measurements import Measurements
-from bench.store.tables.frames import ANALYSED, analysed_frame, newest, study_runs
+from bench.store.tables.frames import (
+    ANALYSED,
+    analysed_frame,
+    exports_frame,
+    newest,
+    study_runs,
+    throughput_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,62 +25,22 @@ if TYPE_CHECKING:
     from bench.report.findings.answer import VariantSummary
     from bench.store import RunRecord, Store, StudyRecord
     from bench.store.analyses import AnalysisRecord
+    from bench.store.exports import ExportRecord
     from bench.store.measurements import MeasurementRecord
+    from bench.store.tables.columns import Table
 
 
 @dataclass(frozen=True)
-class Material:
-    """One study's records and tables.
+class StudyData:
+    """One study's records and tables; each is read at its first use, and only then.
 
     Attributes:
-        store: where they lie.
-        study: its record.
-        summaries: a row a variant.
-        runs: table of the study's runs.
-        epochs: table of their epochs.
-        exports: table of what was exported of them.
-        throughput: table of what was measured of them.
-        records: run → record of every finished run.
+        store: the results folder.
+        study: the study's record.
     """
 
     store: Store
     study: StudyRecord
-    summaries: list[VariantSummary]
-    runs: pd.DataFrame
-    epochs: pd.DataFrame
-    exports: pd.DataFrame
-    throughput: pd.DataFrame
-    records: dict[str, RunRecord]
-
-    @cached_property
-    def variants(self) -> list[str]:
-        """Names in the study's order."""
-        return list(self.study.variants)
-
-    def style(self, variant: str) -> int:
-        """Number of a variant's colour and symbol."""
-        return self.variants.index(variant)
-
-    def variant_of(self, run: str) -> str | None:
-        """The variant that a run stands for."""
-        return self.places.get(run, (None, None))[0]
-
-    @cached_property
-    def measurements(self) -> list[MeasurementRecord]:
-        """Measurements of the study's runs, oldest first."""
-        records = Measurements(self.store.root).records()
-        return [r for r in records if any(self.variant_of(str(row["run"])) for row in r.rows)]
-
-    @cached_property
-    def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:
-        """Every analysis in the results folder, oldest first, and which cannot be read, and why."""
-        return Analyses(self.store.root).read()
-
-    @cached_property
-    def analysed(self) -> dict[str, pd.DataFrame]:
-        """Tables of the last analyses of the study's runs."""
-        records, _ = self.analyses
-        return {t: newest(analysed_frame(records, t, self.places)) for t in ANALYSED}
 
     @cached_property
     def places(self) -> dict[str, tuple[str, int]]:
@@ -83,24 +51,103 @@ class Material:
             for seed, run in entry["runs"].items()
         }
 
+    @cached_property
+    def variants(self) -> list[str]:
+        """Names in the study's order."""
+        return list(self.study.variants)
 
-def gather(store: Store, name: str) -> Material:
-    """Read a study.
+    def variant_of(self, run: str) -> str | None:
+        """Return the variant that a run belongs to; None for a run of no variant."""
+        return self.places.get(run, (None, None))[0]
+
+    def style(self, variant: str) -> int:
+        """Return the number of a variant's colour and symbol."""
+        return self.variants.index(variant)
+
+    @cached_property
+    def records(self) -> dict[str, RunRecord]:
+        """Run → its record, of every run that has a readable one, finished or not."""
+        found = {run: self._record(run) for run in self.places}
+        return {run: record for run, record in found.items() if record is not None}
+
+    def _record(self, run: str) -> RunRecord | None:
+        if self.store.folder(run).is_dir():
+            return self.store.read_run(run)
+        return self.store.read_unfinished(run)
+
+    @cached_property
+    def summaries(self) -> list[VariantSummary]:
+        """One row per variant."""
+        epochs = None if self.study.target_accuracy is None else self.epochs
+        return summarise(self.study, self.records, epochs)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The study's rows of the `runs` table."""
+        return study_runs(self.store, self.study.name)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """The study's rows of the `epochs` table."""
+        return study_runs(self.store, self.study.name, "epochs")
+
+    @cached_property
+    def export_records(self) -> list[ExportRecord]:
+        """Exports of the study's runs, those that tuned included."""
+        records = Exports(self.store.root).records()
+        return [record for record in records if record.row["run"] in self.study.runs]
+
+    @cached_property
+    def exports(self) -> pd.DataFrame:
+        """The study's rows of the `exports` table."""
+        return exports_frame(record.row for record in self.export_records)
+
+    @cached_property
+    def _measured(self) -> list[MeasurementRecord]:
+        return list(Measurements(self.store.root).records())
+
+    @cached_property
+    def measurements(self) -> list[MeasurementRecord]:
+        """Measurements of the study's runs, oldest first."""
+        return [
+            record
+            for record in self._measured
+            if any(self.variant_of(str(row["run"])) for row in record.rows)
+        ]
+
+    @cached_property
+    def throughput(self) -> pd.DataFrame:
+        """The study's rows of the `throughput` table."""
+        return throughput_frame(
+            row for record in self._measured for row in record.rows if row["run"] in self.study.runs
+        )
+
+    @cached_property
+    def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:
+        """Every analysis in the results folder, oldest first, and which cannot be read, and why."""
+        return Analyses(self.store.root).read()
+
+    @cached_property
+    def analysed(self) -> dict[str, pd.DataFrame]:
+        """Tables of the last analyses of the study's runs."""
+        return {t: newest(analysed_frame(self.analyses[0], t, self.places)) for t in ANALYSED}
+
+    def table(self, name: Table) -> pd.DataFrame:
+        """Return the study's rows of a table, as `bench.load_results` does."""
+        if name in ANALYSED:
+            return analysed_frame(self.analyses[0], name, self.study.runs)
+        frame: pd.DataFrame = getattr(self, name)  # the other tables' names are the attributes'
+        return frame
+
+
+def read_study_data(store: Store, name: str | None) -> StudyData:
+    """Find a study of a results folder; what is known of it is read when it is first used.
+
+    Args:
+        store: the results folder.
+        name: of the study; the last one run if None.
 
     Raises:
         BenchError: there is no such study, or its record cannot be read.
     """
-    study = store.find_study(name)
-    summaries = summarise(store, study)
-    runs = study_runs(store, name)
-    records = {run: store.read_run(run) for run in runs["run"]}
-    return Material(
-        store=store,
-        study=study,
-        summaries=summaries,
-        runs=runs,
-        epochs=study_runs(store, name, "epochs"),
-        exports=study_runs(store, name, "exports"),
-        throughput=study_runs(store, name, "throughput"),
-        records={run: record for run, record in records.items() if record is not None},
-    )
+    return StudyData(store, store.find_study(name))

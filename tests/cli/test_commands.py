@@ -87,7 +87,7 @@ def test_a_finished_study_trains_nothing_and_prints_its_table_again(
     assert lines[:2] == ["Does the shortcut matter here?", "(He et al. 2016a, Table 2)"]
     assert re.match(r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d +reference", lines[3])
     assert re.match(r"plain +4\.\d+ k .* [+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", lines[4])
-    assert "No difference between plain and residual can be told apart with 2 seeds." in lines
+    assert "There is no significant difference between plain and residual (n = 2)." in lines
     assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
 
 

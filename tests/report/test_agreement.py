@@ -10,9 +10,12 @@ import torch
 from safetensors.numpy import load_file
 from scipy import stats
 
-from bench.report.findings.agreement import READING, agreement
+from bench.report.findings.agreement import Agreement
+from bench.report.findings.agreement import agreement as compare
 from bench.report.pages.markdown import markdown
-from bench.report.pages.publish import require_finished
+from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import StudyData
+from bench.report.tables.study import SAME_IMAGES, same_images_table
 from bench.store import RunRecord, Store, StudyRecord
 from bench.studies.recipe import get_recipe
 from bench.studies.request import RunRequest
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGES = 100
+
+
+def agreement(store: Store, study: StudyRecord) -> Agreement:
+    return compare(store, study, StudyData(store, study).records)
 
 
 def make_study(
@@ -72,7 +79,7 @@ def test_trained_networks_are_compared_as_scipy_does(trained: Path) -> None:
         ours, theirs = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
         expected.append((1000, ours, theirs, stats.binomtest(ours, ours + theirs).pvalue))
     got = [c.found for c in found.comparisons]
-    assert [(d.images, d.only_ours, d.only_theirs) for d in got] == [e[:3] for e in expected]
+    assert [(d.images, d.only_first, d.only_second) for d in got] == [e[:3] for e in expected]
     low, high = sorted(e[3] for e in expected)
     corrected = sorted([min(1, 2 * low), max(min(1, 2 * low), high)])  # Holm's, of two
     assert sorted(d.p_value for d in got) == pytest.approx(corrected)
@@ -84,29 +91,32 @@ def test_the_words_count_what_the_rows_hold(tmp_path: Path) -> None:
     wrong = {"a": [alike, alike, alike], "b": [apart, apart, {1, 2}]}
     found = agreement(*make_study(tmp_path, wrong))
     first, second, third = found.comparisons
-    assert (first.found.only_ours, first.found.only_theirs) == (0, 18)
+    assert (first.found.only_first, first.found.only_second) == (0, 18)
     assert first.found.p_value == pytest.approx(3 * 2 * 0.5**18)  # the smallest of three
     assert second.found.p_value == first.found.p_value
     assert third.found.p_value == 1.0
-    assert third.cells == ["b", "a", "2", "100", "1", "1", "1.000"]
+    assert same_images_table(found).rows[2] == ("b", "a", "2", "100", "1", "1", "1.000")
     (sentence,) = found.sentences
     assert sentence == (
-        "b and a can be told apart on the same test images in 2 of 3 seeds (0 for b, 2 for a); "
-        "of a's own seeds, 0 of 2 pairs can, for comparison."
+        "b and a differ significantly on the same test images for 2 of 3 seeds (b is better for 0, "
+        "a for 2); for comparison, 0 of 2 pairs of a's own seeds do."
     )
 
 
 def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
     low, high = set(range(20)), set(range(50, 80))
     found = agreement(*make_study(tmp_path, {"a": [set(), low, set()], "b": [low, high, low]}))
-    assert [d.only_ours for d in found.among_seeds["a"]] == [20, 0]
-    assert "of a's own seeds, 2 of 2 pairs can" in found.sentences[0]
+    assert [d.only_first for d in found.among_seeds["a"]] == [20, 0]
+    assert "for comparison, 2 of 2 pairs of a's own seeds do" in found.sentences[0]
 
 
 def test_one_seed_has_no_measure(tmp_path: Path) -> None:
     found = agreement(*make_study(tmp_path, {"a": [set()], "b": [set(range(30))]}))
     assert found.sentences == [
-        "b and a can be told apart on the same test images in 1 of 1 seed (0 for b, 1 for a)."
+        (
+            "b and a differ significantly on the same test images for 1 of 1 seed "
+            "(b is better for 0, a for 1)."
+        )
     ]
 
 
@@ -135,7 +145,7 @@ def test_what_cannot_be_compared_is_left_out(change: str, tmp_path: Path) -> Non
 
 def test_the_page_shows_rows_and_how_to_read_them(tmp_path: Path) -> None:
     store, study = make_study(tmp_path, {"a": [{0}, {1}], "b|c": [set(range(40)), {5}]})
-    text = markdown(store, study, require_finished(store, study))
-    assert READING in text
+    text = markdown(read_study_report(store, study.name))
+    assert SAME_IMAGES in text
     assert "\n| b\\|c | a | 0 | 100 | 0 | 39 | <0.001 |\n" in text
     assert np.count_nonzero([line.startswith("| b\\|c | a |") for line in text.splitlines()]) == 2

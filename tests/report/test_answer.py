@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from bench.report.findings.answer import answer, outlook, statements, summarise
+from bench.report.findings.answer import VariantSummary, answer, outlook, statements
 from bench.report.findings.statistics import paired_difference
-from bench.report.pages import render_page
+from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.report.tables.study import study_cells, study_table
+from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import StudyData
+from bench.report.tables.study import study_table
 from bench.store import RunRecord, Store, StudyRecord
-from bench.store.tables.frames import study_runs
 from bench.studies.recipe import get_recipe
 from bench.studies.request import RunRequest
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Value = float | str  # a test accuracy, or the status of a run that has none
+
+
+def summaries_of(store: Store, study: StudyRecord) -> list[VariantSummary]:
+    return StudyData(store, study).summaries
+
+
+def lines_of(summaries: list[VariantSummary]) -> list[tuple[str, ...]]:
+    table = study_table(summaries)
+    return [table.columns, *table.rows]
 
 
 def make_study(
@@ -82,37 +92,40 @@ SAME = [0.903, 0.899, 0.901]
 ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "better": (
         {"plain": [*WORSE], "residual": [*REFERENCE]},
-(
-        r"residual is 5\.0 points of test accuracy better than plain "
-        r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
-),
+        (
+            r"residual is significantly better than plain, by 5\.0 points of test accuracy "
+            r"\(95 % interval 4\.\d to 5\.\d, n = 3\)\."
+        ),
     ),
     "worse": (
         {"residual": [*REFERENCE], "plain": [*WORSE]},
-(
-        r"plain is 5\.0 points of test accuracy worse than residual "
-        r"\(95 % interval 4\.\d to 5\.\d, 3 seeds\)\."
-),
+        (
+            r"plain is significantly worse than residual, by 5\.0 points of test accuracy "
+            r"\(95 % interval 4\.\d to 5\.\d, n = 3\)\."
+        ),
     ),
     "undecided": (
         {"a": [*REFERENCE], "b": [*SAME]},
-        r"No difference between b and a can be told apart with 3 seeds\.",
+        r"There is no significant difference between b and a \(n = 3\)\.",
     ),
     "two undecided": (
         {"a": [*REFERENCE], "b": [*SAME], "c": [*reversed(SAME)]},
-        r"No difference between b and a or c and a can be told apart with 3 seeds\.",
+        r"There is no significant difference between b and a or c and a \(n = 3\)\.",
     ),
     "one of each": (
         {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]},
-        r"c is 5\.0 points .* worse than a .*; no difference between b and a can be told apart .*",
+        (
+            r"c is significantly worse than a, by 5\.0 points .*; "
+            r"there is no significant difference between b and a \(n = 3\)\."
+        ),
     ),
     "one seed": (
         {"a": [0.9], "b": [0.5]},
-        r"No difference between b and a can be told apart with 1 seed\.",
+        r"There is no significant difference between b and a \(n = 1\)\.",
     ),
     "some seeds": (
         {"a": [*REFERENCE], "b": [*SAME], "c": [0.901, 0.899]},
-        r"No difference between b and a or c and a can be told apart with 2 to 3 seeds\.",
+        r"There is no significant difference between b and a or c and a \(n = 2 to 3\)\.",
     ),
     "a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged"] * 3},
@@ -120,37 +133,40 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     ),
     "the reference failed": (
         {"a": ["out_of_memory", "failed", "failed"], "b": [*SAME]},
-(
-        r"a has no result to compare \(2 failed, 1 out of memory\); "
-        r"b cannot be compared \(a shares no finished seed\)\."
-),
+        (
+            r"a has no result to compare \(2 failed, 1 out of memory\); "
+            r"b cannot be compared \(a shares no finished seed\)\."
+        ),
     ),
     "some runs of a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged", 0.899, 0.903]},
-        r"b stands on 2 seeds only \(1 diverged\); no difference between b and a .* 2 seeds\.",
+        (
+            r"b has a result for 2 seeds only \(1 diverged\); "
+            r"there is no significant difference between b and a \(n = 2\)\."
+        ),
     ),
     "no run yet": (
         {"a": ["to do"], "b": ["to do"]},
         r"a has no result yet; b has no result yet\.",
     ),
     "a single variant": ({"a": [*REFERENCE]}, r"There is nothing to compare yet\."),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("values", "sentence"), ANSWERS.values(), ids=ANSWERS)
 def test_the_answer_says_what_the_numbers_say(
     values: dict[str, list[Value]], sentence: str, tmp_path: Path
 ) -> None:
-    text = answer(summarise(*make_study(tmp_path, values)))
+    text = answer(summaries_of(*make_study(tmp_path, values)))
     assert re.fullmatch(sentence, text), text
 
 
 def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
     slightly = [0.890, 0.8945, 0.888]  # p = 0.02 alone
     two = {"a": [*REFERENCE], "b": [*slightly]}
-    assert "worse" in answer(summarise(*make_study(tmp_path / "two", two)))
+    assert "worse" in answer(summaries_of(*make_study(tmp_path / "two", two)))
     many = {**two, **{f"c{n}": [*SAME] for n in range(8)}}
-    summaries = summarise(*make_study(tmp_path / "many", many))
+    summaries = summaries_of(*make_study(tmp_path / "many", many))
     assert summaries[1].difference is not None
     assert summaries[1].difference.high is not None
     assert summaries[1].difference.high < 0
@@ -159,61 +175,61 @@ def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
 
 def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*WORSE]}
-    text = answer(summarise(*make_study(tmp_path, values, references={"c": "b"})))
-    assert "b is 5.0 points of test accuracy worse than a" in text
-    assert "no difference between c and b" in text
+    text = answer(summaries_of(*make_study(tmp_path, values, references={"c": "b"})))
+    assert "b is significantly worse than a, by 5.0 points of test accuracy" in text
+    assert "no significant difference between c and b" in text
 
 
 def test_a_short_answer_is_a_paragraph_and_a_long_one_a_list(tmp_path: Path) -> None:
     short: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*SAME]}
-    summaries = summarise(*make_study(tmp_path / "short", short))
+    summaries = summaries_of(*make_study(tmp_path / "short", short))
     assert statements(summaries) == [" ".join([answer(summaries), *outlook(summaries)])]
     long: dict[str, list[Value]] = {**short, "d": [*WORSE], "e": [*WORSE]}
     store, study = make_study(tmp_path / "long", long)
-    summaries = summarise(store, study)
+    summaries = summaries_of(store, study)
     first, *others = statements(summaries)
     assert len([first, *others]) == 5  # b, d and e are worse, c undecided, how many seeds for c
-    assert first.startswith("b is 5.0 points of test accuracy worse than a (")
+    assert first.startswith("b is significantly worse than a, by 5.0 points of test accuracy (")
     assert others[-1:] == outlook(summaries)
     told = answer(summaries)
     assert [text.rstrip(".").lower() in told.lower() for text in others[:-1]] == [True] * 3
-    page = markdown(store, study, study_runs(store, study.name))
+    report = read_study_report(store, study.name)
+    page = markdown(report)
     assert "".join(f"\n- {text}" for text in (first, *others)) in page
-    html = render_page(store, study.name)
-    assert re.findall(r"<li>(.* points of test accuracy .*)</li>", html)[0] == first
+    assert re.findall(r"<li>(.* points of test accuracy .*)</li>", html(report))[0] == first
 
 
 def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"a": [*SAME], "b": [*REFERENCE], "c": [*WORSE]}
     store, study = make_study(tmp_path, values, trained={"a": REFERENCE, "b": WORSE, "c": SAME})
-    plain = study_cells(summarise(store, study))
-    summaries = summarise(store, replace(study, compare_training=True))
-    headings, a, b, c = study_cells(summaries)
+    plain = lines_of(summaries_of(store, study))
+    summaries = summaries_of(store, replace(study, compare_training=True))
+    headings, a, b, c = lines_of(summaries)
     place = headings.index("train accuracy %")
-    assert headings[place + 1 : place + 3] == ["train difference (points)", "train p (Holm)"]
-    assert a[place + 1 : place + 3] == ["reference", ""]
+    assert headings[place + 1 : place + 3] == ("train difference (points)", "train p (Holm)")
+    assert a[place + 1 : place + 3] == ("reference", "")
     difference = paired_difference(dict(enumerate(WORSE)), dict(enumerate(REFERENCE)))
     assert difference is not None
     assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
-    assert [[*row[: place + 1], *row[place + 3 :]] for row in (headings, a, b, c)] == plain
-    tested, trained = re.split(r"(?<=\.) (?=b is 5)", answer(summaries))
-    assert tested == answer(summarise(store, study))
+    assert [(*row[: place + 1], *row[place + 3 :]) for row in (headings, a, b, c)] == plain
+    tested, trained = re.split(r"(?<=\)\.) (?=b is)", answer(summaries))
+    assert tested == answer(summaries_of(store, study))
     assert re.fullmatch(
-        r"b is 5\.0 points of training accuracy worse than a \(95 % interval [\d.]+ to [\d.]+, "
-        r"3 seeds\); no difference in training accuracy between c and a can be told apart with 3 "
-        r"seeds\.",
+        r"b is significantly worse than a, by 5\.0 points of training accuracy \(95 % interval "
+        r"[\d.]+ to [\d.]+, n = 3\); there is no significant difference in training accuracy "
+        r"between c and a \(n = 3\)\.",
         trained,
     ), trained
 
 
 def test_made_up_images_have_no_accuracy(tmp_path: Path) -> None:
     store, study = make_study(tmp_path, {"a": [0.9, 0.9], "b": [0.1, 0.2]}, timing_only=True)
-    summaries = summarise(store, study)
+    summaries = summaries_of(store, study)
     assert answer(summaries) == (
-        "a has no accuracy (its images are made up, for timing only); "
-        "b has no accuracy (its images are made up, for timing only)."
+        "a has no accuracy (its images are synthetic, for timing only); "
+        "b has no accuracy (its images are synthetic, for timing only)."
     )
-    assert all(cells[3] == cells[6] == "-" for cells in study_cells(summaries)[1:])
+    assert all(cells[3] == cells[6] == "-" for cells in lines_of(summaries)[1:])
 
 
 def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -> None:
@@ -223,19 +239,20 @@ def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -
         "c": [0.5],
         "d": ["diverged", "failed", "failed"],
     }
-    headings, a, b, c, d = study_cells(summarise(*make_study(tmp_path, values)))
+    headings, a, b, c, d = lines_of(summaries_of(*make_study(tmp_path, values)))
     assert len(headings) == len(a) == len(d)
-    assert a[:3] == ["a", "11.69 M", "123"]
+    assert a[:3] == ("a", "11.69 M", "123")
     assert a[3].startswith("90.03 ± ")
-    assert a[4:6] == ["reference", ""]
+    assert a[4:6] == ("reference", "")
     assert re.fullmatch(r"-5\.00 \[-5\.\d\d, -4\.\d\d\]", b[4])
     assert b[5] == "<0.001"
-    assert c[3:6] == ["50.00 (1 seed)", "-40.00 (1 seed)", ""]
-    assert d == ["d (2 failed, 1 diverged)", "-", "-", "-", "-", "", "-", "-"]
+    assert c[3:6] == ("50.00 (1 seed)", "-40.00 (1 seed)", "")
+    assert d == ("d (2 failed, 1 diverged)", "-", "-", "-", "-", "", "-", "-")
 
 
 def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
-    table = study_table(summarise(*make_study(tmp_path, {"width [4]": [0.5], "[/odd]": [0.5]})))
+    values: dict[str, list[Value]] = {"width [4]": [0.5], "[/odd]": [0.5]}
+    table = study_table(summaries_of(*make_study(tmp_path, values))).to_terminal()
     out = io.StringIO()
     Console(file=out, width=200).print(table)
     assert "width [4]" in out.getvalue()
@@ -243,12 +260,14 @@ def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
 
 
 def test_an_undecided_comparison_says_how_many_seeds_it_would_take(tmp_path: Path) -> None:
-    summaries = summarise(*make_study(tmp_path, {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]}))
+    summaries = summaries_of(
+        *make_study(tmp_path, {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]})
+    )
     (line,) = outlook(summaries)
     # d_z = 0.0667 / 0.305 points, two comparisons: more than the 164 of a single one
     assert re.fullmatch(
-        r"To tell b from a apart, were the true difference the \+0\.07 points seen: "
-        r"about (\d+) seeds \(80% power\)\.",
+        r"Seeds needed for a significant difference with 80 % power, if the true difference is the "
+        r"observed one: b and a about (\d+) \(\+0\.07 points\)\.",
         line,
     )
     assert summaries[1].seeds_needed is not None
@@ -258,17 +277,17 @@ def test_an_undecided_comparison_says_how_many_seeds_it_would_take(tmp_path: Pat
 
 def test_many_undecided_comparisons_share_a_sentence(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"a": [*REFERENCE], **{n: [*SAME] for n in "bcd"}}
-    (line,) = outlook(summarise(*make_study(tmp_path, values)))
-    each = r"about \d+ seeds \(\+0\.07 points\)"
+    (line,) = outlook(summaries_of(*make_study(tmp_path, values)))
+    each = r"about \d+ \(\+0\.07 points\)"
     assert re.fullmatch(
-        r"To tell them apart with 80% power, were the differences those seen: "
-        rf"b from a {each}, c from a {each}, d from a {each}\.",
+        r"Seeds needed for a significant difference with 80 % power, if the true difference is the "
+        rf"observed one: b and a {each}, c and a {each}, d and a {each}\.",
         line,
     ), line
 
 
 def test_one_seed_has_no_outlook(tmp_path: Path) -> None:
-    assert outlook(summarise(*make_study(tmp_path, {"a": [0.9], "b": [0.5]}))) == []
+    assert outlook(summaries_of(*make_study(tmp_path, {"a": [0.9], "b": [0.5]}))) == []
 
 
 def test_no_numbers_make_the_answer_say_better_while_the_interval_holds_zero(
@@ -282,7 +301,7 @@ def test_no_numbers_make_the_answer_say_better_while_the_interval_holds_zero(
             name: [0.9 + gain + generator.gauss(0, 0.004) for _ in range(seeds)]
             for name, gain in {"a": 0.0, "b": shift}.items()
         }
-        summaries = summarise(*make_study(tmp_path / str(number), values))
+        summaries = summaries_of(*make_study(tmp_path / str(number), values))
         difference = summaries[1].difference
         assert difference is not None
         text = answer(summaries)
@@ -294,10 +313,10 @@ def test_no_numbers_make_the_answer_say_better_while_the_interval_holds_zero(
 
 def test_values_that_are_no_numbers_are_no_results(tmp_path: Path) -> None:
     nan = float("nan")
-    summaries = summarise(*make_study(tmp_path, {"a": [nan, nan], "b": [nan, 0.5]}))
+    summaries = summaries_of(*make_study(tmp_path, {"a": [nan, nan], "b": [nan, 0.5]}))
     assert "better" not in answer(summaries)
     assert "worse" not in answer(summaries)
-    assert all("nan" not in cell for cells in study_cells(summaries) for cell in cells)
+    assert all("nan" not in cell for cells in lines_of(summaries) for cell in cells)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +327,7 @@ def test_a_network_that_only_guesses_is_doubted(tmp_path, accuracies, doubted):
     store, study = make_study(
         tmp_path, {"residual": accuracies, "plain": [*REFERENCE]}, classes=list("abcdefghij")
     )
-    said = answer(summarise(store, study))
+    said = answer(summaries_of(store, study))
     words = "residual is hardly better than guessing (10%)"
     assert (words in said) is doubted
     assert "plain is hardly" not in said
@@ -317,4 +336,4 @@ def test_a_network_that_only_guesses_is_doubted(tmp_path, accuracies, doubted):
 def test_guessing_is_by_the_number_of_classes(tmp_path):
     values = {"residual": [0.10, 0.10], "plain": [0.10, 0.11]}
     hundred = make_study(tmp_path, values, classes=[str(n) for n in range(100)])
-    assert "guessing" not in answer(summarise(*hundred))
+    assert "guessing" not in answer(summaries_of(*hundred))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import bench as package
-from bench.report.tables.latex import latex_table
+from bench.report.tables.text_table import TextTable
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports
@@ -113,7 +113,9 @@ def test_a_page_shows_what_was_measured_and_found_besides_training(
         assert (folder / name).with_suffix(".png").stat().st_size > 0
     assert {p.name for p in folder.glob("*.svg")} == set(shown)
     assert "\n## Inside the networks\n\n![" in page
-    made = page.partition("## How it was made\n\n- command: `bench run-ablation tiny`\n")[2]
+    made = page.partition(
+        "## How it was made\n\n- command: `bench run-ablation tiny --seeds 0,1`\n"
+    )[2]
     assert "- then `bench export-onnx tiny --precision fp32`\n" in made
     assert re.search(r"- then `bench throughput resnet8 --threads 1`\n", made)
     assert re.search(r"- then `bench lesion resnet8-\S+`\n", made)
@@ -140,19 +142,21 @@ def test_a_failed_run_stands_in_plain_sight(bench: Callable, results: Path) -> N
     assert "failed: `why | not`" in out
 
 
-ODD = [
-    ["variant", "test accuracy %"],
-    ["a_b & c % $x$ #1 {y} ~^\\end", "90.03 ± 0.10"],
-    ["[odd]", "-5.00 [-5.10, +4.90]"],
-    ["<script>", "<0.001"],
-]  # fmt: skip
+ODD = TextTable(
+    ("variant", "test accuracy %"),
+    (
+        ("a_b & c % $x$ #1 {y} ~^\\end", "90.03 ± 0.10"),
+        ("[odd]", "-5.00 [-5.10, +4.90]"),
+        ("<script>", "<0.001"),
+    ),
+)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_a_latex_table_compiles_whatever_a_variant_is_called(tmp_path: Path) -> None:
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
-        + latex_table(ODD, "Is 5 % of x_1 enough?")
+        + ODD.to_latex("Is 5 % of x_1 enough?")
         + "\\end{document}\n"
     )
     done = subprocess.run(

@@ -13,9 +13,8 @@ import pytest
 from bench.report.charts.blocks import gradient_charts, lesion_charts, looks
 from bench.report.charts.draw_matplotlib import draw, draw_row
 from bench.report.charts.landscape import landscape_charts
-from bench.report.pages import render_page
-from bench.report.pages.provenance import commands
-from bench.report.study_data import gather
+from bench.report.pages.html import html
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.tables.columns import COLUMNS, typed_frame
@@ -198,7 +197,7 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 def test_the_page_shows_them_with_their_data(analysed: Path) -> None:
-    page = render_page(Store(analysed), "tiny")
+    page = html(read_study_report(Store(analysed), "tiny"))
     data = data_of(page)
     keys = {"lesion-drop", "gradient-depth", "gradient-correlation", "landscape-loss"}
     assert keys <= set(data["charts"])
@@ -211,7 +210,7 @@ def test_the_page_shows_them_with_their_data(analysed: Path) -> None:
     assert {row[variant] for row in lesions["rows"]} == {"residual"}
     assert "layer1.2" in {row[block] for row in lesions["rows"]}
     run = Store(analysed).find_study("tiny").variants["residual"]["runs"]["0"]
-    made = commands(gather(Store(analysed), "tiny"))
+    made = read_study_report(Store(analysed), "tiny").commands
     assert f"bench lesion {run}" in made
     assert f"bench gradients {run} --correlation" in made
     assert (
@@ -229,7 +228,7 @@ def test_one_command_looks_at_several_runs_in_the_same_way(results: Path) -> Non
         ("gradients", second, {"correlation": True}), ("lesion", first, {}), ("lesion", second, {}),
     ):  # fmt: skip
         store.publish(kind, {"run": run, **asked}, {}, {"cpu": "made up"})
-    assert set(commands(gather(Store(results), "tiny"))[1:-1]) in (
+    assert set(read_study_report(Store(results), "tiny").commands[1:]) in (
         {f"bench gradients {one} {other}", f"bench gradients {second} --correlation",
          f"bench lesion {first}", f"bench lesion {second}"}
         for one, other in ((first, second), (second, first))
@@ -242,7 +241,7 @@ def _table(key: str) -> str:
 
 
 def test_what_was_not_recorded_names_its_command(trained: Path) -> None:
-    page = render_page(Store(trained), "tiny")
+    page = html(read_study_report(Store(trained), "tiny"))
     for command in ("lesion", "gradients", "landscape"):
         (line,) = re.findall(rf'<p class="absent">([^<]*`bench {command} RUN`[^<]*)</p>', page)
         assert line.endswith("does.")
@@ -256,7 +255,7 @@ def test_half_an_analysis_is_named_and_the_others_are_shown(kind: str, analysed:
     path = store.file(broken.analysis)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.warns(UserWarning, match=f"passing over .*{broken.analysis}"):
-        page = render_page(Store(analysed), "tiny")
+        page = html(read_study_report(Store(analysed), "tiny"))
     assert re.search(rf"<p>Left out: [^<]*{broken.analysis}.json: [^<]*cannot be read", page)
     assert f"`bench {kind} RUN` does" in page
     drawn = {key.split("-", maxsplit=1)[0] for key in data_of(page)["charts"]}

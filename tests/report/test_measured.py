@@ -101,7 +101,9 @@ def test_the_fastest_is_named_with_its_interval():
     "changes", [{"noisy": True}, {"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
 )
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
-    assert fastest([row(**changes)]) == ["No configuration could be told apart from its reference."]
+    assert fastest([row(**changes)]) == [
+        "No configuration is significantly faster than its reference."
+    ]
 
 
 def test_what_cannot_be_reported_is_one_line(tmp_path, measured):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.report.findings.answer import answer, summarise
-from bench.report.tables.study import HEADINGS
+from bench.report.pages.study_report import read_study_report
+from bench.report.tables.study import COLUMNS
 from bench.store import Store, StudyRecord
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "report.ipynb"
@@ -21,13 +21,11 @@ EVIL = "<script>alert(1)</script>"
 
 def test_a_report_shows_question_answer_table_and_picture(trained: Path) -> None:
     report = bench.Report(trained)
-    store = Store(trained)
     shown = report._repr_html_()
     assert "<h3>Does the shortcut matter here?</h3>" in shown
-    study = store.read_study("tiny")
-    assert study is not None
-    assert answer(summarise(store, study)) in shown
-    assert report.answer.startswith(answer(summarise(store, study)))
+    answer = read_study_report(Store(trained), "tiny").answer
+    assert answer in shown
+    assert report.answer.startswith(answer)
     assert shown.count("<tr>") == 3
     (picture,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', shown)
     texts = {e.text for e in ET.fromstring(base64.b64decode(picture)).iter() if e.text}
@@ -45,7 +43,7 @@ def test_a_report_gives_its_parts(trained: Path) -> None:
     report = bench.Report(trained, "tiny")
     assert report.question == "Does the shortcut matter here?"
     assert list(report.table.index) == ["residual", "plain"]
-    assert list(report.table.columns) == list(HEADINGS[1:])
+    assert list(report.table.columns) == list(COLUMNS[1:])
     assert len(report.load()) == len(report.load("epochs")) == 4
     assert report.load("throughput").empty
     assert len(report.figure().axes) == 3

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import BenchError
-from bench.report.pages import render_page, write_page
+from bench.report.pages.html import html
+from bench.report.pages.publish import publish
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path) -> None:
-    path = write_page(Store(trained), "tiny", tmp_path / "deep" / "report.html")
+    (path,) = publish(read_study_report(Store(trained), "tiny"), tmp_path / "deep", ["html"])
+    assert path == tmp_path / "deep" / "report.html"
     page = path.read_text()
     text = " ".join(Elements(page).text.split())
     assert "Does the shortcut matter here?" in text
@@ -62,7 +65,7 @@ def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path
 
 
 def test_nothing_is_loaded_from_anywhere(trained: Path) -> None:
-    for tag, attributes in Elements(render_page(Store(trained), "tiny")).tags:
+    for tag, attributes in Elements(html(read_study_report(Store(trained), "tiny"))).tags:
         for name in ("src", "href", "srcset", "action", "poster"):
             value = attributes.get(name)
             assert value is None or value.startswith(("#", "data:")), (tag, value)
@@ -77,7 +80,7 @@ def test_names_are_escaped(results: Path) -> None:
         "b": {**study.variants["plain"], "reference": EVIL},
     }
     store.save_study(replace(study, question=f"Why {EVIL}?", source=EVIL, variants=variants))
-    page = render_page(store, "tiny")
+    page = html(read_study_report(store, "tiny"))
     elements = Elements(page)
     assert EVIL not in page
     assert sum(tag == "script" for tag, _ in elements.tags) == 3
@@ -92,7 +95,7 @@ def test_a_failed_run_is_in_plain_sight(results: Path) -> None:
     store.mark_unfinished(
         replace(record, status="out_of_memory", error="not <enough>", result={}, files={})
     )
-    text = Elements(render_page(store, "tiny")).text
+    text = Elements(html(read_study_report(store, "tiny"))).text
     assert "out of memory" in text
     assert "not <enough>" in text
 
@@ -101,7 +104,7 @@ def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
     store = Store(tmp_path)
     variants: dict[str, dict[str, Any]] = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
     store.save_study(StudyRecord(name="mine", question="Why?", variants=variants))
-    elements = Elements(render_page(store, "mine"))
+    elements = Elements(html(read_study_report(store, "mine")))
     figures = sum(tag == "figure" for tag, _ in elements.tags)
     absent = sum(a.get("class") == "absent" for tag, a in elements.tags if tag == "p")
     assert absent == figures + 3  # same images, confusions, architecture are no figures
@@ -110,4 +113,4 @@ def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
 
 def test_an_unknown_study_is_named(trained: Path) -> None:
     with pytest.raises(BenchError, match=r"no study 'tinny' in .*did you mean 'tiny'"):
-        render_page(Store(trained), "tinny")
+        read_study_report(Store(trained), "tinny")

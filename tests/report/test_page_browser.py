@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
-from bench.report.pages import write_page
+from bench.report.pages.publish import publish
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def file(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(Store(results), "tiny", tmp_path_factory.mktemp("page") / "report.html")
+    report = read_study_report(Store(results), "tiny")
+    return publish(report, tmp_path_factory.mktemp("page"), ["html"])[0]
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report.charts.confusion import confusions
-from bench.report.pages import render_page
-from bench.report.study_data import gather
+from bench.report.pages.html import html
+from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import read_study_data
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def test_a_matrix_adds_the_predictions_of_every_seed_up(trained: Path) -> None:
     store = Store(trained)
-    found = confusions(gather(store, "tiny"))
+    found = confusions(read_study_data(store, "tiny"))
     study = store.read_study("tiny")
     assert study is not None
     assert [m.variant for m in found.matrices] == ["residual", "plain"]
@@ -36,7 +37,7 @@ def test_a_matrix_adds_the_predictions_of_every_seed_up(trained: Path) -> None:
 
 def test_the_images_are_those_that_most_runs_get_wrong(trained: Path) -> None:
     store = Store(trained)
-    images = confusions(gather(store, "tiny")).images
+    images = confusions(read_study_data(store, "tiny")).images
     runs = [store.read_tensors(r.run, "predictions.safetensors") for r in store.runs()]
     wrong = [
         sum(int(t["predictions"][i]) != int(t["labels"][i]) for t in runs) for i in range(1000)
@@ -47,7 +48,7 @@ def test_the_images_are_those_that_most_runs_get_wrong(trained: Path) -> None:
         assert image.truth != image.taken_for
         assert image.picture is not None
         assert image.picture.startswith("data:image/png;base64,")
-    page = render_page(store, "tiny")
+    page = html(read_study_report(store, "tiny"))
     assert page.count("<img ") == 12
     assert page.count('<table class="confusion">') == 2
 
@@ -56,11 +57,12 @@ def test_what_is_damaged_or_not_at_hand_is_said(results: Path) -> None:
     store = Store(results)
     records = list(store.runs())
     (results / "runs" / records[0].run / "predictions.safetensors").write_bytes(b"damaged")
-    material = gather(store, "tiny")
+    data = read_study_data(store, "tiny")
     others = {
         r.run: replace(r, request=r.request | {"dataset": "imagefolder:/nowhere"}) for r in records
     }
-    found = confusions(replace(material, records=others))
+    vars(data)["records"] = others  # instead of reading them
+    found = confusions(data)
     assert records[0].run in found.notes[0]
     assert "imagefolder:/nowhere are not shown" in found.notes[1]
     assert {i.picture for i in found.images} == {None}

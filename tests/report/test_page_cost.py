@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from bench.report.charts.cost import measured_speed, pareto, times
-from bench.report.study_data import gather
+from bench.report.study_data import read_study_data
 from bench.store import Store
 from bench.store.measurements import MeasurementRecord
 from bench.store.tables.columns import COLUMNS, typed_frame
@@ -29,9 +27,9 @@ def test_a_front_is_what_no_other_point_beats() -> None:
 
 
 def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> None:
-    material = gather(Store(trained), "tiny")
-    assert measured_speed(material).missing is not None
-    runs = {variant: run for run, (variant, seed) in material.places.items() if seed == 0}
+    data = read_study_data(Store(trained), "tiny")
+    assert measured_speed(data).missing is not None
+    runs = {variant: run for run, (variant, seed) in data.places.items() if seed == 0}
     same = {"backend": "eager", "status": "complete", "batch_size": 1, "noisy": False}
     rows = [
         {"run": runs["residual"], "images_per_second": 100.0, "ci_low": 90.0, "ci_high": 120.0,
@@ -40,31 +38,31 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
         {"run": runs["plain"], "test_accuracy": 0.7, **same, "status": "failed"},
     ]  # fmt: skip
     frame = typed_frame(rows, COLUMNS["throughput"])
-    assert isinstance(frame, pd.DataFrame)
-    residual, plain = measured_speed(replace(material, throughput=frame)).series  # one beats all
+    vars(data)["throughput"] = frame  # instead of reading it
+    residual, plain = measured_speed(data).series  # one beats all
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
     assert "80.00%" in residual.hover[0]
     assert residual.labels == plain.labels == ()  # one backend, one precision: nothing to name
     frame["executed_precision"] = ["int8", "fp32", "fp32"]
-    residual, plain = measured_speed(replace(material, throughput=frame)).series
+    residual, plain = measured_speed(data).series
     assert (residual.labels, plain.labels) == (["int8"], [""])  # only the first is on the front
     frame.loc[1, "images_per_second"] = 150.0
-    front, _, _ = measured_speed(replace(material, throughput=frame)).series
+    front, _, _ = measured_speed(data).series
     assert (list(front.x), list(front.y)) == ([150.0, 100.0], [70.0, 80.0])
     frame["noisy"] = [True, False, False]
-    residual, plain = measured_speed(replace(material, throughput=frame)).series
+    residual, plain = measured_speed(data).series
     assert (residual.faint, plain.faint) == (True, False)
 
 
 def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(
     trained: Path,
 ) -> None:
-    material = gather(Store(trained), "tiny")
-    entries = material.study.variants
+    data = read_study_data(Store(trained), "tiny")
+    entries = data.study.variants
     named = {"a b": entries["residual"], "a-b": entries["plain"]}
-    material = replace(material, study=replace(material.study, variants=named))
-    runs = {variant: run for run, (variant, seed) in material.places.items() if seed == 0}
+    data = replace(data, study=replace(data.study, variants=named))
+    runs = {variant: run for run, (variant, seed) in data.places.items() if seed == 0}
     share = {
         "by": "layer", "name": "conv1", "kind": "Conv2d 3×3", "part": "convolution",
         "block": "conv1", "milliseconds": 1.0, "share": 1.0, "with_addition": False,
@@ -80,8 +78,8 @@ def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(
         ],
         lanes={f"{name} {batch}": {"layers": [share]} for name in named for batch in (1, 32)},
     )
-    vars(material)["measurements"] = [record]  # what it would have read
-    charts = times(material)
+    vars(data)["measurements"] = [record]  # what it would have read
+    charts = times(data)
     assert [chart.title for chart in charts] == [
         f"Time by block: {name}, eager fp32, batch 32" for name in named
     ]

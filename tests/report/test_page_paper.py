@@ -12,7 +12,7 @@ from PIL import Image
 from bench.report.charts.chart import Axis, Chart, Series
 from bench.report.charts.draw_matplotlib import draw, draw_row
 from bench.report.pages.sections import sections
-from bench.report.study_data import gather
+from bench.report.study_data import read_study_data
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
         "report", "tiny", "--results", trained, "--format", "latex", "--figures", folder
     )  # fmt: skip
     assert done.code == 0, done
-    charts = [c for s in sections(gather(Store(trained), "tiny")) for c in s.charts]
+    charts = [c for s in sections(read_study_data(Store(trained), "tiny")) for c in s.charts]
     drawn = {c.key for c in charts if c.missing is None}
     assert len(drawn) == 8
     pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png")}

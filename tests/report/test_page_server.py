@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import BenchError
-from bench.report.pages import PageServer
+from bench.report.pages.server import PageServer
 from bench.store import Store
 
 if TYPE_CHECKING:

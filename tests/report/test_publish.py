@@ -11,8 +11,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.report.pages.markdown import provenance
 from bench.report.pages.publish import publish
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Path) -> None:
-    store = Store(trained)
-    study = store.read_study("tiny")
-    assert study is not None
-    files = publish(store, study, tmp_path / "page")
+    files = publish(read_study_report(Store(trained), "tiny"), tmp_path / "page")
     assert {f.name for f in files} == {
         "README.md",
         "study.svg",
@@ -51,11 +48,7 @@ def test_a_page_names_every_machine_that_its_runs_had(tmp_path: Path) -> None:
             "resnet8", options={"width": 4}, epochs=1, settings={"train_images": 100},
             seed=threads, results=tmp_path, device="cpu", threads=threads,
         )  # fmt: skip
-    store = Store(tmp_path)
-    study = store.read_study("adhoc")
-    assert study is not None
-    lines = provenance(store, study, bench.load_results(tmp_path))
-    (machine,) = [line for line in lines if line.startswith("machine: ")]
+    machine = dict(read_study_report(Store(tmp_path), "adhoc").provenance)["machine"]
     assert re.findall(r"(\d+) thread\(s\) a run", machine) == ["1", "2"]
 
 
@@ -66,5 +59,5 @@ def test_a_study_without_a_finished_run_has_no_page(tmp_path: Path) -> None:
     )
     store.save_study(study)
     with pytest.raises(BenchError, match="study 'mine' has no finished run yet"):
-        publish(store, study, tmp_path / "page")
+        publish(read_study_report(store, "mine"), tmp_path / "page")
     assert not (tmp_path / "page").exists()

@@ -9,18 +9,16 @@ import pytest
 
 from bench import run_study
 from bench.errors import BenchError
-from bench.report.findings.answer import summarise
+from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.report.pages.render import render_page
-from bench.report.tables.published import published_cells
+from bench.report.pages.study_report import StudyReport, read_study_report
+from bench.report.study_data import StudyData, read_study_data
+from bench.report.tables.published import published_table
 from bench.store import Store
-from bench.store.tables.frames import study_runs
 from bench.studies import load_study, shipped_studies
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pandas as pd
 
 STUDY = """question = "Whose?"
 discussion = "Ten steps\\nsay <i>little</i>.\\n\\nMore would say more."
@@ -58,16 +56,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
     store: Store,
 ) -> None:
-    study = store.read_study("whose")
-    assert study is not None
-    summaries = summarise(store, study)
-    _, one, other = published_cells(study, summaries)
+    data = read_study_data(store, "whose")
+    summaries = data.summaries
+    one, other = published_table(data.study, summaries).rows
     ours = {s.name: s for s in summaries}
     found = ours["other"].difference
     assert found is not None
-    assert one[:3] == ["one", "6.61", "reference"]
+    assert one[:3] == ("one", "6.61", "reference")
     assert one[4] == "reference"
-    assert other[:3] == ["other", "8.17", "-1.56"]
+    assert other[:3] == ("other", "8.17", "-1.56")
     assert other[4].startswith(f"{found.mean * 100:+.2f} [")
     for row in (one, other):
         accuracy = ours[row[0]].test_accuracy
@@ -78,11 +75,11 @@ def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
 def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
     study = store.read_study("whose")
     assert study is not None
-    text = markdown(store, study, store_rows(store))
+    text = markdown(StudyReport(StudyData(store, study)))
     assert "## What the paper found" in text
     assert "Here: Nearly everything." in text
     assert "| other | 8.17 | -1.56 |" in text
-    page = render_page(store, "whose")
+    page = html(read_study_report(store, "whose"))
     assert "What the paper found" in page
     assert "&lt;b&gt;long&lt;/b&gt;" in page
 
@@ -90,25 +87,22 @@ def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
 def test_markdown_and_page_show_what_the_author_makes_of_it(store: Store) -> None:
     study = store.read_study("whose")
     assert study is not None
-    text = markdown(store, study, store_rows(store))
+    text = markdown(StudyReport(StudyData(store, study)))
     told = "## Discussion\n\nTen steps say <i>little</i>.\n\nMore would say more.\n\n"
     assert told in text
-    page = render_page(store, "whose")
+    page = html(read_study_report(store, "whose"))
     assert "<p>Ten steps say &lt;i&gt;little&lt;/i&gt;.</p>\n<p>More would say more.</p>" in page
     silent = dataclasses.replace(study, discussion=None)
-    assert "Discussion" not in markdown(store, silent, store_rows(store))
-
-
-def store_rows(store: Store) -> pd.DataFrame:
-    return study_runs(store, "whose")
+    assert "Discussion" not in markdown(StudyReport(StudyData(store, silent)))
 
 
 def test_without_figures_there_is_no_such_part(store: Store) -> None:
     study = store.read_study("whose")
     assert study is not None
     without = dataclasses.replace(study, published=None)
-    assert published_cells(without, summarise(store, study)) == []
-    assert "What the paper found" not in markdown(store, without, store_rows(store))
+    report = StudyReport(StudyData(store, without))
+    assert not report.published
+    assert "What the paper found" not in markdown(report)
 
 
 @pytest.mark.parametrize(

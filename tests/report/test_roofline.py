@@ -9,7 +9,7 @@ import pytest
 
 from bench.report.charts.draw_matplotlib import draw
 from bench.report.charts.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
-from bench.report.tables.throughput import by_network_or_backend
+from bench.report.charts.throughput import by_network_or_backend
 from bench.store.tables.columns import COLUMNS, typed_frame
 
 CEILING = {"flops_per_second": {"fp32": 200e9, "int8": 800e9}, "bytes_per_second": 10e9}

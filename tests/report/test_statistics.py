@@ -60,7 +60,7 @@ def test_one_seed_has_no_interval() -> None:
     assert single is not None
     assert single.mean == pytest.approx(0.1)
     assert (single.low, single.high, single.p_value, single.seeds) == (None, None, None, 1)
-    assert not single.told_apart
+    assert not single.significant
 
 
 def test_nothing_has_no_estimate() -> None:
@@ -78,7 +78,7 @@ def test_a_paired_difference_is_students_own_example() -> None:
     half = 2.2622 * spread  # t(0.975, 9) by any printed table
     assert found.low == pytest.approx(1.58 - half, abs=1e-4)
     assert found.high == pytest.approx(1.58 + half, abs=1e-4)
-    assert found.told_apart
+    assert found.significant
 
 
 def test_pairs_are_made_by_seed_and_not_by_position() -> None:
@@ -89,16 +89,16 @@ def test_pairs_are_made_by_seed_and_not_by_position() -> None:
     assert found.mean == pytest.approx((0.1 + 0.1 + 0.0) / 3)
 
 
-def test_equal_values_are_not_told_apart() -> None:
+def test_equal_values_are_not_significant() -> None:
     found = paired_difference(by_seed([0.5, 0.6]), by_seed([0.5, 0.6]))
     assert found is not None
-    assert (found.mean, found.p_value, found.told_apart) == (0.0, 1.0, False)
+    assert (found.mean, found.p_value, found.significant) == (0.0, 1.0, False)
 
 
 def test_the_same_difference_in_every_seed_is_no_certainty() -> None:
     same = paired_difference(by_seed([0.503, 0.603]), by_seed([0.5, 0.6]))
     assert same is not None
-    assert (same.low, same.high, same.p_value, same.told_apart) == (None, None, None, False)
+    assert (same.low, same.high, same.p_value, same.significant) == (None, None, None, False)
 
 
 def test_holm_corrects_as_in_the_worked_example() -> None:
@@ -109,7 +109,7 @@ def test_holm_corrects_as_in_the_worked_example() -> None:
     )
     values = [d.p_value for d in corrected.values() if d is not None]
     assert values == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert [d.told_apart for d in corrected.values() if d] == [True, False, False, True]
+    assert [d.significant for d in corrected.values() if d] == [True, False, False, True]
 
 
 def test_holm_counts_only_what_was_tested() -> None:
@@ -127,7 +127,7 @@ def test_holm_keeps_the_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p_value", "told_apart"),
+    ("low", "high", "p_value", "significant"),
     [
         (0.01, 0.03, 0.049, True),
         (-0.03, -0.01, 0.049, True),
@@ -138,10 +138,10 @@ def test_holm_keeps_the_interval() -> None:
         (None, None, None, False),
     ],
 )
-def test_a_difference_is_told_apart_by_interval_and_corrected_p_value(
-    low: float | None, high: float | None, p_value: float | None, told_apart: bool
+def test_a_difference_is_significant_by_interval_and_corrected_p_value(
+    low: float | None, high: float | None, p_value: float | None, significant: bool
 ) -> None:
-    assert difference(p_value, low, high).told_apart is told_apart
+    assert difference(p_value, low, high).significant is significant
 
 
 def test_the_effect_size_is_the_mean_over_the_deviation_of_the_differences() -> None:
@@ -177,7 +177,7 @@ def test_without_a_difference_the_bootstrap_finds_none() -> None:
     for _ in range(40):
         noise = generator.normal(0, 0.01, (2, BOOTSTRAP_SEEDS))
         found = paired_difference(by_seed(list(noise[0])), by_seed(list(noise[1])))
-        told += found is not None and found.told_apart
+        told += found is not None and found.significant
     assert told <= 6  # 40 tries at 5 %: 7 or more happen once in 200
 
 
@@ -212,7 +212,7 @@ def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
     ours = np.array([True] * 50 + [False] * 10 + [True] * 2 + [False] * 8)
     theirs = np.array([True] * 50 + [True] * 10 + [False] * 2 + [False] * 8)
     found = mcnemar(ours, theirs)
-    assert (found.images, found.only_ours, found.only_theirs) == (70, 2, 10)
+    assert (found.images, found.only_first, found.only_second) == (70, 2, 10)
     # 2 (1 + 12 + 66) / 2^12, by hand
     assert found.p_value == pytest.approx(2 * 79 / 4096)
     assert found.p_value == pytest.approx(stats.binomtest(2, 12).pvalue)

@@ -7,9 +7,11 @@ import pytest
 
 from bench import load_results, run_study
 from bench.errors import BenchError
-from bench.report.findings.answer import summarise
-from bench.report.findings.time_to_accuracy import time_over_seeds, time_to_accuracy
-from bench.report.tables.study import study_cells
+from bench.report.findings.time_to_accuracy import (
+    time_to_accuracy,
+    time_to_accuracy_over_seeds,
+)
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.studies import load_study
 
@@ -45,11 +47,11 @@ def test_the_test_accuracy_does_not_count():
 def test_over_seeds_it_is_the_median_of_those_that_reached_it():
     frames = [epochs(a).assign(run=r) for r, a in (("a", [0.9]), ("b", [0.1, 0.8]), ("c", [0.2]))]
     table = pd.concat(frames)
-    found = time_over_seeds(table, ["a", "b", "c"], 0.8)
+    found = time_to_accuracy_over_seeds(table, ["a", "b", "c"], 0.8)
     assert (found.seconds, found.reached, found.runs) == (20.0, 2, 3)  # 10 and 30
     assert str(found) == "20.0 (2 of 3)"
-    assert str(time_over_seeds(table, ["a"], 0.8)) == "10.0"
-    assert str(time_over_seeds(table, ["c"], 0.8)) == "- (0 of 1)"
+    assert str(time_to_accuracy_over_seeds(table, ["a"], 0.8)) == "10.0"
+    assert str(time_to_accuracy_over_seeds(table, ["c"], 0.8)) == "- (0 of 1)"
 
 
 STUDY = """question = "How fast?"
@@ -75,13 +77,13 @@ def test_a_studys_table_tells_it(tmp_path):
     results = tmp_path / "results"
     run_study(path, results=results, device="cpu", workers=1, threads=1)
     store = Store(results)
-    headings, *rows = study_cells(summarise(store, store.read_study("fast")))
-    assert headings[-1] == "seconds to 0.01 validation accuracy"
+    table = read_study_report(store, "fast").table
+    assert table.columns[-1] == "seconds to 0.01 validation accuracy"
     history = load_results(results, "epochs").query("variant == 'one' and epoch == 1")
-    assert rows[0][-1] == f"{history['seconds'].median():.1f}"
+    assert table.rows[0][-1] == f"{history['seconds'].median():.1f}"
     path.write_text(STUDY.replace("target_accuracy = 0.01", ""))
     run_study(path, results=results, device="cpu", workers=1, threads=1)
-    assert len(study_cells(summarise(store, store.read_study("fast")))[0]) == len(headings) - 1
+    assert read_study_report(store, "fast").table.columns == table.columns[:-1]
     assert len(load_results(results)) == 4  # the target is no part of the runs
 
 

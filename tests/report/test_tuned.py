@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from bench import Report, run_study
+from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.report.pages.render import render_page
-from bench.report.tables.tuned import tuned_cells, tuned_lines
+from bench.report.pages.study_report import read_study_report
+from bench.report.pages.terminal import print_report
+from bench.report.tables.tuned import tuned_table
 from bench.store import Store, StudyRecord
-from bench.store.tables.frames import study_runs
 
 STUDY = """question = "Which rate?"
 [base]
@@ -43,9 +47,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_every_value_has_the_validation_accuracy_of_its_own_run(store: Store) -> None:
     study = store.find_study("rates")
-    headings, *rows = tuned_cells(study)
-    assert headings == ["variant", "0.0001", "0.1", "learning rate taken"]
-    for (name, *scores, taken), tried in zip(rows, study.tuning.values(), strict=True):
+    table = tuned_table(study)
+    assert table.columns == ("variant", "0.0001", "0.1", "learning rate taken")
+    for (name, *scores, taken), tried in zip(table.rows, study.tuning.values(), strict=True):
         records = [store.read_run(tried["runs"][value]) for value in ("0.0001", "0.1")]
         found = [r.result["validation_accuracy"] for r in records if r is not None]
         assert scores == [f"{value * 100:.2f}" for value in found]
@@ -59,22 +63,28 @@ def test_every_value_has_the_validation_accuracy_of_its_own_run(store: Store) ->
 
 def test_all_reports_show_it(store: Store) -> None:
     study = store.find_study("rates")
-    written = markdown(store, study, study_runs(store, "rates"))
+    report = read_study_report(store, "rates")
+    written = markdown(report)
     assert "## What was tuned\n\n| variant | 0.0001 | 0.1 | learning rate taken |\n" in written
-    for row in tuned_cells(study):
+    for row in report.tuned.rows:
         assert f"| {' | '.join(row)} |" in written
     own = {run for v in study.variants.values() for run in v["runs"].values()}
     others = [store.read_run(run) for run in study.runs - own]
     seconds = sum(record.seconds for record in others if record is not None)
     assert len(others) == 2  # of four, two were taken
     assert f" s, of 2 more that only tuned {seconds:.0f} s\n" in written
-    page = render_page(store, "rates")
+    page = html(report)
     assert '<h3 id="tuned">What was tuned</h3>' in page
     assert "&lt;i&gt;other&lt;/i&gt;" in page
     assert "<i>other</i>" not in page.split('id="tuned"')[1].split("<script")[0]
     shown = Report(store.root, "rates")._repr_html_()
-    for line in tuned_lines(study):
-        assert line.replace("<", "&lt;").replace(">", "&gt;") in shown
+    for cell in (cell for row in report.tuned.rows for cell in row):
+        assert f"<td>{cell.replace('<', '&lt;').replace('>', '&gt;')}</td>" in shown
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_report(report, console)
+    printed = console.export_text()
+    for row in report.tuned.rows:
+        assert re.search(r"\s+".join(map(re.escape, row)), printed)
 
 
 def tried(chosen: float | None, **values: float | None) -> StudyRecord:
@@ -93,29 +103,20 @@ def tried(chosen: float | None, **values: float | None) -> StudyRecord:
     ],
 )  # fmt: skip
 def test_the_end_of_the_range_is_named(study: StudyRecord, row: list[str]) -> None:
-    assert tuned_cells(study)[1] == ["one", *row]
-
-
-def test_a_line_says_what_was_taken_or_that_nothing_was_yet() -> None:
-    (line,) = tuned_lines(tried(0.2, **{"0.1": None, "0.2": 0.6}))
-    assert line == (
-        "one takes learning rate 0.2, the largest tried; "
-        "validation accuracy in %: - at 0.1, 60.00 at 0.2"
-    )
-    (line,) = tuned_lines(tried(None, **{"0.1": None}))
-    assert line == "one: no learning rate chosen yet; validation accuracy in %: - at 0.1"
+    assert tuned_table(study).rows == (("one", *row),)
 
 
 def test_variants_may_have_tried_different_values() -> None:
     both = tried(0.1, **{"0.1": 0.5, "0.2": 0.4})
     other = {**both.tuning["one"], "values": {"0.3": 0.7}, "chosen": 0.3}
     study = replace(both, tuning={**both.tuning, "two": other})
-    assert tuned_cells(study) == [
-        ["variant", "0.1", "0.2", "0.3", "learning rate taken"],
-        ["one", "50.00", "40.00", "", "0.1, the smallest tried"],
-        ["two", "", "", "70.00", "0.3"],
-    ]
+    table = tuned_table(study)
+    assert table.columns == ("variant", "0.1", "0.2", "0.3", "learning rate taken")
+    assert table.rows == (
+        ("one", "50.00", "40.00", "", "0.1, the smallest tried"),
+        ("two", "", "", "70.00", "0.3"),
+    )
 
 
 def test_a_study_that_tuned_nothing_has_no_such_part() -> None:
-    assert tuned_cells(StudyRecord("none", "Which?", {})) == []
+    assert not tuned_table(StudyRecord("none", "Which?", {}))

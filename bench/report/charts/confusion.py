@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
     from bench.store import RunRecord
 
 MOST_CLASSES = 20  # a larger matrix cannot be read as numbers
@@ -95,7 +95,7 @@ class Confusions:
         return pd.DataFrame(rows, columns=["variant", "true_class", "predicted_class", "images"])
 
 
-def confusions(material: Material) -> Confusions:
+def confusions(material: StudyData) -> Confusions:
     """Read the predictions of every finished run of a study."""
     seen: dict[str, list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]] = defaultdict(list)
     notes = []
@@ -134,7 +134,7 @@ def confusions(material: Material) -> Confusions:
 
 
 def _matrices(
-    material: Material, runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]
+    material: StudyData, runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]
 ) -> list[Matrix]:
     """Add the runs of each variant up."""
     by_variant: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)

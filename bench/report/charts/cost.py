@@ -15,19 +15,18 @@ from bench.report.charts.chart import Axis, Chart, Series
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import NOT_MEASURED, Look, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
-from bench.store.exports import Exports
 from bench.store.measurements import Measurements, read_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
 
 _POINTS = 200  # of a distribution's curve
 _LAYERS = 20  # of the sensitivity table that a page shows
 
 
-def fronts(material: Material) -> tuple[Chart, ...]:
+def fronts(material: StudyData) -> tuple[Chart, ...]:
     """Accuracy against each cost, with the Pareto front."""
     costs = {
         "macs": ("Accuracy and multiply-adds", "multiply-adds of one image", False),
@@ -37,7 +36,7 @@ def fronts(material: Material) -> tuple[Chart, ...]:
     return tuple(_front(material, column, *words) for column, words in costs.items())
 
 
-def _front(material: Material, column: str, title: str, label: str, more_is_better: bool) -> Chart:
+def _front(material: StudyData, column: str, title: str, label: str, more_is_better: bool) -> Chart:
     points = [
         (s.name, float(cost), s.test_accuracy.mean * 100)
         for s in material.summaries
@@ -65,7 +64,7 @@ def _front(material: Material, column: str, title: str, label: str, more_is_bett
     )
 
 
-def measured_speed(material: Material) -> Chart:
+def measured_speed(material: StudyData) -> Chart:
     """Accuracy of each measured file or network against the images/s that were measured."""
     known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
     known = known[(known["status"] == "complete") & known["run"].map(material.variant_of).notna()]
@@ -158,7 +157,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def latencies(material: Material) -> Chart:
+def latencies(material: StudyData) -> Chart:
     """Share of batches that were done within a time, for each configuration measured."""
     curves: dict[str, list[float]] = {}
     store = Measurements(material.store.root)
@@ -203,7 +202,7 @@ def latencies(material: Material) -> Chart:
     )
 
 
-def roofs(material: Material) -> tuple[Chart, ...]:
+def roofs(material: StudyData) -> tuple[Chart, ...]:
     """Every network and batch size that was measured, under the machine's ceilings."""
     rows = material.throughput
     rows = rows[rows["run"].map(material.variant_of).notna()]
@@ -215,13 +214,13 @@ def roofs(material: Material) -> tuple[Chart, ...]:
     return rooflines(rows, {r.measurement: r.ceiling for r in material.measurements}, look)
 
 
-def quantisation(material: Material) -> tuple[Chart, ...]:
+def quantisation(material: StudyData) -> tuple[Chart, ...]:
     """What int8 costs layer by layer, a chart for each export that measured it."""
     charts = [
         sensitivity_chart(
             effects, f"int8-{record.export[:12]}", f"int8 by layer: {variant}", most=_LAYERS
         )
-        for record in Exports(material.store.root).records()
+        for record in material.export_records
         if (variant := material.variant_of(str(record.row["run"])))
         and (effects := record.proof.get("int8", {}).get("sensitivity"))
     ]
@@ -236,7 +235,7 @@ def quantisation(material: Material) -> tuple[Chart, ...]:
     return tuple(charts) or (missing,)
 
 
-def times(material: Material) -> tuple[Chart, ...]:
+def times(material: StudyData) -> tuple[Chart, ...]:
     """Where the time goes, block by block; nothing where nothing was profiled.
 
     One chart for each variant and each way to run it, of the largest batch profiled last.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.report.charts.chart import Axis, Chart, Series
-from bench.report.pages.markdown import methods
+from bench.report.tables.study import methods
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
 
 NO_RUN = "No run has finished an epoch yet; `bench run-ablation` goes on where it stopped."
 
 
-def curves(material: Material) -> tuple[Chart, ...]:
+def curves(material: StudyData) -> tuple[Chart, ...]:
     """Training and validation by epoch."""
     known = {name: material.epochs[name].notna().any() for name in material.epochs.columns}
     held_out = (
@@ -42,7 +42,7 @@ def curves(material: Material) -> tuple[Chart, ...]:
     )  # fmt: skip
 
 
-def _curve(material: Material, key: str, title: str, column: str, caption: str) -> Chart:
+def _curve(material: StudyData, key: str, title: str, column: str, caption: str) -> Chart:
     error = column.endswith("accuracy")
     series = []
     for name in material.variants:
@@ -80,7 +80,7 @@ def _curve(material: Material, key: str, title: str, column: str, caption: str) 
     )
 
 
-def accuracies(material: Material) -> Chart:
+def accuracies(material: StudyData) -> Chart:
     """Test accuracy of every seed, and the mean with its interval."""
     names = material.variants[::-1]
     series = []
@@ -134,7 +134,7 @@ def accuracies(material: Material) -> Chart:
     )
 
 
-def forest(material: Material) -> Chart:
+def forest(material: StudyData) -> Chart:
     """Differences from the reference."""
     compared = [s for s in material.summaries if s.difference is not None][::-1]
     series = []
@@ -158,7 +158,7 @@ def forest(material: Material) -> Chart:
         key="differences",
         title="Difference from the reference",
         caption="Points of test accuracy, paired by seed, with the 95 % interval of "
-        f"{methods(material.summaries)}; an interval that crosses zero tells nothing apart.",
+        f"{methods(material.summaries)}; if it includes zero, the difference is not significant.",
         x=Axis("points of test accuracy", zero=True),
         y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
         series=tuple(series),

@@ -1,1 +1,8 @@
-"""What results say: statistics, the answer, the choice, agreement, time to accuracy."""
+"""What results say.
+
+- `statistics`: means, paired differences, intervals, tests, power.
+- `answer`: a row per variant, and the sentences that answer a study's question.
+- `agreement`: trained networks compared on the same test images.
+- `time_to_accuracy`: training time to a validation accuracy.
+- `choice`: which measured network to ship.
+"""

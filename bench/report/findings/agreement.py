@@ -1,4 +1,4 @@
-"""Trained networks compared on the very same test images, seed by seed (McNemar's exact test)."""
+"""Trained networks compared on the same test images, seed by seed (McNemar's exact test)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,12 @@ from bench.errors import BenchError
 from bench.report.findings.statistics import SIGNIFICANCE, Discordance, holm_values, mcnemar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
-    from bench.store import Store, StudyRecord
-
-HEADINGS = (
-    "variant", "reference", "seed", "images", "only the variant right", "only the reference right",
-    "p (exact, Holm)",
-)  # fmt: skip
-READING = (
-    "Each row compares two trained networks on the same test images. It does not see how much "
-    "another random seed would change, so it says nothing about the design by itself: that is the "
-    "paired difference over seeds above. Where the networks of one design differ from seed to seed "
-    "as often as they differ from the reference, these rows carry no news."
-)
+    from bench.store import RunRecord, Store, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -43,16 +34,6 @@ class SeedComparison:
     seed: int
     found: Discordance
 
-    @property
-    def cells(self) -> list[str]:
-        """One row under `HEADINGS`."""
-        p = self.found.p_value
-        return [
-            self.variant, self.reference, str(self.seed), f"{self.found.images:,}",
-            str(self.found.only_ours), str(self.found.only_theirs),
-            "<0.001" if p < 0.001 else f"{p:.3f}",  # noqa: PLR2004 - APA style
-        ]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -60,8 +41,8 @@ class Agreement:
 
     Attributes:
         comparisons: every variant against its reference, seed by seed.
-        among_seeds: variant → its own networks, each seed against the next one: the measure for
-            how much a random seed alone changes; p-values Holm-corrected within the variant.
+        among_seeds: reference → its own networks, each seed against the next one, which shows how
+            much a random seed alone changes; p-values are Holm-corrected within the variant.
         notes: what is left out, and why.
     """
 
@@ -71,7 +52,7 @@ class Agreement:
 
     @property
     def sentences(self) -> list[str]:
-        """What the rows say of each variant, counted and nothing more."""
+        """One sentence per variant that counts its significant differences."""
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
         return [
             self._sentence(variant, reference, [c.found for c in group])
@@ -80,29 +61,36 @@ class Agreement:
 
     def _sentence(self, variant: str, reference: str, found: list[Discordance]) -> str:
         differing = [d for d in found if d.p_value < SIGNIFICANCE]
-        better = sum(d.only_ours > d.only_theirs for d in differing)
+        better = sum(d.only_first > d.only_second for d in differing)
         text = (
-            f"{variant} and {reference} can be told apart on the same test images in "
+            f"{variant} and {reference} differ significantly on the same test images for "
             f"{len(differing)} of {_count(len(found), 'seed')}"
         )
         if differing:
-            text += f" ({better} for {variant}, {len(differing) - better} for {reference})"
+            text += (
+                f" ({variant} is better for {better}, {reference} for {len(differing) - better})"
+            )
         own = self.among_seeds.get(reference, ())
         if own:
             differ = sum(d.p_value < SIGNIFICANCE for d in own)
             text += (
-                f"; of {reference}'s own seeds, {differ} of {_count(len(own), 'pair')} can, "
-                "for comparison"
+                f"; for comparison, {differ} of {_count(len(own), 'pair')} of {reference}'s own "
+                f"seeds {'does' if len(own) == 1 else 'do'}"
             )
         return f"{text}."
 
 
-def agreement(store: Store, study: StudyRecord) -> Agreement:
+def agreement(store: Store, study: StudyRecord, records: Mapping[str, RunRecord]) -> Agreement:
     """Compare a study's networks on the same test images.
 
-    Only finished runs whose test images are the same take part; a damaged file is noted.
+    Only complete runs with the same test images are compared; a damaged file is noted.
+
+    Args:
+        store: the results folder that holds the predictions.
+        study: the study.
+        records: run → its record.
     """
-    answers = _Answers(store)
+    answers = _Answers(store, records)
     rows = [
         SeedComparison(name, entry["reference"], int(seed), found)
         for name, entry in study.variants.items()
@@ -132,19 +120,20 @@ def _among(answers: _Answers, runs: dict[str, str]) -> tuple[Discordance, ...]:
 
 
 class _Answers:
-    """Which test images each run classifies correctly, each read once."""
+    """Which test images each run classifies correctly; each run's predictions are read once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, records: Mapping[str, RunRecord]) -> None:
         self.store = store
+        self.records = records
         self.notes: list[str] = []
         self.known: dict[str, tuple[str, npt.NDArray[np.bool_]] | None] = {}
 
-    def compare(self, ours: str, theirs: str | None) -> Discordance | None:
-        """Compare two runs; None if one has no answers, or the images are others."""
-        first, second = self._of(ours), self._of(theirs)
-        if first is None or second is None or first[0] != second[0]:
+    def compare(self, first: str, second: str | None) -> Discordance | None:
+        """Compare two runs; None if one has no predictions, or their test images differ."""
+        one, other = self._of(first), self._of(second)
+        if one is None or other is None or one[0] != other[0]:
             return None
-        return mcnemar(first[1], second[1])
+        return mcnemar(one[1], other[1])
 
     def _of(self, run: str | None) -> tuple[str, npt.NDArray[np.bool_]] | None:
         if run is None:
@@ -158,10 +147,11 @@ class _Answers:
         return self.known[run]
 
     def _read(self, run: str) -> tuple[str, npt.NDArray[np.bool_]] | None:
-        record = self.store.read_run(run) if self.store.folder(run).is_dir() else None
+        """Return the fingerprint of a run's dataset, and which test images it got right."""
+        record = self.records.get(run)
         if record is None or "predictions.safetensors" not in record.files:
             return None
-        if record.result.get("timing_only"):  # made-up images have no right answer
+        if record.result.get("timing_only"):  # synthetic images have no right answer
             return None
         tensors = self.store.read_tensors(run, "predictions.safetensors")
         right = (tensors["predictions"] == tensors["labels"]).numpy()

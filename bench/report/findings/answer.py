@@ -1,8 +1,11 @@
-"""A study's table and the sentence that answers its question, from the numbers alone."""
+"""A study's summaries and the sentences that answer its question, from the numbers alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+import statistics
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.report.findings.statistics import (
@@ -14,21 +17,23 @@ from bench.report.findings.statistics import (
     paired_difference,
     seeds_needed,
 )
-from bench.report.findings.time_to_accuracy import TimeOverSeeds, time_over_seeds
-from bench.store.tables.frames import study_runs
+from bench.report.findings.time_to_accuracy import (
+    TimeToAccuracyOverSeeds,
+    time_to_accuracy_over_seeds,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from bench.store import Store, StudyRecord
+    from bench.store import RunRecord, StudyRecord
 
     Compared = Sequence[tuple["VariantSummary", Difference]]
+    BySeed = dict[int, float]
 
-GUESSING = 1.5  # times chance: what hardly counts as having learned
-_ONE_BY_ONE = 2  # undecided comparisons that have a sentence each
-_A_PARAGRAPH = 3  # statements; more are easier to read as a list
+GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
+_A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,20 @@ class VariantSummary:
 
     Attributes:
         name: the variant.
-        reference: what it is compared with; None for a reference.
-        parameters: of one network.
+        reference: the variant it is compared with; None for a reference.
+        parameters: number of parameters of one network.
         macs: multiply-adds of one image.
         test_accuracy: over seeds, 0…1.
         difference: of the test accuracy from the reference's, paired by seed.
         train_accuracy: over seeds, in evaluation mode, 0…1.
-        train_difference: of the training accuracy from the reference's, paired by seed, if the
-            study compares them (`compare_training`).
         images_per_second: of training, median over seeds.
         statuses: status → number of runs, for those that are not complete.
-        seeds_needed: how many seeds would tell the observed difference apart with 80 % power;
-            None where it is told apart already, or there is nothing to reckon from.
-        time_to_target: training time to the study's `target_accuracy`, if it has one.
-        timing_only: its images are made up, so that it has no accuracy.
+        seeds_needed: number of seeds with which the observed difference would be significant with
+            80 % power; None where it is significant already, or there is no effect size.
+        train_difference: of the training accuracy from the reference's, paired by seed, if the
+            study compares them (`compare_training`).
+        time_to_accuracy: training time to the study's `target_accuracy`, if it has one.
+        timing_only: the images are synthetic, so there is no accuracy.
         chance: accuracy of guessing, where no run does better than `GUESSING` times that;
             None for a variant that learned.
     """
@@ -66,48 +71,78 @@ class VariantSummary:
     statuses: dict[str, int]
     seeds_needed: int | None = None
     train_difference: Difference | None = None
-    time_to_target: TimeOverSeeds | None = None
+    time_to_accuracy: TimeToAccuracyOverSeeds | None = None
     timing_only: bool = False
     chance: float | None = None
 
 
-def summarise(store: Store, study: StudyRecord) -> list[VariantSummary]:
-    """Summarise every variant of a study over its seeds."""
-    frame = study_runs(store, study.name)
-    by_variant = {name: frame[frame["variant"] == name] for name in study.variants}
-    accuracy = {name: _by_seed(rows, "test_accuracy") for name, rows in by_variant.items()}
-    differences = _differences(study, accuracy)
-    comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
-    summaries = [
-        _summary(name, entry["reference"], by_variant[name], differences.get(name), comparisons)
+def summarise(
+    study: StudyRecord, records: Mapping[str, RunRecord], epochs: pd.DataFrame | None = None
+) -> list[VariantSummary]:
+    """Summarise every variant of a study over its seeds.
+
+    Args:
+        study: the study.
+        records: run → its record, finished or not; a run without one counts as not there.
+        epochs: the study's `epochs` table; needed for a study with a `target_accuracy`.
+    """
+    by_variant = {
+        name: {int(s): records[run] for s, run in entry["runs"].items() if run in records}
         for name, entry in study.variants.items()
-    ]
-    summaries = [
-        replace(s, timing_only=_timing_only(store, by_variant[s.name]))
-        if s.test_accuracy is None and s.parameters is not None
-        else s
-        for s in summaries
-    ]
-    summaries = [
-        replace(s, chance=_chance(store, by_variant[s.name], accuracy[s.name])) for s in summaries
-    ]
-    if study.compare_training:
-        trained = {name: _by_seed(rows, "train_accuracy") for name, rows in by_variant.items()}
-        differences = _differences(study, trained)
-        summaries = [replace(s, train_difference=differences.get(s.name)) for s in summaries]
-    if study.target_accuracy is None:
-        return summaries
-    epochs = study_runs(store, study.name, "epochs")
-    return [
-        replace(s, time_to_target=_time(by_variant[s.name], epochs, study.target_accuracy))
-        for s in summaries
-    ]
+    }
+    accuracy = {name: _by_seed(runs, "test_accuracy") for name, runs in by_variant.items()}
+    trained = {name: _by_seed(runs, "train_accuracy") for name, runs in by_variant.items()}
+    differences = _differences(study, accuracy)
+    train_differences = _differences(study, trained) if study.compare_training else {}
+    comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
+    summaries = []
+    for name, entry in study.variants.items():
+        complete = [r for r in by_variant[name].values() if r.status == "complete"]
+        statuses = Counter(r.status for r in by_variant[name].values() if r.status != "complete")
+        difference = differences.get(name)
+        summaries.append(
+            VariantSummary(
+                name=name,
+                reference=entry["reference"],
+                parameters=complete[0].result.get("parameters") if complete else None,
+                macs=complete[0].result.get("macs") if complete else None,
+                test_accuracy=estimate(list(accuracy[name].values())),
+                difference=difference,
+                train_accuracy=estimate(list(trained[name].values())),
+                images_per_second=_median(complete, "images_per_second"),
+                statuses=dict(statuses.most_common()),
+                seeds_needed=_seeds_needed(difference, comparisons),
+                train_difference=train_differences.get(name),
+                time_to_accuracy=_time(study, complete, epochs),
+                timing_only=any(r.result.get("timing_only") for r in complete),
+                chance=_chance(complete, accuracy[name]),
+            )
+        )
+    return summaries
 
 
-def _differences(
-    study: StudyRecord, values: dict[str, dict[int, float]]
-) -> dict[str, Difference | None]:
-    """Compare every variant's values by seed with its reference's; p-values corrected as one."""
+def _by_seed(runs: Mapping[int, RunRecord], figure: str) -> BySeed:
+    """Return one figure of every complete run that has it; synthetic images have no accuracy."""
+    return {
+        seed: float(value)
+        for seed, record in runs.items()
+        if record.status == "complete"
+        and not record.result.get("timing_only")
+        and _is_number(value := record.result.get(figure))
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def _median(complete: Sequence[RunRecord], figure: str) -> float | None:
+    known = [v for r in complete if _is_number(v := r.result.get(figure))]
+    return float(statistics.median(known)) if known else None
+
+
+def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, Difference | None]:
+    """Compare every variant's values with its reference's; p-values are corrected together."""
     return holm(
         {
             name: paired_difference(values[name], values[entry["reference"]])
@@ -117,72 +152,35 @@ def _differences(
     )
 
 
-def _chance(store: Store, rows: pd.DataFrame, accuracy: dict[int, float]) -> float | None:
-    """Return the accuracy of guessing, if no seed's is clearly above it."""
-    if not accuracy or max(accuracy.values()) > GUESSING / 2:  # two classes are the fewest
+def _seeds_needed(difference: Difference | None, comparisons: int) -> int | None:
+    if difference is None or difference.significant:
         return None
-    record = store.read_run(str(rows.loc[rows["status"] == "complete", "run"].iloc[0]))
-    classes = len(record.result.get("classes", ())) if record else 0
+    return seeds_needed(difference.effect_size, comparisons=comparisons)
+
+
+def _time(
+    study: StudyRecord, complete: Sequence[RunRecord], epochs: pd.DataFrame | None
+) -> TimeToAccuracyOverSeeds | None:
+    if study.target_accuracy is None or epochs is None or not complete:
+        return None
+    runs = [record.run for record in complete]
+    return time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
+
+
+def _chance(complete: Sequence[RunRecord], accuracy: BySeed) -> float | None:
+    """Return the accuracy of guessing, if no seed's is clearly above it."""
+    if not accuracy:
+        return None
+    classes = len(complete[0].result.get("classes", ()))
     return 1 / classes if classes and max(accuracy.values()) <= GUESSING / classes else None
-
-
-def _timing_only(store: Store, rows: pd.DataFrame) -> bool:
-    """Whether images were made up; not so where training left no number for an accuracy."""
-    complete = rows.loc[rows["status"] == "complete", "run"]
-    records = [store.read_run(run) for run in complete]
-    return any(record is not None and record.result.get("timing_only") for record in records)
-
-
-def _time(rows: pd.DataFrame, epochs: pd.DataFrame, target: float) -> TimeOverSeeds | None:
-    complete = rows.loc[rows["status"] == "complete", "run"]
-    return time_over_seeds(epochs, complete, target) if len(complete) else None
-
-
-def _summary(
-    name: str,
-    reference: str | None,
-    rows: pd.DataFrame,
-    difference: Difference | None,
-    comparisons: int,
-) -> VariantSummary:
-    complete = rows[rows["status"] == "complete"]
-    others = rows.loc[rows["status"] != "complete", "status"].astype(str)
-    unclear = difference is not None and not difference.told_apart
-    return VariantSummary(
-        name=name,
-        reference=reference,
-        parameters=int(complete["parameters"].iloc[0]) if len(complete) else None,
-        macs=int(complete["macs"].iloc[0]) if len(complete) else None,
-        test_accuracy=estimate(list(_by_seed(rows, "test_accuracy").values())),
-        difference=difference,
-        train_accuracy=estimate(list(_by_seed(rows, "train_accuracy").values())),
-        images_per_second=_median(complete["images_per_second"]),
-        statuses={str(k): int(v) for k, v in others.value_counts().items()},
-        seeds_needed=(
-            seeds_needed(difference.effect_size, comparisons=comparisons)
-            if unclear and difference is not None
-            else None
-        ),
-    )
-
-
-def _median(values: pd.Series[float]) -> float | None:
-    known = values.dropna()
-    return float(known.median()) if len(known) else None
-
-
-def _by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
-    kept = rows[(rows["status"] == "complete") & rows[column].notna()]
-    return {int(s): float(v) for s, v in zip(kept["seed"], kept[column], strict=True)}
 
 
 def answer(summaries: list[VariantSummary]) -> str:
     """Answer the study's question in one sentence made from the numbers.
 
-    A variant is called better or worse only when its paired interval excludes zero and
-    its Holm-corrected p-value is below 0.05; otherwise the sentence says that no
-    difference can be told apart. Where the study compares training accuracies, a sentence of
-    the same kind about them follows.
+    A variant is called significantly better or worse only if its difference is
+    `Difference.significant`; otherwise the sentence says that there is no significant
+    difference. Where the study compares training accuracies, a sentence about them follows.
     """
     texts = ["; ".join(clauses) for clauses in _clauses(summaries) if clauses]
     return " ".join(_sentence(text, summaries) for text in texts)
@@ -190,105 +188,105 @@ def answer(summaries: list[VariantSummary]) -> str:
 
 def statements(summaries: list[VariantSummary]) -> list[str]:
     """Return `answer` and `outlook` for a page: one paragraph, or a list if that would be long."""
-    told = [_sentence(clause, summaries) for clauses in _clauses(summaries) for clause in clauses]
+    single = [_sentence(clause, summaries) for part in _clauses(summaries) for clause in part]
     more = outlook(summaries)
-    if len(told) + len(more) > _A_PARAGRAPH:
-        return [*told, *more]
+    if len(single) + len(more) > _A_PARAGRAPH:
+        return [*single, *more]
     return [" ".join([answer(summaries), *more])]
 
 
 def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
-    """What the numbers say about test accuracies, and then about training accuracies."""
+    """Return what the numbers say about test accuracies, and then about training accuracies."""
     compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
-    clauses = _told(compared, "test")
-    clauses += [
-        _absence(summary)
-        for summary in summaries
-        if summary.difference is None and (summary.reference or summary.test_accuracy is None)
+    tested = [
+        *_significant(compared, "test"),
+        *(
+            _absence(summary)
+            for summary in summaries
+            if summary.difference is None and (summary.reference or summary.test_accuracy is None)
+        ),
+        *(
+            f"{s.name} has a result for {_seeds(s.test_accuracy.seeds)} only ({_statuses(s)})"
+            for s in summaries
+            if s.statuses and s.test_accuracy is not None
+        ),
+        *_not_significant(compared),
     ]
-    clauses += [
-        f"{s.name} stands on {_seeds([s.test_accuracy.seeds])} only ({_statuses(s)})"
-        for s in summaries
-        if s.statuses and s.test_accuracy is not None
-    ]
-    told = [*clauses, *_undecided(compared)]
     doubts = [
-        f"{s.name} is hardly better than guessing ({s.chance:.0%}), so it is in doubt whether it "
-        "trained at all"
+        f"{s.name} is hardly better than guessing ({s.chance:.0%}): it may not have trained at all"
         for s in summaries
         if s.chance is not None
     ]
     trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
     return [
-        [*(told or ["there is nothing to compare yet"]), *doubts],
-        [*_told(trained, "training"), *_undecided(trained, " in training accuracy")],
+        [*(tested or ["there is nothing to compare yet"]), *doubts],
+        [
+            *_significant(trained, "training"),
+            *_not_significant(trained, " in training accuracy"),
+        ],
     ]
 
 
 def _sentence(text: str, summaries: list[VariantSummary]) -> str:
-    names = [s.name for s in summaries]  # a name stays as it is written
+    names = [s.name for s in summaries]  # a name keeps its small first letter
     first = text.split(maxsplit=1)[0].rstrip(",;")
     return f"{text if first in names else text[0].upper() + text[1:]}."
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:
-    """Say, for every comparison left undecided, how many seeds would be needed to decide it.
+    """Say how many seeds each difference that is not significant would need.
 
-    The number rests on the observed difference, which is uncertain itself: it is an order of
-    magnitude. Nothing is said where there is none to reckon from (one seed, no spread).
+    The number assumes that the observed difference is the true one, so it is an order of
+    magnitude. Nothing is said where there is no effect size (one seed, no spread).
     """
-    told = []
-    for summary in summaries:
-        difference = summary.difference
-        if difference is None or difference.told_apart or not difference.effect_size:
-            continue
-        needed = summary.seeds_needed
-        count = f"about {needed} seeds" if needed else "more than a thousand seeds"
-        pair = f"{summary.name} from {summary.reference}"
-        told.append((pair, f"{difference.mean * 100:+.2f} points", count))
-    if len(told) > _ONE_BY_ONE:
-        seen = ", ".join(f"{pair} {count} ({points})" for pair, points, count in told)
-        return [
-            f"To tell them apart with {POWER:.0%} power, were the differences those seen: {seen}."
-        ]
-    return [
-        f"To tell {pair} apart, were the true difference the {points} seen: {count} "
-        f"({POWER:.0%} power)."
-        for pair, points, count in told
+    needed = [
+        f"{s.name} and {s.reference} {_count(s.seeds_needed)} ({d.mean * 100:+.2f} points)"
+        for s in summaries
+        if (d := s.difference) and not d.significant and d.effect_size
     ]
+    words = (
+        f"Seeds needed for a significant difference with {POWER * 100:.0f} % power, if the true "
+        f"difference is the observed one: {', '.join(needed)}."
+    )
+    return [words] if needed else []
 
 
-def _told(compared: Compared, which: str) -> list[str]:
-    """Say of every difference that can be told apart how large it is."""
+def _count(seeds: int | None) -> str:
+    return f"about {seeds}" if seeds else "more than a thousand"
+
+
+def _significant(compared: Compared, which: str) -> list[str]:
+    """Say of every significant difference how large it is."""
     return [
-        f"{summary.name} is {abs(d.mean) * 100:.1f} points of {which} accuracy "
-        f"{'better' if d.mean > 0 else 'worse'} than {summary.reference} "
-        f"(95 % interval {_interval(d)}, {d.seeds} seeds)"
+        f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
+        f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
+        f"(95 % interval {_interval(d)}, n = {d.seeds})"
         for summary, d in compared
-        if d.told_apart
+        if d.significant
     ]
 
 
 def _interval(difference: Difference) -> str:
-    """Return the ends of an interval that zero lies outside of, without their sign."""
-    assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - told apart
+    """Return the ends of an interval that excludes zero, without their sign."""
+    assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - significant
     low, high = sorted((abs(difference.low), abs(difference.high)))
     return f"{low * 100:.1f} to {high * 100:.1f}"
 
 
-def _undecided(compared: Compared, what: str = "") -> list[str]:
-    unclear = [(s, d) for s, d in compared if not d.told_apart]
+def _not_significant(compared: Compared, what: str = "") -> list[str]:
+    unclear = [(s, d) for s, d in compared if not d.significant]
     if not unclear:
         return []
     pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
-    count = _seeds([d.seeds for _, d in unclear])
-    return [f"no difference{what} between {between} can be told apart with {count}"]
-
-
-def _seeds(counts: list[int]) -> str:
+    counts = [d.seeds for _, d in unclear]
     low, high = min(counts), max(counts)
-    return f"{low} to {high} seeds" if low < high else f"{low} seed" + ("s" if low != 1 else "")
+    seeds = f"{low} to {high}" if low < high else f"{low}"
+    return [f"there is no significant difference{what} between {between} (n = {seeds})"]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + ("s" if count != 1 else "")
 
 
 def _statuses(summary: VariantSummary) -> str:
@@ -299,9 +297,9 @@ def _absence(summary: VariantSummary) -> str:
     if summary.test_accuracy is None and summary.statuses:
         return f"{summary.name} has no result to compare ({_statuses(summary)})"
     if summary.timing_only:
-        return f"{summary.name} has no accuracy (its images are made up, for timing only)"
+        return f"{summary.name} has no accuracy (its images are synthetic, for timing only)"
     if summary.test_accuracy is None and summary.parameters is not None:
-        return f"{summary.name} has no accuracy (what its runs recorded is no number)"
+        return f"{summary.name} has no accuracy (its runs recorded no number)"
     if summary.test_accuracy is not None:
         return f"{summary.name} cannot be compared ({summary.reference} shares no finished seed)"
     return f"{summary.name} has no result yet"

@@ -1,4 +1,8 @@
-"""Means, paired differences, their intervals and their power, by scipy and statsmodels."""
+"""Means, paired differences, their intervals, tests and power, by scipy and statsmodels.
+
+Every statistic of a report is computed here; scipy and statsmodels are imported when needed,
+because they take longer to load than most commands take to run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05  # not 1 - CONFIDENCE, which is a little more in floating point
 POWER = 0.8
-MOST_SEEDS = 1000  # beyond, a number of seeds is no advice
+MOST_SEEDS = 1000  # more is no practical advice
 BOOTSTRAP_SEEDS = 20  # a bootstrap of fewer values is too narrow
 RESAMPLES = 9_999
 
@@ -27,9 +31,9 @@ class Estimate:
 
     Attributes:
         mean: the mean.
-        low: lower end of the 95 % t-interval; None for one seed, where none can be made.
+        low: lower end of the 95 % t-interval; None for one seed.
         high: its upper end.
-        seeds: how many seeds.
+        seeds: number of seeds.
     """
 
     mean: float
@@ -47,7 +51,7 @@ class Difference:
         low: lower end of the 95 % interval; None for one seed, and where all differences are
             the same.
         high: its upper end.
-        p_value: two-sided; Holm-corrected once `holm` has seen it.
+        p_value: two-sided; `holm` returns it Holm-corrected.
         seeds: number of pairs.
         effect_size: mean over the standard deviation of the differences (Cohen's d_z, as
             Lakens 2013 names it); None where there is no spread.
@@ -64,8 +68,8 @@ class Difference:
     method: Method = "t"
 
     @property
-    def told_apart(self) -> bool:
-        """Whether zero lies outside the interval and the corrected p-value is below 0.05."""
+    def significant(self) -> bool:
+        """Whether the interval excludes zero and the corrected p-value is below 0.05."""
         if self.low is None or self.high is None or self.p_value is None:
             return False
         return (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANCE
@@ -76,20 +80,21 @@ class Discordance:
     """Two trained networks on the same test images (McNemar 1947).
 
     Attributes:
-        images: how many images.
-        only_ours: images that only the first network classifies correctly.
-        only_theirs: images that only the second one does.
-        p_value: of the exact two-sided test that both numbers are equal but for chance.
+        images: number of images.
+        only_first: images that only the first network classifies correctly.
+        only_second: images that only the second network classifies correctly.
+        p_value: of the exact two-sided test; the null hypothesis is that both numbers differ by
+            chance only.
     """
 
     images: int
-    only_ours: int
-    only_theirs: int
+    only_first: int
+    only_second: int
     p_value: float
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """Mean of *values* with its t-interval; None without values."""
+    """Return the mean of *values* with its t-interval; None without values."""
     from scipy import stats
 
     if not len(values):
@@ -106,7 +111,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 def paired_difference(
     variant: Mapping[int, float], reference: Mapping[int, float]
 ) -> Difference | None:
-    """Difference between two variants over the seeds that both have; None without one.
+    """Return the difference between two variants over the seeds that both have; None without one.
 
     Args:
         variant: seed → value.
@@ -119,8 +124,8 @@ def paired_difference(
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
-    if np.allclose(differences, mean, rtol=0, atol=1e-12):  # but for rounding
-        # No spread at all, as few test images can give: a t-test would be certain of anything.
+    if np.allclose(differences, mean, rtol=0, atol=1e-12):  # up to rounding
+        # No spread at all, which happens with few test images: a t-test would divide by zero.
         if mean == 0:
             return Difference(mean, 0.0, 0.0, 1.0, len(seeds))
         return Difference(mean, None, None, None, len(seeds))
@@ -142,14 +147,22 @@ def _bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
     from scipy import stats
 
     interval = stats.bootstrap(
-        (differences,), np.mean, confidence_level=CONFIDENCE, method="BCa", n_resamples=RESAMPLES,
+        (differences,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        n_resamples=RESAMPLES,
         rng=np.random.default_rng(0),  # the same runs give the same report
-    ).confidence_interval  # fmt: skip
+    ).confidence_interval
     # One sample with `permutation_type="samples"` flips signs at random.
     test = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES,
-        vectorized=True, rng=np.random.default_rng(0),
-    )  # fmt: skip
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
     return float(interval.low), float(interval.high), float(test.pvalue)
 
 
@@ -172,13 +185,13 @@ def holm_values(p_values: Sequence[float]) -> list[float]:
 
 
 def power(effect_size: float, seeds: int, *, comparisons: int = 1) -> float:
-    """Chance that a paired t-test tells a true difference of this size apart.
+    """Return the probability that a paired t-test finds a true difference of this size significant.
 
     Args:
         effect_size: Cohen's d_z.
-        seeds: pairs, 2 or more.
-        comparisons: of the study; each is tested at 0.05 over their number, which is what
-            Holm's method asks of the smallest p-value.
+        seeds: number of pairs, 2 or more.
+        comparisons: number of comparisons in the study; each is tested at 0.05 divided by it,
+            which is Holm's threshold for the smallest p-value.
     """
     from statsmodels.stats.power import TTestPower
 
@@ -186,10 +199,10 @@ def power(effect_size: float, seeds: int, *, comparisons: int = 1) -> float:
 
 
 def seeds_needed(effect_size: float | None, *, comparisons: int = 1) -> int | None:
-    """Smallest number of seeds with 80 % power, were the observed effect the true one.
+    """Return the smallest number of seeds with 80 % power, if the observed effect is the true one.
 
     Returns:
-        None where there is no effect or no spread to go by, or more than `MOST_SEEDS` are needed.
+        None if there is no effect size, or if more than `MOST_SEEDS` are needed.
     """
     if not effect_size:
         return None
@@ -200,25 +213,25 @@ def seeds_needed(effect_size: float | None, *, comparisons: int = 1) -> int | No
     return counts[place] if place < len(counts) else None
 
 
-def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> Discordance:
-    """Compare two networks' answers on the same images by McNemar's exact test.
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
+    """Compare two networks' predictions on the same images by McNemar's exact test.
+
+    The test is about these two trained networks, not about the design choice: it does not
+    include the variation between random seeds (Dietterich 1998).
 
     Args:
-        ours: whether the first network is right, one boolean an image.
-        theirs: the same of the second, in the same order.
+        first: whether the first network is right, one boolean per image.
+        second: the same of the second network, in the same order.
 
     Raises:
         ValueError: they are of different length.
-
-    It speaks of these two trained networks on such images, not of the design choice: it does
-    not see how much another random seed would change (Dietterich 1998).
     """
     from statsmodels.stats.contingency_tables import mcnemar as test
 
-    if ours.shape != theirs.shape:
-        raise ValueError(f"answers on {len(ours)} and {len(theirs)} images cannot be compared")
-    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    both = int((ours & theirs).sum())
-    neither = len(ours) - both - only_ours - only_theirs
-    p_value = test([[both, only_ours], [only_theirs, neither]], exact=True).pvalue
-    return Discordance(len(ours), only_ours, only_theirs, min(1.0, float(p_value)))
+    if first.shape != second.shape:
+        raise ValueError(f"predictions of {len(first)} and {len(second)} images: not the same")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    both = int((first & second).sum())
+    neither = len(first) - both - only_first - only_second
+    p_value = test([[both, only_first], [only_second, neither]], exact=True).pvalue
+    return Discordance(len(first), only_first, only_second, min(1.0, float(p_value)))

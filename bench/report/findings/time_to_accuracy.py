@@ -1,7 +1,7 @@
-"""Time to accuracy: how long a run trained until its validation images were answered well enough.
+"""Time to accuracy: how long a run trained until it reached a validation accuracy.
 
-The measure of DAWNBench (Coleman et al. 2017), on validation images: what is chosen or stopped by
-the test set is no longer a test.
+The measure of DAWNBench (Coleman et al. 2017), on validation instead of test images: a test set
+that decides when to stop no longer tests anything.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.studies.recipe import get_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,21 +24,21 @@ class TimeToAccuracy:
     """When a run first reached an accuracy.
 
     Attributes:
-        target: the validation accuracy to reach, 0…1.
+        accuracy: the validation accuracy to reach, 0…1.
         seconds: training time up to the end of the first epoch at or above it, evaluation
             not included; None if no epoch reached it.
         epoch: that epoch, from 1, or None.
         best: the highest validation accuracy of any epoch, or None if none was recorded.
     """
 
-    target: float
+    accuracy: float
     seconds: float | None
     epoch: int | None
     best: float | None
 
     def __str__(self) -> str:
-        """One line for a person."""
-        goal = f"validation accuracy {self.target:g}"
+        """Return one line for a person."""
+        goal = f"validation accuracy {self.accuracy:g}"
         if self.seconds is not None:
             return f"{goal} reached after {self.seconds:.1f} s of training, in epoch {self.epoch}"
         if self.best is None:
@@ -45,72 +46,74 @@ class TimeToAccuracy:
         return f"{goal} not reached; the best of an epoch is {self.best:.4f}"
 
 
-def time_to_accuracy(epochs: pd.DataFrame, target: float) -> TimeToAccuracy:
-    """Find when one run reached *target*.
+def time_to_accuracy(epochs: pd.DataFrame, accuracy: float) -> TimeToAccuracy:
+    """Find when one run first reached *accuracy*.
 
     Args:
         epochs: the run's rows of the `epochs` table.
-        target: validation accuracy, 0…1.
+        accuracy: validation accuracy, 0…1.
     """
     rows = epochs.sort_values("epoch").drop_duplicates("epoch")
     accuracies = rows["validation_accuracy"]
-    reached = rows.loc[accuracies >= target, "epoch"]
+    reached = rows.loc[accuracies >= accuracy, "epoch"]
     best = None if accuracies.isna().all() else float(accuracies.max())
     if reached.empty:
-        return TimeToAccuracy(target, None, None, best)
+        return TimeToAccuracy(accuracy, None, None, best)
     first = int(reached.iloc[0])
     seconds = float(rows.loc[rows["epoch"] <= first, "seconds"].sum())
-    return TimeToAccuracy(target, seconds, first, best)
+    return TimeToAccuracy(accuracy, seconds, first, best)
 
 
 @dataclass(frozen=True)
-class TimeOverSeeds:
+class TimeToAccuracyOverSeeds:
     """How long the runs of one variant trained to an accuracy.
 
     Attributes:
-        target: the validation accuracy to reach, 0…1.
+        accuracy: the validation accuracy to reach, 0…1.
         seconds: median over the runs that reached it, None if none did.
-        reached: how many did.
-        runs: of how many.
+        reached: number of runs that reached it.
+        runs: number of runs.
     """
 
-    target: float
+    accuracy: float
     seconds: float | None
     reached: int
     runs: int
 
     def __str__(self) -> str:
-        """What stands in a table; how many reached it is said where not all did."""
+        """Return a table's cell: seconds, and how many runs reached it unless all did."""
         if self.seconds is None:
             return f"- (0 of {self.runs})"
         count = "" if self.reached == self.runs else f" ({self.reached} of {self.runs})"
         return f"{self.seconds:.1f}{count}"
 
 
-def time_over_seeds(epochs: pd.DataFrame, runs: Iterable[str], target: float) -> TimeOverSeeds:
-    """Find when the finished *runs* of one variant reached *target*.
+def time_to_accuracy_over_seeds(
+    epochs: pd.DataFrame, runs: Iterable[str], accuracy: float
+) -> TimeToAccuracyOverSeeds:
+    """Find when the complete *runs* of one variant first reached *accuracy*.
 
     Args:
         epochs: the study's `epochs` table.
         runs: the runs' ids.
-        target: validation accuracy, 0…1.
+        accuracy: validation accuracy, 0…1.
     """
-    times = [time_to_accuracy(epochs[epochs["run"] == run], target).seconds for run in runs]
+    times = [time_to_accuracy(epochs[epochs["run"] == run], accuracy).seconds for run in runs]
     reached = [seconds for seconds in times if seconds is not None]
     middle = statistics.median(reached) if reached else None
-    return TimeOverSeeds(target, middle, len(reached), len(times))
+    return TimeToAccuracyOverSeeds(accuracy, middle, len(reached), len(times))
 
 
-def check_target(target: float, recipe: str, dataset: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a target that no validation accuracy will be compared with.
+def check_target_accuracy(
+    accuracy: float, recipe: str, dataset: str, settings: Mapping[str, Any]
+) -> None:
+    """Refuse a `--target-accuracy` that no validation accuracy can be compared with.
 
     Raises:
-        BenchError: it is no share, or the run holds no validation images out.
+        BenchError: it is not a share, or the run holds out no validation images.
     """
-    from bench.studies.recipe import get_recipe
-
-    option = f"--target-accuracy {target:g}"
-    if not 0 < target <= 1:
+    option = f"--target-accuracy {accuracy:g}"
+    if not 0 < accuracy <= 1:
         raise BenchError(f"{option}: an accuracy is above 0 and at most 1, such as 0.94")
     if dataset == "synthetic":
         raise BenchError(f"{option}: made-up images have no accuracy; use another --dataset")

@@ -1,9 +1,12 @@
-"""A study as one self-contained HTML page that requests nothing from any network."""
+"""A study's report, and what lays it out.
 
-from __future__ import annotations
-
-from bench.report.pages.render import render_page, write_page
-from bench.report.pages.sections import save_figures
-from bench.report.pages.server import PageServer
-
-__all__ = ["PageServer", "render_page", "save_figures", "write_page"]
+- `study_report`: what the report says; every writer below only lays it out.
+- `terminal`, `markdown`, `html`, `notebook`: the four writers.
+- `publish`: the files of `bench report`.
+- `server`: the HTML page, live, for `bench report --serve`.
+- `sections`: which charts a report has, in order; `inside` those of lesions, gradients, landscapes.
+- `provenance`: commands, data, machines, and what failed.
+- `data_tables`: the tables that the HTML page carries.
+- `architecture`, `diagram`: drawings of the networks.
+- `measurements`: the report of every measured speed in a results folder.
+"""

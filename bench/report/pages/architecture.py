@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.networks.graph import Network
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
     from bench.store import RunRecord
 
 
@@ -34,7 +34,7 @@ class Architecture:
     parameters: int | None
 
 
-def save_diagrams(material: Material, folder: Path) -> list[Path]:
+def save_diagrams(material: StudyData, folder: Path) -> list[Path]:
     """Save every diagram as an SVG file of its own; returns the files.
 
     Raises:
@@ -47,7 +47,7 @@ def save_diagrams(material: Material, folder: Path) -> list[Path]:
     return files
 
 
-def architectures(material: Material, *, alone: bool = False) -> list[Architecture]:
+def architectures(material: StudyData, *, alone: bool = False) -> list[Architecture]:
     """Draw each network of a study once, from itself; variants that share it are named together.
 
     Networks are built anew without values from what runs record. Those from elsewhere (timm,

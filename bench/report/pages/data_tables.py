@@ -1,4 +1,4 @@
-"""The tables that a page carries, for its readers to look at and to save."""
+"""The tables that the HTML page carries, for its readers to look at and to save."""
 
 from __future__ import annotations
 
@@ -11,39 +11,46 @@ if TYPE_CHECKING:
 
     from bench.report.charts.chart import Chart
     from bench.report.charts.confusion import Confusions
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
 
 _EPOCH_COLUMNS = (
-    "variant", "seed", "epoch", "train_loss", "train_accuracy", "validation_loss",
-    "validation_accuracy", "test_accuracy", "learning_rate",
-)  # fmt: skip
+    "variant",
+    "seed",
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "test_accuracy",
+    "learning_rate",
+)
 
 
 def tables(
-    material: Material, charts: dict[str, Chart], confused: Confusions
+    data: StudyData, charts: dict[str, Chart], confused: Confusions
 ) -> dict[str, pd.DataFrame]:
     """Return name → table, those of the results folder and those of single charts."""
-    epochs = material.epochs[list(_EPOCH_COLUMNS)].dropna(axis=1, how="all")
+    epochs = data.epochs[list(_EPOCH_COLUMNS)].dropna(axis=1, how="all")
     found = {
-        "runs": material.runs.drop(columns=["study"]),
+        "runs": data.runs.drop(columns=["study"]),
         "epochs": epochs,
-        "exports": material.exports,
-        "throughput": material.throughput,
+        "exports": data.exports,
+        "throughput": data.throughput,
         "confusions": confused.frame(),
     }
-    found |= {name: _named(material, frame.copy()) for name, frame in material.analysed.items()}
+    found |= {name: _named(data, frame.copy()) for name, frame in data.analysed.items()}
     found |= {key: chart.data for key, chart in charts.items() if chart.data is not None}
     return {name: frame for name, frame in found.items() if len(frame)}
 
 
-def _named(material: Material, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the variant that their run stands for."""
-    frame.insert(0, "variant", [material.variant_of(run) for run in frame["run"]])
+def _named(data: StudyData, frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the variant that each row's run belongs to."""
+    frame.insert(0, "variant", [data.variant_of(run) for run in frame["run"]])
     return frame
 
 
 def table_values(frame: pd.DataFrame) -> dict[str, Any]:
-    """A frame as JSON values: `columns`, and `rows` with null for what is missing.
+    """Return a frame as JSON values: `columns`, and `rows` with null for what is missing.
 
     Numbers keep seven significant digits, more than single precision has.
     """

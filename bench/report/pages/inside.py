@@ -9,7 +9,7 @@ from bench.report.charts.chart import Axis, Chart, Section
 from bench.report.charts.landscape import landscape_charts
 
 if TYPE_CHECKING:
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
 
 # Key and title of a chart in whose place these words stand.
 _ABSENT = {
@@ -28,7 +28,7 @@ _ABSENT = {
 }  # fmt: skip
 
 
-def inside(material: Material) -> Section:
+def inside(material: StudyData) -> Section:
     """Make the charts of every analysis of a study's runs, or say what makes one.
 
     Of several analyses of one run, the last is shown. Those that cannot be read are named.

@@ -1,4 +1,4 @@
-"""A page of every speed that a results folder holds: tables, data, and how they were made."""
+"""The report of every measured speed in a results folder: tables, data, how they were made."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.roofline import rooflines
-from bench.report.pages.markdown import markdown_table
-from bench.report.tables.throughput import by_network_or_backend, footnotes, throughput_cells
+from bench.report.charts.throughput import by_network_or_backend
+from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.files import write_atomically
 from bench.store.tables.frames import rows_of, throughput_frame
 
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 FOLDER = "throughput"
 FORMATS = ("markdown", "csv", "parquet")
 TITLE = "How fast do these networks run, and on what?"
+_NETWORK = ("measurement", "model", "options", "run", "batch_size", "boundary")
 _FLAGS = ("pin", "isolate", "clear_l2", "layers")
 _RENAMED = {
-    "backends": "backend", "precisions": "precision", "batch_sizes": "batch-size",
-    "memory_formats": "memory-format", "boundaries": "boundary",
+    "backends": "backend",
+    "precisions": "precision",
+    "batch_sizes": "batch-size",
+    "memory_formats": "memory-format",
+    "boundaries": "boundary",
     "latency_bound_ms": "latency-bound",
-}  # fmt: skip
+}
 
 
 def publish_measurements(
@@ -40,7 +45,7 @@ def publish_measurements(
     Args:
         measurements: of a results folder.
         folder: where to write; made if it is not there.
-        formats: of `FORMATS`.
+        formats: some of `FORMATS`.
 
     Raises:
         BenchError: there is no measurement, or a format is not one of them.
@@ -76,9 +81,9 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
     """Return the page: the fastest of each network, then each measurement with its provenance.
 
     Args:
-        records: what was measured.
-        charts: pictures that lie beside the page under their keys; those with nothing to show
-            say why.
+        records: the measurements.
+        charts: charts that lie beside the page under their keys; those with nothing to show say
+            why.
     """
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
@@ -88,23 +93,21 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
         lines += [*([f"No roofline: {chart.missing}"] if chart.missing else drawn), ""]
     for record, rows in known:
         targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
-        lines += [f"## {targets}", "", *markdown_table(throughput_cells(rows)), ""]
+        lines += [f"## {targets}", "", *throughput_text(rows).to_markdown(), ""]
         lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record))]
         lines.append("")
     return "\n".join(lines)
 
 
 def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Say what was fastest for each network and batch size, from rows that are not noisy.
+    """Name the fastest configuration of each network and batch size, from rows that are not noisy.
 
-    Only a ratio whose interval lies above one is called faster.
+    A configuration is faster only if the interval of its ratio lies above one.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["status"] == "complete" and not row["noisy"] and row["ratio"] is not None:
-            key = (row["measurement"], row["model"], row["options"], row["run"],
-                   row["batch_size"], row["boundary"])  # fmt: skip
-            groups.setdefault(key, []).append(row)
+            groups.setdefault(tuple(row[name] for name in _NETWORK), []).append(row)
     sentences = []
     for found in groups.values():
         best = max(found, key=lambda row: row["ratio"])
@@ -115,7 +118,7 @@ def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
                 f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
-    return sentences or ["No configuration could be told apart from its reference."]
+    return sentences or ["No configuration is significantly faster than its reference."]
 
 
 def provenance(record: MeasurementRecord) -> list[str]:
@@ -145,8 +148,6 @@ def provenance(record: MeasurementRecord) -> list[str]:
 
 def command(record: MeasurementRecord) -> str:
     """Return the command that measures this again, where the same targets are found."""
-    from bench.measurement.configurations import Request
-
     labels = [label.split(" ") for label in record.request.get("targets", [])]
     parts = ["bench", "throughput", *(name for name, *_ in labels)]
     for field in dataclasses.fields(Request):

@@ -1,8 +1,9 @@
-"""What a reader needs to check a page: environment, commands, and what failed."""
+"""What a reader needs to check a report: commands, data, machines, and what failed."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report.pages.measurements import command
@@ -10,62 +11,79 @@ from bench.report.pages.measurements import command
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.report.study_data import Material
+    from bench.report.study_data import StudyData
     from bench.store.analyses import AnalysisRecord
 
-_SETTINGS = (
-    "cpu", "instruction_sets", "device", "gpu", "driver", "cuda", "cudnn", "threads", "bench",
-    "torch", "numpy", "python", "platform", "memory_format", "compiled", "git_commit", "git_dirty",
-)  # fmt: skip
-
+_GPU = ("gpu", "driver", "cuda", "cudnn")
+_PACKAGES = ("bench", "torch", "numpy", "python")
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
 
 
-def environment(material: Material) -> list[tuple[str, str]]:
-    """Settings of the runs' machines; where runs differ, every value."""
-    rows = []
-    for key in _SETTINGS:
-        values = [r.environment.get(key) for r in material.records.values()]
-        shown = dict.fromkeys(_text(v) for v in values if v is not None)
-        if shown:
-            rows.append((key.replace("_", " "), "; ".join(shown)))
-    started = material.runs["started_at"].dropna()
-    if len(started):
-        rows.append(
-            ("runs started", f"{started.min():%Y-%m-%d %H:%M} to {started.max():%H:%M} UTC")
-        )
-        seconds = material.runs["seconds"].sum()
-        rows.append(("training time of all runs together", f"{seconds:,.0f} s"))
-    data = dict.fromkeys(map(str, material.runs["dataset"].dropna()))
-    recipes = dict.fromkeys(map(str, material.runs["recipe"].dropna()))
-    epochs = dict.fromkeys(map(str, material.runs["epochs"].dropna()))
-    rows += [
-        ("data", "; ".join(data)),
-        ("recipe", "; ".join(recipes)),
-        ("epochs", ", ".join(epochs)),
+@dataclass(frozen=True)
+class Failure:
+    """Something that did not end well, or has not ended yet.
+
+    Attributes:
+        what: what was tried.
+        status: how it ended.
+        why: the reason, in one line.
+        run: the run that is not complete; None for an export or a measurement.
+        recorded: whether the run has a record at all.
+    """
+
+    what: str
+    status: str
+    why: str
+    run: str | None = None
+    recorded: bool = True
+
+
+def failures(data: StudyData) -> list[Failure]:
+    """Return every training, export and measurement that did not end well, or has not ended yet."""
+    found = []
+    for run, (variant, seed) in data.places.items():
+        what, record = f"training {variant}, seed {seed}", data.records.get(run)
+        if record is None:
+            why = data.store.why_absent(run)
+            found.append(Failure(what, "not there", why, run, recorded=False))
+        elif record.status != "complete":
+            found.append(_failure(what, record.status, record.error, run))
+    for row in (record.row for record in data.export_records):
+        if row["status"] != "complete":
+            what = f"export of {row['run']} in {row['precision']}"
+            found.append(_failure(what, row["status"], row.get("error")))
+    failed = data.throughput[data.throughput["status"] != "complete"]
+    for row in failed.to_dict("records"):
+        what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"
+        found.append(_failure(what, row["status"], row["error"]))
+    return found
+
+
+def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Failure:
+    reason = " ".join(error.split()) if isinstance(error, str) else ""
+    return Failure(what, str(status).replace("_", " "), reason or "no reason recorded", run)
+
+
+def training_command(data: StudyData) -> str:
+    """Return the command that trains a study's runs again."""
+    seeds = sorted({seed for _, seed in data.places.values()})
+    words = ["bench", "run-ablation", data.study.name, "--seeds", ",".join(map(str, seeds))]
+    return shlex.join(words)
+
+
+def analysing_commands(data: StudyData) -> list[str]:
+    """Return the commands that export, measure and analyse a study's runs again."""
+    precisions = [
+        str(record.row["precision"])
+        for record in data.export_records
+        if record.row["format"] == "onnx" and record.row["precision"] is not None
     ]
-    return [(name, text) for name, text in rows if text]
-
-
-def commands(material: Material) -> list[str]:
-    """Commands that make these results again, from what is recorded."""
-    seeds = sorted({seed for _, seed in material.places.values()})
-    name = material.study.name
-    trained = ["bench", "run-ablation", name, "--seeds", ",".join(map(str, seeds))]
-    shown = ["bench", "report", name, "--format", "html"]
-    return [shlex.join(trained), *further_commands(material), shlex.join(shown)]
-
-
-def further_commands(material: Material) -> list[str]:
-    """Commands that export, measure and look into a study's runs as was done here."""
-    name = material.study.name
-    exported = material.exports[material.exports["format"] == "onnx"]
     made = [
-        shlex.join(["bench", "export-onnx", name, "--precision", precision])
-        for precision in dict.fromkeys(map(str, exported["precision"].dropna()))
+        shlex.join(["bench", "export-onnx", data.study.name, "--precision", precision])
+        for precision in precisions
     ]
-    made += [command(record) for record in material.measurements]
-    analyses = [r for r in material.analyses[0] if r.request.get("run") in material.places]
+    made += [command(record) for record in data.measurements]
+    analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
     return list(dict.fromkeys([*made, *_analysing(analyses)]))
 
 
@@ -93,38 +111,76 @@ def _options(request: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def failures(material: Material) -> list[dict[str, str]]:
-    """Everything that was tried and did not end well, or has not ended yet."""
-    rows = []
-    known = set(material.runs["run"])
-    for _, row in material.runs[material.runs["status"] != "complete"].iterrows():
-        what = f"training {row['variant']}, seed {row['seed']}"
-        rows.append(_failure(what, row["status"], row["error"]))
-    for run, (variant, seed) in material.places.items():
-        if run not in known:
-            rows.append(
-                _failure(
-                    f"training {variant}, seed {seed}",
-                    "not there",
-                    material.store.why_absent(run),
-                )
-            )
-    exports = material.exports[material.exports["status"] != "complete"]
-    for _, row in exports.iterrows():
-        rows.append(
-            _failure(f"export of {row['run']} in {row['precision']}", row["status"], row["error"])
-        )
-    measured = material.throughput[material.throughput["status"] != "complete"]
-    for _, row in measured.iterrows():
-        what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"
-        rows.append(_failure(what, row["status"], row["error"]))
-    return rows
+def provenance(data: StudyData) -> list[tuple[str, str]]:
+    """Return name and text of what was recorded: data, recipe, machines, versions, commit, times.
+
+    Where runs differ, every value is named.
+    """
+    finished = [r for r in data.records.values() if r.status in {"complete", "diverged"}]
+    environments = [record.environment for record in finished]
+    lines = [
+        ("data", _data(data)),
+        ("recipe", _recipe(data)),
+        ("machine", "; ".join(dict.fromkeys(map(_machine, environments)))),
+        ("execution", "; ".join(dict.fromkeys(map(_execution, environments)))),
+        ("versions", "; ".join(dict.fromkeys(map(_versions, environments)))),
+        ("commit", _commit(environments)),
+        ("started", _times(data)),
+    ]
+    return [(name, text) for name, text in lines if text]
 
 
-def _failure(what: str, status: Any, error: Any) -> dict[str, str]:
-    reason = error if isinstance(error, str) and error else "no reason recorded"
-    return {"what": what, "status": str(status).replace("_", " "), "why": reason}
+def _data(data: StudyData) -> str:
+    datasets = sorted({str(name) for name in data.runs["dataset"].dropna()})
+    seeds = sorted({seed for _, seed in data.places.values()})
+    return f"{', '.join(datasets)}; random seeds {', '.join(map(str, seeds))}" if datasets else ""
 
 
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def _recipe(data: StudyData) -> str:
+    recipes = dict.fromkeys(data.runs["recipe"].dropna())
+    epochs = dict.fromkeys(map(str, data.runs["epochs"].dropna()))
+    return f"{'; '.join(recipes)}; epochs {', '.join(epochs)}" if recipes else ""
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    sets = " ".join(environment.get("instruction_sets", ()))
+    gpu = ", ".join(f"{name} {environment[name]}" for name in _GPU if environment.get(name))
+    return (
+        f"{environment.get('cpu')} ({sets}), device {environment.get('device')}, "
+        f"{f'{gpu}, ' if gpu else ''}{environment.get('threads')} thread(s) a run"
+    )
+
+
+def _execution(environment: Mapping[str, Any]) -> str:
+    names = ("memory_format", "compiled")
+    known = [f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment]
+    return ", ".join(known)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    versions = [f"{name} {environment[name]}" for name in _PACKAGES if environment.get(name)]
+    return ", ".join([*versions, *filter(None, [environment.get("platform")])])
+
+
+def _commit(environments: Sequence[Mapping[str, Any]]) -> str:
+    known = sorted({str(c) for e in environments if (c := e.get("git_commit"))})
+    missing = sum(not e.get("git_commit") for e in environments)
+    named = [", ".join(known)] if known else []
+    if missing:
+        total = len(environments)
+        named.append(f"not recorded for {missing} of {total} runs (started in no repository)")
+    dirty = any(e.get("git_dirty") for e in environments)
+    return f"{'; '.join(named)}{' with uncommitted changes' if dirty else ''}"
+
+
+def _times(data: StudyData) -> str:
+    started = data.runs["started_at"].dropna()
+    if not len(started):
+        return ""
+    text = f"{started.min():%Y-%m-%d %H:%M} UTC; training time of all runs together "
+    text += f"{data.runs['seconds'].sum():.0f} s"
+    others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
+    seconds = [record.seconds for record in others if record is not None]
+    return (
+        f"{text}, of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else text
+    )

@@ -1,4 +1,4 @@
-"""Which pictures a page has, in order."""
+"""Which charts a report has, in order."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ from bench.report.charts.draw_matplotlib import draw_matrix, save_charts, save_f
 from bench.report.charts.training import accuracies, curves, forest
 from bench.report.pages.architecture import save_diagrams
 from bench.report.pages.inside import inside
-from bench.report.study_data import gather
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.report.charts.chart import Chart
-    from bench.report.study_data import Material
-    from bench.store import Store
+    from bench.report.study_data import StudyData
 
 
-def sections(material: Material) -> list[Section]:
+def sections(data: StudyData) -> list[Section]:
     """Make every chart of a study."""
-    cost = (*fronts(material), measured_speed(material), latencies(material), *roofs(material))
-    profiled = times(material)
+    cost = (*fronts(data), measured_speed(data), latencies(data), *roofs(data))
+    profiled = times(data)
     return [
-        Section("outcome", "Outcome", (accuracies(material), forest(material))),
-        Section("training", "Training", curves(material)),
+        Section("outcome", "Outcome", (accuracies(data), forest(data))),
+        Section("training", "Training", curves(data)),
         Section("cost", "Cost", cost),
         *([Section("layers", "Where the time goes", profiled)] if profiled else []),
-        Section("quantisation", "Quantisation", quantisation(material)),
-        inside(material),
+        Section("quantisation", "Quantisation", quantisation(data)),
+        inside(data),
     ]
 
 
-def overview(material: Material) -> tuple[Chart, ...]:
-    """Return what a study comes to in one row: training, every seed, differences."""
-    return curves(material)[0], accuracies(material), forest(material)
+def overview(data: StudyData) -> tuple[Chart, ...]:
+    """Return the charts that show a study at a glance: training, every seed, differences."""
+    return curves(data)[0], accuracies(data), forest(data)
 
 
-def further(material: Material) -> list[Section]:
-    """Return what is known of a study beyond its training: cost, quantisation, the insides.
+def further(data: StudyData) -> list[Section]:
+    """Return charts beyond training and outcome: cost, quantisation, the insides of networks.
 
     Charts without anything to show are left out, and sections without charts.
     """
-    macs, _, speed = fronts(material)
+    macs, _, speed = fronts(data)
     front = macs if _differs(macs) else speed  # of one network, trained in several ways
-    cost = (front, measured_speed(material), latencies(material), *roofs(material))
+    cost = (front, measured_speed(data), latencies(data), *roofs(data))
     found = [
         Section("cost", "Cost", cost),
-        Section("quantisation", "Quantisation", quantisation(material)),
-        inside(material),
+        Section("quantisation", "Quantisation", quantisation(data)),
+        inside(data),
     ]
     drawn = [
         replace(section, charts=tuple(c for c in section.charts if c.missing is None))
@@ -66,20 +64,18 @@ def _differs(chart: Chart) -> bool:
     return len({x for series in chart.series if series.kind == "points" for x in series.x}) > 1
 
 
-def save_figures(store: Store, study: str, folder: Path) -> list[Path]:
+def save_figures(data: StudyData, folder: Path) -> list[Path]:
     """Save every picture of a study's page that has something to show; returns the files.
 
     Diagrams and confusion matrices are numbered in the order of the page.
 
     Raises:
-        BenchError: there is no such study.
         StorageError: the folder cannot be written.
     """
-    material = gather(store, study)
-    charts = [chart for section in sections(material) for chart in section.charts]
+    charts = [chart for section in sections(data) for chart in section.charts]
     matrices = [
         path
-        for number, matrix in enumerate(confusions(material).matrices, 1)
+        for number, matrix in enumerate(confusions(data).matrices, 1)
         for path in save_figure(draw_matrix(matrix), folder, f"confusion-{number}")
     ]
-    return [*save_charts(charts, folder), *save_diagrams(material, folder), *matrices]
+    return [*save_charts(charts, folder), *save_diagrams(data, folder), *matrices]

@@ -1,4 +1,4 @@
-"""A study's page from a server on this machine alone, made anew while the study runs."""
+"""A study's HTML page from a server on this machine, remade while the study runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.report.pages.render import render_page
+from bench.report.pages.html import html
+from bench.report.pages.study_report import read_study_report
 from bench.store.runs import PARTIAL
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class PageServer(ThreadingHTTPServer):
 
     Args:
         store: the results folder.
-        study: of a study there.
+        study: name of a study there.
         port: to listen at; 0 takes a free one.
 
     Raises:
@@ -42,7 +43,7 @@ class PageServer(ThreadingHTTPServer):
         self.store, self.study = store, study
         self._lock = threading.Lock()
         self._state = state(store, study)
-        self._page = render_page(store, study, live=self._state)  # refuses before anything listens
+        self._page = self._render()  # refuses before anything listens
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -62,13 +63,16 @@ class PageServer(ThreadingHTTPServer):
         return f"{ADDRESS}:{self.server_port}", f"localhost:{self.server_port}"
 
     def page(self) -> str:
-        """Return the page, made anew if there is something new."""
+        """Return the page, remade if a file behind it has changed."""
         with self._lock:
             now = state(self.store, self.study)
             if now != self._state:
-                self._page = render_page(self.store, self.study, live=now)
                 self._state = now
+                self._page = self._render()
             return self._page
+
+    def _render(self) -> str:
+        return html(read_study_report(self.store, self.study), live=self._state)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -106,13 +110,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def state(store: Store, study: str) -> str:
-    """Return a word that changes whenever a file behind the study's page does."""
+    """Return a hash that changes whenever a file behind the study's page does."""
     found = hashlib.sha256()
     for path in sorted(_files(store, study)):
         try:
             now = path.stat()
         except OSError:
-            continue  # not there yet, or moved to its place just now
+            continue  # not there yet, or just being renamed
         found.update(f"{path} {now.st_mtime_ns} {now.st_size}\n".encode())
     return found.hexdigest()
 

@@ -1,42 +1,55 @@
-"""The paper's own figures beside a study's."""
+"""The table that shows the paper's own figures beside a study's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.report.tables.text_table import TextTable
+
 if TYPE_CHECKING:
     from bench.report.findings.answer import VariantSummary
     from bench.store import StudyRecord
 
-HEADINGS = (
-    "variant", "published error %", "published difference (points)", "error % here",
+_COLUMNS = (
+    "variant",
+    "published error %",
+    "published difference (points)",
+    "error % here",
     "difference here (points)",
-)  # fmt: skip
-NOTE = (
+)
+_NOTE = (
     "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
-    "compared with, so that a positive one is better. The settings differ: compare what the "
-    "differences say, not the errors."
+    "compared with: a positive one is better. The settings differ, so compare the differences, not "
+    "the errors."
 )
 
 
-def published_cells(study: StudyRecord, summaries: list[VariantSummary]) -> list[list[str]]:
-    """Return the paper's figures and ours as text, headings first.
+def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:
+    """Return the paper's figures beside ours.
 
     Args:
         study: the study; without `published` there is no row.
         summaries: of its variants; those that the paper has no figure of are left out.
     """
     errors: dict[str, float] = (study.published or {}).get("top1_error", {})
-    rows = []
-    for summary in summaries:
-        if summary.name in errors:
-            error, reference = errors[summary.name], errors.get(summary.reference or "")
-            change = "" if reference is None else f"{reference - error:+.2f}"
-            rows.append([
-                summary.name, f"{error:.2f}", change if summary.reference else "reference",
-                *_here(summary),
-            ])  # fmt: skip
-    return [list(HEADINGS), *rows] if rows else []
+    rows = [
+        (
+            summary.name,
+            f"{errors[summary.name]:.2f}",
+            _published_difference(summary, errors),
+            *_here(summary),
+        )
+        for summary in summaries
+        if summary.name in errors
+    ]
+    return TextTable(_COLUMNS, tuple(rows), _NOTE)
+
+
+def _published_difference(summary: VariantSummary, errors: dict[str, float]) -> str:
+    if not summary.reference:
+        return "reference"
+    reference = errors.get(summary.reference)
+    return "" if reference is None else f"{reference - errors[summary.name]:+.2f}"
 
 
 def _here(summary: VariantSummary) -> tuple[str, str]:

@@ -1,54 +1,127 @@
-"""Tables for a person's terminal and rows for a program."""
+"""The tables of a study: its variants, its runs, and its networks on the same test images."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
+from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.report.findings.agreement import Agreement
     from bench.report.findings.answer import VariantSummary
     from bench.report.findings.statistics import Difference, Estimate
+    from bench.store import RunRecord, StudyRecord
+
+COLUMNS = (
+    "variant",
+    "parameters",
+    "multiply-adds",
+    "test accuracy %",
+    "difference (points)",
+    "p (Holm)",
+    "train accuracy %",
+    "images/s",
+)
+SAME_IMAGES = (
+    "Each row compares two trained networks on the same test images by McNemar's exact test. The "
+    "test does not include the variation between random seeds, so it says nothing about the design "
+    "by itself; the paired difference over seeds above does. Where the networks of one design "
+    "differ from seed to seed as often as they differ from the reference, these rows tell you "
+    "nothing new."
+)
+_METHODS = {
+    "t": "the paired t-test",
+    "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
+}
 
 
-HEADINGS = (
-    "variant", "parameters", "multiply-adds", "test accuracy %", "difference (points)",
-    "p (Holm)", "train accuracy %", "images/s",
-)  # fmt: skip
-
-
-def study_cells(summaries: list[VariantSummary]) -> list[list[str]]:
-    """A study's table as text, headings first: accuracies in per cent, differences in points.
+def study_table(summaries: list[VariantSummary]) -> TextTable:
+    """Return a study's table: accuracies in per cent, differences in points.
 
     A study that compares training accuracies has two columns more for them, and one with a
     `target_accuracy` a last column of seconds to it.
     """
-    table = [list(HEADINGS), *map(_cells, summaries)]
+    table = [list(COLUMNS), *map(_cells, summaries)]
     if any(summary.train_difference for summary in summaries):
-        place = HEADINGS.index("train accuracy %") + 1
+        place = COLUMNS.index("train accuracy %") + 1
         added = [["train difference (points)", "train p (Holm)"], *map(_train_cells, summaries)]
         table = [
             [*row[:place], *more, *row[place:]] for row, more in zip(table, added, strict=True)
         ]
-    times = [summary.time_to_target for summary in summaries]
-    target = next((time.target for time in times if time is not None), None)
+    times = [summary.time_to_accuracy for summary in summaries]
+    target = next((time.accuracy for time in times if time is not None), None)
     if target is not None:
         last = [f"seconds to {target:.4g} validation accuracy"]
         last += ["-" if time is None else str(time) for time in times]
         table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
-    return table
+    columns, *rows = map(tuple, table)
+    return TextTable(columns, tuple(rows), _note(summaries))
 
 
-def study_table(summaries: list[VariantSummary]) -> Table:
-    """A study's table for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    headings, *rows = study_cells(summaries)
-    for position, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if position else "left")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+def methods(summaries: list[VariantSummary]) -> str:
+    """Name the tests behind the intervals of differences."""
+    used = {s.difference.method for s in summaries if s.difference} or {"t"}
+    return " or ".join(words for name, words in _METHODS.items() if name in used)
+
+
+def _note(summaries: list[VariantSummary]) -> str:
+    return (
+        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences "
+        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values "
+        "are Holm-corrected. A difference is significant if its interval excludes zero and its "
+        "p-value is below 0.05; n is its number of seeds. Images/s is training, median over seeds."
+    )
+
+
+def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
+    """Return a table with a row for every run of a study that has a record."""
+    figures = ("test_accuracy", "train_accuracy")
+    rows = [
+        (
+            name,
+            seed,
+            record.status,
+            *(
+                "-" if record.result.get("timing_only") else _figure(record.result.get(f))
+                for f in figures
+            ),
+            _figure(record.seconds),
+            run,
+        )
+        for name, entry in study.variants.items()
+        for seed, run in entry["runs"].items()
+        if (record := records.get(run)) is not None
+    ]
+    return TextTable(("variant", "seed", "status", *figures, "seconds", "run"), tuple(rows))
+
+
+def same_images_table(found: Agreement) -> TextTable:
+    """Return a table with a row for every two networks compared on the same test images."""
+    columns = (
+        "variant",
+        "reference",
+        "seed",
+        "images",
+        "only the variant right",
+        "only the reference right",
+        "p (exact, Holm)",
+    )
+    rows = [
+        (
+            row.variant,
+            row.reference,
+            str(row.seed),
+            f"{row.found.images:,}",
+            str(row.found.only_first),
+            str(row.found.only_second),
+            _p_value(row.found.p_value),
+        )
+        for row in found.comparisons
+    ]
+    return TextTable(columns, tuple(rows), SAME_IMAGES)
 
 
 def _cells(summary: VariantSummary) -> list[str]:
@@ -59,7 +132,7 @@ def _cells(summary: VariantSummary) -> list[str]:
         _count(summary.macs),
         _estimate(summary.test_accuracy),
         _difference(summary.difference) if summary.reference else "reference",
-        _p_value(summary.difference),
+        _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
@@ -68,11 +141,11 @@ def _cells(summary: VariantSummary) -> list[str]:
 def _train_cells(summary: VariantSummary) -> list[str]:
     if not summary.reference:
         return ["reference", ""]
-    return [_difference(summary.train_difference), _p_value(summary.train_difference)]
+    return [_difference(summary.train_difference), _corrected_p(summary.train_difference)]
 
 
 def _count(value: int | None) -> str:
-    """Four significant digits with the unit that fits: 11.69 M."""
+    """Format with four significant digits and the unit that fits: 11.69 M."""
     if value is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -99,7 +172,13 @@ def _difference(value: Difference | None) -> str:
     return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
 
 
-def _p_value(value: Difference | None) -> str:
-    if value is None or value.p_value is None:
-        return ""
-    return "<0.001" if value.p_value < 0.001 else f"{value.p_value:.3f}"  # noqa: PLR2004 - APA style
+def _corrected_p(value: Difference | None) -> str:
+    return "" if value is None or value.p_value is None else _p_value(value.p_value)
+
+
+def _p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004 - APA style
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4g}"

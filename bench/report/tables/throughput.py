@@ -1,57 +1,60 @@
-"""The throughput table: cells for a terminal or a page, and what the figures rest on."""
+"""The throughput table, and the footnotes that say what its figures are relative to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
+from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
+    from rich.table import Table
 
-    from bench.report.charts.chart import Chart
-    from bench.store.measurements import MeasurementRecord
+_COLUMNS = (
+    "network",
+    "backend",
+    "precision",
+    "batch",
+    "ratio to reference",
+    "to best eager",
+    "images/s",
+    "±",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "GFLOP/s",
+    "of peak",
+    "note",
+)
+_LEFT = ("backend", "precision", "note")
+_COMPILED = 0.5  # seconds from which compilation time is noted
 
-HEADINGS = (
-    "network", "backend", "precision", "batch", "ratio to reference", "to best eager",
-    "images/s", "±", "p50 ms", "p90 ms", "p99 ms", "GFLOP/s", "of peak", "note",
-)  # fmt: skip
-_COMPILED = 0.5  # seconds from which compiling is worth a word
-_LEFT = ("network", "backend", "precision", "note")
 
+def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
+    """Return rows of the `throughput` table as text; noisy rows are marked.
 
-def throughput_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Rows of the `throughput` table as text, headings first; noisy rows are marked.
-
-    What a backend cannot do at all is left to `footnotes`, and a column that no row fills
-    says nothing.
+    Configurations that a backend does not support are left to `footnotes`, and columns that no
+    row fills are left out.
     """
     cells = [_cells(row) for row in rows if row["status"] != "unsupported"]
-    kept = [i for i, _ in enumerate(HEADINGS) if any(line[i] for line in cells)]
-    return [[line[i] for i in kept] for line in (HEADINGS, *cells)]
+    kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
+    columns, *shown = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
+    return TextTable(columns, tuple(shown))
 
 
 def throughput_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Make a terminal's table of `throughput_cells`."""
-    headings, *cells = throughput_cells(rows)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in _LEFT else "right")
-    for line in cells:
-        table.add_row(*map(escape, line))
-    return table
+    """Return `throughput_text` laid out for a terminal."""
+    return throughput_text(rows).to_terminal(left=_LEFT)
 
 
 def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> list[str]:
-    """Say what the figures rest on: reference, noise floor, warnings, where the samples are.
+    """Return the lines below the table: reference, noise floor, machine, warnings, samples.
 
     Args:
-        rows: of the `throughput` table, of one measurement.
-        results: the results folder, to name the samples' place in it.
+        rows: rows of the `throughput` table, of one measurement.
+        results: the results folder; given, the samples' folder in it is named.
     """
     lines = []
     for reference in dict.fromkeys(r["reference"] for r in rows if r["reference"]):
@@ -66,8 +69,8 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     )
     if any(row["noisy"] for row in rows):
         lines.append(
-            "noisy: the interval did not become narrow enough; give more --max-seconds, and "
-            "make no claim from it"
+            "noisy: the interval did not become narrow enough; draw no conclusion from such a "
+            "row, and give more --max-seconds"
         )
     notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
     lines += [f"Warning: {note}" for note in sorted(notes)]
@@ -134,48 +137,3 @@ def _note(row: dict[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(int(value) if form == "d" else value, form)
-
-
-def _network(row: Any) -> str:
-    """A run's name, else the model with the options that make it another one."""
-    if isinstance(row.run, str):
-        return row.run
-    return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
-
-
-def by_network_or_backend(rows: pd.DataFrame) -> Callable[[Any], tuple[str, int]]:
-    """Return what gives a row its name and style in a picture.
-
-    Args:
-        rows: of the `throughput` table. Of several networks each has one style, of a single one
-            each way to run it.
-    """
-    several = len({_network(row) for row in rows.itertuples()}) > 1
-    names: dict[str, int] = {}
-
-    def look(row: Any) -> tuple[str, int]:
-        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        way = f"{row.backend} {row.executed_precision}{layout}"
-        name = _network(row) if several else way
-        return name, names.setdefault(name, len(names))
-
-    return look
-
-
-def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Chart]:
-    """Make the pictures of one measurement: its roofline, and where the time goes if profiled.
-
-    Args:
-        frame: its rows of the `throughput` table.
-        record: of the same measurement.
-    """
-    from bench.report.charts.layers import layer_charts
-    from bench.report.charts.roofline import rooflines
-
-    ceilings = {record.measurement: record.ceiling}
-    charts = list(rooflines(frame, ceilings, by_network_or_backend(frame)))
-    for name, lane in record.lanes.items():
-        shares = lane.get("layers") or [{"error": ""}]
-        if "error" not in shares[0]:
-            charts += layer_charts(name, shares)
-    return charts

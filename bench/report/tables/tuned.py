@@ -1,58 +1,40 @@
-"""What a study's `tune` tried for each variant, and what it took."""
+"""The table of what a study's `tune` tried for each variant, and which value it took."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.report.tables.text_table import TextTable
+
 if TYPE_CHECKING:
     from bench.store import StudyRecord
 
-NOTE = (
-    "Validation accuracy (%) of one run a value, all with the first random seed of the study's "
+_NOTE = (
+    "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
     "file. Each variant trains with the value that is best for it; test images have no part in the "
     "choice."
 )
 
 
-def tuned_cells(study: StudyRecord) -> list[list[str]]:
-    """Return as text what was tried, headings first: a row a variant, a column a value.
-
-    Args:
-        study: the study; one that tuned nothing has no row.
-    """
+def tuned_table(study: StudyRecord) -> TextTable:
+    """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
     values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
     rows = [
-        [name, *(_score(tried, value) for value in values), _taken(tried)]
+        (name, *(_score(tried, value) for value in values), _taken(tried))
         for name, tried in study.tuning.items()
     ]
     settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
-    return [["variant", *values, f"{' or '.join(settings)} taken"], *rows] if rows else []
-
-
-def tuned_lines(study: StudyRecord) -> list[str]:
-    """Say the same in a line a variant."""
-    lines = []
-    for name, tried in study.tuning.items():
-        setting = tried["setting"].replace("_", " ")
-        known = tried["chosen"] is not None
-        taken = f" takes {setting} {_taken(tried)}" if known else f": no {setting} chosen yet"
-        scores = ", ".join(f"{_score(tried, value)} at {value}" for value in tried["values"])
-        lines.append(f"{name}{taken}; validation accuracy in %: {scores}")
-    return lines
-
-
-def _end_of_range(tried: dict[str, Any]) -> str | None:
-    """Which end was taken, if one was: beyond it may be a better value."""
-    values = sorted(map(float, tried["values"]))
-    ends = {values[0]: "smallest", values[-1]: "largest"} if len(values) > 1 else {}
-    return ends.get(tried["chosen"])
+    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), _NOTE)
 
 
 def _taken(tried: dict[str, Any]) -> str:
-    if tried["chosen"] is None:
+    """Name the value that was taken, and whether it is an end of the range that was tried."""
+    chosen = tried["chosen"]
+    if chosen is None:
         return "not known yet"
-    end = _end_of_range(tried)
-    return f"{tried['chosen']}{f', the {end} tried' if end else ''}"
+    values = sorted(map(float, tried["values"]))
+    ends = {values[0]: ", the smallest tried", values[-1]: ", the largest tried"}
+    return f"{chosen}{ends.get(chosen, '') if len(values) > 1 else ''}"
 
 
 def _score(tried: dict[str, Any], value: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.errors import BenchError
-from bench.report.findings.answer import answer, summarise
 from bench.report.pages.markdown import markdown
-from bench.report.pages.publish import publish, require_finished
+from bench.report.pages.publish import publish
+from bench.report.pages.study_report import read_study_report
 from bench.report.tracking.names import check_trackers
 from bench.report.tracking.records import TrackedReport, tracked_runs
 from bench.training.distributed import follows
@@ -154,18 +154,15 @@ def _open(name: str, store: Store, study: str) -> Tracker:
 
 
 def _report(store: Store, study: str, folder: Path) -> Iterator[TrackedReport]:
-    record = store.read_study(study)
     digests = [run.digest for run in tracked_runs(store, study)]
-    if record is None:
+    report = read_study_report(store, study)
+    if not report.progress[0]:  # no run is complete: there is nothing to report
         return
-    try:
-        runs = require_finished(store, record)
-    except BenchError:  # no run is finished: there is nothing to report
-        return
-    publish(store, record, folder, REPORT_FORMATS)
+    publish(report, folder, REPORT_FORMATS)
+    question = report.study.question
     yield TrackedReport(
-        digest=hashlib.sha256("".join([record.question, *digests]).encode()).hexdigest(),
-        answer=answer(summarise(store, record)),
-        text=markdown(store, record, runs),
+        digest=hashlib.sha256("".join([question, *digests]).encode()).hexdigest(),
+        answer=report.answer,
+        text=markdown(report),
         folder=folder,
     )

@@ -1,0 +1,58 @@
+"""Charts of one measurement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.report.charts.layers import layer_charts
+from bench.report.charts.roofline import rooflines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from bench.report.charts.chart import Chart
+    from bench.store.measurements import MeasurementRecord
+
+
+def _network(row: Any) -> str:
+    """A run's name, else the model with the options that make it another one."""
+    if isinstance(row.run, str):
+        return row.run
+    return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
+
+
+def by_network_or_backend(rows: pd.DataFrame) -> Callable[[Any], tuple[str, int]]:
+    """Return a function from a row to its name and style in a chart.
+
+    Args:
+        rows: rows of the `throughput` table. Each of several networks has its own style; of a
+            single network, each way to run it has.
+    """
+    several = len({_network(row) for row in rows.itertuples()}) > 1
+    names: dict[str, int] = {}
+
+    def look(row: Any) -> tuple[str, int]:
+        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
+        way = f"{row.backend} {row.executed_precision}{layout}"
+        name = _network(row) if several else way
+        return name, names.setdefault(name, len(names))
+
+    return look
+
+
+def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Chart]:
+    """Make the charts of one measurement: its roofline, and the time by block if profiled.
+
+    Args:
+        frame: its rows of the `throughput` table.
+        record: of the same measurement.
+    """
+    ceilings = {record.measurement: record.ceiling}
+    charts = list(rooflines(frame, ceilings, by_network_or_backend(frame)))
+    for name, lane in record.lanes.items():
+        shares = lane.get("layers") or [{"error": ""}]
+        if "error" not in shares[0]:
+            charts += layer_charts(name, shares)
+    return charts

@@ -1,0 +1,164 @@
+"""What the report of a study says; the terminal, Markdown, HTML and notebook lay it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bench.report.charts.confusion import confusions
+from bench.report.findings.agreement import agreement
+from bench.report.findings.answer import answer, outlook, statements
+from bench.report.pages.architecture import architectures
+from bench.report.pages.provenance import (
+    analysing_commands,
+    failures,
+    provenance,
+    training_command,
+)
+from bench.report.pages.sections import further, overview, sections
+from bench.report.study_data import read_study_data
+from bench.report.tables.published import published_table
+from bench.report.tables.study import runs_table, same_images_table, study_table
+from bench.report.tables.tuned import tuned_table
+
+if TYPE_CHECKING:
+    from bench.report.charts.chart import Chart, Section
+    from bench.report.charts.confusion import Confusions
+    from bench.report.findings.agreement import Agreement
+    from bench.report.pages.architecture import Architecture
+    from bench.report.pages.provenance import Failure
+    from bench.report.study_data import StudyData
+    from bench.report.tables.text_table import TextTable
+    from bench.store import Store, StudyRecord
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """The parts of a study's report; each is computed at its first use.
+
+    Attributes:
+        data: the study's records and tables.
+    """
+
+    data: StudyData
+
+    @property
+    def study(self) -> StudyRecord:
+        """The study: question, source, discussion, the setting of the paper's figures."""
+        return self.data.study
+
+    @cached_property
+    def answer(self) -> str:
+        """The sentence that answers the question."""
+        return answer(self.data.summaries)
+
+    @cached_property
+    def outlook(self) -> list[str]:
+        """How many seeds the differences that are not significant would need."""
+        return outlook(self.data.summaries)
+
+    @cached_property
+    def statements(self) -> list[str]:
+        """Answer and outlook: one paragraph, or the items of a list if that would be long."""
+        return statements(self.data.summaries)
+
+    @cached_property
+    def table(self) -> TextTable:
+        """A row per variant."""
+        return study_table(self.data.summaries)
+
+    @cached_property
+    def published(self) -> TextTable:
+        """The paper's figures beside the study's; no row if the study quotes none."""
+        return published_table(self.study, self.data.summaries)
+
+    @cached_property
+    def tuned(self) -> TextTable:
+        """What was tried for each variant; no row if nothing was tuned."""
+        return tuned_table(self.study)
+
+    @property
+    def equal_weights(self) -> str | None:
+        """How many initial tensors are equal to the reference's; None if that is not known."""
+        counts = [
+            f"{variant} {shared['equal']} of {shared['tensors']}"
+            for variant, shared in self.study.shared_tensors.items()
+        ]
+        if not counts:
+            return None
+        return f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """Whatever did not end well, or has not ended yet; trainings first."""
+        return failures(self.data)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """The number of complete runs, and of all."""
+        complete = sum(record.status == "complete" for record in self.data.records.values())
+        return complete, len(self.data.places)
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """The networks compared on the same test images."""
+        return agreement(self.data.store, self.study, self.data.records)
+
+    @cached_property
+    def same_images(self) -> TextTable:
+        """A row per two networks that are compared on the same test images."""
+        return same_images_table(self.agreement)
+
+    @cached_property
+    def runs(self) -> TextTable:
+        """A row per run."""
+        return runs_table(self.study, self.data.records)
+
+    @cached_property
+    def overview(self) -> tuple[Chart, ...]:
+        """The charts that show training, every seed and the differences at a glance."""
+        return overview(self.data)
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Every chart; one that has nothing to show says why."""
+        return sections(self.data)
+
+    @cached_property
+    def further(self) -> list[Section]:
+        """The charts beyond training and outcome that have something to show."""
+        return further(self.data)
+
+    @cached_property
+    def confusions(self) -> Confusions:
+        """Confusion matrices, and the images most often confused."""
+        return confusions(self.data)
+
+    @cached_property
+    def architectures(self) -> list[Architecture]:
+        """A drawing per network."""
+        return architectures(self.data)
+
+    @cached_property
+    def commands(self) -> list[str]:
+        """Commands that train, export, measure and analyse the study's runs again."""
+        return [training_command(self.data), *analysing_commands(self.data)]
+
+    @cached_property
+    def provenance(self) -> list[tuple[str, str]]:
+        """What was recorded of data, machines, versions, commit and times."""
+        return provenance(self.data)
+
+
+def read_study_report(store: Store, name: str | None = None) -> StudyReport:
+    """Return the report of a study of a results folder.
+
+    Args:
+        store: the results folder.
+        name: of the study; the last one run if None.
+
+    Raises:
+        BenchError: there is no such study, or its record cannot be read.
+    """
+    return StudyReport(read_study_data(store, name))

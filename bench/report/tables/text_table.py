@@ -1,0 +1,90 @@
+"""A table as text, which every writer lays out in its own way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rich.table import Table
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$"}
+)
+_SIGNED = re.compile(r"(?<![\w.])([+-]\d[\d.,]*)")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text; one without a row is false.
+
+    Attributes:
+        columns: names of the columns; the first one names the rows.
+        rows: cells, as many per row as there are columns.
+        note: how to read it; empty if that is plain.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is a row."""
+        return bool(self.rows)
+
+    def first(self, count: int) -> TextTable:
+        """Return the table with its first *count* rows."""
+        return replace(self, rows=self.rows[:count])
+
+    def to_terminal(self, left: Collection[str] = ()) -> Table:
+        """Lay the table out for a terminal.
+
+        Args:
+            left: columns that are aligned to the left, besides the first one.
+        """
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for position, name in enumerate(self.columns):
+            table.add_column(name, justify="left" if position == 0 or name in left else "right")
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        return table
+
+    def to_markdown(self) -> list[str]:
+        """Return the lines of a Markdown table."""
+        rule = ("---", *["---:"] * (len(self.columns) - 1))
+        lines = [self.columns, rule, *self.rows]
+        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        return [f"| {' | '.join(line)} |" for line in escaped]
+
+    def to_latex(self, caption: str) -> str:
+        r"""Return a LaTeX `table` environment, which needs `\usepackage{booktabs}`.
+
+        Every character that LaTeX reads as a command is escaped. pdflatex takes names in Latin
+        script, others need xelatex or lualatex.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(
+            [[_latex_cell(cell, first=not i) for i, cell in enumerate(row)] for row in self.rows],
+            columns=[cell.translate(_LATEX) for cell in self.columns],
+        )
+        return "% needs \\usepackage{booktabs}\n" + frame.style.hide(axis="index").to_latex(
+            column_format="l" + "r" * (len(self.columns) - 1),
+            position_float="centering",
+            hrules=True,
+            caption=caption.translate(_LATEX),
+        )
+
+
+def _latex_cell(text: str, *, first: bool) -> str:
+    escaped = text.translate(_LATEX)
+    # A row that begins with [ would be read as the optional argument of the line break before it.
+    return f"{{{escaped}}}" if first else _SIGNED.sub(r"$\1$", escaped)
