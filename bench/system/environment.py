@@ -10,9 +10,21 @@ from typing import Any
 
 # Instruction sets that affect a network's speed or the last bits of its output.
 INSTRUCTION_SETS = (
-    "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16",
-    "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16", "i8mm",
-)  # fmt: skip
+    "avx",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "neon",
+    "asimd",
+    "sve",
+    "bf16",
+    "i8mm",
+)
 
 
 @functools.cache

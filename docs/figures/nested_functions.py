@@ -16,7 +16,8 @@ from torch import nn
 
 from bench.data import load_dataset
 from bench.models import build_model
-from bench.report.charts.draw_matplotlib import PALETTE, STYLE
+from bench.report.charts.chart import PALETTE
+from bench.report.charts.draw_matplotlib import STYLE
 from bench.system.environment import git_state, processor, version_of
 from bench.training.grown_start import transplant
 from bench.training.initialise import initialise

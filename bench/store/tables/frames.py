@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     from bench.store.analyses import AnalysisRecord
 
 __all__ = [
-    "ANALYSED", "COLUMNS", "Table", "analysed_frame", "exports_frame", "load_results", "newest",
-    "rows_of", "study_runs", "throughput_frame",
-]  # fmt: skip
+    "ANALYSED",
+    "COLUMNS",
+    "Table",
+    "analysed_frame",
+    "exports_frame",
+    "load_results",
+    "newest",
+    "rows_of",
+    "study_runs",
+    "throughput_frame",
+]
 
 ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
