@@ -26,10 +26,10 @@ def main() -> None:
     signal, resumable.
     """
     from bench.cli.app import app
-    from bench.system.signals import leave_on_sigterm
+    from bench.system.signals import exit_on_sigterm
 
     try:
-        with leave_on_sigterm(), _plain_warnings():
+        with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # here a full disk is still reported
@@ -81,7 +81,7 @@ def _exit_code(error: Exception) -> int:
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # empty when the help was shown
         return _refuse(message.rstrip(".") + hint)
-    if _is_out_of_memory(error):
+    if _says_out_of_memory(error):
         return _refuse(
             f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
         )
@@ -93,11 +93,11 @@ def _exit_code(error: Exception) -> int:
     raise error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _says_out_of_memory(error: Exception) -> bool:
     """Return whether Python or PyTorch's CPU allocator ran out of memory."""
-    from bench.system.memory import refused
+    from bench.system.memory import says_out_of_memory
 
-    torch_refused = isinstance(error, RuntimeError) and refused(str(error))
+    torch_refused = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     return torch_refused or isinstance(error, MemoryError)
 
 

@@ -74,10 +74,13 @@ def gradients(
         say=say,
     )
     if output is not None:
-        from bench.report.charts.blocks import gradient_charts, looks
+        from bench.report.charts.blocks import gradient_charts
+        from bench.report.charts.chart import legend_entries
 
         names = dict.fromkeys(map(str, blocks["target"]))
-        charts = gradient_charts(blocks, correlations, looks({name: name for name in names}))
+        charts = gradient_charts(
+            blocks, correlations, legend_entries({name: name for name in names})
+        )
         tables = {"gradients": blocks, "correlations": correlations}
         save_tables_and_picture(tables, charts, output, say)
     rows = rows_of(blocks)

@@ -62,9 +62,9 @@ def grow(
 
     """
     options.require_positive(width=width, threads=threads)
-    from bench.system.memory import ask_for_large_pages
+    from bench.system.memory import enable_huge_pages
 
-    ask_for_large_pages()
+    enable_huge_pages()
     from bench.api import grow_with_proof
     from bench.launch.launchers import make_launcher
     from bench.store.tables.frames import rows_of

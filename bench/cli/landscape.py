@@ -75,12 +75,12 @@ def landscape(
         say=say,
     )
     if output is not None:
-        from bench.report.charts.blocks import looks
+        from bench.report.charts.chart import legend_entries
         from bench.report.charts.landscape import landscape_charts
 
         models = dict(zip(frame["run"], frame["model"], strict=True))
         names = {str(run): f"{model} ({run[-12:]})" for run, model in models.items()}
-        charts = landscape_charts(frame, looks(names))
+        charts = landscape_charts(frame, legend_entries(names))
         save_tables_and_picture({"landscape": frame}, charts, output, say)
     rows = rows_of(frame)
     if as_json:

@@ -56,10 +56,11 @@ def lesion(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
     )
     if output is not None:
-        from bench.report.charts.blocks import lesion_charts, looks
+        from bench.report.charts.blocks import lesion_charts
+        from bench.report.charts.chart import legend_entries
 
         name = str(frame["run"].iloc[0])
-        charts = lesion_charts(frame, looks({name: name}))
+        charts = lesion_charts(frame, legend_entries({name: name}))
         save_tables_and_picture({"lesion": frame}, charts, output, say)
     rows = rows_of(frame)
     if as_json:

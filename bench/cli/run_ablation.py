@@ -92,9 +92,9 @@ def run_ablation(
         from bench.launch.address import require_answer
 
         require_answer(ray_address)
-    from bench.system.memory import ask_for_large_pages
+    from bench.system.memory import enable_huge_pages
 
-    ask_for_large_pages()
+    enable_huge_pages()
     from bench.api import run_plan
     from bench.launch.execution import Execution
     from bench.launch.launchers import make_launcher

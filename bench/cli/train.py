@@ -96,9 +96,9 @@ def train(
         from bench.report.findings.time_to_accuracy import check_target_accuracy
 
         check_target_accuracy(target_accuracy, recipe, dataset, settings)
-    from bench.system.memory import ask_for_large_pages
+    from bench.system.memory import enable_huge_pages
 
-    ask_for_large_pages()
+    enable_huge_pages()
     from bench.api import train as train_model
     from bench.launch.launchers import make_launcher
     from bench.store.tables.frames import rows_of

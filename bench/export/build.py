@@ -16,7 +16,7 @@ from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, prove_writable, sha256_of, telling
+from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
 from bench.system.devices import physical_cores
 from bench.targets.find import default_names, find_networks
 
@@ -254,6 +254,6 @@ def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> No
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
     target = folder / f"{slug}-{record.row['precision']}-{record.row['target']}{SUFFIX}"
     sidecar = Sidecar(**record.proof["sidecar"])
-    with telling(folder):
+    with storage_errors(folder):
         content = exports.file(record).read_bytes()
     write_engine(target, content, replace(sidecar, builder_flags=tuple(sidecar.builder_flags)))

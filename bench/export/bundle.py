@@ -13,7 +13,7 @@ import numpy as np
 from bench.export.accuracy import feed
 from bench.export.parity import reference_logits
 from bench.export.preprocess import require_preprocessing
-from bench.store.files import telling, write_atomically
+from bench.store.files import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def write_bundle(
     """
     require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
-    with telling(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in record.files:
             shutil.copyfile(exports.folder(record.export) / name, folder / name)

@@ -8,7 +8,7 @@ from bench.errors import BenchError
 from bench.export.session import short
 from bench.store import files
 from bench.store.exports import refuse_damaged
-from bench.store.files import sha256_of, telling
+from bench.store.files import sha256_of, storage_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
         write_external_data_tensors,
     )
 
-    with telling(path):
+    with storage_errors(path):
         if proto.ByteSize() < limit:
             files.disk.write(path, proto.SerializeToString(deterministic=True))
             return

@@ -22,7 +22,7 @@ from bench.launch.assignment import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS, record_
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
-from bench.system.memory import ask_for_large_pages, go_first, out_of_memory_kills
+from bench.system.memory import be_killed_first, enable_huge_pages, out_of_memory_kills
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
@@ -173,7 +173,7 @@ class _Pool:
         resources = self.work.resources
         if resources.device == "cuda":
             resources = replace(resources, device=f"cuda:{index % torch.cuda.device_count()}")
-        ask_for_large_pages()
+        enable_huge_pages()
         process = context.Process(
             target=_work,
             args=(there, self.work.store.root, resources, self.work.weights),
@@ -257,7 +257,7 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
     """Do the runs that arrive through *connection*, until None arrives."""
     store = Store(root)
     warnings.formatwarning = warning_line
-    go_first()
+    be_killed_first()
     with stop_on_signals() as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
         # A scheduler signals the whole process group, so that SIGTERM arrives twice: the second

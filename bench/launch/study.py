@@ -15,7 +15,7 @@ from bench.launch.tuning import choose, tuning_requests, unchosen
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
-from bench.system.machine_lock import training
+from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
 from bench.training.check import check_trainable, probe
 from bench.training.setup import load_data
@@ -87,7 +87,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
             refuse_mixed(plan, store, resources)
         check_requests(pending)
     store.prepare()
-    with stop_on_signals() as stop, training(stop.check):
+    with stop_on_signals() as stop, training_lock(stop.check):
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]

@@ -26,7 +26,7 @@ from bench.measurement.timing.server import find_rate
 from bench.measurement.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
-from bench.system.machine_lock import measuring
+from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def measure_targets(
     _require_something(configurations)
     store.prepare()
     with ExitStack() as stack:
-        stack.enter_context(measuring())
+        stack.enter_context(measuring_lock())
         if request.pin:
             stack.enter_context(pinned(context.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
 from bench.system.intervals import Interval, median_interval, ratio_interval
-from bench.system.memory import refused
+from bench.system.memory import says_out_of_memory
 
 if TYPE_CHECKING:
     from bench.measurement.configurations import Configuration
@@ -129,6 +129,6 @@ def status_of(error: BaseException) -> tuple[str, str]:
     out_of_memory = isinstance(error, OutOfMemoryError | MemoryError) or (
         type(error).__name__ == "OutOfMemoryError"
     )
-    if out_of_memory or refused(text):
+    if out_of_memory or says_out_of_memory(text):
         return "out_of_memory", text
     return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

@@ -25,7 +25,7 @@ from bench.measurement.measure import measure_targets
 from bench.measurement.preparation import Context, with_files
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.trial import Trial
-from bench.system.machine_lock import measuring
+from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -251,7 +251,7 @@ def tune(
     threads = sorted({1, context.threads}, reverse=True)
     sizes = sorted(batch_sizes, reverse=True)
     given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
-    with measuring(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         best = halve_by_preparation(
             _accurate(ready, bounds),

@@ -1,9 +1,11 @@
-"""The results folder: the only code that writes or reads it.
+"""The results folder; only the modules here write or read it.
 
-`files` holds the few atomic file operations, `records` what is recorded of runs and studies,
-`runs` the folder that keeps them, `exports` and `measurements` those of the other stages,
-`analyses` what was found out about networks, `archive` the packing of runs into one file that
-another machine can unpack.
+`files` has the atomic file operations, `locks` the locks between processes, `workspace` temporary
+folders that are published when they are complete. `records` declares the records of runs and
+studies. `Store` (`runs`, `studies`) reads and writes runs and studies, `checkpoints` those of
+unfinished runs; `exports`, `measurements` and `analyses` do the same for the other stages.
+`archive` packs runs into one file and unpacks it elsewhere. `tables` reads all of it as pandas
+frames.
 """
 
 from bench.store.records import RunRecord, StudyRecord

@@ -1,6 +1,7 @@
-"""What was found out about networks, in a results folder: `analyses/KIND-HASH.json`.
+"""Analyses of networks in a results folder: `analyses/KIND-HASH.json`.
 
-One sealed file each. The hash is of what was asked, so that asking the same again replaces it.
+Each is one file with a checksum. The hash is that of the request, so that repeating a request
+replaces its analysis.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError
 from bench.store import files
-from bench.store.files import write_atomically
+from bench.store.files import prove_writable, write_atomically
 from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ Kind = Literal["lesion", "gradients", "landscape"]
 
 @dataclass(frozen=True)
 class AnalysisRecord:
-    """What one file holds.
+    """The content of one analysis file.
 
     Attributes:
-        analysis: its id, also its file's name: kind and hash of the request.
+        analysis: id and file name: kind and hash of the request.
         kind: the command that made it.
-        request: the options of that command; `run` is missing where there was none.
+        request: the options of that command; without `run` if no run was analysed.
         tables: table → its rows.
-        environment: what it was made with (`bench.system.environment`).
+        environment: versions and hardware (`bench.system.environment`).
         created_at: UTC, ISO 8601.
     """
 
@@ -58,18 +59,16 @@ class Analyses:
         self.root = Path(root) / "analyses"
 
     def file(self, analysis: str) -> Path:
-        """Path of an analysis."""
+        """Return the path of an analysis."""
         return self.root / f"{analysis}.json"
 
     def prepare(self) -> None:
-        """Prove that the folder can be written before work begins.
+        """Check that the folder can be written, before work begins.
 
         Raises:
-            StorageError: it cannot, with the reason.
+            StorageError: it cannot be written, with the reason.
         """
-        probe = self.root / ".writable"
-        write_atomically(probe, b"can a file be written here?\n")
-        files.disk.remove_file(probe)
+        prove_writable(self.root)
 
     def publish(
         self,
@@ -78,20 +77,20 @@ class Analyses:
         tables: Mapping[str, Sequence[Mapping[str, Any]]],
         environment: Mapping[str, Any],
     ) -> AnalysisRecord:
-        """Write an analysis, in the place of an older one of the same request.
+        """Write an analysis; an older one of the same request is replaced.
 
         Args:
             kind: the command.
             request: its options.
-            tables: table → rows; numbers that JSON lacks (infinite, NaN) become missing.
-            environment: what it was made with.
+            tables: table → rows; infinite and NaN values become missing.
+            environment: versions and hardware.
 
         Raises:
-            StorageError: the results folder cannot be written; an older one is still there.
+            StorageError: the results folder cannot be written; an older analysis is kept.
         """
-        asked = json.dumps([kind, request], sort_keys=True)
+        identity = json.dumps([kind, request], sort_keys=True)
         record = AnalysisRecord(
-            analysis=f"{kind}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}",
+            analysis=f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
             kind=kind,
             request=dict(request),
             tables={name: [_finite(row) for row in rows] for name, rows in tables.items()},
@@ -102,7 +101,7 @@ class Analyses:
         return record
 
     def adopt(self, records: Iterable[AnalysisRecord]) -> None:
-        """Write analyses of another folder as they are; those that are here already stay.
+        """Write analyses of another folder unchanged; those that exist here are kept.
 
         Raises:
             StorageError: the results folder cannot be written.
@@ -112,7 +111,7 @@ class Analyses:
                 self._write(record)
 
     def of(self, runs: Iterable[str]) -> list[AnalysisRecord]:
-        """Read the analyses of these runs, oldest first; broken ones warn and are passed over."""
+        """Read the analyses of these runs, oldest first; broken ones warn and are skipped."""
         wanted = set(runs)
         return [record for record in self.records() if record.request.get("run") in wanted]
 
@@ -122,11 +121,11 @@ class Analyses:
             files.disk.remove_file(self.file(record.analysis))
 
     def records(self) -> list[AnalysisRecord]:
-        """Read every analysis, oldest first; broken ones warn and are passed over."""
+        """Read every analysis, oldest first; broken ones warn and are skipped."""
         return self.read()[0]
 
     def read(self) -> tuple[list[AnalysisRecord], list[str]]:
-        """Read every analysis, oldest first, and what is wrong with those that cannot be read.
+        """Read every analysis, oldest first, and list the errors of those that cannot be read.
 
         Broken ones warn, too.
         """

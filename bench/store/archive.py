@@ -1,4 +1,4 @@
-"""Carrying runs to another machine: one archive, merged by hash where it is unpacked."""
+"""Pack runs into one archive, and merge it into the results folder of another machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.store.analyses import Analyses
-from bench.store.files import publish_folder, sha256_of, telling
+from bench.store.files import publish_folder, sha256_of, storage_errors
 from bench.store.runs import Store
 from bench.system.tarball import TarballError, read_files
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 # runs/ID/FILE, studies/NAME.json and analyses/KIND-HASH.json
 _DEPTHS = {"runs": 3, "studies": 2, "analyses": 2}
-# Weights hardly compress at all: an archive that grows more than this was made to do so.
+# Weights hardly compress: an archive that expands more than this is malicious.
 _LARGEST_RATIO = 100
 _SMALL_BYTES = 1 << 26
 
 
 def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
-    """Write the finished *runs*, their analyses and the studies with any of them, as one archive.
+    """Write finished runs, their analyses, and the studies that refer to them into one archive.
 
     Returns:
         The number of runs packed.
@@ -46,7 +46,7 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
     partial = archive.with_name(f".{archive.name}.partial")
-    with telling(archive):
+    with storage_errors(archive):
         try:
             with tarfile.open(partial, "w:gz") as tar:
                 for run in wanted:
@@ -67,15 +67,15 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
 
 
 def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
-    """Merge an archive's runs, analyses and studies into *store*; what is already there stays.
+    """Merge an archive's runs, analyses and studies into *store*; existing ones are kept.
 
     Returns:
-        Ids of the runs added, and names of studies that differ from the ones here, which
-        were left as they are.
+        Ids of the added runs, and names of the studies that exist here with other variants,
+        which were not changed.
 
     Raises:
-        BenchError: the archive is unreadable, leaves its folder, or holds a damaged run or
-            analysis.
+        BenchError: the archive is unreadable, writes outside its folder, or holds a damaged run
+            or analysis.
     """
     if not archive.is_file():
         raise BenchError(f"{archive} cannot be unpacked: there is no such file")
@@ -105,18 +105,18 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
 
 
 def _sound_analyses(source: Store) -> list[AnalysisRecord]:
-    """Read an unpacked archive's analyses; one that is damaged is an error."""
+    """Read an unpacked archive's analyses; a damaged one is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         records, broken = Analyses(source.root).read()
     if broken:
-        told = broken[0].removeprefix(f"{source.root}/")
-        raise BenchError(f"the archive's {told}; nothing added")
+        reason = broken[0].removeprefix(f"{source.root}/")
+        raise BenchError(f"the archive's {reason}; nothing added")
     return records
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Write what an archive may hold below *folder*, and refuse everything else."""
+    """Extract the expected files below *folder*; refuse an archive with any other."""
 
     def take(name: str, content: IO[bytes]) -> None:
         parts = name.split("/")
@@ -137,12 +137,12 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 def _is_plain(part: str) -> bool:
-    """Whether a part of a path names something inside its folder, on every system."""
+    """Return whether a path component is a plain name, on every operating system."""
     return part[:1] not in {"", "."} and part.isprintable() and not set(part) & set('\\:*?"<>|')
 
 
 def _damaged_file(store: Store, run: str) -> str | None:
-    """Name of the first file of a run whose content is not what was written, or None."""
+    """Return the name of a run's first damaged or missing file, or None."""
     record = store.read_run(run)
     if record is None:
         return "run.json"
@@ -154,7 +154,7 @@ def _damaged_file(store: Store, run: str) -> str | None:
 
 
 def _foreign_file(store: Store, run: str) -> str | None:
-    """Name of a file that an undamaged run's record does not vouch for, or None."""
+    """Return the name of a file that the run's record does not list, or None."""
     record = store.read_run(run)
     if record is None:
         return "run.json"

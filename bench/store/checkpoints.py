@@ -1,4 +1,4 @@
-"""What an unfinished run needs to go on: never believed when damaged or another run's."""
+"""Checkpoints of unfinished runs; a damaged one, or that of another run, is not used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKPOINT = "checkpoint.safetensors"
 def save_checkpoint(
     folder: Path, run: str, tensors: dict[str, torch.Tensor], state: dict[str, Any]
 ) -> None:
-    """Write a run's tensors and JSON state with a checksum over both."""
+    """Write a run's tensors and JSON state, with a checksum of both."""
     from safetensors.torch import save
 
     text = json.dumps(state)
@@ -31,7 +31,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, run: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """Read a run's checkpoint; None if there is none or it cannot be trusted (with a warning)."""
+    """Read a run's checkpoint; None if there is none, or it is broken (with a warning)."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / CHECKPOINT
@@ -56,7 +56,7 @@ def _check(metadata: dict[str, str], run: str, tensors: dict[str, torch.Tensor])
 
 
 def _checksum(run: str, tensors: dict[str, torch.Tensor], state: str) -> str:
-    """SHA-256 over names, types, shapes and bytes; safetensors has no checksum of its own."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes; safetensors has no checksum."""
     import torch
 
     digest = hashlib.sha256(json.dumps([run, state]).encode())

@@ -1,4 +1,4 @@
-"""Exported networks in a results folder: `exports/SHA/`, each with its proof."""
+"""Exported networks in a results folder: `exports/SHA/`, each with its verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store import files
-from bench.store.files import publish_folder, sha256_of, telling, write_atomically
+from bench.store.files import publish_folder, sha256_of, storage_errors, write_atomically
 from bench.store.locks import hold
 from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
 from bench.store.workspace import clear_abandoned, workspace
@@ -25,14 +25,14 @@ RECORD = "export.json"
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What `export.json` holds of one exported file.
+    """The content of `export.json`, the record of one exported file.
 
     Attributes:
         export: SHA-256 of the file, also the name of its folder.
-        request: what was asked for, and of which weights; equal requests are one export.
+        request: options and weights; equal requests are the same export.
         row: the export's row of the `exports` table.
-        proof: every figure of the comparison with PyTorch.
-        environment: what it was made and compared with (`bench.system.environment`).
+        proof: the results of the comparison with PyTorch.
+        environment: versions and hardware (`bench.system.environment`).
         created_at: UTC, ISO 8601.
         files: SHA-256 of every other file of the folder.
     """
@@ -57,24 +57,24 @@ class Exports:
         self.root = Path(root) / "exports"
 
     def folder(self, export: str) -> Path:
-        """Folder of an export."""
+        """Return the folder of an export."""
         return self.root / export
 
     def file(self, record: ExportRecord) -> Path:
-        """Path of the exported file itself."""
+        """Return the path of the exported file."""
         return self.folder(record.export) / str(record.row["file"])
 
     def checked_file(self, record: ExportRecord) -> Path:
-        """Path of an exported file whose folder's content is what was written.
+        """Return the path of the exported file after checking every file of its folder.
 
         Raises:
-            BenchError: a file of it is missing or damaged.
+            BenchError: a file is missing or damaged.
         """
         _check(self.folder(record.export))
         return self.file(record)
 
     def workspace(self) -> AbstractContextManager[Path]:
-        """Give an empty folder to work in; it is gone afterwards unless it was published.
+        """Make an empty folder that is removed at the end of the block unless it was published.
 
         Raises:
             StorageError: the results folder cannot be written, or its disk is full.
@@ -82,7 +82,7 @@ class Exports:
         return workspace(self.root)
 
     def publish(self, folder: Path, record: ExportRecord) -> ExportRecord:
-        """Make a workspace the folder of *record*, in the place of an older one.
+        """Publish a workspace as the folder of *record*, replacing an older one.
 
         Returns:
             The record with its files' checksums.
@@ -99,7 +99,7 @@ class Exports:
         return record
 
     def tidy(self) -> None:
-        """Put right what a process that died in the middle of publishing left.
+        """Repair what a process left that died while publishing.
 
         Raises:
             StorageError: the results folder cannot be written.
@@ -111,7 +111,7 @@ class Exports:
         with hold(self._lock):
             for older in self.root.glob(f".*.{files.REPLACED}-*"):
                 final = self.folder(older.name[1:].split(".", 1)[0])
-                with telling(older):
+                with storage_errors(older):
                     if final.exists():
                         files.disk.remove_tree(older)
                     else:
@@ -122,7 +122,7 @@ class Exports:
         return self.root.parent / "locks" / "exports.lock"
 
     def records(self) -> Iterator[ExportRecord]:
-        """Read every export's record, in order of name; broken ones warn and are passed over."""
+        """Read every export's record, in order of name; broken ones warn and are skipped."""
         for path in sorted(self.root.glob(f"*/{RECORD}")):
             if path.parent.name.startswith("."):
                 continue
@@ -132,9 +132,9 @@ class Exports:
                 warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
 
     def find(self, request: dict[str, Any]) -> ExportRecord | None:
-        """Return the undamaged export that answers *request*, None if there is none.
+        """Return the undamaged export of *request*; None if there is none.
 
-        A rejected one is no answer: it is tried again.
+        A rejected export does not count, so that it is tried again.
         """
         for record in self.records():
             rejected = record.row["status"] == "rejected"
@@ -143,7 +143,7 @@ class Exports:
         return None
 
     def named(self, name: str) -> ExportRecord | None:
-        """Return the export whose SHA-256 is, or alone begins with, *name* (8 digits or more)."""
+        """Return the only export whose SHA-256 begins with *name* (8 digits or more), or None."""
         if len(name) < 8:  # noqa: PLR2004 - shorter beginnings are ambiguous soon
             return None
         found = [record for record in self.records() if record.export.startswith(name)]
@@ -156,10 +156,10 @@ class Exports:
 
 
 def refuse_damaged(path: Path) -> None:
-    """Refuse a file that lies in an export's folder and is not what was written there.
+    """Check a file's checksum if it is in the folder of an export.
 
     Args:
-        path: any file; one of another place is not judged.
+        path: any file; a file elsewhere is not checked.
 
     Raises:
         BenchError: it, or another file of its folder, is missing or damaged.

@@ -1,8 +1,8 @@
-"""Atomic file operations: what a reader finds is whole, or it is not there.
+"""Atomic, durable file operations: a reader sees a complete file or folder, or none.
 
-Promise: a file or folder published here survives a power loss once the call has
-returned. For that its content is fsynced before the rename, and the folder that names
-it after, up to the first that was there before.
+A file or folder published here survives a power loss once the call has returned: its content is
+fsynced before the rename, and the folders that contain it afterwards, up to the first that
+existed before.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import os
 import secrets
+import shutil
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.store.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-disk = Disk()
 REPLACED, REMOVED = "replaced", "removed"
 
 _REASONS = {
@@ -39,12 +39,58 @@ _REASONS = {
 }
 
 
+class Disk:
+    """Every operation that changes a results folder.
+
+    Tests replace `disk` by one that fails at an operation, or kills the process there.
+    """
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder; its parent must exist."""
+        path.mkdir(exist_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a new file; it is not durable before `sync_file`."""
+        with path.open("xb") as file:
+            file.write(content)
+
+    def sync_file(self, path: Path) -> None:
+        """Make a file's content durable (fsync)."""
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable (fsync)."""
+        if os.name == "nt":  # Windows cannot open a folder
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file or folder atomically; an existing file is replaced."""
+        source.replace(target)
+
+    def remove_file(self, path: Path) -> None:
+        """Remove a file, if it exists."""
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and its content."""
+        shutil.rmtree(path)
+
+
+disk = Disk()
+
+
 class StorageError(BenchError):
-    """The results folder cannot be written: no run can be recorded there."""
+    """The results folder cannot be written."""
 
 
 @contextmanager
-def telling(path: Path, option: str = "--results") -> Iterator[None]:
+def storage_errors(path: Path, option: str = "--results") -> Iterator[None]:
     """Turn an operating-system error on *path* into one line that a person can act on.
 
     Args:
@@ -65,7 +111,7 @@ def make_folder(path: Path, option: str = "--results") -> None:
     Raises:
         StorageError: it cannot be made.
     """
-    with telling(path, option):
+    with storage_errors(path, option):
         missing, existing = [], path
         while not existing.is_dir():
             missing.append(existing)
@@ -76,12 +122,12 @@ def make_folder(path: Path, option: str = "--results") -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write *content* to *path* so that no reader ever sees a part of it.
+    """Write *content* to *path* so that no reader ever sees a partial file.
 
     Raises:
         StorageError: the folder cannot be written; nothing is left behind.
     """
-    with telling(path):
+    with storage_errors(path):
         make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -105,18 +151,18 @@ def prove_writable(folder: Path, option: str = "--results") -> None:
         StorageError: it cannot be written, with the reason.
     """
     make_folder(folder, option)
-    with telling(folder, option), tempfile.TemporaryFile(dir=folder) as probe:
+    with storage_errors(folder, option), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"can a file be written here?\n")
         probe.flush()
 
 
 def publish_folder(partial: Path, final: Path) -> None:
-    """Make the finished folder *partial* appear as *final*, in the place of an older one.
+    """Rename the complete folder *partial* to *final*, replacing an older one.
 
     Raises:
-        StorageError: the folder cannot be written; an older one is still there.
+        StorageError: the folder cannot be written; an older one is kept.
     """
-    with telling(final):
+    with storage_errors(final):
         for file in partial.iterdir():
             disk.sync_file(file)
         disk.sync_folder(partial)
@@ -135,8 +181,8 @@ def publish_folder(partial: Path, final: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that a reader sees it whole or not at all."""
-    with telling(path):
+    """Remove a folder so that no reader sees it in part."""
+    with storage_errors(path):
         doomed = _beside(path, REMOVED)
         disk.rename(path, doomed)
         disk.sync_folder(path.parent)
@@ -144,12 +190,12 @@ def remove_folder(path: Path) -> None:
 
 
 def leftovers(path: Path, kind: str) -> list[Path]:
-    """What a killed process left of a folder that it was to replace or to remove."""
+    """Return what a killed process left while replacing or removing a folder."""
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.{kind}-*"))
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

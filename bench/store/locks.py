@@ -1,9 +1,8 @@
-"""Locks between processes: of one run, and of the machine while something is measured.
+"""Locks between processes, in files of the results folder.
 
-Where the file system knows flock, the operating system gives a lock back when its owner
-dies. Where it does not, a lock is a lease: a file that its owner touches every 20 s, and
-that others may take over once they have seen it unchanged for 60 s by their own clocks,
-whichever host its owner was on.
+Where the file system supports flock, the operating system releases a lock when its owner dies.
+Elsewhere a lock is a lease: a file that its owner touches every 20 s, and that others may take
+over once they have seen it unchanged for 60 s by their own clocks, on whichever host.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-from bench.store.files import make_folder, telling
+from bench.store.files import make_folder, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,15 +32,15 @@ def hold(
     """Hold the lock at *path*; yields False if another holds it and *wait* is False.
 
     Args:
-        path: the lock's file; it stays.
-        wait: until the lock is free.
-        waiting: called again and again meanwhile; may raise to give up.
+        path: the lock's file; it is not removed.
+        wait: wait until the lock is free.
+        waiting: called repeatedly during the wait; may raise to give up.
 
     Raises:
         StorageError: the lock's folder cannot be written.
     """
     make_folder(path.parent)
-    with telling(path):  # even asking may be refused
+    with storage_errors(path):  # even a look may be refused
         lock = _lock(path)
     while not _try(lock, path):
         if not wait:
@@ -58,10 +57,10 @@ def hold(
 def _try(lock: filelock.BaseFileLock, path: Path) -> bool:
     import filelock
 
-    with telling(path):
+    with storage_errors(path):
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # an OSError too, but no fault of the disk
+        except filelock.Timeout:  # an OSError, too, but not of the disk
             return False
     return True
 
@@ -83,10 +82,10 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 
 def knows_flock(folder: Path) -> bool:
-    """Whether files of *folder* can be locked by the operating system."""
+    """Return whether the operating system can lock files in *folder*."""
     try:
         import fcntl
-    except ImportError:  # Windows locks by other means, which file systems there all have
+    except ImportError:  # Windows has other locks, which all its file systems support
         return True
     descriptor = os.open(folder, os.O_RDONLY)
     try:

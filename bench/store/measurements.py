@@ -1,4 +1,4 @@
-"""Measurements in a results folder: `measurements/ID/`, each with every raw sample."""
+"""Measurements in a results folder: `measurements/ID/`, with all raw samples."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SAMPLE_COLUMNS = ("configuration", "phase", "round", "position", "seconds")
 
 @dataclass(frozen=True)
 class MeasurementRecord:
-    """What `measurement.json` holds of one interleaved comparison.
+    """The content of `measurement.json`, the record of one interleaved comparison.
 
     Attributes:
-        measurement: its id: UTC time and a random part.
-        request: what was asked for.
-        rows: of the `throughput` table.
-        environment: what it was made with (`bench.system.environment`).
-        ceiling: what the machine itself can do.
-        noise: machine noise, and the difference between the twins of each group.
-        lanes: configuration → everything else that was read back.
+        measurement: id: UTC time and a random part.
+        request: the requested options.
+        rows: rows of the `throughput` table.
+        environment: versions and hardware (`bench.system.environment`).
+        ceiling: the machine's measured peak performance.
+        noise: machine noise, and the difference between the two entries of each reference.
+        lanes: configuration → everything else that was read back from its runner.
         created_at: UTC, ISO 8601.
         files: SHA-256 of every other file of the folder.
     """
@@ -66,14 +66,14 @@ class Measurements:
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
     def folder(self, measurement: str) -> Path:
-        """Folder of a measurement."""
+        """Return the folder of a measurement."""
         return self.root / measurement
 
     def prepare(self) -> None:
-        """Prove that the folder can be written before work begins.
+        """Check that the folder can be written, before work begins.
 
         Raises:
-            StorageError: it cannot, with the reason.
+            StorageError: it cannot be written, with the reason.
         """
         prove_writable(self.root)
 
@@ -84,7 +84,7 @@ class Measurements:
 
         Args:
             record: `files` and `created_at` are filled in here.
-            samples: rows of `SAMPLE_COLUMNS`; seconds are of one batch.
+            samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch.
 
         Raises:
             StorageError: the results folder cannot be written; nothing is left there.
@@ -105,7 +105,7 @@ class Measurements:
         return record
 
     def records(self) -> Iterator[MeasurementRecord]:
-        """Read every measurement's record, oldest first; broken ones warn and are passed over."""
+        """Read every measurement's record, oldest first; broken ones warn and are skipped."""
         for path in sorted(self.root.glob(f"*/{RECORD}")):
             if path.parent.name.startswith("."):
                 continue
@@ -115,7 +115,7 @@ class Measurements:
                 warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
 
     def find(self, name: str) -> MeasurementRecord:
-        """Return the measurement called *name*, or the one whose id alone begins so.
+        """Return the measurement with this id, or the only one whose id begins with *name*.
 
         Raises:
             BenchError: nothing or more than one matches.
@@ -142,7 +142,7 @@ def read_measurement(folder: Path) -> MeasurementRecord:
 
 
 def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
-    """Read the samples that count: configuration → round → seconds of one batch.
+    """Read the samples without warm-up: configuration → round → seconds of one batch.
 
     Raises:
         BenchError: the file is missing or damaged.
@@ -152,14 +152,14 @@ def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
     if not path.is_file() or sha256_of(path) != record.files.get(SAMPLES):
         raise BenchError(f"{path} is missing or damaged (its checksum differs); measure again")
     with reading(path):
-        return _blocks(path)
+        return _samples(path)
 
 
-def _blocks(path: Path) -> dict[str, dict[int, list[float]]]:
-    blocks: dict[str, dict[int, list[float]]] = {}
+def _samples(path: Path) -> dict[str, dict[int, list[float]]]:
+    samples: dict[str, dict[int, list[float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["phase"] == "sample":
-                rounds = blocks.setdefault(row["configuration"], {})
+                rounds = samples.setdefault(row["configuration"], {})
                 rounds.setdefault(int(row["round"]), []).append(float(row["seconds"]))
-    return blocks
+    return samples

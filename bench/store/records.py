@@ -1,4 +1,4 @@
-"""What is recorded of a run and of a study, and how it is read back and checked."""
+"""Records of runs and studies, and how they are written, read and checked."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run.json` holds of one run.
+    """The content of `run.json`, the record of one run.
 
     Attributes:
-        run: the run's id, also its folder's name.
-        request: what was asked for (`RunRequest.as_dict`).
-        status: complete or diverged (both final: the same again would come out the same),
-            out_of_memory, failed or interrupted (taken up by the next try).
-        error: one line that says why the run is not complete, or None.
-        result: figures of the finished network (accuracies in 0…1, losses, counts).
-        environment: what it was made with (`bench.system.environment`).
+        run: id, also the name of the folder.
+        request: the run's request (`RunRequest.as_dict`).
+        status: complete or diverged (both final: a repetition would give the same),
+            out_of_memory, failed or interrupted (resumed by the next try).
+        error: why the run is not complete, in one line; None if it is.
+        result: results of the trained network (accuracies in 0…1, losses, counts).
+        environment: versions and hardware (`bench.system.environment`).
         started_at: UTC, ISO 8601.
         seconds: training time, evaluation included, summed over resumptions.
-        parent: the run whose weights it started from, or None.
+        parent: the run whose weights this one started from, or None.
         files: SHA-256 of every other file of the folder.
     """
 
@@ -48,26 +48,26 @@ class RunRecord:
     files: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """Serialise with a checksum of the content, so that a flipped bit is noticed."""
+        """Serialise with a checksum, so that a flipped bit is detected."""
         return seal(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What `studies/NAME.json` holds: which run stands for which variant and seed.
+    """The content of `studies/NAME.json`: the run of each variant and seed.
 
     Attributes:
         name: the study's name.
         question: the question it asks.
-        source: the paper's table it corresponds to, or None.
+        source: the table of a paper that it corresponds to, or None.
         variants: name → {"reference": name or None, "runs": {seed: run id}}.
-        tuning: what was tried and taken, variant → {"values": …, "chosen": …}.
-        shared_tensors: variant → counts of initial tensors equal to the reference's.
+        tuning: variant → {"values": …, "chosen": …}: the values tried, and the one chosen.
+        shared_tensors: variant → number of initial tensors equal to the reference's.
         updated_at: UTC, ISO 8601.
-        target_accuracy: the validation accuracy to which time is told, or None.
-        published: the paper's own figures, as the study file has them, or None.
+        target_accuracy: validation accuracy for the time-to-accuracy comparison, or None.
+        published: the paper's results, as given in the study file, or None.
         compare_training: whether training accuracies are compared, too.
-        discussion: what the study's author makes of the outcome, or None.
+        discussion: the author's discussion of the outcome, or None.
     """
 
     name: str
@@ -84,13 +84,13 @@ class StudyRecord:
 
     @property
     def paragraphs(self) -> list[str]:
-        """The discussion, a paragraph a text of one line."""
+        """The discussion's paragraphs, each as one line."""
         parts = (self.discussion or "").split("\n\n")
         return [" ".join(part.split()) for part in parts if part.strip()]
 
     @property
     def runs(self) -> set[str]:
-        """Ids of all runs that the study refers to, those of its tuning included."""
+        """Ids of all runs that the study refers to, including those of its tuning."""
         chosen = {run for v in self.variants.values() for run in v["runs"].values()}
         tried = {run for t in self.tuning.values() for run in t["runs"].values()}
         return chosen | tried
@@ -100,7 +100,7 @@ def read_record(path: Path, run: str) -> RunRecord:
     """Read and check one `run.json`, or the record of an unfinished run.
 
     Raises:
-        BenchError: it is unreadable, damaged, of a newer version or another run's.
+        BenchError: it is unreadable, damaged, of a newer version, or of another run.
     """
     with reading(path):
         values = unseal(path, required=True)
@@ -113,7 +113,7 @@ def read_study_record(path: Path) -> StudyRecord:
     """Read and check one study's record.
 
     Raises:
-        BenchError: it is unreadable, damaged, of a newer version or another study's.
+        BenchError: it is unreadable, damaged, of a newer version, or of another study.
     """
     with reading(path):
         record = StudyRecord(**unseal(path))
@@ -125,22 +125,22 @@ def read_study_record(path: Path) -> StudyRecord:
 
 
 def seal(values: dict[str, Any]) -> bytes:
-    """Serialise a record's values with the format's version and a checksum of both."""
-    # As they will be read back: keys become text there, and what JSON lacks does too.
+    """Serialise a record's values with the format version and a checksum of both."""
+    # As they will be read back: keys, and values that JSON does not have, become text.
     plain = json.loads(json.dumps({"format_version": FORMAT_VERSION, **values}, default=str))
     return dump({**plain, "checksum": _checksum(plain)})
 
 
 def unseal(path: Path, *, required: bool = False) -> dict[str, Any]:
-    """Read what `seal` wrote, and check it.
+    """Read and check what `seal` wrote.
 
     Args:
         path: the file.
-        required: refuse a file without a checksum; only run records always had one.
+        required: refuse a file without a checksum; only run records have always had one.
 
     Raises:
         BenchError: it is damaged, or of a newer version.
-        OSError, ValueError, KeyError, TypeError, AttributeError: it is not of that form at all.
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is not a record at all.
     """
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     checksum = values.pop("checksum") if required else values.pop("checksum", None)
@@ -152,10 +152,10 @@ def unseal(path: Path, *, required: bool = False) -> dict[str, Any]:
 
 
 def refuse_overwriting_newer(path: Path) -> None:
-    """Refuse to write over a record that a newer bench wrote, whose meaning is not known here.
+    """Refuse to overwrite a record that a newer version wrote.
 
     Raises:
-        BenchError: *path* is of a newer version.
+        NewerFormatError: *path* is of a newer version.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -169,12 +169,12 @@ def refuse_overwriting_newer(path: Path) -> None:
 
 
 class NewerFormatError(BenchError):
-    """A record of a newer version stands where this version would write its own."""
+    """A record of a newer version would be overwritten."""
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading JSON or CSV of another form than ours raises into one line."""
+    """Turn any error of reading a malformed JSON or CSV file into a `BenchError`."""
     try:
         yield
     except BenchError:
@@ -191,7 +191,7 @@ def refuse_newer(path: Path, values: dict[str, Any]) -> None:
     """Refuse to read a record of a newer version.
 
     Raises:
-        BenchError: naming both versions.
+        BenchError: the record is of a newer version; the message names both versions.
     """
     if _is_newer(values):
         raise BenchError(
@@ -201,7 +201,7 @@ def refuse_newer(path: Path, values: dict[str, Any]) -> None:
 
 
 def dump(values: Any) -> bytes:
-    """Serialise JSON values as a person can read them."""
+    """Serialise JSON values, indented."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -1,4 +1,4 @@
-"""Runs and studies in a results folder."""
+"""Runs in a results folder: `runs/ID/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.store.files import (
     publish_folder,
     remove_folder,
     sha256_of,
-    telling,
+    storage_errors,
     write_atomically,
 )
 from bench.store.locks import hold
@@ -40,14 +40,14 @@ UNFINISHED = "unfinished.json"
 
 
 class Store(Studies):
-    """A results folder: its runs, and (see `Studies`) its studies."""
+    """A results folder with its runs and, inherited, its studies."""
 
     def folder(self, run: str) -> Path:
-        """Folder of a finished run."""
+        """Return the folder of a finished run."""
         return self.root / "runs" / run
 
     def partial(self, run: str) -> Path:
-        """Folder in which a run is worked on; readers pass it over."""
+        """Return the folder of an unfinished run."""
         return self.root / "runs" / (run + PARTIAL)
 
     def read_run(self, run: str) -> RunRecord | None:
@@ -62,15 +62,15 @@ class Store(Studies):
             return None
 
     def refuse_newer(self, run: str) -> None:
-        """Refuse to do a run again, at the end of which a newer bench's record would be lost.
+        """Refuse to repeat a run whose record a newer version wrote: it would be overwritten.
 
         Raises:
-            NewerFormatError: there is such a record.
+            NewerFormatError: it did.
         """
         refuse_overwriting_newer(self.folder(run) / "run.json")
 
     def why_absent(self, run: str) -> str:
-        """Say why a run has no row in any table."""
+        """Return the reason why a run has no row in any table."""
         path = self.folder(run)
         if not path.is_dir():
             begun = self.partial(run).is_dir()
@@ -89,7 +89,7 @@ class Store(Studies):
                 yield record
 
     def unfinished(self) -> Iterator[RunRecord]:
-        """Describe every run that was begun and is not finished, with the reason."""
+        """Read the record of every run that was started and is not finished."""
         for folder in _folders(self.root / "runs"):
             run = folder.name.removesuffix(PARTIAL)
             if run == folder.name or self.folder(run).exists():
@@ -99,7 +99,7 @@ class Store(Studies):
                 yield record
 
     def read_unfinished(self, run: str) -> RunRecord | None:
-        """Read why a run that was begun is not finished; None if that was not written."""
+        """Read the record of an unfinished run, with the reason; None if there is none."""
         with contextlib.suppress(BenchError):
             return read_record(self.partial(run) / UNFINISHED, run)
         return None
@@ -112,8 +112,8 @@ class Store(Studies):
 
         Args:
             run: the run's id.
-            wait: for another that holds it.
-            waiting: called again and again meanwhile; may raise to give up.
+            wait: wait while another process holds it.
+            waiting: called repeatedly during the wait; may raise to give up.
 
         Raises:
             StorageError: the results folder cannot be written.
@@ -125,24 +125,24 @@ class Store(Studies):
             yield ours
 
     def _tidy(self, run: str) -> None:
-        """Put right what a process that died in the middle of publishing or removing left.
+        """Repair what a process left that died while publishing or removing a run.
 
         Only the holder of the run's lock may do that.
         """
         final = self.folder(run)
         for older in files.leftovers(final, files.REPLACED):
             if not final.exists() and not self._is_whole(run):
-                with telling(final):
+                with storage_errors(final):
                     files.disk.rename(older, final)
         if not final.exists() and self._is_whole(run):
             self._publish(run)
         for kind in (files.REPLACED, files.REMOVED):
             for doomed in files.leftovers(final, kind):
-                with telling(doomed):
+                with storage_errors(doomed):
                     files.disk.remove_tree(doomed)
 
     def _is_whole(self, run: str) -> bool:
-        """Whether everything of a run is written, and only its publication is missing."""
+        """Return whether a run is completely written, and only not yet published."""
         folder = self.partial(run)
         if not (folder / "run.json").is_file():
             return False
@@ -157,12 +157,12 @@ class Store(Studies):
     def save_checkpoint(
         self, run: str, tensors: dict[str, torch.Tensor], state: dict[str, Any]
     ) -> None:
-        """Save what a run needs to go on."""
+        """Save the state from which a run can be resumed."""
         self.ready()
         save_checkpoint(self.partial(run), run, tensors, state)
 
     def mark_unfinished(self, record: RunRecord) -> None:
-        """Record why a run is not finished; a checkpoint stays, and the run can be taken up."""
+        """Record why a run is not finished; its checkpoint stays, so that it can be resumed."""
         self.ready()
         write_atomically(self.partial(record.run) / UNFINISHED, record.to_json())
 
@@ -182,7 +182,7 @@ class Store(Studies):
 
         Args:
             record: the run's record; `files` is filled in here.
-            history: CSV text with one line an epoch.
+            history: CSV text with one line per epoch.
             tensors: file name → tensors, written as safetensors.
             documents: file name → JSON values.
         """
@@ -195,7 +195,7 @@ class Store(Studies):
         contents |= {name: dump(values) for name, values in (documents or {}).items()}
         contents["history.csv"] = history.encode()
         make_folder(partial)
-        with telling(partial):
+        with storage_errors(partial):
             for leftover in partial.iterdir():
                 if leftover.name not in {CHECKPOINT, UNFINISHED}:
                     files.disk.remove_file(leftover)
@@ -210,7 +210,7 @@ class Store(Studies):
 
     def _publish(self, run: str) -> None:
         partial = self.partial(run)
-        with telling(partial):
+        with storage_errors(partial):
             for name in (CHECKPOINT, UNFINISHED):
                 files.disk.remove_file(partial / name)
         publish_folder(partial, self.folder(run))
@@ -230,7 +230,7 @@ class Store(Studies):
         return json.loads(self.checked_file(run, name).read_text())
 
     def checked_file(self, run: str, name: str) -> Path:
-        """Path of a finished run's file whose content is what was written.
+        """Return the path of a finished run's file, after checking its checksum.
 
         Raises:
             BenchError: the run or the file is missing or damaged.
@@ -249,7 +249,7 @@ class Store(Studies):
         return path
 
     def find_run(self, name: str) -> str:
-        """Resolve a run id, an unambiguous beginning or hash of one, or a folder's path.
+        """Return the id of the run given by id, unambiguous prefix, hash, or folder path.
 
         Unfinished runs are found too.
 
@@ -278,12 +278,12 @@ class Store(Studies):
                 remove_folder(folder)
 
     def size(self, run: str) -> int:
-        """Bytes that a run takes, its checkpoint included."""
+        """Return the size of a run in bytes, including its checkpoint."""
         folders = [f for f in (self.folder(run), self.partial(run)) if f.is_dir()]
         return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
     def clear_partial(self, run: str) -> None:
-        """Forget an unfinished run's checkpoint."""
+        """Remove an unfinished run with its checkpoint."""
         if self.partial(run).exists():
             remove_folder(self.partial(run))
 

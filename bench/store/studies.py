@@ -1,15 +1,21 @@
-"""Studies in a results folder: which run stands for which variant and seed."""
+"""A results folder and its studies: which run belongs to which variant and seed."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, nearest
-from bench.store.files import write_atomically
-from bench.store.folder import ResultsFolder
+from bench.store.files import (
+    StorageError,
+    make_folder,
+    prove_writable,
+    storage_errors,
+    write_atomically,
+)
 from bench.store.records import (
     StudyRecord,
     read_study_record,
@@ -20,16 +26,54 @@ from bench.store.records import (
 )
 
 
-class Studies(ResultsFolder):
-    """The studies of a results folder."""
+class Studies:
+    """A results folder and its studies. The folder is made when it is first written.
+
+    Args:
+        root: the folder; it need not exist for reading.
+
+    Raises:
+        BenchError: *root* is a file.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._identity: tuple[int, int] | None = None
+        with storage_errors(self.root):  # even a look may be refused, or the name be too long
+            is_file = self.root.exists() and not self.root.is_dir()
+        if is_file:
+            raise BenchError(f"--results {self.root} is a file; give a folder")
+
+    def prepare(self) -> None:
+        """Make the folder and check that it can be written, before work begins.
+
+        Raises:
+            StorageError: it cannot be written, with the reason.
+        """
+        self.ready()
+        prove_writable(self.root / "runs")
+
+    def ready(self) -> None:
+        """Make the folder; refuse to continue if it was moved or removed since the first call."""
+        if self._identity is None:
+            make_folder(self.root)
+        with storage_errors(self.root):
+            found = self.root.stat() if self.root.is_dir() else None
+        identity = None if found is None else (found.st_dev, found.st_ino)
+        if self._identity not in {None, identity}:
+            raise StorageError(
+                f"the results folder {self.root} was moved or removed while it was written; "
+                "move it back, or give its new place with --results"
+            )
+        self._identity = identity
 
     def save_study(self, record: StudyRecord) -> None:
-        """Write a study's record in the place of an older one."""
+        """Write a study's record, replacing an older one."""
         self.ready()
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
-        # An older bench would not read them.
+        # Older versions refuse fields that they do not know.
         for later in ("target_accuracy", "compare_training", "discussion"):
             if not values[later]:
                 del values[later]
@@ -53,10 +97,10 @@ class Studies(ResultsFolder):
         return [record for record in records if record is not None]
 
     def find_study(self, name: str | None = None) -> StudyRecord:
-        """Return the study of that name, the one last run without a name.
+        """Return the study of that name (default: the study run most recently).
 
         Raises:
-            BenchError: there is no such study, or its record cannot be read; the message says why.
+            BenchError: there is no such study, or its record cannot be read, with the reason.
         """
         if not self.root.exists():
             raise BenchError(f"no results folder at {self.root}; 'bench run-ablation' makes one")
@@ -76,16 +120,12 @@ class Studies(ResultsFolder):
         except BenchError as error:
             raise BenchError(f"study '{name}' in {self.root} cannot be read: {error}") from None
 
-    def remove_study(self, name: str) -> None:
-        """Forget a study; its runs stay."""
-        (self.root / "studies" / f"{name}.json").unlink(missing_ok=True)
-
     def save_tracking(self, name: str, outcomes: dict[str, dict[str, Any]]) -> None:
-        """Record what became of a study's trackers; what is known of others stays.
+        """Record the outcome of a study's trackers; the records of other trackers are kept.
 
         Args:
-            name: the study's.
-            outcomes: tracker → `where` it logs to, the `error` that ended it or None, and when.
+            name: the study's name.
+            outcomes: tracker → `where` it logs to, the `error` that ended it or None, and `at`.
         """
         self.ready()
         known = {**self.read_tracking(name), **outcomes}
@@ -94,7 +134,7 @@ class Studies(ResultsFolder):
         )
 
     def read_tracking(self, name: str) -> dict[str, dict[str, Any]]:
-        """Read what became of a study's trackers; nothing where that cannot be read."""
+        """Read the outcome of a study's trackers; empty if it cannot be read."""
         path = self.root / "tracking" / f"{name}.json"
         with contextlib.suppress(BenchError), reading(path):
             found: dict[str, dict[str, Any]] = unseal(path)["trackers"]

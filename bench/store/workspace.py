@@ -1,4 +1,4 @@
-"""Folders to work in: published when they are finished, gone when their process is."""
+"""Temporary folders, published when they are complete and removed otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from bench.store import files
-from bench.store.files import make_folder, telling
+from bench.store.files import make_folder, storage_errors
 from bench.store.locks import hold
 
 if TYPE_CHECKING:
@@ -19,13 +19,12 @@ _PREFIX = ".working."
 
 @contextlib.contextmanager
 def workspace(root: Path) -> Iterator[Path]:
-    """Give an empty folder in *root* to work in; it is gone afterwards unless it was published.
+    """Make an empty folder in *root* that is removed at the end unless it was published.
 
-    What killed processes left there is removed first: the owner of a workspace that is
-    alive holds its lock.
+    Workspaces of killed processes are removed first: a living owner holds its workspace's lock.
 
     Args:
-        root: a room of the results folder, such as `exports`; made if need be.
+        root: a folder of the results folder, such as `exports`; made if necessary.
 
     Raises:
         StorageError: it cannot be written, or its disk is full.
@@ -36,7 +35,7 @@ def workspace(root: Path) -> Iterator[Path]:
     folder, lock = root / f"{_PREFIX}{token}", _lock(root, token)
     with hold(lock):
         try:
-            with telling(root):
+            with storage_errors(root):
                 files.disk.make_folder(folder)
                 yield folder
         finally:
@@ -45,7 +44,7 @@ def workspace(root: Path) -> Iterator[Path]:
 
 
 def clear_abandoned(root: Path) -> None:
-    """Remove what killed processes left of their workspaces in *root*.
+    """Remove the workspaces in *root* whose processes were killed.
 
     Raises:
         StorageError: it cannot be removed.
@@ -54,7 +53,7 @@ def clear_abandoned(root: Path) -> None:
         with hold(lock, wait=False) as abandoned:
             if abandoned:
                 token = lock.stem.removeprefix(f".{root.name}-")
-                with telling(lock):
+                with storage_errors(lock):
                     _remove(root / f"{_PREFIX}{token}", lock)
 
 
@@ -65,4 +64,4 @@ def _remove(folder: Path, lock: Path) -> None:
 
 
 def _lock(root: Path, token: str) -> Path:
-    return root.parent / "locks" / f".{root.name}-{token}.lock"  # no run is called so
+    return root.parent / "locks" / f".{root.name}-{token}.lock"  # no run has such a name

@@ -1,1 +1,7 @@
-"""This machine: devices, memory, signals, environment, and the machine-wide lock."""
+"""The machine and its operating system; nothing here knows of networks or runs.
+
+`devices` resolves a device's name and counts cores, `memory` tunes and reads the process's
+memory, `signals` turns Ctrl-C and SIGTERM into a clean stop, `environment` describes versions
+and hardware for records, `machine_lock` keeps measurements and trainings apart, `tarball` reads
+archives from untrusted sources.
+"""

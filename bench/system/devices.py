@@ -1,4 +1,4 @@
-"""Where work runs: the device that was asked for, and the processor's cores."""
+"""The requested device, and the number of usable CPU cores."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     import torch
 
-# Beyond this many a core, processes or threads only take turns and fill the memory.
-MOST_A_CORE = 4
+# With more processes or threads per core they only take turns and fill the memory.
+MOST_PER_CORE = 4
 
 
 def resolve_device(name: str) -> torch.device:
@@ -62,7 +62,10 @@ def _require_cuda(name: str, index: int) -> None:
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: affinity, cgroup quota and SMT considered."""
+    """Return the number of physical cores that this process may use.
+
+    CPU affinity, the cgroup quota and simultaneous multithreading are taken into account.
+    """
     import psutil
 
     logical = os.cpu_count() or 1
@@ -74,12 +77,12 @@ def physical_cores() -> int:
 
 
 def check_count(option: str, count: int | None, places: int, kind: str) -> None:
-    """Refuse a number of workers or threads that this machine has no use for.
+    """Check a number of workers or threads against what this machine can use.
 
     Raises:
-        BenchError: naming the option and what is possible.
+        BenchError: the number is out of range; the message names the option and the range.
     """
-    most = MOST_A_CORE * places
+    most = MOST_PER_CORE * places
     if count is not None and not 1 <= count <= most:
         raise BenchError(
             f"{option} {count}: this machine has {places} {kind}{'s' * (places > 1)} for it; "
@@ -88,7 +91,7 @@ def check_count(option: str, count: int | None, places: int, kind: str) -> None:
 
 
 def _cgroup_cores() -> float | None:
-    """Cores granted by the control group's quota (version 2), None without a quota."""
+    """Return the cores granted by the cgroup v2 quota; None without a quota."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a figure was made with: versions, processor, GPU, commit."""
+"""The environment that a result was made in: versions, processor, GPU, commit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-# Instruction sets that change how fast, or to which last bit, a network is computed.
+# Instruction sets that affect a network's speed or the last bits of its output.
 INSTRUCTION_SETS = (
-    "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16",
-    "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16", "i8mm",
-)  # fmt: skip
+    "avx",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "neon",
+    "asimd",
+    "sve",
+    "bf16",
+    "i8mm",
+)
 
 
 @functools.cache
@@ -29,7 +41,7 @@ def processor() -> tuple[str, tuple[str, ...]]:
 
 
 def version_of(package: str) -> str | None:
-    """Version of an installed distribution, None if it is not installed."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -38,7 +50,10 @@ def version_of(package: str) -> str | None:
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the current folder's repository and whether it has uncommitted changes."""
+    """Return the commit of the current folder's repository, and whether it has local changes.
+
+    Both are None outside a repository.
+    """
     try:
         commit = _git("rev-parse", "HEAD")
         return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
@@ -53,7 +68,7 @@ def _git(*arguments: str) -> str:
 
 
 def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
-    """Describe what a run on *device* with *threads* CPU threads is made with."""
+    """Return the environment of a run on *device* with *threads* CPU threads, for its record."""
     import torch
 
     cpu, instruction_sets = processor()
@@ -92,12 +107,12 @@ def _nvidia_driver() -> str | None:
     return done.stdout.splitlines()[0].strip()
 
 
-# What must agree before figures of two runs may stand in one table unasked.
+# What two environments must share for their results to be comparable without a warning.
 COMPARED = ("torch", "instruction_sets", "device_kind", "gpu")
 
 
 def differences(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Name what differs between two environments in a way that may change the figures."""
+    """Return the differences between two environments that may change results, one per line."""
 
     def comparable(environment: dict[str, Any]) -> dict[str, Any]:
         kind = str(environment.get("device", "cpu")).partition(":")[0]

@@ -1,4 +1,4 @@
-"""A machine-wide lock: nothing is measured beside training, whose load would spoil the figures."""
+"""A machine-wide lock that keeps measurements and trainings apart: load distorts timings."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ _POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def training(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Train while nothing is measured on this machine; others may train beside.
+def training_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait until nothing is measured on this machine, and prevent it while the block runs.
+
+    Other trainings may run at the same time.
 
     Args:
-        waiting: called again and again while it waits; may raise to give up.
+        waiting: called repeatedly during the wait; may raise to give up.
     """
     with _held("read", "a measurement", waiting):
         yield
 
 
 @contextlib.contextmanager
-def measuring(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Measure while no other of this user's bench commands trains or measures here.
+def measuring_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait until no other bench command of this user trains or measures, and prevent both.
 
     Args:
-        waiting: called again and again while it waits; may raise to give up.
+        waiting: called repeatedly during the wait; may raise to give up.
     """
     with _held("write", "training, or another measurement,", waiting):
         yield
@@ -42,19 +44,19 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
     import filelock
     import platformdirs
 
-    with warnings.catch_warnings():  # without XDG_RUNTIME_DIR there is a substitute
+    with warnings.catch_warnings():  # platformdirs warns of its fallback without XDG_RUNTIME_DIR
         warnings.simplefilter("ignore")
         folder = Path(platformdirs.user_runtime_dir("resnet-bench"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = filelock.ReadWriteLock(folder / "machine.lock")
         acquire = lock.acquire_read if mode == "read" else lock.acquire_write
-        told = False
+        reported = False
         while not _try(acquire):
-            if not told:
+            if not reported:
                 line = f"bench: waiting for {other} of another command on this machine to end"
                 print(line, file=sys.stderr, flush=True)  # noqa: T201
-                told = True
+                reported = True
             waiting()
             time.sleep(_POLL_SECONDS)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Memory: what training keeps of it, and how it is told that it ran out.
+"""Memory of the process: allocator settings, free memory, and out-of-memory errors.
 
-A training step frees its activations and the next one allocates the same sizes again. By
-default glibc returns such blocks to the system, which clears every page once more when it is
-touched again: a tenth of a CPU training step of a ResNet goes there.
+A training step frees its activations, and the next one allocates the same sizes again. By
+default glibc returns such blocks to the system, which zeroes every page when it is used again:
+a tenth of a ResNet's training step on a CPU.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _REFUSALS = (
     "not enough memory",  # PyTorch on Windows
     "out of memory",  # CUDA, MPS
 )
-# oneDNN says this of whatever it could not set up, scratch memory among it.
+# oneDNN reports any failed set-up like this, not only a failed allocation.
 _AMBIGUOUS = ("could not create a primitive", "could not create a memory")
 _SCARCE_BYTES = 1 << 30
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let this process keep freed blocks of up to 1 GiB; returns whether it does.
+    """Make the allocator keep freed blocks of up to 1 GiB; returns whether it does.
 
-    Only glibc can be asked (mallopt(3)); elsewhere nothing happens.
+    Only glibc has this setting (mallopt(3)); elsewhere this does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -40,17 +40,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def ask_for_large_pages() -> None:
-    """Let torch put large tensors on transparent huge pages, where Linux offers them.
+def enable_huge_pages() -> None:
+    """Let torch allocate large tensors on transparent huge pages, where Linux offers them.
 
-    To be called before torch is imported; processes started afterwards have it too.
-    A person's own setting of the variable stands.
+    Call this before torch is imported; child processes inherit it. An existing setting of the
+    environment variable is kept.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def refused(text: str) -> bool:
-    """Whether an error's text says that memory was asked for and not given."""
+def says_out_of_memory(text: str) -> bool:
+    """Return whether an error message reports a failed allocation."""
     text = text.lower()
     if any(words in text for words in _AMBIGUOUS):
         return memory_left() < _SCARCE_BYTES
@@ -58,7 +58,7 @@ def refused(text: str) -> bool:
 
 
 def memory_left() -> int:
-    """Bytes that this process may still take, of its own limits and of the machine."""
+    """Return the bytes that this process may still allocate, by its limits and the machine's."""
     import psutil
 
     left = int(psutil.virtual_memory().available)
@@ -74,14 +74,14 @@ def memory_left() -> int:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel ended a process for memory since start-up (Linux; 0 elsewhere)."""
+    """Return how many processes the kernel has killed for memory since boot (0 if not Linux)."""
     with contextlib.suppress(OSError):
         found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
         return int(found.group(1)) if found else 0
     return 0
 
 
-def go_first() -> None:
-    """Let the kernel end this process, and not its parent, when memory runs out (Linux)."""
+def be_killed_first() -> None:
+    """Let the kernel kill this process rather than its parent if memory runs out (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

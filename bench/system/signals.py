@@ -1,4 +1,4 @@
-"""Stopping between two steps when a person or a scheduler asks for it."""
+"""Stop at a safe point on Ctrl-C or a scheduler's SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-# Exit codes: the shell's for Ctrl-C, and EX_TEMPFAIL, on which schedulers requeue.
+# Exit codes: the shell's for Ctrl-C; EX_TEMPFAIL makes schedulers requeue the job.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
 
 class StopRequestedError(Exception):
-    """Work stopped at a safe place because a signal asked for it."""
+    """Work stopped at a safe point because of a signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = EXIT_CODES.get(signal.Signals(number), 128 + number)
 
 
-# A scheduler signals a whole group of processes, and some of them pass it on.
-_SAME_WISH_SECONDS = 5.0
+# A scheduler signals the whole process group, and some processes forward the signal:
+# signals within this time count as one.
+_REPEAT_SECONDS = 5.0
 
 
 class Stop:
-    """Remembers the first signal that asked to stop."""
+    """The first stop signal received, if any."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def request(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: the first is remembered, a second acts as it would unhandled."""
+        """Handle a signal: remember the first; a second has its default effect."""
         if self.signal is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = number
 
     def check(self) -> None:
-        """Raise if a stop was asked for.
+        """Raise if a stop was requested.
 
         Raises:
-            StopRequestedError: naming the signal.
+            StopRequestedError: with the signal's name.
         """
         if self.signal is not None:
             raise StopRequestedError(self.signal)
@@ -56,7 +57,7 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Turn Ctrl-C and SIGTERM into a request to stop, while the block runs.
 
-    Outside the main thread signals cannot be handled; the request then never comes.
+    Signals cannot be handled outside the main thread; there, no stop is ever requested.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -71,32 +72,32 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 class _SignalExit(SystemExit):
-    """Told apart from the `sys.exit` of a user's module, which is an error of that module."""
+    """Distinct from the `SystemExit` of a user's module, which is an error of that module."""
 
 
 @contextmanager
-def leave_on_sigterm() -> Iterator[None]:
-    """Unwind on SIGTERM as Python does on Ctrl-C, so that nothing is left behind; exit code 75.
+def exit_on_sigterm() -> Iterator[None]:
+    """Unwind the stack on SIGTERM, as Python does on Ctrl-C, and exit with code 75.
 
-    For work that is begun anew rather than taken up; `stop_on_signals` within takes over.
+    For work that restarts from the beginning. A `stop_on_signals` block inside takes precedence.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = -_SAME_WISH_SECONDS
+    received = -_REPEAT_SECONDS
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        nonlocal heard
-        if time.monotonic() - heard < _SAME_WISH_SECONDS:
+        nonlocal received
+        if time.monotonic() - received < _REPEAT_SECONDS:
             return
-        heard = time.monotonic()
+        received = time.monotonic()
         raise _SignalExit(EXIT_CODES[signal.Signals(number)])
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
-    except _SignalExit:  # said here: a handler must not print into another line's middle
-        print("bench: stopped by SIGTERM; the same command begins anew", file=sys.stderr)  # noqa: T201
+    except _SignalExit:  # not in the handler, which could print into another line
+        print("bench: stopped by SIGTERM; the same command starts again", file=sys.stderr)  # noqa: T201
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
-"""Reading a .tar.gz that somebody else made: plain files only, and no more than was agreed.
+"""Read a .tar.gz from an untrusted source: plain files only, up to a size limit.
 
-Links, devices and sparse files are refused before anything of them is read, and a
-compressed bomb stops at the limit, whatever its headers claim. Nothing is written here.
+Links, devices and sparse files are refused before their content is read, and decompression
+stops at the limit, whatever the headers claim. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _KINDS = {
 
 
 class TarballError(BenchError):
-    """An archive that is damaged, too large, or holds something else than plain files."""
+    """The archive is damaged, too large, or holds something other than plain files."""
 
 
 def read_files(archive: Path, take: Callable[[str, IO[bytes]], None], *, most_bytes: int) -> None:
-    """Hand each file of an archive over, in its order; folders are passed over.
+    """Call *take* for each file of an archive, in order; folders are skipped.
 
     Args:
         archive: a .tar.gz file.
-        take: called with a file's name as it stands there, which is not checked in any way,
-            and its content, to be read at once or not at all.
-        most_bytes: what the archive may hold decompressed, headers included.
+        take: called with the file's name, which is not checked in any way, and its content,
+            which must be read within the call.
+        most_bytes: limit of the decompressed size, headers included.
 
     Raises:
-        TarballError: it cannot be read, is damaged or larger, or holds a link, a device or a
-            sparse file; so is an operating-system error of *take*.
+        TarballError: the archive is unreadable, damaged, larger than allowed, or holds a link,
+            a device or a sparse file. An `OSError` of *take* is turned into this, too.
     """
     try:
         with (
@@ -55,7 +55,7 @@ def read_files(archive: Path, take: Callable[[str, IO[bytes]], None], *, most_by
                 tar.members.clear()  # a million empty files must not fill the memory
     except BenchError:
         raise
-    # What is no archive, but looks like one, makes tarfile raise much more than it documents.
+    # On malformed archives, tarfile raises much more than it documents.
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it is damaged"
         raise TarballError(reason) from None
@@ -69,7 +69,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | None:
 
 
 class _Bounded:
-    """A stream that refuses to give more than *left* bytes."""
+    """A stream that raises after *left* bytes."""
 
     def __init__(self, stream: gzip.GzipFile, left: int) -> None:
         self._stream = stream

@@ -10,7 +10,7 @@ import torch
 
 from bench.store import RunRecord
 from bench.system.environment import describe_environment
-from bench.system.memory import memory_left, refused
+from bench.system.memory import memory_left, says_out_of_memory
 
 if TYPE_CHECKING:
     from bench.studies.request import RunRequest
@@ -44,5 +44,5 @@ def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRe
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on the device or on the host."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and refused(str(error))
+        isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     )

@@ -17,7 +17,8 @@ from torch import nn
 from bench.data import load_dataset
 from bench.models import build_model
 from bench.networks.widen import transplant
-from bench.report.charts.draw_matplotlib import PALETTE, STYLE
+from bench.report.charts.chart import PALETTE
+from bench.report.charts.draw_matplotlib import STYLE
 from bench.system.environment import git_state, processor, version_of
 from bench.training.initialise import initialise
 

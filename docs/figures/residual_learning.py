@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from bench.models import build_model
-from bench.report.charts.draw_matplotlib import PALETTE, STYLE
+from bench.report.charts.chart import PALETTE
+from bench.report.charts.draw_matplotlib import STYLE
 from bench.system.environment import git_state, processor, version_of
 from bench.training.initialise import initialise
 

@@ -14,14 +14,11 @@ rows. Missing values are missing, never zero. This page is generated from
 
 
 def pages() -> dict[str, str]:
-    """Return the page that lists every table and column."""
-    from bench.store.tables.columns import COLUMNS
-    from bench.store.tables.meanings import meaning
+    """Return the page of every table and column."""
+    from bench.store.tables.columns import TABLES
 
-    parts = [_HEAD.format(first=next(iter(COLUMNS)))]
-    for name, columns in COLUMNS.items():
-        rows = [
-            (code(column), code(dtype), meaning(name, column)) for column, dtype in columns.items()
-        ]
+    parts = [_HEAD.format(first=next(iter(TABLES)))]
+    for name, columns in TABLES.items():
+        rows = [(code(key), code(column.dtype), column.meaning) for key, column in columns.items()]
         parts += [f"## {name}", "", table(("column", "dtype", "meaning"), rows)]
     return {"reference/tables.md": "\n".join(parts)}

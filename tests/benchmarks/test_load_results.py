@@ -1,26 +1,22 @@
-"""`load_results` from 100 to 100,000 runs: without an index, with it, and again in one process.
+"""`load_results` from 100 to 100,000 runs.
 
-Times are of processes of their own, after imports, with the files in the system's cache; no study
-refers to the runs. `extra_info` holds the figures: `index` is the second load by another process,
-`memory` by the same one. pytest-benchmark's own table shows the latter in this process.
-Linux only: it reads a process's peak memory from /proc.
+Times are those of a separate process, after imports, with the files in the system's cache; no
+study refers to the runs. `extra_info` holds the figures; pytest-benchmark's own table shows loads
+in this process. Linux only: it reads a process's peak memory from /proc.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import statistics
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import bench
-from bench.store.index import SETTLED_SECONDS
 from builders import make_record, make_request, write_run
 
 if TYPE_CHECKING:
@@ -38,14 +34,12 @@ SIZES = [
 ]
 MOST_BYTES = 1e9  # of a process at 100,000 records
 
-# Loads the table again and again; prints seconds, rows, a digest of all values, peak memory.
+# Loads the table several times; prints seconds, rows, and peak memory.
 PROGRAM = """
-import hashlib, json, pathlib, sys, tempfile, time
-import pandas as pd
+import json, pathlib, sys, tempfile, time
 from bench.store.tables.frames import load_results
-from bench.store.tables.runs import forget
 
-root, table, mode, loads = sys.argv[1:]
+root, table, loads = sys.argv[1:]
 with tempfile.TemporaryDirectory() as empty:
     load_results(empty, table)  # imports what the first load would
 seconds, cpu = [], []
@@ -54,14 +48,10 @@ for _ in range(int(loads)):
     frame = load_results(root, table)
     seconds.append(time.perf_counter() - started)
     cpu.append(time.process_time() - busy)
-    if mode == "index":
-        forget()
-digest = hashlib.sha256(pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest()
 # Not getrusage's: that keeps the memory of the process which forked this one.
 status = pathlib.Path("/proc/self/status").read_text()
 peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-told = {"seconds": seconds, "cpu_seconds": cpu, "rows": len(frame)}
-print(json.dumps({**told, "digest": digest, "bytes": peak}))
+print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "rows": len(frame), "bytes": peak}))
 """
 
 
@@ -85,11 +75,10 @@ def fill(root: Path, count: int) -> None:
         }  # fmt: skip
         request = dataclasses.replace(pattern, seed=seed)
         write_run(root, make_record(request, result=result, environment=environment), history)
-    time.sleep(SETTLED_SECONDS + 0.5)  # younger files are not trusted to the index
 
 
-def load(root: Path, table: str, mode: str, loads: int) -> dict[str, Any]:
-    words = [str(root), table, mode, str(loads)]
+def load(root: Path, table: str, loads: int) -> dict[str, Any]:
+    words = [str(root), table, str(loads)]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words], check=True, capture_output=True,
         text=True, cwd=root,
@@ -108,23 +97,13 @@ def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("table", ["runs", "epochs"])
 def test_load_results(benchmark: BenchmarkFixture, tree: tuple[Path, int], table: str) -> None:
     root, count = tree
-    shutil.rmtree(root / ".index", ignore_errors=True)
-    first = load(root, table, "full", 1)  # there is no index yet
-    index = load(root, table, "index", LOADS)  # a new process finds the index
-    again = load(root, table, "memory", LOADS + 1)  # this process has just returned the same
-    assert first["rows"] == count * (EPOCHS if table == "epochs" else 1)
-    assert first["digest"] == index["digest"] == again["digest"]
-    peak = max(found["bytes"] for found in (first, index, again))
-    assert peak < MOST_BYTES
-    figures: dict[str, float] = {"records": count, "peak_mb": peak / 1e6}
+    loaded = load(root, table, LOADS)
+    assert loaded["rows"] == count * (EPOCHS if table == "epochs" else 1)
+    assert loaded["bytes"] < MOST_BYTES
+    figures: dict[str, float] = {"records": count, "peak_mb": loaded["bytes"] / 1e6}
     for kind in ("seconds", "cpu_seconds"):  # a busy machine stretches the first alone
-        took = first[kind][0]
-        figures |= {
-            f"first_{kind}": took,
-            f"records_per_{kind.removesuffix('s')}": count / took,
-            f"index_faster_{kind}": took / statistics.median(index[kind]),
-            f"memory_faster_{kind}": took / statistics.median(again[kind][1:]),
-        }
+        figures[kind] = statistics.median(loaded[kind])
+        figures[f"records_per_{kind.removesuffix('s')}"] = count / figures[kind]
     benchmark.extra_info.update(figures)
     bench.load_results(root, table)  # type: ignore[arg-type]
     benchmark.pedantic(bench.load_results, (root, table), rounds=3)

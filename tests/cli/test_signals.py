@@ -64,7 +64,7 @@ def test_a_command_that_waits_for_its_input_ends(begin, tmp_path, how):
     assert process.poll() is None
     found, errors = end(process, number)
     assert found == code
-    assert ("stopped by SIGTERM; the same command begins anew" in errors) == (how == "SIGTERM")
+    assert ("stopped by SIGTERM; the same command starts again" in errors) == (how == "SIGTERM")
 
 
 @pytest.mark.slow

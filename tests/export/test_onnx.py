@@ -22,7 +22,7 @@ from bench.export.graph import trace
 from bench.export.parity import FP32_TOLERANCE, compare, first_divergence, reference_logits
 from bench.export.session import open_session
 from bench.store import files as store_files
-from bench.store.disk import Disk
+from bench.store.files import Disk
 from bench.targets.find import from_model, load_trained
 from builders import make_record
 

@@ -25,7 +25,7 @@ import torch
 import builders
 from bench.measurement.machine import ceiling
 from bench.store import Store
-from bench.store.disk import Disk
+from bench.store.files import Disk
 from bench.system.environment import describe_environment
 from bench.training import run as training
 

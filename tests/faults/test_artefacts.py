@@ -14,8 +14,8 @@ from bench.errors import BenchError
 from bench.export.files import load
 from bench.measurement.compared_speeds import load_speeds
 from bench.store import files
-from bench.store.disk import Disk
 from bench.store.exports import Exports
+from bench.store.files import Disk
 from bench.store.measurements import Measurements, read_samples
 
 

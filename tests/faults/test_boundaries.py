@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.store import Store, files
-from bench.store.disk import Disk
+from bench.store.files import Disk
 
 
 def train_with(disk, tiny, root, **more):

@@ -110,9 +110,9 @@ def test_the_line_adds_shares_up():
         share("c", "convolution", fused=True), share("d", "convolution", fused=True),
     ])  # fmt: skip
     assert "1×1 projections 2 ms, 20.0% of the time" in line
-    assert "normalisation behind them 1 ms, 10.0%" in line
+    assert "normalisation after them 1 ms, 10.0%" in line
     assert "additions 0.5 ms, 5.0%" in line
-    assert "2 more additions inside convolutions" in line
+    assert "2 more additions fused into convolutions" in line
     operators = [share("aten::add_", "addition", by="operator")]
     assert "aten" not in shortcut_line(operators)
     assert "10.0%" in shortcut_line(operators)

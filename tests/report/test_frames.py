@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -110,8 +111,8 @@ def test_a_run_of_two_studies_has_a_row_in_each(results: Path) -> None:
     frame = load_results(results)
     assert frame.groupby("run", observed=True).size().sort_values().to_list() == [1, 1, 2, 2]
     assert set(frame.loc[frame["study"] == "other", "variant"]) == {"twin"}
-    store.remove_study("tiny")
-    store.remove_study("other")
+    for name in ("tiny", "other"):
+        (results / "studies" / f"{name}.json").unlink()
     frame = load_results(results)
     assert len(frame) == 4
     assert frame["study"].isna().all()
@@ -119,15 +120,67 @@ def test_a_run_of_two_studies_has_a_row_in_each(results: Path) -> None:
 
 
 @TABLES
-def test_a_broken_run_is_passed_over_with_a_warning(table: str, results: Path) -> None:
+@pytest.mark.parametrize("damage", ["garbled", "one bit", "missing"])
+def test_a_broken_run_is_passed_over_with_a_warning_on_every_load(
+    damage: str, table: str, results: Path
+) -> None:
+    load_results(results, table)  # type: ignore[arg-type]
     broken = next(Store(results).runs()).run
-    file = {"runs": "run.json", "epochs": "history.csv"}[table]
-    (results / "runs" / broken / file).write_text("epoch\n")
-    with pytest.warns(UserWarning, match=broken):
-        frame = load_results(results, table)  # type: ignore[arg-type]
-    assert len(frame) == 3
-    assert broken not in set(frame["run"])
-    assert_typed(frame, table)
+    path = results / "runs" / broken / {"runs": "run.json", "epochs": "history.csv"}[table]
+    if damage == "missing":
+        path.unlink()
+    elif damage == "garbled":
+        path.write_text("epoch\n")
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=broken):
+            frame = load_results(results, table)  # type: ignore[arg-type]
+        assert len(frame) == 3
+        assert broken not in set(frame["run"])
+        assert_typed(frame, table)
+
+
+def test_the_next_load_sees_what_has_changed(results: Path) -> None:
+    """Also a record of the same size whose times were put back."""
+    store = Store(results)
+    first, second, *_ = store.runs()
+    load_results(results)
+    path = store.folder(first.run) / "run.json"
+    before = path.stat()
+    cpu = first.environment["cpu"][::-1]  # as many characters
+    changed = replace(first, environment={**first.environment, "cpu": cpu})
+    path.write_bytes(changed.to_json())
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load_results(results).set_index("run").loc[first.run, "cpu"] == cpu
+    store.remove_run(second.run)
+    assert set(load_results(results)["run"]) == {record.run for record in store.runs()}
+
+
+@TABLES
+def test_a_changed_frame_changes_no_later_one(table: str, trained: Path) -> None:
+    expected = load_results(trained, table)  # type: ignore[arg-type]
+    spoilt = load_results(trained, table)  # type: ignore[arg-type]
+    spoilt.loc[:, "seconds"] = 0.0
+    spoilt["variant"] = spoilt["variant"].cat.rename_categories(str.upper)
+    pd.testing.assert_frame_equal(load_results(trained, table), expected)  # type: ignore[arg-type]
+
+
+@TABLES
+def test_a_study_has_its_rows_in_its_own_order(table: str, results: Path) -> None:
+    """A run to which two variants refer has its rows in both."""
+    store = Store(results)
+    tiny = store.read_study("tiny")
+    assert tiny is not None
+    runs = {seed: tiny.variants["residual"]["runs"][seed] for seed in ("1", "0")}
+    variants = {"z": {"reference": None, "runs": runs}, "b": {"reference": "z", "runs": runs}}
+    store.save_study(replace(tiny, name="few", variants=variants))
+    frame = load_results(results / "studies" / "few.json", table)  # type: ignore[arg-type]
+    assert list(frame["seed"]) == [1, 0] * 2
+    assert list(frame["variant"]) == ["z", "z", "b", "b"]
 
 
 def test_an_unfinished_run_is_a_row_with_its_reason(results: Path) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bench.report.charts.blocks import gradient_charts, lesion_charts, looks
+from bench.report.charts.blocks import gradient_charts, lesion_charts
+from bench.report.charts.chart import legend_entries
 from bench.report.charts.draw_matplotlib import draw, draw_row
 from bench.report.charts.landscape import landscape_charts
 from bench.report.pages.html import html
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-LOOK = looks({"a": "first", "b": "second"})
+LOOK = legend_entries({"a": "first", "b": "second"})
 
 
 def frame(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -244,7 +245,7 @@ def test_what_was_not_recorded_names_its_command(trained: Path) -> None:
     page = html(read_study_report(Store(trained), "tiny"))
     for command in ("lesion", "gradients", "landscape"):
         (line,) = re.findall(rf'<p class="absent">([^<]*`bench {command} RUN`[^<]*)</p>', page)
-        assert line.endswith("does.")
+        assert "yet: run" in line
 
 
 @pytest.mark.parametrize("kind", ["lesion", "gradients", "landscape"])
@@ -257,7 +258,7 @@ def test_half_an_analysis_is_named_and_the_others_are_shown(kind: str, analysed:
     with pytest.warns(UserWarning, match=f"passing over .*{broken.analysis}"):
         page = html(read_study_report(Store(analysed), "tiny"))
     assert re.search(rf"<p>Left out: [^<]*{broken.analysis}.json: [^<]*cannot be read", page)
-    assert f"`bench {kind} RUN` does" in page
+    assert f"yet: run `bench {kind} RUN`" in page
     drawn = {key.split("-", maxsplit=1)[0] for key in data_of(page)["charts"]}
     assert {"lesion", "gradient", "landscape"} - drawn == {kind.rstrip("s")}
 

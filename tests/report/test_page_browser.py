@@ -141,7 +141,7 @@ def test_it_prints_on_white(page: Any) -> None:
 
 def test_the_roofline_says_what_a_mark_is(page: Any) -> None:
     assert page.evaluate(
-        "document.getElementById('plot-roofline').data.filter(t => t.meta.style === null).length"
+        "document.getElementById('plot-roofline').data.filter(t => t.meta.colour === null).length"
     )
     point = page.locator("#plot-roofline .points path.point").first
     point.scroll_into_view_if_needed()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.report.charts.chart import LegendEntry
 from bench.report.charts.draw_matplotlib import draw
 from bench.report.charts.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
 from bench.report.charts.throughput import by_network_or_backend
@@ -22,7 +23,7 @@ ROW = make_row(
 def charts(*rows: dict[str, Any], ceilings: dict[str, Any] | None = None) -> Any:
     frame = typed_frame([ROW | row for row in rows], COLUMNS["throughput"])
     known = {"m": CEILING} if ceilings is None else ceilings
-    return rooflines(frame, known, lambda row: (str(row.backend), 0))
+    return rooflines(frame, known, lambda row: LegendEntry(str(row.backend), 0))
 
 
 def test_a_roof_is_the_lower_of_copy_times_intensity_and_product() -> None:
@@ -81,14 +82,14 @@ def test_what_cannot_be_drawn_is_said(row: dict[str, Any], reason: str) -> None:
 def test_several_networks_have_a_name_each_by_their_options_too() -> None:
     rows = [ROW | {"options": options} for options in ("", "shortcut=none", "")]
     frame = typed_frame(rows, COLUMNS["throughput"])
-    look = by_network_or_backend(frame)
-    found = [look(row) for row in frame.itertuples()]
+    entry_of = by_network_or_backend(frame)
+    found = [entry_of(row)[:2] for row in frame.itertuples()]
     assert found == [("resnet18", 0), ("resnet18 shortcut=none", 1), ("resnet18", 0)]
 
 
 def test_of_one_network_each_way_to_run_it_has_a_name() -> None:
     rows = [ROW, ROW | {"memory_format": "channels_last"}, ROW | {"executed_precision": "int8"}]
     frame = typed_frame(rows, COLUMNS["throughput"])
-    look = by_network_or_backend(frame)
-    found = [look(row) for row in frame.itertuples()]
+    entry_of = by_network_or_backend(frame)
+    found = [entry_of(row)[:2] for row in frame.itertuples()]
     assert found == [("eager fp32", 0), ("eager fp32 channels_last", 1), ("eager int8", 2)]

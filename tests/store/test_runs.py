@@ -284,9 +284,6 @@ def test_a_study_is_read_back_and_refers_to_its_tuning_too(store: Store, finish:
     assert store.studies() == [record]
     assert record.runs == {r.run for r in store.runs()}
     assert len(record.runs) == 3
-    store.remove_study("mine")
-    assert store.studies() == []
-    assert len(list(store.runs())) == 3
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from bench.system import machine_lock as exclusion
+from bench.system import machine_lock
 
 HOLD = """
 import sys
-from bench.system import machine_lock as exclusion
-with getattr(exclusion, sys.argv[1])():
+from bench.system import machine_lock
+with getattr(machine_lock, sys.argv[1] + '_lock')():
     print("holding", flush=True)
     sys.stdin.read()
 """
@@ -50,9 +50,9 @@ def hold(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("there", "here", "named"),
     [
-        ("training", exclusion.measuring, "training, or another measurement,"),
-        ("measuring", exclusion.training, "a measurement"),
-        ("measuring", exclusion.measuring, "training, or another measurement,"),
+        ("training", machine_lock.measuring_lock, "training, or another measurement,"),
+        ("measuring", machine_lock.training_lock, "a measurement"),
+        ("measuring", machine_lock.measuring_lock, "training, or another measurement,"),
     ],
 )
 def test_the_second_waits_and_says_so_in_one_line(hold, capsys, there, here, named):
@@ -69,12 +69,12 @@ def test_the_second_waits_and_says_so_in_one_line(hold, capsys, there, here, nam
 
 def test_trainings_go_side_by_side(hold, capsys):
     hold("training")
-    with exclusion.training(give_up), exclusion.training(give_up):
+    with machine_lock.training_lock(give_up), machine_lock.training_lock(give_up):
         assert not capsys.readouterr().err
 
 
 def test_a_measurement_may_measure_within_itself(hold):
-    with exclusion.measuring(give_up), exclusion.measuring(give_up):
+    with machine_lock.measuring_lock(give_up), machine_lock.measuring_lock(give_up):
         pass
     hold("training")
 
@@ -82,5 +82,8 @@ def test_a_measurement_may_measure_within_itself(hold):
 def test_without_a_folder_for_the_lock_it_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(tmp_path / "file" / name))
-    with pytest.warns(UserWarning, match="are not kept apart"), exclusion.measuring(give_up):
+    with (
+        pytest.warns(UserWarning, match="are not kept apart"),
+        machine_lock.measuring_lock(give_up),
+    ):
         pass

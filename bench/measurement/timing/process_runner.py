@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
 from bench.measurement.machine.energy import peak_process_memory
 from bench.measurement.trial import status_of
-from bench.system.memory import go_first, out_of_memory_kills
+from bench.system.memory import be_killed_first, out_of_memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -118,7 +118,7 @@ class ProcessRunner:
 def _serve(connection: Connection, configuration: Configuration) -> None:
     """Open a configuration and call its runner until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    go_first()
+    be_killed_first()
     try:
         runner = configuration.open()
     except Exception as error:  # sent to the parent, whatever it is

@@ -1,9 +1,10 @@
-"""A chart as data, drawn alike on the page (plotly) and on paper (matplotlib)."""
+"""The data of a chart. `draw_plotly` renders it for pages, `draw_matplotlib` for paper."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,17 +15,59 @@ if TYPE_CHECKING:
 
 Kind = Literal["line", "points", "bars", "steps"]
 
+# Okabe and Ito's palette: distinguishable with every common kind of colour blindness.
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+_MOST_MARKED = 40  # points of a line, beyond which symbols hide it
+
+
+class LegendEntry(NamedTuple):
+    """How a network is shown in a chart.
+
+    Attributes:
+        name: name in the legend.
+        style: number of its colour, symbol and dashes.
+        label: name in hover texts, which may be longer.
+    """
+
+    name: str
+    style: int
+    label: str = ""
+
+
+EntryOf = Callable[[Any], LegendEntry]  # from a run, target or row to its legend entry
+
+
+def legend_entries(names: Mapping[str, str]) -> EntryOf:
+    """Return the legend entries of networks, each with a style of its own.
+
+    Args:
+        names: key of a network → its name.
+    """
+    styles = {key: style for style, key in enumerate(names)}
+    return lambda key: LegendEntry(names[key], styles[key], names[key])
+
 
 @dataclass(frozen=True)
 class Axis:
     """One axis.
 
     Attributes:
-        title: what it shows, with its unit.
-        log: logarithmic.
+        title: the quantity, with its unit.
+        log: whether the scale is logarithmic.
         categories: labels at 0, 1, 2, …; empty for numbers.
-        zero: draw a line at zero.
-        whole: ticks at whole numbers only.
+        zero: whether to draw a line at zero.
+        whole: whether ticks are at whole numbers only.
     """
 
     title: str
@@ -36,22 +79,22 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks of one colour.
+    """Points, lines or bars of one style.
 
     Attributes:
-        name: what the legend calls it; series of one name are shown and hidden together.
+        name: name in the legend; series of one name are shown and hidden together.
         x: positions.
         y: positions, of the same length.
-        kind: how they are drawn; `steps` hold their value until the next point, `bars` lie
-            from zero to x, behind bars of earlier series at the same y.
-        style: number of its colour and symbol; None for a neutral line of reference.
+        kind: how they are drawn; `steps` hold their value until the next point, `bars` reach
+            from zero to x and are stacked on bars of earlier series at the same y.
+        style: number of its colour, symbol and dashes; None for a neutral reference line.
         low: lower ends of intervals, of the same length; empty for none.
         high: upper ends.
-        interval: drawn as a band (along y) or as bars along an axis.
-        dashed: drawn with dashes.
-        hover: text of each mark; empty for its two values.
-        faint: drawn lightly, behind the others.
-        labels: text beside each mark; empty for none.
+        interval: whether intervals are drawn as a band (along y) or as error bars along an axis.
+        dashed: whether a line is dashed, whatever its style.
+        hover: text of each point; empty for its two values.
+        faint: whether to draw it lightly.
+        labels: text beside each point; empty for none.
     """
 
     name: str
@@ -69,24 +112,62 @@ class Series:
 
     @property
     def drawn(self) -> bool:
-        """Whether it has a mark at all: a point that is finite in both directions."""
+        """Whether anything is visible: a point that is finite in both directions."""
         x, y = np.asarray(self.x, dtype=float), np.asarray(self.y, dtype=float)
         return bool((np.isfinite(x) & np.isfinite(y)).any())
+
+    @property
+    def colour(self) -> str | None:
+        """Colour of the palette; None for a neutral one."""
+        return None if self.style is None else PALETTE[self.style % len(PALETTE)]
+
+    @property
+    def symbol(self) -> str | None:
+        """Symbol, of `SYMBOLS`; once all colours are used, each is paired with another symbol."""
+        if self.style is None:
+            return None
+        return SYMBOLS[(self.style + self.style // len(PALETTE)) % len(SYMBOLS)]
+
+    @property
+    def dash(self) -> str:
+        """Dashes of a line, of `DASHES`."""
+        return "dash" if self.dashed else DASHES[(self.style or 0) // len(PALETTE) % len(DASHES)]
+
+    @property
+    def marked(self) -> bool:
+        """Whether symbols are drawn at the points."""
+        if self.kind == "points":
+            return True
+        return self.kind == "line" and self.style is not None and len(self.x) <= _MOST_MARKED
+
+    @property
+    def has_band(self) -> bool:
+        """Whether intervals are drawn as a band."""
+        return self.interval == "band" and len(self.low) > 0
+
+    @property
+    def error_bars(self) -> tuple[list[float], list[float]] | None:
+        """Lengths of the error bars below and above each point; None if there are none."""
+        if self.interval == "band" or not len(self.low):
+            return None
+        centres = self.x if self.interval == "x" else self.y
+        below = [centre - low for centre, low in zip(centres, self.low, strict=True)]
+        return below, [high - centre for centre, high in zip(centres, self.high, strict=True)]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture with its words and its data.
+    """One chart with its caption and its data.
 
     Attributes:
         key: a word of letters and hyphens, unique on a page; also the file's name.
         title: what it shows.
-        caption: how to read it: what lines, bands and marks are.
+        caption: how to read it: what lines, bands and symbols are.
         x: horizontal axis.
         y: vertical axis.
         series: in drawing order.
         table: name of the page's table with the data behind it.
-        data: the data behind it, where that is no table of the results folder.
+        data: the data behind it, if that is not a table of the results folder.
         absent: why there is nothing to draw and what would change that; None if there is.
     """
 
@@ -102,7 +183,7 @@ class Chart:
 
     @property
     def missing(self) -> str | None:
-        """Why nothing is drawn, None if something is."""
+        """Why nothing is drawn; None if something is."""
         if self.absent is not None:
             return self.absent
         if not any(s.drawn for s in self.series):
@@ -110,9 +191,14 @@ class Chart:
         return None
 
 
+def absent_chart(key: str, title: str, why: str) -> Chart:
+    """Return a chart that only states why there is nothing to draw."""
+    return Chart(key=key, title=title, caption="", x=Axis(""), y=Axis(""), absent=why)
+
+
 @dataclass(frozen=True)
 class Section:
-    """A heading of the page with its charts.
+    """A section of the page with its charts.
 
     Attributes:
         key: a word, unique on a page.

@@ -1,4 +1,4 @@
-"""What networks take for what: confusion matrices, and the images most often confused."""
+"""Confusion matrices, and the test images that are misclassified most often."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
     from bench.store import RunRecord
 
-MOST_CLASSES = 20  # a larger matrix cannot be read as numbers
+MOST_CLASSES = 20  # a larger matrix is not readable
 MOST_IMAGES = 12
-_SIDE = 96  # pixels of a picture on the page, at most
+_MOST_PIXELS = 96  # width and height of an image on the page
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """How often one variant takes a class for another.
+    """The confusion matrix of one variant.
 
     Attributes:
         variant: its name.
-        runs: number of finished runs added up.
+        runs: number of finished runs in the sum.
         classes: names of the K classes.
         counts: K×K test images: row is the true class, column the predicted one.
     """
@@ -42,7 +42,7 @@ class Matrix:
 
     @property
     def rows(self) -> list[tuple[str, list[tuple[int, float]]]]:
-        """True class with, for every predicted one, the count and its share of the row."""
+        """For each true class, the count of each predicted class and its share of the row."""
         sums = self.counts.sum(axis=1, keepdims=True)
         shares = self.counts / np.maximum(sums, 1)
         return [
@@ -53,16 +53,16 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confused:
-    """A test image that many runs get wrong.
+    """A test image that many runs misclassify.
 
     Attributes:
         dataset: its name.
         index: of the image in the test set.
         truth: name of its class.
-        taken_for: the wrong class that most of these runs predict.
-        wrong: number of runs that get it wrong.
-        runs: number of runs that saw it.
-        picture: a PNG as a data URI; None where the images are not at hand.
+        taken_for: the wrong class that most of them predict.
+        wrong: number of runs that misclassify it.
+        runs: number of runs that were tested on it.
+        picture: a PNG as a data URI; None if the images are not available.
     """
 
     dataset: str
@@ -76,14 +76,14 @@ class Confused:
 
 @dataclass(frozen=True)
 class Confusions:
-    """Everything the page says about confusions; `notes` say what is missing, and why."""
+    """A study's confusion matrices and misclassified images; `notes` say what is missing."""
 
     matrices: tuple[Matrix, ...]
     images: tuple[Confused, ...]
     notes: tuple[str, ...]
 
     def frame(self) -> pd.DataFrame:
-        """Return the matrices as a table: a row for each variant, true class and predicted one."""
+        """Return the matrices as a table: one row per variant, true and predicted class."""
         import pandas as pd
 
         rows = [
@@ -95,17 +95,17 @@ class Confusions:
         return pd.DataFrame(rows, columns=["variant", "true_class", "predicted_class", "images"])
 
 
-def confusions(material: StudyData) -> Confusions:
+def confusions(data: StudyData) -> Confusions:
     """Read the predictions of every finished run of a study."""
     seen: dict[str, list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]] = defaultdict(list)
     notes = []
-    for run, record in material.records.items():
+    for run, record in data.records.items():
         if record.status != "complete" or record.result.get("timing_only"):
             continue
         if "predictions.safetensors" not in record.files:
             continue
         try:
-            tensors = material.store.read_tensors(run, "predictions.safetensors")
+            tensors = data.store.read_tensors(run, "predictions.safetensors")
         except BenchError as error:
             notes.append(f"Left out: {error}")
             continue
@@ -115,7 +115,7 @@ def confusions(material: StudyData) -> Confusions:
     matrices: list[Matrix] = []
     images: list[Confused] = []
     for runs in seen.values():
-        matrices += _matrices(material, runs)
+        matrices += _matrices(data, runs)
         found, note = _most_confused(runs)
         images += found
         notes += [note] if note else []
@@ -124,22 +124,22 @@ def confusions(material: StudyData) -> Confusions:
     large = {m.variant: len(m.classes) for m in matrices if len(m.classes) > MOST_CLASSES}
     if large:
         notes.append(
-            f"{max(large.values())} classes: a matrix of more than {MOST_CLASSES} cannot be read, "
-            "so none is shown; predictions.safetensors of each run holds it."
+            f"{max(large.values())} classes: a matrix of more than {MOST_CLASSES} is not readable "
+            "and not shown; predictions.safetensors of each run has it."
         )
     shown = sorted(
-        (m for m in matrices if m.variant not in large), key=lambda m: material.style(m.variant)
+        (m for m in matrices if m.variant not in large), key=lambda m: data.style(m.variant)
     )
     return Confusions(tuple(shown), tuple(images), tuple(dict.fromkeys(notes)))
 
 
 def _matrices(
-    material: StudyData, runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]
+    data: StudyData, runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]
 ) -> list[Matrix]:
-    """Add the runs of each variant up."""
+    """Sum the confusion matrices of each variant's runs."""
     by_variant: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
     for record, tensors in runs:
-        if (variant := material.variant_of(record.run)) is not None:
+        if (variant := data.variant_of(record.run)) is not None:
             by_variant[variant].append(tensors["confusion"].astype(np.int64))
     classes = tuple(map(str, runs[0][0].result["classes"]))
     return [
@@ -151,7 +151,7 @@ def _matrices(
 def _most_confused(
     runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]],
 ) -> tuple[list[Confused], str | None]:
-    """Find the images that most runs get wrong; of equals, the first in the test set."""
+    """Return the images that most runs misclassify, and a note if they cannot be shown."""
     first = runs[0][0]
     labels = runs[0][1]["labels"]
     predictions = np.stack([tensors["predictions"] for _, tensors in runs])
@@ -178,18 +178,18 @@ def _commonest(predicted: npt.NDArray[Any], label: int) -> int:
 
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
-    """Pictures of test images: only from data that is at hand and is what was trained on."""
+    """Return pictures of test images, from local data that is what the run was trained on."""
     from bench.data import list_datasets, load_dataset
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
         return (
             {},
-            f"The images of {name} are not shown: a report downloads nothing, runs no code.",
+            f"The images of {name} are not shown: a report downloads nothing and runs no code.",
         )
     dataset = load_dataset(name, train_images=record.request["train_images"], quiet=True)
     if dataset.fingerprint != record.result.get("dataset_fingerprint"):
-        return {}, f"The images of {name} are not shown: they are not those that were trained on."
+        return {}, f"The images of {name} are not shown: they differ from those of the training."
     return {i: _picture(dataset.test.images[i].numpy()) for i in indices}, None
 
 
@@ -199,7 +199,7 @@ def _picture(image: npt.NDArray[np.uint8]) -> str:
 
     planes = image[0] if len(image) == 1 else np.moveaxis(image[:3], 0, -1)
     picture = Image.fromarray(planes)
-    picture.thumbnail((_SIDE, _SIDE))
+    picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
     content = io.BytesIO()
     picture.save(content, "png")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()

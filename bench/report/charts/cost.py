@@ -1,4 +1,4 @@
-"""Charts of what a variant costs: multiply-adds, parameters, speed, int8."""
+"""Charts of what a variant costs: multiply-adds, parameters, speed, latency, int8."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.chart import Axis, Chart, LegendEntry, Series, absent_chart
 from bench.report.charts.layers import layer_charts
-from bench.report.charts.roofline import NOT_MEASURED, Look, rooflines
+from bench.report.charts.roofline import NOT_MEASURED, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
 from bench.store.measurements import Measurements, read_samples
 
@@ -22,40 +22,43 @@ if TYPE_CHECKING:
 
     from bench.report.study_data import StudyData
 
-_POINTS = 200  # of a distribution's curve
-_LAYERS = 20  # of the sensitivity table that a page shows
+_POINTS = 200  # of a latency distribution
+_LAYERS = 20  # of an export, the most sensitive ones
 
 
-def fronts(material: StudyData) -> tuple[Chart, ...]:
-    """Accuracy against each cost, with the Pareto front."""
+def fronts(data: StudyData) -> tuple[Chart, ...]:
+    """Chart accuracy against each cost, with the Pareto front."""
     costs = {
         "macs": ("Accuracy and multiply-adds", "multiply-adds of one image", False),
         "parameters": ("Accuracy and parameters", "parameters", False),
         "images_per_second": ("Accuracy and training speed", "images/s in training", True),
     }
-    return tuple(_front(material, column, *words) for column, words in costs.items())
+    return tuple(_front(data, column, *words) for column, words in costs.items())
 
 
-def _front(material: StudyData, column: str, title: str, label: str, more_is_better: bool) -> Chart:
+def _front(data: StudyData, column: str, title: str, label: str, more_is_better: bool) -> Chart:
     points = [
         (s.name, float(cost), s.test_accuracy.mean * 100)
-        for s in material.summaries
+        for s in data.summaries
         if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
     ]
     series = [
         Series(
-            name=name, x=[cost], y=[accuracy], style=material.style(name),
+            name=name,
+            x=[cost],
+            y=[accuracy],
+            style=data.style(name),
             hover=[f"{accuracy:.2f} % at {cost:,.4g} {label}"],
         )
         for name, cost, accuracy in points
-    ]  # fmt: skip
+    ]
     costs = [(c, a) for _, c, a in points]
     series[:0], front = _front_line(costs, "variant", more_is_better=more_is_better)
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
-        caption=f"Means over seeds; {front}. Differences between points carry the intervals of "
-        "the forest plot.",
+        caption=f"Means over seeds; {front}. The intervals of the differences are in the chart of "
+        "differences from the reference.",
         x=Axis(label, log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -64,28 +67,28 @@ def _front(material: StudyData, column: str, title: str, label: str, more_is_bet
     )
 
 
-def measured_speed(material: StudyData) -> Chart:
-    """Accuracy of each measured file or network against the images/s that were measured."""
-    known = material.throughput.dropna(subset=["images_per_second", "test_accuracy"])
-    known = known[(known["status"] == "complete") & known["run"].map(material.variant_of).notna()]
+def measured_speed(data: StudyData) -> Chart:
+    """Chart the accuracy of each measured network or file against its measured images/s."""
+    known = data.throughput.dropna(subset=["images_per_second", "test_accuracy"])
+    known = known[(known["status"] == "complete") & known["run"].map(data.variant_of).notna()]
     noisy = known["noisy"].fillna(value=False).astype(bool)
     reliable = known[~noisy]
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
     labels = _labels(reliable)
     series = [
-        _measured(name, rows, material.style(name), labels, faint=faint)
-        for name in material.variants
+        _measured(name, rows, data.style(name), labels, faint=faint)
+        for name in data.variants
         for faint, part in ((False, reliable), (True, known[noisy]))
-        if len(rows := part[part["run"].map(material.variant_of) == name])
+        if len(rows := part[part["run"].map(data.variant_of) == name])
     ]
     series[:0], front = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
-        caption="One mark a configuration, with the 95 % interval of its images/s and the accuracy "
-        "of the very network or file that was measured, of one seed, named by what differs; "
-        f"{front}. Faint marks are noisy and do not count there. Speeds "
-        "of different machines do not compare.",
+        caption="One point per configuration, with the 95 % interval of its images/s and the "
+        "accuracy of the network or file that was measured, of one seed; labels name what differs; "
+        f"{front}. Faint points are noisy and are left out of the front. Speeds of different "
+        "machines are not comparable.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=tuple(series),
@@ -99,8 +102,13 @@ def _measured(
 ) -> Series:
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
     return Series(
-        name=name, x=rows["images_per_second"].tolist(), y=(rows["test_accuracy"] * 100).tolist(),
-        style=style, faint=faint, interval="x", low=rows["ci_low"].tolist() if ends else (),
+        name=name,
+        x=rows["images_per_second"].tolist(),
+        y=(rows["test_accuracy"] * 100).tolist(),
+        style=style,
+        faint=faint,
+        interval="x",
+        low=rows["ci_low"].tolist() if ends else (),
         high=rows["ci_high"].tolist() if ends else (),
         labels=[labels[place] for place in rows.index] if labels and not faint else (),
         hover=[
@@ -109,11 +117,11 @@ def _measured(
             f"{r.device}{', noisy' if faint else ''}"
             for r in rows.itertuples()
         ],
-    )  # fmt: skip
+    )
 
 
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
-    """Name those on the front by what differs among all rows; none if nothing does."""
+    """Label the rows on the front by what differs among all rows; empty if nothing does."""
     columns = ("backend", "executed_precision", "memory_format", "scenario", "boundary", "device")
     parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
     parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
@@ -138,18 +146,18 @@ def _unbeaten(
 def _front_line(
     points: Sequence[tuple[float, float]], what: str, *, more_is_better: bool
 ) -> tuple[list[Series], str]:
-    """Return the line and what to say of it; none through a single point, which would be unseen."""
+    """Return the line of the front and its caption; no line through a single point."""
     front = _unbeaten(points, more_is_better=more_is_better)
     if len(front) <= 1:
-        alone = f"one {what} is at least as good as every other one in both"
-        return [], alone if front else f"no {what} to draw a front of"
+        alone = f"one {what} is at least as good as every other in both respects"
+        return [], alone if front else f"there is no {what} for a Pareto front"
     costs, accuracies = [c for c, _ in front], [a for _, a in front]
     line = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
-    return [line], f"the dashed line joins each {what} that no other one beats in both"
+    return [line], f"the dashed line connects each {what} that no other beats in both respects"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points (cost, value) that none beats in lower cost and higher value, by cost."""
+    """Return the points (cost, value) that no other beats in both respects, by cost."""
     front: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
         if not front or value > front[-1][1]:
@@ -157,20 +165,20 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def latencies(material: StudyData) -> Chart:
-    """Share of batches that were done within a time, for each configuration measured."""
+def latencies(data: StudyData) -> Chart:
+    """Chart the latency distribution of each measured configuration."""
     curves: dict[str, list[float]] = {}
-    store = Measurements(material.store.root)
-    for record in material.measurements:
+    store = Measurements(data.store.root)
+    for record in data.measurements:
         variants = {
             str(row.get("configuration")): variant
             for row in record.rows
-            if (variant := material.variant_of(str(row["run"])))
+            if (variant := data.variant_of(str(row["run"])))
         }
         try:
             samples = read_samples(store.folder(record.measurement)) if variants else {}
         except BenchError:
-            continue  # its rows are in the table all the same
+            continue  # its rows are in the table nevertheless
         for name, rounds in samples.items():
             if name in variants:
                 what = name.partition(" / ")[2]
@@ -181,20 +189,24 @@ def latencies(material: StudyData) -> Chart:
     drawn = {name: np.quantile(seconds, shares) * 1e3 for name, seconds in curves.items()}
     series = [
         Series(
-            name=name, x=times.tolist(), y=(shares * 100).tolist(), kind="line", style=place,
+            name=name,
+            x=times.tolist(),
+            y=(shares * 100).tolist(),
+            kind="line",
+            style=place,
             hover=[
                 f"{share:.1%} of {len(curves[name])} batches within {time:.4g} ms"
                 for share, time in zip(shares, times, strict=True)
             ],
         )
         for place, (name, times) in enumerate(drawn.items())
-    ]  # fmt: skip
+    ]
     return Chart(
         key="latency",
         title="Latency distributions",
-        caption="Share of the batches that were done within a time; the value at 50 % is the "
-        "median, at 99 % the p99.",
-        x=Axis("milliseconds a batch", log=True),
+        caption="Share of the batches that took no longer than a time: at 50 % the median, at 99 % "
+        "the p99.",
+        x=Axis("milliseconds per batch", log=True),
         y=Axis("share of batches (%)"),
         series=tuple(series),
         data=pd.DataFrame({"share": shares} | {f"{n} (ms)": times for n, times in drawn.items()}),
@@ -202,48 +214,42 @@ def latencies(material: StudyData) -> Chart:
     )
 
 
-def roofs(material: StudyData) -> tuple[Chart, ...]:
-    """Every network and batch size that was measured, under the machine's ceilings."""
-    rows = material.throughput
-    rows = rows[rows["run"].map(material.variant_of).notna()]
+def roofs(data: StudyData) -> tuple[Chart, ...]:
+    """Chart every measured network and batch size below the machine's ceilings."""
+    rows = data.throughput
+    rows = rows[rows["run"].map(data.variant_of).notna()]
 
-    def look(row: Any) -> Look:
-        variant = str(material.variant_of(row.run))
-        return variant, material.style(variant)
+    def entry_of(row: Any) -> LegendEntry:
+        variant = str(data.variant_of(row.run))
+        return LegendEntry(variant, data.style(variant))
 
-    return rooflines(rows, {r.measurement: r.ceiling for r in material.measurements}, look)
+    return rooflines(rows, {r.measurement: r.ceiling for r in data.measurements}, entry_of)
 
 
-def quantisation(material: StudyData) -> tuple[Chart, ...]:
-    """What int8 costs layer by layer, a chart for each export that measured it."""
+def quantisation(data: StudyData) -> tuple[Chart, ...]:
+    """Chart the cost of int8 by layer, for each export that measured it."""
     charts = [
         sensitivity_chart(
             effects, f"int8-{record.export[:12]}", f"int8 by layer: {variant}", most=_LAYERS
         )
-        for record in material.export_records
-        if (variant := material.variant_of(str(record.row["run"])))
+        for record in data.export_records
+        if (variant := data.variant_of(str(record.row["run"])))
         and (effects := record.proof.get("int8", {}).get("sensitivity"))
     ]
-    missing = Chart(
-        key="int8",
-        title="int8 by layer",
-        caption="",
-        x=Axis(""),
-        y=Axis(""),
-        absent="No export measured it: `bench export-onnx RUN --precision int8 --sensitivity`.",
-    )
+    command = "`bench export-onnx RUN --precision int8 --sensitivity`"
+    missing = absent_chart("int8", "int8 by layer", f"No export measured it yet: run {command}.")
     return tuple(charts) or (missing,)
 
 
-def times(material: StudyData) -> tuple[Chart, ...]:
-    """Where the time goes, block by block; nothing where nothing was profiled.
+def times(data: StudyData) -> tuple[Chart, ...]:
+    """Chart where the time goes, by block, for each variant and way to run it.
 
-    One chart for each variant and each way to run it, of the largest batch profiled last.
+    Each chart is of the largest profiled batch size, in its latest measurement.
     """
     found: dict[tuple[Any, ...], tuple[int, Chart]] = {}
-    for record in material.measurements:
+    for record in data.measurements:
         for row in record.rows:
-            variant = material.variant_of(str(row["run"]))
+            variant = data.variant_of(str(row["run"]))
             name = str(row.get("configuration"))
             shares = record.lanes.get(name, {}).get("layers") or []
             if variant and shares and "error" not in shares[0]:
@@ -254,7 +260,7 @@ def times(material: StudyData) -> tuple[Chart, ...]:
                     found[key] = row["batch_size"], by_block
     used: Counter[str] = Counter()
     charts = []
-    for _, chart in found.values():  # names that differ in signs only have the same key
+    for _, chart in found.values():  # keys may be equal: they have letters and digits only
         used[chart.key] += 1
         number = used[chart.key]
         charts.append(chart if number == 1 else replace(chart, key=f"{chart.key}-{number}"))
@@ -262,7 +268,7 @@ def times(material: StudyData) -> tuple[Chart, ...]:
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
-    """Leave out of names made of parts (`a / b / c`) every part that is the same in all."""
+    """Shorten names of several parts (`a / b / c`) by the parts that are equal in all."""
     parts = [name.split(" / ") for name in names]
     if len(parts) < 2 or len({len(p) for p in parts}) > 1:  # noqa: PLR2004 - nothing to tell apart
         return list(names)

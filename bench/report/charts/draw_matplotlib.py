@@ -1,4 +1,4 @@
-"""Charts as pictures for papers and Markdown pages, by matplotlib."""
+"""Charts as SVG and PNG files for papers and Markdown pages, by matplotlib."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.store.files import telling
+from bench.report.charts.chart import DASHES, SYMBOLS
+from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,37 +21,32 @@ if TYPE_CHECKING:
     from bench.report.charts.chart import Axis, Chart, Series
     from bench.report.charts.confusion import Matrix
 
-# Okabe and Ito's palette: told apart with every common kind of colour blindness.
-PALETTE = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442",
-)  # fmt: skip
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 9,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "bench",  # the same picture gives the same bytes
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "bench",  # the same picture as the same bytes
     "figure.dpi": 120,
 }
 
-# In the order of `bench.report.charts.draw_plotly.SYMBOLS`.
-_MARKERS = ("o", "s", "D", "^", "x", "P", "v", "*")
-_DASHES = ("-", "--", ":", "-.")
+_MARKERS = dict(zip(SYMBOLS, ("o", "s", "D", "^", "x", "P", "v", "*"), strict=True))
+_DASHES = dict(zip(DASHES, ("-", "--", ":", "-."), strict=True))
 _NEUTRAL = "#595f69"
-_FEW = 3  # decades of a logarithmic axis that have room for ticks between
-_THOUSAND = 1000  # below, a prefix (milli) would stand beside the unit
+_FEW = 3  # decades of a logarithmic axis that leave room for ticks between them
+_THOUSAND = 1000  # below, no prefix: milli would be confused with the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
-_ROW, _DENSE_ROW = 0.28, 0.17  # inches a category
-_DARK = 0.6  # share from which on black text is hard to read
+_ROW, _DENSE_ROW = 0.28, 0.17  # inches per category
+_DARK = 0.6  # share above which black text is hard to read
 _LEGEND_SIZE = 8  # points
-# Matplotlib's own, in letters' sizes: line and gap before a name, between columns, around all.
+# matplotlib's defaults, in font sizes: line and gap before a name, between columns, around all.
 _BEFORE, _BETWEEN, _AROUND = 2.0 + 0.8, 2.0, 2 * (0.4 + 0.5)
-_DENSE = 20  # categories, from which on they are set closer and smaller
-_LEVEL = 3  # categories across whose names fit beside each other
+_DENSE = 20  # categories above which they are set closer and smaller
+_LEVEL = 3  # categories across whose names fit without rotation
 
 
 def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
-    """Save every chart that has something to show, under its key; returns the files.
+    """Save every chart that has something to show under its key; return the files.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -64,7 +60,7 @@ def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a figure as SVG and PNG into *folder*; returns the files.
+    """Save a figure as SVG and PNG into *folder*; return the files.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -72,7 +68,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     import matplotlib as mpl
 
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    with telling(folder), mpl.rc_context(STYLE):
+    with storage_errors(folder), mpl.rc_context(STYLE):
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(paths[0], metadata={"Date": None})
         figure.savefig(paths[1], metadata={"Software": None}, dpi=160)
@@ -94,9 +90,9 @@ def draw(chart: Chart) -> Figure:
 
 
 def draw_row(charts: Sequence[Chart]) -> Figure:
-    """Draw charts beside each other, with their titles and one legend.
+    """Draw charts side by side, with their titles and one legend.
 
-    A chart that has nothing to show has the reason in its place.
+    A chart with nothing to show is replaced by the reason.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -105,9 +101,10 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
         size = (3.4 * len(charts), max(_HEIGHT, _height(charts)))
         figure = Figure(figsize=size, layout="constrained")
         handles: dict[str, Any] = {}
-        for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts,
-                               strict=True):  # fmt: skip
-            # Long names of variants leave narrow axes, and room to their left.
+        for axes, chart in zip(
+            figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True
+        ):
+            # Long variant names leave narrow axes, and room to their left.
             side = "right" if chart.y.categories else "center"
             axes.set_title(textwrap.fill(chart.title, 32), loc=side)
             if chart.missing is None:
@@ -121,7 +118,7 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
 
 
 def draw_matrix(matrix: Matrix) -> Figure:
-    """Draw a confusion matrix: true classes down, predicted ones across, shares as shades."""
+    """Draw a confusion matrix: true classes down, predicted classes across, shares as shades."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -148,7 +145,7 @@ def _height(charts: Sequence[Chart]) -> float:
 
 
 def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
-    """Put the legend above the axes, and make room for its lines."""
+    """Place the legend above the axes, and make the figure higher for it."""
     if not handles:
         return
     room = figure.get_figwidth() * 72 - (_BEFORE + _AROUND) * _LEGEND_SIZE
@@ -157,13 +154,17 @@ def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
     lines = max(sum(name.count("\n") + 1 for name in part) for part in _parts(names, columns))
     figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
     figure.legend(
-        handles.values(), names, loc="outside upper left", frameon=False, fontsize=_LEGEND_SIZE,
+        handles.values(),
+        names,
+        loc="outside upper left",
+        frameon=False,
+        fontsize=_LEGEND_SIZE,
         ncols=columns,
-    )  # fmt: skip
+    )
 
 
 def _columns(names: Sequence[str], most: int, width: float) -> int:
-    """As many columns of a legend as fit beside each other into *width* points."""
+    """Return how many columns of a legend, up to *most*, fit into *width* points."""
     for columns in range(min(most, len(names)), 1, -1):
         letters = _BEFORE * columns + _BETWEEN * (columns - 1) + _AROUND
         longest = [max(map(_points, part)) for part in _parts(names, columns)]
@@ -173,12 +174,12 @@ def _columns(names: Sequence[str], most: int, width: float) -> int:
 
 
 def _parts(names: Sequence[str], columns: int) -> list[list[str]]:
-    """Names by column: the first ones hold one more where they do not come out even."""
+    """Split names into columns; the first ones are longer if the lengths differ."""
     return [part.tolist() for part in np.array_split(np.array(names, object), columns)]
 
 
 def _broken(name: str, room: float) -> str:
-    """Break a name that is wider than *room* points into lines that are not."""
+    """Break a name into lines of at most *room* points."""
     lines = math.ceil(_points(name) / room)
     while lines > 1 and _points(broken := textwrap.fill(name, -(-len(name) // lines))) > room:
         lines += 1
@@ -186,18 +187,19 @@ def _broken(name: str, room: float) -> str:
 
 
 def _points(text: str) -> float:
-    """Width of the widest line in the legend, in points."""
+    """Return the width of the widest line of a legend text, in points."""
     from matplotlib.textpath import TextPath
 
     widths = [
         TextPath((0, 0), line, size=_LEGEND_SIZE).get_extents().x1
-        for line in text.split("\n") if line.strip()
-    ]  # fmt: skip
+        for line in text.split("\n")
+        if line.strip()
+    ]
     return float(max(widths, default=0.0))
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
-    """Draw everything of a chart; returns name → handle for a legend."""
+    """Draw a chart; return name → handle for a legend."""
     ends: dict[float, float] = {}
     for series in chart.series:
         if not series.drawn:
@@ -205,7 +207,7 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
         if series.kind == "bars":
             _draw_bars(axes, series, ends)
         else:
-            _draw_marks(axes, series)
+            _draw_points(axes, series)
     _set(axes, "x", chart.x)
     _set(axes, "y", chart.y)
     handles, names = axes.get_legend_handles_labels()
@@ -214,60 +216,51 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
     return {name: last_first[name] for name in names}
 
 
-def _colour(series: Series) -> str:
-    return _NEUTRAL if series.style is None else PALETTE[series.style % len(PALETTE)]
-
-
 def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
-    """Draw bars behind those that lie at the same position; *ends* is how far these reach."""
+    """Draw bars stacked on earlier ones at the same position; *ends* is where those end."""
     starts = [ends.get(place, 0.0) for place in series.y]
     axes.barh(
-        list(series.y), list(series.x), left=starts, color=_colour(series), label=series.name,
+        list(series.y),
+        list(series.x),
+        left=starts,
+        color=series.colour or _NEUTRAL,
+        label=series.name,
         height=0.75,
-    )  # fmt: skip
+    )
     ends |= {y: start + x for y, start, x in zip(series.y, starts, series.x, strict=True)}
 
 
-def _draw_marks(axes: Axes, series: Series) -> None:
-    style, colour = series.style, _colour(series)
+def _draw_points(axes: Axes, series: Series) -> None:
+    """Draw points, a line or steps, with their intervals and labels."""
+    colour = series.colour or _NEUTRAL
     x, y = list(series.x), list(series.y)
-    if len(series.low) and series.interval == "band":
+    if series.has_band:
         axes.fill_between(x, series.low, series.high, color=colour, alpha=0.17, lw=0)
     look: dict[str, Any] = {
-        "color": colour, "label": series.name, "alpha": 0.5 if series.faint else 1,
+        "color": colour,
+        "label": series.name,
+        "alpha": 0.5 if series.faint else 1,
         "markersize": 3 if series.faint else 5,
-    }  # fmt: skip
-    if style is not None and (series.kind == "points" or len(x) <= 40):  # noqa: PLR2004 - as on the page
-        look["marker"] = _marker(style)
-    look["linestyle"] = "none" if series.kind == "points" else _dash(series)
-    if series.kind == "steps":
-        look["drawstyle"] = "steps-post"
-    if len(series.low) and series.interval != "band":
-        centre = x if series.interval == "x" else y
-        look[f"{series.interval}err"] = [
-            [c - low for c, low in zip(centre, series.low, strict=True)],
-            [high - c for c, high in zip(centre, series.high, strict=True)],
-        ]
-        axes.errorbar(x, y, capsize=2, **look)
+        "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
+        "drawstyle": "steps-post" if series.kind == "steps" else "default",
+    }
+    if series.marked:
+        look["marker"] = _MARKERS[series.symbol or "circle"]
+    if series.error_bars is not None:
+        axes.errorbar(x, y, capsize=2, **{f"{series.interval}err": series.error_bars}, **look)
     else:
         axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
         if text:
             axes.annotate(
-                text, (across, up), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+                text,
+                (across, up),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
                 color=_NEUTRAL,
-            )  # fmt: skip
-
-
-def _marker(style: int) -> str:
-    """Pair each colour with another mark once all have been used."""
-    return _MARKERS[(style + style // len(PALETTE)) % len(_MARKERS)]
-
-
-def _dash(series: Series) -> str:
-    if series.dashed:
-        return "--"
-    return _DASHES[(series.style or 0) // len(PALETTE) % len(_DASHES)]
+            )
 
 
 def _set(axes: Axes, which: str, axis: Axis) -> None:
@@ -284,10 +277,11 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
     if axis.categories:
         turned = which == "x" and len(axis.categories) > _LEVEL
         own.set_ticks(
-            range(len(axis.categories)), labels=list(axis.categories),
+            range(len(axis.categories)),
+            labels=list(axis.categories),
             fontsize=7 if turned or len(axis.categories) > _DENSE else None,
             rotation=90 if turned else 0,
-        )  # fmt: skip
+        )
         (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
 
 

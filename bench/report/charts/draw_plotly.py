@@ -1,4 +1,4 @@
-"""Charts as plotly's traces and layouts."""
+"""Charts as plotly traces and layouts."""
 
 from __future__ import annotations
 
@@ -11,32 +11,26 @@ if TYPE_CHECKING:
 
     from bench.report.charts.chart import Axis, Chart, Series
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star")
-
 
 def figure(chart: Chart) -> dict[str, Any]:
-    """A chart as `data` and `layout` for plotly, colours left to the page.
+    """Return a chart as `data` and `layout` for plotly; the page fills in the colours.
 
-    Each trace's `meta` holds the legend's name and the number of its style (null for the
-    text's colour), from which the page colours it for a light or a dark ground.
+    Each trace's `meta` holds the name in the legend and the colour (null for the text's
+    colour), which the page adapts to a light or dark background.
     """
     traces = [trace for series in chart.series if series.drawn for trace in _traces(series)]
     layout = {"xaxis": _axis(chart.x), "yaxis": _axis(chart.y)}
-    longest = max(map(len, chart.y.categories), default=0)
-    rows = len(chart.y.categories)
-    return {"data": traces, "layout": layout, "rows": rows, "longest": longest}
+    return {"data": traces, "layout": layout, "rows": len(chart.y.categories)}
 
 
 def _traces(series: Series) -> list[dict[str, Any]]:
-    traces = []
-    if series.interval == "band" and len(series.low):
-        traces.append(_band(series))
     trace: dict[str, Any] = {
         "type": "bar" if series.kind == "bars" else "scatter",
         "x": _numbers(series.x),
         "y": _numbers(series.y),
         "name": plain(series.name),
-        "meta": {"name": series.name, "style": series.style, "faint": series.faint},
+        "meta": {"name": series.name, "colour": series.colour, "faint": series.faint},
+        "marker": {"symbol": series.symbol},
         "hovertext": [plain(text) for text in series.hover],
         "hoverinfo": "text+name" if len(series.hover) else "x+y+name",
     }
@@ -46,34 +40,37 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         trace |= {"text": texts, "textposition": "top center"}
     if series.kind == "bars":
         trace["orientation"] = "h"
-    elif series.kind == "points":
-        trace |= {"mode": _mode("markers", series), "marker": {"size": 6 if series.faint else 10}}
     else:
-        marks = len(series.x) <= 40 and series.style is not None and series.kind == "line"  # noqa: PLR2004 - beyond, marks hide the line
-        trace |= {
-            "mode": _mode("lines+markers" if marks else "lines", series),
-            "marker": {"size": 6},
-        }
-        trace["line"] = {
-            "width": 2,
-            "dash": "dash" if series.dashed else "solid",
-            "shape": "hv" if series.kind == "steps" else "linear",
-        }
-    if series.interval != "band" and len(series.low):
-        centre = series.x if series.interval == "x" else series.y
+        trace |= _scatter(series)
+    if series.error_bars is not None:
+        below, above = series.error_bars
         trace[f"error_{series.interval}"] = {
             "type": "data",
             "symmetric": False,
-            "array": [h - c for c, h in zip(centre, series.high, strict=True)],
-            "arrayminus": [c - low for c, low in zip(centre, series.low, strict=True)],
+            "array": above,
+            "arrayminus": below,
             "thickness": 2,
             "width": 5,
         }
-    return [*traces, trace]
+    return [_band(series), trace] if series.has_band else [trace]
 
 
-def _mode(mode: str, series: Series) -> str:
-    return f"{mode}+text" if len(series.labels) else mode
+def _scatter(series: Series) -> dict[str, Any]:
+    """Return what is particular to points and lines."""
+    parts = [] if series.kind == "points" else ["lines"]
+    parts += ["markers"] * series.marked + ["text"] * (len(series.labels) > 0)
+    size = 6 if series.faint or series.kind != "points" else 10
+    found: dict[str, Any] = {
+        "mode": "+".join(parts),
+        "marker": {"size": size, "symbol": series.symbol},
+    }
+    if series.kind != "points":
+        found["line"] = {
+            "width": 1.5 if series.style is None else 2,
+            "dash": series.dash,
+            "shape": "hv" if series.kind == "steps" else "linear",
+        }
+    return found
 
 
 def _band(series: Series) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def _band(series: Series) -> dict[str, Any]:
         "line": {"width": 0},
         "fill": "toself",
         "hoverinfo": "skip",
-        "meta": {"name": series.name, "style": series.style, "band": True},
+        "meta": {"name": series.name, "colour": series.colour, "band": True},
     }
 
 
@@ -109,10 +106,10 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    """JSON knows no NaN; seven digits are more than a picture shows."""
+    """Return values with seven digits, more than a picture shows; JSON has no NaN."""
     return [float(f"{float(v):.7g}") if math.isfinite(v) else None for v in values]
 
 
 def plain(text: str) -> str:
-    """Text that plotly shows as it is: it would read tags and entities otherwise."""
+    """Escape text so that plotly does not interpret tags and entities in it."""
     return html.escape(text, quote=False)

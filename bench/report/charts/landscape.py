@@ -1,4 +1,4 @@
-"""The loss around trained weights, as charts."""
+"""Charts of the loss around trained weights."""
 
 from __future__ import annotations
 
@@ -11,66 +11,85 @@ from bench.report.charts.chart import Axis, Chart, Series
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.report.charts.blocks import Looks
+    from bench.report.charts.chart import EntryOf
 
 _LEVELS = 9  # of a map
-_STEP = "step (1: as long as each filter)"
+_STEP = "step (1: the length of each filter)"
 
 
-def landscape_charts(rows: pd.DataFrame, look: Looks) -> tuple[Chart, ...]:
-    """Chart the slices through the weights of trained networks.
+def landscape_charts(rows: pd.DataFrame, entry_of: EntryOf) -> tuple[Chart, ...]:
+    """Chart lines and planes through the weights of trained networks.
 
     Args:
-        rows: of the `landscapes` table, with one line and one plane a run at most.
-        look: how each run is shown.
+        rows: rows of the `landscapes` table, with at most one line and one plane per run.
+        entry_of: the legend entry of a run.
 
     Returns:
         For lines, a chart of losses and one of accuracies (Li et al. 2018, figure 2); for planes,
-        a map with contour lines for each run, all at the same losses (figure 1).
+        a contour map for each run, with the same levels (figure 1).
     """
     lines, planes = rows[rows["y"].isna()], rows[rows["y"].notna()]
     charts = []
     if len(lines):
         charts.append(
             _slice(
-                lines, look, "loss", "landscape-loss", "Loss around the weights",
+                lines,
+                entry_of,
+                "loss",
+                "landscape-loss",
+                "Loss around the weights",
                 Axis("loss", log=True),
             )
-        )  # fmt: skip
+        )
         charts.append(
             _slice(
-                lines, look, "accuracy", "landscape-accuracy", "Accuracy around the weights",
-                Axis("accuracy (%)"), 100,
+                lines,
+                entry_of,
+                "accuracy",
+                "landscape-accuracy",
+                "Accuracy around the weights",
+                Axis("accuracy (%)"),
+                100,
             )
-        )  # fmt: skip
+        )
     maps = list(planes.groupby("run", sort=False))
     levels = _levels(planes["loss"]) if maps else []
     for number, (run, part) in enumerate(maps, 1):
         key = "landscape-map" if number == 1 else f"landscape-map-{number}"
-        charts.append(_map(part, look(str(run)).label, look(str(run)).style, key, levels))
+        charts.append(_map(part, entry_of(str(run)).label, entry_of(str(run)).style, key, levels))
     return tuple(charts)
 
 
 def _slice(
-    rows: pd.DataFrame, look: Looks, column: str, key: str, title: str, y: Axis, scale: float = 1
+    rows: pd.DataFrame,
+    entry_of: EntryOf,
+    column: str,
+    key: str,
+    title: str,
+    y: Axis,
+    scale: float = 1,
 ) -> Chart:
     series = []
     for run, part in rows.groupby("run", sort=False):
-        name, style, label = look(str(run))
+        name, style, label = entry_of(str(run))
         values = (part[column] * scale).tolist()
         series.append(
             Series(
-                name=name, x=part["x"].tolist(), y=values, kind="line", style=style,
+                name=name,
+                x=part["x"].tolist(),
+                y=values,
+                kind="line",
+                style=style,
                 hover=[
                     f"{label}: {value:.4g} at {x:+.3g}"
                     for x, value in zip(part["x"], values, strict=True)
                 ],
             )
-        )  # fmt: skip
+        )
     return Chart(
         key=key,
         title=title,
-        caption="Along one random direction that is scaled to each filter (Li et al. 2018); "
+        caption="Along one random direction, scaled filter by filter (Li et al. 2018); "
         + _of(rows),
         x=Axis(_STEP),
         y=y,
@@ -80,13 +99,13 @@ def _slice(
 
 
 def _of(rows: pd.DataFrame) -> str:
-    """Say which images a loss is of."""
+    """Name the images that the loss was computed on."""
     kinds = rows[["split", "images"]].drop_duplicates().itertuples(index=False)
     return "; ".join(f"{images:,} {split} images" for split, images in kinds) + "."
 
 
 def _levels(losses: pd.Series[float]) -> list[float]:
-    """Losses at equal ratios between the lowest and the highest."""
+    """Return losses at equal ratios between the lowest and the highest."""
     known = losses[losses > 0]
     if known.empty:
         return []
@@ -95,7 +114,7 @@ def _levels(losses: pd.Series[float]) -> list[float]:
 
 
 def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[float]) -> Chart:
-    """A network's contour lines, and the network itself in the middle."""
+    """Chart a network's contour lines, with the network itself in the middle."""
     from contourpy import LineType, contour_generator
 
     grid = rows.pivot_table(index="y", columns="x", values="loss", dropna=False)
@@ -107,13 +126,16 @@ def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[floa
     series = [_contour(level, lines) for level, lines in found if lines]
     nearest = rows.iloc[int((rows["x"].abs() + rows["y"].abs()).argmin())]
     middle = Series(
-        name="nearest to the trained weights", x=[float(nearest["x"])], y=[float(nearest["y"])],
-        style=style, hover=[f"{label}: {nearest['loss']:.4g}"],
-    )  # fmt: skip
+        name="nearest to the trained weights",
+        x=[float(nearest["x"])],
+        y=[float(nearest["y"])],
+        style=style,
+        hover=[f"{label}: {nearest['loss']:.4g}"],
+    )
     return Chart(
         key=key,
         title=f"Loss around {label}",
-        caption="Lines of equal loss over two random directions that are scaled to each filter "
+        caption="Lines of equal loss over two random directions, scaled filter by filter "
         f"(Li et al. 2018); {_of(rows)}",
         x=Axis(_STEP),
         y=Axis(_STEP),
@@ -123,13 +145,17 @@ def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[floa
 
 
 def _contour(level: float, lines: list[np.ndarray]) -> Series:
-    """All lines of one loss, its value beside the longest."""
+    """Return the contour lines of one loss, with its value beside the longest."""
     gap = np.full((1, 2), np.nan)
     points = np.concatenate([part for line in sorted(lines, key=len) for part in (gap, line)])
     labels = [""] * len(points)
-    told = f"{level:.3g}" if level < 1000 else f"{level:,.0f}"  # noqa: PLR2004 - no exponent
-    labels[len(points) - len(max(lines, key=len)) // 2 - 1] = told
+    text = f"{level:.3g}" if level < 1000 else f"{level:,.0f}"  # noqa: PLR2004 - no exponent
+    labels[len(points) - len(max(lines, key=len)) // 2 - 1] = text
     return Series(
-        name="loss", x=points[:, 0].tolist(), y=points[:, 1].tolist(), kind="line",
-        hover=[f"loss {level:.4g}"] * len(points), labels=labels,
-    )  # fmt: skip
+        name="loss",
+        x=points[:, 0].tolist(),
+        y=points[:, 1].tolist(),
+        kind="line",
+        hover=[f"loss {level:.4g}"] * len(points),
+        labels=labels,
+    )

@@ -1,4 +1,4 @@
-"""Where the time goes, as charts, and what the shortcut costs, in a line."""
+"""Charts of where the time goes, and one line on the cost of the shortcuts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Shares = Sequence[Mapping[str, Any]]
 
-_MOST = 20  # kinds of operator that a chart shows
+_MOST = 20  # kinds of operator in a chart
 
 
 def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
@@ -39,9 +39,9 @@ def _by_block(configuration: str, key: str, shares: Shares) -> Chart:
     return Chart(
         key=f"layers-{key}",
         title=f"Time by block: {configuration}",
-        caption="One batch under the profiler, which slows it down; bars of one block lie behind "
-        f"each other, in the order of the legend.{_fusion(layers)}",
-        x=Axis("milliseconds a batch"),
+        caption="One batch under the profiler, which slows it down; bars of one block are stacked "
+        f"in the order of the legend.{_fusion(layers)}",
+        x=Axis("milliseconds per batch"),
         y=Axis("", categories=tuple(blocks)),
         series=tuple(series),
         data=pd.DataFrame(layers),
@@ -60,9 +60,9 @@ def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
     return Chart(
         key=f"operators-{key}",
         title=f"Time by kind of operator: {configuration}",
-        caption="Time in each kind of operator itself, without what it calls."
+        caption="Time in each kind of operator itself, without the operators that it calls."
         + (f" The slowest {len(shown)} of {len(operators)}." if left else ""),
-        x=Axis("milliseconds a batch"),
+        x=Axis("milliseconds per batch"),
         y=Axis("", categories=tuple(names)),
         series=tuple(series),
         data=pd.DataFrame(operators),
@@ -89,7 +89,7 @@ def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
         x=list(times.values()),
         y=[rows.index(name) for name in times],
         kind="bars",
-        style=PARTS.index(part),  # the same colour in every picture
+        style=PARTS.index(part),  # the same colour in every chart
         hover=[f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()],
     )
 
@@ -98,14 +98,14 @@ def _fusion(layers: Shares) -> str:
     fused = sum(bool(share.get("with_addition")) for share in layers)
     if not fused:
         return ""
-    return f" {fused} additions are computed inside convolutions, and counted there."
+    return f" {fused} additions are fused into convolutions and counted there."
 
 
 def shortcut_line(shares: Shares) -> str:
-    """Say which share of the time the shortcuts' projections and additions take.
+    """Return one line on the share of the time that projections and additions take.
 
-    As far as the profiler tells: an addition that the runtime computes inside a convolution
-    has no time of its own, and is counted instead.
+    An addition that the runtime fuses into a convolution has no time of its own; such additions
+    are counted instead.
     """
     layers = [share for share in shares if share["by"] == "layer"]
     additions = [share for share in layers if share["part"] == "addition"]
@@ -116,15 +116,15 @@ def shortcut_line(shares: Shares) -> str:
         s for s in layers if s["part"] == "normalisation" and s["kind"].endswith("the shortcut")
     ]
     fused = sum(bool(share.get("with_addition")) for share in layers)
-    said = [_total(projections, "1×1 projections")]
+    parts = [_total(projections, "1×1 projections")]
     if normalised:
-        said.append(_total(normalised, "the normalisation behind them"))
+        parts.append(_total(normalised, "the normalisation after them"))
     if additions or not fused:
-        said.append(_total(additions, "additions"))
+        parts.append(_total(additions, "additions"))
     if fused:
         more = f"{fused} {'more ' * bool(additions)}addition{'s' * (fused > 1)}"
-        said.append(f"{more} inside convolutions, whose own time no profiler tells")
-    return f"The shortcuts: {'; '.join(said)}."
+        parts.append(f"{more} fused into convolutions, whose own time cannot be measured")
+    return f"The shortcuts: {'; '.join(parts)}."
 
 
 def _total(shares: Shares, what: str) -> str:

@@ -1,10 +1,11 @@
-"""The roofline: measured networks beneath what the machine itself was measured to do.
+"""Roofline charts: measured networks below the measured ceilings of the machine.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model" (CACM
-52(4), 2009). Across: arithmetic intensity, FLOPs a byte, as `bench.networks.memory_traffic`
-counts it from the network alone. Up: attained FLOP/s, 2 × multiply-adds of convolutions and matrix
-products a second. The roof is the lower of what this machine multiplies in that precision and
-of its copy through memory times the intensity (`bench.measurement.machine.ceiling`).
+52(4), 2009). The horizontal axis is the arithmetic intensity in FLOPs per byte, which
+`bench.networks.memory_traffic` computes from the network alone. The vertical axis is the attained
+FLOP/s: 2 × multiply-adds of convolutions and matrix products per second. The roof is the lower of
+the peak FLOP/s in that precision and of the memory bandwidth times the intensity
+(`bench.measurement.machine.ceiling`).
 """
 
 from __future__ import annotations
@@ -12,43 +13,41 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import pandas as pd
 
-NOT_MEASURED = "Nothing has been measured of these runs: `bench throughput RUN` does."
+NOT_MEASURED = "The speed of these runs has not been measured yet: run `bench throughput RUN`."
 NO_INTENSITY = (
-    "What was measured lacks the bytes it moves or the machine's ceiling: it was measured by an "
-    "older version, or is an engine, or computed in two precisions. Measure the network again."
+    "The measurements lack the bytes moved or the machine's ceiling: they were made by an older "
+    "version, of an engine, or in two precisions at once. Measure the network again."
 )
 _CAPTION = (
-    "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs a byte: each of these "
-    "layers reads its input and weights once and writes its output once (weights once a batch); "
-    "what stands between them counts as fused. Roofs are measured in torch{kernels}, with a copy "
-    "from memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
-    "operations than are counted, a runtime's kernels can beat torch's, and a cache can hold what "
-    "is counted as moved. Faint marks are noisy."
+    "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs per byte: each of these "
+    "layers reads its input and weights once and writes its output once (weights once per batch); "
+    "layers between them count as fused. Roofs are measured in torch{kernels}, and by a copy from "
+    "memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
+    "operations than are counted, a runtime's kernels can be faster than torch's, and a cache can "
+    "hold data that is counted as moved. Faint points are noisy."
 )
-_WHOLE = 100e9  # FLOP/s from which on no decimals are shown
-_LABELLED = 24  # marks; the labels of more overlap
-
-Look = tuple[str, int]  # name in the legend, number of the style
+_WHOLE = 100e9  # FLOP/s above which no decimals are shown
+_LABELLED = 24  # points; labels of more would overlap
 
 
 def rooflines(
     rows: pd.DataFrame,
     ceilings: Mapping[str, Mapping[str, Any]],
-    look: Callable[[Any], Look],
+    entry_of: EntryOf,
 ) -> tuple[Chart, ...]:
-    """Make a chart for each machine that rows were measured on, or one that says why not.
+    """Chart the rows of each machine, or state why that is not possible.
 
     Args:
-        rows: of the `throughput` table.
+        rows: rows of the `throughput` table.
         ceilings: measurement → its ceiling, as recorded.
-        look: name and style of a row's series.
+        entry_of: the legend entry of a row.
     """
     complete = rows[(rows["status"] == "complete") & rows["flops_per_second"].notna()]
     known = complete[
@@ -63,7 +62,7 @@ def rooflines(
     for number, ((cpu, device, threads), part) in enumerate(machines, 1):
         machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}"
         roofs = _highest(part, ceilings)
-        series = (*_lines(part, roofs), *_marks(part, roofs, look))
+        series = (*_lines(part, roofs), *_points(part, roofs, entry_of))
         kernels = ", ".join(f"{precision} by a {roof.kernel}" for precision, roof in roofs.items())
         charts.append(_chart(machine, number, series, kernels=f" ({kernels})"))
     return tuple(charts)
@@ -71,11 +70,11 @@ def rooflines(
 
 @dataclass(frozen=True)
 class _Roof:
-    """What a machine does in one precision, at most, over all measurements of it."""
+    """The highest measured ceiling of a machine in one precision."""
 
     peak: float  # FLOP/s
     kernel: str  # that reached it
-    copied: float  # bytes a second
+    copied: float  # bytes per second
 
 
 def _highest(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> dict[str, _Roof]:
@@ -102,7 +101,7 @@ def _chart(
         key="roofline" if number == 1 else f"roofline-{number}",
         title="Roofline",
         caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
-        x=Axis("arithmetic intensity (FLOPs a byte)", log=True),
+        x=Axis("arithmetic intensity (FLOPs per byte)", log=True),
         y=Axis("attained FLOP/s", log=True),
         series=series,
         table="throughput",
@@ -110,25 +109,23 @@ def _chart(
     )
 
 
-def _marks(
-    rows: pd.DataFrame, roofs: Mapping[str, _Roof], look: Callable[[Any], Look]
-) -> list[Series]:
-    """One series a name, and another for what of it is noisy."""
-    groups: dict[tuple[Look, bool], list[Any]] = {}
+def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -> list[Series]:
+    """Return one series per legend entry, and another one for its noisy rows."""
+    groups: dict[tuple[LegendEntry, bool], list[Any]] = {}
     for row in rows.itertuples():
-        groups.setdefault((look(row), _is_noisy(row)), []).append(row)
+        groups.setdefault((entry_of(row), _is_noisy(row)), []).append(row)
     return [
         Series(
-            name=name,
+            name=entry.name,
             x=[row.arithmetic_intensity for row in found],
             y=[row.flops_per_second for row in found],
-            style=style,
+            style=entry.style,
             faint=noisy,
             hover=[_hover(row, roofs.get(row.executed_precision)) for row in found],
             labels=[str(row.batch_size) for row in found] if len(rows) <= _LABELLED else (),
         )
-        # What is not noisy first: the legend takes the first of a name.
-        for ((name, style), noisy), found in sorted(groups.items(), key=lambda item: item[0][1])
+        # Rows that are not noisy come first: the legend shows the first series of a name.
+        for (entry, noisy), found in sorted(groups.items(), key=lambda item: item[0][1])
     ]
 
 
@@ -143,7 +140,7 @@ def _hover(row: Any, roof: _Roof | None) -> str:
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
         f"{_gigaflops(row.flops_per_second)}{share} at {row.arithmetic_intensity:.3g} FLOPs "
-        f"a byte, {row.images_per_second:,.4g} images/s{', noisy' if _is_noisy(row) else ''}"
+        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if _is_noisy(row) else ''}"
     )
 
 
@@ -153,7 +150,7 @@ def _gigaflops(value: float) -> str:
 
 
 def _lines(rows: pd.DataFrame, roofs: Mapping[str, _Roof]) -> list[Series]:
-    """One line a precision, through the point where memory stops being the limit."""
+    """Return one line per precision, with its ridge point, where memory stops limiting."""
     ridges = {precision: roof.peak / roof.copied for precision, roof in roofs.items()}
     reached = [*rows["arithmetic_intensity"], *ridges.values()]
     low, high = min(reached) / 2, max(reached) * 2
@@ -166,7 +163,7 @@ def _lines(rows: pd.DataFrame, roofs: Mapping[str, _Roof]) -> list[Series]:
             dashed=number > 0,
             hover=[
                 f"copy: {roof.copied / 1e9:.3g} GB/s",
-                f"memory limits to the left of {ridges[precision]:.3g} FLOPs a byte",
+                f"memory limits to the left of {ridges[precision]:.3g} FLOPs per byte",
                 f"{precision} by a {roof.kernel}: {_gigaflops(roof.peak)}",
             ],
             labels=["", f"{precision}: {_gigaflops(roof.peak)}", ""],

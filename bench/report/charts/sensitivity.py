@@ -1,4 +1,4 @@
-"""What int8 costs, layer by layer, as a chart."""
+"""Chart of what int8 costs, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def sensitivity_chart(
     effects: Sequence[Mapping[str, Any]], key: str, title: str, *, most: int | None = None
 ) -> Chart:
-    """Make a bar for each layer that int8 alone was given to, the most sensitive on top.
+    """Chart the effect of quantising each layer alone, the most sensitive on top.
 
     Args:
         effects: `bench.export.sensitivity.Effect` as dictionaries, the most sensitive first.
-        key: of the chart.
-        title: of the chart.
-        most: show so many; all without.
+        key: key of the chart.
+        title: title of the chart.
+        most: number of layers to show (default: all).
     """
     shown = list(effects[:most])[::-1]
     series = []
@@ -38,8 +38,8 @@ def sensitivity_chart(
     return Chart(
         key=key,
         title=title,
-        caption="How far the logits move when this layer alone is quantised, relative to their "
-        f"length (root of the mean square over calibration images).{others}",
+        caption="Change of the logits when this layer alone is quantised, relative to their norm "
+        f"(root mean square over the calibration images).{others}",
         x=Axis("change of the logits (%)"),
         y=Axis("", categories=tuple(str(effect["layer"]) for effect in shown)),
         series=tuple(series),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.report.charts.chart import EntryOf, LegendEntry
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
     from bench.report.charts.chart import Chart
@@ -23,8 +22,8 @@ def _network(row: Any) -> str:
     return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
 
 
-def by_network_or_backend(rows: pd.DataFrame) -> Callable[[Any], tuple[str, int]]:
-    """Return a function from a row to its name and style in a chart.
+def by_network_or_backend(rows: pd.DataFrame) -> EntryOf:
+    """Return the legend entries of rows.
 
     Args:
         rows: rows of the `throughput` table. Each of several networks has its own style; of a
@@ -33,13 +32,13 @@ def by_network_or_backend(rows: pd.DataFrame) -> Callable[[Any], tuple[str, int]
     several = len({_network(row) for row in rows.itertuples()}) > 1
     names: dict[str, int] = {}
 
-    def look(row: Any) -> tuple[str, int]:
+    def entry_of(row: Any) -> LegendEntry:
         layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
         way = f"{row.backend} {row.executed_precision}{layout}"
         name = _network(row) if several else way
-        return name, names.setdefault(name, len(names))
+        return LegendEntry(name, names.setdefault(name, len(names)))
 
-    return look
+    return entry_of
 
 
 def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Chart]:

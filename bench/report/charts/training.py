@@ -1,4 +1,4 @@
-"""Charts of training and of the study's outcome."""
+"""Charts of a study's training and outcome."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from bench.report.tables.study import methods
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.report.findings.statistics import Difference, Estimate
     from bench.report.study_data import StudyData
 
-NO_RUN = "No run has finished an epoch yet; `bench run-ablation` goes on where it stopped."
+NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where it stopped."
 
 
-def curves(material: StudyData) -> tuple[Chart, ...]:
-    """Training and validation by epoch."""
-    known = {name: material.epochs[name].notna().any() for name in material.epochs.columns}
+def curves(data: StudyData) -> tuple[Chart, ...]:
+    """Chart training error, validation or test error, and training loss by epoch."""
+    known = {name: data.epochs[name].notna().any() for name in data.epochs.columns}
     held_out = (
         "test" if known["test_accuracy"] and not known["validation_accuracy"] else "validation"
     )
@@ -27,26 +28,35 @@ def curves(material: StudyData) -> tuple[Chart, ...]:
     }
     return (
         _curve(
-            material, "training-error", "Training error", "train_accuracy",
-            "Running error of the training batches, augmented as they were trained on, in the "
-            "manner of He et al. 2016a, figure 1.",
+            data,
+            "training-error",
+            "Training error",
+            "train_accuracy",
+            "Error on the augmented training batches during each epoch, as in He et al. 2016a, "
+            "figure 1.",
         ),
         _curve(
-            material, f"{held_out}-error", f"{held_out.capitalize()} error", f"{held_out}_accuracy",
+            data,
+            f"{held_out}-error",
+            f"{held_out.capitalize()} error",
+            f"{held_out}_accuracy",
             f"Error on {words[held_out]} after each epoch.",
         ),
         _curve(
-            material, "training-loss", "Training loss", "train_loss",
-            "Mean loss of the training batches of an epoch.",
+            data,
+            "training-loss",
+            "Training loss",
+            "train_loss",
+            "Mean loss of the training batches during each epoch.",
         ),
-    )  # fmt: skip
+    )
 
 
-def _curve(material: StudyData, key: str, title: str, column: str, caption: str) -> Chart:
+def _curve(data: StudyData, key: str, title: str, column: str, caption: str) -> Chart:
     error = column.endswith("accuracy")
     series = []
-    for name in material.variants:
-        rows = material.epochs[material.epochs["variant"] == name]
+    for name in data.variants:
+        rows = data.epochs[data.epochs["variant"] == name]
         values = (1 - rows[column]) * 100 if error else rows[column]
         by_epoch = values.groupby(rows["epoch"]).agg(["mean", "min", "max", "count"]).dropna()
         if by_epoch.empty:
@@ -60,7 +70,7 @@ def _curve(material: StudyData, key: str, title: str, column: str, caption: str)
                 low=by_epoch["min"].tolist(),
                 high=by_epoch["max"].tolist(),
                 kind="line",
-                style=material.style(name),
+                style=data.style(name),
                 hover=[
                     f"epoch {e}: {m:.4g}{unit}, seeds from {lo:.4g} to {hi:.4g} ({n:.0f})"
                     for e, m, lo, hi, n in by_epoch.itertuples()
@@ -70,101 +80,114 @@ def _curve(material: StudyData, key: str, title: str, column: str, caption: str)
     return Chart(
         key=key,
         title=title,
-        caption=caption
-        + " Lines are means over seeds, bands reach from the lowest to the highest.",
+        caption=caption + " Lines are means over seeds; bands show the range over seeds.",
         x=Axis("epoch", whole=True),
         y=Axis(f"{title.lower()} (%)" if error else title.lower()),
         series=tuple(series),
         table="epochs",
-        absent=NO_RUN if material.epochs.empty else None,
+        absent=NO_RUN if data.epochs.empty else None,
     )
 
 
-def accuracies(material: StudyData) -> Chart:
-    """Test accuracy of every seed, and the mean with its interval."""
-    names = material.variants[::-1]
+def accuracies(data: StudyData) -> Chart:
+    """Chart the test accuracy of every seed, and the mean with its interval."""
+    names = data.variants[::-1]
     series = []
-    for summary in material.summaries:
-        rows = _finished(material.runs, summary.name)
-        place, style = names.index(summary.name), material.style(summary.name)
+    for summary in data.summaries:
+        rows = _finished(data.runs, summary.name)
+        place, style = names.index(summary.name), data.style(summary.name)
         if rows.empty:
             continue
         series.append(
             Series(
-                name=summary.name, x=(rows["test_accuracy"] * 100).tolist(),
-                y=[place - 0.22] * len(rows), style=style, faint=True,
+                name=summary.name,
+                x=(rows["test_accuracy"] * 100).tolist(),
+                y=[place - 0.22] * len(rows),
+                style=style,
+                faint=True,
                 hover=[
                     f"seed {s}: {a * 100:.2f} %"
                     for s, a in zip(rows["seed"], rows["test_accuracy"], strict=True)
                 ],
             )
-        )  # fmt: skip
+        )
         found = summary.test_accuracy
         if found is None:
             continue
-        ends = (
-            () if found.low is None or found.high is None else (found.low * 100, found.high * 100)
-        )
+        ends = _ends(found)
         text = (
             f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else " (1 seed, no interval)"
         )
         series.append(
             Series(
-                name=summary.name, x=[found.mean * 100], y=[place], style=style, interval="x",
-                low=ends[:1], high=ends[1:], hover=[f"mean {found.mean * 100:.2f} %{text}"],
+                name=summary.name,
+                x=[found.mean * 100],
+                y=[place],
+                style=style,
+                interval="x",
+                low=ends[:1],
+                high=ends[1:],
+                hover=[f"mean {found.mean * 100:.2f} %{text}"],
             )
-        )  # fmt: skip
-    timing = (
-        material.runs["test_accuracy"].isna().all()
-        and (material.runs["status"] == "complete").any()
-    )
+        )
+    timing = data.runs["test_accuracy"].isna().all() and (data.runs["status"] == "complete").any()
     return Chart(
         key="test-accuracy",
         title="Test accuracy",
-        caption="Large marks are means with their 95 % t-interval, small ones single seeds.",
+        caption="Large symbols are means with their 95 % t-interval, small ones single seeds.",
         x=Axis("test accuracy (%)"),
         y=Axis("", categories=tuple(names)),
         series=tuple(series),
         table="runs",
-        absent="The images are made up, for timing only: they have no accuracy."
+        absent="The images are generated, for timing only: there is no accuracy."
         if timing
         else None
         if series
-        else "No run has finished yet; `bench run-ablation` goes on where it stopped.",
+        else "No run has finished yet; `bench run-ablation` resumes where it stopped.",
     )
 
 
-def forest(material: StudyData) -> Chart:
-    """Differences from the reference."""
-    compared = [s for s in material.summaries if s.difference is not None][::-1]
+def forest(data: StudyData) -> Chart:
+    """Chart the differences in test accuracy from the reference."""
+    compared = [s for s in data.summaries if s.difference is not None][::-1]
     series = []
     for place, summary in enumerate(compared):
         found = summary.difference
         if found is None:
             continue
-        ends = (
-            () if found.low is None or found.high is None else (found.low * 100, found.high * 100)
-        )
+        ends = _ends(found)
         text = f", 95 % interval {ends[0]:+.2f} to {ends[1]:+.2f}" if ends else ", no interval"
         p_value = "" if found.p_value is None else f", corrected p {found.p_value:.3g}"
         series.append(
             Series(
-                name=summary.name, x=[found.mean * 100], y=[place],
-                style=material.style(summary.name), interval="x", low=ends[:1], high=ends[1:],
+                name=summary.name,
+                x=[found.mean * 100],
+                y=[place],
+                style=data.style(summary.name),
+                interval="x",
+                low=ends[:1],
+                high=ends[1:],
                 hover=[f"{found.mean * 100:+.2f} points{text}{p_value}, {found.seeds} seed(s)"],
             )
-        )  # fmt: skip
+        )
     return Chart(
         key="differences",
         title="Difference from the reference",
         caption="Points of test accuracy, paired by seed, with the 95 % interval of "
-        f"{methods(material.summaries)}; if it includes zero, the difference is not significant.",
+        f"{methods(data.summaries)}; if it includes zero, the difference is not significant.",
         x=Axis("points of test accuracy", zero=True),
         y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
         series=tuple(series),
         table="runs",
         absent=None if series else "No variant shares a finished seed with its reference yet.",
     )
+
+
+def _ends(found: Estimate | Difference) -> tuple[float, ...]:
+    """Return the ends of an interval in per cent; empty if there is none."""
+    if found.low is None or found.high is None:
+        return ()
+    return found.low * 100, found.high * 100
 
 
 def _finished(runs: pd.DataFrame, variant: str) -> pd.DataFrame:

@@ -34,32 +34,32 @@ class Architecture:
     parameters: int | None
 
 
-def save_diagrams(material: StudyData, folder: Path) -> list[Path]:
+def save_diagrams(data: StudyData, folder: Path) -> list[Path]:
     """Save every diagram as an SVG file of its own; returns the files.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = [found for found in architectures(material, alone=True) if found.svg is not None]
+    drawn = [found for found in architectures(data, alone=True) if found.svg is not None]
     files = [folder / f"architecture-{number}.svg" for number in range(1, len(drawn) + 1)]
     for file, found in zip(files, drawn, strict=True):
         write_atomically(file, str(found.svg).encode())
     return files
 
 
-def architectures(material: StudyData, *, alone: bool = False) -> list[Architecture]:
+def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]:
     """Draw each network of a study once, from itself; variants that share it are named together.
 
     Networks are built anew without values from what runs record. Those from elsewhere (timm,
     torchvision, a person's own) are not: a report runs no code but this program's.
     """
     records: dict[str, RunRecord] = {}
-    for run, record in material.records.items():
-        variant = material.variant_of(run)
+    for run, record in data.records.items():
+        variant = data.variant_of(run)
         if variant is not None and "input_shape" in record.result and "classes" in record.result:
             records.setdefault(variant, record)
     groups: dict[tuple[Network | str, Any], list[str]] = {}
-    for variant in material.variants:
+    for variant in data.variants:
         if variant in records:
             record = records[variant]
             key = (_read(record), record.result.get("parameters"))
@@ -68,7 +68,7 @@ def architectures(material: StudyData, *, alone: bool = False) -> list[Architect
         _draw(f"network-{number}", *key, names, alone=alone)
         for number, (key, names) in enumerate(groups.items())
     ]
-    missing = tuple(name for name in material.variants if name not in records)
+    missing = tuple(name for name in data.variants if name not in records)
     if missing:
         why = f"{', '.join(missing)}: no run has finished yet, so no network is known."
         made.append(Architecture(missing, None, why, None))
@@ -103,9 +103,11 @@ def _read(record: RunRecord) -> Network | str:
             )
         with torch.device("meta"):
             model = build_model(
-                name, num_classes=len(record.result["classes"]), in_channels=shape[0],
+                name,
+                num_classes=len(record.result["classes"]),
+                in_channels=shape[0],
                 **record.request["options"],
-            ).eval()  # fmt: skip
+            ).eval()
         return trace(model, shape)
     except Exception as error:  # whatever it is, the page has its other pictures
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.report.charts.draw_matplotlib import PALETTE
-from bench.report.charts.draw_plotly import SYMBOLS, figure
+from bench.report.charts.draw_plotly import figure
 from bench.report.pages.data_tables import table_values, tables
 from bench.system.environment import version_of
 
@@ -34,8 +33,6 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
     data = {
         "charts": {key: figure(chart) for key, chart in charts.items()},
         "tables": {name: table_values(frame) for name, frame in carried.items()},
-        "palette": PALETTE,
-        "symbols": SYMBOLS,
         "study": report.study.name,
         "live": live,
     }

@@ -9,7 +9,7 @@ from bench.errors import BenchError, nearest
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.store.files import telling, write_atomically
+from bench.store.files import storage_errors, write_atomically
 from bench.store.tables.columns import COLUMNS
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _write_latex(report: StudyReport, folder: Path) -> list[Path]:
 
 def _write_html(report: StudyReport, folder: Path) -> list[Path]:
     path = folder / "report.html"
-    with telling(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html(report).encode())
     return [path]

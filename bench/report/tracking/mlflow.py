@@ -70,9 +70,12 @@ class MlflowTracker:
             for file in export.files:
                 self.client.log_artifact(mine, str(file), f"exports/{export.sha256[:12]}")
         self._finish(
-            run.run, mine, run.digest, _STATUS.get(run.status, "FAILED"),
+            run.run,
+            mine,
+            run.digest,
+            _STATUS.get(run.status, "FAILED"),
             started + int(run.seconds * 1000),
-        )  # fmt: skip
+        )
 
     def log_report(self, report: TrackedReport) -> None:
         """Log the report's files as a run of their own, with the answer as a tag."""

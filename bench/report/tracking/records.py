@@ -33,13 +33,26 @@ _EPOCH = tuple(
     if kind == "float64"  # numbers of runs and epochs are integers
 )
 _EXPORT = (
-    "bytes", "max_abs_diff", "max_rel_diff", "flipped_predictions", "images_compared",
-    "torch_accuracy", "test_accuracy", "seconds",
-)  # fmt: skip
+    "bytes",
+    "max_abs_diff",
+    "max_rel_diff",
+    "flipped_predictions",
+    "images_compared",
+    "torch_accuracy",
+    "test_accuracy",
+    "seconds",
+)
 _ASKED = (
-    "model", "dataset", "train_images", "input_size", "seed", "precision", "deterministic",
-    "initial_weights", "grown_from",
-)  # fmt: skip
+    "model",
+    "dataset",
+    "train_images",
+    "input_size",
+    "seed",
+    "precision",
+    "deterministic",
+    "initial_weights",
+    "grown_from",
+)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,6 @@
-"""Pandas frames read from the results folder."""
+"""Tables read from a results folder, as pandas frames.
+
+`columns` declares every table's columns, their dtypes and meanings; `frames` loads a table
+(`load_results`); `runs` makes the rows of the `runs` and `epochs` tables from run records;
+`references` finds the variants and studies that those rows belong to.
+"""

@@ -1,197 +1,285 @@
-"""Columns and dtypes of every table, fixed; units stand in `bench.load_results`."""
+"""Columns of every table: name, dtype and meaning. The unit is part of the meaning."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
 Table = Literal[
     "runs", "epochs", "exports", "throughput", "lesions", "gradients", "correlations", "landscapes"
-]  # fmt: skip
+]
 
-# What pandas itself takes for text: the type of categories, also where there is none.
+# The dtype of categories: pandas 3 uses `str` for text, also for a column without values.
 CATEGORIES: Any = "str" if pd.__version__ >= "3" else "object"
 
-COLUMNS: dict[str, dict[str, str]] = {
+
+class Column(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+        dtype: pandas dtype.
+        meaning: what the column holds, with its unit, as one line of the documentation.
+    """
+
+    dtype: str
+    meaning: str
+
+
+_text = partial(Column, "string")
+_category = partial(Column, "category")
+_integer = partial(Column, "Int64")
+_number = partial(Column, "float64")
+
+# Columns that mean the same in several tables.
+_RUN = _text("Id of the run: model, dataset, seed and the hash of the request.")
+_STUDY = _category("Study that refers to the run; missing if none does.")
+_VARIANT = _category("Name of the variant in that study.")
+_MODEL = _category("Name of the network.")
+_OPTIONS = _text("Options of the network, as key=value.")
+_SEED = _integer("Random seed.")
+_INPUT_SIZE = _integer("Side of the network's input images, pixels.")
+_ERROR = _text("Why `status` is not `complete`, in one line.")
+_MACS = _integer("Multiply-adds for one image.")
+_DEVICE = _category("Device that the work ran on.")
+_PRECISION = _category("Requested precision.")
+_THREADS = _integer("Number of CPU threads.")
+_EXECUTED_PRECISION = _category("Precision that was actually used, read back from the library.")
+_ANALYSIS = _text("Id of the analysis recorded by `bench lesion`, `gradients` or `landscape`.")
+_BLOCK = _text("Path of the block in the network.")
+_TARGET = _text("Network or run, as named on the command line.")
+_MEASURED_RUN = _text("Run that was measured; missing for an untrained network.")
+_EPOCH = _integer("Epochs of training completed; 0 is before training.")
+
+TABLES: dict[str, dict[str, Column]] = {
     "runs": {
-        "run": "string",
-        "study": "category",
-        "variant": "category",
-        "model": "category",
-        "options": "string",
-        "seed": "Int64",
-        "dataset": "category",
-        "input_size": "Int64",
-        "recipe": "string",
-        "status": "category",
-        "error": "string",
-        "epochs": "Int64",
-        "parameters": "Int64",
-        "macs": "Int64",
-        "train_accuracy": "float64",
-        "validation_accuracy": "float64",
-        "test_accuracy": "float64",
-        "test_accuracy_with_flip": "float64",
-        "train_loss": "float64",
-        "validation_loss": "float64",
-        "test_loss": "float64",
-        "generalization_gap": "float64",
-        "images_per_second": "float64",
-        "seconds": "float64",
-        "parent": "string",
-        "device": "category",
-        "precision": "category",
-        "threads": "Int64",
-        "cpu": "category",
-        "git_commit": "string",
-        "started_at": "datetime64[ns, UTC]",
+        "run": _RUN,
+        "study": _STUDY,
+        "variant": _VARIANT,
+        "model": _MODEL,
+        "options": _OPTIONS,
+        "seed": _SEED,
+        "dataset": _category("Name of the dataset."),
+        "input_size": _INPUT_SIZE,
+        "recipe": _text("Closest named recipe, followed by the values that differ from it."),
+        "status": _category("`complete`, `diverged`, `out_of_memory`, `failed` or `interrupted`."),
+        "error": _ERROR,
+        "epochs": _integer("Number of epochs requested."),
+        "parameters": _integer("Number of trainable parameters."),
+        "macs": _MACS,
+        "train_accuracy": _number("Accuracy of the trained network on the training images, 0…1."),
+        "validation_accuracy": _number("Accuracy on the validation images, 0…1."),
+        "test_accuracy": _number("Fraction of the test images classified correctly, 0…1."),
+        "test_accuracy_with_flip": _number(
+            "Test accuracy, logits averaged over image and mirror image, 0…1 (`test_time_flip`)."
+        ),
+        "train_loss": _number("Cross-entropy of the trained network on the training images."),
+        "validation_loss": _number("Cross-entropy on the validation images."),
+        "test_loss": _number("Cross-entropy on the test images."),
+        "generalization_gap": _number("`train_accuracy` minus `test_accuracy`."),
+        "images_per_second": _number("Training images per second, over all epochs."),
+        "seconds": _number("Wall-clock time, seconds."),
+        "parent": _text("Run that this one was grown from."),
+        "device": _DEVICE,
+        "precision": _PRECISION,
+        "threads": _THREADS,
+        "cpu": _category("Model of the processor."),
+        "git_commit": _text("Git commit of the folder in which the run was started."),
+        "started_at": Column("datetime64[ns, UTC]", "Start time, UTC."),
     },
     "epochs": {
-        "run": "string",
-        "study": "category",
-        "variant": "category",
-        "seed": "Int64",
-        "epoch": "Int64",
-        "train_loss": "float64",
-        "train_accuracy": "float64",
-        "validation_loss": "float64",
-        "validation_accuracy": "float64",
-        "test_accuracy": "float64",
-        "learning_rate": "float64",
-        "gradient_norm": "float64",
-        "images_per_second": "float64",
-        "seconds": "float64",
+        "run": _RUN,
+        "study": _STUDY,
+        "variant": _VARIANT,
+        "seed": _SEED,
+        "epoch": _integer("Number of the epoch, from 1."),
+        "train_loss": _number("Mean of the optimised training loss during the epoch."),
+        "train_accuracy": _number(
+            "Accuracy during the epoch on the augmented training images, 0…1."
+        ),
+        "validation_loss": _number("Cross-entropy on the validation images after the epoch."),
+        "validation_accuracy": _number("Accuracy on the validation images after the epoch, 0…1."),
+        "test_accuracy": _number(
+            "Test accuracy after the epoch, for information only, 0…1; `test_every_epoch` only."
+        ),
+        "learning_rate": _number("Learning rate of the epoch's last step."),
+        "gradient_norm": _number("Mean norm of the gradient over sampled steps."),
+        "images_per_second": _number("Training images per second."),
+        "seconds": _number("Training time of the epoch, seconds."),
     },
     "exports": {
-        "export": "string",
-        "run": "string",
-        "model": "category",
-        "format": "category",
-        "precision": "category",
-        "target": "category",
-        "opset": "Int64",
-        "file": "string",
-        "sha256": "string",
-        "bytes": "Int64",
-        "max_abs_diff": "float64",
-        "max_rel_diff": "float64",
-        "flipped_predictions": "Int64",
-        "images_compared": "Int64",
-        "torch_accuracy": "float64",
-        "test_accuracy": "float64",
-        "seconds": "float64",
-        "cpu": "category",
-        "status": "category",
-        "error": "string",
-        "executed_precision": "category",
+        "export": _text("Id of the export: the SHA-256 of its file."),
+        "run": _text("Run that was exported; missing for a network given by name."),
+        "model": _MODEL,
+        "format": _category("File format."),
+        "precision": _PRECISION,
+        "target": _category("What the file is built for."),
+        "opset": _integer("Version of the ONNX operator set."),
+        "file": _text("Name of the file."),
+        "sha256": _text("SHA-256 of the file."),
+        "bytes": _integer("Size of the file, bytes."),
+        "max_abs_diff": _number("Largest absolute difference of a logit from PyTorch's."),
+        "max_rel_diff": _number("That difference relative to the largest logit."),
+        "flipped_predictions": _integer(
+            "Number of images whose predicted class differs from PyTorch's."
+        ),
+        "images_compared": _integer("Number of images compared."),
+        "torch_accuracy": _number("Test accuracy in PyTorch, 0…1."),
+        "test_accuracy": _number("Test accuracy of the exported file itself, 0…1."),
+        "seconds": _number("Time for export and verification, seconds."),
+        "cpu": _category("Processor used for the verification, with its instruction sets."),
+        "status": _category("`complete`, or how it failed."),
+        "error": _ERROR,
+        "executed_precision": _EXECUTED_PRECISION,
     },
     "throughput": {
-        "measurement": "string",
-        "model": "category",
-        "options": "string",
-        "run": "string",
-        "file_sha256": "string",
-        "backend": "category",
-        "provider": "string",
-        "executed_precision": "category",
-        "device": "category",
-        "precision": "category",
-        "memory_format": "category",
-        "batch_size": "Int64",
-        "input_size": "Int64",
-        "boundary": "category",
-        "scenario": "category",
-        "threads": "Int64",
-        "images_per_second": "float64",
-        "ci_low": "float64",
-        "ci_high": "float64",
-        "width": "float64",
-        "ratio": "float64",
-        "ratio_low": "float64",
-        "ratio_high": "float64",
-        "reference": "string",
-        "best_eager_ratio": "float64",
-        "best_eager_ratio_low": "float64",
-        "best_eager_ratio_high": "float64",
-        "best_eager": "string",
-        "noise_floor": "float64",
-        "difference": "category",
-        "latency_p50_ms": "float64",
-        "latency_p90_ms": "float64",
-        "latency_p99_ms": "float64",
-        "samples": "Int64",
-        "compile_seconds": "float64",
-        "macs": "Int64",
-        "flops_per_second": "float64",
-        "arithmetic_intensity": "float64",
-        "peak_fraction": "float64",
-        "ceiling_flops_per_second": "float64",
-        "ceiling_bytes_per_second": "float64",
-        "peak_memory_mib": "float64",
-        "peak_gpu_memory_mib": "float64",
-        "gpu_sm_clock_mhz": "float64",
-        "gpu_memory_clock_mhz": "float64",
-        "gpu_temperature_c": "float64",
-        "gpu_slowed_by": "string",
-        "energy_joules_per_image": "float64",
-        "test_accuracy": "float64",
-        "nodes_elsewhere": "Int64",
-        "cpu": "category",
-        "noisy": "boolean",
-        "warnings": "string",
-        "status": "category",
-        "error": "string",
+        "measurement": _text("Id of the measurement that the row belongs to."),
+        "model": _MODEL,
+        "options": _OPTIONS,
+        "run": _text("Run that was measured; missing for a network given by name and for a file."),
+        "file_sha256": _text("SHA-256 of the file that ran."),
+        "backend": _category("Runtime; see `bench list backends`."),
+        "provider": _text("What computed inside the runtime, read back from it."),
+        "executed_precision": _EXECUTED_PRECISION,
+        "device": _DEVICE,
+        "precision": _PRECISION,
+        "memory_format": _category("`contiguous` or `channels_last`."),
+        "batch_size": _integer("Images in one batch."),
+        "input_size": _INPUT_SIZE,
+        "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
+        "scenario": _category("`offline`, `single-stream` or `server`."),
+        "threads": _THREADS,
+        "images_per_second": _number("Batch size divided by the median time of a batch."),
+        "ci_low": _number("Lower end of the 95 % bootstrap interval of `images_per_second`."),
+        "ci_high": _number("Upper end of it."),
+        "width": _number("Half the width of that interval, relative to `images_per_second`."),
+        "ratio": _number("How many times faster than `reference`, paired by round."),
+        "ratio_low": _number("Lower end of the ratio's 95 % interval."),
+        "ratio_high": _number("Upper end of it."),
+        "reference": _text("Configuration that the row is compared with."),
+        "best_eager_ratio": _number("How many times faster than `best_eager`, paired by round."),
+        "best_eager_ratio_low": _number("Lower end of that ratio's 95 % interval."),
+        "best_eager_ratio_high": _number("Upper end of it."),
+        "best_eager": _text(
+            "Fastest fp32 configuration of PyTorch eager, if several memory formats were measured."
+        ),
+        "noise_floor": _number(
+            "Relative difference of the reference from itself, measured as two entries."
+        ),
+        "difference": _category(
+            "`faster`, `slower`, `none` (not distinguishable from noise) or `reference`."
+        ),
+        "latency_p50_ms": _number("Median time of a batch, milliseconds."),
+        "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
+        "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
+        "samples": _integer("Number of timed samples."),
+        "compile_seconds": _number("Time to compile before the first batch, seconds."),
+        "macs": _MACS,
+        "flops_per_second": _number("2 × `macs` × `images_per_second`."),
+        "arithmetic_intensity": _number(
+            "FLOPs per byte, if each layer reads input and weights once and writes its output once."
+        ),
+        "peak_fraction": _number(
+            "`flops_per_second` over the machine's measured ceiling; Winograd can exceed 1."
+        ),
+        "ceiling_flops_per_second": _number(
+            "Measured ceiling of this machine: a matrix product or, on a CPU, a convolution."
+        ),
+        "ceiling_bytes_per_second": _number(
+            "Measured memory bandwidth of this machine: a copy, bytes read and written."
+        ),
+        "peak_memory_mib": _number(
+            "Peak memory, MiB: of the isolated process, or of torch's allocator."
+        ),
+        "peak_gpu_memory_mib": _number("Peak memory in use on the whole GPU (NVML), MiB."),
+        "gpu_sm_clock_mhz": _number(
+            "Median clock of the GPU's multiprocessors during the measurement (NVML), MHz."
+        ),
+        "gpu_memory_clock_mhz": _number(
+            "Median clock of the GPU's memory during the measurement (NVML), MHz."
+        ),
+        "gpu_temperature_c": _number(
+            "Highest temperature of the GPU during the measurement (NVML), °C."
+        ),
+        "gpu_slowed_by": _text("Why the GPU reduced its clocks during the measurement (NVML)."),
+        "energy_joules_per_image": _number(
+            "Energy per image, joules; only where the device has a counter."
+        ),
+        "test_accuracy": _number("Test accuracy of the measured network or file itself, 0…1."),
+        "nodes_elsewhere": _integer(
+            "Number of graph nodes run by another provider than the requested one."
+        ),
+        "cpu": _category("Processor with its instruction sets."),
+        "noisy": Column("boolean", "Whether the interval stayed wider than requested."),
+        "warnings": _text("What to know when reading the row."),
+        "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
+        "error": _ERROR,
     },
     "lesions": {
-        "analysis": "string",
-        "run": "string",
-        "lesion": "category",
-        "block": "string",
-        "other": "string",
-        "test_accuracy": "float64",
-        "accuracy_drop": "float64",
-        "norm_ratio": "float64",
-        "norm_ratio_low": "float64",
-        "norm_ratio_high": "float64",
-        "initial_gradient_norm": "float64",
-        "images": "Int64",
+        "analysis": _ANALYSIS,
+        "run": _RUN,
+        "lesion": _category(
+            "`none` (whole network), `drop` (without `block`) or `swap` (`block` with `other`)."
+        ),
+        "block": _BLOCK,
+        "other": _text("Path of the block that `block` was exchanged with."),
+        "test_accuracy": _number("Test accuracy with that lesion and no further training, 0…1."),
+        "accuracy_drop": _number("`test_accuracy` of the whole network minus that of this row."),
+        "norm_ratio": _number(
+            "Median over the images of ‖F(x)‖ / ‖h(x)‖ at the addition; missing without a shortcut."
+        ),
+        "norm_ratio_low": _number("10th percentile over the images."),
+        "norm_ratio_high": _number("90th percentile over the images."),
+        "initial_gradient_norm": _number(
+            "L2 norm of the first batch's gradient for the block's convolutions, before training."
+        ),
+        "images": _integer("Number of test images used."),
     },
     "gradients": {
-        "analysis": "string",
-        "target": "string",
-        "run": "string",
-        "epoch": "Int64",
-        "block": "string",
-        "depth": "Int64",
-        "gradient_norm": "float64",
-        "norm_ratio": "float64",
+        "analysis": _ANALYSIS,
+        "target": _TARGET,
+        "run": _MEASURED_RUN,
+        "epoch": _EPOCH,
+        "block": _BLOCK,
+        "depth": _integer("Number of the block from input to output, from 1."),
+        "gradient_norm": _number(
+            "L2 norm of one batch's gradient with respect to the block's convolutions."
+        ),
+        "norm_ratio": _number(
+            "Median over that batch of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut are added."
+        ),
     },
     "correlations": {
-        "analysis": "string",
-        "target": "string",
-        "run": "string",
-        "epoch": "Int64",
-        "lag": "Int64",
-        "correlation": "float64",
+        "analysis": _ANALYSIS,
+        "target": _TARGET,
+        "run": _MEASURED_RUN,
+        "epoch": _EPOCH,
+        "lag": _integer("Distance in places on the line between two test images."),
+        "correlation": _number("Mean autocorrelation of the derivative along those lines."),
     },
     "landscapes": {
-        "analysis": "string",
-        "run": "string",
-        "model": "category",
-        "split": "category",
-        "images": "Int64",
-        "seed": "Int64",
-        "x": "float64",
-        "y": "float64",
-        "loss": "float64",
-        "accuracy": "float64",
+        "analysis": _ANALYSIS,
+        "run": _RUN,
+        "model": _MODEL,
+        "split": _category("Split that was evaluated: `train` (not augmented) or `test`."),
+        "images": _integer("Number of images used."),
+        "seed": _integer("Random seed of the directions."),
+        "x": _number("Step along the first direction; 1 moves each filter by its own length."),
+        "y": _number("Step along the second direction; missing on a line."),
+        "loss": _number("Mean cross-entropy at that point; missing if not finite."),
+        "accuracy": _number("Fraction of the images classified correctly at that point, 0…1."),
     },
+}
+
+# Table → column → dtype.
+COLUMNS = {
+    table: {name: c.dtype for name, c in columns.items()} for table, columns in TABLES.items()
 }
 
 
 def typed_frame(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    """Rows as a frame with exactly these columns and dtypes; what a row lacks is missing."""
+    """Return rows as a frame with exactly these columns and dtypes; absent values are missing."""
     frame = pd.DataFrame(rows, columns=list(columns))
     times = [name for name, dtype in columns.items() if dtype.startswith("datetime")]
     for name in times:

@@ -1,10 +1,10 @@
-"""Results folders as tidy pandas frames: one row an observation."""
+"""Results folders as tidy pandas frames: one row per observation."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
 from bench.store import Store
@@ -12,7 +12,7 @@ from bench.store.analyses import Analyses
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
 from bench.store.tables.columns import COLUMNS, Table, typed_frame
-from bench.store.tables.runs import trained_frame
+from bench.store.tables.runs import run_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store.analyses import AnalysisRecord
-    from bench.store.tables.runs import Trained
 
 __all__ = [
-    "ANALYSED", "COLUMNS", "Table", "analysed_frame", "exports_frame", "load_results", "newest",
-    "rows_of", "study_runs", "throughput_frame",
-]  # fmt: skip
+    "ANALYSED",
+    "COLUMNS",
+    "Table",
+    "analysed_frame",
+    "exports_frame",
+    "load_results",
+    "newest",
+    "rows_of",
+    "study_runs",
+    "throughput_frame",
+]
 
 ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
@@ -35,18 +42,18 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (a row a run and study that refers to it), `epochs`, `exports`,
-            `throughput`, or what was found inside networks: `lesions`, `gradients`,
-            `correlations`, `landscapes`.
+        table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
+            `throughput`, `lesions`, `gradients`, `correlations` or `landscapes`.
 
     Returns:
-        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
-        Accuracies are 0…1, seconds wall time, `macs` multiply-adds of one image.
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units
+        and meanings are in `bench.store.tables.columns.TABLES`: accuracies are 0…1, times are
+        wall-clock seconds, `macs` are multiply-adds for one image.
 
     Raises:
         BenchError: the table is unknown or *path* does not exist.
 
-    Broken run folders are passed over with a warning that names them.
+    Broken records are skipped with a warning that names them, on every load.
     """
     if table not in COLUMNS:
         known = ", ".join(COLUMNS)
@@ -58,16 +65,11 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
         return throughput_frame(_throughput_rows(store, study, run))
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, _wanted(store, study, run))
-    return trained_frame(store, cast("Trained", table), study, run)
+    return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of exports as the `exports` table; what a row lacks is missing in the frame.
-
-    `max_rel_diff` is relative to the largest logit, `seconds` are of export and proof,
-    `executed_precision` is the arithmetic that the proof ran in (a CPU computes fp16 files
-    in fp32), `cpu` names the instruction sets too.
-    """
+    """Return rows of exports as the `exports` table; absent values are missing."""
     return typed_frame(list(rows), COLUMNS["exports"])
 
 
@@ -79,7 +81,7 @@ def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[d
 
 
 def _wanted(store: Store, study: str | None, run: str | None) -> set[str] | None:
-    """Return the runs whose rows are asked for; None for those of all, and of none."""
+    """Return the ids of the requested runs; None for every row, of a run or not."""
     found = store.read_study(study) if study is not None else None
     return found.runs if found else ({run} if run is not None else None)
 
@@ -87,12 +89,12 @@ def _wanted(store: Store, study: str | None, run: str | None) -> set[str] | None
 def analysed_frame(
     records: Iterable[AnalysisRecord], table: Table, runs: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Rows of analyses as one of the tables `ANALYSED`, in the order of the records.
+    """Return rows of analyses as one of the tables `ANALYSED`, in the order of the records.
 
     Args:
-        records: of analyses.
-        table: which of their tables.
-        runs: only rows of these; all without.
+        records: analyses.
+        table: one of `ANALYSED`.
+        runs: include only rows of these runs (default: all rows).
     """
     rows = [
         {"analysis": record.analysis, **row}
@@ -104,7 +106,7 @@ def analysed_frame(
 
 
 def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows of each run's last analysis; lines and planes of a landscape go apart."""
+    """Keep the rows of each run's last analysis; a landscape's lines and planes count apart."""
     keys = [frame["run"]]
     if "y" in frame:
         keys.append(frame["y"].isna())
@@ -113,15 +115,7 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of measurements as the `throughput` table; what is not known is missing.
-
-    `images_per_second` is the batch over the median time, `ci_low` and `ci_high` its 95 %
-    bootstrap interval and `width` half of it, relative. `ratio` is how many times faster than
-    `reference`, paired by round; `difference` is `none` where it cannot be told from the
-    `noise_floor`, the difference of the reference from itself. `macs` are of one image,
-    `flops_per_second` twice those a second, `peak_fraction` that over the machine's own ceiling
-    in the precision that ran: Winograd convolutions, which need fewer, can pass 1.
-    """
+    """Return rows of measurements as the `throughput` table; absent values are missing."""
     return typed_frame(list(rows), COLUMNS["throughput"])
 
 
@@ -138,12 +132,12 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
-    """Rows of one study, in the study's own order of variants and seeds."""
+    """Return a table's rows of one study, in the study's order of variants and seeds."""
     return load_results(store.root / "studies" / f"{name}.json", table)
 
 
 def _locate(path: Path) -> tuple[Store, str | None, str | None]:
-    """Find the results folder that *path* is or lies in, with the study or run it names."""
+    """Return the results folder of *path*, with the study or run that *path* names."""
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     if path.suffix == ".json" and path.parent.name == "studies":

@@ -1,10 +1,9 @@
-"""Which runs a table shows, and as which variant of which study."""
+"""References: the variants of studies that a table's runs stand for."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.store.runs import PARTIAL
 
@@ -13,73 +12,62 @@ if TYPE_CHECKING:
 
     from bench.store import Store
 
-Place = tuple[str | None, str | None]  # study and variant that refer to a run
 
-
-@dataclass(frozen=True)
-class Appearances:
-    """Rows of a table to be, one a run and variant that refers to it.
+class Reference(NamedTuple):
+    """One run, as one variant of one study.
 
     Attributes:
-        folders: of the runs, a run's again for every further variant.
-        studies: that refer to them; None for a run of none.
-        variants: of those studies.
+        folder: name of the run's folder.
+        study: the study that refers to the run; None for a run of no study.
+        variant: of that study.
     """
 
-    folders: list[str]
-    studies: list[str | None]
-    variants: list[str | None]
+    folder: str
+    study: str | None = None
+    variant: str | None = None
 
 
-def appearances(store: Store, study: str | None = None, run: str | None = None) -> Appearances:
-    """Find the runs of a results folder, of one of its studies, or one run of it."""
-    folder_of = _folders(store.root / "runs")
-    pairs: list[tuple[str, Place]]
+def find_references(
+    store: Store, study: str | None = None, run: str | None = None
+) -> list[Reference]:
+    """Return the references to the runs of a results folder, of one study, or to one run.
+
+    A run to which several variants refer has a reference for each; a run of no study has one.
+    """
+    folder_of = _run_folders(store.root / "runs")
     if study is not None:
-        found = store.read_study(study)
-        pairs = [
-            (folder_of[wanted], (study, variant))
-            for variant, entry in (found.variants if found else {}).items()
-            for wanted in entry["runs"].values()
-            if wanted in folder_of
+        record = store.read_study(study)
+        return [
+            Reference(folder_of[name], study, variant)
+            for variant, entry in (record.variants.items() if record else ())
+            for name in entry["runs"].values()
+            if name in folder_of
         ]
-    else:
-        referred = _referred(store)
-        if run is not None:
-            folder_of = {n: f for n, f in folder_of.items() if run in {n, f}}
-        if not referred:  # 100,000 runs without a study need not be looked at one by one
-            nothing: list[str | None] = [None] * len(folder_of)
-            return Appearances(list(folder_of.values()), nothing, nothing)
-        nowhere: list[Place] = [(None, None)]
-        pairs = [
-            (folder, place)
-            for name, folder in folder_of.items()
-            for place in referred.get(name, nowhere)
-        ]
-    places = [place for _, place in pairs]
-    return Appearances([f for f, _ in pairs], [s for s, _ in places], [v for _, v in places])
+    if run is not None:
+        folder_of = {name: folder for name, folder in folder_of.items() if run in {name, folder}}
+    variants_of: dict[str, list[tuple[str, str]]] = {}
+    for record in store.studies():
+        for variant, entry in record.variants.items():
+            for name in entry["runs"].values():
+                variants_of.setdefault(name, []).append((record.name, variant))
+    return [
+        reference
+        for name, folder in folder_of.items()
+        for reference in (
+            [Reference(folder, *place) for place in variants_of.get(name, ())]
+            or [Reference(folder)]
+        )
+    ]
 
 
-def _folders(runs: Path) -> dict[str, str]:
-    """Run → its folder, in order of name, the finished ones first.
+def _run_folders(runs: Path) -> dict[str, str]:
+    """Map each run to its folder: finished runs first, in order of name.
 
-    A file among them has no record and so no row: it need not be told from a folder here.
+    Files are not excluded here: they have no record, and so no row.
     """
     if not runs.is_dir():
         return {}
     names = sorted(name for name in os.listdir(runs) if name[0] != ".")  # noqa: PTH208 - plain names
-    begun = [name for name in names if name.endswith(PARTIAL)]
-    if not begun:
-        return dict(zip(names, names, strict=True))
     finished = {name: name for name in names if not name.endswith(PARTIAL)}
-    unfinished = {name.removesuffix(PARTIAL): name for name in begun}
+    unfinished = {name.removesuffix(PARTIAL): name for name in names if name.endswith(PARTIAL)}
     return finished | {run: name for run, name in unfinished.items() if run not in finished}
-
-
-def _referred(store: Store) -> dict[str, list[Place]]:
-    referred: dict[str, list[Place]] = {}
-    for record in store.studies():
-        for variant, entry in record.variants.items():
-            for name in entry["runs"].values():
-                referred.setdefault(name, []).append((record.name, variant))
-    return referred

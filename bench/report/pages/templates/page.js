@@ -3,8 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star"];
-  const DASHES = ["solid", "dash", "dot", "dashdot"];
+  const DASHES = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2" };
   const SHAPES = {
     circle: '<circle cx="16" cy="8" r="5"/>', square: '<rect x="11" y="3" width="10" height="10"/>',
     diamond: '<path d="M16 2l6 6-6 6-6-6z"/>', "triangle-up": '<path d="M16 2l6 11H10z"/>',
@@ -17,23 +16,18 @@
 
   const isDark = () => !printing && (chosen ?? dark.matches);
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  function colour(style) {
-    if (style === null) return css("--faint");
-    const found = data.palette[style % data.palette.length];
-    return isDark() && found === "#000000" ? "#FFFFFF" : found;
+  function shade(colour) {  // for a light or dark background; null is neutral
+    if (colour === null) return css("--faint");
+    return isDark() && colour === "#000000" ? "#FFFFFF" : colour;
   }
-  const round = (style) => Math.floor(style / MARKS.length); // later ones pair them otherwise
-  const symbol = (style) => MARKS[((style ?? 0) + round(style ?? 0)) % MARKS.length];
-  const dash = (style) => DASHES[Math.floor((style ?? 0) / data.palette.length) % DASHES.length];
   const transparent = (hex) => hex.startsWith("#") ? hex.slice(0, 7) + "2b" : hex;
 
   function coloured(trace) {
-    const { style, name, band, faint } = trace.meta, c = colour(style), made = { ...trace, visible: !hidden.has(name) };
+    const { colour, name, band, faint } = trace.meta, c = shade(colour), made = { ...trace, visible: !hidden.has(name) };
     made.showlegend = false;
     if (band) return { ...made, line: { width: 0, color: c }, fillcolor: transparent(c) };
-    made.marker = { ...trace.marker, color: c, symbol: symbol(style), opacity: faint ? 0.5 : 1 };
-    if (trace.line) made.line = { ...trace.line, color: c, dash: trace.line.dash === "solid" ? dash(style) : trace.line.dash };
-    if (style === null && trace.line) made.line.width = 1.5;
+    made.marker = { ...trace.marker, color: c, opacity: faint ? 0.5 : 1 };
+    if (trace.line) made.line = { ...trace.line, color: c };
     if (trace.text) made.textfont = { color: css("--text"), size: 11 };
     for (const axis of ["error_x", "error_y"]) if (trace[axis]) made[axis] = { ...trace[axis], color: c };
     made.hoverlabel = { namelength: 40 };
@@ -96,10 +90,10 @@
       button.type = "button";
       button.dataset.name = name;
       button.setAttribute("aria-pressed", String(!hidden.has(name)));
-      const c = colour(trace.meta.style), d = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2" }[dash(trace.meta.style)];
-      const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${trace.line.dash === "dash" ? "6 3" : d}"/>` : "";
-      const mark = trace.meta.style === null ? "" : SHAPES[symbol(trace.meta.style)];
-      button.innerHTML = `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${mark}</svg>`;
+      const c = shade(trace.meta.colour);
+      const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${DASHES[trace.line.dash]}"/>` : "";
+      const shape = SHAPES[trace.marker.symbol] ?? "";
+      button.innerHTML = `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${shape}</svg>`;
       button.append(name);
       button.addEventListener("click", () => toggle(name));
       item.append(button);
