@@ -29,11 +29,6 @@ def lay_out(
     (`tests/benchmarks/test_training_speed.py`). The arithmetic is the same but for rounding. A
     network with dropout keeps one layout, since masks are drawn in the order of memory.
 
-    Args:
-        model: changed in place.
-        device: where it is to train.
-        input_shape: channels, height and width of an image.
-
     Returns:
         The layout that images should have.
     """

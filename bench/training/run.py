@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -96,31 +97,23 @@ def execute(
         return record
 
 
+@dataclass
 class _Attempt:
     """One try at a run, and the bookkeeping around it."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-        weights: Path | None,
-        group: Replicas,
-    ) -> None:
-        self.group = group
-        self.request = request
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
-        self.weights = weights
-        self.trainer: Trainer | None = None
-        self.started = time.monotonic()
-        self.saved = self.reported = self.started
-        self.before = 0.0  # seconds of the attempts before this one
-        self.record = begin_record(request, resources)
+    request: RunRequest
+    store: Store
+    resources: Resources
+    stop: Stop
+    on_event: OnEvent
+    weights: Path | None
+    group: Replicas
+    trainer: Trainer | None = None
+    before: float = 0.0  # seconds of the attempts before this one
+
+    def __post_init__(self) -> None:
+        self.started = self.saved = self.reported = time.monotonic()
+        self.record = begin_record(self.request, self.resources)
 
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""

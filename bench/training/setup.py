@@ -141,10 +141,6 @@ def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
 def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
     """Read a finished run's record and its trained network, in evaluation mode on the CPU.
 
-    Args:
-        store: the results folder.
-        run: id of the run.
-
     Raises:
         BenchError: there is no such run, it did not finish, or its files are damaged.
     """
@@ -191,5 +187,4 @@ def load_data(request: RunRequest) -> Dataset:
 
 @functools.lru_cache(maxsize=2)
 def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
-    """Load a dataset once for all runs of this process."""
     return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)
