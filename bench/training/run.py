@@ -110,6 +110,7 @@ class _Attempt:
     group: Replicas
     trainer: Trainer | None = None
     before: float = 0.0  # seconds of the attempts before this one
+    memory_format: torch.memory_format = torch.contiguous_format
 
     def __post_init__(self) -> None:
         self.started = self.saved = self.reported = time.monotonic()
@@ -156,10 +157,10 @@ class _Attempt:
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
         model = group.synchronise_batch_norm(model)
-        memory_format = lay_out(model, device, split.input_shape)
+        self.memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
             model,
-            split.training_batches(memory_format),
+            split.training_batches(self.memory_format),
             request.recipe,
             seed=request.seed,
             device=device,
@@ -169,7 +170,8 @@ class _Attempt:
         )
         if group.size > 1:
             self.record.environment["processes"] = group.size
-        self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
+        layout = str(self.memory_format).removeprefix("torch.")
+        self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
         self._resume()
         self._record_blocks()
@@ -233,7 +235,8 @@ class _Attempt:
             self.on_event({"event": "progress", "run": self.request.run_id, "done": done})
 
     def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
-        network, batches = self._trainer.network, split.evaluation(images)
+        network = self._trainer.network
+        batches = split.evaluation(images, self.memory_format)
         return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
 
     def _checkpoint_if_due(self) -> None:

@@ -100,13 +100,18 @@ class Split:
             return []
         return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
-    def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return batches of one split in order, without augmentation."""
+    def evaluation(
+        self, images: Images, memory_format: torch.memory_format | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return batches of one split in order, without augmentation.
+
+        *memory_format* is the layout that the network has (default: the device's preferred one).
+        """
         return evaluation_batches(
             images,
             batch_size=self.request.recipe.batch_size,
             preprocessing=self.preprocessing,
-            memory_format=preferred_memory_format(self.device),
+            memory_format=memory_format or preferred_memory_format(self.device),
             device=self.device,
         )
 
