@@ -22,7 +22,9 @@ from bench.data import (
 from bench.errors import BenchError
 from bench.models import build_model
 from bench.studies.request import RunRequest
+from bench.system.user_code import current_code
 from bench.training.initialise import initialise
+from bench.training.inputs import recorded_inputs, refuse_other_inputs
 from bench.training.layout import preferred_memory_format
 from bench.training.schedule import side_at
 from bench.training.weights import load_weights
@@ -153,6 +155,9 @@ def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
     if record is None or record.status != "complete":
         raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
     request = RunRequest.from_dict(record.request)
+    if record.environment.get("user_code"):
+        now = {"user_code": current_code(request.model)}
+        refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
     model: nn.Module = build_model(
         request.model,
         num_classes=len(record.result["classes"]),
@@ -187,7 +192,12 @@ def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
 
 def load_data(request: RunRequest) -> Dataset:
     """Load a request's dataset, once for all runs of this process."""
-    return _dataset(request.dataset, request.train_images, request.input_size)
+    return _dataset(*request.data)
+
+
+def forget_data() -> None:
+    """Load datasets again when they are next needed."""
+    _dataset.cache_clear()
 
 
 @functools.lru_cache(maxsize=2)
