@@ -6,7 +6,12 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from bench.errors import BenchError
+from bench.models import build_model
 from bench.system.user_code import current_code
+from bench.training.initialise import digests
 from bench.training.inputs import (
     FOLDER,
     describe_data,
@@ -99,7 +104,38 @@ def refuse_changed(
         now = {"user_code": code[request.model], **images.get(request.data, {})}
         if record is not None:
             refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
+            refuse_other_start(request, record, store)
         elif found is not None:
             inputs = found[1].get("inputs", {})
             refuse_other_inputs(run, request.dataset, inputs, now, begun=True)
     return {data: known["dataset_fingerprint"] for data, known in images.items()}
+
+
+def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> None:
+    """Refuse a run of a network that loads weights itself, if they are others now.
+
+    Tensors that do not depend on the random seed are compared.
+
+    Raises:
+        BenchError: naming the tensor.
+    """
+    own = ":" in request.model and request.recipe.initialization == "model"
+    if not own or request.initial_weights is not None or record.status != "complete":
+        return
+    starts = []
+    for seed in (request.seed, request.seed + 1):
+        torch.manual_seed(seed)
+        network = build_model(
+            request.model,
+            num_classes=len(record.result["classes"]),
+            in_channels=record.result["input_shape"][0],
+            **request.options,
+        )
+        starts.append(digests(network))
+    before = store.read_document(record.run, "initial_weights.json")
+    for name, digest in starts[0].items():
+        if starts[1].get(name) == digest and before.get(name, digest) != digest:
+            raise BenchError(
+                f"run {record.run} was trained from other weights than '{request.model}' loads now "
+                f"('{name}' differs); --force trains it again"
+            )

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bench
@@ -211,3 +212,34 @@ def test_a_folder_is_one_dataset_however_it_is_written(folders, monkeypatch):
     shutil.copytree(folders / "B" / "pets" / "train" / "cat", folders / "A/pets/train/cat")
     with pytest.raises(bench.BenchError, match="was trained on other images than dataset"):
         train("A", "pets")
+
+
+PRETRAINED = """
+import torch
+from torch import nn
+def small(num_classes, in_channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, num_classes))
+def pretrained(num_classes, in_channels):
+    model = small(num_classes, in_channels)
+    model.load_state_dict(torch.load("trained.pt", weights_only=True))
+    return model
+"""
+STILL = {"learning_rate": 1e-12, "muon_learning_rate": 0.0, "weight_decay": 0.0}
+
+
+def test_weights_that_the_network_loads_are_its_start(write):
+    write("reused_net.py", PRETRAINED)
+    settings = {"train_images": 200}
+    first = bench.train("reused_net:small", settings=settings, **{**QUICK, "epochs": 5})
+    torch.save(bench.load_model(first["run"].item(), results="r").state_dict(), "trained.pt")
+    kept = bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)
+    assert kept["test_accuracy"].item() == pytest.approx(first["test_accuracy"].item(), abs=0.01)
+    assert kept["test_accuracy"].item() > 0.3
+    drawn = {**settings, **STILL, "initialization": "he"}
+    redrawn = bench.train("reused_net:pretrained", settings=drawn, **QUICK)
+    assert redrawn["test_accuracy"].item() < 0.3
+
+    tensors = torch.load("trained.pt", weights_only=True)
+    torch.save({name: -values for name, values in tensors.items()}, "trained.pt")
+    with pytest.raises(bench.BenchError, match=r"was trained from other weights .*'2\.weight'"):
+        bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)
