@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError
-from bench.models import build_model
 from bench.system.user_code import current_code
 from bench.training.initialise import digests
 from bench.training.inputs import (
@@ -19,7 +18,7 @@ from bench.training.inputs import (
     recorded_inputs,
     refuse_other_inputs,
 )
-from bench.training.setup import forget_data, load_data
+from bench.training.setup import build_blank, forget_data, load_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -125,13 +124,8 @@ def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> 
     starts = []
     for seed in (request.seed, request.seed + 1):
         torch.manual_seed(seed)
-        network = build_model(
-            request.model,
-            num_classes=len(record.result["classes"]),
-            in_channels=record.result["input_shape"][0],
-            **request.options,
-        )
-        starts.append(digests(network))
+        classes, shape = len(record.result["classes"]), record.result["input_shape"]
+        starts.append(digests(build_blank(request, classes, shape)))
     before = store.read_document(record.run, "initial_weights.json")
     for name, digest in starts[0].items():
         if starts[1].get(name) == digest and before.get(name, digest) != digest:
