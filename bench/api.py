@@ -1,6 +1,7 @@
 """What the commands do, as Python functions that return pandas frames.
 
-Each function imports its room when it is called, so that a command loads only what it needs.
+Each function imports its room when it is called, so that a command loads only what it needs, and
+leaves the process as it was (`caller_state`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.system.caller_state import caller_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,7 @@ def _silent(_text: str) -> None:
     """Say nothing."""
 
 
+@caller_state()
 def run_study(
     study: str | Path | Study,
     *,
@@ -100,6 +103,7 @@ def run_plan(
         return carry_out(plan, replace(how, on_event=on_event), weights=weights)
 
 
+@caller_state()
 def train(
     model: str,
     *,
@@ -155,6 +159,7 @@ def train(
     return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
 
 
+@caller_state()
 def measure(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -199,6 +204,7 @@ def measure(
     return throughput_frame(record.rows)
 
 
+@caller_state()
 def grow(
     run: str | Path,
     to: str,
@@ -275,6 +281,7 @@ def grow_with_proof(
     return row, store.read_document(request.run_id, DOCUMENT) if complete else None
 
 
+@caller_state()
 def export_onnx(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -340,6 +347,7 @@ def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) ->
     save_charts([sensitivity_chart(effects, "sensitivity", title)], folder)
 
 
+@caller_state()
 def export_tensorrt(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -393,6 +401,7 @@ def export_tensorrt(
     return exports_frame(rows)
 
 
+@caller_state()
 def lesion(
     run: str | Path,
     *,
@@ -440,6 +449,7 @@ def lesion(
     return analysed_frame([record], "lesions")
 
 
+@caller_state()
 def gradients(
     targets: Sequence[str],
     *,
@@ -486,6 +496,7 @@ def gradients(
     return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
 
 
+@caller_state()
 def landscape(
     runs: Sequence[str | Path],
     *,

@@ -16,6 +16,7 @@ from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.models import ModelError, UnknownModelError, canonical, default_shape, list_models
 from bench.store import Store
 from bench.store.exports import Exports
+from bench.system.caller_state import caller_state
 from bench.targets.network import Kind, NamedNetwork
 from bench.training.setup import why_untrained
 
@@ -128,6 +129,7 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
     return find_network(str(run), results=results, takes=("run",)).load_run()
 
 
+@caller_state()
 def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:
     """Load a run's trained network, in evaluation mode on the CPU.
 
