@@ -16,7 +16,7 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
-PATHS = ("bench", "models", "ablations", "docs", "tests", "noxfile.py")
+PATHS = ("bench", "models", "ablations", "docs", "tests", "tools", "noxfile.py")
 
 
 def install(session: nox.Session) -> None:
@@ -39,9 +39,7 @@ def lint(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PATHS)
     # From another folder, so that the installed package, which has bench.models, is read.
     with session.chdir("tests"):
-        session.run(
-            "lint-imports", "--no-logo", "--no-cache", "../pyproject.toml"
-        )
+        session.run("lint-imports", "--no-logo", "--no-cache", "../pyproject.toml")
 
 
 @nox.session
@@ -76,7 +74,7 @@ def gpu(session: nox.Session) -> None:
     Without a CUDA device it says so and leaves with code 2.
     """
     install(session)
-    words = [sys.executable, "-P", "tests/gpu", *session.posargs]
+    words = [sys.executable, "-P", "tools/gpu", *session.posargs]
     code = subprocess.run(words, check=False).returncode  # noqa: S603 - our own program
     if code:
         sys.exit(code)  # nox itself would make a 1 of a 2
@@ -110,9 +108,9 @@ def security(session: nox.Session) -> None:
     session.run(
         python, "-m", "cyclonedx_py", "environment", "--of", "JSON", "--output-file", "sbom.json"
     )
-    session.run(python, "tests/fuzz/mutations.py", "--count", "10000")
+    session.run(python, "tools/fuzz/mutations.py", "--count", "10000")
     if importlib.util.find_spec("atheris"):  # pip install '.[fuzz]'
-        session.run(python, "tests/fuzz/coverage.py", "--format", "study", "--count", "10000")
+        session.run(python, "tools/fuzz/coverage.py", "--format", "study", "--count", "10000")
     # Last: it asks a server on the internet.
     session.run(python, "-m", "pip_audit", "--skip-editable")
 
@@ -121,4 +119,4 @@ def security(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Train a thousand tiny runs in one process, and a hundred in ten."""
     for words in (("--runs", "1000"), ("--runs", "100", "--processes", "10")):
-        session.run(sys.executable, "tests/soak/tiny_runs.py", *words)
+        session.run(sys.executable, "tools/soak.py", *words)

@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.analysis.gradients import gradients
-    from bench.analysis.landscape import landscape
-    from bench.analysis.lesion import lesion
-    from bench.api import grow, run_study, train
+    from bench.api import export_onnx, gradients, grow, landscape, lesion, measure, run_study, train
     from bench.errors import BenchError
-    from bench.export.pipeline import export_onnx
-    from bench.measurement.measure import measure
     from bench.report.pages.notebook import Report
     from bench.store.tables.frames import load_results
-    from bench.targets.trained_run import load_model
+    from bench.targets.find import load_model
 
 _room = Path(__file__).parent
 if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").is_file():
@@ -30,14 +25,14 @@ if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").i
 _HOMES = {
     "BenchError": "bench.errors",
     "Report": "bench.report.pages.notebook",
-    "export_onnx": "bench.export.pipeline",
-    "gradients": "bench.analysis.gradients",
+    "export_onnx": "bench.api",
+    "gradients": "bench.api",
     "grow": "bench.api",
-    "landscape": "bench.analysis.landscape",
-    "lesion": "bench.analysis.lesion",
-    "load_model": "bench.targets.trained_run",
+    "landscape": "bench.api",
+    "lesion": "bench.api",
+    "load_model": "bench.targets.find",
     "load_results": "bench.store.tables.frames",
-    "measure": "bench.measurement.measure",
+    "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",
 }

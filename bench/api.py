@@ -5,23 +5,32 @@ Each function imports its room when it is called, so that a command loads only w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pandas as pd
 
+    from bench.export.settings import Flavor, Precision
+    from bench.export.tensorrt import Profile
     from bench.launch.execution import Execution
+    from bench.measurement.preparation import OnEvent
     from bench.store import StudyRecord
+    from bench.store.exports import ExportRecord
     from bench.studies import Plan, Study
 
-ADHOC = "adhoc"  # the study in which single runs are recorded
+Say = Callable[[str], None]
+
+
+def _silent(_text: str) -> None:
+    """Say nothing."""
 
 
 def run_study(
@@ -130,7 +139,7 @@ def train(
         BenchError: the request cannot be understood or met.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
-    from bench.studies import adhoc_study
+    from bench.studies import ADHOC, adhoc_study
 
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     for key in variant.keys() & (settings or {}).keys():
@@ -146,6 +155,50 @@ def train(
         **execution,
     )
     return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
+
+
+def measure(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    threads: int | None = None,
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    on_event: OnEvent = lambda _event: None,
+    **request: Any,
+) -> pd.DataFrame:
+    """Measure how fast networks run, each configuration interleaved with the others.
+
+    Args:
+        targets: models, runs (id, beginning of an id, folder), studies (one run per variant),
+            `.onnx` and `.engine` files (default: ResNet-18).
+        results: the results folder; raw samples are written to its `measurements/ID/`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: number of CPU threads (default: the physical cores this process may use).
+        options: options of the models given by name.
+        input_size: image height and width in pixels, for models given by name.
+        on_event: called with the progress, as dictionaries.
+        **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
+
+    Returns:
+        The rows of the `throughput` table (`bench.load_results`). A configuration that could not
+        run has another `status` than complete, and no figure.
+
+    Raises:
+        BenchError: the request is not valid, or nothing of it can run here.
+    """
+    from bench.measurement.configurations import Request
+    from bench.measurement.measure import measure_names
+    from bench.measurement.preparation import make_context
+    from bench.store.tables.frames import throughput_frame
+
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
+    wanted = Request(**values)
+    context = make_context(results, device, threads, on_event)
+    record = measure_names(names, wanted, context, options=options, input_size=input_size)
+    return throughput_frame(record.rows)
 
 
 def grow(
@@ -202,9 +255,9 @@ def grow_with_proof(
     from bench.launch.execution import Execution
     from bench.store import Store
     from bench.store.tables.frames import study_runs
-    from bench.studies import Plan, PlannedVariant
+    from bench.studies import ADHOC, Plan, PlannedVariant
     from bench.studies.growth import grown_request
-    from bench.targets.trained_run import load_trained
+    from bench.targets.find import load_trained
     from bench.training.grown_start import DOCUMENT
 
     how = Execution(**execution)
@@ -221,3 +274,265 @@ def grow_with_proof(
     row = rows[rows["run"] == request.run_id].tail(1)
     complete = row["status"].eq("complete").all()
     return row, store.read_document(request.run_id, DOCUMENT) if complete else None
+
+
+def export_onnx(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    output: str | Path | None = None,
+    bundle: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+    say: Say = _silent,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Export networks to ONNX, each file with the proof that it computes the same.
+
+    Args:
+        targets: runs, studies and models (default: the runs of the most recent study, or
+            ResNet-18 if there is none).
+        results: the results folder; files go to its `exports/SHA/`.
+        options: options of models; runs have their own.
+        input_size: side in pixels for models (default: the family's).
+        output: a folder that files and proofs are copied to, under readable names.
+        bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
+            the current folder; implies `with_preprocessing`.
+        force: export again what exists already.
+        threads: CPU threads (default: the physical cores).
+        say: called with a line about what is being done.
+        **settings: fields of `bench.export.settings.Settings`, such as `precision`.
+
+    Returns:
+        The exports' rows of the `exports` table. `max_rel_diff` is relative to the largest
+        logit, accuracies are 0…1, `status` is complete, rejected (the file does not compute
+        what PyTorch does, and is kept as `model.rejected.onnx`) or failed.
+
+    Raises:
+        BenchError: a target or a setting cannot be understood or met. If there are several
+            networks, the others are exported and the failed one is a row.
+    """
+    from bench.store.tables.frames import exports_frame
+
+    records = export_with_proofs(
+        targets, results=results, options=options, input_size=input_size, output=output,
+        bundle=bundle, force=force, threads=threads, say=say, **settings,
+    )  # fmt: skip
+    return exports_frame(record.row for record in records)
+
+
+def export_with_proofs(
+    targets: str | Path | Sequence[str | Path], **arguments: Any
+) -> list[ExportRecord]:
+    """Do what `export_onnx` does; return the records, whose `proof` has every figure."""
+    from bench.export.pipeline import export_networks
+
+    return export_networks(targets, draw=_draw_sensitivity, **arguments)
+
+
+def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) -> None:
+    """Draw the effect of each layer in int8, as `sensitivity.svg` and `.png`."""
+    from bench.report.charts.draw_matplotlib import save_charts
+    from bench.report.charts.sensitivity import sensitivity_chart
+
+    title = f"{name}: each layer alone in int8"
+    save_charts([sensitivity_chart(effects, "sensitivity", title)], folder)
+
+
+def export_tensorrt(
+    targets: str | Path | Sequence[str | Path] = (),
+    *,
+    flavor: Flavor = "rtx",
+    precision: Precision = "fp32",
+    compute_capabilities: Sequence[str] = (),
+    profile: Profile | None = None,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    say: Say = _silent,
+    **toolkit: Any,
+) -> pd.DataFrame:
+    """Build TensorRT engines, each with a sidecar that says what it was built for.
+
+    Args:
+        targets: runs, studies, models, or `.onnx` files (default: as in `export_onnx`).
+        flavor: rtx (ahead of time, no GPU needed) or standard.
+        precision: of runs and models, which are exported first if they are not yet;
+            int8 for TensorRT. A file's own is in its graph.
+        compute_capabilities: such as 86 (rtx; default: this machine's GPU, or without one all
+            that the library can target).
+        profile: batch sizes of files that take any.
+        results: the results folder; engines go to its `exports/SHA/`.
+        options: options of models; runs have their own.
+        input_size: side in pixels for models (default: the family's).
+        output: a folder that engines and sidecars are copied to.
+        force: export ONNX files again.
+        threads: CPU threads (default: the physical cores).
+        say: called with a line about what is being done.
+        **toolkit: `toolkit`, a function from a flavor to a `bench.export.tensorrt.Toolkit`.
+
+    Returns:
+        Rows of the `exports` table; `status` is unverified, because nothing has run the
+        engine yet, or unsupported, if the library cannot build it for that target.
+
+    Raises:
+        BenchError: a target cannot be understood or met, or the library is missing.
+    """
+    from bench.export.build import build_engines
+    from bench.store.tables.frames import exports_frame
+
+    rows = build_engines(
+        targets, flavor=flavor, precision=precision, compute_capabilities=compute_capabilities,
+        profile=profile, results=results, options=options, input_size=input_size, output=output,
+        force=force, threads=threads, say=say, **toolkit,
+    )  # fmt: skip
+    return exports_frame(rows)
+
+
+def lesion(
+    run: str | Path,
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    test_images: int | None = None,
+    swaps: bool = True,
+    say: Say = _silent,
+) -> pd.DataFrame:
+    """Leave out each block of a trained network, swap pairs of one shape, and measure the accuracy.
+
+    Veit et al. 2016, section 4: the accuracy of the network without one block (its shortcut stands
+    in its place; what follows the addition stays), and with two blocks of one stage and shape in
+    each other's place. Nothing is trained. Plain blocks have no shortcut: their input passes on.
+
+    Args:
+        run: id, unambiguous beginning of one, or folder of a finished run of a residual family.
+        results: the results folder, unless *run* is a folder.
+        device: auto, cpu, cuda, cuda:N or mps.
+        test_images: the first this many test images (default: all).
+        swaps: measure swapped pairs too.
+        say: called with a line about what is being measured.
+
+    Returns:
+        A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
+        (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
+        images, `accuracy_drop` against the whole network; `norm_ratio` the median
+        over the images of ‖F(x)‖ / ‖h(x)‖ at the addition, with its 10th and 90th percentile;
+        `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
+        block's convolutions before any training. What does not apply is missing.
+
+        The rows are recorded in the results folder, and replace older ones of the same run and
+        arguments.
+
+    Raises:
+        BenchError: there is no such run, or its network has no such blocks.
+        StorageError: the results folder cannot be written.
+    """
+    from bench.analysis.lesion import measure_lesions
+    from bench.store.tables.frames import analysed_frame
+
+    record = measure_lesions(
+        run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
+    )
+    return analysed_frame([record], "lesions")
+
+
+def gradients(
+    targets: Sequence[str],
+    *,
+    results: str | Path = "bench-runs",
+    dataset: str = "fashion-mnist-mini",
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    correlation: bool = False,
+    say: Say = _silent,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure how large gradients are by depth, and how alike at neighbouring inputs.
+
+    Args:
+        targets: runs (trained with `record_blocks` for what happened during training), studies
+            (all their finished runs), or models, which are measured before any training.
+        results: the results folder of the runs.
+        dataset: the images that untrained networks see.
+        options: options of the untrained networks.
+        seed: random seed of their weights and of the batch.
+        device: auto, cpu, cuda, cuda:N or mps.
+        correlation: also follow the gradient along lines between test images (Balduzzi et
+            al. 2017, figure 1).
+        say: called with a line about what is being measured.
+
+    Returns:
+        Rows of the tables `gradients` and `correlations`. Blocks: target, epoch (0 is before
+        training), block, depth (from 1), gradient_norm (L2, of one batch's loss with respect to
+        the branch's convolutions) and norm_ratio (median ‖F(x)‖ / ‖h(x)‖). Correlations: target,
+        epoch, lag (places on the line) and correlation; no rows unless *correlation*. Each
+        target's are recorded in the results folder, and replace older ones of the same arguments.
+
+    Raises:
+        BenchError: a target is no run, study or model, or has no residual blocks.
+        StorageError: the results folder cannot be written.
+    """
+    from bench.analysis.gradients import measure_gradients
+    from bench.store.tables.frames import analysed_frame
+
+    records = measure_gradients(
+        targets, results=results, dataset=dataset, options=options, seed=seed, device=device,
+        correlation=correlation, say=say,
+    )  # fmt: skip
+    return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
+
+
+def landscape(
+    runs: Sequence[str | Path],
+    *,
+    results: str | Path = "bench-runs",
+    device: str = "auto",
+    plane: bool = False,
+    span: float = 1.0,
+    points: int = 21,
+    split: str = "train",
+    images: int | None = 1000,
+    seed: int = 0,
+    say: Say = _silent,
+) -> pd.DataFrame:
+    """Measure the loss on a line, or a plane, through each network's trained weights.
+
+    Li et al. 2018, section 4. Batch norm keeps its stored statistics, as in the paper's code.
+    Networks whose tensors share names and shapes are moved in the same Gaussian directions, each
+    scaled to its own filters.
+
+    Args:
+        runs: finished runs (ids, unambiguous beginnings of ids, folders), or studies, which stand
+            for all their finished runs.
+        results: the results folder, unless a run is a folder.
+        device: auto, cpu, cuda, cuda:N or mps.
+        plane: go in two directions at once instead of one.
+        span: how far to go either way; 1 moves each filter by its own length.
+        points: places along each direction; an odd number has the trained network among them.
+        split: which images the loss is of: `train` (not augmented) or `test`.
+        images: use this many of them, spread evenly over the set (None: all).
+        seed: random seed of the directions.
+        say: called with a line about what is being measured.
+
+    Returns:
+        A row of the table `landscapes` for each place: run, model, split, images, seed, x and y
+        (steps; y is missing on a line), loss (mean cross-entropy) and accuracy (0…1). They are
+        recorded in the results folder, and replace older ones of the same run and arguments.
+
+    Raises:
+        BenchError: there is no such run, or a number is impossible.
+        StorageError: the results folder cannot be written.
+    """
+    from bench.analysis.landscape import measure_landscapes
+    from bench.store.tables.frames import analysed_frame
+
+    records = measure_landscapes(
+        runs, results=results, device=device, plane=plane, span=span, points=points, split=split,
+        images=images, seed=seed, say=say,
+    )  # fmt: skip
+    return analysed_frame(records, "landscapes")

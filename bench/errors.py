@@ -17,6 +17,10 @@ class BenchError(ValueError):
     """
 
 
+class AmbiguousNameError(BenchError):
+    """A name stands for several things where one is needed."""
+
+
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from .blocks import BLOCKS, ORDERS, BasicBlock, Bottleneck, Order, ResidualBlock
 from .config import CHOICES, ResNetConfig
-from .errors import ModelError
+from .errors import ModelError, UnknownModelError
 from .registry import (
     Family,
     SingleFamily,
@@ -56,6 +56,7 @@ __all__ = [
     "ResidualBlock",
     "ResidualFamily",
     "SingleFamily",
+    "UnknownModelError",
     "UserFamily",
     "build_model",
     "canonical",

@@ -13,6 +13,10 @@ class ModelError(ValueError):
     """A network that cannot be built: one line that says why and what would work."""
 
 
+class UnknownModelError(ModelError):
+    """No family of networks knows the name."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word most like *word*, or ``""``."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

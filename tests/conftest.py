@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from bench.cli import main
+from bench.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +76,15 @@ def _own_machine_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and lose much where others share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -141,6 +152,12 @@ def trained(tiny_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained results folder, to be changed at will."""
     return shutil.copytree(trained, tmp_path / "bench-runs")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty results folder."""
+    return Store(tmp_path / "bench-runs")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from bench.data.imagecache import load_imagefolder
 from bench.errors import BenchError
 from bench.store import Store
 from bench.store.archive import pack, unpack
-from bench.targets.trained_run import load_model
+from bench.targets.find import load_model
 from bench.training.weights import load_weights
 
 if TYPE_CHECKING:

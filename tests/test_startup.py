@@ -57,5 +57,6 @@ def test_every_public_name_can_be_had() -> None:
 
     for name in bench.__all__:
         assert callable(getattr(bench, name))
+    assert dir(bench) == sorted(bench.__all__)
     with pytest.raises(AttributeError, match="module 'bench' has no attribute 'run_studdy'"):
         _ = bench.run_studdy

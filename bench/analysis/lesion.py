@@ -1,4 +1,4 @@
-"""`bench.lesion`: what each block of a trained network does, measured by taking it away."""
+"""What each block of a trained network does, measured by leaving it out (`bench lesion`)."""
 
 from __future__ import annotations
 
@@ -11,75 +11,51 @@ import torch
 from bench.errors import BenchError
 from bench.networks.blocks import Place, dropped, find_blocks, norm_ratios, swapped
 from bench.networks.gradient_norms import gradient_norms
+from bench.store.analyses import Analyses
+from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
+from bench.targets.find import load_trained
+from bench.training.evaluation import evaluate
+from bench.training.layout import preferred_memory_format
+from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pandas as pd
-
     from bench.data import Images
-    from bench.targets.trained_run import Trained
-    from bench.training.setup import Split
+    from bench.store.analyses import AnalysisRecord
+    from bench.targets.trained_run import TrainedRun
 
 
 @dataclass(frozen=True)
 class _Subject:
     """A trained network on its device, its blocks, and the test images it answers."""
 
-    trained: Trained
+    trained: TrainedRun
     split: Split
     images: Images
     places: list[Place]
 
     def accuracy(self) -> float:
-        from bench.training.evaluation import evaluate
-
         return evaluate(self.trained.model, self.split.evaluation(self.images)).accuracy
 
 
-def lesion(
+def measure_lesions(
     run: str | Path,
     *,
-    results: str | Path = "bench-runs",
-    device: str = "auto",
-    test_images: int | None = None,
-    swaps: bool = True,
-    say: Callable[[str], None] = lambda _: None,
-) -> pd.DataFrame:
-    """Drop each block of a trained network, swap each pair of one shape, and measure what is left.
-
-    Veit et al. 2016, section 4: the accuracy of the network without one block (its shortcut stands
-    in its place; what follows the addition stays), and with two blocks of one stage and shape in
-    each other's place. Nothing is trained. Plain blocks have no shortcut: their input passes on.
-
-    Args:
-        run: id, unambiguous beginning of one, or folder of a finished run of a residual family.
-        results: the results folder, unless *run* is a folder.
-        device: auto, cpu, cuda, cuda:N or mps.
-        test_images: the first this many test images; all without.
-        swaps: measure swapped pairs too.
-        say: told what is being measured.
-
-    Returns:
-        A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
-        (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
-        images, `accuracy_drop` against the whole network; `norm_ratio` the median
-        over the images of ‖F(x)‖ / ‖h(x)‖ at the addition, with its 10th and 90th percentile;
-        `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
-        block's convolutions before any training. What does not apply is missing.
-
-        The rows are recorded in the results folder, in the place of older ones of the same run
-        and arguments.
+    results: str | Path,
+    device: str,
+    test_images: int | None,
+    swaps: bool,
+    say: Callable[[str], None],
+) -> AnalysisRecord:
+    """Measure what `bench.lesion` returns, whose arguments these are, and record it.
 
     Raises:
         BenchError: there is no such run, or its network has no such blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.store.analyses import Analyses
-    from bench.store.tables.frames import analysed_frame
-
     subject = _prepare(run, results, device, test_images)
     store = Analyses(subject.trained.root)
     store.prepare()
@@ -90,7 +66,7 @@ def lesion(
     environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
     record = store.publish("lesion", request, {"lesions": rows}, environment)
     say(f"recorded in {store.file(record.analysis)}")
-    return analysed_frame([record], "lesions")
+    return record
 
 
 def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -122,11 +98,6 @@ def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[di
 def _prepare(
     run: str | Path, results: str | Path, device: str, test_images: int | None
 ) -> _Subject:
-    from bench.system.devices import resolve_device
-    from bench.targets.trained_run import load_trained
-    from bench.training.layout import preferred_memory_format
-    from bench.training.setup import Split, load_data
-
     where = resolve_device(device)
     trained = load_trained(run, results=results)
     places = find_blocks(trained.model, f"run {trained.record.run} ({trained.request.model})")
@@ -149,9 +120,6 @@ def _initial_gradients(subject: _Subject) -> dict[str, float]:
 
     None of a network that started from other weights, which need not be at hand.
     """
-    from bench.training.layout import preferred_memory_format
-    from bench.training.setup import build_network
-
     request, split = subject.trained.request, subject.split
     if request.initial_weights is not None or request.grown_from is not None:
         return {}

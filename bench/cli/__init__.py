@@ -1,6 +1,8 @@
-"""The command line: one thin module a command, one of shared options.
+"""The command line: one thin module per command, and one for shared options.
 
-Nothing heavy (torch, pandas, pydantic) is imported before a command needs it.
+Nothing heavy (torch, pandas, pydantic) is imported before a command needs it. The modules of
+commands do without `from __future__ import annotations`: Typer would compile every annotation,
+twice, at each start of the program.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the `bench` command; exits with its code.
 
-    0 done; 1 the work ran and something failed; 2 the request could not be understood or
-    met, with one line on stderr; 130 interrupted by the person; 75 stopped by a
-    scheduler's signal, resumable.
+    0: done; 1: the work ran and something failed; 2: the request could not be understood or
+    met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
+    signal, resumable.
     """
     from bench.cli.app import app
     from bench.system.signals import exit_on_sigterm
@@ -30,29 +32,29 @@ def main() -> None:
         with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk can still be told
+            sys.stdout.flush()  # here a full disk is still reported
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output left, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         _discard_output()
         sys.exit(0)
-    except Exception as error:  # told apart below; what is unknown is raised again
+    except Exception as error:  # an unknown one is raised again
         sys.exit(_exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print a warning as one line, without the line of code that it came from."""
+    """Print a warning as one line, without the line of code that raised it."""
     from bench.errors import warning_line
 
-    before, said = warnings.formatwarning, set[str]()
+    before, shown = warnings.formatwarning, set[str]()
 
     def once(message: Warning | str, *_: object, **__: object) -> str:
-        """Return a line, or nothing where it was said before: many parts read the same folder."""
+        """Return a warning's line, or nothing the second time: many parts read one folder."""
         line = warning_line(message)
-        seen = line in said
-        said.add(line)
+        seen = line in shown
+        shown.add(line)
         return "" if seen else line
 
     warnings.formatwarning = once
@@ -63,40 +65,40 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _exit_code(error: Exception) -> int:
-    """Tell the person what happened, in one line."""
+    """Print an error as one line, and return its exit code."""
     from bench.errors import BenchError
     from bench.system.signals import StopRequestedError
 
-    models = sys.modules.get("bench.models")  # knows nothing of the rest, so has its own error
+    models = sys.modules.get("bench.models")  # it imports nothing from bench, so has its own error
     if isinstance(error, BenchError) or (models and isinstance(error, models.ModelError)):
         return _refuse(str(error))
     if isinstance(error, StopRequestedError):
-        print(f"bench: stopped by {error}; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print(f"bench: stopped by {error}; rerun the same command to resume", file=sys.stderr)  # noqa: T201
         return error.exit_code
     described: Any = error
     if hasattr(described, "format_message"):  # a usage error of the command-line library
         context = getattr(described, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
-        message = described.format_message() or "give a command"  # the help was shown instead
+        message = described.format_message() or "give a command"  # empty when the help was shown
         return _refuse(message.rstrip(".") + hint)
     if _says_out_of_memory(error):
         return _refuse(
             f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        _discard_output()  # or Python complains once more at its end
+        _discard_output()  # or Python reports it again at exit
         return _refuse(f"cannot write the output: {error.strerror}; free some space")
-    if type(error).__name__ == "Abort":  # a prompt answered with Ctrl-C or no
+    if type(error).__name__ == "Abort":  # Ctrl-C or "no" at a prompt
         return 130
     raise error
 
 
 def _says_out_of_memory(error: Exception) -> bool:
-    """Whether Python or PyTorch's CPU allocator could not get what it asked for."""
+    """Return whether Python or PyTorch's CPU allocator ran out of memory."""
     from bench.system.memory import says_out_of_memory
 
-    said = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
-    return said or isinstance(error, MemoryError)
+    torch_refused = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+    return torch_refused or isinstance(error, MemoryError)
 
 
 def _discard_output() -> None:

@@ -1,7 +1,5 @@
 """`bench choose`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
@@ -14,26 +12,35 @@ _COLUMNS = ("network", "images_per_second", "p99_ms", "accuracy_%", "drop", "MB"
 
 def choose(
     max_latency_ms: Annotated[
-        float, typer.Option("--max-latency-ms", help="Of a batch, at p99.", metavar="MS", min=0)
+        float,
+        typer.Option(
+            "--max-latency-ms",
+            help="Largest p99 latency of one batch, in milliseconds.",
+            metavar="MS",
+            min=0,
+        ),
     ],
     max_accuracy_drop: Annotated[
         float,
         typer.Option(
             "--max-accuracy-drop",
-            help="Points of test accuracy below the most accurate.",
+            help="Largest drop from the best test accuracy, in percentage points.",
             metavar="POINTS",
             min=0,
         ),
     ] = 0.5,
     study: Annotated[
-        str | None, typer.Option("--study", help="Its runs only.", metavar="NAME")
+        str | None,
+        typer.Option("--study", help="Only consider this study's runs.", metavar="NAME"),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Say which measured network to ship within a latency and a loss of accuracy.
+    """Choose the network to ship, given limits on latency and accuracy.
 
-    Reads what `bench export-onnx` and `bench throughput` recorded; exit code 1 if nothing fits.
+    Prints the measured configurations, the Pareto front, and the fastest one within the limits.
+    Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
+    configuration is within the limits.
 
     Example:
 
@@ -41,14 +48,14 @@ def choose(
 
     """
     from bench.report.findings.choice import choose as choose_among
-    from bench.report.findings.choice import describe
+    from bench.report.findings.choice import describe, measured_rows
+    from bench.store import Store
     from bench.store.tables.frames import rows_of
 
     choice = choose_among(
-        results,
+        measured_rows(Store(results), study),
         max_latency_ms=max_latency_ms,
         max_accuracy_drop=max_accuracy_drop,
-        study=study,
     )
     rows = rows_of(choice.rows)
     if as_json:
@@ -58,7 +65,7 @@ def choose(
         shown = [dict(zip(_COLUMNS, _cells(row, describe(row)), strict=True)) for row in rows]
         console.print(simple_table(shown, right=_COLUMNS[1:6]))
         for reason, count in choice.passed_over.items():
-            console.print(f"Passed over: {count} {reason}", markup=False)
+            console.print(f"Left out: {count} {reason}", markup=False)
         console.print(choice.sentence, style="bold", markup=False, soft_wrap=True)
     raise typer.Exit(int(choice.chosen is None))
 

@@ -1,7 +1,5 @@
 """`bench compare`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
@@ -21,31 +19,37 @@ class Form(StrEnum):
 
 def compare(
     baseline: Annotated[
-        str, typer.Argument(help="A measurement, a run or a results folder, or JSON.")
+        str,
+        typer.Argument(
+            help="Folder of a measurement, a run or results, or a JSON file.",
+            metavar="BASELINE",
+        ),
     ],
-    candidate: Annotated[str, typer.Argument(help="Likewise.")],
+    candidate: Annotated[
+        str, typer.Argument(help="What to compare with the baseline.", metavar="CANDIDATE")
+    ],
     threshold: Annotated[
-        float, typer.Option("--threshold", help="Relative change that matters.")
+        float,
+        typer.Option("--threshold", help="Relative change that counts.", metavar="SHARE"),
     ] = 0.05,
-    form: Annotated[Form, typer.Option("--format", help="table or markdown.")] = Form.TABLE,
+    form: Annotated[Form, options.output("--format", help="Format of the table.")] = Form.TABLE,
     as_json: options.Json = False,
 ) -> None:
-    """Compare two measurements; exit code 1 if something became slower beyond the threshold.
+    """Compare two measurements; exit with code 1 if one became slower.
 
-    Of a results folder, its last measurement and how fast its runs were trained are compared.
-
-    Slower means that the whole 95 % interval of the ratio lies beyond it. Give it two
-    measurements of one machine, taken one right after the other.
+    A configuration is slower if the whole 95 % interval of its speed ratio lies beyond the
+    threshold. Measure both on the same machine, one right after the other. For a results folder,
+    its latest measurement and the training speed of its runs are compared.
 
     Example:
 
       bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
 
     """
-    from bench.measurement.compare import compare as compare_sides
-    from bench.measurement.compared_speeds import load_side
+    from bench.measurement.compare import compare as compare_speeds
+    from bench.measurement.compared_speeds import load_speeds
 
-    changes, remarks = compare_sides(load_side(baseline), load_side(candidate), threshold)
+    changes, remarks = compare_speeds(load_speeds(baseline), load_speeds(candidate), threshold)
     rows = [asdict(change) for change in changes]
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:

@@ -1,7 +1,5 @@
 """`bench describe`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -11,18 +9,32 @@ from bench.cli.output import print_json, stdout
 
 
 def describe(
-    model: Annotated[str, typer.Argument(help="A name of 'bench list models', or your own.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model ('bench list models'), your own module:function, or a run.",
+            metavar="MODEL",
+        ),
+    ],
     input_shape: Annotated[
         str | None,
-        typer.Option("--input", help="N x C x H x W.", metavar="1x3x224x224"),
+        options.network(
+            "--input",
+            help="Input shape N x C x H x W (default: the family's).",
+            metavar="1x3x224x224",
+        ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", help="Classes; the family's own without.")
+        int | None,
+        options.network(
+            "--classes", help="Number of classes (default: the family's).", metavar="N"
+        ),
     ] = None,
     option: options.KeyValues = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Print a network layer by layer: output shape, parameters, multiply-adds.
+    """Print a network's layers: output shapes, parameters, multiply-adds.
 
     Examples:
 
@@ -37,13 +49,19 @@ def describe(
     from rich.table import Table
 
     from bench.errors import BenchError
-    from bench.models import build_model, default_shape
+    from bench.models import build_model
     from bench.networks.summary import describe as describe_model
+    from bench.targets.find import find_network
 
     chosen = options.parse_values(option)
-    channels, size, _ = default_shape(model, chosen)
-    shape = _parse_shape(input_shape) if input_shape is not None else (1, channels, size, size)
-    network = build_model(model, num_classes=classes, in_channels=shape[1], **chosen)
+    given = None if input_shape is None else _parse_shape(input_shape)
+    found = find_network(model, results=results, options=chosen, takes=("model", "run"))
+    assert found.model is not None  # noqa: S101 - neither is a file
+    assert found.input_shape is not None  # noqa: S101
+    shape = given or (1, *found.input_shape)
+    if classes is None and found.kind == "run":
+        classes = len(found.load_run().classes)
+    network = build_model(found.model, num_classes=classes, in_channels=shape[1], **found.options)
     try:
         described = describe_model(network, shape)
     except ValueError as error:
@@ -79,5 +97,5 @@ def _parse_shape(text: str) -> tuple[int, ...]:
 
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):  # noqa: PLR2004 - N, C, H, W
-        raise BenchError(f"--input {text}: write N x C x H x W, such as 1x3x224x224")
+        raise BenchError(f"--input {text}: write it as N x C x H x W, such as 1x3x224x224")
     return tuple(int(part) for part in parts)

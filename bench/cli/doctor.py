@@ -1,7 +1,5 @@
 """`bench doctor`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +14,10 @@ _MARKS = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "broken": "[red]!![/
 def doctor(
     results: options.Results = options.DEFAULT_RESULTS, as_json: options.Json = False
 ) -> None:
-    """Show on one screen what this machine can do, and what to do about what is missing.
+    """Check this machine: versions, hardware, backends, datasets, disk.
+
+    For everything that is missing, a way to fix it is shown. Exits with code 1 if something that
+    bench needs is broken.
 
     Example:
 
@@ -26,9 +27,9 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.measurement.machine.doctor import examine
+    from bench.measurement.machine.doctor import examine_machine
 
-    findings = examine(Path(results))
+    findings = examine_machine(Path(results))
     if as_json:
         print_json(asdict(finding) for finding in findings)
     else:

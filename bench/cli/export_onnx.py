@@ -1,15 +1,16 @@
 """`bench export-onnx`."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stdout
-from bench.export.choices import CalibrationMethod, IoPrecision, Precision, Target
+from bench.export.settings import CalibrationMethod, Int8Target, IoPrecision, Precision
+
+if TYPE_CHECKING:
+    from bench.store.exports import ExportRecord
 
 _BAR = 40  # characters of the longest bar
 
@@ -18,61 +19,93 @@ def export_onnx(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Runs, studies or models; the study last run without.", metavar="[TARGET…]"
+            help="Runs, studies or models (default: the most recent study, or resnet18).",
+            metavar="TARGET",
         ),
     ] = None,
-    precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic.")] = "fp32",
-    io_precision: Annotated[
-        IoPrecision, typer.Option("--io-precision", help="Input and output of an fp16 file.")
+    input_size: options.InputSize = None,
+    option: options.KeyValues = None,
+    precision: Annotated[
+        Precision, options.export("--precision", help="Precision of weights and arithmetic.")
     ] = "fp32",
-    target: Annotated[Target, typer.Option("--target", help="What int8 is for.")] = "cpu",
+    io_precision: Annotated[
+        IoPrecision,
+        options.export("--io-precision", help="Precision of inputs and outputs of an fp16 file."),
+    ] = "fp32",
+    opset: Annotated[
+        int, options.export("--opset", help="Version of the ONNX operator set.", metavar="N")
+    ] = 20,
     static_batch: Annotated[
         int | None,
-        typer.Option("--static-batch", help="The one batch size; any without.", metavar="N"),
+        options.export(
+            "--static-batch", help="Fix the batch size (default: dynamic).", metavar="N"
+        ),
     ] = None,
-    opset: Annotated[int, typer.Option("--opset", help="ONNX operator set.")] = 20,
     preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help="Take uint8 images N×H×W×C of any size."),
+        options.export(
+            "--with-preprocessing", help="Include preprocessing: uint8 images N×H×W×C of any size."
+        ),
     ] = False,
+    force: Annotated[
+        bool,
+        options.export("--force", help="Export again what exists already."),
+    ] = False,
+    target: Annotated[
+        Int8Target,
+        options.int8("--target", help="Where the int8 file will run: cpu or tensorrt."),
+    ] = "cpu",
     calibration_method: Annotated[
-        CalibrationMethod, typer.Option("--calibration-method", help="How ranges are taken.")
+        CalibrationMethod, options.int8("--calibration-method", help="Calibration method.")
     ] = "minmax",
     calibration_images: Annotated[
-        int, typer.Option("--calibration-images", help="Training images for it.", metavar="N")
+        int,
+        options.int8("--calibration-images", help="Number of calibration images.", metavar="N"),
     ] = 128,
     calibration_seed: Annotated[
-        int, typer.Option("--calibration-seed", help="Seed of their draw.")
+        int,
+        options.int8(
+            "--calibration-seed", help="Random seed for choosing calibration images.", metavar="N"
+        ),
     ] = 0,
     calibration_draws: Annotated[
-        int, typer.Option("--calibration-draws", help="Repeat over N draws.", metavar="N")
+        int,
+        options.int8(
+            "--calibration-draws",
+            help="Number of sets of calibration images to measure the accuracy with.",
+            metavar="N",
+        ),
     ] = 1,
     max_accuracy_drop: Annotated[
         float | None,
-        typer.Option("--max-accuracy-drop", help="Points that int8 may cost.", metavar="POINTS"),
+        options.int8(
+            "--max-accuracy-drop",
+            help="Largest accuracy drop allowed for int8, in percentage points.",
+            metavar="POINTS",
+        ),
     ] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Print each layer's effect in int8.")
+        bool,
+        options.int8("--sensitivity", help="Measure and show the effect of each layer in int8."),
     ] = False,
+    threads: options.Threads = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Copy files here.", metavar="DIR")
+        Path | None,
+        options.output("--output", help="Also copy the files to this folder.", metavar="DIR"),
     ] = None,
     bundle: Annotated[
-        bool, typer.Option("--bundle", help="Write a folder to hand over, usable without torch.")
-    ] = False,
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", help="Of a named model.", metavar="PIXELS")
-    ] = None,
-    option: options.KeyValues = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Export again; take a diverged run if it can be.")
+        bool,
+        options.output("--bundle", help="Also write a folder that can be used without PyTorch."),
     ] = False,
     results: options.Results = options.DEFAULT_RESULTS,
-    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export networks to ONNX, each file with the proof that it computes what was trained.
+    """Export networks to ONNX and verify each file against PyTorch.
+
+    The outputs and the test accuracy of exactly this file are compared with PyTorch's and recorded
+    with it. --max-accuracy-drop keeps layers in fp32 until int8 is within the limit. Exits with
+    code 1 if a file was rejected.
 
     Examples:
 
@@ -84,10 +117,10 @@ def export_onnx(
 
     """
     options.require_positive(threads=threads, input_size=input_size)
-    from bench.export.pipeline import export_onnx as export
-    from bench.store.tables.frames import rows_of
+    from bench.api import export_with_proofs
+    from bench.store.tables.frames import exports_frame, rows_of
 
-    frame = export(
+    records = export_with_proofs(
         targets or (),
         results=results,
         options=options.parse_values(option),
@@ -110,16 +143,16 @@ def export_onnx(
         max_accuracy_drop=max_accuracy_drop,
         sensitivity=sensitivity,
     )
-    rows = rows_of(frame)
+    rows = rows_of(exports_frame(record.row for record in records))
     errors = [row for row in rows if row["status"] != "complete"]
     if as_json:
         print_json(rows, errors)
     else:
-        _show(rows, results)
+        _show(rows, records, results)
     raise typer.Exit(int(bool(errors)))
 
 
-def _show(rows: list[dict[str, Any]], results: Path) -> None:
+def _show(rows: list[dict[str, Any]], records: "list[ExportRecord]", results: Path) -> None:
     console = stdout()
     shown = [
         {
@@ -136,13 +169,11 @@ def _show(rows: list[dict[str, Any]], results: Path) -> None:
     ]
     right = ("MB", "largest difference", "torch %", "file %", "flipped")
     console.print(simple_table(shown, right=right))
-    for row in rows:
-        _remark(row, results)
+    for row, record in zip(rows, records, strict=True):
+        _remark(row, record, results)
 
 
-def _remark(row: dict[str, Any], results: Path) -> None:
-    from bench.store.exports import Exports
-
+def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
     console = stdout()
     if row["error"]:
         console.print(
@@ -151,17 +182,14 @@ def _remark(row: dict[str, Any], results: Path) -> None:
             emoji=False,
             soft_wrap=True,
         )
-    if not row["export"]:
+    if not record.export:
         return
-    exports = Exports(results)
-    record = exports.named(row["export"])
-    console.print(
-        f"{exports.folder(row['export']) / row['file']}", markup=False, emoji=False, soft_wrap=True
-    )
-    details = record.proof.get(row["precision"], {}) if record else {}
+    folder = results / "exports" / record.export
+    console.print(f"{folder / row['file']}", markup=False, emoji=False, soft_wrap=True)
+    details = record.proof.get(row["precision"], {})
     if row["precision"] == "fp16":
         console.print(
-            "fp16: this CPU computed it in fp32, so only the conversion is checked; "
+            "fp16: this CPU computes in fp32, so only the conversion is verified; "
             f"{len(details.get('kept_fp32', {}))} layers kept in fp32"
             f"{': ' if details.get('kept_fp32') else ''}{', '.join(details.get('kept_fp32', {}))}",
             markup=False,
@@ -169,7 +197,7 @@ def _remark(row: dict[str, Any], results: Path) -> None:
         )
     if details.get("sensitivity"):
         console.print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
-        picture = exports.folder(row["export"]) / "sensitivity.svg"
+        picture = folder / "sensitivity.svg"
         console.print(f"{picture}", markup=False, emoji=False, soft_wrap=True)
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"
@@ -179,7 +207,7 @@ def _remark(row: dict[str, Any], results: Path) -> None:
 
 
 def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the sensitivity table, with the effects drawn as bars."""
+    """Return the rows of the sensitivity table, with the effects drawn as bars."""
     largest = max(e["effect"] for e in effects) or 1.0
     return [
         {

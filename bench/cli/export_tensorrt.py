@@ -1,7 +1,5 @@
 """`bench export-tensorrt`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -9,41 +7,62 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stdout
-from bench.export.choices import Flavor, Precision
+from bench.export.settings import Flavor, Precision
 
 
 def export_tensorrt(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(help="Runs, studies, models or .onnx files.", metavar="[TARGET…]"),
+        typer.Argument(
+            help="Runs, studies, models or .onnx files (default: as in export-onnx).",
+            metavar="TARGET",
+        ),
     ] = None,
-    flavor: Annotated[Flavor, typer.Option("--flavor", help="rtx needs no GPU to build.")] = "rtx",
+    input_size: options.InputSize = None,
+    option: options.KeyValues = None,
+    flavor: Annotated[
+        Flavor,
+        options.export("--flavor", help="TensorRT for RTX (builds without a GPU) or standard."),
+    ] = "rtx",
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Of runs and models; a file has its own.")
+        Precision,
+        options.export(
+            "--precision", help="Precision of runs and models; .onnx files keep theirs."
+        ),
     ] = "fp32",
     capability: Annotated[
         list[str] | None,
-        typer.Option(
-            "--compute-capability", help="GPU generation, such as 86; repeatable.", metavar="SM"
+        options.export(
+            "--compute-capability",
+            help="Compute capability, such as 86; repeatable (default: this GPU's, or all).",
+            metavar="SM",
         ),
     ] = None,
-    min_batch: Annotated[int, typer.Option("--min-batch", help="Smallest batch.")] = 1,
-    opt_batch: Annotated[int, typer.Option("--opt-batch", help="The batch to tune for.")] = 32,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = 64,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Copy engines here.", metavar="DIR")
-    ] = None,
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", help="Of a named model.", metavar="PIXELS")
-    ] = None,
-    option: options.KeyValues = None,
-    force: Annotated[bool, typer.Option("--force", help="Export ONNX files again.")] = False,
-    results: options.Results = options.DEFAULT_RESULTS,
+    min_batch: Annotated[
+        int, options.export("--min-batch", help="Smallest batch size.", metavar="N")
+    ] = 1,
+    opt_batch: Annotated[
+        int, options.export("--opt-batch", help="Batch size to optimise for.", metavar="N")
+    ] = 32,
+    max_batch: Annotated[
+        int, options.export("--max-batch", help="Largest batch size.", metavar="N")
+    ] = 64,
+    force: Annotated[
+        bool, options.export("--force", help="Export ONNX files that already exist again.")
+    ] = False,
     threads: options.Threads = None,
+    output: Annotated[
+        Path | None,
+        options.output("--output", help="Also copy the engines to this folder.", metavar="DIR"),
+    ] = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Build TensorRT engines, each with a sidecar that says what it fits.
+    """Build TensorRT engines; the target GPU need not be present.
+
+    Engines are built, not run. Beside each engine, a JSON file records what it was built from and
+    the TensorRT version, GPU and batch sizes that it is for.
 
     Examples:
 
@@ -53,7 +72,7 @@ def export_tensorrt(
 
     """
     options.require_positive(threads=threads, input_size=input_size)
-    from bench.export.build import export_tensorrt as export
+    from bench.api import export_tensorrt as export
     from bench.export.tensorrt import Profile
     from bench.store.tables.frames import rows_of
 
@@ -92,4 +111,4 @@ def export_tensorrt(
     for row in rows:
         if row["error"]:
             console.print(row["error"], markup=False, emoji=False, soft_wrap=True)
-    console.print("Engines were built, not run: that takes a GPU of their generation.")
+    console.print("Engines were built, not run: running one takes a GPU of its compute capability.")

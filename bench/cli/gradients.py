@@ -1,7 +1,5 @@
 """`bench gradients`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
@@ -12,32 +10,43 @@ from bench.cli.output import print_json, remarks, save_tables_and_picture, simpl
 
 def gradients(
     targets: Annotated[
-        list[str], typer.Argument(help="Runs, or names of networks.", metavar="TARGET…")
+        list[str], typer.Argument(help="Runs, or names of untrained networks.", metavar="TARGET")
     ],
-    correlation: Annotated[
-        bool,
-        typer.Option("--correlation", help="Also how alike the gradients of neighbours are."),
-    ] = False,
     dataset: Annotated[
         str,
-        typer.Option("--dataset", help="Images of the untrained networks.", metavar="NAME"),
+        options.what(
+            "--dataset",
+            help="Dataset for untrained networks; see 'bench list datasets'.",
+            metavar="NAME",
+        ),
     ] = "fashion-mnist-mini",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of their weights.")] = 0,
+    seed: Annotated[
+        int,
+        options.what(
+            "--seed", help="Random seed of the weights of untrained networks.", metavar="N"
+        ),
+    ] = 0,
     option: options.KeyValues = None,
-    output: options.TablesAndPicture = None,
-    results: options.Results = options.DEFAULT_RESULTS,
+    correlation: Annotated[
+        bool,
+        options.measurement(
+            "--correlation", help="Also measure the correlation of gradients at nearby inputs."
+        ),
+    ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    output: options.TablesAndPicture = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show how large gradients are by depth, before training and through it.
+    """Measure gradient norms by depth, before and during training.
 
-    A network's name stands for it before training. A run that was trained with
-    record_blocks = true has its blocks' gradient norms, and branch against shortcut, of every
-    epoch; another run those of its end. With --correlation, also the autocorrelation of the
-    gradient along lines between images (Balduzzi et al. 2017). Recorded, and shown by bench report
-    --format html.
+    A network given by name is measured untrained. A run trained with record_blocks=true has each
+    block's gradient norm and residual/shortcut norm ratio for every epoch; any other run is
+    measured after training. --correlation adds the autocorrelation of the gradient along lines
+    between images (Balduzzi et al. 2017). The results are recorded, and shown by
+    'bench report --format html'.
 
     Examples:
 
@@ -49,7 +58,7 @@ def gradients(
 
     """
     options.require_positive(threads=threads)
-    from bench.analysis.gradients import gradients as measure_gradients
+    from bench.api import gradients as measure_gradients
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
@@ -83,8 +92,8 @@ def gradients(
     )
     for target, values in correlations.groupby("target", sort=False):
         near = {lag: values.loc[values["lag"] == lag, "correlation"].item() for lag in (1, 4, 16)}
-        told = ", ".join(f"{value:.2f} at {lag}" for lag, value in near.items())
-        stdout().print(f"{target}: correlation of gradients {told} places apart", markup=False)
+        shown = ", ".join(f"{value:.2f} at lag {lag}" for lag, value in near.items())
+        stdout().print(f"{target}: correlation of gradients {shown}", markup=False)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

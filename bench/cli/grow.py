@@ -1,7 +1,5 @@
 """`bench grow`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -12,35 +10,49 @@ from bench.cli.progress import progress_view
 
 
 def grow(
-    run: Annotated[str, typer.Argument(help="A finished run of a residual network.")],
-    to: Annotated[str, typer.Option("--to", help="The larger network.", metavar="MODEL")],
+    run: Annotated[str, typer.Argument(help="Finished run of a residual network.", metavar="RUN")],
+    to: Annotated[
+        str,
+        options.network("--to", help="Name of the larger network.", metavar="MODEL"),
+    ],
     width: Annotated[
         int | None,
-        typer.Option("--width", help="Its width, by copying channels (Net2Net).", metavar="W"),
+        options.network(
+            "--width",
+            help="Its width; channels are copied as in Net2Net (default: the run's).",
+            metavar="N",
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            "--epochs", help="To train on; 0 grows and proves only. The run's own without."
+        options.training(
+            "--epochs",
+            help="Epochs of further training (0: only grow and verify; default: the run's).",
+            metavar="N",
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A recipe value to train on with.", metavar="KEY=VALUE"),
+        options.training(
+            "--set",
+            help="Value of the recipe for further training; repeatable.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    timeout: options.Timeout = None,
     force: options.Force = False,
     allow_mixed: options.AllowMixed = False,
-    results: options.Results = options.DEFAULT_RESULTS,
+    timeout: options.Timeout = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a trained network larger without changing what it computes, prove it, train on.
+    """Grow a trained network without changing its outputs, then train it further.
 
-    New blocks start as the identity: the last scale and shift of their branch are zero. Where
-    a block cannot be the identity, the layer that breaks the nesting is named.
+    New blocks start as the identity: the last scale and shift of their branch are zero. The
+    outputs are compared before training starts. If a block cannot be the identity, the error
+    names the layer that prevents it.
 
     Examples:
 
@@ -83,7 +95,7 @@ def grow(
         from bench.networks.same_function import Proof
 
         accuracy = values["test_accuracy"]
-        shown = "no accuracy (made-up images)" if accuracy is None else f"{accuracy:.4f}"
+        shown = "unknown (synthetic images)" if accuracy is None else f"{accuracy:.4f}"
         console = stdout()
         console.print(f"Grown from {values['parent']}", markup=False, soft_wrap=True)
         console.print(f"Proof: {Proof.of(proof)}", markup=False, soft_wrap=True)

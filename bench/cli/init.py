@@ -1,7 +1,5 @@
 """`bench init`."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from pathlib import Path
@@ -13,7 +11,7 @@ from bench.cli.output import stdout
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="The study file to write.", metavar="STUDY.toml")],
+    file: Annotated[Path, typer.Argument(help="Study file to write.", metavar="STUDY.toml")],
 ) -> None:
     """Write a commented study file to start from.
 
@@ -36,7 +34,7 @@ def init(
         raise BenchError(f"{file} exists; give another name, or remove it first") from None
     except OSError as error:
         with contextlib.suppress(OSError):
-            file.unlink()  # a part of it may have been written
-        raise BenchError(f"cannot write {file}: {error.strerror}") from None
+            file.unlink()  # it may be partly written
+        raise BenchError(f"cannot write {file}: {error.strerror}; choose another folder") from None
     words = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
     stdout().print(f"Wrote {file}. Run it: bench run-ablation {words}", markup=False)

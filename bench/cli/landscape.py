@@ -1,7 +1,5 @@
 """`bench landscape`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -11,35 +9,45 @@ from bench.cli.output import print_json, remarks, save_tables_and_picture, simpl
 
 
 def landscape(
-    runs: Annotated[list[str], typer.Argument(help="Finished runs.", metavar="RUN…")],
+    runs: Annotated[list[str], typer.Argument(help="Finished runs.", metavar="RUN")],
     plane: Annotated[
-        bool, typer.Option("--plane", help="Two directions at once, a map instead of a line.")
+        bool,
+        options.measurement("--plane", help="Measure a plane of two directions instead of a line."),
     ] = False,
     span: Annotated[
         float,
-        typer.Option("--span", help="How far either way, in filter lengths.", metavar="LENGTH"),
+        options.measurement(
+            "--span", help="Largest step either way, in units of each filter's norm.", metavar="X"
+        ),
     ] = 1.0,
     points: Annotated[
-        int, typer.Option("--points", help="Places along each direction.", metavar="N")
+        int,
+        options.measurement("--points", help="Number of points along each direction.", metavar="N"),
     ] = 21,
     split: Annotated[
-        str, typer.Option("--split", help="Whose loss: train or test.", metavar="SPLIT")
+        str,
+        options.measurement("--split", help="Split to evaluate: train or test.", metavar="SPLIT"),
     ] = "train",
     images: Annotated[
-        int, typer.Option("--images", help="Use so many images of it.", metavar="N")
+        int,
+        options.measurement("--images", help="Number of images to use.", metavar="N"),
     ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the directions.")] = 0,
-    output: options.TablesAndPicture = None,
-    results: options.Results = options.DEFAULT_RESULTS,
+    seed: Annotated[
+        int,
+        options.measurement("--seed", help="Random seed of the directions.", metavar="N"),
+    ] = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    output: options.TablesAndPicture = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Slice the loss around trained weights, in random directions scaled to each filter.
+    """Measure the loss around trained weights, along random directions.
 
-    Li et al. 2018. Name several runs, such as a plain and a residual network, to compare them.
-    Nothing is trained. Recorded, and shown by bench report --format html.
+    Each direction is normalised filter by filter (Li et al. 2018). Give several runs, such as a
+    plain and a residual network, to compare them. Nothing is trained. The results are recorded,
+    and shown by 'bench report --format html'.
 
     Examples:
 
@@ -49,7 +57,7 @@ def landscape(
 
     """
     options.require_positive(images=images, threads=threads)
-    from bench.analysis.landscape import landscape as measure_landscape
+    from bench.api import landscape as measure_landscape
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)

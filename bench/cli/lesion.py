@@ -1,7 +1,5 @@
 """`bench lesion`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
@@ -11,25 +9,35 @@ from bench.cli.output import print_json, remarks, save_tables_and_picture, simpl
 
 
 def lesion(
-    run: Annotated[str, typer.Argument(help="A finished run of a residual or plain network.")],
+    run: Annotated[
+        str, typer.Argument(help="Finished run of a residual or plain network.", metavar="RUN")
+    ],
     test_images: Annotated[
         int | None,
-        typer.Option("--test-images", help="Use the first N test images only.", metavar="N"),
+        options.measurement(
+            "--test-images",
+            help="Number of test images, from the first (default: all).",
+            metavar="N",
+        ),
     ] = None,
     swaps: Annotated[
-        bool, typer.Option("--swaps/--no-swaps", help="Also swap each pair of equal shape.")
+        bool,
+        options.measurement(
+            "--swaps/--no-swaps", help="Also swap each pair of blocks of equal shape."
+        ),
     ] = True,
-    output: options.TablesAndPicture = None,
-    results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    output: options.TablesAndPicture = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Drop each block of a trained network, swap pairs, and measure what is left.
+    """Measure the accuracy without each block, and with pairs of blocks swapped.
 
-    Also each block's residual/shortcut norm ratio, and its gradient norm before training
-    (Veit et al. 2016). Nothing is trained. Recorded, and shown by bench report --format html.
+    The method of Veit et al. 2016. Also measures each block's residual/shortcut norm ratio and its
+    gradient norm before training. Nothing is trained. The results are recorded, and shown by
+    'bench report --format html'.
 
     Examples:
 
@@ -39,7 +47,7 @@ def lesion(
 
     """
     options.require_positive(test_images=test_images, threads=threads)
-    from bench.analysis.lesion import lesion as measure_lesions
+    from bench.api import lesion as measure_lesions
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)

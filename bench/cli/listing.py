@@ -1,7 +1,5 @@
 """`bench list`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,7 +11,7 @@ from bench.cli.output import print_json, simple_table, stdout
 
 
 class Thing(StrEnum):
-    """What can be listed."""
+    """Kinds of things to list."""
 
     MODELS = "models"
     STUDIES = "studies"
@@ -23,10 +21,12 @@ class Thing(StrEnum):
 
 
 def list_things(
-    what: Annotated[Thing | None, typer.Argument(help="What to list; all without.")] = None,
+    what: Annotated[
+        Thing | None, typer.Argument(help="What to list (default: everything).", metavar="WHAT")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the models, studies, datasets, recipes and backends there are.
+    """List models, studies, datasets, recipes and backends.
 
     Example:
 

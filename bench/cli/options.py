@@ -1,7 +1,8 @@
-"""Options that several commands share, each defined once."""
+"""Options that several commands share, each declared once."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,93 +10,171 @@ import typer
 
 from bench.errors import BenchError
 
-Results = Annotated[Path, typer.Option("--results", help="The results folder.", metavar="DIR")]
-Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
-]
-Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads of one run.", metavar="N")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+# Options of a panel of the help; a command declares its options in the order of the panels.
+what = partial(typer.Option, rich_help_panel="What to run")
+network = partial(typer.Option, rich_help_panel="Network")
+training = partial(typer.Option, rich_help_panel="Training")
+export = partial(typer.Option, rich_help_panel="Export")
+int8 = partial(typer.Option, rich_help_panel="int8")
+measurement = partial(typer.Option, rich_help_panel="Measurement")
+hardware = partial(typer.Option, rich_help_panel="Hardware")
+cluster = partial(typer.Option, rich_help_panel="Cluster")
+output = partial(typer.Option, rich_help_panel="Output")
+
 Seeds = Annotated[
-    str | None, typer.Option("--seeds", help="Random seeds, such as 0,1,2.", metavar="LIST")
-]
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", help="Passes over the training images.", metavar="N")
+    str | None,
+    what(
+        "--seeds",
+        help="Random seeds, separated by commas, such as 0,1,2 (default: the study's).",
+        metavar="LIST",
+    ),
 ]
 Dataset = Annotated[
     str | None,
-    typer.Option("--dataset", help="A name of 'bench list datasets'.", metavar="NAME"),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option("--deterministic", help="Bit-reproducible kernels only, one thread a run."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Train again what is already there.")]
-AllowMixed = Annotated[
-    bool,
-    typer.Option("--allow-mixed", help="Add runs to a study begun with other versions."),
-]
-Compile = Annotated[
-    bool, typer.Option("--compile", help="Train through torch.compile (15 to 40 s to start).")
-]
-LauncherName = Annotated[
-    str, typer.Option("--launcher", help="local, ray or slurm.", metavar="NAME")
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option("--ray-address", help="HOST:PORT of a Ray cluster, or auto.", metavar="ADDRESS"),
-]
-ReturnBytes = Annotated[
-    bool,
-    typer.Option(
-        "--return-bytes", help="Ray nodes do not reach the results folder: send results back."
+    what(
+        "--dataset",
+        help="Dataset; see 'bench list datasets' (default: the study's).",
+        metavar="NAME",
     ),
-]
-SlurmMinutes = Annotated[
-    int | None, typer.Option("--slurm-minutes", help="Time limit of one job.", metavar="N")
-]
-SlurmOptions = Annotated[
-    list[str] | None,
-    typer.Option("--slurm-option", help="An option of sbatch; repeatable.", metavar="KEY=VALUE"),
 ]
 Gpu = Annotated[
     str | None,
-    typer.Option("--gpu", help="Estimate for this GPU: T4, RTX4090, A100 or H100.", metavar="NAME"),
+    hardware(
+        "--gpu", help="GPU to estimate the time for: T4, RTX4090, A100 or H100.", metavar="NAME"
+    ),
+]
+
+KeyValues = Annotated[
+    list[str] | None,
+    network(
+        "--option",
+        help="Option of the network, such as shortcut=none; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+InputSize = Annotated[
+    int | None,
+    network(
+        "--input-size",
+        help="Height and width of a named model's input (default: the family's).",
+        metavar="PIXELS",
+    ),
+]
+
+Epochs = Annotated[
+    int | None,
+    training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N"),
+]
+Force = Annotated[
+    bool,
+    training("--force", help="Retrain runs that already exist."),
+]
+Deterministic = Annotated[
+    bool,
+    training(
+        "--deterministic",
+        help="Use bit-reproducible kernels only, and one thread per run by default.",
+    ),
+]
+AllowMixed = Annotated[
+    bool,
+    training("--allow-mixed", help="Continue a study whose runs used other versions or hardware."),
+]
+Compile = Annotated[
+    bool,
+    training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start."),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(
-        "--timeout", help="End a run after so many seconds without progress.", metavar="SECONDS"
+    training(
+        "--timeout",
+        help="End a run after this long without progress (default: 3600 s).",
+        metavar="SECONDS",
+    ),
+]
+
+Device = Annotated[
+    str,
+    hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE"),
+]
+Threads = Annotated[
+    int | None,
+    hardware(
+        "--threads",
+        help="CPU threads per run (default: the cores, divided among workers).",
+        metavar="N",
+    ),
+]
+
+LauncherName = Annotated[
+    str,
+    cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME"),
+]
+RayAddress = Annotated[
+    str | None,
+    cluster(
+        "--ray-address",
+        help="HOST:PORT of a Ray cluster, or auto (default: start Ray here).",
+        metavar="ADDRESS",
+    ),
+]
+ReturnBytes = Annotated[
+    bool,
+    cluster(
+        "--return-bytes",
+        help="Send results back from Ray nodes that cannot reach the results folder.",
+    ),
+]
+SlurmMinutes = Annotated[
+    int | None,
+    cluster(
+        "--slurm-minutes",
+        help="Time limit of one Slurm job, in minutes (default: 60).",
+        metavar="N",
+    ),
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    cluster(
+        "--slurm-option",
+        help="Further option of sbatch, such as partition=gpu; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+
+TablesAndPicture = Annotated[
+    Path | None,
+    output(
+        "--output", help="Write tables (CSV) and charts (SVG, PNG) to this folder.", metavar="DIR"
     ),
 ]
 Track = Annotated[
     str | None,
-    typer.Option(
+    output(
         "--track",
-        help="Log to these as well: tensorboard, mlflow (extra 'tracking').",
+        help="Also log to: tensorboard, mlflow or both (extra 'tracking').",
         metavar="LIST",
     ),
 ]
-TablesAndPicture = Annotated[
-    Path | None,
-    typer.Option("--output", help="Write tables (CSV) and picture (SVG, PNG).", metavar="DIR"),
+Results = Annotated[
+    Path,
+    output("--results", help="Folder of runs, exports and measurements.", metavar="DIR"),
 ]
-KeyValues = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="An option of the network; repeatable.", metavar="KEY=VALUE"),
+Json = Annotated[
+    bool,
+    output("--json", help="Print one JSON document on stdout, and nothing else."),
 ]
+Quiet = Annotated[bool, output("--quiet", help="Show no progress.")]
 
 DEFAULT_RESULTS = Path("bench-runs")
 _MOST = 2**31 - 1  # as `bench.studies.recipe.MOST`, which is heavy to import
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
-    """Parse `0,1,2`.
+    """Parse a list of random seeds, such as `0,1,2`.
 
     Raises:
-        BenchError: something in it is no integer.
+        BenchError: part of it is not an integer.
     """
     if text is None:
         return None
@@ -111,11 +190,11 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
     """Parse repeated `key=value` options; values are read as TOML, bare words as text.
 
     Args:
-        pairs: what was given.
+        pairs: the options' values.
         flag: the option's name, for errors.
 
     Raises:
-        BenchError: one has no `=`.
+        BenchError: a value has no `=`.
     """
     import tomllib
 
@@ -134,7 +213,7 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
 
 
 def use_threads(threads: int | None) -> None:
-    """Let PyTorch use so many CPU threads; its own choice without."""
+    """Set the number of CPU threads of PyTorch, unless it is None."""
     if threads is not None:
         import torch
 
@@ -142,7 +221,7 @@ def use_threads(threads: int | None) -> None:
 
 
 def parse_trackers(text: str | None) -> tuple[str, ...]:
-    """Parse `tensorboard,mlflow`.
+    """Parse a list of trackers, such as `tensorboard,mlflow`.
 
     Raises:
         BenchError: a name is unknown, or its library is not installed.
@@ -155,10 +234,13 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
 
 
 def require_positive(**values: int | None) -> None:
-    """Refuse counts below 1, and those that no library below would take.
+    """Check that counts are at least 1, and not more than the C libraries below accept.
+
+    Args:
+        **values: option name (with underscores) to value; None is not checked.
 
     Raises:
-        BenchError: naming the option.
+        BenchError: a count is out of range; the message names the option.
     """
     for name, value in values.items():
         if value is None:

@@ -1,8 +1,7 @@
-"""Where output goes: results on stdout, progress and remarks on stderr."""
+"""Output of commands: results on stdout, progress and remarks on stderr."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """Console of results; wide enough for whole tables where nobody watches."""
+    """Return the console for results; off a terminal it is wide enough for whole tables."""
     console = Console(soft_wrap=False, highlight=False)
     return console if console.is_terminal else Console(width=200, highlight=False)
 
 
 def stderr() -> Console:
-    """Console of progress and remarks."""
+    """Return the console for progress and remarks."""
     return Console(stderr=True, highlight=False)
 
 
 def remarks(*, quiet: bool) -> Callable[[str], None]:
-    """Make a function that prints a line of progress on stderr, or does nothing."""
+    """Return a function that prints a line on stderr, or does nothing if *quiet*."""
     console = stderr()
 
     def say(text: str) -> None:
@@ -46,7 +45,9 @@ def save_tables_and_picture(
     folder: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Write each table that has a row as CSV, and the charts in a row under the first one's name.
+    """Write tables that have rows as CSV, and the charts, side by side, as SVG and PNG.
+
+    The picture is named after the first table.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -63,13 +64,15 @@ def save_tables_and_picture(
 
 
 def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
-    """Print the one JSON document of a `--json` command."""
+    """Print the JSON document of a `--json` command."""
+    import json
+
     document = {"schema": 1, "rows": list(rows), "errors": list(errors)}
     print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
 
 
 def simple_table(rows: list[dict[str, Any]], *, right: Iterable[str] = ()) -> Table:
-    """Rows as a table whose columns are the keys of the first row."""
+    """Return rows as a table whose columns are the keys of the first row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     aligned = set(right)
     for name in rows[0] if rows else ():

@@ -1,7 +1,5 @@
 """`bench plan`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -13,22 +11,26 @@ from bench.errors import BenchError
 
 
 def plan(
-    study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")],
+    study: Annotated[
+        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
+    ],
+    seeds: options.Seeds = None,
+    dataset: options.Dataset = None,
+    epochs: options.Epochs = None,
     machines: Annotated[
-        Path | None, typer.Option("--machines", help="A TOML file of machines.", metavar="FILE")
+        Path | None,
+        options.hardware("--machines", help="TOML file that describes machines.", metavar="FILE"),
     ] = None,
     gpu: options.Gpu = None,
-    seeds: options.Seeds = None,
-    epochs: options.Epochs = None,
-    dataset: options.Dataset = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Estimate hours, cost and energy of what is left of a study on other machines.
+    """Estimate the time, cost and energy of a study on other machines.
 
-    A machine is a [[machine]] of the file: name, and images_per_second of each network, or
-    flops_per_second and bytes_per_second for an estimate by the roofline; workers,
-    cost_per_hour, watts; cpu takes the speed of recorded runs on that processor.
+    Finished runs are not counted. The file of --machines has one table [[machine]] for each
+    machine: its name, and how fast it trains. That is images_per_second of each network; or
+    flops_per_second and bytes_per_second, for a roofline estimate; or cpu, to use the speed of the
+    recorded runs on that processor. Optional are workers, cost_per_hour and watts.
 
     Examples:
 
@@ -46,7 +48,9 @@ def plan(
     from bench.studies import Overrides
 
     if machines is None and gpu is None:
-        raise BenchError("name machines: --machines FILE, or --gpu A100")
+        raise BenchError(
+            "no machine to estimate for: give --machines FILE or --gpu NAME, such as --gpu A100"
+        )
     known = [*(read_machines(machines) if machines else []), *([known_gpu(gpu)] if gpu else [])]
     wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
     rows = plan_rows(make_plan(study, torch.device("cpu"), wanted), Store(results), known)

@@ -1,7 +1,5 @@
 """`bench predict`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +11,19 @@ from bench.cli.output import print_json, simple_table, stdout
 
 def predict(
     run: Annotated[
-        str, typer.Argument(help="A finished run, or an export (.onnx file or SHA-256).")
+        str,
+        typer.Argument(help="Finished run, or an export (.onnx file or SHA-256).", metavar="RUN"),
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE…")],
-    top: Annotated[int, typer.Option("--top", help="How many classes to show.")] = 1,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE")],
+    top: Annotated[
+        int, options.output("--top", help="Number of classes to show per image.", metavar="N")
+    ] = 1,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Classify image files with a run's network, or its export, and its own preprocessing.
+    """Classify image files with a trained or exported network.
+
+    Images are preprocessed as they were for training.
 
     Examples:
 
@@ -30,12 +33,12 @@ def predict(
 
     """
     options.require_positive(top=top)
-    from bench.export.predict import Exported, find_export
-    from bench.targets.trained_run import load_trained
-    from bench.targets.trained_run import predict as classify
+    from bench.export.classifier import ExportedClassifier
+    from bench.targets.classify import predict as classify
+    from bench.targets.find import find_network
 
-    exported = find_export(run, results)
-    network = Exported(exported) if exported else load_trained(run, results=results)
+    found = find_network(run, results=results, takes=("run", "onnx"))
+    network = ExportedClassifier(found.file) if found.file else found.load_run()
     rows = classify(network, images, top=top)
     if as_json:
         print_json(rows)

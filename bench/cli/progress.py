@@ -1,30 +1,28 @@
-"""Progress of training: one live view on a terminal, plain lines elsewhere."""
+"""Progress of training: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import stderr
 
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
-class View(Protocol):
-    """Shows the events of `bench.training.run.execute` and `bench.launch.study.carry_out`."""
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event."""
+    from bench.training.run import OnEvent
 
 
 @contextmanager
-def progress_view(*, quiet: bool) -> Iterator[View]:
-    """Show a study's progress on stderr while the block runs."""
+def progress_view(*, quiet: bool) -> Iterator[OnEvent]:
+    """Show the events of a study's runs on stderr while the block runs."""
     console = stderr()
     if quiet:
         yield lambda _event: None
     elif console.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -109,7 +107,7 @@ class _Lines:
 
 
 def _held(event: dict[str, Any]) -> str:
-    return f"waiting for {event['runs']} run(s) held by another process"
+    return f"waiting for {event['runs']} run(s) in progress in another process"
 
 
 def _figures(event: dict[str, Any]) -> str:

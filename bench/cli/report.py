@@ -1,7 +1,5 @@
 """`bench report`."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys
@@ -21,43 +19,53 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[
-        str | None, typer.Argument(help="A study's name; the one last run without.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Folder to write to; - is stdout.", metavar="DIR"),
-    ] = None,
-    formats: Annotated[
-        str,
-        typer.Option("--format", help="csv, parquet, markdown, latex, html.", metavar="LIST"),
-    ] = "markdown,csv",
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Write to results/NAME in the current folder.")
-    ] = False,
-    figures: Annotated[
-        Path | None,
-        typer.Option(
-            "--figures", help="Write the page's charts as SVG and PNG here, too.", metavar="DIR"
-        ),
+        str | None,
+        typer.Argument(help="Name of a study (default: the most recent).", metavar="STUDY"),
     ] = None,
     measurements: Annotated[
         bool,
         typer.Option(
-            "--measurements", help="Every measured speed in the results folder, not a study."
+            "--measurements", help="Report all measured speeds in the results folder, not a study."
         ),
     ] = False,
+    formats: Annotated[
+        str,
+        options.output(
+            "--format",
+            help="Formats, separated by commas: csv, parquet, markdown, latex, html.",
+            metavar="LIST",
+        ),
+    ] = "markdown,csv",
+    output: Annotated[
+        Path | None,
+        options.output(
+            "--output",
+            help="Folder to write, or - for stdout (default: report/NAME).",
+            metavar="DIR",
+        ),
+    ] = None,
+    publish: Annotated[
+        bool, options.output("--publish", help="Write to results/NAME instead of report/NAME.")
+    ] = False,
+    figures: Annotated[
+        Path | None,
+        options.output(
+            "--figures", help="Also write the charts as SVG and PNG to this folder.", metavar="DIR"
+        ),
+    ] = None,
     serve: Annotated[
         bool,
-        typer.Option(
-            "--serve", help="Show the page at an address of this machine, live, until Ctrl-C."
-        ),
+        options.output("--serve", help="Serve the live HTML page on this machine until Ctrl-C."),
     ] = False,
     port: Annotated[
-        int, typer.Option("--port", help="Where --serve listens; 0 takes a free one.", min=0)
+        int,
+        options.output("--port", help="Port for --serve (0: any free port).", metavar="N", min=0),
     ] = 0,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Write a study's page, its picture (SVG and PNG), its data, a table for a paper.
+    """Write a study's report: page, charts, data and LaTeX table.
+
+    Charts are written as SVG and PNG with the Markdown page, and are part of the HTML page.
 
     Examples:
 
@@ -84,13 +92,13 @@ def report(
     check_formats(wanted)
     to_stdout = str(output) == "-"
     if to_stdout and wanted != ["markdown"]:
-        raise BenchError("--output - prints one text: give --format markdown with it")
+        raise BenchError("--output - writes one text to stdout: give --format markdown too")
     if serve and (output or publish or figures):
-        raise BenchError("--serve writes no file: leave --output, --figures and --publish away")
+        raise BenchError("--serve writes no files: remove --output, --figures and --publish")
     if measurements:
         if study or serve or figures or to_stdout:
             raise BenchError(
-                "--measurements goes with --output DIR, --publish, --format markdown,csv only"
+                "--measurements takes no STUDY, --serve, --figures or --output -; remove them"
             )
         _report_measurements(results, output, wanted, publish=publish)
         return
@@ -119,17 +127,17 @@ def _report_measurements(
     _print_paths(publish_measurements(Measurements(results), folder, formats))
 
 
-def _print_paths(paths: Iterable[Path]) -> None:
+def _print_paths(paths: "Iterable[Path]") -> None:
     for path in paths:
         stdout().print(str(path), markup=False, soft_wrap=True)
 
 
-def _serve(store: Store, study: str, port: int) -> None:
+def _serve(store: "Store", study: str, port: int) -> None:
     from bench.report.pages.server import PageServer
 
     with PageServer(store, study, port) as server:
         stdout().print(server.url, markup=False, soft_wrap=True)
-        sys.stdout.flush()  # also where a pipe is read
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
-        with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
+        sys.stdout.flush()  # stdout may be a pipe
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after a shell's &
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the server
             server.serve_forever()

@@ -1,6 +1,4 @@
-"""`bench results`: what is there, one run in full, removal, and carrying runs elsewhere."""
-
-from __future__ import annotations
+"""`bench results`: list, show, remove, pack and unpack recorded runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +11,26 @@ from bench.cli.output import print_json, simple_table, stdout
 if TYPE_CHECKING:
     from bench.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Look at, remove, pack and unpack recorded runs.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""List, show, remove, pack and unpack recorded runs.
 
-Runs = Annotated[list[str], typer.Argument(help="Ids or folders of runs.", metavar="RUN…")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+    Example:
+
+      bench results ls
+
+    """,
+)
+
+Runs = Annotated[list[str], typer.Argument(help="IDs or folders of runs.", metavar="RUN")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 @app.command("ls")
 def list_runs(
     results: options.Results = options.DEFAULT_RESULTS, as_json: options.Json = False
 ) -> None:
-    """List every run, how large it is, and which studies refer to it.
+    """List all runs with their size and the studies that use them.
 
     Example:
 
@@ -53,11 +60,11 @@ def list_runs(
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, typer.Argument(help="Id or folder of a run.")],
+    run: Annotated[str, typer.Argument(help="ID or folder of a run.", metavar="RUN")],
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Show one run in full: request, result, environment, history.
+    """Show one run: request, result, environment and history.
 
     Example:
 
@@ -72,7 +79,10 @@ def show_run(
     name = store.find_run(run)
     record = store.read_run(name)
     if record is None:
-        raise BenchError(f"the record of run {name} cannot be read")
+        raise BenchError(
+            f"run {name} cannot be shown ({store.why_absent(name)}); rerun the command that "
+            "trains it"
+        )
     if as_json:
         print_json([dataclasses.asdict(record)])
         return
@@ -98,7 +108,9 @@ def show_run(
 def remove_runs(
     runs: Runs, yes: Yes = False, results: options.Results = options.DEFAULT_RESULTS
 ) -> None:
-    """Remove runs and their analyses, after asking; studies that use them are named first.
+    """Remove runs and their analyses, after confirmation.
+
+    Studies that use the runs are named first. They train them again when they are next run.
 
     Example:
 
@@ -112,7 +124,7 @@ def remove_runs(
     warning = "".join(
         f"\n  {name} is used by: {', '.join(studies)}" for name, studies in used.items()
     )
-    again = "\nThose studies will train it again when they are next run." if used else ""
+    again = "\nThese studies will train them again when they are next run." if used else ""
     if not yes:
         typer.confirm(f"Remove {len(names)} run(s)?{warning}{again}\nRemove", abort=True)
     _remove(store, names)
@@ -121,7 +133,9 @@ def remove_runs(
 
 @app.command("gc")
 def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT_RESULTS) -> None:
-    """Remove the runs that no study refers to, and their analyses, after asking.
+    """Remove the runs that no study uses, after confirmation.
+
+    Their analyses are removed too.
 
     Example:
 
@@ -135,20 +149,22 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
         stdout().print("Every run is used by a study; nothing to remove.")
         return
     if not yes:
-        typer.confirm(f"Remove {len(unused)} run(s) that no study refers to?", abort=True)
+        typer.confirm(f"Remove {len(unused)} run(s) that no study uses?", abort=True)
     _remove(store, unused)
     stdout().print(f"Removed {len(unused)} run(s).")
 
 
 @app.command("pack")
 def pack_runs(
-    archive: Annotated[Path, typer.Argument(help="The archive to write.", metavar="FILE.tar.gz")],
+    archive: Annotated[Path, typer.Argument(help="Archive to write.", metavar="FILE.tar.gz")],
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs; all without.", metavar="[RUN…]")
+        list[str] | None, typer.Argument(help="Runs to pack (default: all).", metavar="RUN")
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Write runs, their analyses and studies into one archive, to carry to another machine.
+    """Write runs, their analyses and studies to one archive.
+
+    Use it to copy results to another machine.
 
     Example:
 
@@ -166,10 +182,15 @@ def pack_runs(
 
 @app.command("unpack")
 def unpack_runs(
-    archive: Annotated[Path, typer.Argument(help="An archive of 'bench results pack'.")],
+    archive: Annotated[
+        Path,
+        typer.Argument(help="Archive written by 'bench results pack'.", metavar="FILE.tar.gz"),
+    ],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Merge an archive's runs into the results folder; what is there already stays.
+    """Add an archive's runs to the results folder.
+
+    Runs and studies that already exist there are kept.
 
     Example:
 
@@ -182,10 +203,12 @@ def unpack_runs(
     added, kept = unpack(Store(results), archive)
     stdout().print(f"Added {len(added)} run(s) to {results}.", markup=False)
     for name in kept:
-        stdout().print(f"Study '{name}' differs here; the one here was kept.", markup=False)
+        stdout().print(
+            f"Study '{name}' already exists here and differs; it was kept.", markup=False
+        )
 
 
-def _existing(path: Path) -> Store:
+def _existing(path: Path) -> "Store":
     from bench.errors import BenchError
     from bench.store import Store
 
@@ -195,7 +218,7 @@ def _existing(path: Path) -> Store:
     return store
 
 
-def _remove(store: Store, runs: list[str]) -> None:
+def _remove(store: "Store", runs: list[str]) -> None:
     from bench.store.analyses import Analyses
 
     Analyses(store.root).remove(runs)
@@ -203,8 +226,8 @@ def _remove(store: Store, runs: list[str]) -> None:
         store.remove_run(name)
 
 
-def _users(store: Store) -> dict[str, list[str]]:
-    """Run → names of the studies that refer to it."""
+def _users(store: "Store") -> dict[str, list[str]]:
+    """Map each run to the names of the studies that use it."""
     users: dict[str, list[str]] = {}
     for study in store.studies():
         for run in study.runs:
@@ -213,7 +236,7 @@ def _users(store: Store) -> dict[str, list[str]]:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables with dotted keys."""
+    """Flatten nested tables to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         inner = _flat(value) if isinstance(value, dict) else {}

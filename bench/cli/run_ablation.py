@@ -1,7 +1,5 @@
 """`bench run-ablation`."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from shlex import quote
@@ -23,41 +21,51 @@ if TYPE_CHECKING:
 
 
 def run_ablation(
-    study: Annotated[str, typer.Argument(help="A shipped study, or a .toml file.")] = "quickstart",
+    study: Annotated[
+        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
+    ] = "quickstart",
     seeds: options.Seeds = None,
-    epochs: options.Epochs = None,
     dataset: options.Dataset = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Train this variant only; repeatable.", metavar="VARIANT"),
+        options.what(
+            "--only", help="Variant to train; repeatable (default: all).", metavar="VARIANT"
+        ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        options.what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+    ] = False,
+    epochs: options.Epochs = None,
+    force: options.Force = False,
+    deterministic: options.Deterministic = False,
+    allow_mixed: options.AllowMixed = False,
+    compiled: options.Compile = False,
+    timeout: options.Timeout = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Runs at a time.", metavar="N")
+        int | None,
+        options.hardware(
+            "--workers", help="Runs at a time (default: one per core, or one per GPU).", metavar="N"
+        ),
     ] = None,
+    gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",
     ray_address: options.RayAddress = None,
     return_bytes: options.ReturnBytes = False,
     slurm_minutes: options.SlurmMinutes = None,
     slurm_option: options.SlurmOptions = None,
-    timeout: options.Timeout = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs and the estimated time, do nothing.")
-    ] = False,
-    gpu: options.Gpu = None,
-    force: options.Force = False,
-    deterministic: options.Deterministic = False,
-    allow_mixed: options.AllowMixed = False,
-    compiled: options.Compile = False,
     track: options.Track = None,
     results: options.Results = options.DEFAULT_RESULTS,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a controlled comparison, over several seeds, and print its table and its answer.
+    """Train the variants of a study and compare their accuracies.
 
-    A finished run is never trained again; a stopped study goes on where it was.
+    Every variant is trained with each random seed. The table shows the differences, paired by
+    seed, with their confidence intervals. Finished runs are never trained again; to resume a
+    stopped study, rerun the same command.
 
     Examples:
 
@@ -78,7 +86,7 @@ def run_ablation(
     """
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
-        raise BenchError(f"--gpu {gpu} is for an estimate: add --dry-run (or see bench plan)")
+        raise BenchError(f"--gpu {gpu} only estimates the time: add --dry-run, or use 'bench plan'")
     trackers = options.parse_trackers(track)
     if launcher == "ray" and ray_address is not None and not dry_run:
         from bench.launch.address import require_answer
@@ -130,14 +138,15 @@ def run_ablation(
         _show_dry_run(plan, how, gpu, as_json=as_json)
 
 
-def _show_study(results: Path, study: StudyRecord, *, as_json: bool) -> int:
+def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     """Print a study's question, tables and answer; return 1 if a run of it failed, else 0."""
-    from bench.report.pages.study_report import read_study_report
+    from bench.report.pages.study_report import StudyReport
     from bench.report.pages.terminal import print_report
+    from bench.report.study_data import StudyData
     from bench.store import Store
     from bench.store.tables.frames import rows_of
 
-    report = read_study_report(Store(results), study.name)
+    report = StudyReport(StudyData(Store(results), study))
     records = report.data.records.values()
     failed = int(any(r.status not in {"complete", "diverged"} for r in records))
     if as_json:
@@ -157,7 +166,7 @@ def _show_study(results: Path, study: StudyRecord, *, as_json: bool) -> int:
     return failed
 
 
-def _show_batch_script(plan: Plan, how: Execution) -> None:
+def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     """Print the script that Slurm would be given."""
     from bench.launch.execution import allot
     from bench.launch.slurm import SlurmLauncher
@@ -168,10 +177,10 @@ def _show_batch_script(plan: Plan, how: Execution) -> None:
     stdout().print(script, markup=False)
 
 
-def _show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool) -> None:
-    """Print every run of a plan with its status, and the time and disk still needed.
+def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bool) -> None:
+    """Print every run of a plan with its status, and the time and disk space still needed.
 
-    If this machine would take more than a day, or *gpu* is named, also print the time on a GPU.
+    If this machine would take more than a day, or *gpu* is given, the time on a GPU is printed too.
     """
     from bench.launch.estimate import estimate_plan
     from bench.launch.footprint import footprint
@@ -203,7 +212,7 @@ def _show_dry_run(plan: Plan, how: Execution, gpu: str | None, *, as_json: bool)
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
 
 
-# A unit, and the seconds from which the next one reads better.
+# Unit, its seconds, decimal places, and the seconds from which the next unit is used.
 _UNITS = (
     ("s", 1, 0, 90),
     ("min", 60, 0, 5400),

@@ -1,17 +1,18 @@
 """`bench throughput`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
+
+if TYPE_CHECKING:
+    from bench.store.measurements import MeasurementRecord
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
@@ -21,77 +22,125 @@ def throughput(
     targets: Annotated[
         Repeated,
         typer.Argument(
-            help="Models, runs, studies, .onnx files; resnet18 without.", metavar="[TARGET…]"
+            help="Models, runs, studies or .onnx/.engine files (default: resnet18).",
+            metavar="TARGET",
         ),
     ] = None,
     backend: Annotated[
-        Repeated, typer.Option("--backend", help="See 'bench list backends'; repeatable.")
+        Repeated,
+        options.what(
+            "--backend",
+            help="Backend, see 'bench list backends'; repeatable (default: eager, onnxruntime).",
+            metavar="NAME",
+        ),
     ] = None,
     precision: Annotated[
-        Repeated, typer.Option("--precision", help="fp32, tf32, bf16, fp16 or int8; repeatable.")
+        Repeated,
+        options.what(
+            "--precision",
+            help="fp32, tf32, bf16, fp16 or int8; repeatable (default: fp32, or the file's).",
+            metavar="NAME",
+        ),
     ] = None,
     batch_size: Annotated[
         Repeated,
-        typer.Option("--batch-size", help="Images, or auto: doubled to the knee; repeatable."),
+        options.what(
+            "--batch-size",
+            help="Images per batch, or auto to search for it; repeatable (default: 1, 32).",
+            metavar="N",
+        ),
     ] = None,
     memory_format: Annotated[
-        Repeated, typer.Option("--memory-format", help="contiguous or channels_last; repeatable.")
+        Repeated,
+        options.what(
+            "--memory-format",
+            help="contiguous or channels_last; repeatable (default: contiguous).",
+            metavar="NAME",
+        ),
     ] = None,
     scenario: Annotated[
-        str, typer.Option("--scenario", help="offline, single-stream or server.")
+        str,
+        options.what("--scenario", help="offline, single-stream or server.", metavar="NAME"),
     ] = "offline",
     boundary: Annotated[
         Repeated,
-        typer.Option("--boundary", help="compute, copies, end-to-end or all: what is timed."),
+        options.what(
+            "--boundary",
+            help="What to time: compute, copies, end-to-end or all (default: compute).",
+            metavar="NAME",
+        ),
     ] = None,
     reference: Annotated[
-        str, typer.Option("--reference", help="The backend others are compared with.")
+        str, options.what("--reference", help="Backend to compare with.", metavar="NAME")
     ] = "eager",
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", help="Side in pixels of a named model's images.")
-    ] = None,
+    input_size: options.InputSize = None,
     option: options.KeyValues = None,
     target_width: Annotated[
-        float, typer.Option("--target-width", help="Stop at this half-width of the interval.")
+        float,
+        options.measurement(
+            "--target-width",
+            help="Stop at this relative half-width of the 95 % interval.",
+            metavar="SHARE",
+        ),
     ] = 0.02,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", help="For each configuration, after warm-up.")
+        float,
+        options.measurement(
+            "--max-seconds",
+            help="Longest time per configuration after warm-up.",
+            metavar="SECONDS",
+        ),
     ] = 12.0,
     latency_bound: Annotated[
         float | None,
-        typer.Option("--latency-bound", help="p99 of the server scenario.", metavar="MS"),
+        options.measurement(
+            "--latency-bound",
+            help="Largest p99 latency of the server scenario, in milliseconds.",
+            metavar="MS",
+        ),
     ] = None,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="Each configuration in a process of its own.")
+        bool,
+        options.measurement("--isolate", help="Run each configuration in its own process."),
     ] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds an isolated one may take for an answer.")
+        float,
+        options.measurement(
+            "--timeout",
+            help="Longest wait for one answer of an isolated configuration.",
+            metavar="SECONDS",
+        ),
     ] = 600.0,
-    pin: Annotated[bool, typer.Option("--pin", help="Bind to as many cores as threads.")] = False,
     clear_l2: Annotated[
-        bool, typer.Option("--clear-l2", help="Clear the GPU's L2 cache before each sample.")
+        bool,
+        options.measurement("--clear-l2", help="Clear the GPU's L2 cache before each sample."),
     ] = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Show where the time goes, layer by layer.")
+        bool, options.measurement("--layers", help="Also profile the time of each layer.")
+    ] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    pin: Annotated[
+        bool,
+        options.hardware("--pin", help="Bind the process to as many cores as it has threads."),
     ] = False,
     figures: Annotated[
         Path | None,
-        typer.Option(
+        options.output(
             "--figures",
-            help="Write the roofline, and with --layers the layers' times, as SVG and PNG here.",
+            help="Write charts (SVG, PNG) to this folder: roofline, time by layer (--layers).",
             metavar="DIR",
         ),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how fast networks run: with an interval, for what really ran.
+    """Measure throughput and latency, with confidence intervals.
 
-    Everything asked for is interleaved in one run, so that ratios hold; every raw sample is
-    kept in the results folder. Of a study, one run of each variant is measured.
+    All configurations are measured interleaved in one run, so that their ratios are comparable.
+    Every row shows what really ran. Raw samples are kept in the results folder. For a study, one
+    run of each variant is measured.
 
     Examples:
 
@@ -106,49 +155,47 @@ def throughput(
     """
     options.require_positive(input_size=input_size, threads=threads)
     sizes = [_batch_size(text) for text in batch_size or []]
-    from bench.measurement import measure as measurement
+    from bench.measurement.configurations import Request
+    from bench.measurement.measure import measure_names
+    from bench.measurement.preparation import make_context
 
     if figures is not None:
-        from bench.export.output import check_output
+        from bench.store.files import prove_writable
 
-        check_output(figures, "--figures")
-    boundaries = _boundaries(boundary)
+        prove_writable(figures, "--figures")
     values = options.parse_values(option)
+    request = Request(
+        backends=tuple(backend or ()),
+        precisions=tuple(precision or ()),
+        batch_sizes=tuple(sizes),
+        memory_formats=tuple(memory_format or ("contiguous",)),
+        boundaries=_boundaries(boundary),
+        scenario=cast("Any", scenario),  # checked there
+        reference=reference,
+        target_width=target_width,
+        max_seconds=max_seconds,
+        isolate=isolate,
+        timeout=timeout,
+        latency_bound_ms=latency_bound,
+        pin=pin,
+        clear_l2=clear_l2,
+        layers=layers,
+    )
     with _progress(quiet=quiet or as_json) as on_event:
-        frame = measurement.measure(
-            targets or [],
-            results=results,
-            device=device,
-            threads=threads,
-            options=values,
-            input_size=input_size,
-            on_event=on_event,
-            backends=tuple(backend or ()),
-            precisions=tuple(precision or ()),
-            batch_sizes=tuple(sizes),
-            memory_formats=tuple(memory_format or ("contiguous",)),
-            boundaries=boundaries,
-            scenario=scenario,
-            reference=reference,
-            target_width=target_width,
-            max_seconds=max_seconds,
-            latency_bound_ms=latency_bound,
-            isolate=isolate,
-            timeout=timeout,
-            pin=pin,
-            clear_l2=clear_l2,
-            layers=layers,
+        context = make_context(results, device, threads, on_event)
+        record = measure_names(
+            targets or [], request, context, options=values, input_size=input_size
         )
     if figures is not None:
-        _save_figures(frame, results, figures, say=remarks(quiet=quiet or as_json))
-    raise typer.Exit(_show(frame, results, as_json=as_json, layers=layers))
+        _save_figures(record, figures, say=remarks(quiet=quiet or as_json))
+    raise typer.Exit(_show(record, results, as_json=as_json))
 
 
-def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
-    """Print the rows; returns the exit code."""
-    from bench.store.tables.frames import rows_of
+def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
+    """Print the rows and return the exit code."""
+    from bench.store.tables.frames import rows_of, throughput_frame
 
-    rows = rows_of(frame)
+    rows = rows_of(throughput_frame(record.rows))
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
     shown = ("model", "backend", "precision", "batch_size", "status", "error")
     if as_json:
@@ -160,8 +207,7 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
         console.print(throughput_table(rows))
         for line in footnotes(rows, results):
             console.print(line, markup=False, soft_wrap=True)
-        if layers:
-            _show_layers(results, str(rows[0]["measurement"]))
+        _show_layers(record)
     if not any(row["status"] == "complete" for row in rows):
         from bench.errors import BenchError
 
@@ -171,28 +217,26 @@ def _show(frame: Any, results: Path, *, as_json: bool, layers: bool) -> int:
     return int(bool(errors))
 
 
-def _save_figures(frame: Any, results: Path, folder: Path, say: Callable[[str], None]) -> None:
-    """Save what can be drawn of a measurement; say where, and why something is not."""
+def _save_figures(record: "MeasurementRecord", folder: Path, say: Callable[[str], None]) -> None:
+    """Save the charts of a measurement; report their files, and why a chart is missing."""
     from bench.report.charts.draw_matplotlib import save_charts
     from bench.report.charts.throughput import throughput_charts
-    from bench.store.measurements import Measurements
+    from bench.store.tables.frames import throughput_frame
 
-    record = Measurements(results).find(str(frame["measurement"].iloc[0]))
-    for chart in throughput_charts(frame, record):
+    for chart in throughput_charts(throughput_frame(record.rows), record):
         if chart.missing is not None:
-            say(f"no picture '{chart.title}': {chart.missing}")
+            say(f"no chart '{chart.title}': {chart.missing}")
         for path in save_charts([chart], folder):
             say(f"wrote {path}")
 
 
-def _show_layers(results: Path, measurement: str) -> None:
-    """Print each configuration's slowest layers, and its time by kind of operator."""
+def _show_layers(record: "MeasurementRecord") -> None:
+    """Print each configuration's slowest layers and operators."""
     from bench.report.charts.layers import shortcut_line
-    from bench.store.measurements import Measurements
 
     console = stdout()
-    for name, lane in Measurements(results).find(measurement).lanes.items():
-        shares = lane.get("layers", [])
+    for name, details in record.lanes.items():
+        shares = details.get("layers", [])
         if shares and "error" in shares[0]:
             console.print(f"{name}: {shares[0]['error']}", markup=False)
             continue
@@ -221,18 +265,18 @@ def _batch_size(text: str) -> int | str:
     try:
         return int(text)
     except ValueError:
-        raise BenchError(f"--batch-size {text}: write a number of images, or auto") from None
+        raise BenchError(f"--batch-size {text}: it must be a number of images, or auto") from None
 
 
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
-    from bench.measurement.timing.runner import BOUNDARIES
+    from bench.measurement.backends import BOUNDARIES
 
     return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
 
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Any]:
-    """Show what is being done on stderr: one live line on a terminal, few lines elsewhere."""
+    """Show progress on stderr: one live line on a terminal, a few plain lines elsewhere."""
     if quiet:
         yield lambda _event: None
         return
@@ -252,9 +296,9 @@ def _tell(console: Any, event: dict[str, Any]) -> None:
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what}",
-    "ceiling": "measuring the machine's ceiling",
-    "warm_up": "warming up {track}",
-    "failed": "{track}: {error}",
+    "ceiling": "measuring this machine's matrix-multiply ceiling",
+    "warm_up": "warming up {what}",
+    "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "trying {what}",
 }
@@ -264,5 +308,5 @@ def _text(event: dict[str, Any]) -> str:
     if event["event"] == "round":
         shares = event["shares"].values()
         done = sum(shares) / max(1, len(shares))
-        return f"sampling: round {event['round']}, {done:.0%} of the longest it may take"
+        return f"sampling: round {event['round']}, {done:.0%} of the time limit"
     return _TEXTS[event["event"]].format(**event)

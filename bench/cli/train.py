@@ -1,7 +1,5 @@
 """`bench train`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,47 +14,67 @@ if TYPE_CHECKING:
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="A name of 'bench list models', or your own.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a network ('bench list models'), or your own module:function.",
+            metavar="MODEL",
+        ),
+    ],
     dataset: Annotated[
-        str, typer.Option("--dataset", help="A name of 'bench list datasets'.", metavar="NAME")
+        str,
+        options.what("--dataset", help="Dataset; see 'bench list datasets'.", metavar="NAME"),
     ] = "fashion-mnist-mini",
     recipe: Annotated[
-        str, typer.Option("--recipe", help="A name of 'bench list recipes'.", metavar="NAME")
+        str,
+        options.what("--recipe", help="Training recipe; see 'bench list recipes'.", metavar="NAME"),
     ] = "fast",
-    epochs: options.Epochs = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    seed: Annotated[
+        int,
+        options.what("--seed", help="Random seed.", metavar="N"),
+    ] = 0,
     option: options.KeyValues = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A recipe value or input_size, train_images, …", metavar="KEY=VALUE"
-        ),
-    ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", help="Start from these weights.", metavar="FILE"),
+        options.network(
+            "--weights",
+            help="Weights to start from: safetensors or state dict (default: random).",
+            metavar="FILE",
+        ),
+    ] = None,
+    epochs: options.Epochs = None,
+    setting: Annotated[
+        list[str] | None,
+        options.training(
+            "--set",
+            help="Value of the recipe, or input_size, train_images, …; repeatable.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     target_accuracy: Annotated[
         float | None,
-        typer.Option(
+        options.training(
             "--target-accuracy",
-            help="Say how long training took to this validation accuracy; it trains to the end.",
+            help="Also report the time to reach this validation accuracy (0 to 1).",
             metavar="SHARE",
         ),
     ] = None,
-    timeout: options.Timeout = None,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
     compiled: options.Compile = False,
-    track: options.Track = None,
-    results: options.Results = options.DEFAULT_RESULTS,
+    timeout: options.Timeout = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    track: options.Track = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train one network and record the run.
+
+    The run is recorded in the study 'adhoc'. A finished run is never trained again; to resume a
+    stopped one, rerun the same command.
 
     Examples:
 
@@ -130,7 +148,7 @@ def train(
     raise typer.Exit(int(failed))
 
 
-def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccuracy:
+def _reached(values: dict[str, Any], results: Path, target: float) -> "TimeToAccuracy":
     from bench.report.findings.time_to_accuracy import time_to_accuracy
     from bench.store.tables.frames import load_results
 
@@ -141,7 +159,9 @@ def _reached(values: dict[str, Any], results: Path, target: float) -> TimeToAccu
 def _summary(values: dict[str, Any]) -> str:
     if values["test_accuracy"] is None:
         speed = f"{values['images_per_second']:,.0f} images/s"
-        return f"{values['run']}: {speed} (made-up images: no accuracy), {values['seconds']:.0f} s"
+        return (
+            f"{values['run']}: {speed} (synthetic images: no accuracy), {values['seconds']:.0f} s"
+        )
     return (
         f"{values['run']}: test accuracy {values['test_accuracy']:.4f}, train accuracy "
         f"{values['train_accuracy']:.4f}, {values['seconds']:.0f} s"

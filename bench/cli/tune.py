@@ -1,7 +1,5 @@
 """`bench tune`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,35 +10,50 @@ from bench.cli.output import print_json, stderr, stdout
 
 
 def tune(
-    target: Annotated[str, typer.Argument(help="A model, a run or an .onnx file.")] = "resnet18",
+    target: Annotated[
+        str, typer.Argument(help="Model, run or .onnx file.", metavar="TARGET")
+    ] = "resnet18",
+    input_size: options.InputSize = None,
+    option: options.KeyValues = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Images; repeatable. 1, 8, 32 without.")
+        list[int] | None,
+        options.measurement(
+            "--batch-size", help="Batch size to try; repeatable (default: 1, 8, 32).", metavar="N"
+        ),
     ] = None,
     latency_bound: Annotated[
         float | None,
-        typer.Option("--latency-bound", help="Median time of a batch at most.", metavar="MS"),
+        options.measurement(
+            "--latency-bound",
+            help="Largest median latency of one batch, in milliseconds.",
+            metavar="MS",
+        ),
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option("--min-accuracy", help="Top-1 of that artefact, 0…1.")
+        float | None,
+        options.measurement(
+            "--min-accuracy",
+            help="Smallest test accuracy of the file or network that runs (0 to 1).",
+            metavar="SHARE",
+        ),
     ] = None,
     max_minutes: Annotated[
-        float, typer.Option("--max-minutes", help="Begin no further configuration after so long.")
+        float,
+        options.measurement(
+            "--max-minutes", help="Start no new configuration after this time.", metavar="MINUTES"
+        ),
     ] = 10.0,
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", help="Side in pixels of a named model's images.")
-    ] = None,
-    option: options.KeyValues = None,
-    results: options.Results = options.DEFAULT_RESULTS,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the fastest way to run a network here, within a latency and an accuracy.
+    """Find the fastest way to run a network on this machine.
 
     Tries every backend, precision, memory format, thread count and batch size by successive
-    halving, then measures the winner beside PyTorch eager in one interleaved run. What has to be
-    compiled is tried last, with the batch sizes and thread counts that are left by then.
+    halving, then measures the fastest and PyTorch eager interleaved in one run. Backends that
+    compile are tried last, with the batch sizes and thread counts that are still in the search.
 
     Example:
 
@@ -49,31 +62,23 @@ def tune(
     """
     options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
     from bench.measurement.measured_network import find_target
-    from bench.measurement.preparation import Place
+    from bench.measurement.preparation import make_context
     from bench.measurement.tuning import Bounds
     from bench.measurement.tuning import tune as tune_target
-    from bench.system.devices import check_count, physical_cores, resolve_device
 
     console = stderr()
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "rung" and not (quiet or as_json):
-            console.print(f"{event['left']} left after {event['seconds']:g} s each")
+            console.print(f"{event['left']} configurations left after {event['seconds']:g} s each")
 
-    cores = physical_cores()
-    check_count("--threads", threads, cores, "core")
-    place = Place(Path(results), str(resolve_device(device)), threads or cores, tell)
+    context = make_context(results, device, threads, tell)
     bounds = Bounds(latency_bound, min_accuracy)
     found = find_target(
         target, results=results, options=options.parse_values(option), input_size=input_size
     )
-    tuned = tune_target(
-        found,
-        place,
-        bounds,
-        batch_sizes=batch_size or (1, 8, 32),
-        minutes=max_minutes,
-    )
+    sizes = batch_size or (1, 8, 32)
+    tuned = tune_target(found, context, bounds, batch_sizes=sizes, minutes=max_minutes)
     _show(tuned, results, as_json=as_json)
 
 
@@ -93,6 +98,6 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
     console.print(throughput_table(rows))
     for line in footnotes(rows, results):
         console.print(line, markup=False, soft_wrap=True)
-    skipped = f" ({tuned.skipped} more: no time, see --max-minutes)" if tuned.skipped else ""
+    skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
     console.print(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
     console.print(f"  {tuned.command}", markup=False, soft_wrap=True)

@@ -7,9 +7,10 @@ device where the images lie.
 from __future__ import annotations
 
 from bench.data.augmentation import Augmentation, augment
-from bench.data.batches import Batches, evaluation_batches, to_float
+from bench.data.batches import Batches, evaluation_batches
 from bench.data.catalog import DatasetInfo, data_directory, list_datasets, load_dataset
 from bench.data.images import Dataset, Images
+from bench.data.preprocessing import Preprocessing
 from bench.data.splits import validation_split
 
 __all__ = [
@@ -18,11 +19,11 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Images",
+    "Preprocessing",
     "augment",
     "data_directory",
     "evaluation_batches",
     "list_datasets",
     "load_dataset",
-    "to_float",
     "validation_split",
 ]

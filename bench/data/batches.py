@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.data.augmentation import Augmentation, augment
@@ -18,53 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bench.data.images import Images
-
-
-def to_float(
-    images: Tensor,
-    *,
-    input_size: int | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    antialias: bool,
-    normalize: bool,
-) -> Tensor:
-    """Convert grey levels to what a network takes.
-
-    Args:
-        images: uint8, NxCxHxW.
-        input_size: Side S to resize to, bilinearly; None, or the images' own, for no resizing.
-        mean: Per channel, of the images scaled to 0…1.
-        std: Likewise.
-        antialias: Average over the area that an output pixel covers when shrinking.
-        normalize: Subtract the mean and divide by the standard deviation; values stay in
-            0…1 otherwise.
-
-    Returns:
-        float32, NxCxSxS, on the images' device and in their memory format.
-
-    Raises:
-        BenchError: *input_size* is below 1.
-    """
-    if input_size is not None and input_size < 1:
-        raise BenchError(f"input size {input_size} is below 1: use for example 28, 32 or 224")
-    floats = images.to(torch.float32)
-    if normalize:
-        # (x / 255 - mean) / std as one multiplication and one addition.
-        shift, spread = (_per_channel(values, images.device) for values in (mean, std))
-        floats = floats.mul_(1 / (255 * spread)).sub_(shift / spread)
-    else:
-        floats = floats.div_(255)  # a division, to equal torchvision's ToTensor bit for bit
-    if input_size is None or images.shape[2:] == (input_size, input_size):
-        return floats
-    # Resizing is linear and keeps constants, so that it may follow normalisation.
-    return F.interpolate(
-        floats, (input_size, input_size), mode="bilinear", align_corners=False, antialias=antialias
-    )
-
-
-def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+    from bench.data.preprocessing import Preprocessing
 
 
 class Batches:
@@ -80,17 +33,13 @@ class Batches:
         batch_size: Images a batch; the last one may be smaller unless *drop_last*.
         seed: The run's random seed.
         augmentation: What is done at random to each image, at its own size.
-        input_size: See `to_float`; so for *mean*, *std*, *antialias*, *normalize*. Cutout
-            fills with the mean, rounded to a grey level.
-        mean: Per channel, of the images scaled to 0…1.
-        std: Likewise.
-        antialias: Whether shrinking averages.
-        normalize: Whether mean and standard deviation are applied.
+        preprocessing: What follows augmentation. Cutout fills with its mean, rounded to a grey
+            level.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
         drop_last: Leave out the last batch of an epoch if it is not full.
         device: Where batches are augmented and delivered; the images' device if None. For
             images that are too large to be moved there as a whole.
-        sides: Side in pixels for each of the first epochs, in the place of *input_size*.
+        sides: Input size in pixels of each of the first epochs, instead of *preprocessing*'s.
 
     Raises:
         BenchError: *batch_size* is below 1, or no full batch is left.
@@ -103,11 +52,7 @@ class Batches:
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
-        input_size: int | None,
-        mean: Sequence[float],
-        std: Sequence[float],
-        antialias: bool,
-        normalize: bool,
+        preprocessing: Preprocessing,
         memory_format: torch.memory_format = torch.contiguous_format,
         drop_last: bool = False,
         device: torch.device | str | None = None,
@@ -126,8 +71,10 @@ class Batches:
         self.drop_last = drop_last
         self.sides = sides
         self._device = device
-        self._fill = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8)
-        self._finish = _Finish(input_size, mean, std, antialias, normalize, memory_format)
+        self._preprocessing = preprocessing
+        self._memory_format = memory_format
+        grey_levels = [round(255 * value) for value in preprocessing.mean]
+        self._fill = torch.tensor(grey_levels, dtype=torch.uint8)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -143,9 +90,9 @@ class Batches:
         generator = torch.Generator().manual_seed(stable_seed("order", self.seed, epoch))
         order = torch.randperm(len(self.images), generator=generator)
         order = order.to(self.images.labels.device)
-        finish = self._finish
+        preprocessing = self._preprocessing
         if epoch < len(self.sides):
-            finish = replace(finish, input_size=self.sides[epoch])
+            preprocessing = replace(preprocessing, input_size=self.sides[epoch])
         flips = self._alternating_flips(epoch)
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -155,7 +102,7 @@ class Batches:
             images = augment(
                 images, self.augmentation, generator, fill=self._fill, mirrored=mirrored
             )
-            yield finish(images), labels
+            yield _prepare(images, preprocessing, self._memory_format), labels
 
     def _alternating_flips(self, epoch: int) -> Tensor | None:
         """Which of all images are mirrored in this epoch, 0 or 1; None where each batch draws."""
@@ -170,11 +117,7 @@ def evaluation_batches(
     images: Images,
     *,
     batch_size: int,
-    input_size: int | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    antialias: bool,
-    normalize: bool,
+    preprocessing: Preprocessing,
     memory_format: torch.memory_format = torch.contiguous_format,
     device: torch.device | str | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -189,10 +132,9 @@ def evaluation_batches(
         BenchError: *batch_size* is below 1.
     """
     _check_batch_size(batch_size)
-    finish = _Finish(input_size, mean, std, antialias, normalize, memory_format)
     for start in range(0, len(images), batch_size):
         inputs, labels = _select(images, slice(start, start + batch_size), device)
-        yield finish(inputs), labels
+        yield _prepare(inputs, preprocessing, memory_format), labels
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -212,24 +154,9 @@ def _select(
     return (inputs, labels) if device is None else (inputs.to(device), labels.to(device))
 
 
-@dataclass(frozen=True)
-class _Finish:
-    """The fixed last step of every batch: float, normalised, resized, laid out."""
-
-    input_size: int | None
-    mean: Sequence[float]
-    std: Sequence[float]
-    antialias: bool
-    normalize: bool
-    memory_format: torch.memory_format
-
-    def __call__(self, images: Tensor) -> Tensor:
-        # Laid out while it is bytes: a quarter of the memory to move.
-        return to_float(
-            images.contiguous(memory_format=self.memory_format),
-            input_size=self.input_size,
-            mean=self.mean,
-            std=self.std,
-            antialias=self.antialias,
-            normalize=self.normalize,
-        ).contiguous(memory_format=self.memory_format)
+def _prepare(
+    images: Tensor, preprocessing: Preprocessing, memory_format: torch.memory_format
+) -> Tensor:
+    # Laid out while it is bytes: a quarter of the memory to move.
+    laid_out = images.contiguous(memory_format=memory_format)
+    return preprocessing.apply(laid_out).contiguous(memory_format=memory_format)

@@ -9,13 +9,14 @@ import numpy as np
 
 from bench.export.parity import BATCH_SIZES, reference_logits
 from bench.export.session import logits_of
+from bench.system.mcnemar import mcnemar_p_value
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
     from bench.data.images import Images
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _CHUNK = 256  # images prepared at a time
 BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answers again
@@ -57,7 +58,7 @@ class Judge:
         images: its test set.
     """
 
-    def __init__(self, source: Source, images: Images) -> None:
+    def __init__(self, source: LoadedNetwork, images: Images) -> None:
         self.source = source
         self.images = images
         self.labels = images.labels.cpu().numpy()
@@ -84,7 +85,7 @@ class Judge:
         return compare_answers(self.logits.argmax(1), answers.argmax(1), self.labels)
 
 
-def feed(source: Source, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
+def feed(source: LoadedNetwork, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
     """Turn images of a source (uint8 N×C×H×W, or prepared) into what a file takes."""
     if raw:
         return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
@@ -96,17 +97,14 @@ def compare_answers(
     reference: npt.NDArray[np.int64], other: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
 ) -> Comparison:
     """Compare two sets of predicted classes, each int64, N, with an exact McNemar test."""
-    from statsmodels.stats.contingency_tables import mcnemar
-
     right, now = reference == labels, other == labels
-    table = [[int((right & now).sum()), int((right & ~now).sum())],
-             [int((~right & now).sum()), int((~right & ~now).sum())]]  # fmt: skip
+    lost, won = int((right & ~now).sum()), int((~right & now).sum())
     return Comparison(
         images=len(labels),
         reference=float(right.mean()),
         accuracy=float(now.mean()),
         flipped=int((reference != other).sum()),
-        lost=table[0][1],
-        won=table[1][0],
-        p_value=float(mcnemar(table, exact=True).pvalue),
+        lost=lost,
+        won=won,
+        p_value=mcnemar_p_value(lost, won),
     )

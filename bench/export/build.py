@@ -1,4 +1,4 @@
-"""From targets to TensorRT engines: what `bench export-tensorrt` does."""
+"""From networks and ONNX files to TensorRT engines: what `bench export-tensorrt` does."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, sha256_of, storage_errors
-from bench.targets.network import Source
+from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
+from bench.system.devices import physical_cores
+from bench.targets.find import default_names, find_networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import pandas as pd
-
-    from bench.export.choices import Flavor, Precision
+    from bench.export.settings import Flavor, Precision
 
 ENGINE = "model" + SUFFIX
 
@@ -37,7 +36,7 @@ class EngineBuilder:
         toolkit: the flavour of TensorRT.
         exports: where engines are recorded.
         profile: batch sizes.
-        say: told what is being done, and why an engine is built again.
+        say: called with what is being done, and why an engine is built again.
     """
 
     toolkit: Toolkit
@@ -127,56 +126,34 @@ class EngineBuilder:
         }
 
 
-def export_tensorrt(
-    targets: str | Path | Sequence[str | Path] = (),
+def build_engines(
+    targets: str | Path | Sequence[str | Path],
     *,
-    flavor: Flavor = "rtx",
-    precision: Precision = "fp32",
-    compute_capabilities: Sequence[str] = (),
-    profile: Profile | None = None,
-    results: str | Path = "bench-runs",
-    options: dict[str, Any] | None = None,
-    input_size: int | None = None,
-    output: str | Path | None = None,
-    force: bool = False,
-    threads: int | None = None,
-    say: Say = lambda _text: None,
+    flavor: Flavor,
+    precision: Precision,
+    compute_capabilities: Sequence[str],
+    profile: Profile | None,
+    results: str | Path,
+    options: dict[str, Any] | None,
+    input_size: int | None,
+    output: str | Path | None,
+    force: bool,
+    threads: int | None,
+    say: Say,
     toolkit: Callable[[Flavor], Toolkit] = Toolkit,
-) -> pd.DataFrame:
-    """Build TensorRT engines, each with a sidecar that says what it fits.
-
-    Args:
-        targets: runs, studies, models, or `.onnx` files; without any as in `export_onnx`.
-        flavor: rtx (ahead of time, no GPU needed) or standard.
-        precision: of runs and models, which are exported first if they are not yet;
-            int8 for TensorRT. A file's own is in its graph.
-        compute_capabilities: such as 86 (rtx); this machine's GPU, or without one all that
-            the library can target.
-        profile: batch sizes of files that take any.
-        results: the results folder; engines go to its `exports/SHA/`.
-        options: options of a model that is named.
-        input_size: side in pixels for a model that is named.
-        output: a folder that engines and sidecars are copied to.
-        force: export ONNX files again.
-        threads: CPU threads.
-        say: told what is being done.
-        toolkit: makes the library's narrow interface.
+) -> list[dict[str, Any]]:
+    """Build TensorRT engines; the arguments are those of `bench.api.export_tensorrt`.
 
     Returns:
-        Rows of the `exports` table; `status` is unverified, because nothing has run the
-        engine yet, or unsupported, if the library cannot build it for that target.
+        Rows of the `exports` table.
 
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
     """
-    from bench.export.output import check_output
-    from bench.store.tables.frames import exports_frame
-    from bench.system.devices import physical_cores
-
     library = toolkit(flavor)
     chosen = _capabilities(library, compute_capabilities)
     if output is not None:
-        check_output(Path(output))
+        prove_writable(Path(output), "--output")
     exports = Exports(results)
     settings = Settings(precision=precision, target="tensorrt")
     exporter = Exporter(exports, settings, threads or physical_cores(), force, say)
@@ -191,7 +168,7 @@ def export_tensorrt(
             rows.append(record.row if isinstance(record, ExportRecord) else record)
     if rows and all(row["status"] == "unsupported" for row in rows):
         raise BenchError(rows[0]["error"])
-    return exports_frame(rows)
+    return rows
 
 
 def _built(
@@ -221,25 +198,24 @@ def _inputs(
     input_size: int | None,
 ) -> Iterator[OnnxInput]:
     """Find the ONNX files of the targets, exporting networks first."""
-    from bench.store import Store
-    from bench.targets.find import find_sources
-
-    files = [Path(n) for n in names if n.endswith(".onnx")]
-    others = [n for n in names if not n.endswith(".onnx")]
-    yield from map(from_file, files)
-    if files and not others:
-        return
-    for source in find_sources(others, Store(results), options=options, input_size=input_size):
-        if not isinstance(source, Source):
-            exporter.say(f"run {source.run} is {source.status}: passed over")
+    found = find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run", "onnx"), unfinished=True,
+    )  # fmt: skip
+    for network in sorted(found, key=lambda network: network.file is None):  # files first
+        if network.file is not None:
+            yield from_file(network.file)
             continue
-        record = exporter.export(source)
+        if network.error is not None:
+            exporter.say(f"{network.error}: passed over")
+            continue
+        loaded = network.load()
+        record = exporter.export(loaded)
         if record.row["status"] != "complete":
-            raise BenchError(f"{source.name} is not built: its ONNX file {record.row['error']}")
-        shared = {k: record.row[k] for k in ("run", "model", "opset")}
+            raise BenchError(f"{network.label} is not built: its ONNX file {record.row['error']}")
         yield OnnxInput(
-            source.name, exporter.exports.file(record), record.export,
-            record.row["precision"], shared,
+            loaded.name, exporter.exports.file(record), record.export,
+            record.row["precision"], {k: record.row[k] for k in ("run", "model", "opset")},
         )  # fmt: skip
 
 

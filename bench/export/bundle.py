@@ -12,14 +12,14 @@ import numpy as np
 
 from bench.export.accuracy import feed
 from bench.export.parity import reference_logits
-from bench.export.preprocess import preparation_of
+from bench.export.preprocess import require_preprocessing
 from bench.store.files import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.store.exports import ExportRecord, Exports
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _IMAGES = 10
 _README = """# {name}
@@ -43,7 +43,9 @@ C = {channels}, any height and width: resizing and normalisation are inside the 
 """  # noqa: E501 - a Markdown table's rows are lines
 
 
-def write_bundle(folder: Path, source: Source, record: ExportRecord, exports: Exports) -> None:
+def write_bundle(
+    folder: Path, source: LoadedNetwork, record: ExportRecord, exports: Exports
+) -> None:
     """Write an export with preprocessing as a folder that runs without torch.
 
     Args:
@@ -55,7 +57,7 @@ def write_bundle(folder: Path, source: Source, record: ExportRecord, exports: Ex
     Raises:
         BenchError: *source* is a bare model, or the folder cannot be written.
     """
-    preparation_of(source, "--bundle")
+    require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def _npy(values: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _readme(source: Source, record: ExportRecord) -> str:
+def _readme(source: LoadedNetwork, record: ExportRecord) -> str:
     row = record.row
     assert source.trained is not None  # noqa: S101 - a bare model was refused before
     return _README.format(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.export.accuracy import Comparison, Judge
     from bench.export.settings import Settings
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _SPEED_BATCH = 32
 
@@ -41,7 +41,9 @@ class Converted:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def to_fp16(proto: onnx.ModelProto, source: Source, settings: Settings, threads: int) -> Converted:
+def to_fp16(
+    proto: onnx.ModelProto, source: LoadedNetwork, settings: Settings, threads: int
+) -> Converted:
     """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
     count = min(settings.calibration_images, 128)
     images = source.calibration_images(count, settings.calibration_seed)
@@ -72,7 +74,7 @@ class Int8:
     def __init__(
         self,
         proto: onnx.ModelProto,
-        source: Source,
+        source: LoadedNetwork,
         settings: Settings,
         judge: Judge | None,
         folder: Path,

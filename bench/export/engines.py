@@ -93,26 +93,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_engine(path: Path, sidecar: Sidecar) -> bytes:
-    """Read an engine that is what *sidecar* says.
-
-    Raises:
-        BenchError: it is damaged, foreign, or something about it has changed, which is named.
-    """
-    changed = sidecar.changed_from(read_sidecar(path))
-    if changed:
-        raise BenchError(
-            f"{path} does not fit ({'; '.join(changed)}); build it with 'bench export-tensorrt'"
-        )
-    return path.read_bytes()
-
-
 def why_rebuild(path: Path, sidecar: Sidecar) -> str | None:
-    """Say why an engine cannot be reused; None if it can.
-
-    Returns:
-        The empty string if there is none yet.
-    """
+    """Return why an engine cannot be reused: None if it can, "" if there is none yet."""
     if not path.exists():
         return ""
     try:

@@ -6,29 +6,33 @@ import ast
 import copy
 import gc
 import io
+import linecache
 import logging
+import traceback
 import warnings
 from collections import Counter
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from bench.errors import BenchError
-from bench.export.reasons import capture_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx
 
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 INPUT, OUTPUT = "image", "logits"
 DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 OLDEST_OPSET = 18  # torch's exporter has nothing older
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_TORCH = Path(torch.__file__).parent
+_LENGTH = 160  # of a message
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Traced:
     values: dict[str, str]
 
 
-def trace(source: Source, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None) -> Traced:
+def trace(
+    source: LoadedNetwork, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None
+) -> Traced:
     """Export a network with `torch.export`, batch norm folded where the graph permits it.
 
     Args:
@@ -71,7 +77,7 @@ def trace(source: Source, *, opset: int = DEFAULT_OPSET, static_batch: int | Non
             model = copy.deepcopy(source.model).eval()
             captured = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # whatever a network raises is its own
-            raise capture_failure(source, error, dynamic=shapes is not None) from error
+            raise _capture_error(source, error, dynamic=shapes is not None) from error
         try:
             program = torch.onnx.export(
                 captured,
@@ -84,13 +90,54 @@ def trace(source: Source, *, opset: int = DEFAULT_OPSET, static_batch: int | Non
                 external_data=False,
             )
         except Exception as error:
-            raise capture_failure(source, error, dynamic=False) from error
+            raise _capture_error(source, error, dynamic=False) from error
     assert program is not None  # noqa: S101 - it is None for another kind of export only
     proto = program.model_proto
     _check_written(proto, opset, source)
     values = _values(proto)
     _clean(proto, source.model_name)
     return Traced(proto, values)
+
+
+def _capture_error(source: LoadedNetwork, error: BaseException, *, dynamic: bool) -> BenchError:
+    """Shorten what `torch.export` or the ONNX exporter raised to one line, with the network's line.
+
+    Args:
+        source: the network that could not be exported.
+        error: what was raised.
+        dynamic: whether any batch size was asked for.
+    """
+    message = _first_line(error)
+    where = _own_line(error)
+    advice = "remove what depends on the values of the data, or use torch.where"
+    if "specialized" in str(error) and dynamic:
+        message = "it takes one batch size only"
+        advice = "make its forward independent of the batch size, or give --static-batch N"
+    elif where is None:
+        advice = "rewrite that part, or export it with --opset 18 … 22"
+    line = f" at {where}" if where else ""
+    return BenchError(f"{source.name} cannot be exported{line}: {message}; {advice}")
+
+
+def _first_line(error: BaseException) -> str:
+    deepest = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    lines = [line for line in str(deepest).strip().splitlines() if line.strip()]
+    text = f"{type(deepest).__name__}: {lines[0].strip()}" if lines else type(deepest).__name__
+    return text if len(text) <= _LENGTH else text[:_LENGTH] + " …"
+
+
+def _own_line(error: BaseException) -> str | None:
+    """Find the innermost line of the network's own code, as `file.py:12 (code)`."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        ours = frame.name == "trace" and path.parent.name == "export"
+        if path.is_relative_to(_TORCH) or ours or not path.is_file():
+            continue
+        code = linecache.getline(frame.filename, frame.lineno or 0).strip()
+        return f"{path.name}:{frame.lineno} ({code})"
+    return None
 
 
 def set_properties(proto: onnx.ModelProto, properties: dict[str, str]) -> None:
@@ -112,7 +159,7 @@ def _check_opset(opset: int) -> None:
         )
 
 
-def _check_written(proto: onnx.ModelProto, opset: int, source: Source) -> None:
+def _check_written(proto: onnx.ModelProto, opset: int, source: LoadedNetwork) -> None:
     """Notice that another opset was written than asked for; the exporter only logs that."""
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.export.runtime_tools import runtime_tool
+from bench.export.quantise import runtime_tool
 from bench.export.session import open_session, run
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
     from bench.export.settings import Settings
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 
-def properties(source: Source, settings: Settings) -> dict[str, str]:
+def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
     """Metadata of a file: what it is, how it is fed, and what made it."""
     values: dict[str, Any] = {
         "model": source.model_name,
@@ -23,8 +23,8 @@ def properties(source: Source, settings: Settings) -> dict[str, str]:
         "input_shape": source.input_shape,
         "bench_version": version_of("resnet-bench"),
     }
-    if source.trained is not None and source.preparation is not None:
-        made = source.preparation
+    if source.trained is not None and source.preprocessing is not None:
+        made = source.preprocessing
         values |= {
             "run_hash": source.trained.request.hash,
             "dataset": source.trained.request.dataset,

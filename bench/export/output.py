@@ -5,41 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from bench.store.exports import ExportRecord, Exports
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 
-def check_output(folder: Path, option: str = "--output") -> None:
-    """Prove that a folder can be written before work begins.
-
-    Args:
-        folder: made if it is not there.
-        option: the one that named it.
-
-    Raises:
-        BenchError: it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BenchError(
-            f"{option} {folder} cannot be written ({reason}): choose a folder that you may write"
-        ) from None
-
-
-def readable_name(source: Source, record: ExportRecord) -> str:
+def readable_name(source: LoadedNetwork, record: ExportRecord) -> str:
     """Name a file after its run or model and precision."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.")
     precision = record.row["precision"]
@@ -47,7 +24,7 @@ def readable_name(source: Source, record: ExportRecord) -> str:
 
 
 def deliver(
-    source: Source,
+    source: LoadedNetwork,
     record: ExportRecord,
     exports: Exports,
     *,

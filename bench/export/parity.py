@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.export.graph import Traced
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 BATCH_SIZES = (1, 3, 32)
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
@@ -88,7 +88,7 @@ def fp16_tolerance(layers: int) -> float:
 
 
 @torch.inference_mode()
-def reference_logits(source: Source, images: Tensor) -> npt.NDArray[np.float32]:
+def reference_logits(source: LoadedNetwork, images: Tensor) -> npt.NDArray[np.float32]:
     """Return PyTorch's logits of uint8 or prepared images, float32, N×classes.
 
     Raises:
@@ -159,7 +159,12 @@ def compare(
 
 
 def first_divergence(
-    source: Source, traced: Traced, file: Path, feed: npt.NDArray[Any], images: Tensor, limit: float
+    source: LoadedNetwork,
+    traced: Traced,
+    file: Path,
+    feed: npt.NDArray[Any],
+    images: Tensor,
+    limit: float,
 ) -> str | None:
     """Name the first layer whose output differs between PyTorch and a file.
 
@@ -211,7 +216,7 @@ def _intermediate(
 
 @torch.inference_mode()
 def _module_outputs(
-    source: Source, images: Tensor, paths: set[str]
+    source: LoadedNetwork, images: Tensor, paths: set[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Return what each module's last call gives, before anything changes it in place."""
     outputs: dict[str, npt.NDArray[np.float32]] = {}

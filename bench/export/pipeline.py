@@ -1,4 +1,4 @@
-"""From targets to proved ONNX files: what `bench export-onnx` and `bench.export_onnx` do."""
+"""From networks to ONNX files, each proved to compute the same: what `bench export-onnx` does."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
 from bench.export.graph import set_properties, trace
 from bench.export.metadata import environment, properties
-from bench.export.preprocess import preparation_of, with_preprocessing
+from bench.export.output import deliver
+from bench.export.preprocess import require_preprocessing, with_preprocessing
 from bench.export.proof import Proof, Prover
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, sha256_of
+from bench.store.files import StorageError, prove_writable, sha256_of
+from bench.system.devices import physical_cores
 from bench.system.environment import version_of
-from bench.targets.network import Source
+from bench.targets.find import default_names, find_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
-    import pandas as pd
+
+    from bench.targets.network import LoadedNetwork, NamedNetwork
 
 FILE, REJECTED = "model.onnx", "model.rejected.onnx"
-SENSITIVITY = "sensitivity"  # .svg and .png
 
 Say = Callable[[str], None]
+Draw = Callable[[list[dict[str, Any]], Path, str], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Exporter:
         settings: what the files are to be.
         threads: CPU threads.
         force: export again what is there already.
-        say: told what is being done.
+        say: called with what is being done.
+        draw: called with the effect of each layer in int8, where it was measured, the export's
+            folder and the network's name; what it writes there becomes part of the export.
     """
 
     exports: Exports
@@ -55,8 +58,9 @@ class Exporter:
     threads: int = 1
     force: bool = False
     say: Say = lambda _text: None
+    draw: Draw = lambda _effects, _folder, _name: None
 
-    def export(self, source: Source) -> ExportRecord:
+    def export(self, source: LoadedNetwork) -> ExportRecord:
         """Export one network and prove its file, unless that is done already.
 
         Returns:
@@ -67,7 +71,7 @@ class Exporter:
             StorageError: the results folder cannot be written; nothing is left there.
         """
         if self.settings.with_preprocessing:
-            preparation_of(source, "--with-preprocessing")
+            require_preprocessing(source, "--with-preprocessing")
         request = self._request(source)
         self.exports.tidy()
         known = None if self.force else self.exports.find(request)
@@ -77,7 +81,7 @@ class Exporter:
         with _threads(self.threads), self.exports.workspace() as folder:
             return self._export(source, request, folder)
 
-    def _export(self, source: Source, request: dict[str, Any], folder: Path) -> ExportRecord:
+    def _export(self, source: LoadedNetwork, request: dict[str, Any], folder: Path) -> ExportRecord:
         begun = time.monotonic()
         self.say(f"{source.name}: exporting")
         traced = trace(source, opset=self.settings.opset, static_batch=self.settings.static_batch)
@@ -96,7 +100,8 @@ class Exporter:
             (folder / FILE).rename(folder / REJECTED)
         sha256 = sha256_of(folder / name)
         row = self._row(source, proof, folder / name, sha256, time.monotonic() - begun)
-        _draw_effects(converted.details.get("sensitivity"), folder, source.name)
+        if converted.details.get("sensitivity"):
+            self.draw(converted.details["sensitivity"], folder, source.name)
         record = ExportRecord(
             export=sha256,
             request=request,
@@ -108,7 +113,7 @@ class Exporter:
         return self.exports.publish(folder, record)
 
     def _convert(
-        self, source: Source, proto: onnx.ModelProto, prover: Prover, work: Path
+        self, source: LoadedNetwork, proto: onnx.ModelProto, prover: Prover, work: Path
     ) -> Converted:
         if self.settings.precision == "fp16":
             return to_fp16(proto, source, self.settings, self.threads)
@@ -119,13 +124,13 @@ class Exporter:
             ).convert()
         return Converted(proto)
 
-    def _with_preprocessing(self, source: Source, proto: onnx.ModelProto) -> onnx.ModelProto:
-        preparation = preparation_of(source, "--with-preprocessing")
+    def _with_preprocessing(self, source: LoadedNetwork, proto: onnx.ModelProto) -> onnx.ModelProto:
+        preprocessing = require_preprocessing(source, "--with-preprocessing")
         return with_preprocessing(
-            proto, preparation, source.input_shape[0], self.settings.static_batch
+            proto, preprocessing, source.input_shape[0], self.settings.static_batch
         )
 
-    def _request(self, source: Source) -> dict[str, Any]:
+    def _request(self, source: LoadedNetwork) -> dict[str, Any]:
         """Everything that decides about the file and its proof, as JSON values."""
         packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
         values = {
@@ -142,7 +147,7 @@ class Exporter:
         return plain
 
     def _row(
-        self, source: Source, proof: Proof, file: Path, sha256: str, seconds: float
+        self, source: LoadedNetwork, proof: Proof, file: Path, sha256: str, seconds: float
     ) -> dict[str, Any]:
         here = environment(self.threads)
         accuracy = proof.accuracy
@@ -171,99 +176,58 @@ class Exporter:
         }
 
 
-def _draw_effects(effects: list[dict[str, Any]] | None, folder: Path, name: str) -> None:
-    """Put the picture of the layers' effects beside the file, if they were measured."""
-    if not effects:
-        return
-    from bench.report.charts.draw_matplotlib import save_charts
-    from bench.report.charts.sensitivity import sensitivity_chart
-
-    title = f"{name}: each layer alone in int8"
-    save_charts([sensitivity_chart(effects, SENSITIVITY, title)], folder)
-
-
-def export_onnx(
-    targets: str | Path | Sequence[str | Path] = (),
+def export_networks(
+    targets: str | Path | Sequence[str | Path],
     *,
-    results: str | Path = "bench-runs",
-    options: dict[str, Any] | None = None,
-    input_size: int | None = None,
-    output: str | Path | None = None,
-    bundle: bool = False,
-    force: bool = False,
-    threads: int | None = None,
-    say: Say = lambda _text: None,
+    results: str | Path,
+    options: dict[str, Any] | None,
+    input_size: int | None,
+    output: str | Path | None,
+    bundle: bool,
+    force: bool,
+    threads: int | None,
+    say: Say,
+    draw: Draw,
     **settings: Any,
-) -> pd.DataFrame:
-    """Export networks to ONNX, each file with its proof.
-
-    Args:
-        targets: runs, studies and models (`bench.targets.find.find_sources`); without
-            any, the runs of the study last changed, or ResNet-18.
-        results: the results folder; files go to its `exports/SHA/`.
-        options: options of a model that is named.
-        input_size: side in pixels for a model that is named.
-        output: a folder that files and proofs are copied to, under readable names.
-        bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
-            the current folder; implies `with_preprocessing`.
-        force: export again what is there already.
-        threads: CPU threads; the physical cores without.
-        say: told what is being done.
-        **settings: fields of `bench.export.settings.Settings`, such as `precision`.
+) -> list[ExportRecord]:
+    """Export networks to ONNX; the arguments, but for *draw*, are those of `bench.export_onnx`.
 
     Returns:
-        The exports' rows of the `exports` table. `max_rel_diff` is relative to the largest
-        logit, accuracies are 0…1, `status` is complete, rejected (the file does not compute
-        what PyTorch does, and is kept as `model.rejected.onnx`) or failed.
+        A record of each network, in order; one that failed has an empty `export`, and the reason
+        in its row.
 
     Raises:
-        BenchError: a target or a setting cannot be understood or met. If there are several
-            networks, the others are exported and the failed one is a row.
+        BenchError: a target or a setting cannot be understood or met, or the only network failed.
     """
-    from bench.export.output import check_output, deliver
-    from bench.store import Store
-    from bench.store.tables.frames import exports_frame
-    from bench.system.devices import physical_cores
-    from bench.targets.find import find_sources
-
     wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
-        check_output(Path(output))
-    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say)
-    store = Store(results)
-    found = find_sources(names, store, options=options, input_size=input_size, force=force)
-    rows = []
-    for source, failure in _each(found, exporter):
-        if isinstance(failure, ExportRecord) and isinstance(source, Source):
-            deliver(source, failure, exporter.exports, output=output, bundle=bundle)
-            rows.append(failure.row)
-        else:
-            rows.append(_failed(source, failure, wanted))
-    if len(rows) == 1 and rows[0]["status"] == "failed":
-        raise BenchError(rows[0]["error"])
-    return exports_frame(rows)
-
-
-def _each(found: Iterator[Any], exporter: Exporter) -> Iterator[tuple[Any, Any]]:
-    """Yield each network with its record, or with the one line why there is none."""
-    for source in found:
-        if not isinstance(source, Source):
-            yield source, f"run {source.run} is {source.status}: {source.error}"
-            continue
+        prove_writable(Path(output), "--output")
+    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say, draw)
+    records = []
+    for network in find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run"), unfinished=True,
+    ):  # fmt: skip
         try:
-            yield source, exporter.export(source)
+            source = network.load()
+            record = exporter.export(source)
         except StorageError:
             raise
         except BenchError as error:
-            yield source, str(error)
+            records.append(ExportRecord("", {}, _failed(network, str(error), wanted)))
+            continue
+        deliver(source, record, exporter.exports, output=output, bundle=bundle)
+        records.append(record)
+    if len(records) == 1 and records[0].row["status"] == "failed":
+        raise BenchError(records[0].row["error"])
+    return records
 
 
-def _failed(source: Any, reason: str, settings: Settings) -> dict[str, Any]:
-    model = source.model_name if isinstance(source, Source) else source.request["model"]
+def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:
     return {
-        "run": source.run,
-        "model": model,
+        "run": network.run,
+        "model": network.model,
         "format": "onnx",
         "precision": settings.precision,
         "opset": settings.opset,

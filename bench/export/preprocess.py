@@ -12,29 +12,30 @@ from bench.export.graph import INPUT, OUTPUT
 if TYPE_CHECKING:
     import onnx
 
-    from bench.targets.network import Preparation, Source
+    from bench.data import Preprocessing
+    from bench.targets.network import LoadedNetwork
 
 _PREPARED = "prepared"
 
 
-def preparation_of(source: Source, what: str) -> Preparation:
-    """Return how a run's images are prepared.
+def require_preprocessing(source: LoadedNetwork, option: str) -> Preprocessing:
+    """Return the preprocessing of a run's images, for an option that needs it.
 
     Raises:
         BenchError: *source* is a bare model, which was trained on nothing.
     """
-    if source.preparation is None:
+    if source.preprocessing is None:
         raise BenchError(
-            f"{what} needs a trained run: the bare model {source.name} has no mean, deviation "
+            f"{option} needs a trained run: the bare model {source.name} has no mean, deviation "
             "or classes; train it with 'bench train' and name the run"
         )
-    return source.preparation
+    return source.preprocessing
 
 
 def with_preprocessing(
-    proto: onnx.ModelProto, preparation: Preparation, channels: int, static_batch: int | None
+    proto: onnx.ModelProto, preprocessing: Preprocessing, channels: int, static_batch: int | None
 ) -> onnx.ModelProto:
-    """Put the preparation of images in front of a graph.
+    """Put the preprocessing of images in front of a graph.
 
     Returns:
         A graph from `image` (uint8, N×H×W×C, any H and W) to `logits`.
@@ -42,7 +43,7 @@ def with_preprocessing(
     from onnx import compose
 
     opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    before = _preparation_graph(proto, preparation, channels, static_batch, opset)
+    before = _preprocessing_graph(proto, preprocessing, channels, static_batch, opset)
     after = compose.add_prefix(
         proto, "network/", rename_inputs=True, rename_outputs=False, rename_edges=False,
         rename_initializers=False, rename_value_infos=False, rename_nodes=False,
@@ -55,8 +56,8 @@ def with_preprocessing(
     return merged
 
 
-def _preparation_graph(
-    proto: onnx.ModelProto, made: Preparation, channels: int, batch: int | None, opset: int
+def _preprocessing_graph(
+    proto: onnx.ModelProto, made: Preprocessing, channels: int, batch: int | None, opset: int
 ) -> onnx.ModelProto:
     """Cast, transpose, scale and shift as in training, then resize to the network's side."""
     from onnx import TensorProto, helper, numpy_helper
@@ -65,7 +66,7 @@ def _preparation_graph(
     constants = {
         "prepare/scale": scale,
         "prepare/shift": shift,
-        "prepare/size": np.array([made.size, made.size], np.int64),
+        "prepare/size": np.array([made.input_size, made.input_size], np.int64),
     }
     nodes = [
         helper.make_node("Cast", [INPUT], ["prepare/float"], "prepare/Cast", to=TensorProto.FLOAT),
@@ -88,7 +89,7 @@ def _preparation_graph(
         ),
     ]  # fmt: skip
     rows = batch or "batch"
-    side = made.size
+    side = made.input_size
     graph = helper.make_graph(
         nodes,
         "prepare",
@@ -104,8 +105,8 @@ def _preparation_graph(
     return helper.make_model(graph, opset_imports=imports, ir_version=proto.ir_version)
 
 
-def _scale_and_shift(made: Preparation, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Constants of `grey * scale - shift`, as `bench.data.to_float` computes it."""
+def _scale_and_shift(made: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Constants of `grey * scale - shift`, as `bench.data.Preprocessing` computes it."""
     mean = np.array(made.mean, np.float32).reshape(1, -1, 1, 1)
     std = np.array(made.std, np.float32).reshape(1, -1, 1, 1)
     if not made.normalize:

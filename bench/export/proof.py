@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.export.graph import Traced
     from bench.export.settings import Settings
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 _BISECTED = 4  # images whose intermediate values are compared
 
@@ -93,7 +93,7 @@ class Prover:
         threads: CPU threads of ONNX Runtime.
     """
 
-    def __init__(self, source: Source, threads: int) -> None:
+    def __init__(self, source: LoadedNetwork, threads: int) -> None:
         self.source, self.threads = source, threads
         test = None if source.timing_only else source.test_images()
         self.judge = Judge(source, test) if test is not None else None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.export.runtime_tools import runtime_tool
 from bench.system.environment import processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -20,6 +22,23 @@ if TYPE_CHECKING:
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def runtime_tool(module: str) -> Any:
+    """Import a module of ONNX Runtime's tools.
+
+    They append their own folder to the path and import one another from there. That folder
+    holds a `models`, which would hide the user's own, so it is taken away again.
+    """
+    spec = find_spec("onnxruntime")
+    assert spec is not None  # noqa: S101 - a dependency of this package
+    assert spec.origin is not None  # noqa: S101
+    path = list(sys.path)
+    sys.path.append(str(Path(spec.origin).parent / "transformers"))
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path[:] = path
 
 
 def saturates() -> bool:

@@ -1,34 +1,40 @@
-"""What is asked of an export, checked before any work begins."""
+"""What an exported file is to be, checked before any work begins."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from bench.errors import BenchError, nearest
-from bench.export.choices import CalibrationMethod, IoPrecision, Precision, Target
+
+Precision = Literal["fp32", "fp16", "int8"]
+IoPrecision = Literal["fp32", "fp16"]
+Int8Target = Literal["cpu", "tensorrt"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+Flavor = Literal["rtx", "standard"]
 
 CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an ONNX file is to be.
+    """The settings of an export.
 
     Attributes:
         precision: fp32, fp16 or int8 arithmetic.
         io_precision: of input and output of an fp16 file.
         target: what an int8 file is for: cpu or tensorrt.
         opset: ONNX operator set.
-        static_batch: the one batch size it takes; any without.
+        static_batch: the one batch size the file takes; None for any.
         with_preprocessing: it takes uint8 images N×H×W×C of any size.
-        calibration_method: how int8 ranges are taken: minmax, entropy or percentile.
-        calibration_images: how many training images they are taken from.
-        calibration_seed: of the draw of those images.
-        calibration_draws: how many draws the accuracy is measured for.
-        max_accuracy_drop: points that int8 may cost; layers are kept in fp32 to hold it.
-        sensitivity: measure each layer's effect in any case.
+        calibration_method: how int8 ranges are determined: minmax, entropy or percentile.
+        calibration_images: number of training images used for that.
+        calibration_seed: random seed for choosing those images.
+        calibration_draws: number of such choices that the accuracy is measured for.
+        max_accuracy_drop: largest accuracy drop allowed for int8, in percentage points; layers are
+            kept in fp32 to stay within it.
+        sensitivity: measure the effect of each layer in int8.
 
     Raises:
         BenchError: a value is unknown or two contradict each other.
@@ -36,7 +42,7 @@ class Settings:
 
     precision: Precision = "fp32"
     io_precision: IoPrecision = "fp32"
-    target: Target = "cpu"
+    target: Int8Target = "cpu"
     opset: int = 20
     static_batch: int | None = None
     with_preprocessing: bool = False
@@ -50,7 +56,7 @@ class Settings:
     def __post_init__(self) -> None:
         _known("precision", self.precision, get_args(Precision))
         _known("io-precision", self.io_precision, get_args(IoPrecision))
-        _known("target", self.target, get_args(Target))
+        _known("target", self.target, get_args(Int8Target))
         _known("calibration-method", self.calibration_method, get_args(CalibrationMethod))
         for name in ("static_batch", "calibration_draws"):
             value = getattr(self, name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.export.choices import Flavor
+    from bench.export.settings import Flavor
 
 MODULES = {"rtx": "tensorrt_rtx", "standard": "tensorrt"}
 _RTX_MISSING = (

@@ -6,14 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from bench.system.intervals import ratio_interval
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 _WARM_UP = 2
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 9, 60, 6.0
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -43,22 +42,19 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
         base: the one it is compared with.
         batch: what both take.
     """
-    from scipy import stats
-
     for session in (fast, base) * _WARM_UP:
         _time(session, batch)
-    ratios: list[float] = []
+    base_seconds: dict[int, list[float]] = {}
+    fast_seconds: dict[int, list[float]] = {}
     begun = time.perf_counter()
-    while len(ratios) < _MIN_ROUNDS or (
-        len(ratios) < _MAX_ROUNDS and time.perf_counter() - begun < _SECONDS
-    ):
-        ratios.append(_time(base, batch) / _time(fast, batch))
-    interval = stats.bootstrap(
-        (np.array(ratios),), np.median, confidence_level=_CONFIDENCE, rng=0, method="percentile"
-    ).confidence_interval
-    return Speed(
-        float(np.median(ratios)), float(interval.low), float(interval.high), len(ratios), len(batch)
-    )
+    for number in range(_MAX_ROUNDS):
+        base_seconds[number] = [_time(base, batch)]
+        fast_seconds[number] = [_time(fast, batch)]
+        if number + 1 >= _MIN_ROUNDS and time.perf_counter() - begun >= _SECONDS:
+            break
+    ratio = ratio_interval(base_seconds, fast_seconds)
+    assert ratio is not None  # noqa: S101 - both have every round
+    return Speed(ratio.median, ratio.low, ratio.high, ratio.blocks, len(batch))
 
 
 def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:

@@ -13,7 +13,7 @@ from bench.launch.execution import Execution, allot
 from bench.launch.launchers import launch
 from bench.launch.tuning import choose, tuning_requests, unchosen
 from bench.store import Store, StudyRecord
-from bench.studies import Overrides, Plan, PlannedVariant, Study, expand, load_study
+from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
 from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
@@ -154,7 +154,7 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
     for variant in plan.variants:
         runs = {str(seed): request.run_id for seed, request in variant.requests.items()}
         variants[variant.name] = {"reference": variant.reference, "runs": runs}
-    if plan.name == "adhoc" and before is not None:
+    if plan.name == ADHOC and before is not None:
         for name, entry in variants.items():
             earlier = before.variants.get(name, {"runs": {}})["runs"].items()
             kept = {s: run for s, run in earlier if _differ_in_seed(store, run, plan, name)}

@@ -1,4 +1,4 @@
-"""`--batch-size auto`: double the batch to the knee, in processes that may die of it."""
+"""`--batch-size auto`: double the batch as long as images/s rise, each size in a subprocess."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError
-from bench.measurement.timing.process_runner import ProcessLane
-from bench.measurement.timing.sampling import status_of
+from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.trial import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.timing.runner import Runner
 
-KNEE = 0.03  # less than so much more images/s is not worth a batch twice as large
+KNEE = 0.03  # smallest gain of images/s for which the batch is doubled
 LARGEST = 4096
 _SAMPLES = 3
 
@@ -26,8 +26,8 @@ class Probe:
     """One batch size that was tried.
 
     Attributes:
-        batch_size: images.
-        images_per_second: from the median of a few runs; None where it did not fit.
+        batch_size: images per batch.
+        images_per_second: from the median of a few runs; None if it did not fit.
     """
 
     batch_size: int
@@ -38,24 +38,24 @@ def find_batch_size(
     configuration: Configuration,
     *,
     timeout: float,
-    open_lane: Callable[[Configuration], Lane] | None = None,
+    open_runner: Callable[[Configuration], Runner] | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Double the batch until it gains less than 3 %, or no longer fits.
 
-    Where it does not fit, sizes between the last two are halved towards the largest that does.
+    If a size does not fit, the largest one that does is searched by bisection.
 
     Args:
-        configuration: with any batch size.
-        timeout: seconds for one answer of a process.
-        open_lane: how a size is opened; in a process of its own without.
+        configuration: its batch size is replaced.
+        timeout: seconds to wait for one answer of a subprocess.
+        open_runner: opens a configuration (default: in a subprocess, which may run out of memory).
 
     Returns:
-        The batch size with the most images/s before the knee, and everything that was tried.
+        The batch size, and everything that was tried.
 
     Raises:
-        OutOfMemoryError: not even one image fits.
+        OutOfMemoryError: not even a batch of one fits.
     """
-    opened = open_lane or (lambda made: ProcessLane(made, timeout=timeout))
+    opened = open_runner or (lambda made: ProcessRunner(made, timeout=timeout))
 
     def probe(size: int) -> Probe:
         return _probe(opened, replace(configuration, batch_size=size), size)
@@ -79,7 +79,7 @@ def find_batch_size(
 def _between(
     best: Probe, too_large: int, probe: Callable[[int], Probe], tried: list[Probe]
 ) -> Probe:
-    """Halve the gap between a size that fits and one that does not."""
+    """Bisect between a size that fits and one that does not."""
     while too_large - best.batch_size > max(1, best.batch_size // 8):
         middle = (best.batch_size + too_large) // 2
         tried.append(probe(middle))
@@ -93,16 +93,16 @@ def _between(
     return best
 
 
-def _probe(opened: Callable[[Configuration], Lane], made: Configuration, size: int) -> Probe:
-    lane = None
+def _probe(opened: Callable[[Configuration], Runner], made: Configuration, size: int) -> Probe:
+    runner = None
     try:
-        lane = opened(made)
-        lane.warm_up(1.0)
-        return Probe(size, size / statistics.median(lane.block(_SAMPLES)))
+        runner = opened(made)
+        runner.warm_up(1.0)
+        return Probe(size, size / statistics.median(runner.block(_SAMPLES)))
     except Exception as error:
         if status_of(error)[0] != "out_of_memory":
             raise
         return Probe(size, None)
     finally:
-        if lane is not None:
-            lane.close()
+        if runner is not None:
+            runner.close()

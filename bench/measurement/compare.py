@@ -1,4 +1,4 @@
-"""Two measurements, configuration by configuration: has anything become slower?"""
+"""Comparison of two measurements, configuration by configuration: what has become slower?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.measurement.compared_speeds import Figure, Side
+    from bench.measurement.compared_speeds import ComparedSpeed, ComparedSpeeds
 
 
 @dataclass(frozen=True)
 class Change:
-    """One configuration in both.
+    """The change of one configuration.
 
     Attributes:
-        configuration: which.
+        configuration: its name.
         ratio: candidate's speed over the baseline's; below 1 is slower.
         low: lower end of its 95 % interval.
         high: upper end.
-        verdict: slower or faster (the whole interval lies beyond the threshold), same, or
-            noisy (no claim).
+        verdict: slower or faster (the whole interval is beyond the threshold), same, or noisy
+            (no claim).
     """
 
     configuration: str
@@ -32,31 +32,31 @@ class Change:
     verdict: str
 
 
-def compare(baseline: Side, candidate: Side, threshold: float) -> tuple[list[Change], list[str]]:
-    """Compare what both sides hold.
+def compare(
+    baseline: ComparedSpeeds, candidate: ComparedSpeeds, threshold: float
+) -> tuple[list[Change], list[str]]:
+    """Compare the configurations that both hold.
 
     Args:
-        baseline: what was before.
-        candidate: what is now.
+        baseline: speeds before.
+        candidate: speeds now.
         threshold: relative change that matters; 0.05 is 5 %.
 
     Returns:
-        The changes, and remarks on how they were compared and what only one side holds.
+        The changes, and remarks on how they were compared and on what only one of them holds.
 
     Raises:
-        BenchError: nothing is in both, or machines differ and there is no reference.
+        BenchError: they have nothing in common, or machines differ and there is no reference.
     """
     if not 0 <= threshold < 1:
         raise BenchError(f"--threshold {threshold:g}: it is relative, 0 … 1, such as 0.05")
-    shared = [key for key in baseline.figures if key in candidate.figures]
+    shared = [key for key in baseline.speeds if key in candidate.speeds]
     if not shared:
         raise BenchError(_nothing_shared(baseline, candidate))
     remarks = []
     relative = baseline.machine != candidate.machine
     if relative:
-        shared = [
-            k for k in shared if baseline.figures[k].relative and candidate.figures[k].relative
-        ]
+        shared = [k for k in shared if baseline.speeds[k].relative and candidate.speeds[k].relative]
         if not shared:
             raise BenchError(
                 f"{baseline.name} is of {baseline.machine}, {candidate.name} of "
@@ -68,11 +68,11 @@ def compare(baseline: Side, candidate: Side, threshold: float) -> tuple[list[Cha
             "to each one's own reference, not by images/s."
         )
     for one, other in ((baseline, candidate), (candidate, baseline)):
-        only = len(one.figures.keys() - other.figures.keys())
+        only = len(one.speeds.keys() - other.speeds.keys())
         if only:
             remarks.append(f"{only} configuration(s) only in {one.name}.")
     changes = [
-        _change(key, baseline.figures[key], candidate.figures[key], threshold, relative=relative)
+        _change(key, baseline.speeds[key], candidate.speeds[key], threshold, relative=relative)
         for key in shared
     ]
     return changes, remarks
@@ -81,10 +81,15 @@ def compare(baseline: Side, candidate: Side, threshold: float) -> tuple[list[Cha
 def ratio_of(
     top: tuple[float, float, float], bottom: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Return top/bottom with its interval, from each one's (value, low, high).
+    """Return the interval of top / bottom, for values that were measured independently.
 
-    The ends are recovered from the two intervals on a logarithmic scale (MOVER; Donner and
-    Zou 2012), which needs no symmetry and no samples.
+    Its ends follow from the two intervals on a logarithmic scale (MOVER; Donner and Zou 2012),
+    which needs neither symmetry nor samples. Ratios of interleaved samples are narrower:
+    `bench.system.intervals.ratio_interval`.
+
+    Args:
+        top: value, low, high.
+        bottom: value, low, high.
     """
     a, a_low, a_high = map(math.log, top)
     b, b_low, b_high = map(math.log, bottom)
@@ -94,7 +99,9 @@ def ratio_of(
     return math.exp(difference), math.exp(low), math.exp(high)
 
 
-def _change(key: str, before: Figure, now: Figure, threshold: float, *, relative: bool) -> Change:
+def _change(
+    key: str, before: ComparedSpeed, now: ComparedSpeed, threshold: float, *, relative: bool
+) -> Change:
     pair = [
         f.relative if relative and f.relative else (f.value, f.low, f.high) for f in (now, before)
     ]
@@ -109,8 +116,8 @@ def _change(key: str, before: Figure, now: Figure, threshold: float, *, relative
     return Change(key, ratio, low, high, verdict)
 
 
-def _nothing_shared(baseline: Side, candidate: Side) -> str:
+def _nothing_shared(baseline: ComparedSpeeds, candidate: ComparedSpeeds) -> str:
     if baseline.boundaries and not baseline.boundaries & candidate.boundaries:
-        sides = (", ".join(sorted(s.boundaries)) for s in (baseline, candidate))
-        return "the boundaries differ ({} and {}): what is timed is not the same".format(*sides)
+        both = (", ".join(sorted(s.boundaries)) for s in (baseline, candidate))
+        return "the boundaries differ ({} and {}): what is timed is not the same".format(*both)
     return f"{baseline.name} and {candidate.name} have no configuration in common"

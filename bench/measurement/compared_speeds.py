@@ -1,38 +1,44 @@
-"""What `bench compare` can read, each as figures of configurations with intervals."""
+"""What `bench compare` can read, each as speeds of configurations with intervals."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
+from bench.store.tables.frames import load_results, rows_of
+from bench.system.intervals import median_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
-KEY = (
-    "model", "options", "run", "backend", "precision", "memory_format", "batch_size",
-    "input_size", "scenario", "threads", "boundary",
-)  # fmt: skip
+    from bench.system.intervals import Interval
+
+_KEY = (
+    *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
+    *("input_size", "scenario", "threads", "boundary"),
+)
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
 _WORDS = {"threads": "{} threads", "batch_size": "batch {}", "input_size": "{} px"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class ComparedSpeed:
     """A speed with its interval; higher is faster.
 
     Attributes:
-        value: images/s, or runs/s of a pytest-benchmark.
+        value: images/s, or runs/s of pytest-benchmark.
         low: lower end of its 95 % interval.
         high: upper end.
-        relative: the same as a ratio to the measurement's own reference, if there is one.
-        noisy: whether no claim may rest on it.
+        relative: the ratio to the measurement's own reference with its interval, if there is one.
+        noisy: whether no claim may be based on it.
     """
 
     value: float
@@ -43,23 +49,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two that are compared.
+class ComparedSpeeds:
+    """The speeds of one of the two that are compared.
 
     Attributes:
-        name: as the person gave it.
+        name: as given.
         machine: what it ran on.
-        figures: configuration → figure.
-        boundaries: those it holds.
+        speeds: name of a configuration → its speed.
+        boundaries: the boundaries of its configurations.
     """
 
     name: str
     machine: str
-    figures: dict[str, Figure]
+    speeds: dict[str, ComparedSpeed]
     boundaries: frozenset[str] = field(default_factory=frozenset)
 
 
-def load_side(path: str | Path) -> Side:
+def load_speeds(path: str | Path) -> ComparedSpeeds:
     """Read a measurement, trained runs, or a JSON file.
 
     Args:
@@ -94,10 +100,10 @@ def load_side(path: str | Path) -> Side:
     )
 
 
-def _reading(path: str | Path, read: Any) -> Side:
+def _reading(path: str | Path, read: Callable[[], ComparedSpeeds]) -> ComparedSpeeds:
     """Read a file that may hold anything."""
     try:
-        side: Side = read()
+        return read()
     except BenchError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -105,51 +111,50 @@ def _reading(path: str | Path, read: Any) -> Side:
             f"{path} is no JSON of 'bench throughput --json' or pytest-benchmark "
             f"({type(error).__name__}: {error}); write it again"
         ) from None
-    return side
 
 
-def _from_folder(name: str, folder: Path) -> Side:
+def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     """Read a results folder, or a run's folder in one."""
     records = list(Measurements(folder).records())
     trained = _from_runs(name, folder)
-    sides = [] if trained is None else [trained]
+    found = [] if trained is None else [trained]
     if records and (trained is None or any(map(_has_interval, records[-1].rows))):
-        sides.insert(0, _from_rows(name, records[-1].rows))
-    if not sides:
+        found.insert(0, _from_rows(name, records[-1].rows))
+    if not found:
         raise BenchError(
             f"{name} holds no measurement and no complete training run; 'bench throughput "
             "--results' and 'bench train --results' make them"
         )
-    machines = dict.fromkeys(side.machine for side in sides)
-    figures = {key: figure for side in sides for key, figure in side.figures.items()}
-    boundaries = frozenset(b for side in sides for b in side.boundaries)
-    return Side(name, "; ".join(machines), figures, boundaries)
+    machines = dict.fromkeys(part.machine for part in found)
+    speeds = {key: speed for part in found for key, speed in part.speeds.items()}
+    boundaries = frozenset(b for part in found for b in part.boundaries)
+    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries)
 
 
-def _from_rows(name: str, rows: list[dict[str, Any]]) -> Side:
+def _from_rows(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
-    figures = {}
+    speeds = {}
     for row in complete:
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
-        figures[_key(row, KEY)] = Figure(
-            row["images_per_second"], row["ci_low"], row["ci_high"],
-            relative if all(relative) else None,  # type: ignore[arg-type]
-            bool(row.get("noisy")),
-        )  # fmt: skip
+        speeds[_key(row, _KEY)] = ComparedSpeed(
+            value=row["images_per_second"],
+            low=row["ci_low"],
+            high=row["ci_high"],
+            relative=relative if all(relative) else None,  # type: ignore[arg-type]
+            noisy=bool(row.get("noisy")),
+        )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
-    return Side(name, machine, figures, frozenset(str(r["boundary"]) for r in complete))
+    return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
 
 
 def _has_interval(row: dict[str, Any]) -> bool:
     return bool(row.get("status") == "complete" and row.get("ci_low"))
 
 
-def _from_runs(name: str, folder: Path) -> Side | None:
+def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     """Read how fast networks were trained: the epochs of all runs of one configuration."""
-    from bench.store.tables.frames import load_results, rows_of
-
     runs = load_results(folder)
     runs = runs[runs["status"] == "complete"].drop_duplicates("run")
     if runs.empty:
@@ -159,24 +164,26 @@ def _from_runs(name: str, folder: Path) -> Side | None:
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(f"training / {_key(row, _TRAINING_KEY)}", []).append(row["run"])
-    figures = {
-        key: figure
+    speeds = {
+        key: speed
         for key, names in groups.items()
-        if (figure := _training_figure(epochs[epochs["run"].isin(names)])) is not None
+        if (speed := _training_speed(epochs[epochs["run"].isin(names)])) is not None
     }
     machines = dict.fromkeys(", ".join(str(row[part]) for part in _MACHINE) for row in rows)
-    return Side(name, "; ".join(machines), figures)
+    return ComparedSpeeds(name, "; ".join(machines), speeds)
 
 
-def _training_figure(epochs: pd.DataFrame) -> Figure | None:
-    """Median of the epochs' images/s; few epochs carry no interval and make no claim."""
-    from bench.measurement.timing.intervals import median_interval
-
+def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:
+    """Return the median of the epochs' images/s; with few epochs it is noisy."""
     rates = [rate for rate in epochs["images_per_second"].dropna() if rate > 0]
     if not rates:
         return None
-    found = median_interval([[1 / rate] for rate in rates])
-    return Figure(1 / found.median, 1 / found.high, 1 / found.low, noisy=not found.confident)
+    return _speed(median_interval([[1 / rate] for rate in rates]))
+
+
+def _speed(seconds: Interval) -> ComparedSpeed:
+    found = seconds.per_second()
+    return ComparedSpeed(found.median, found.low, found.high, noisy=not found.confident)
 
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
@@ -184,26 +191,23 @@ def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})
 
 
-def _from_pytest(name: str, document: dict[str, Any]) -> Side:
+def _from_pytest(name: str, document: dict[str, Any]) -> ComparedSpeeds:
     machine = document.get("machine_info", {})
     cpu = machine.get("cpu", {}).get("brand_raw") or machine.get("machine", "unknown")
-    figures = {b["fullname"]: _pytest_figure(b["stats"]) for b in document["benchmarks"]}
-    if not figures:
+    speeds = {b["fullname"]: _pytest_speed(b["stats"]) for b in document["benchmarks"]}
+    if not speeds:
         raise BenchError(f"{name} holds no benchmark")
-    return Side(name, str(cpu), figures)
+    return ComparedSpeeds(name, str(cpu), speeds)
 
 
-def _pytest_figure(stats: dict[str, Any]) -> Figure:
-    """Speed of a pytest-benchmark: from its samples where they were saved, else its quartiles."""
+def _pytest_speed(stats: dict[str, Any]) -> ComparedSpeed:
+    """Return the speed of a pytest-benchmark, from its samples or, without them, its quartiles."""
     median = float(stats["median"])
     data = stats.get("data")
     if data:
-        from bench.measurement.timing.intervals import median_interval
-
-        found = median_interval([[value] for value in data])
-        return Figure(1 / median, 1 / found.high, 1 / found.low, noisy=not found.confident)
+        return replace(_speed(median_interval([[value] for value in data])), value=1 / median)
     # The notch of a box plot (McGill, Tukey and Larsen 1978).
     half = 1.57 * float(stats["iqr"]) / math.sqrt(stats["rounds"])
     if half >= median:
-        return Figure(1 / median, 1 / (2 * median), 1 / median, noisy=True)
-    return Figure(1 / median, 1 / (median + half), 1 / (median - half))
+        return ComparedSpeed(1 / median, 1 / (2 * median), 1 / median, noisy=True)
+    return ComparedSpeed(1 / median, 1 / (median + half), 1 / (median - half))

@@ -1,4 +1,4 @@
-"""What is measured and compared: every combination that was asked for, as one configuration."""
+"""Request and plan: what is requested, and every combination of it as one configuration."""
 
 from __future__ import annotations
 
@@ -9,47 +9,53 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bench.errors import BenchError, nearest
 from bench.measurement.backends import (
+    BOUNDARIES,
     CONTIGUOUS,
     MEMORY_FORMATS,
     PRECISIONS,
+    Boundary,
+    ProfilingBackend,
     Workload,
-    backend_rows,
+    backend_names,
     load_backend,
 )
-from bench.measurement.timing.runner import BOUNDARIES, Boundary, LocalLane
+from bench.measurement.profile.layer_time import RUNS, Share, shares
+from bench.measurement.timing.runner import LocalRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bench.measurement.measured_network import Target
+    from bench.measurement.measured_network import MeasuredNetwork
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
+BASELINE = "eager"  # default PyTorch, the default reference
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a measurement, checked before any work begins.
+    """What a measurement is to do, checked before any work begins.
 
     Attributes:
-        backends: names; eager and onnxruntime for networks, onnxruntime for files, without.
-        precisions: fp32, or the file's own, without.
-        batch_sizes: images a batch, or `auto`: doubled to the knee.
+        backends: names (default: eager and onnxruntime for networks, onnxruntime for ONNX files,
+            tensorrt for engines).
+        precisions: of `PRECISIONS` (default: fp32, or the file's own).
+        batch_sizes: images per batch, or `auto`: doubled as long as images/s rise.
         memory_formats: contiguous or channels_last.
         boundaries: what is inside the timed section: compute, copies, end-to-end.
         scenario: offline (images/s), single-stream (latency of one image after the other) or
             server (highest Poisson rate within `latency_bound_ms`).
         reference: the backend that others are compared with.
-        target_width: half-width of the interval, relative; 0.02 is ±2 %.
+        target_width: relative half-width of the interval; 0.02 is ±2 %.
         max_seconds: for each configuration, after warm-up.
-        isolate: each configuration in a process of its own.
+        isolate: run each configuration in a subprocess.
         timeout: seconds that an isolated configuration may take for one answer.
-        latency_bound_ms: p99 that the server scenario keeps to.
+        latency_bound_ms: upper bound of p99 in the server scenario.
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
-        seed: of the order of blocks.
+        seed: of the random order of blocks.
 
     Raises:
         BenchError: a value is unknown or out of range.
@@ -61,7 +67,7 @@ class Request:
     memory_formats: tuple[str, ...] = (CONTIGUOUS,)
     boundaries: tuple[Boundary, ...] = ("compute",)
     scenario: Scenario = "offline"
-    reference: str = "eager"
+    reference: str = BASELINE
     target_width: float = 0.02
     max_seconds: float = 12.0
     isolate: bool = False
@@ -102,23 +108,35 @@ class Request:
 
     @property
     def sizes(self) -> tuple[int | str, ...]:
-        """Batch sizes, with the scenario's own where none was asked for."""
+        """The batch sizes, or the scenario's default."""
         return self.batch_sizes or ((1, 32) if self.scenario == "offline" else (1,))
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One combination; small enough to be sent to another process, which opens it there.
+    """One combination of a request: small, immutable, and sent to other processes as it is.
 
     Attributes:
         target: the network.
+        backend: name of the backend.
+        precision: the requested one; what ran is read back later.
+        memory_format: contiguous or channels_last.
+        batch_size: images per batch; 0 until `auto` is resolved.
+        boundary: what is inside the timed section.
+        device: cpu, cuda:N or mps.
+        threads: number of CPU threads.
+        scenario: offline, single-stream or server.
+        size_label: `auto`, or the batch size as requested: ratios are grouped by it.
         unsupported: why it cannot run on this machine; None if it can.
-        file: the ONNX file made of the network, for backends that need one.
-        size_label: `auto`, or the batch size as asked for: what ratios are grouped by.
-        twin: entered a second time, for the noise floor.
+        file: the ONNX file or engine, for backends that need one.
+        file_sha256: of its content.
+        test_accuracy: of exactly this network or file; None if unknown.
+        twin: whether it is a reference entered a second time, for the noise floor.
+        clear_l2: overwrite a GPU's second-level cache before each sample.
+        details: what else the record shall hold.
     """
 
-    target: Target
+    target: MeasuredNetwork
     backend: str
     precision: str
     memory_format: str
@@ -138,20 +156,23 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """A name that no other configuration of a plan has."""
-        parts = [
-            self.target.label, self.backend, self.precision, self.memory_format,
-            f"batch {self.size_label}", self.boundary,
-        ]  # fmt: skip
+        """A name that no other configuration of a measurement has."""
+        network, batch = self.target.label, f"batch {self.size_label}"
+        parts = (network, self.backend, self.precision, self.memory_format, batch, self.boundary)
         return " / ".join(parts) + (" (twin)" if self.twin else "")
 
     @property
     def group(self) -> str:
-        """What it may be compared within: never across networks, batches or boundaries."""
+        """Configurations are compared within a group: equal network, batch and boundary."""
         return f"{self.target.label} / batch {self.size_label} / {self.boundary}"
 
+    @property
+    def computes(self) -> bool:
+        """Whether its backend runs a network at all, so that its speed can be compared."""
+        return bool(getattr(load_backend(self.backend), "computes", True))
+
     def workload(self) -> Workload:
-        """Load what the backend prepares."""
+        """Load the network for the backend to prepare."""
         needs = load_backend(self.backend).needs
         return Workload(
             model=self.target.module() if needs == "module" else None,
@@ -164,9 +185,9 @@ class Configuration:
             threads=self.threads,
         )
 
-    def open(self) -> LocalLane:
+    def open(self) -> LocalRunner:
         """Make it ready to run in this process."""
-        return LocalLane(
+        return LocalRunner(
             self.backend,
             self.workload(),
             boundary=self.boundary,
@@ -175,14 +196,32 @@ class Configuration:
             clear_l2=self.clear_l2,
         )
 
+    def profile(self) -> list[Share]:
+        """Profile it in this process; to be called after all samples, since profilers slow down.
+
+        Returns:
+            Layers in the network's order, then operators, slowest first.
+
+        Raises:
+            BenchError: its backend has no profiler, or it cannot be opened.
+        """
+        backend = load_backend(self.backend)
+        if not isinstance(backend, ProfilingBackend):
+            raise BenchError(f"--layers: the backend '{self.backend}' has no profile by layer")
+        runner = self.open()
+        try:
+            return shares(*backend.profile(runner.prepared, runner.step, RUNS))
+        finally:
+            runner.close()
+
 
 def expand(
-    request: Request, targets: Iterable[Target], *, device: str, threads: int
+    request: Request, targets: Iterable[MeasuredNetwork], *, device: str, threads: int
 ) -> list[Configuration]:
-    """Lay out every combination; those that cannot run here say why.
+    """Return every combination, with the reason for those that cannot run here.
 
     Raises:
-        BenchError: a file is asked for a batch size that it does not take.
+        BenchError: a file was made for another batch size.
     """
     found = []
     for target in targets:
@@ -195,10 +234,19 @@ def expand(
         )
         for backend, precision, memory_format, size, boundary in dict.fromkeys(combinations):
             made = Configuration(
-                target, backend, precision, memory_format, 0 if size == AUTO else int(size),
-                boundary, device, threads, request.scenario, str(size),
-                test_accuracy=_accuracy(target, backend, precision), clear_l2=request.clear_l2,
-            )  # fmt: skip
+                target=target,
+                backend=backend,
+                precision=precision,
+                memory_format=memory_format,
+                batch_size=0 if size == AUTO else int(size),
+                boundary=boundary,
+                device=device,
+                threads=threads,
+                scenario=request.scenario,
+                size_label=str(size),
+                test_accuracy=_accuracy(target, backend, precision),
+                clear_l2=request.clear_l2,
+            )
             if target.kind in {"onnx", "engine"}:
                 made = replace(made, file=target.file, file_sha256=target.file_sha256)
             found.append(replace(made, unsupported=why_not(made)))
@@ -222,16 +270,12 @@ def why_not(configuration: Configuration) -> str | None:
     if pair is None:
         can = ", ".join(sorted(f"{p} on {d}" for (d, p), s in pairs.items() if not s.missing))
         return f"{made.backend} has no {made.precision} on {kind} (here it has {can or 'nothing'})"
-    # A file is measured as it is: what its arithmetic became is read back and shown.
-    return (
-        None
-        if own is not None and pair.missing and kind == "cpu" and own == "fp16"
-        else (pair.missing)
-    )
+    # An fp16 file is measured as it is: what its arithmetic became is read back and shown.
+    return None if own == "fp16" and kind == "cpu" else pair.missing
 
 
 def _needs_other(made: Configuration, needs: str) -> str | None:
-    """Say what a backend runs, if that is not what it was given."""
+    """Return what a backend runs, if that is not what it was given."""
     if needs == "engine" and made.target.kind != "engine":
         return f"{made.backend} runs .engine files: build one with 'bench export-tensorrt'"
     if made.target.kind == "engine" and needs != "engine":
@@ -245,21 +289,21 @@ def references(configurations: Sequence[Configuration], wanted: str) -> dict[str
     """Return each group's reference: *wanted* in fp32 and contiguous, else the group's first."""
     chosen: dict[str, Configuration] = {}
     for made in configurations:
-        if made.unsupported is None and made.backend != "null":
+        if made.unsupported is None and made.computes:
             plain = (made.backend, made.precision, made.memory_format)
             if made.group not in chosen or plain == (wanted, "fp32", CONTIGUOUS):
                 chosen[made.group] = made
     return chosen
 
 
-def _backends(request: Request, target: Target) -> tuple[str, ...]:
+def _backends(request: Request, target: MeasuredNetwork) -> tuple[str, ...]:
     if request.backends:
         return request.backends
     of_file = {"onnx": ("onnxruntime",), "engine": ("tensorrt",)}
-    return of_file.get(target.kind, ("eager", "onnxruntime"))
+    return of_file.get(target.kind, (BASELINE, "onnxruntime"))
 
 
-def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
+def _sizes(request: Request, target: MeasuredNetwork) -> tuple[int | str, ...]:
     static = target.static_batch
     if static is None:
         return request.sizes
@@ -274,9 +318,9 @@ def _sizes(request: Request, target: Target) -> tuple[int | str, ...]:
     return (static,)
 
 
-def _accuracy(target: Target, backend: str, precision: str) -> float | None:
-    """Accuracy where it is known of exactly this artefact: the run's own, or the file's."""
-    same = target.kind in {"onnx", "engine"} or (backend == "eager" and precision == "fp32")
+def _accuracy(target: MeasuredNetwork, backend: str, precision: str) -> float | None:
+    """Return the accuracy if it is known of exactly this network or file."""
+    same = target.kind in {"onnx", "engine"} or (backend, precision) == (BASELINE, "fp32")
     return target.test_accuracy if same else None
 
 
@@ -289,13 +333,15 @@ def _known(option: str, values: Iterable[str], known: Sequence[str]) -> None:
 
 
 def _precisions_here() -> list[str]:
-    """Precisions that some backend computes on this machine."""
-    runs = {r["precision"] for r in backend_rows() if r["runs_here"] and r["name"] != "null"}
-    return [precision for precision in PRECISIONS if precision in runs]
+    """Return the precisions that some backend computes on this machine."""
+    backends = [load_backend(name) for name in backend_names()]
+    pairs = [pair for b in backends if getattr(b, "computes", True) for pair in b.support()]
+    here = {pair.precision for pair in pairs if pair.missing is None}
+    return [precision for precision in PRECISIONS if precision in here]
 
 
 def check_above_zero(option: str, value: float | None) -> None:
-    """Refuse what is no time or width.
+    """Check a time or a width.
 
     Raises:
         BenchError: it is 0 or less, infinite, or not a number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
@@ -9,81 +10,64 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from bench.errors import BenchError
 from bench.measurement.configurations import Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
-from bench.measurement.machine.noise import compare, look
-from bench.measurement.measured_network import DEFAULT_TARGET, Target, find_targets
-from bench.measurement.preparation import Place, pinned, with_batch_sizes, with_files
-from bench.measurement.rows import Context, Outcome, best_eagers, make_row
-from bench.measurement.timing.process_runner import ProcessLane
-from bench.measurement.timing.sampling import Goal, Track, run_plan, status_of
+from bench.measurement.machine.noise import noise_between, take_snapshot
+from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
+from bench.measurement.preparation import find_batch_sizes, pinned, with_files
+from bench.measurement.rows import make_rows, noise_floors
+from bench.measurement.timing.percentiles import honest_count
+from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.timing.server import find_rate
+from bench.measurement.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
-
     from bench.measurement.configurations import Configuration
-    from bench.measurement.preparation import OnEvent
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.preparation import Context
 
 # A batch whose images alone take this share of the free memory may not fit with its
-# activations (about twenty times as large in a residual network), so it runs on its own.
+# activations (about twenty times as large in a residual network), so it runs in a subprocess.
 _RISKY_SHARE = 0.05
 
 
-def measure(
-    targets: str | Path | Sequence[str | Path] = (),
+def measure_names(
+    names: Sequence[str],
+    request: Request,
+    context: Context,
     *,
-    results: str | Path = "bench-runs",
-    device: str = "auto",
-    threads: int | None = None,
     options: dict[str, Any] | None = None,
     input_size: int | None = None,
-    on_event: OnEvent = lambda _event: None,
-    **request: Any,
-) -> pd.DataFrame:
-    """Measure how fast networks run, each configuration interleaved with the others.
+) -> MeasurementRecord:
+    """Measure the networks that names stand for, and publish the record.
 
     Args:
-        targets: models, runs (id, beginning of one, folder), studies (a run of each variant)
-            and `.onnx` files; ResNet-18 without.
-        results: the results folder; raw samples go to its `measurements/ID/`.
-        device: auto, cpu, cuda, cuda:N or mps.
-        threads: CPU threads; without, the physical cores that this process may use.
-        options: options of models that are named.
-        input_size: side in pixels of models that are named.
-        on_event: called with what happens, as dictionaries.
-        **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
-
-    Returns:
-        The rows of the `throughput` table (`bench.load_results`). What could not run has
-        another `status` than complete, and no figure.
+        names: models, runs, studies or files, as in `bench.measure` (default: ResNet-18).
+        request: what to measure.
+        context: results folder, device and threads.
+        options: options of the models given by name.
+        input_size: image height and width in pixels, for models given by name.
 
     Raises:
-        BenchError: the request cannot be understood, or nothing of it can run here.
+        BenchError: a name is unknown, nothing can run here, or the results folder cannot be
+            written.
     """
-    from bench.store.tables.frames import throughput_frame
-
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
-    wanted = Request(**values)
-    cores = physical_cores()
-    check_count("--threads", threads, cores, "core")
-    place = Place(Path(results), str(resolve_device(device)), threads or cores, on_event)
     found = find_targets(
-        names or [DEFAULT_TARGET], results=results, options=options, input_size=input_size
+        names or [DEFAULT_TARGET], results=context.results, options=options, input_size=input_size
     )
-    return throughput_frame(conduct(wanted, _told_apart(found), place).rows)
+    return measure_targets(_with_unique_labels(found), request, context)
 
 
-def _told_apart(targets: Sequence[Target]) -> list[Target]:
-    """Drop what was named twice; files of equal names are called by their paths."""
+def _with_unique_labels(targets: Sequence[MeasuredNetwork]) -> list[MeasuredNetwork]:
+    """Drop duplicates, and label files of equal names by their paths."""
     distinct = [t for i, t in enumerate(targets) if t not in targets[:i]]
     counts = Counter(t.label for t in distinct)
     return [
@@ -92,54 +76,49 @@ def _told_apart(targets: Sequence[Target]) -> list[Target]:
     ]
 
 
-def conduct(request: Request, targets: Sequence[Target], place: Place) -> MeasurementRecord:
-    """Measure, and publish the record with every raw sample.
+def measure_targets(
+    targets: Sequence[MeasuredNetwork], request: Request, context: Context
+) -> MeasurementRecord:
+    """Measure networks, and publish the record with every raw sample.
 
     Raises:
         BenchError: nothing can run here, or the results folder cannot be written.
     """
-    store = Measurements(place.results)
-    configurations = expand(request, targets, device=place.device, threads=place.threads)
+    store = Measurements(context.results)
+    configurations = expand(request, targets, device=context.device, threads=context.threads)
     _require_something(configurations)
     store.prepare()
     with ExitStack() as stack:
         stack.enter_context(measuring_lock())
         if request.pin:
-            stack.enter_context(pinned(place.threads))
+            stack.enter_context(pinned(context.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        outcomes = [Outcome(c) for c in with_files(configurations, folder, place)]
-        outcomes = with_batch_sizes(outcomes, request, place)
-        chosen = references([o.configuration for o in outcomes if _alive(o)], request.reference)
-        twins = [Outcome(replace(c, twin=True)) for c in chosen.values()]
-        everything = [*outcomes, *(twins if request.scenario != "server" else [])]
-        leaders = {c.name for c in chosen.values()}
-        ceiling, noise = _run(everything, request, place, leaders)
+        trials = [Trial(made) for made in with_files(configurations, folder, context)]
+        find_batch_sizes(trials, request, context)
+        trials += _choose_references(trials, request)
+        ceiling, noise = run_trials(trials, request, context)
         if request.layers:
-            _profile(outcomes)
+            _profile(trials)
+    cpu, instruction_sets = processor()
     identity = store.new_id()
-    by_group = {g: next(o for o in outcomes if o.configuration is c) for g, c in chosen.items()}
-    cpu, sets = processor()
-    context = Context(
-        measurement=identity,
-        cpu=f"{cpu} ({' '.join(sets)})",
-        goal=_goal(request),
-        ceiling=ceiling,
-        references=by_group,
-        twins={t.configuration.group: t for t in twins},
-        warnings=tuple(noise["warnings"]),
-        best_eager=best_eagers(outcomes),
-    )
     record = MeasurementRecord(
         measurement=identity,
         request=asdict(request) | {"targets": [t.label for t in targets]},
-        rows=[make_row(outcome, context) for outcome in outcomes],
-        environment=describe_environment(place.device, threads=place.threads)
+        rows=make_rows(
+            trials,
+            measurement=identity,
+            cpu=f"{cpu} ({' '.join(instruction_sets)})",
+            goal=_goal(request),
+            ceiling=ceiling,
+            warnings=noise["warnings"],
+        ),
+        environment=describe_environment(context.device, threads=context.threads)
         | {name: version_of(name) for name in ("onnxruntime-gpu", "onnxruntime", "openvino")},
         ceiling=asdict(ceiling),
-        noise=noise | {"floors": {g: context.noise_floor(g) for g in by_group}},
-        lanes={o.configuration.name: _lane_details(o) for o in everything},
+        noise=noise | {"floors": noise_floors(trials)},
+        lanes={trial.name: _details(trial) for trial in trials},
     )
-    return store.publish(record, _raw_samples(everything))
+    return store.publish(record, _raw_samples(trials))
 
 
 def _require_something(configurations: Sequence[Configuration]) -> None:
@@ -149,134 +128,121 @@ def _require_something(configurations: Sequence[Configuration]) -> None:
     raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
 
 
-def _run(
-    outcomes: Sequence[Outcome], request: Request, place: Place, leaders: set[str]
+def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]:
+    """Mark each group's reference; return their twins, which give the noise floor."""
+    usable = [trial.configuration for trial in trials if trial.status == "complete"]
+    chosen = references(usable, request.reference)
+    for trial in trials:
+        trial.is_reference = trial.configuration is chosen.get(trial.group)
+    if request.scenario == "server":
+        return []
+    return [Trial(replace(made, twin=True)) for made in chosen.values()]
+
+
+def run_trials(
+    trials: Sequence[Trial], request: Request, context: Context
 ) -> tuple[Ceiling, dict[str, Any]]:
-    """Open every lane, sample them, ask what ran, close them."""
+    """Open, sample, describe and close every trial, all in this process.
+
+    Returns:
+        The machine's ceiling, and its noise with `warnings`.
+    """
     try:
-        for outcome in outcomes:
-            _open(outcome, request, place, leaders)
-        precisions = {o.configuration.precision for o in outcomes if _alive(o)}
-        before = look(place.device)
-        place.on_event({"event": "ceiling"})
+        for trial in trials:
+            _open(trial, request, context)
+        precisions = {t.configuration.precision for t in trials if t.status == "complete"}
+        before = take_snapshot(context.device)
+        context.on_event({"event": "ceiling"})
         budget = min(1.0, request.max_seconds / 10)
-        ceiling = measure_ceiling(place.device, place.threads, precisions, seconds=budget)
-        _sample(outcomes, request, place)
-        after = look(place.device)
-        warnings, noise = compare(before, after)
-        for outcome in outcomes:
-            _report(outcome)
-        again = measure_ceiling(place.device, place.threads, precisions, seconds=budget)
+        ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+        _sample(trials, request, context)
+        warnings, noise = noise_between(before, take_snapshot(context.device))
+        for trial in trials:
+            _describe(trial)
+        again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
         ceiling = ceiling.merge(again)
     finally:
-        for outcome in outcomes:
-            if outcome.track is not None:
-                outcome.track.lane.close()
+        for trial in trials:
+            trial.close()
     return ceiling, noise | {"warnings": warnings}
 
 
-def _open(outcome: Outcome, request: Request, place: Place, leaders: set[str]) -> None:
-    made = outcome.configuration
-    if made.unsupported is not None:
-        outcome.status, outcome.error = "unsupported", made.unsupported
-    if not _alive(outcome):
+def _open(trial: Trial, request: Request, context: Context) -> None:
+    if trial.status != "complete":
         return
-    place.on_event({"event": "prepare", "what": made.name})
+    made = trial.configuration
+    context.on_event({"event": "prepare", "what": made.name})
     isolate = request.isolate or _is_risky(made)
     try:
-        lane: Lane = ProcessLane(made, timeout=request.timeout) if isolate else made.open()
+        trial.runner = ProcessRunner(made, timeout=request.timeout) if isolate else made.open()
     except Exception as error:  # a backend's failure is its row
-        outcome.status, outcome.error = status_of(error)
+        trial.fail(error)
+
+
+def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
+    opened = [trial for trial in trials if trial.runner is not None]
+    if request.scenario != "server":
+        run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
         return
-    outcome.track = Track(made.name, lane, made.group, made.name in leaders)
+    for trial in opened:
+        try:
+            find_rate(trial, request, context.on_event)
+        except Exception as error:  # its row says so, and the others continue
+            trial.fail(error)
 
 
-def _sample(outcomes: Sequence[Outcome], request: Request, place: Place) -> None:
-    alive = [o for o in outcomes if o.track is not None]
-    if request.scenario == "server":
-        from bench.measurement.timing.server import find_rate
+def _describe(trial: Trial) -> None:
+    if trial.is_running:
+        try:
+            trial.report = trial.opened().describe()
+        except Exception as error:  # what ran is unknown, so there is no figure
+            trial.fail(error)
 
-        for outcome in alive:
+
+def _profile(trials: Sequence[Trial]) -> None:
+    """Profile each configuration, after all samples: a profiler slows down what it watches."""
+    for trial in trials:
+        if trial.status == "complete" and not trial.configuration.twin:
             try:
-                find_rate(outcome, request, place.on_event)
-            except Exception as error:  # its row says so, and the others go on
-                outcome.status, outcome.error = status_of(error)
-        return
-    tracks = [o.track for o in alive if o.track is not None]
-    run_plan(tracks, _goal(request), seed=request.seed, on_event=place.on_event)
-    for outcome in alive:
-        if outcome.track is not None and outcome.track.status != "complete":
-            outcome.status, outcome.error = outcome.track.status, outcome.track.error
-
-
-def _report(outcome: Outcome) -> None:
-    if outcome.track is None or not _alive(outcome):
-        return
-    try:
-        outcome.report = outcome.track.lane.describe()
-    except Exception as error:  # without it nobody knows what ran, so there is no figure
-        outcome.status, outcome.error = status_of(error)
-
-
-def _profile(outcomes: Sequence[Outcome]) -> None:
-    """Add where the time goes, after all samples: a profiler slows down what it watches."""
-    from bench.measurement.profile.profile import profile
-
-    for outcome in outcomes:
-        if _alive(outcome):
-            try:
-                shares = [asdict(share) for share in profile(outcome.configuration)]
-                outcome.layers = shares
-            except BenchError as error:
-                outcome.layers = [{"error": str(error)}]
+                trial.layers = [asdict(share) for share in trial.configuration.profile()]
+            except Exception as error:  # the samples are kept whatever a profiler does
+                trial.layers = [{"error": str(error)}]
 
 
 def _goal(request: Request) -> Goal:
-    from bench.measurement.timing.percentiles import honest_count
-
     fewest = honest_count(0.99) if request.scenario == "single-stream" else 0
     return Goal(request.target_width, request.max_seconds, fewest)
 
 
-def _alive(outcome: Outcome) -> bool:
-    return outcome.status == "complete" and outcome.configuration.unsupported is None
-
-
 def _is_risky(made: Configuration) -> bool:
-    import math
-
-    import psutil
-
     images = 4 * made.batch_size * math.prod(made.target.input_shape)
     return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
 
 
-def _lane_details(outcome: Outcome) -> dict[str, Any]:
-    track, report = outcome.track, outcome.report
+def _details(trial: Trial) -> dict[str, Any]:
+    report = trial.report
     return {
-        "status": outcome.status,
-        "error": outcome.error,
+        "status": trial.status,
+        "error": trial.error,
         "executed": asdict(report.executed) if report else None,
         "repeats": report.repeats if report else None,
-        "blocks": len(track.blocks) if track else 0,
-        "seconds_spent": track.spent if track else None,
-        "steady": track.warm_up.steady if track and track.warm_up else None,
-        **({"layers": outcome.layers} if outcome.layers else {}),
-        **outcome.configuration.details,
+        "blocks": len(trial.blocks),
+        "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
+        "steady": trial.warm_up.steady if trial.warm_up else None,
+        **({"layers": trial.layers} if trial.layers else {}),
+        **trial.configuration.details,
     }
 
 
-def _raw_samples(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+def _raw_samples(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
+    """Return rows of `bench.store.measurements.SAMPLE_COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
-    for outcome in outcomes:
-        name, track = outcome.configuration.name, outcome.track
-        if track is None:
-            continue
-        warm = track.warm_up.seconds if track.warm_up else ()
-        rows += [(name, "warm-up", -1, 0, repr(seconds)) for seconds in warm]
+    for trial in trials:
+        warm_up = trial.warm_up.seconds if trial.warm_up else ()
+        rows += [(trial.name, "warm-up", -1, 0, repr(seconds)) for seconds in warm_up]
         rows += [
-            (name, "sample", number, track.positions[number], repr(seconds))
-            for number, block in track.blocks.items()
+            (trial.name, "sample", number, trial.positions[number], repr(seconds))
+            for number, block in trial.blocks.items()
             for seconds in block
         ]
     return rows

@@ -1,4 +1,4 @@
-"""ONNX files: what a given one takes and costs, and making one of a network."""
+"""ONNX files: what a given one takes and costs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from bench.networks.memory_traffic import Traffic
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from bench.measurement.measured_network import Target
 
 _IMAGE_RANK = 4
 
@@ -36,21 +34,6 @@ class FileFacts:
     precision: str
     macs: int | None
     traffic: Traffic | None
-
-
-@dataclass(frozen=True)
-class NetworkFile:
-    """A file made of a network.
-
-    Attributes:
-        path: where it lies.
-        sha256: of its content.
-        test_accuracy: of exactly this file; None if it was not tested.
-    """
-
-    path: Path
-    sha256: str
-    test_accuracy: float | None = None
 
 
 def examine(path: Path) -> FileFacts:
@@ -78,45 +61,6 @@ def examine(path: Path) -> FileFacts:
     assert channels and height and width  # noqa: S101, PT018 - checked above, for the types
     macs, traffic = _count(path)
     return FileFacts((channels, height, width), batch, _precision(graph), macs, traffic)
-
-
-def make_file(
-    target: Target, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
-) -> NetworkFile:
-    """Export a network for a backend that needs an ONNX file.
-
-    A named model in fp32 is only traced, into *folder*: its weights are random, there is
-    nothing to prove. Everything else goes through `bench export-onnx`'s pipeline into the
-    results folder, with its proof and the accuracy of that file.
-
-    Args:
-        target: the network.
-        precision: fp32, fp16 or int8.
-        folder: for files that are of no further use.
-        threads: CPU threads.
-        int8_target: what an int8 file is for, as `bench export-onnx --target` takes it.
-
-    Raises:
-        BenchError: it cannot be exported so.
-    """
-    from bench.export.files import save
-    from bench.export.graph import trace
-    from bench.export.pipeline import Exporter
-    from bench.export.settings import Settings
-    from bench.store.exports import Exports
-    from bench.store.files import sha256_of
-
-    source = target.source()
-    if target.kind == "model" and precision == "fp32":
-        path = folder / f"{source.model_name.replace(':', '-')}-{precision}.onnx"
-        save(trace(source).proto, path)
-        return NetworkFile(path, sha256_of(path))
-    exports = Exports(folder if target.kind == "model" else target.results)
-    settings = Settings(precision=precision, target=int8_target)  # type: ignore[arg-type] # checked there
-    record = Exporter(exports, settings, threads).export(source)
-    if record.row["status"] != "complete":
-        raise BenchError(f"the {precision} export was rejected: {record.row['error']}")
-    return NetworkFile(exports.file(record), record.export, record.row["test_accuracy"])
 
 
 def _precision(graph: Any) -> str:

@@ -1,4 +1,4 @@
-"""What has to be there before lanes are opened: files, batch sizes, a place to run."""
+"""What a measurement needs before anything is opened: files, batch sizes, device and cores."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.errors import BenchError
+from bench.export.files import save
+from bench.export.graph import trace
+from bench.export.pipeline import Exporter
+from bench.export.settings import Settings
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Request
-from bench.measurement.onnx_file import make_file
-from bench.measurement.rows import Outcome
-from bench.measurement.timing.sampling import status_of
+from bench.store.exports import Exports
+from bench.store.files import sha256_of
+from bench.system.devices import check_count, physical_cores, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.measurement.configurations import Configuration
+    from bench.measurement.measured_network import MeasuredNetwork
+    from bench.measurement.trial import Trial
 
 OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and with what a measurement runs.
+class Context:
+    """Where a measurement runs.
 
     Attributes:
         results: the results folder.
-        device: cpu, cuda, cuda:N or mps, as resolved.
-        threads: CPU threads of every backend.
-        on_event: told of the progress.
+        device: cpu, cuda:N or mps.
+        threads: number of CPU threads of every backend.
+        on_event: called with the progress.
     """
 
     results: Path
@@ -42,24 +48,100 @@ class Place:
     on_event: OnEvent = lambda _event: None
 
 
+def make_context(
+    results: str | Path,
+    device: str = "auto",
+    threads: int | None = None,
+    on_event: OnEvent = lambda _event: None,
+) -> Context:
+    """Resolve device and threads on this machine.
+
+    Args:
+        results: the results folder.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: number of CPU threads (default: the physical cores this process may use).
+        on_event: called with the progress.
+
+    Raises:
+        BenchError: there is no such device, or there are fewer cores.
+    """
+    cores = physical_cores()
+    check_count("--threads", threads, cores, "core")
+    return Context(Path(results), str(resolve_device(device)), threads or cores, on_event)
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A file made of a network.
+
+    Attributes:
+        path: where it is.
+        sha256: of its content.
+        test_accuracy: of exactly this file; None if it was not tested.
+    """
+
+    path: Path
+    sha256: str
+    test_accuracy: float | None = None
+
+
+def make_file(
+    target: MeasuredNetwork, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
+) -> NetworkFile:
+    """Export a network for a backend that needs an ONNX file.
+
+    A model given by name is only traced in fp32, into *folder*: its weights are random, so there
+    is nothing to verify. Everything else goes through the pipeline of `bench export-onnx` into the
+    results folder, with its verification and the accuracy of that file.
+
+    Args:
+        target: the network.
+        precision: fp32, fp16 or int8.
+        folder: for files that are not needed afterwards.
+        threads: number of CPU threads.
+        int8_target: where an int8 file will run, as `bench export-onnx --target` takes it.
+
+    Raises:
+        BenchError: it cannot be exported so.
+    """
+    source = target.load()
+    if target.kind == "model" and precision == "fp32":
+        path = folder / f"{source.model_name.replace(':', '-')}-{precision}.onnx"
+        save(trace(source).proto, path)
+        return NetworkFile(path, sha256_of(path))
+    exports = Exports(folder if target.kind == "model" else target.results)
+    settings = Settings(precision=cast("Any", precision), target=cast("Any", int8_target))
+    record = Exporter(exports, settings, threads).export(source)
+    if record.row["status"] != "complete":
+        raise BenchError(f"the {precision} export was rejected: {record.row['error']}")
+    return NetworkFile(exports.file(record), record.export, record.row["test_accuracy"])
+
+
 def with_files(
-    configurations: Sequence[Configuration], folder: Path, place: Place
+    configurations: Sequence[Configuration], folder: Path, context: Context
 ) -> Iterator[Configuration]:
-    """Give those that need an ONNX file one, made once for a network and precision."""
+    """Yield the configurations, with an ONNX file for those that need one.
+
+    Each file is made once for all configurations of a network and precision.
+    """
     made: dict[tuple[str, str, str], Any] = {}
     for one in configurations:
         if one.unsupported or one.file or load_backend(one.backend).needs != "onnx":
             yield one
             continue
-        # TF32 is a way to compute with an fp32 file.
+        # TF32 is a way to compute an fp32 file.
         precision = "fp32" if one.precision == "tf32" else one.precision
-        quantised_for = getattr(load_backend(one.backend), "int8_target", "cpu")
-        key = (one.target.label, precision, quantised_for if precision == "int8" else "")
+        int8_target = getattr(load_backend(one.backend), "int8_target", "cpu")
+        key = (one.target.label, precision, int8_target if precision == "int8" else "")
         if key not in made:
-            place.on_event({"event": "export", "what": f"{one.target.label} {precision}"})
+            context.on_event({"event": "export", "what": f"{one.target.label} {precision}"})
             try:
                 made[key] = make_file(
-                    one.target, precision, folder, threads=place.threads, int8_target=quantised_for
+                    one.target,
+                    precision,
+                    folder,
+                    threads=context.threads,
+                    int8_target=int8_target,
                 )
             except BenchError as error:
                 made[key] = error
@@ -72,20 +154,17 @@ def with_files(
             )
 
 
-def with_batch_sizes(outcomes: Sequence[Outcome], request: Request, place: Place) -> list[Outcome]:
-    """Find the batch size of those that are to find their own."""
-    found = []
-    for outcome in outcomes:
-        made = outcome.configuration
-        if made.unsupported is None and made.size_label == AUTO:
-            place.on_event({"event": "batch", "what": made.name})
+def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context) -> None:
+    """Set the batch size of each trial whose size is `auto`."""
+    for trial in trials:
+        made = trial.configuration
+        if trial.status == "complete" and made.size_label == AUTO:
+            context.on_event({"event": "batch", "what": made.name})
             try:
                 size, tried = find_batch_size(made, timeout=request.timeout)
-                outcome = Outcome(replace(made, batch_size=size, details={"tried": tried}))  # noqa: PLW2901
-            except Exception as error:  # its row says so, and the others go on
-                outcome.status, outcome.error = status_of(error)
-        found.append(outcome)
-    return found
+                trial.configuration = replace(made, batch_size=size, details={"tried": tried})
+            except Exception as error:  # its row says so, and the others continue
+                trial.fail(error)
 
 
 @contextmanager
@@ -93,7 +172,7 @@ def pinned(threads: int) -> Iterator[None]:
     """Bind this process, and those it starts, to as many cores as it has threads.
 
     Raises:
-        BenchError: this system cannot, or fewer cores are allowed.
+        BenchError: the system cannot do that, or the process may use fewer cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise BenchError("--pin: this system has no processor affinity; leave it out")
@@ -108,7 +187,7 @@ def pinned(threads: int) -> Iterator[None]:
 
 
 def _bind(cores: set[int]) -> None:
-    """Bind every thread there is; those started later inherit it."""
+    """Bind every existing thread; those started later inherit it."""
     folder = Path("/proc/self/task")
     for thread in [int(t.name) for t in folder.iterdir()] if folder.is_dir() else [0]:
         os.sched_setaffinity(thread, cores)

@@ -1,12 +1,11 @@
-"""Rows of the `throughput` table, from tracks that have been sampled."""
+"""Results: rows of the `throughput` table, from trials that have been sampled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.machine.nvml import Watched
-from bench.measurement.timing.intervals import ratio_interval
+from bench.measurement.configurations import BASELINE
+from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank
 
 if TYPE_CHECKING:
@@ -14,72 +13,74 @@ if TYPE_CHECKING:
 
     from bench.measurement.configurations import Configuration
     from bench.measurement.machine.ceiling import Ceiling
-    from bench.measurement.timing.intervals import Interval
-    from bench.measurement.timing.runner import LaneReport
-    from bench.measurement.timing.sampling import Goal, Track
+    from bench.measurement.timing.runner import RunnerReport
+    from bench.measurement.timing.sampling import Goal
+    from bench.measurement.trial import Trial
+    from bench.system.intervals import Interval
 
 PERCENTILES = (0.5, 0.9, 0.99)
 
 
-@dataclass
-class Outcome:
-    """A configuration and what became of it.
+def make_rows(
+    trials: Sequence[Trial],
+    *,
+    measurement: str,
+    cpu: str,
+    goal: Goal,
+    ceiling: Ceiling | None,
+    warnings: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return a row for each trial that is not a twin; what is not known is None.
 
-    Attributes:
-        configuration: what was asked for.
-        status: complete, unsupported, out_of_memory or failed.
-        error: one line where it is not complete.
-        track: its samples; None where it never ran.
-        report: what ran; None where it never ran.
-        extra: columns that a scenario adds.
-        layers: where the time goes, if that was asked for.
-    """
-
-    configuration: Configuration
-    status: str = "complete"
-    error: str | None = None
-    track: Track | None = None
-    report: LaneReport | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    layers: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all rows of a measurement share.
-
-    Attributes:
+    Args:
+        trials: all trials of a measurement.
         measurement: its id.
         cpu: the processor with its instruction sets.
-        goal: when a row is no longer noisy.
+        goal: when a row is not noisy.
         ceiling: the machine's own.
-        references: group → its reference.
-        twins: group → the reference entered a second time.
         warnings: of the whole measurement.
-        best_eager: group → its fastest eager in fp32, where several formats were measured.
     """
+    references = {trial.group: trial for trial in trials if trial.is_reference}
+    floors = noise_floors(trials)
+    best = _best_eagers(trials)
+    rows = []
+    for trial in trials:
+        if trial.configuration.twin:
+            continue
+        row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu}
+        row |= {"status": trial.status, "error": trial.error}
+        if trial.report is not None:
+            row |= _executed(trial.report)
+        if trial.status == "complete" and trial.interval is not None:
+            row |= _speed(trial, trial.interval, goal, ceiling)
+            reference = references.get(trial.group)
+            if reference is not None and trial.configuration.computes:
+                row |= _ratio(trial, reference, floors.get(trial.group))
+                row |= _ratio_to_best_eager(trial, best.get(trial.group))
+        row |= trial.columns
+        row["warnings"] = "; ".join([*_own_warnings(trial), *warnings]) or None
+        rows.append(row)
+    return rows
 
-    measurement: str
-    cpu: str
-    goal: Goal
-    ceiling: Ceiling | None
-    references: dict[str, Outcome]
-    twins: dict[str, Outcome]
-    warnings: tuple[str, ...] = ()
-    best_eager: dict[str, Outcome] = field(default_factory=dict)
 
-    def noise_floor(self, group: str) -> float | None:
-        """Relative difference between the twins of a group; None without twins."""
-        pair = self.references.get(group), self.twins.get(group)
-        ratio = _ratio(*pair) if pair[0] and pair[1] else None  # type: ignore[arg-type]
-        return abs(ratio.median - 1) if ratio else None
+def noise_floors(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """Return each group's relative difference between its reference and the reference's twin.
+
+    It is None where the twin, or the reference, has no samples.
+    """
+    twins = {trial.group: trial for trial in trials if trial.configuration.twin}
+    floors: dict[str, float | None] = {}
+    for trial in trials:
+        if trial.is_reference:
+            twin = twins.get(trial.group)
+            ratio = twin.speedup_over(trial) if twin else None
+            floors[trial.group] = abs(ratio.median - 1) if ratio else None
+    return floors
 
 
-def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
-    """Make a row; what is not known is None."""
-    made, target = outcome.configuration, outcome.configuration.target
-    row: dict[str, Any] = {
-        "measurement": context.measurement,
+def _requested(trial: Trial) -> dict[str, Any]:
+    made, target = trial.configuration, trial.configuration.target
+    return {
         "configuration": made.name,  # which of the samples are its own; no column
         "model": target.model or target.label,
         "options": " ".join(f"{k}={v}" for k, v in target.options.items()),
@@ -96,25 +97,13 @@ def make_row(outcome: Outcome, context: Context) -> dict[str, Any]:
         "threads": made.threads,
         "macs": target.macs,
         "test_accuracy": made.test_accuracy,
-        "cpu": context.cpu,
-        "status": outcome.status,
-        "error": outcome.error,
     }
-    report, track = outcome.report, outcome.track
-    if report is not None:
-        row |= _executed(report)
-    if outcome.status == "complete" and track is not None and track.interval is not None:
-        row |= _speed(outcome, track, track.interval, context)
-        row |= _comparison(outcome, context)
-    row |= outcome.extra
-    row["warnings"] = "; ".join([*_own_warnings(outcome), *context.warnings]) or None
-    return row
 
 
-def _executed(report: LaneReport) -> dict[str, Any]:
+def _executed(report: RunnerReport) -> dict[str, Any]:
     images = report.images
     joules = report.energy_joules
-    gpu = report.gpu or Watched()
+    gpu = report.gpu or GpuSummary()
     return {
         "provider": report.executed.provider,
         "executed_precision": report.executed.precision,
@@ -130,92 +119,83 @@ def _executed(report: LaneReport) -> dict[str, Any]:
     }
 
 
-def _speed(outcome: Outcome, track: Track, interval: Interval, context: Context) -> dict[str, Any]:
-    made = outcome.configuration
-    images = made.batch_size
+def _speed(trial: Trial, seconds: Interval, goal: Goal, ceiling: Ceiling | None) -> dict[str, Any]:
+    made = trial.configuration
+    images_per_second = seconds.per_second(made.batch_size)
     macs = made.target.macs
-    flops = 2 * macs * images / interval.median if macs and made.backend != "null" else None
-    precision = outcome.report.executed.precision if outcome.report else made.precision
-    ceilings = context.ceiling.flops_per_second if context.ceiling else {}
-    copies = context.ceiling.copied if context.ceiling else {}
+    flops = 2 * macs * images_per_second.median if macs and made.computes else None
+    precision = trial.report.executed.precision if trial.report else made.precision
+    ceilings = ceiling.flops_per_second if ceiling else {}
+    copies = ceiling.copied if ceiling else {}
     row = {
-        "images_per_second": images / interval.median,
-        "ci_low": images / interval.high,
-        "ci_high": images / interval.low,
-        "width": interval.half_width,
-        "samples": len(track.seconds),
+        "images_per_second": images_per_second.median,
+        "ci_low": images_per_second.low,
+        "ci_high": images_per_second.high,
+        "width": seconds.half_width,
+        "samples": len(trial.samples),
         "flops_per_second": flops,
         "arithmetic_intensity": _intensity(made, precision) if flops else None,
         "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
         "ceiling_flops_per_second": ceilings.get(precision),
         "ceiling_bytes_per_second": copies.get(precision),
-        "noisy": not track.reached(context.goal),
+        "noisy": not goal.is_reached(trial),
     }
-    if outcome.report is None or outcome.report.repeats == 1:  # else samples are means
+    if trial.report is None or trial.report.repeats == 1:  # else samples are means
         for percentile in PERCENTILES:
-            found = nearest_rank(track.seconds, percentile)
+            found = nearest_rank(trial.samples, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
     return row
 
 
 def _intensity(made: Configuration, precision: str) -> float | None:
-    """FLOPs for each byte that the network has to move (`bench.networks.memory_traffic`)."""
+    """Return FLOPs per byte that the network has to move (`bench.networks.memory_traffic`)."""
     macs, traffic = made.target.macs, made.target.traffic
     moved = traffic.bytes_moved(made.batch_size, precision) if traffic else None
     return 2 * macs * made.batch_size / moved if macs and moved else None
 
 
-def _comparison(outcome: Outcome, context: Context) -> dict[str, Any]:
-    group = outcome.configuration.group
-    reference = context.references.get(group)
-    if reference is None or outcome.configuration.backend == "null":
-        return {}
-    floor = context.noise_floor(group)
-    row: dict[str, Any] = {"reference": _short(reference.configuration), "noise_floor": floor}
-    row |= _beside_best_eager(outcome, context.best_eager.get(group))
-    if reference is outcome:
+def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"reference": _way(reference.configuration), "noise_floor": floor}
+    if reference is trial:
         return row | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "difference": "reference"}
-    ratio = _ratio(reference, outcome)
-    if ratio is None:
+    found = trial.speedup_over(reference)
+    if found is None:
         return row
-    # Seconds against images: another batch size may stand in a group (`auto`).
-    scale = outcome.configuration.batch_size / reference.configuration.batch_size
-    low, middle, high = (v * scale for v in (ratio.low, ratio.median, ratio.high))
-    told_apart = (low > 1 or high < 1) and (floor is None or abs(middle - 1) > floor)
-    difference = ("faster" if middle > 1 else "slower") if told_apart else "none"
-    noisy = not ratio.confident
+    significant = (found.low > 1 or found.high < 1) and (
+        floor is None or abs(found.median - 1) > floor
+    )
+    difference = ("faster" if found.median > 1 else "slower") if significant else "none"
     return row | {
-        "ratio": middle,
-        "ratio_low": low,
-        "ratio_high": high,
-        "difference": None if noisy else difference,
+        "ratio": found.median,
+        "ratio_low": found.low,
+        "ratio_high": found.high,
+        "difference": difference if found.confident else None,
     }
 
 
-def _beside_best_eager(outcome: Outcome, best: Outcome | None) -> dict[str, Any]:
-    """Compare with what a user gets by hand, not only with PyTorch's default."""
+def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:
+    """Compare with what a user gets by choosing the memory format, not only with the default."""
     if best is None:
         return {}
     values = (1.0, 1.0, 1.0)
-    if best is not outcome:
-        found = _ratio(best, outcome)
+    if best is not trial:
+        found = trial.speedup_over(best)
         if found is None:
             return {}
-        scale = outcome.configuration.batch_size / best.configuration.batch_size
-        values = (found.median * scale, found.low * scale, found.high * scale)
+        values = (found.median, found.low, found.high)
     names = ("best_eager_ratio", "best_eager_ratio_low", "best_eager_ratio_high")
-    return {"best_eager": _short(best.configuration), **dict(zip(names, values, strict=True))}
+    return {"best_eager": _way(best.configuration), **dict(zip(names, values, strict=True))}
 
 
-def best_eagers(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
     """Return each group's fastest eager in fp32, where more than one format was measured."""
-    groups: dict[str, list[tuple[float, Outcome]]] = {}
-    for outcome in outcomes:
-        made = outcome.configuration
-        interval = outcome.track.interval if outcome.track else None
-        eager = (made.backend, made.precision, outcome.status) == ("eager", "fp32", "complete")
-        if eager and interval is not None:
-            groups.setdefault(made.group, []).append((interval.median / made.batch_size, outcome))
+    groups: dict[str, list[tuple[float, Trial]]] = {}
+    for trial in trials:
+        made = trial.configuration
+        eager = (made.backend, made.precision, trial.status) == (BASELINE, "fp32", "complete")
+        if eager and trial.interval is not None and not made.twin:
+            seconds = trial.interval.median / made.batch_size
+            groups.setdefault(made.group, []).append((seconds, trial))
     return {
         group: min(found, key=lambda timed: timed[0])[1]
         for group, found in groups.items()
@@ -223,25 +203,18 @@ def best_eagers(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
     }
 
 
-def _ratio(reference: Outcome, other: Outcome) -> Interval | None:
-    if reference.track is None or other.track is None:
-        return None
-    return ratio_interval(reference.track.blocks, other.track.blocks)  # type: ignore[arg-type]
-
-
-def _short(made: Configuration) -> str:
+def _way(made: Configuration) -> str:
     return f"{made.backend} {made.precision} {made.memory_format}"
 
 
-def _own_warnings(outcome: Outcome) -> list[str]:
-    warnings = list(outcome.report.executed.warnings) if outcome.report else []
-    if outcome.report and outcome.report.gpu:
-        warnings += outcome.report.gpu.warnings
-    track = outcome.track
-    if track is not None and track.warm_up is not None and not track.warm_up.steady:
+def _own_warnings(trial: Trial) -> list[str]:
+    warnings = list(trial.report.executed.warnings) if trial.report else []
+    if trial.report and trial.report.gpu:
+        warnings += trial.report.gpu.warnings
+    if trial.warm_up is not None and not trial.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")
-    executed = outcome.report.executed.precision if outcome.report else None
-    asked = outcome.configuration.precision
-    if executed not in {None, "none", asked}:
-        warnings.append(f"{asked} was computed in {executed}")
+    executed = trial.report.executed.precision if trial.report else None
+    requested = trial.configuration.precision
+    if executed not in {None, "none", requested}:
+        warnings.append(f"{requested} was computed in {executed}")
     return warnings

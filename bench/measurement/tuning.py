@@ -1,7 +1,7 @@
-"""The fastest configuration within bounds, by successive halving: what `bench tune` does.
+"""Search for the fastest configuration within bounds, by successive halving: `bench tune`.
 
 Backends that take long to prepare (`torch.compile`) enter last, and only with the batch sizes and
-thread counts that the others left: compiling for every combination would take most of the time.
+thread counts that are still in the race: compiling every combination would take most of the time.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.measurement.backends import MEMORY_FORMATS, backend_names, load_backend
-from bench.measurement.configurations import Configuration, Request, check_above_zero, expand
-from bench.measurement.measure import conduct
-from bench.measurement.preparation import Place, with_files
-from bench.measurement.timing.sampling import Goal, Track, run_plan
+from bench.measurement.configurations import (
+    BASELINE,
+    Configuration,
+    Request,
+    check_above_zero,
+    expand,
+)
+from bench.measurement.measure import measure_targets
+from bench.measurement.preparation import Context, with_files
+from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.trial import Trial
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.measurement.backends import Backend
-    from bench.measurement.measured_network import Target
-    from bench.measurement.timing.runner import Lane
+    from bench.measurement.measured_network import MeasuredNetwork
+    from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
-# Halving (Jamieson and Talwalkar 2016): each rung gives half as many twice the time.
+# Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
 _FIRST_SECONDS = 0.5
 _LAST = 3
 MINUTES = 10.0
@@ -40,13 +46,13 @@ class UnreachedError(BenchError):
 
 @dataclass
 class Budget:
-    """Time for the search; what is begun is ended.
+    """Time for the search; a configuration that was begun is finished.
 
     Attributes:
         minutes: of wall time, from now on.
         begun: names of the candidates that were begun.
-        skipped: names of those that there was no time for.
-        now: a clock, in seconds.
+        skipped: names of the candidates for which there was no time.
+        now: a clock in seconds.
     """
 
     minutes: float = MINUTES
@@ -60,11 +66,11 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing new is to be begun."""
+        """Whether nothing new may begin."""
         return self.now() >= self.until
 
     def admit(self, configuration: Configuration) -> bool:
-        """Say whether there is time to measure it, and remember the answer."""
+        """Return whether there is time to measure it, and record the answer."""
         name = f"{configuration.name} / {configuration.threads} threads"
         if not self.spent:
             self.begun.add(name)
@@ -75,11 +81,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the answer has to keep.
+    """Bounds that the fastest configuration has to keep.
 
     Attributes:
-        latency_ms: median time of a batch at most.
-        accuracy: top-1 of exactly that artefact at least, 0…1.
+        latency_ms: upper bound of the median time of a batch.
+        accuracy: lower bound of the top-1 accuracy of exactly that network or file, 0…1.
 
     Raises:
         BenchError: a value is out of range.
@@ -96,14 +102,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The answer.
+    """The result of a search.
 
     Attributes:
         best: the fastest configuration within the bounds.
-        record: the last, interleaved measurement: it, plain eager and channels-last eager.
+        record: the final, interleaved measurement: it, default eager and channels-last eager.
         command: measures it again.
-        tried: how many configurations were measured.
-        skipped: how many there was no time for.
+        tried: number of configurations that were measured.
+        skipped: number of configurations for which there was no time.
     """
 
     best: Configuration
@@ -114,9 +120,9 @@ class Tuned:
 
 
 def candidates(
-    target: Target, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
 ) -> list[Configuration]:
-    """Lay out everything that can run here: backends, precisions, formats, threads, batches."""
+    """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
     found = []
     for backend in backend_names():
         if load_backend(backend).needs == "nothing":
@@ -126,9 +132,11 @@ def candidates(
         if not precisions:
             continue
         request = Request(
-            backends=(backend,), precisions=precisions, batch_sizes=tuple(batch_sizes),
+            backends=(backend,),
+            precisions=precisions,
+            batch_sizes=tuple(batch_sizes),
             memory_formats=MEMORY_FORMATS,
-        )  # fmt: skip
+        )
         for count in threads:
             found += expand(request, [target], device=device, threads=count)
     return [one for one in found if one.unsupported is None]
@@ -137,7 +145,7 @@ def candidates(
 def halve(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     *,
     keep: int = _LAST,
     budget: Budget | None = None,
@@ -145,13 +153,13 @@ def halve(
 ) -> list[Configuration]:
     """Measure all for a short time, keep the faster half for twice the time, and so on.
 
-    Once the *budget* is spent, the order of what was measured so far is the answer.
+    Once the *budget* is spent, the ranking so far is the answer.
 
     Returns:
         At most *keep* configurations, fastest first, all within the latency bound.
 
     Raises:
-        UnreachedError: none keeps the latency bound; the best latency that was seen is named.
+        UnreachedError: none keeps the latency bound; the message names the best latency.
         BenchError: none could run.
     """
     budget = budget or Budget()
@@ -159,7 +167,7 @@ def halve(
     limit = float("inf") if bounds.latency_ms is None else bounds.latency_ms / 1e3
     ranked: list[Configuration] = []
     while True:
-        timed = _rung(left, seconds, open_lane, budget)
+        timed = _rung(left, seconds, open_runner, budget)
         if ranked and len(timed) < min(len(left), keep):
             return ranked[:keep]  # the budget ended within this rung
         if not timed:
@@ -185,15 +193,15 @@ def halve(
 def halve_by_preparation(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     *,
     budget: Budget,
     on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
 ) -> list[Configuration]:
-    """Halve what is quick to prepare; then its last ones beside what is slow to prepare.
+    """Halve what is quick to prepare, then the finalists together with what is slow to prepare.
 
-    Slow ones enter with the batch sizes and thread counts of the quick ones that were left; with
-    all, if none of the quick ones keeps the latency bound.
+    Slow ones enter with the batch sizes and thread counts of the finalists; with all, if none of
+    the quick ones keeps the latency bound.
 
     Returns:
         As `halve`.
@@ -202,26 +210,26 @@ def halve_by_preparation(
         BenchError: as `halve`.
     """
     names = {one.backend for one in configurations}
-    late_names = {name for name in names if _slow(load_backend(name))}
-    slow = [one for one in configurations if one.backend in late_names]
-    quick = [one for one in configurations if one.backend not in late_names]
+    late = {n for n in names if getattr(load_backend(n), "slow_to_prepare", False)}
+    slow = [one for one in configurations if one.backend in late]
+    quick = [one for one in configurations if one.backend not in late]
     if not quick or not slow:
-        return halve(configurations, bounds, open_lane, budget=budget, on_event=on_event)
+        return halve(configurations, bounds, open_runner, budget=budget, on_event=on_event)
     try:
-        left = halve(quick, bounds, open_lane, budget=budget, on_event=on_event)
+        left = halve(quick, bounds, open_runner, budget=budget, on_event=on_event)
     except UnreachedError:
-        return halve([*quick, *slow], bounds, open_lane, budget=budget, on_event=on_event)
-    places = {(one.threads, one.batch_size) for one in left}
-    late = [one for one in slow if (one.threads, one.batch_size) in places]
-    admitted = [one for one in late if budget.admit(one)]
+        return halve([*quick, *slow], bounds, open_runner, budget=budget, on_event=on_event)
+    sizes = {(one.threads, one.batch_size) for one in left}
+    matching = [one for one in slow if (one.threads, one.batch_size) in sizes]
+    admitted = [one for one in matching if budget.admit(one)]
     if not admitted:
         return left
-    return halve([*left, *admitted], bounds, open_lane, budget=budget, on_event=on_event)
+    return halve([*left, *admitted], bounds, open_runner, budget=budget, on_event=on_event)
 
 
 def tune(
-    target: Target,
-    place: Place,
+    target: MeasuredNetwork,
+    context: Context,
     bounds: Bounds,
     *,
     batch_sizes: Sequence[int] = (1, 8, 32),
@@ -231,77 +239,79 @@ def tune(
 
     Args:
         target: the network.
-        place: machine, threads and results folder.
-        bounds: what the answer keeps.
-        batch_sizes: images a batch that are tried.
+        context: device, threads and results folder.
+        bounds: bounds to keep.
+        batch_sizes: batch sizes to try.
         minutes: after so long no further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
-    threads = sorted({1, place.threads}, reverse=True)
+    threads = sorted({1, context.threads}, reverse=True)
     sizes = sorted(batch_sizes, reverse=True)
-    given = candidates(target, device=place.device, threads=threads, batch_sizes=sizes)
+    given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ready = [one for one in with_files(given, Path(folder), place) if not one.unsupported]
+        ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         best = halve_by_preparation(
-            _accurate(ready, bounds), bounds, lambda one: one.open(), budget=budget,
-            on_event=place.on_event,
-        )[0]  # fmt: skip
-    # One request measures the product of its lists; what was not asked for does little harm.
+            _accurate(ready, bounds),
+            bounds,
+            lambda one: one.open(),
+            budget=budget,
+            on_event=context.on_event,
+        )[0]
+    # One request measures the product of its lists; the surplus combinations do little harm.
     request = Request(
-        backends=tuple(dict.fromkeys(("eager", best.backend))),
+        backends=tuple(dict.fromkeys((BASELINE, best.backend))),
         precisions=tuple(dict.fromkeys(("fp32", best.precision))),
         memory_formats=MEMORY_FORMATS,
         batch_sizes=(best.batch_size,),
     )
-    record = conduct(request, [target], replace(place, threads=best.threads))
+    record = measure_targets([target], request, replace(context, threads=best.threads))
     return Tuned(best, record, command_for(best), len(budget.begun), len(budget.skipped))
 
 
 def command_for(made: Configuration) -> str:
     """Return the command that measures a configuration again."""
+    target = made.target
     parts = [
-        "bench throughput", made.target.run or made.target.label.split(" ")[0],
-        *(f"--option {k}={v}" for k, v in made.target.options.items() if not made.target.run),
-        f"--backend {made.backend}", f"--precision {made.precision}",
-        f"--memory-format {made.memory_format}", f"--batch-size {made.batch_size}",
-        f"--threads {made.threads}", f"--device {made.device}",
-    ]  # fmt: skip
+        f"bench throughput {target.run or target.label.split(' ')[0]}",
+        *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
+        f"--backend {made.backend}",
+        f"--precision {made.precision}",
+        f"--memory-format {made.memory_format}",
+        f"--batch-size {made.batch_size}",
+        f"--threads {made.threads}",
+        f"--device {made.device}",
+    ]
     return " ".join(parts)
-
-
-def _slow(backend: Backend) -> bool:
-    return bool(getattr(backend, "slow_to_prepare", False))
 
 
 def _rung(
     configurations: Sequence[Configuration],
     seconds: float,
-    open_lane: Callable[[Configuration], Lane],
+    open_runner: Callable[[Configuration], Runner],
     budget: Budget,
 ) -> list[tuple[Configuration, float]]:
-    """Measure a rung interleaved, a group of equal thread count and batch after the other."""
+    """Measure a rung: interleaved within each group of equal thread count and batch size."""
     groups: dict[tuple[int, int], list[Configuration]] = {}
     for one in configurations:
         groups.setdefault((one.threads, one.batch_size), []).append(one)
     timed = []
-    for (count, _), members in groups.items():
-        tracks = []
+    for members in groups.values():
+        trials = []
         for one in members:
             if not budget.admit(one):
                 continue
             try:
-                lane = open_lane(one)
+                trials.append(Trial(one, open_runner(one)))
             except Exception:  # noqa: S112 - what cannot be prepared is no candidate
                 continue
-            tracks.append((one, Track(f"{one.name} {count}", lane)))
-        run_plan([t for _, t in tracks], Goal(max_seconds=seconds, block_seconds=seconds / 8))
-        for one, track in tracks:
-            if track.status == "complete" and track.interval is not None:
-                timed.append((one, track.interval.median))
-            track.lane.close()
+        run_plan(trials, Goal(max_seconds=seconds, block_seconds=seconds / 8))
+        for trial in trials:
+            if trial.status == "complete" and trial.interval is not None:
+                timed.append((trial.configuration, trial.interval.median))
+            trial.close()
     return timed
 
 

@@ -10,13 +10,14 @@ shortcuts (option A) find the channels that they fill where they were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
+from bench.errors import BenchError
 from bench.models import ResidualBlock, ResNet
 
 if TYPE_CHECKING:
@@ -141,3 +142,27 @@ def _leaving(stream: Tensor, enters: int, leaves: int, wide: int) -> Tensor:
 def _copies(old: int, new: int) -> Tensor:
     """Which of *old* channels each of *new* ones copies: all once, then again in turn."""
     return torch.arange(new) % old
+
+
+@torch.no_grad()
+def transplant(parent: ResNet, child: ResNet, *, seed: int) -> int:
+    """Make *child* compute *parent*'s function; return the number of tensors it takes over.
+
+    Layers of the same name take the parent's weights, widened if the child is wider. A block that
+    the parent lacks keeps its initial weights except the last of its branch, which become zero:
+    the scale and shift of the final normalisation, or the last convolution if there is none
+    (`preact`).
+    """
+    wide = child.config.width > parent.config.width
+    config = replace(parent.config, width=child.config.width)
+    tensors = widen(parent, config, seed=seed) if wide else parent.state_dict()
+    own: dict[str, Tensor] = child.state_dict()
+    odd = [k for k, v in tensors.items() if k not in own or own[k].shape != v.shape]
+    if odd:
+        raise BenchError(f"{odd[0]} of the parent has no place of its shape in the grown network")
+    own.update(tensors)
+    child.load_state_dict(own)
+    for path, block in child.named_modules():
+        if isinstance(block, ResidualBlock) and f"{path}.conv1.weight" not in tensors:
+            block.zero_residual()
+    return len(tensors)

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 REPLACED, REMOVED = "replaced", "removed"
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; free some space, or choose another --results folder",
-    errno.EDQUOT: "the disk quota is used up; free some space, or choose another --results folder",
-    errno.EROFS: "the disk is read-only; choose another --results folder",
-    errno.EACCES: "permission denied; choose a --results folder that you may write",
-    errno.ENOENT: "the folder cannot be made there; choose another --results folder",
-    errno.EEXIST: "a file stands where a folder is needed; choose another --results folder",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another --results folder",
-    errno.EIO: "the disk reports an input/output error; choose another --results folder",
+    errno.ENOSPC: "the disk is full; free some space, or choose another {option} folder",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another {option} folder",
+    errno.EROFS: "the disk is read-only; choose another {option} folder",
+    errno.EACCES: "permission denied; choose a {option} folder that you may write",
+    errno.ENOENT: "the folder cannot be made there; choose another {option} folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another {option} folder",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another {option} folder",
+    errno.EIO: "the disk reports an input/output error; choose another {option} folder",
     errno.ESTALE: "the network folder is gone (stale handle); mount it again",
-    errno.EPERM: "not permitted; choose a --results folder that you may write",
+    errno.EPERM: "not permitted; choose a {option} folder that you may write",
 }
 
 
@@ -90,22 +90,28 @@ class StorageError(BenchError):
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing *path* into a `StorageError` that names a remedy."""
+def storage_errors(path: Path, option: str = "--results") -> Iterator[None]:
+    """Turn an operating-system error on *path* into one line that a person can act on.
+
+    Args:
+        path: what is written.
+        option: the one that named the folder.
+    """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        reason = reason.replace("{option}", option)
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents, durably.
+def make_folder(path: Path, option: str = "--results") -> None:
+    """Make a folder and those above it, each durably named in the one above.
 
     Raises:
         StorageError: it cannot be made.
     """
-    with storage_errors(path):
+    with storage_errors(path, option):
         missing, existing = [], path
         while not existing.is_dir():
             missing.append(existing)
@@ -134,14 +140,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         disk.sync_folder(path.parent)
 
 
-def prove_writable(folder: Path) -> None:
-    """Make a folder and check that it can be written, with a file that leaves no trace.
+def prove_writable(folder: Path, option: str = "--results") -> None:
+    """Make a folder, and write a file without a name into it: nothing is left, however it ends.
+
+    Args:
+        folder: made if it does not exist.
+        option: the one that named it, for the message.
 
     Raises:
         StorageError: it cannot be written, with the reason.
     """
-    make_folder(folder)
-    with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
+    make_folder(folder, option)
+    with storage_errors(folder, option), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"can a file be written here?\n")
         probe.flush()
 

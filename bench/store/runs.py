@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.store import files
 from bench.store.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from bench.store.files import (
@@ -254,7 +254,8 @@ class Store(Studies):
         Unfinished runs are found too.
 
         Raises:
-            BenchError: nothing or more than one run matches.
+            AmbiguousNameError: more than one run matches.
+            BenchError: none matches.
         """
         folders = _folders(self.root / "runs")
         known = list(dict.fromkeys(folder.name.removesuffix(PARTIAL) for folder in folders))
@@ -265,7 +266,7 @@ class Store(Studies):
         if len(found) == 1:
             return found[0]
         if found:
-            raise BenchError(
+            raise AmbiguousNameError(
                 f"'{name}' fits {len(found)} runs: {', '.join(found[:4])} …; give more"
             )
         raise BenchError(f"no run '{name}' in {self.root}{nearest(wanted, known)}")

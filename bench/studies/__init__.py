@@ -9,11 +9,19 @@ reading a study and a run's record stays fast.
 """
 
 from bench.studies.expansion import Overrides, expand
-from bench.studies.file import StudyFile, adhoc_study, load_study, parse_study, shipped_studies
+from bench.studies.file import (
+    ADHOC,
+    StudyFile,
+    adhoc_study,
+    load_study,
+    parse_study,
+    shipped_studies,
+)
 from bench.studies.plan import Plan, PlannedVariant
 from bench.studies.schema import Study, Tune, json_schema
 
 __all__ = [
+    "ADHOC",
     "Overrides",
     "Plan",
     "PlannedVariant",

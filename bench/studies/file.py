@@ -18,6 +18,7 @@ from bench.studies.plan import Plan, VariantError
 from bench.studies.recipe import RECIPES
 from bench.studies.schema import Settings, Study, Variant
 
+ADHOC = "adhoc"  # the study in which single runs are recorded
 _MOST_BYTES = 1_000_000
 _MOST_VARIANTS = 1_000
 

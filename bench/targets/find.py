@@ -1,167 +1,300 @@
-"""From what a person names to networks: a run, a study, a model, or what was done last."""
+"""From what a person names to networks: the one place where names are resolved.
+
+A name is looked up in this order: a file (`.onnx`, `.engine`), a run's or an export's folder, the
+whole id of a run, a model, a study, the beginning or hash of a run's id, the beginning of an
+export's SHA-256. So the name of a model means that model, whatever a results folder holds.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from bench.errors import BenchError, nearest
-from bench.models import ModelError, build_model, canonical, default_shape, list_models
-from bench.store import RunRecord, Store
-from bench.targets.network import Source
+from bench.errors import AmbiguousNameError, BenchError, nearest
+from bench.models import ModelError, UnknownModelError, canonical, default_shape, list_models
+from bench.store import Store
+from bench.store.exports import Exports
+from bench.targets.network import Kind, NamedNetwork
+from bench.training.setup import why_untrained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from bench.store import RunRecord, StudyRecord
+    from bench.targets.trained_run import TrainedRun
 
 DEFAULT_MODEL = "resnet18"
+EVERYTHING: tuple[Kind, ...] = ("model", "run", "onnx", "engine")
+_NAMES = {"model": "model", "run": "run", "onnx": ".onnx file", "engine": ".engine file"}
+_SHOWN = 4  # names that a message lists
+_SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
-def find_sources(
-    targets: Sequence[str],
-    store: Store,
+@dataclass(frozen=True)
+class _Search:
+    """What every name of one call is looked up with; the arguments of `find_networks`."""
+
+    store: Store
+    takes: tuple[Kind, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
+    every_seed: bool = True
+    unfinished: bool = False
+
+
+def find_networks(
+    names: Iterable[str],
     *,
+    results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
     input_size: int | None = None,
-    force: bool = False,
-) -> Iterator[Source | RunRecord]:
-    """Find the networks that *targets* name.
+    takes: tuple[Kind, ...] = EVERYTHING,
+    every_seed: bool = True,
+    unfinished: bool = False,
+) -> list[NamedNetwork]:
+    """Find the networks that *names* name, each once.
 
     Args:
-        targets: each a run (id, unambiguous beginning or hash of one, folder), a study, or a
-            model; without any, the runs of the study last changed, or ResNet-18.
-        store: where runs are looked for.
-        options: options of models that are named; runs have their own.
-        input_size: side in pixels for models that are named; the family's own without.
-        force: take a diverged run if it has weights.
-
-    Yields:
-        Networks, loaded when their turn comes; for a run of a *study* that has none, its
-        record, so that the others go on.
-
-    Raises:
-        BenchError: nothing is called so, or a run that was named cannot be exported.
-    """
-    for target in targets or _last(store):
-        study = store.read_study(target) if _plain(target) else None
-        refusal = _why_no_model(target, options or {})
-        if _is_run(target, store) or (study is None and refusal):
-            yield _from_run(_find_run(target, store, refusal), store, force=force)
-        elif study is not None:
-            wanted = {run for v in study.variants.values() for run in v["runs"].values()}
-            for run in sorted(wanted):
-                record = _record(run, store)
-                ready = record is not None and record.status == "complete"
-                yield _from_run(run, store, force=force) if ready else _missing(run, record)
-        else:
-            yield from_model(target, options or {}, input_size)
-
-
-def from_model(name: str, options: dict[str, Any], input_size: int | None = None) -> Source:
-    """Build a model with the weights of a fixed seed, at its family's input size.
+        names: each a model, a run (id, unambiguous beginning or hash of one, folder), a study,
+            an `.onnx` or `.engine` file, or an export (folder, beginning of its SHA-256).
+        results: the results folder that runs, studies and exports are looked for in.
+        options: options of models; runs have their own.
+        input_size: side in pixels for models (default: the family's).
+        takes: the kinds of network that the caller can use. A study stands for its runs.
+        every_seed: take all finished runs of a study; False: for each variant, the finished run
+            of its lowest random seed.
+        unfinished: take also the other runs of a study, with the `error` that loading them raises.
 
     Raises:
-        BenchError: the name or an option is unknown.
+        AmbiguousNameError: a name fits several runs.
+        BenchError: nothing is called so, the caller cannot use it, or it is not finished.
     """
-    own_name, own_options = canonical(name, options)
-    channels, size, _ = default_shape(own_name, own_options)
-    size = input_size or size
-    torch.manual_seed(0)  # the same weights, and so the same file, every time
-    model = build_model(own_name, **own_options).eval()
-    label = "-".join([name, *(f"{k}-{v}" for k, v in sorted(own_options.items()))])
-    return Source(label, model, own_name, own_options, (channels, size, size))
+    search = _Search(Store(results), takes, options or {}, input_size, every_seed, unfinished)
+    found = [network for name in dict.fromkeys(names) for network in _resolve(name, search)]
+    return [network for place, network in enumerate(found) if network not in found[:place]]
 
 
-def _from_run(run: str, store: Store, *, force: bool) -> Source:
-    from bench.targets.trained_run import load_trained
+def find_network(
+    name: str,
+    *,
+    results: str | Path = "bench-runs",
+    options: dict[str, Any] | None = None,
+    input_size: int | None = None,
+    takes: tuple[Kind, ...] = EVERYTHING,
+) -> NamedNetwork:
+    """Find the one network that *name* names; the arguments are those of `find_networks`.
 
-    record = _record(run, store)
-    if record is None or record.status != "complete":
-        raise _refusal(run, record, force=force)
-    trained = load_trained(run, results=store.root)
-    return Source(
-        name=run,
-        model=trained.model,
-        model_name=trained.request.model,
-        options=dict(trained.request.options),
-        input_shape=trained.input_shape,
-        trained=trained,
-        weights=record.files["model.safetensors"],
+    Raises:
+        AmbiguousNameError: it fits several runs, or is a study of several.
+        BenchError: nothing is called so, the caller cannot use it, or it is not finished.
+    """
+    found = find_networks(
+        [name], results=results, options=options, input_size=input_size, takes=takes
     )
-
-
-def _refusal(run: str, record: RunRecord | None, *, force: bool) -> BenchError:
-    status = record.status if record else "unreadable"
-    if status != "diverged":
-        return BenchError(
-            f"run {run} is {status}, and only a complete run can be exported: "
-            "finish it by repeating the command that began it"
+    if len(found) > 1:
+        shown = ", ".join(network.label for network in found[:_SHOWN])
+        raise AmbiguousNameError(
+            f"'{name}' is a study of {len(found)} finished runs, and one network is needed: name "
+            f"one of them ({shown}{' …' if len(found) > _SHOWN else ''})"
         )
-    if force:
-        return BenchError(
-            f"run {run} diverged and kept no weights, so that even --force has nothing to "
-            "export: train it again with a lower learning rate"
-        )
-    return BenchError(
-        f"run {run} diverged ({record.error if record else ''}): train it again with a lower "
-        "learning rate, or give --force to export what it may have left"
-    )
+    return found[0]
 
 
-def _find_run(target: str, store: Store, refusal: str | None) -> str:
-    unfinished = {record.run for record in store.unfinished()}
-    if Path(target).name.removesuffix(".partial") in unfinished:
-        return Path(target).name.removesuffix(".partial")
-    try:
-        return store.find_run(target)
-    except BenchError as error:
-        if "fits" in str(error):
-            raise
-        if refusal and not refusal.startswith("unknown model"):
-            raise BenchError(refusal) from None  # a model's name, but not one that can be built
-        raise BenchError(
-            f"no run, study or model '{target}'{nearest(target, list_models())} ('bench results "
-            "ls' lists runs, 'bench list models' and 'bench list studies' the others)"
-        ) from None
+def default_names(results: str | Path) -> list[str]:
+    """Return what is meant where nothing is named: the last study with a finished run, or a model.
 
-
-def _record(run: str, store: Store) -> RunRecord | None:
-    unfinished = {record.run: record for record in store.unfinished()}
-    return store.read_run(run) or unfinished.get(run)
-
-
-def _missing(run: str, record: RunRecord | None) -> RunRecord:
-    """Return the record of a study's run without weights, also of one not yet begun."""
-    if record is not None:
-        return record
-    return RunRecord(run, {"model": None}, "interrupted", {}, "", 0.0, "not trained yet")
-
-
-def _last(store: Store) -> list[str]:
-    studies = [
-        study
-        for study in store.studies()
-        if any((record := store.read_run(r)) and record.status == "complete" for r in study.runs)
-    ]
+    Returns:
+        The name of that study, or `DEFAULT_MODEL` if there is none.
+    """
+    store = Store(results)
+    studies = [s for s in store.studies() if any(_is_complete(run, store) for run in s.runs)]
     return [max(studies, key=lambda study: study.updated_at).name] if studies else [DEFAULT_MODEL]
 
 
-def _plain(target: str) -> bool:
-    return "/" not in target and "\\" not in target and ":" not in target
+def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> TrainedRun:
+    """Load a finished run.
+
+    Args:
+        run: its id, unambiguous beginning or hash of one, its folder, or a study of one run.
+        results: the results folder, unless *run* is a folder.
+
+    Raises:
+        BenchError: there is no such run, it did not finish, or its files are damaged.
+    """
+    return find_network(str(run), results=results, takes=("run",)).load_run()
 
 
-def _is_run(target: str, store: Store) -> bool:
-    path = Path(target)
-    return (path.parent.name == "runs" and path.is_dir()) or (
-        _plain(target) and store.folder(target).is_dir()
+def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:
+    """Load a run's trained network, in evaluation mode on the CPU.
+
+    Args:
+        run: id, unambiguous beginning of one, or folder of a finished run.
+        results: the results folder, unless *run* is a folder.
+
+    Returns:
+        The network: float images N×C×H×W (as `bench predict` prepares them) to logits
+        N×classes.
+
+    Raises:
+        BenchError: there is no such run, it did not finish, or its files are damaged.
+    """
+    return load_trained(run, results=results).model
+
+
+def _resolve(name: str, search: _Search) -> list[NamedNetwork]:
+    store, path = search.store, Path(name)
+    if path.suffix in {".onnx", ".engine"}:
+        return [_from_file(name, path, search)]
+    if path.is_dir() and path.parent.name == "exports":
+        return [_from_export(name, path.name, Exports(path.resolve().parent.parent), search)]
+    run = path.name.removesuffix(".partial")
+    in_folder = path.is_dir() and path.parent.name == "runs"
+    if in_folder or (
+        _is_plain(name) and (store.folder(run).is_dir() or store.partial(run).is_dir())
+    ):
+        other = Store(path.resolve().parent.parent) if in_folder else store
+        return [_finished(run, other, search)]
+    refusal = _why_no_model(name, search.options)
+    if refusal is None and "model" in search.takes:
+        return [from_model(name, search.options, search.input_size)]
+    study = store.read_study(name) if _is_plain(name) and "run" in search.takes else None
+    return [_from_part(name, search, refusal)] if study is None else _from_study(study, search)
+
+
+def _from_part(name: str, search: _Search, refusal: ModelError | None) -> NamedNetwork:
+    """Find a run by the beginning or hash of its id, or an export by that of its SHA-256."""
+    missing: BenchError | None = None
+    if "run" in search.takes:
+        try:
+            run = search.store.find_run(name)
+        except AmbiguousNameError:
+            raise
+        except BenchError as error:
+            missing = error
+        else:
+            return _finished(run, search.store, search)
+    if _SHA256.fullmatch(name) and {"onnx", "engine"} & set(search.takes):
+        exports = Exports(search.store.root)
+        if exports.named(name) is not None:
+            return _from_export(name, name, exports, search)
+    models = "model" in search.takes
+    if models and refusal is not None and not isinstance(refusal, UnknownModelError):
+        raise BenchError(str(refusal)) from None  # the name of a model that cannot be built
+    if missing is not None and not models:
+        raise missing
+    nouns = {"model": ["model"], "run": ["run", "study"]}
+    kinds = list(dict.fromkeys(n for kind in search.takes for n in nouns.get(kind, ["file"])))
+    known = [*list_models(), *(study.name for study in search.store.studies())]
+    raise BenchError(
+        f"no {', '.join(kinds[:-1])} or {kinds[-1]} '{name}'{nearest(name, known)} "
+        "('bench list models' lists models, 'bench results ls' runs and studies)"
     )
 
 
-def _why_no_model(target: str, options: dict[str, Any]) -> str | None:
+def from_model(
+    name: str, options: dict[str, Any] | None = None, input_size: int | None = None
+) -> NamedNetwork:
+    """Name a model at its family's input size, unless another is given.
+
+    Raises:
+        ModelError: the name or an option is unknown.
+    """
+    model, own = canonical(name, options)
+    channels, size, _ = default_shape(model, own)
+    label = " ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())])
+    shape = (channels, input_size or size, input_size or size)
+    return NamedNetwork(label, "model", shape, model, own)
+
+
+def _from_study(study: StudyRecord, search: _Search) -> list[NamedNetwork]:
+    store, runs = search.store, []
+    for entry in study.variants.values():
+        by_seed = [run for _, run in sorted(entry["runs"].items(), key=lambda item: int(item[0]))]
+        finished = [run for run in by_seed if _is_complete(run, store)]
+        runs += finished[:1] if not search.every_seed else finished
+        runs += [run for run in by_seed if run not in finished] if search.unfinished else []
+    if not runs:
+        raise BenchError(
+            f"study '{study.name}' has no finished run; 'bench run-ablation {study.name}' trains "
+            "them"
+        )
+    return [_from_run(run, store) for run in dict.fromkeys(runs)]
+
+
+def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
+    """Name a run.
+
+    Raises:
+        BenchError: it is not complete, the caller cannot use runs, or it has another input size.
+    """
+    found = _from_run(run, store)
+    _check_taken(run, found.kind, search)
+    if found.error is not None:
+        raise BenchError(found.error)
+    size = found.input_shape[-1] if found.input_shape else None
+    if search.input_size not in {None, size}:
+        raise BenchError(f"--input-size {search.input_size}: run {run} was trained at {size}")
+    return found
+
+
+def _from_run(run: str, store: Store) -> NamedNetwork:
+    record = store.read_run(run) or store.read_unfinished(run)
+    complete = record is not None and record.status == "complete"
+    request = record.request if record else {}
+    return NamedNetwork(
+        label=run,
+        kind="run",
+        input_shape=_shape(record) if record and complete else None,
+        model=request.get("model"),
+        options=dict(request.get("options") or {}),
+        run=run,
+        results=str(store.root),
+        error=None if complete else why_untrained(run, record, store),
+    )
+
+
+def _shape(record: RunRecord) -> tuple[int, int, int]:
+    channels, height, width = record.result["input_shape"]
+    return channels, height, width
+
+
+def _from_file(name: str, path: Path, search: _Search) -> NamedNetwork:
+    kind: Kind = "onnx" if path.suffix == ".onnx" else "engine"
+    _check_taken(name, kind, search)
+    return NamedNetwork(path.name, kind, results=str(search.store.root), file=path)
+
+
+def _from_export(name: str, export: str, exports: Exports, search: _Search) -> NamedNetwork:
+    record = exports.named(export)
+    if record is None:
+        raise BenchError(f"{name} holds no export that can be read; export it again")
+    return _from_file(name, exports.checked_file(record), search)
+
+
+def _check_taken(name: str, kind: Kind, search: _Search) -> None:
+    if kind not in search.takes:
+        wanted = " or ".join(_NAMES[taken] for taken in search.takes)
+        raise BenchError(f"'{name}' is a {_NAMES[kind]}; what is needed is a {wanted}")
+
+
+def _is_complete(run: str, store: Store) -> bool:
+    record = store.read_run(run)
+    return record is not None and record.status == "complete"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it may name something in the results folder, and is no path or foreign model."""
+    return bool(name) and not set(name) & set("/\\:")
+
+
+def _why_no_model(name: str, options: dict[str, Any]) -> ModelError | None:
     """Return why no model is called so, None if one is."""
     try:
-        canonical(target, options)
+        canonical(name, options)
     except ModelError as error:
-        return str(error)
+        return error
     return None

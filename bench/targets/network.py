@@ -1,58 +1,100 @@
-"""What is exported: a network with its weights, and the images that prove its file."""
+"""The two states of a network that a person named: found, and loaded with its images."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.data import Dataset, to_float, validation_split
+from bench.data import Dataset, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
+from bench.models import build_model
+from bench.store import Store
+from bench.targets.trained_run import TrainedRun, load_run
+from bench.training.setup import load_data
 
 if TYPE_CHECKING:
-    from bench.data.images import Images
-    from bench.targets.trained_run import Trained
+    from pathlib import Path
 
+    from bench.data import Images, Preprocessing
+
+Kind = Literal["model", "run", "onnx", "engine"]
 PROOF_IMAGES = 256  # at least so many are compared
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How grey levels become what the network takes (`bench.data.to_float`).
+class NamedNetwork:
+    """A network that a person named; small enough to be sent to another process and loaded there.
 
     Attributes:
-        size: side in pixels of the square the network sees.
-        mean: per channel, of images scaled to 0…1.
-        std: likewise.
-        antialias: whether shrinking averages.
-        normalize: whether mean and deviation are applied.
+        label: as it was named.
+        kind: where its weights come from: a fixed seed, a run, or a file.
+        input_shape: channels, height, width; None for a file that has not been read, and for a run
+            that is not complete.
+        model: canonical name of the network; None for a file.
+        options: its canonical options.
+        run: id of the run.
+        results: the results folder.
+        file: the file.
+        error: why it cannot be loaded (a run of a study that is not complete); None if it can.
     """
 
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    antialias: bool
-    normalize: bool
+    label: str
+    kind: Kind
+    input_shape: tuple[int, int, int] | None = None
+    model: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    run: str | None = None
+    results: str = "bench-runs"
+    file: Path | None = None
+    error: str | None = None
 
-    def apply(self, images: Tensor) -> Tensor:
-        """Turn uint8 N×C×H×W into float32 N×C×S×S."""
-        return to_float(
-            images,
-            input_size=self.size,
-            mean=self.mean,
-            std=self.std,
-            antialias=self.antialias,
-            normalize=self.normalize,
-        )
+    @property
+    def name(self) -> str:
+        """The label without options."""
+        return self.label.partition(" ")[0]
+
+    def load_run(self) -> TrainedRun:
+        """Load the finished run that was named.
+
+        Raises:
+            BenchError: it is not finished, or its files are damaged.
+        """
+        if self.error is not None or self.run is None:
+            raise BenchError(self.error or f"{self.label} is no run")
+        return load_run(self.run, Store(self.results))
+
+    def load(self) -> LoadedNetwork:
+        """Load the run's network, or build the model with weights of a fixed seed.
+
+        Raises:
+            BenchError: it cannot be loaded, or is a file.
+        """
+        if self.kind == "run":
+            trained = self.load_run()
+            return LoadedNetwork(
+                name=self.label,
+                model=trained.model,
+                model_name=trained.request.model,
+                options=dict(trained.request.options),
+                input_shape=trained.input_shape,
+                trained=trained,
+                weights=trained.record.files["model.safetensors"],
+            )
+        if self.kind != "model" or self.model is None or self.input_shape is None:
+            raise BenchError(f"{self.label} is a file and has no torch network")
+        torch.manual_seed(0)  # the same weights, and so the same file, every time
+        model = build_model(self.model, **self.options).eval()
+        name = "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
+        return LoadedNetwork(name, model, self.model, self.options, self.input_shape)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A network to export.
+class LoadedNetwork:
+    """A network with its weights, and the images that its files are compared on.
 
     Attributes:
         name: for people and file names.
@@ -67,9 +109,9 @@ class Source:
     name: str
     model: nn.Module
     model_name: str
-    options: dict[str, Any] = field(default_factory=dict)
-    input_shape: tuple[int, int, int] = (3, 224, 224)
-    trained: Trained | None = None
+    options: dict[str, Any]
+    input_shape: tuple[int, int, int]
+    trained: TrainedRun | None = None
     weights: str | None = None
 
     @property
@@ -82,19 +124,10 @@ class Source:
         """Names of the classes; none for a bare model."""
         return self.trained.classes if self.trained else []
 
-    @functools.cached_property
-    def preparation(self) -> Preparation | None:
-        """How its images were prepared; None for a bare model."""
-        if self.trained is None:
-            return None
-        recipe, result = self.trained.request.recipe, self.trained.record.result
-        return Preparation(
-            size=self.input_shape[-1],
-            mean=tuple(result["mean"]),
-            std=tuple(result["std"]),
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
-        )
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images become its input; None for a bare model."""
+        return self.trained.preprocessing if self.trained else None
 
     @property
     def timing_only(self) -> bool:
@@ -109,8 +142,6 @@ class Source:
         """
         if self.trained is None:
             return None
-        from bench.training.setup import load_data
-
         dataset = load_data(self.trained.request)
         if dataset.fingerprint != self.trained.record.result["dataset_fingerprint"]:
             raise BenchError(
@@ -148,7 +179,7 @@ class Source:
             BenchError: there are not so many.
         """
         dataset = self.dataset()
-        if dataset is None or self.trained is None or self.preparation is None:
+        if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
         fraction = self.trained.request.recipe.validation_fraction
         trained_on, _ = validation_split(dataset.train.labels, fraction)
@@ -160,13 +191,13 @@ class Source:
             )
         generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
         chosen = torch.randperm(len(images), generator=generator)[:count]
-        return self.preparation.apply(images[chosen.sort().values])
+        return self.preprocessing.apply(images[chosen.sort().values])
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn `proof_images` or uint8 images into what the network takes."""
-        if images.dtype != torch.uint8 or self.preparation is None:
+        if images.dtype != torch.uint8 or self.preprocessing is None:
             return images
-        return self.preparation.apply(images)
+        return self.preprocessing.apply(images)
 
     def _random(self, purpose: str, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(stable_seed("export", purpose))

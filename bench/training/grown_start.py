@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from bench.errors import BenchError
-from bench.models import ResidualBlock, ResNet
+from bench.models import ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
-from bench.networks.widen import widen
+from bench.networks.widen import transplant
 from bench.studies.request import RunRequest
 from bench.training.setup import read_trained
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bench.store import Store
     from bench.training.setup import Split
 
@@ -57,27 +54,3 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     )
     model.to("cpu")
     return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **proof.as_dict()}}
-
-
-@torch.no_grad()
-def transplant(parent: ResNet, child: ResNet, *, seed: int) -> int:
-    """Make *child* compute *parent*'s function; returns how many tensors it took over.
-
-    Layers of one name take the parent's weights, widened where the child is wider. A block
-    that the parent lacks keeps its freshly drawn weights but for the last of its branch,
-    which become zero: the scale and shift of the normalisation that ends it, or the last
-    convolution where none does (`preact`).
-    """
-    wide = child.config.width > parent.config.width
-    config = replace(parent.config, width=child.config.width)
-    tensors = widen(parent, config, seed=seed) if wide else parent.state_dict()
-    own: dict[str, Tensor] = child.state_dict()
-    odd = [k for k, v in tensors.items() if k not in own or own[k].shape != v.shape]
-    if odd:
-        raise BenchError(f"{odd[0]} of the parent has no place of its shape in the grown network")
-    own.update(tensors)
-    child.load_state_dict(own)
-    for path, block in child.named_modules():
-        if isinstance(block, ResidualBlock) and f"{path}.conv1.weight" not in tensors:
-            block.zero_residual()
-    return len(tensors)

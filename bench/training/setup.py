@@ -14,6 +14,7 @@ from bench.data import (
     Batches,
     Dataset,
     Images,
+    Preprocessing,
     evaluation_batches,
     load_dataset,
     validation_split,
@@ -65,6 +66,14 @@ class Split:
         size = self.request.input_size
         return (channels, size or height, size or width)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the network's input."""
+        recipe, data = self.request.recipe, self.dataset
+        return Preprocessing(
+            self.request.input_size, data.mean, data.std, recipe.antialias, recipe.normalize
+        )
+
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
         """Return shuffled, augmented batches of the training images."""
         recipe = self.request.recipe
@@ -78,11 +87,7 @@ class Split:
                 flip=recipe.flip,
                 cutout=recipe.cutout,
             ),
-            input_size=self.request.input_size,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
+            preprocessing=self.preprocessing,
             memory_format=memory_format,
             device=self.device,
             sides=self._sides(),
@@ -97,15 +102,10 @@ class Split:
 
     def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Return batches of one split in order, without augmentation."""
-        recipe = self.request.recipe
         return evaluation_batches(
             images,
-            batch_size=recipe.batch_size,
-            input_size=self.request.input_size,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
+            batch_size=self.request.recipe.batch_size,
+            preprocessing=self.preprocessing,
             memory_format=preferred_memory_format(self.device),
             device=self.device,
         )
@@ -143,17 +143,14 @@ def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
 
     Args:
         store: the results folder.
-        run: id, unambiguous beginning of one, or folder of the run.
+        run: id of the run.
 
     Raises:
         BenchError: there is no such run, it did not finish, or its files are damaged.
     """
-    name = store.find_run(run)
-    record = store.read_run(name)
-    if record is None:
-        raise BenchError(f"the record of run {name} cannot be read; train it again")
-    if record.status != "complete":
-        raise BenchError(f"run {name} is {record.status} ({record.error}); it has no weights")
+    record = store.read_run(run)
+    if record is None or record.status != "complete":
+        raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
     request = RunRequest.from_dict(record.request)
     model: nn.Module = build_model(
         request.model,
@@ -161,15 +158,30 @@ def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
         in_channels=record.result["input_shape"][0],
         **request.options,
     )
-    tensors = store.read_tensors(name, "model.safetensors")
+    tensors = store.read_tensors(run, "model.safetensors")
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
         raise BenchError(
-            f"run {name}: its weights do not fit the network that '{request.model}' builds now; "
+            f"run {run}: its weights do not fit the network that '{request.model}' builds now; "
             "has its code changed since?"
         ) from None
     return record, model.eval()
+
+
+def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
+    """Return why a run that is not complete has no trained network, and what to do."""
+    if record is None:
+        return f"run {run} has no trained network: {store.why_absent(run)}; train it again"
+    if record.status == "diverged":
+        return (
+            f"run {run} is diverged ({record.error}) and kept no weights: train it again with a "
+            "lower learning rate"
+        )
+    return (
+        f"run {run} is {record.status} ({record.error}), and only a complete run has a trained "
+        "network: repeat the command that began it"
+    )
 
 
 def load_data(request: RunRequest) -> Dataset:

@@ -1,7 +1,7 @@
-"""The figure of the page on nested function classes: which kinds of block can do nothing.
+"""Draw the figure of the page on nested function classes.
 
-Run from the repository: `python docs/figures/nested_functions.py`. It writes `nested.svg` beside
-itself, and `nested_functions.snippet`, which says with what it was made.
+Run from the repository: `python docs/figures/nested_functions.py`. It writes `nested.svg` to its
+own folder, and `nested_functions.snippet`, which states how the figure was made.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import nn
 
 from bench.data import load_dataset
 from bench.models import build_model
+from bench.networks.widen import transplant
 from bench.report.charts.chart import PALETTE
 from bench.report.charts.draw_matplotlib import STYLE
 from bench.system.environment import git_state, processor, version_of
-from bench.training.grown_start import transplant
 from bench.training.initialise import initialise
 
 HERE = Path(__file__).parent
 IMAGES = 200
-SMALLEST = 1e-9  # where zero stands on a logarithmic axis
+SMALLEST = 1e-9  # position of zero on a logarithmic axis
 KINDS = {
     "post-activation": {},
     "pre-activation": {"activation_order": "preact"},
@@ -39,12 +39,12 @@ KINDS = {
 
 
 def largest_change(kind: str) -> float:
-    """Largest change of a logit, relative to the largest, as ResNet-8 becomes ResNet-20.
+    """Return the largest change of a logit, relative to the largest, from ResNet-8 to ResNet-20.
 
-    In training mode, as the first step of a training sees it. The new blocks' last scale and shift
-    (or last kernel) are zero; in a plain network that would pass nothing at all, so there they
-    are what a plain layer's identity is: kernels with a single one in the middle. As `bench grow`
-    refuses what does not nest, its parts are called here one by one.
+    Both networks are in training mode, as in the first training step. The new blocks' last scale
+    and shift (or last kernel) are zero. In a plain network this would block the signal, so there
+    the new blocks are identities: kernels with a single one in the centre. `bench grow` refuses
+    networks that do not nest, so its parts are called here one by one.
     """
     options = {"width": 8, **KINDS[kind]}
     small = build_model("resnet8", num_classes=10, in_channels=1, **options)
@@ -75,13 +75,13 @@ def _make_new_blocks_pass(small: nn.Module, large: nn.Module) -> None:
 
 
 def main() -> None:
-    """Compute, draw, and say with what."""
+    """Compute and draw the figure, and record how it was made."""
     changes = {kind: largest_change(kind) for kind in KINDS}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
         for place, change in enumerate(reversed(changes.values())):
-            nests = change < 1e-4  # noqa: PLR2004 - what bench grow takes for rounding
+            nests = change < 1e-4  # noqa: PLR2004 - rounding limit of bench grow
             axes.plot(max(change, SMALLEST), place, "o", color=PALETTE[0 if nests else 1])
             told = "exactly 0" if change == 0 else f"{change:.1g}"
             axes.annotate(told, (max(change, SMALLEST), place), (6, -3), textcoords="offset points")

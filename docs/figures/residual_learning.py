@@ -1,7 +1,7 @@
-"""The figures of the page on residual learning, in English and Vietnamese.
+"""Draw the figures of the page on residual learning, in English and Vietnamese.
 
-Run from the repository: `python docs/figures/residual_learning.py`. It writes the SVG files beside
-itself, and `residual_learning.snippet`, which says with what they were made.
+Run from the repository: `python docs/figures/residual_learning.py`. It writes the SVG files to its
+own folder, and `residual_learning.snippet`, which states how they were made.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ WORDS = {
 
 
 def function_classes() -> dict[str, list[float]]:
-    """Distance (root mean square) of the best function of each class to one smooth target."""
+    """Return the RMS distance of the best function of each class to one smooth target."""
     x = np.linspace(0, 1, 400)
     target = np.exp(-2 * x) + 0.3 * np.sin(9 * x**2)
     waves = [np.cos(np.pi * k * x) for k in range(10)]
@@ -79,7 +79,7 @@ def _distance(functions: Any, target: Any) -> float:
 
 
 def gradient_ratios(name: str, depth: int) -> Iterator[float]:
-    """First layer's gradient norm over the last's, before any training, for each seed."""
+    """Yield the ratio of the first and last layer's gradient norms before training, per seed."""
     for seed in SEEDS:
         network = build_model(f"{name}{depth}", num_classes=10, in_channels=1)
         initialise(network, seed, "he")
@@ -95,7 +95,7 @@ def gradient_ratios(name: str, depth: int) -> Iterator[float]:
 
 
 def draw_classes(axes: Any, words: dict[str, str], data: dict[str, list[float]]) -> None:
-    """Draw the distances by size of the class."""
+    """Draw the distances over the size of the class."""
     for (name, values), colour in zip(data.items(), PALETTE, strict=False):
         axes.plot(range(1, len(values) + 1), values, "o-", color=colour, label=words[name])
     axes.set(xlabel=words["size"], ylabel=words["distance"], ylim=(0, None))
@@ -103,7 +103,7 @@ def draw_classes(axes: Any, words: dict[str, str], data: dict[str, list[float]])
 
 
 def draw_gradients(axes: Any, words: dict[str, str], data: dict[str, list[list[float]]]) -> None:
-    """Draw the ratio of gradient norms by depth, every seed as a point, and the median."""
+    """Draw the ratio of gradient norms over depth: a point per seed, and the median."""
     for (name, values), colour in zip(data.items(), PALETTE, strict=False):
         axes.plot(DEPTHS, [np.median(v) for v in values], "-", color=colour, label=words[name])
         for depth, seeds in zip(DEPTHS, values, strict=True):
@@ -113,7 +113,7 @@ def draw_gradients(axes: Any, words: dict[str, str], data: dict[str, list[list[f
 
 
 def draw_training(axes: Any, words: dict[str, str], epochs: pd.DataFrame) -> None:
-    """Draw the published training error of both networks: mean, lowest and highest seed."""
+    """Draw the published training error of both networks: mean, minimum and maximum."""
     for (name, variant), colour in zip(
         (("residual", "resnet34"), ("plain", "plain34")), PALETTE, strict=False
     ):
@@ -129,7 +129,7 @@ def draw_training(axes: Any, words: dict[str, str], epochs: pd.DataFrame) -> Non
 
 
 def main() -> None:
-    """Compute once, draw in both languages, and say with what."""
+    """Compute once, draw in both languages, and record how it was made."""
     gradients = {
         "residual": [list(gradient_ratios("resnet", depth)) for depth in DEPTHS],
         "plain": [list(gradient_ratios("plain", depth)) for depth in DEPTHS],

@@ -1,1 +1,1 @@
-"""Pages made from the code: one module a page, each with `pages() -> {path: text}`."""
+"""Pages generated from the code: one module per page, each with `pages() -> {path: text}`."""

@@ -1,4 +1,4 @@
-"""The page of the command line, read from the functions that are the commands."""
+"""The reference page of the command line, generated from the command functions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 _HEAD = """# Commands
 
-Made from the program itself. `bench COMMAND --help` prints the same.
+Generated from the program. `bench COMMAND --help` prints the same.
 
-Every command leaves with one of these codes:
+Every command exits with one of these codes:
 
 | code | meaning |
 | --- | --- |
 | 0 | done |
 | 1 | the work ran, and something failed or became slower |
 | 2 | the request could not be understood or met; one line on stderr says why and what to do |
-| 130 | interrupted by the person (Ctrl-C) |
-| 75 | stopped by a scheduler's signal; the same command goes on from there |
+| 130 | interrupted by Ctrl-C |
+| 75 | stopped by a scheduler's signal; rerun the same command to resume |
 
 With `--json`, stdout holds one document, `{"schema": 1, "rows": […], "errors": […]}`, and nothing
-else.
+else. `bench --install-completion` installs completion for your shell.
 """
 
 
@@ -50,10 +50,11 @@ class Parameter:
     meaning: str
     required: bool
     repeatable: bool
+    panel: str
 
     @property
     def is_option(self) -> bool:
-        """Whether it begins with dashes."""
+        """Return whether the parameter is an option (its name starts with dashes)."""
         return self.spelling.startswith("-")
 
 
@@ -66,7 +67,7 @@ def pages() -> dict[str, str]:
 
 
 def walk(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield name and function of every command, those of groups with the group's name."""
+    """Yield the name and function of every command; subcommands include their group's name."""
     for command in app.registered_commands:
         assert command.callback is not None  # noqa: S101 - Typer's own registration
         yield f"{prefix}{command.name}", command.callback
@@ -86,7 +87,7 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
 
 def _parameter(name: str, annotated: Any, default: Any) -> Parameter:
     annotation, info = get_args(annotated)
-    assert isinstance(info, ArgumentInfo | OptionInfo)  # noqa: S101 - the house's way to declare
+    assert isinstance(info, ArgumentInfo | OptionInfo)  # noqa: S101 - how commands declare parameters
     required = default is inspect.Parameter.empty
     plain, repeatable = _innermost(annotation)
     is_option = isinstance(info, OptionInfo)
@@ -96,22 +97,23 @@ def _parameter(name: str, annotated: Any, default: Any) -> Parameter:
     kind = ", ".join(map(code, choices)) if choices else ("" if flag else _type_name(plain))
     shown = "" if required or flag or default is None else code(_shown(default))
     metavar = info.metavar or ("" if flag else plain.__name__.upper() if is_class(plain) else "")
-    return Parameter(spelling, metavar, kind, shown, info.help or "", required, repeatable)
+    panel = info.rich_help_panel or ""
+    return Parameter(spelling, metavar, kind, shown, info.help or "", required, repeatable, panel)
 
 
 def _spelling(name: str, info: OptionInfo) -> str:
-    # Inside `Annotated`, Typer keeps the first spelling where else the default stands.
+    # Inside `Annotated`, Typer stores the first spelling in the field for the default.
     declared = (info.default, *(info.param_decls or ()))
     return next((d for d in declared if isinstance(d, str)), f"--{name.replace('_', '-')}")
 
 
 def is_class(kind: Any) -> bool:
-    """Whether a type has a short name to show."""
+    """Return whether *kind* is a class with a short name to show."""
     return inspect.isclass(kind) and not issubclass(kind, Enum)
 
 
 def _innermost(annotation: Any) -> tuple[Any, bool]:
-    """Take `list[…]` and `… | None` off a type; say whether there was a list."""
+    """Strip `list[…]` and `… | None` from a type; return it and whether it was a list."""
     repeatable = False
     while get_origin(annotation) in {list, UnionType, typing.Union}:
         repeatable |= get_origin(annotation) is list
@@ -138,33 +140,35 @@ def _shown(default: Any) -> str:
 def _section(name: str, function: Callable[..., Any]) -> str:
     found = parameters(function)
     arguments = [p for p in found if not p.is_option]
-    options = [p for p in found if p.is_option]
+    # As in the help, options without a panel come first.
+    panels = {name: [p for p in found if p.is_option and p.panel == name]
+              for name in dict.fromkeys(["", *(p.panel for p in found)])}  # fmt: skip
     usage = " ".join([name, "[OPTIONS]", *map(_usage, arguments)])
     text, examples = split_examples(inspect.getdoc(function) or "")
     parts = [f"## {name}", "", text, "", "```text", usage, "```", ""]
     if arguments:
         parts.append(_table("argument", arguments))
-    if options:
-        parts.append(_table("option", options))
+    for panel, options in panels.items():
+        if options:
+            parts += [f"**{panel}**", ""] * bool(panel)
+            parts.append(_table("option", options))
     if examples:
         parts += ["```bash", *examples, "```", ""]
     return "\n".join(parts)
 
 
 def _usage(argument: Parameter) -> str:
-    if argument.metavar and not argument.metavar.isidentifier():
-        return argument.metavar
-    name = argument.spelling.upper()
-    if argument.metavar not in {"", "STR", "PATH"}:
-        name = argument.metavar
-    return name if argument.required else f"[{name}]"
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return name + "..." * argument.repeatable
 
 
 def _table(heading: str, found: list[Parameter]) -> str:
     rows = [
         (
             code(f"{p.spelling} {p.metavar}".strip()) if p.is_option else code(_usage(p)),
-            p.kind + (", repeatable" if p.repeatable else "") + (", needed" if p.required else ""),
+            p.kind
+            + (", repeatable" if p.repeatable else "")
+            + (", required" if p.required else ""),
             p.default,
             p.meaning,
         )

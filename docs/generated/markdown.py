@@ -1,4 +1,4 @@
-"""Tables and cells in Markdown."""
+"""Markdown tables and cells."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; bars inside cells are escaped."""
+    """Return a Markdown table; vertical bars inside cells are escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
 
 def code(text: object) -> str:
-    """Return *text* as code, nothing for nothing."""
+    """Return *text* as inline code, or an empty string if it is empty."""
     return f"`{text}`" if str(text) else ""
 
 

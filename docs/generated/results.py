@@ -1,4 +1,4 @@
-"""The pages of published results: what `bench report --publish` wrote into `results/`."""
+"""The pages of published results, which `bench report --publish` wrote into `results/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 def pages() -> dict[str, str | bytes]:
-    """Return a page for each published study, its files, and the page that lists them."""
+    """Return the page and files of each published study, and the index page."""
     files: dict[str, str | bytes] = {}
     folders = sorted(page.parent for page in RESULTS.glob("*/README.md"))
     for folder in folders:
@@ -28,7 +28,7 @@ def _without_title(text: str) -> str:
 
 
 def _entry(folder: Path) -> str:
-    """Return a study's question as a link, with its answer."""
+    """Return a study's entry in the index: its question as a link, and its answer."""
     lines = (folder / "README.md").read_text().splitlines()
     title = lines[0].removeprefix("# ")
     begin = next((n for n, line in enumerate(lines[1:], 1) if line and line[:6] != "After "), 1)

@@ -1,4 +1,4 @@
-"""The page of the study file, read from its schema, the recipes and the networks' options."""
+"""The reference page of study files, generated from schema, recipes and network options."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
 
 _HEAD = """# Study files
 
-A study is one question, a base, and variants, as a TOML file; `bench init my-study.toml` writes a
-commented one to start from. Made from the schema that checks the file: an unknown key, an
-impossible value or a misspelt name is refused with its line and the nearest spelling.
+A study consists of one question, a base, and variants. It is a TOML file;
+`bench init my-study.toml` writes a commented example. This page is generated from the schema that
+validates the file. An unknown key, an impossible value or a misspelt name is refused with its line
+number and the closest valid name.
 """
 _SETTINGS = """## `[base]` and `[[variant]]`
 
-What a base or a variant may say; a variant's word goes before the base's.
+Keys of the base and of the variants. A variant's value overrides the base's.
 """
 _RECIPE = """## Recipe values
 
-Each may stand in `[base]` or a `[[variant]]`; what is not said is the recipe's.
+Each key may be set in `[base]` or in a `[[variant]]`. The default is the recipe's value.
 """
 _OPTIONS = """## Options of the residual families
 
-`options = { … }` of a base or a variant; also `--option KEY=VALUE` of `bench train`,
-`bench describe`, `bench export-onnx` and `bench throughput`. Networks from elsewhere take the
-options of their own function.
+Set them with `options = { … }` in a base or a variant, or with `--option KEY=VALUE` in
+`bench train`, `bench describe`, `bench export-onnx` and `bench throughput`. Your own networks, and
+those of timm and torchvision, take the arguments of their function as options.
 """
 
 _WORDS = {
@@ -41,14 +42,14 @@ _WORDS = {
 
 
 def pages() -> dict[str, str]:
-    """Return the page of every key of a study file."""
+    """Return the page that lists every key of a study file."""
     from bench.studies import Study
 
     schema = Study.model_json_schema()
-    parts = [_HEAD, "## At the top", "", keys(schema, schema)]
+    parts = [_HEAD, "## Top level", "", keys(schema, schema)]
     shared, base, variant = settings(schema)
-    parts += [_SETTINGS, "Both:", "", shared, "`[base]` alone:", "", base]
-    parts += ["`[[variant]]` alone:", "", variant]
+    parts += [_SETTINGS, "In both:", "", shared, "Only in `[base]`:", "", base]
+    parts += ["Only in `[[variant]]`:", "", variant]
     for name, part in (("tune", "Tune"), ("published", "Published")):
         parts += [f"## `[{name}]`", "", schema["$defs"][part]["description"], ""]
         parts += [keys(schema, schema["$defs"][part])]
@@ -57,10 +58,15 @@ def pages() -> dict[str, str]:
 
 
 def keys(schema: dict[str, Any], part: dict[str, Any], only: Iterable[str] | None = None) -> str:
-    """Return a table of a schema's keys: type, default, meaning."""
-    needed = set(part.get("required", ()))
+    """Return a table of the schema's keys with type, default and meaning."""
+    required = set(part.get("required", ()))
     rows = [
-        (code(name), kind(schema, key), default(key, needed=name in needed), meaning(schema, key))
+        (
+            code(name),
+            kind(schema, key),
+            default(key, required=name in required),
+            meaning(schema, key),
+        )
         for name, key in part["properties"].items()
         if only is None or name in only
     ]
@@ -68,7 +74,7 @@ def keys(schema: dict[str, Any], part: dict[str, Any], only: Iterable[str] | Non
 
 
 def settings(schema: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the tables of what base and variant share, and of what only one of them has."""
+    """Return the tables of keys in both base and variant, only in base, and only in variant."""
     from bench.studies.recipe import Recipe
 
     base, variant = schema["$defs"]["Base"], schema["$defs"]["Variant"]
@@ -81,7 +87,7 @@ def settings(schema: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def recipe(schema: dict[str, Any]) -> str:
-    """Return a table of every recipe value, with what each recipe sets it to."""
+    """Return a table of every recipe key with its value in each recipe."""
     from bench.studies.recipe import RECIPES, Recipe
 
     properties = schema["$defs"]["Base"]["properties"]
@@ -99,7 +105,7 @@ def recipe(schema: dict[str, Any]) -> str:
 
 
 def network_options() -> str:
-    """Return a table of the residual networks' options, from the dataclass's docstring."""
+    """Return a table of the residual networks' options, read from the dataclass's docstring."""
     from bench.models import CHOICES, ResNetConfig
 
     sections = griffe.Docstring(ResNetConfig.__doc__ or "", parser="google").parse()
@@ -111,13 +117,13 @@ def network_options() -> str:
             attribute.description,
         )
         for attribute in attributes.value
-        if attribute.name not in {"stages", "resize"}  # the depth and the family say these
+        if attribute.name not in {"stages", "resize"}  # set by depth and family
     ]
     return table(("option", "values", "meaning"), rows)
 
 
 def kind(schema: dict[str, Any], key: dict[str, Any]) -> str:
-    """Say in words what a key of a JSON schema may hold."""
+    """Describe in words the values that a key of a JSON schema accepts."""
     if "anyOf" in key:
         alternatives = [kind(schema, part) for part in key["anyOf"] if part.get("type") != "null"]
         return " or ".join(dict.fromkeys(alternatives))
@@ -137,16 +143,16 @@ def _bounds(key: dict[str, Any]) -> str:
     return " " + " and ".join(found) if found else ""
 
 
-def default(key: dict[str, Any], *, needed: bool) -> str:
+def default(key: dict[str, Any], *, required: bool) -> str:
     """Return a key's default as TOML."""
-    if needed:
-        return "needed"
+    if required:
+        return "required"
     value = key.get("default")
     return "" if value in (None, {}, []) else toml(value)
 
 
 def toml(value: Any) -> str:
-    """Return a value as TOML writes it; nothing for none."""
+    """Return a value in TOML notation, or an empty string for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -157,7 +163,11 @@ def toml(value: Any) -> str:
 
 
 def meaning(schema: dict[str, Any], key: dict[str, Any]) -> str:
-    """Return a key's description, or that of the table it refers to; none is an error."""
+    """Return a key's description, or that of the table it refers to.
+
+    Raises:
+        KeyError: neither has a description.
+    """
     if "description" in key:
         return str(key["description"])
     return str(schema["$defs"][key["$ref"].rsplit("/", 1)[-1]]["description"])

@@ -1,4 +1,4 @@
-"""The page of the result tables, read from the declaration of their columns."""
+"""The reference page of the result tables, generated from their column declarations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from generated.markdown import code, table
 
 _HEAD = """# Tables
 
-`bench.load_results(path, table="{first}")` returns one of these as a pandas frame: one row an
-observation, the columns below in this order, also when there is no row. Missing is missing, never
-zero. Made from `bench.store.tables.columns`.
+`bench.load_results(path, table="{first}")` returns one of these tables as a pandas DataFrame with
+one row per observation. The columns below are always present, in this order, even if there are no
+rows. Missing values are missing, never zero. This page is generated from
+`bench.store.tables.columns`.
 """
 
 

@@ -55,10 +55,10 @@ def test_a_run_grows_is_proved_and_trains_on(bench):
     runs = load_results("bench-runs").set_index("run")
     assert runs.loc[row["run"], "parent"] == still["run"]
     assert set(runs["study"]) == {"adhoc"}
-    said = bench(
-        "grow", parent["run"], "--to", "resnet14", "--epochs", 0, *here[:-1], "--quiet"
-    ).out
-    assert "Proof: largest logit difference 0 on 20 validation images" in said
+    folder = f"bench-runs/runs/{parent['run']}"  # its results folder is used, not --results
+    words = ("grow", folder, "--to", "resnet14", "--epochs", 0, "--results", "elsewhere")
+    printed = bench(*words, *here[:-1], "--quiet").out
+    assert "Proof: largest logit difference 0 on 20 validation images" in printed
 
 
 def test_a_plain_run_does_not_grow(bench, entries, tmp_path):

@@ -79,8 +79,8 @@ def neighbour(name: str) -> ModuleType:
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """Put back the threads that a benchmark set."""
+def _one_thread() -> Iterator[None]:
+    """Each benchmark sets its own number of threads; put the old one back."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -8,7 +8,6 @@ in this process. Linux only: it reads a process's peak memory from /proc.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import statistics
 import subprocess
@@ -18,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
-from bench.store import RunRecord
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from builders import make_record, make_request, write_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,30 +60,21 @@ def fill(root: Path, count: int) -> None:
     history = "epoch,train_loss,train_accuracy,learning_rate,seconds\n" + "".join(
         f"{epoch},{1 / epoch},{1 - 1 / epoch},0.1,1.25\n" for epoch in range(1, EPOCHS + 1)
     )
-    files = {"history.csv": hashlib.sha256(history.encode()).hexdigest()}
-    pattern = RunRequest("resnet20", "fashion-mnist-mini", get_recipe("fast"), seed=0)
+    pattern = make_request(dataset="fashion-mnist-mini")
     environment = {
         "device": "cpu", "threads": 1, "cpu": "made up", "git_commit": "0" * 40,
         "instruction_sets": ["avx", "avx2", "fma"], "torch": "2.15.0", "python": "3.11.2",
         "platform": "Linux-6.1.0-x86_64-with-glibc2.36", "numpy": "2.4.0", "bench": "0.1.0",
     }  # fmt: skip
     for seed in range(count):
-        request = dataclasses.replace(pattern, seed=seed)
         result = {
             "parameters": 272_474, "macs": 31_380_000, "input_shape": [1, 28, 28],
             "test_accuracy": 0.9 + seed % 100 / 1e3, "train_accuracy": 0.95, "test_loss": 0.3,
             "train_loss": 0.2, "generalization_gap": 0.05, "images_per_second": 1234.5,
             "per_class_accuracy": [0.9] * 10, "classes": [f"class {i}" for i in range(10)],
         }  # fmt: skip
-        record = RunRecord(
-            run=request.run_id, request=request.as_dict(), status="complete", result=result,
-            environment=environment, started_at="2025-01-01T00:00:00+00:00", seconds=6.25,
-            files=files,
-        )  # fmt: skip
-        folder = root / "runs" / request.run_id
-        folder.mkdir(parents=True)
-        (folder / "history.csv").write_text(history)
-        (folder / "run.json").write_bytes(record.to_json())
+        request = dataclasses.replace(pattern, seed=seed)
+        write_run(root, make_record(request, result=result, environment=environment), history)
 
 
 def load(root: Path, table: str, loads: int) -> dict[str, Any]:

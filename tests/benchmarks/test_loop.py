@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.data import Augmentation, Batches, load_dataset
+from bench.data import Augmentation, Batches, Preprocessing, load_dataset
 from bench.models import build_model
 from bench.studies.recipe import get_recipe
 from bench.training.loop import Trainer
@@ -41,7 +41,7 @@ def test_training_loop_against_a_bare_one(paired: Callable[..., None]) -> None:
     batches = Batches(
         data.train, batch_size=recipe.batch_size, seed=0,
         augmentation=Augmentation(crop_padding=2, flip=True),
-        input_size=28, mean=data.mean, std=data.std, antialias=True, normalize=True,
+        preprocessing=Preprocessing(28, data.mean, data.std),
         memory_format=torch.channels_last,
     )  # fmt: skip
     model = build_model("resnet20", num_classes=10, in_channels=1)

@@ -15,7 +15,7 @@ import pytest
 
 from bench.measurement.backends import Workload, load_backend
 from bench.measurement.measured_network import find_target
-from bench.measurement.onnx_file import make_file
+from bench.measurement.preparation import make_file
 from bench.system.devices import physical_cores
 
 if TYPE_CHECKING:

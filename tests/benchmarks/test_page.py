@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.report.pages.html import html
 from bench.report.pages.study_report import read_study_report
-from bench.store import RunRecord, Store, StudyRecord
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.store import Store
+from builders import make_record, make_request, make_study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,22 +30,18 @@ def fill(store: Store) -> None:
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(10_000, dtype=torch.int32) % 10
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[str, list[str]] = {}
     for place in range(VARIANTS):
-        runs = {}
+        runs = variants[f"variant {place}"] = []
         for seed in range(SEEDS):
-            request = RunRequest(
-                "resnet20", "fashion-mnist", get_recipe("fast"), seed=seed,
-                options={"width": place + 1},
-            )  # fmt: skip
+            request = make_request(dataset="fashion-mnist", seed=seed, options={"width": place + 1})
             guess = torch.randint(10, labels.shape, generator=generator, dtype=torch.int32)
             right = torch.rand(labels.shape, generator=generator) < 0.9
             predictions = torch.where(right, labels, guess)
             confusion = torch.bincount(labels.long() * 10 + predictions, minlength=100)
-            record = RunRecord(
-                run=request.run_id, request=request.as_dict(), status="complete",
+            record = make_record(
+                request,
                 environment={"device": "cpu", "threads": 1, "cpu": "made up", "git_commit": None},
-                started_at="2025-01-01T00:00:00+00:00", seconds=1.0,
                 result={
                     "test_accuracy": float((predictions == labels).float().mean()),
                     "train_accuracy": 0.95, "macs": 1000 * (place + 1),
@@ -61,9 +56,8 @@ def fill(store: Store) -> None:
                 "confusion": confusion.reshape(10, 10).int(),
             }  # fmt: skip
             store.finish_run(record, history=HISTORY, tensors={"predictions.safetensors": tensors})
-            runs[str(seed)] = request.run_id
-        variants[f"variant {place}"] = {"reference": "variant 0" if place else None, "runs": runs}
-    store.save_study(StudyRecord(name="large", question="How wide?", variants=variants))
+            runs.append(record.run)
+    store.save_study(make_study(variants, name="large"))
 
 
 @pytest.mark.slow

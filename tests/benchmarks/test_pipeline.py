@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.data import Augmentation, Batches, load_dataset
+from bench.data import Augmentation, Batches, Preprocessing, load_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ def test_input_pipeline_against_the_textbook_one(
     ours = Batches(
         data.train, batch_size=128, seed=0,
         augmentation=Augmentation(crop_padding=2, flip=True),
-        input_size=28, mean=data.mean, std=data.std, antialias=True, normalize=True,
+        preprocessing=Preprocessing(28, data.mean, data.std),
         memory_format=torch.channels_last,
     )  # fmt: skip
     theirs = textbook.loader(data.train, data.mean, data.std, batch_size=128)

@@ -40,7 +40,7 @@ USAGE = {
     "no command of results": (["results"], r"give a command \(see 'bench results --help'\)"),
     "unknown command of results": (["results", "lst"], "No such command 'lst'"),
     "unknown option": (["train", "resnet8", "--sead", "1"], "No such option: --sead .*--seed"),
-    "missing argument": (["train"], "Missing argument 'model'"),
+    "missing argument": (["train"], "Missing argument 'MODEL'"),
     "one argument too many": (["train", "resnet8", "resnet14"], "unexpected extra argument.*14"),
     "an option without its value": (["train", "resnet8", "--seed"], "Option '--seed' requires"),
     "a bad integer": (["train", "resnet8", "--epochs", "ten"], "Invalid value for '--epochs'"),
@@ -149,13 +149,15 @@ REQUESTS = {
     "no study to report": (["report", "x"], "no results folder at bench-runs; 'bench run-abl"),
     "no run to predict with": (["predict", "x", "empty.toml"], "no run 'x' in bench-runs"),
     "no classes to show": (["predict", "x", "a.png", "--top", "0"], "--top 0: it must be at least"),
-    "unknown model to describe": (["describe", "resnet8x"], "unknown model 'resnet8x'; did you"),
+    "unknown model to describe": (
+        ["describe", "resnet8x"], "no model, run or study 'resnet8x'; did you mean"
+    ),
     "a shape of three numbers": (
         ["describe", "resnet8", "--input", "3x32x32"],
-        "--input 3x32x32: write N x C x H x W, such as 1x3x224x224",
+        "--input 3x32x32: write it as N x C x H x W, such as 1x3x224x224",
     ),
     "no time to tune": (["tune", "resnet8", "--max-minutes", "0"], "--max-minutes 0: it must be"),
-    "an empty shape": (["describe", "resnet8", "--input", ""], "--input : write N x C x H x W"),
+    "an empty shape": (["describe", "resnet8", "--input", ""], "--input : write it as N x C"),
     "no classes to describe": (["describe", "resnet8", "--classes", "0"], "--classes 0: it must"),
     "a study file that is there": (["init", "study.toml"], "study.toml exists; give another name"),
     "a study file of another kind": (["init", "my-study"], "my-study: a study file ends in .toml"),

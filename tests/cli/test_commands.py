@@ -23,6 +23,7 @@ from bench.store.analyses import Analyses
 from bench.store.tables.frames import COLUMNS
 from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
+from builders import make_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
     Entries = Callable[[Path], set[str]]
 
 
-def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def leaves(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, command in (group or typer.main.get_command(app)).commands.items():
         if hasattr(command, "commands"):
-            yield from commands(command, (*path, name))
+            yield from leaves(command, (*path, name))
         else:
-            yield (*path, name)
+            yield (*path, name), command
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    return (path for path, _ in leaves())
 
 
 def first_run(results: Path) -> str:
@@ -58,6 +63,45 @@ def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...], be
     _, found, examples = re.sub(r"[│╭╮╰╯─]", " ", outcome.out).partition("Example")
     assert found
     assert f"bench {' '.join(command)}" in examples
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(*x, id=" ".join(x[0])) for x in leaves()]
+)
+def test_the_help_of_a_command_is_its_docstring(
+    path: tuple[str, ...], command: Any, bench: Bench
+) -> None:
+    shown, written = bench(*path, "--help").out, command.callback.__doc__
+    assert " ".join(written.split()) in " ".join(shown.split())  # [[machine]] is no markup
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, id=" ".join(p)) for p, c in leaves()])
+def test_the_help_of_every_option_is_a_sentence_below_80_characters(command: Any) -> None:
+    for parameter in command.params:
+        assert re.fullmatch(r".{1,78}\.", parameter.help or ""), parameter.opts
+
+
+def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench: Bench) -> None:
+    shown = bench("--help").out
+    panels = re.findall(r"^╭─ (\w+) ─", shown, re.MULTILINE)
+    assert panels == ["Options", "Study", "Results", "Export", "Speed", "Inspect", "Manage"]
+    listed = re.findall(r"^│ ([a-z][\w-]+)  ", shown, re.MULTILINE)
+    assert listed[:4] == ["init", "run-ablation", "train", "report"]
+    assert listed[-4:] == ["results", "list", "doctor", "plan"]
+    assert set(listed) == {name for name, *_ in commands()}
+
+
+def test_a_shell_can_complete_commands_and_values(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_BENCH_COMPLETE", "complete_bash")
+    for words, position, completed in (
+        ("bench run", 1, "run-ablation"),
+        ("bench export-onnx --precision i", 3, "int8"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(position))
+        assert bench().out.split() == [completed]
 
 
 def test_the_version_is_the_packages(bench: Bench) -> None:
@@ -225,7 +269,7 @@ def test_made_up_images_show_a_speed_and_no_accuracy(
 ) -> None:
     outcome = bench(*tiny_run, "--dataset", "synthetic", "--quiet")
     assert outcome.code == 0
-    assert re.search(r": [\d,]+ images/s \(made-up images: no accuracy\), \d+ s", outcome.out)
+    assert re.search(r": [\d,]+ images/s \(synthetic images: no accuracy\), \d+ s", outcome.out)
     assert outcome.err == ""
 
 
@@ -256,7 +300,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
-    last = f"bench: stopped by {number.name}; the same command goes on from here"
+    last = f"bench: stopped by {number.name}; rerun the same command to resume"
     assert err.splitlines()[-1] == last
     assert "Traceback" not in err
     assert out == ""
@@ -386,10 +430,7 @@ def test_doctor_tells_when_torch_is_missing(bench_process: Bench, tmp_path: Path
 
 
 def test_results_are_listed_with_their_size_and_studies(bench: Bench, results: Path) -> None:
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(replace(record, status="failed", error="why", files={}))
+    make_unfinished(Store(results))
     rows = bench("results", "ls", "--results", results, "--json").document["rows"]
     assert len(rows) == 4
     assert {row["studies"] for row in rows} == {"tiny"}
@@ -425,7 +466,7 @@ def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, result
     refused = bench("results", "rm", run, "--results", results, stdin="n\n")
     assert refused.code == 130
     assert f"{run} is used by: tiny" in refused.out
-    assert "Those studies will train it again" in refused.out
+    assert "These studies will train them again" in refused.out
     assert Store(results).read_run(run) is not None
     assert bench("results", "rm", run, "--results", results, stdin="").code == 130
     done = bench("results", "rm", run, "--results", results, stdin="y\n")
@@ -441,12 +482,11 @@ def test_only_what_no_study_uses_is_collected(bench: Bench, results: Path) -> No
     store = Store(results)
     nothing = bench("results", "gc", "--yes", "--results", results)
     assert nothing.out == "Every run is used by a study; nothing to remove.\n"
-    tiny = store.read_study("tiny")
-    assert tiny is not None
+    tiny = store.find_study("tiny")
     store.save_study(replace(tiny, variants={"residual": tiny.variants["residual"]}))
     unused = set(tiny.variants["plain"]["runs"].values())
     asked = bench("results", "gc", "--results", results, stdin="n\n")
-    assert "Remove 2 run(s) that no study refers to?" in asked.out
+    assert "Remove 2 run(s) that no study uses?" in asked.out
     assert len(list(store.runs())) == 4
     assert bench("results", "gc", "--yes", "--results", results).out == "Removed 2 run(s).\n"
     assert {record.run for record in store.runs()} == tiny.runs - unused

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,20 +9,21 @@ from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import functional as reference
 
-from bench.data import Augmentation, Batches, evaluation_batches, to_float
+from bench.data import Augmentation, Batches, Preprocessing, evaluation_batches
 from bench.data.images import Images
 from bench.errors import BenchError
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
-PLAIN = {"mean": MEAN, "std": STD, "antialias": False, "normalize": True}
+PLAIN = Preprocessing(None, MEAN, STD, antialias=False, normalize=True)
+GREY = replace(PLAIN, mean=(0.5,), std=(0.2,))
 
 
-def make_batches(images, **changes):
-    options = PLAIN | {
+def make_batches(images, *, preprocessing=PLAIN, input_size=None, **changes):
+    options = {
         "batch_size": 16,
         "seed": 0,
         "augmentation": Augmentation(crop_padding=2, flip=True, cutout=2),
-        "input_size": None,
+        "preprocessing": replace(preprocessing, input_size=input_size),
     }
     return Batches(images, **(options | changes))
 
@@ -37,13 +40,13 @@ def same(first, second):
 
 def test_unnormalised_values_are_totensors_bit_for_bit():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    ours = to_float(levels, input_size=None, mean=(0,), std=(1,), antialias=False, normalize=False)
+    ours = Preprocessing(None, (0,), (1,), antialias=False, normalize=False).apply(levels)
     theirs = reference.to_tensor(Image.fromarray(levels[0, 0].numpy()))
     assert torch.equal(ours[0], theirs)
 
 
 def test_normalised_values_are_torchvisions(images):
-    ours = to_float(images.images, input_size=None, **PLAIN)
+    ours = PLAIN.apply(images.images)
     theirs = reference.normalize(images.images / 255, MEAN, STD)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=2e-6)
 
@@ -51,7 +54,7 @@ def test_normalised_values_are_torchvisions(images):
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("size", [5, 8, 24])
 def test_resizing_before_or_after_normalising_is_the_same(images, size, antialias):
-    ours = to_float(images.images, input_size=size, **(PLAIN | {"antialias": antialias}))
+    ours = replace(PLAIN, input_size=size, antialias=antialias).apply(images.images)
     resized = torch.nn.functional.interpolate(
         images.images / 255, (size, size), mode="bilinear", antialias=antialias
     )
@@ -62,21 +65,15 @@ def test_resizing_before_or_after_normalising_is_the_same(images, size, antialia
 def test_antialiased_resizing_is_pillows_but_for_its_rounding():
     levels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     pillow = np.array(Image.fromarray(levels).resize((12, 12), Image.Resampling.BILINEAR))
-    ours = to_float(
-        torch.from_numpy(levels)[None, None],
-        input_size=12,
-        mean=(0,),
-        std=(1,),
-        antialias=True,
-        normalize=False,
-    )
+    shrinking = Preprocessing(12, (0,), (1,), antialias=True, normalize=False)
+    ours = shrinking.apply(torch.from_numpy(levels)[None, None])
     assert np.abs(ours[0, 0].numpy() * 255 - pillow).max() < 1.01
 
 
 def test_an_epoch_is_every_image_once_in_an_order_of_its_own(make_images):
     images = make_images(count=50)
     images = Images(images.images, torch.arange(50))  # the label tells the image
-    batches = make_batches(images, mean=(0.5,), std=(0.2,))
+    batches = make_batches(images, preprocessing=GREY)
     assert len(batches) == 4
     orders = [torch.cat([labels for _, labels in batches.epoch(epoch)]) for epoch in range(2)]
     assert all(torch.equal(order.sort().values, torch.arange(50)) for order in orders)
@@ -111,7 +108,7 @@ def test_the_network_never_changes_the_images(images):
     before = images.images.clone()
     for inputs, _ in make_batches(images).epoch(0):
         inputs.zero_()
-    for inputs, _ in evaluation_batches(images, batch_size=16, input_size=None, **PLAIN):
+    for inputs, _ in evaluation_batches(images, batch_size=16, preprocessing=PLAIN):
         inputs.zero_()
     assert torch.equal(images.images, before)
 
@@ -144,12 +141,12 @@ def test_cutout_leaves_about_zero_after_normalisation():
 
 
 def test_evaluation_is_every_image_in_order(images):
-    batches = list(evaluation_batches(images, batch_size=20, input_size=None, **PLAIN))
+    batches = list(evaluation_batches(images, batch_size=20, preprocessing=PLAIN))
     assert [len(labels) for _, labels in batches] == [20, 20, 10]
     assert torch.equal(torch.cat([labels for _, labels in batches]), images.labels)
     torch.testing.assert_close(
         torch.cat([inputs for inputs, _ in batches]),
-        to_float(images.images, input_size=None, **PLAIN),
+        PLAIN.apply(images.images),
     )
 
 
@@ -158,7 +155,7 @@ def test_a_batch_size_below_one_is_refused(images, size):
     with pytest.raises(BenchError, match=f"batch size {size} is below 1"):
         make_batches(images, batch_size=size)
     with pytest.raises(BenchError, match=f"batch size {size} is below 1"):
-        next(evaluation_batches(images, batch_size=size, input_size=None, **PLAIN))
+        next(evaluation_batches(images, batch_size=size, preprocessing=PLAIN))
 
 
 def test_no_full_batch_is_refused(images):
@@ -166,9 +163,9 @@ def test_no_full_batch_is_refused(images):
         make_batches(images, batch_size=51, drop_last=True)
 
 
-def test_an_input_size_below_one_is_refused(images):
+def test_an_input_size_below_one_is_refused():
     with pytest.raises(BenchError, match="input size 0"):
-        to_float(images.images, input_size=0, **PLAIN)
+        replace(PLAIN, input_size=0)
 
 
 @pytest.mark.parametrize("resident", [True, False], ids=["on the device", "moved by batch"])
@@ -189,14 +186,13 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     pixels[..., 0] = 255  # bright on the left, unless flipped
     images = Images(pixels, torch.arange(400))
     batches = make_batches(
-        images, mean=(0.5,), std=(0.2,), augmentation=Augmentation(flip="alternating")
+        images, preprocessing=GREY, augmentation=Augmentation(flip="alternating")
     )
 
     def flipped(epoch, **changes):
         made = make_batches(
             images,
-            mean=(0.5,),
-            std=(0.2,),
+            preprocessing=GREY,
             augmentation=Augmentation(flip="alternating"),
             **changes,
         )

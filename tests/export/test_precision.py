@@ -200,14 +200,13 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
     from bench.export.accuracy import Judge
     from bench.export.session import open_session
-    from bench.store import Store
-    from bench.targets.find import find_sources
+    from bench.targets.find import find_network
 
     results, run = trained
     row = export_onnx(run, results=results, precision="fp16").iloc[0]
     file = results / "exports" / row["export"] / row["file"]
     session = open_session(file, threads=1, device="cuda")
-    (source,) = find_sources([run], Store(results), options=None, input_size=None)
+    source = find_network(run, results=results).load()
     judge = Judge(source, source.test_images())
     scored = judge.score(judge.answers(session))
     assert scored.p_value > 0.01 or abs(scored.drop) < 0.5, scored

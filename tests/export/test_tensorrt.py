@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import BenchError, export_onnx, load_results
-from bench.export.build import export_tensorrt
-from bench.export.engines import Sidecar, load_engine, read_sidecar, write_engine
+from bench.api import export_tensorrt
+from bench.export.engines import Sidecar, read_sidecar, why_rebuild, write_engine
 from bench.export.tensorrt import Profile, Toolkit
 
 if TYPE_CHECKING:
@@ -176,29 +176,31 @@ SIDECAR = Sidecar("a" * 64, "1.7", "rtx", "86", 1, 32, 64, "fp32")
      ("compute_capability", "120"), ("min_batch", 2), ("opt_batch", 16), ("max_batch", 128),
      ("precision", "int8"), ("builder_flags", ())],
 )  # fmt: skip
-def test_an_engine_that_does_not_fit_is_not_loaded(tmp_path: Path, field: str, value: Any) -> None:
+def test_an_engine_that_does_not_fit_is_not_reused(tmp_path: Path, field: str, value: Any) -> None:
     from dataclasses import replace
 
     path = tmp_path / "model.engine"
     write_engine(path, b"engine", SIDECAR)
-    assert load_engine(path, SIDECAR) == b"engine"
-    with pytest.raises(BenchError, match=field.replace("_", " ")):
-        load_engine(path, replace(SIDECAR, **{field: value}))
+    assert why_rebuild(path, SIDECAR) is None
+    changed = why_rebuild(path, replace(SIDECAR, **{field: value}))
+    assert changed is not None
+    assert field.replace("_", " ") in changed
 
 
-def test_corrupted_and_foreign_engines_are_never_loaded(tmp_path: Path) -> None:
+def test_corrupted_and_foreign_engines_are_never_used(tmp_path: Path) -> None:
     path, beside = tmp_path / "model.engine", tmp_path / "model.engine.json"
     write_engine(path, b"engine", SIDECAR)
     path.write_bytes(b"engin3")
     with pytest.raises(BenchError, match="damaged, or not the engine of its sidecar"):
-        load_engine(path, SIDECAR)
+        read_sidecar(path)
+    assert "damaged" in str(why_rebuild(path, SIDECAR))
     for content in ("{", "[]", "{}"):
         beside.write_text(content)
         with pytest.raises(BenchError, match="cannot be read"):
-            load_engine(path, SIDECAR)
+            read_sidecar(path)
     beside.unlink()
     with pytest.raises(BenchError, match="an engine needs its sidecar"):
-        load_engine(path, SIDECAR)
+        read_sidecar(path)
 
 
 def test_without_the_library_or_a_gpu(model: Path, tmp_path: Path) -> None:

@@ -22,17 +22,18 @@ import pandas as pd
 import pytest
 import torch
 
+import builders
 from bench.measurement.machine import ceiling
 from bench.store import Store
 from bench.store.files import Disk
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
 from bench.system.environment import describe_environment
 from bench.training import run as training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from bench.studies.request import RunRequest
 
 Ledger = pytest.StashKey[list[tuple[str, int, str, str]]]()
 BYSTANDER, SUBJECT = 1, 0  # random seeds
@@ -57,8 +58,8 @@ LATE = (  # what training, exports and measurements import when they begin
     "filelock", "onnxruntime", "platformdirs", "psutil", "safetensors.torch", "scipy.stats",
     "statsmodels.stats.contingency_tables", "torch._dynamo", "torch.utils.flop_counter",
     "torch.onnx._internal.exporter._core", "bench.export.output", "bench.export.pipeline",
-    "bench.targets.find", "bench.measurement.backends.eager", "bench.measurement.measure",
-    "bench.store.tables.frames",
+    "bench.api", "bench.targets.find", "bench.measurement.backends.eager",
+    "bench.measurement.measure", "bench.store.tables.frames",
 )  # fmt: skip
 
 
@@ -128,12 +129,9 @@ def fork(tmp_path: Path) -> Callable[[Callable[[], object]], Child]:
 
 
 def make_request(seed: int = SUBJECT) -> RunRequest:
-    recipe = get_recipe("fast").model_copy(
-        update={"batch_size": 32, "epochs": 1, "ema_decay": 0.8, "cutout": 2}
-    )
-    return RunRequest(
-        model="resnet8", recipe=recipe, dataset="fashion-mnist-mini", seed=seed,
-        options={"width": 4}, train_images=100, input_size=8, deterministic=True,
+    return builders.make_request(
+        "resnet8", dataset="fashion-mnist-mini", seed=seed, options={"width": 4}, train_images=100,
+        input_size=8, deterministic=True, batch_size=32, epochs=1, ema_decay=0.8, cutout=2,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.export.files import load
-from bench.measurement.compared_speeds import load_side
+from bench.measurement.compared_speeds import load_speeds
 from bench.store import files
 from bench.store.exports import Exports
 from bench.store.files import Disk
@@ -27,7 +27,7 @@ def export(root, run, disk=None, **more):
 
 
 def measure(root, disk=None):
-    from bench.measurement.measure import measure as throughput
+    from bench.api import measure as throughput
 
     files.disk = disk or Disk()
     throughput(
@@ -147,8 +147,8 @@ def test_killed_at_every_operation(kind, work, faults, ledger, tmp_path):
     assert times > 12
     ledger(
         f"kill -9 at every operation of the store, {kind}", times,
-        f"{finished} times there and whole, else made again; nothing left behind then",
-        "the one begun",
+        f"{finished} times complete, otherwise remade; nothing left behind",
+        "the one in progress",
     )  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def test_refused_at_every_operation(number, kind, work, faults, ledger, tmp_path
     assert "\n" not in words
     ledger(
         f"{errno.errorcode[number]} at every operation of the store, {kind}", times,
-        "one line that names the file and the fix, exit code 2; made again, nothing left behind",
-        "the one begun",
+        "one line that names the file and the fix, exit code 2; remade, nothing left behind",
+        "the one in progress",
     )  # fmt: skip
 
 
@@ -202,8 +202,9 @@ def test_disk_really_full(kind, work, ledger, tmp_path):
         subprocess.run(["umount", room], check=True)
     assert times > 1
     ledger(
-        f"a real disk full in {kind} (tmpfs, larger each time)", times,
-        "one line, exit code 2, nothing left there; with space again made", "the one begun",
+        f"a real full disk during {kind} (tmpfs, larger each time)", times,
+        "one line, exit code 2, nothing left behind; remade once there was space",
+        "the one in progress",
     )  # fmt: skip
 
 
@@ -239,8 +240,8 @@ def test_every_damaged_file_of_an_export_is_noticed_and_made_anew(
             assert {p.name for p in (root / "exports").iterdir()} == made.made
     assert tiny.contents(root / "runs") == runs
     ledger(
-        f"each file of an export {', '.join(faults.damages)}", times,
-        "refused by checksum, the file named; the same command made it again, same bytes",
+        f"each file of an export: {', '.join(faults.damages)}", times,
+        "refused by checksum, the file named; the same command remade it, same bytes",
         "nothing",
     )  # fmt: skip
 
@@ -263,7 +264,7 @@ def test_every_damaged_file_of_a_measurement_is_noticed(work, root, faults, ledg
             if file == "measurement.json":
                 assert [r.measurement for r in store.records()] == [second.name]
                 with pytest.raises(BenchError):
-                    load_side(first)
+                    load_speeds(first)
                 with pytest.raises(BenchError):
                     store.find(first.name)
             times += 1
@@ -274,6 +275,6 @@ def test_every_damaged_file_of_a_measurement_is_noticed(work, root, faults, ledg
     assert made.begin().wait() == 0
     assert len(list(store.records())) == 2  # asked for again, measured again
     ledger(
-        f"each file of a measurement {', '.join(faults.damages)}", times,
+        f"each file of a measurement: {', '.join(faults.damages)}", times,
         "refused by checksum, the file named; measured again on request", "that measurement",
     )  # fmt: skip

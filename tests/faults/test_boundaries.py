@@ -43,7 +43,8 @@ def test_killed_at_every_operation(force, root, fork, tiny, faults, invariants, 
     assert times > 25
     ledger(
         f"kill -9 at every operation of the store, training{' again over a finished run' * force}",
-        times, f"{finished} times the run was complete, else taken up; always bit-equal", "nothing",
+        times, f"{finished} times the run was complete, otherwise resumed; always bitwise equal",
+        "nothing",
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_refused_at_every_operation(
     assert "\n" not in said
     ledger(
         f"{errno.errorcode[number]} at every operation of the store, in steps of {every}", times,
-        "one line that names the file and the fix, exit code 2; taken up bit-equal", "nothing",
+        "one line that names the file and the fix, exit code 2; resumed, bitwise equal", "nothing",
     )  # fmt: skip
 
 
@@ -170,7 +171,8 @@ def test_power_lost_at_every_operation(
     assert times > 25
     ledger(
         f"power lost at every operation ({more} that was not fsynced was kept)", times,
-        f"{finished} times the run was complete, else taken up; always bit-equal", "nothing",
+        f"{finished} times the run was complete, otherwise resumed; always bitwise equal",
+        "nothing",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.store import Store
-from bench.targets.trained_run import load_trained
+from bench.targets.find import load_trained
 from bench.training import run as training
 
 
@@ -46,8 +46,9 @@ def test_every_damaged_file_is_noticed_named_and_made_anew(
     assert tiny.outcome(root) == undisturbed
     kinds = ", ".join(faults.damages)
     ledger(
-        f"each file of a run {kinds}", times,
-        "refused by checksum, the file named; removed and trained again bit-equal", "nothing else",
+        f"each file of a run: {kinds}", times,
+        "refused by checksum, the file named; removed and trained again, bitwise equal",
+        "nothing else",
     )  # fmt: skip
 
 
@@ -75,8 +76,10 @@ def test_damaged_checkpoint_is_not_taken_up(root, fork, tiny, faults, invariants
         assert not invariants()
         store.remove_run(run)
     ledger(
-        "a checkpoint truncated, bit-flipped, emptied, another run's, removed", len(faults.damages),
-        "refused by checksum; the run began anew, bit-equal", "the steps since the run began",
+        "a checkpoint: truncated, bit-flipped, emptied, another run's, removed",
+        len(faults.damages),
+        "refused by checksum; the run restarted from the beginning, bitwise equal",
+        "the steps since the run started",
     )  # fmt: skip
 
 
@@ -97,8 +100,9 @@ def test_folder_moved_away(root, fork, tiny, invariants, ledger, tmp_path):
     assert not root.exists()
     assert not invariants(moved)
     ledger(
-        "results folder moved away in the middle", 1,
-        "one line, exit code 2; nothing made anew; taken up there bit-equal", "nothing",
+        "results folder moved away during training", 1,
+        "one line, exit code 2; nothing created again; resumed in the new place, bitwise equal",
+        "nothing",
     )  # fmt: skip
 
 
@@ -117,8 +121,8 @@ def test_permission_lost(root, fork, tiny, invariants, ledger, tmp_path):
     assert "not permitted; choose a --results" in (tmp_path / "refusal").read_text()
     assert not invariants()
     ledger(
-        "permission to write lost in the middle (chattr +i)", 1,
-        "one line, exit code 2; taken up bit-equal", "nothing",
+        "write permission lost during training (chattr +i)", 1,
+        "one line, exit code 2; resumed, bitwise equal", "nothing",
     )  # fmt: skip
 
 
@@ -136,7 +140,7 @@ def test_clock_set_back(root, fork, tiny, invariants, ledger):
     assert fork(lambda: tiny.train(root, on_event=at_first_epoch(set_back))).wait() == 0
     assert invariants()
     assert Store(root).read_run(tiny.request().run_id).seconds > 0
-    ledger("clock set back by a day in the middle", 1, "complete, bit-equal", "nothing")
+    ledger("clock set back by a day during training", 1, "complete, bitwise equal", "nothing")
 
 
 @pytest.fixture
@@ -174,8 +178,8 @@ def test_disk_really_full(small_disk, root, fork, tiny, invariants, ledger, tmp_
         Store(folder / "results").remove_run(tiny.request().run_id)
     assert times > 2
     ledger(
-        "a real disk full (tmpfs of 12 KiB more each time)", times,
-        "one line, exit code 2; with space again taken up bit-equal", "nothing",
+        "a real full disk (tmpfs, 12 KiB larger each time)", times,
+        "one line, exit code 2; resumed once there was space, bitwise equal", "nothing",
     )  # fmt: skip
 
 
@@ -187,4 +191,4 @@ def test_disk_read_only(small_disk, root, fork, tiny, ledger, tmp_path):
     assert fork(lambda: tiny.train(folder / "results")).wait() == 2
     assert "the disk is read-only; choose another" in (tmp_path / "refusal").read_text()
     assert tiny.contents(folder) == before
-    ledger("a real disk that is read-only", 1, "one line, exit code 2; nothing changed", "nothing")
+    ledger("a real read-only disk", 1, "one line, exit code 2; nothing changed", "nothing")

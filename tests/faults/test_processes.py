@@ -45,8 +45,8 @@ def test_ten_processes_do_each_run_once(root, fork, tiny, undisturbed, ledger, t
     assert tiny.outcome(root) == undisturbed
     ledger(
         f"ten processes on one study and folder, {len(seeds)} runs", 10,
-        f"each run done exactly once, by {len(set(processes))} of them; what one held, the others "
-        "left for the end", "nothing",
+        f"each run done exactly once, by {len(set(processes))} of them; runs that another process "
+        "held were left for the end", "nothing",
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_lease_of_a_dead_owner_is_taken_over(host, root, fork, ledger):
         assert ours
     ledger(
         f"no flock, and a lock's owner killed ({host})", 1,
-        "taken over once the lease had run out; kept while its owner lived", "nothing",
+        "taken over after the lease expired; kept while its owner lived", "nothing",
     )  # fmt: skip
 
 
@@ -113,8 +113,8 @@ def test_out_of_memory_is_recorded(megabytes, root, fork, tiny, invariants, ledg
     Store(root).remove_run(large.run_id)
     invariants()
     ledger(
-        f"memory refused in training (RLIMIT_AS, {megabytes} MB more)", 1,
-        f"recorded as out_of_memory ({record.error[:60]}…); others go on", "nothing",
+        f"memory refused during training (RLIMIT_AS, {megabytes} MB more)", 1,
+        f"recorded as out_of_memory ({record.error[:60]}…); other runs continue", "nothing",
     )  # fmt: skip
 
 
@@ -171,7 +171,8 @@ def test_killed_in_training_at_random_moments(root, fork, tiny, invariants, forg
         forget()
     ledger(
         "kill -9 at random moments of training", times,
-        f"{finished} times the run was complete, else taken up; always bit-equal", "nothing",
+        f"{finished} times the run was complete, otherwise resumed; always bitwise equal",
+        "nothing",
     )  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def export(root, run):
 
 
 def measure(root):
-    from bench.measurement.measure import measure as throughput
+    from bench.api import measure as throughput
 
     throughput(
         "resnet8", results=root, device="cpu", threads=1, input_size=8, max_seconds=0.3,
@@ -216,8 +217,8 @@ def test_killed_in_export_at_random_moments(root, fork, tiny, ledger, tmp_path):
             shutil.rmtree(root / "exports")
     ledger(
         "kill -9 at random moments of export", times,
-        f"{finished} times a complete export, else none; made again with the same bytes",
-        "the export begun",
+        f"{finished} times a complete export, otherwise none; remade with the same bytes",
+        "the export in progress",
     )  # fmt: skip
 
 
@@ -239,7 +240,7 @@ def test_killed_in_measurement_at_random_moments(root, fork, tiny, ledger, tmp_p
             assert sum(1 for _ in Measurements(root).records()) == finished + 1
     ledger(
         "kill -9 at random moments of measurement", times,
-        "each measurement there is is whole; the next one runs", "the measurement begun",
+        "every existing measurement is complete; the next one runs", "the measurement in progress",
     )  # fmt: skip
 
 
@@ -286,8 +287,8 @@ def test_sigterm_leaves_a_checkpoint_within_a_step(
     if threads == 1:
         assert found == undisturbed
     ledger(
-        f"SIGTERM in a step, taken up from a copy with {threads} thread(s)", 1,
-        "checkpoint after that step, exit code 75; complete there", "nothing",
+        f"SIGTERM during a step, resumed from a copy with {threads} thread(s)", 1,
+        "checkpoint after that step, exit code 75; completed from the copy", "nothing",
     )  # fmt: skip
 
 

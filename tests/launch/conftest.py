@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.store import Store
 from bench.studies import expand, parse_study
 
 if TYPE_CHECKING:
@@ -103,8 +102,3 @@ def make_study(own_models: Path) -> Callable[..., list[RunRequest]]:
         return expand("own", parse_study(text, path)).requests
 
     return make
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "results")

@@ -61,7 +61,7 @@ def test_a_known_gpu_is_estimated_by_the_roofline(bench, tiny_study):
         "--gpu A10: not known here; did you mean"
         in bench("plan", tiny_study, "--gpu", "A10").refusal
     )
-    assert "--machines FILE, or --gpu" in bench("plan", tiny_study).refusal
+    assert "--machines FILE or --gpu" in bench("plan", tiny_study).refusal
     assert "add --dry-run" in bench("run-ablation", tiny_study, "--gpu", "A100").refusal
 
 

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 def test_no_run_is_lost_or_done_twice_when_workers_are_killed(tmp_path):
     """The simulation of docs/scale.md, smaller."""
-    script = Path(__file__).with_name("simulation.py")
+    script = Path(__file__).parents[2] / "tools" / "simulation.py"
     words = ["--runs", "400", "--workers", "100", "--kills", "3", "--training-seconds", "1"]
     done = subprocess.run(
         [sys.executable, script, *words, "--results", tmp_path],

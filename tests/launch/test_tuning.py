@@ -7,8 +7,9 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.launch.tuning import choose, tuning_requests
-from bench.store import RunRecord, Store
+from bench.store import Store
 from bench.studies import Overrides, expand, parse_study
+from builders import make_record
 
 STUDY = """
 question = "Which rate?"
@@ -37,12 +38,7 @@ def plan():
 
 
 def finish(store, request, **result):
-    store.finish_run(
-        RunRecord(
-            run=request.run_id, request=request.as_dict(), status="complete", environment={},
-            started_at="", seconds=1.0, result=result,
-        )
-    )  # fmt: skip
+    store.finish_run(make_record(request, result=result))
 
 
 def test_every_variant_gets_the_same_values_with_the_first_seed(plan):

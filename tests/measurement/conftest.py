@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 
 import pytest
 
 from bench.measurement.backends import Executed
+from bench.measurement.configurations import Configuration
 from bench.measurement.machine import ceiling
-from bench.measurement.timing.runner import LaneReport
+from bench.measurement.measured_network import MeasuredNetwork
+from bench.measurement.timing.runner import RunnerReport
 from bench.measurement.timing.warmup import WarmUp
+from bench.measurement.trial import Trial
 
 
 @dataclass
@@ -22,8 +26,8 @@ class FakeTime:
 
 
 @dataclass
-class FakeLane:
-    """A lane whose times are drawn from a known distribution and cost no real time."""
+class FakeRunner:
+    """A runner whose times are drawn from a known distribution and cost no real time."""
 
     clock: FakeTime
     draw: object
@@ -45,11 +49,18 @@ class FakeLane:
         self.clock.now += sum(seconds)
         return seconds
 
-    def describe(self) -> LaneReport:
-        return LaneReport(Executed("fake", "fp32"))
+    def describe(self) -> RunnerReport:
+        return RunnerReport(Executed("fake", "fp32"))
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def a_trial(name: str, runner: FakeRunner, group: str = "", reference: bool = False) -> Trial:
+    """A trial whose runner is a fake; *name* stands for its backend."""
+    target = MeasuredNetwork(group, "model", (3, 4, 4), macs=10)
+    made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
+    return Trial(made, runner, reference)
 
 
 @pytest.fixture
@@ -70,7 +81,7 @@ def normal():
 
 BACKENDS = """
 import os, time
-from bench.measurement.backends import Executed, OutOfMemoryError, Support
+from bench.measurement.backends import Executed, LayerTime, OutOfMemoryError, Support
 
 class Fine:
     name, needs, memory_formats = "fine", "nothing", ("contiguous",)
@@ -105,6 +116,30 @@ def refuse(batch):
 class Small(Fine):
     behave = staticmethod(refuse)
 
+class HalfSecond:
+    def measure(self, call, repeats):
+        call()
+        return 0.5
+
+class TimedPrepared(Prepared):
+    def device_clock(self, *, clear_l2=False):
+        return HalfSecond()
+
+class Timed(Fine):
+    def prepare(self, workload):
+        made = TimedPrepared()
+        made.behave = self.behave
+        return made
+    def profile(self, prepared, step, runs):
+        assert isinstance(prepared, TimedPrepared)
+        for _ in range(runs):
+            step()
+        layers = [
+            LayerTime("layer1.0.conv1", "our convolution", "convolution", 1000.0 * runs),
+            LayerTime("fc", "our product", "linear", 3000.0 * runs),
+        ]
+        return layers, [("conv2d", 1000.0 * runs), ("gemm", 3000.0 * runs)]
+
 class Cuda(Fine):
     def support(self):
         return [Support("cuda", "fp32", "libmissing.so.1 is missing")]
@@ -131,12 +166,12 @@ def third_party(tmp_path, monkeypatch):
     (site / "others-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
-    names = ("Fine", "Crash", "Hang", "Small", "Cuda")
+    names = ("Fine", "Crash", "Hang", "Small", "Timed", "Cuda")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     monkeypatch.setitem(ceiling._SIDE, "cpu", 256)  # the large product only takes longer
     return site
 

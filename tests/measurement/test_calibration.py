@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from .calibration import calibrate
+from calibration import calibrate
 
 # What drift does is said, not hidden: an interval of one short run does not know of slower
 # changes than the run is long.

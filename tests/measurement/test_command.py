@@ -70,20 +70,20 @@ def test_a_table_names_what_it_rests_on(tmp_path):
 BURN = """
 import sys, threading, time
 import psutil, torch
-from bench.measurement.timing.runner import LocalLane
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.backends import Workload
 from bench.models import build_model
 
 backend, threads, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 model = build_model("resnet18").eval()
 work = Workload(model, file or None, (3, 64, 64), 16, threads=threads)
-lane = LocalLane(backend, work)
-lane.warm_up(1.0)
+runner = LocalRunner(backend, work)
+runner.warm_up(1.0)
 def used():
     return {t.id: t.user_time + t.system_time for t in psutil.Process().threads()}
 before, begun = used(), time.monotonic()
 while time.monotonic() - begun < 4:
-    lane.block(1)
+    runner.block(1)
 burnt = sorted((s - before.get(i, 0.0) for i, s in used().items()), reverse=True)
 print(sum(seconds > burnt[0] / 4 for seconds in burnt))
 """
@@ -92,7 +92,7 @@ print(sum(seconds > burnt[0] / 4 for seconds in burnt))
 @pytest.fixture(scope="module")
 def resnet_file(tmp_path_factory):
     from bench.measurement.measured_network import find_target
-    from bench.measurement.onnx_file import make_file
+    from bench.measurement.preparation import make_file
 
     folder = tmp_path_factory.mktemp("onnx")
     return make_file(find_target("resnet18", input_size=64), "fp32", folder, threads=1).path

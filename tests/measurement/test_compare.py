@@ -9,16 +9,13 @@ import pytest
 
 from bench.errors import BenchError
 from bench.measurement.compare import compare, ratio_of
-from bench.measurement.compared_speeds import load_side
+from bench.measurement.compared_speeds import load_speeds
+from builders import make_row
 
 
 def row(speed: float, width: float = 0.01, **changed):
-    return {
-        "model": "resnet18", "backend": "eager", "batch_size": 1, "boundary": "compute",
-        "cpu": "A", "device": "cpu", "status": "complete", "images_per_second": speed,
-        "ci_low": speed * (1 - width), "ci_high": speed * (1 + width), "noisy": False,
-        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
-    } | changed  # fmt: skip
+    interval = {"ci_low": speed * (1 - width), "ci_high": speed * (1 + width)}
+    return make_row(**{"backend": "eager", "images_per_second": speed, **interval, **changed})
 
 
 @pytest.fixture
@@ -26,7 +23,7 @@ def side(tmp_path):
     def make(name: str, *rows):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps({"schema": 1, "rows": list(rows), "errors": []}))
-        return load_side(path)
+        return load_speeds(path)
 
     return make
 
@@ -86,7 +83,7 @@ def test_pytest_benchmarks_json(tmp_path, with_data):
         path.write_text(json.dumps(document))
         return str(path)
 
-    before, now = load_side(write("a.json", 1.0)), load_side(write("b.json", 1.2))
+    before, now = load_speeds(write("a.json", 1.0)), load_speeds(write("b.json", 1.2))
     (change,), _ = compare(before, now, 0.05)
     assert change.verdict == "slower"
 
@@ -108,37 +105,39 @@ def test_what_is_no_measurement_is_refused_in_one_line(tmp_path, content, expect
     if content is not None:
         path.write_text(content)
     with pytest.raises(BenchError, match=expected):
-        load_side(path)
+        load_speeds(path)
 
 
 def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
     """The tiny runs have one epoch each: two seeds together, and no claim from so few."""
-    side = load_side(trained)
-    (plain, residual) = sorted(side.figures)
+    side = load_speeds(trained)
+    (plain, residual) = sorted(side.speeds)
     assert plain.startswith("training / resnet8 / ")
     assert "shortcut" in plain
     assert "fashion-mnist-mini" in residual
     changes, _ = compare(side, side, 0.05)
     assert [c.verdict for c in changes] == ["noisy", "noisy"]
     run = next((trained / "runs").iterdir())
-    (change,), remarks = compare(load_side(run), side, 0.05)
+    (change,), remarks = compare(load_speeds(run), side, 0.05)
     assert change.ratio > 0
     assert remarks == [f"1 configuration(s) only in {trained}."]
     with pytest.raises(BenchError, match="no measurement and no complete training run"):
-        load_side(tmp_path)
+        load_speeds(tmp_path)
 
 
 def test_training_that_became_slower_is_told():
     import pandas as pd
 
-    from bench.measurement import compared_speeds as sides
+    from bench.measurement import compared_speeds
 
     def epochs(speed):
         rates = [speed * (1 + 0.002 * (i % 5)) for i in range(12)]
         return pd.DataFrame({"images_per_second": rates})
 
     before, now = (
-        sides.Side(n, "A", {"training": sides._training_figure(epochs(s))})
+        compared_speeds.ComparedSpeeds(
+            n, "A", {"training": compared_speeds._training_speed(epochs(s))}
+        )
         for n, s in (("a", 400.0), ("b", 300.0))
     )
     (change,), _ = compare(before, now, 0.05)
@@ -158,8 +157,8 @@ def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
     subprocess.run(
         [sys.executable, *words], cwd=tmp_path, env=alone, check=True, capture_output=True
     )
-    side = load_side(tmp_path / "x.json")
-    ((name, figure),) = side.figures.items()
+    side = load_speeds(tmp_path / "x.json")
+    ((name, figure),) = side.speeds.items()
     assert name == "test_b.py::test_sleep"
     assert figure.low <= figure.value <= figure.high <= 1000
     assert not figure.noisy

@@ -12,8 +12,8 @@ from bench.errors import BenchError
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target
-from bench.measurement.onnx_file import make_file
-from bench.measurement.profile.profile import PARTS, profile
+from bench.measurement.preparation import make_file
+from bench.measurement.profile.layer_time import PARTS
 from bench.models import build_model
 from bench.report.charts.layers import layer_charts, shortcut_line
 from bench.store.measurements import Measurements
@@ -31,7 +31,7 @@ def profiled(backend, tmp_path, name="resnet14", options=None, size=16):
         from dataclasses import replace
 
         made = replace(made, file=make_file(target, "fp32", tmp_path, threads=1).path)
-    return [vars(share) for share in profile(made)]
+    return [vars(share) for share in made.profile()]
 
 
 @pytest.fixture(scope="module")
@@ -161,5 +161,6 @@ def test_the_command_prints_and_draws(tmp_path, bench_process):
 def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, bench):
     (tmp_path / "taken").write_text("a file")
     done = bench("throughput", "resnet8", "--figures", "taken")
-    assert done.refusal.startswith("--figures taken cannot be written")
+    assert done.refusal.startswith("cannot write taken: a file stands where")
+    assert "choose another --figures folder" in done.refusal
     assert not (tmp_path / "bench-runs").exists()

@@ -14,7 +14,7 @@ from bench.measurement.measured_network import find_target, find_targets
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
-from .conftest import TINY, FakeLane
+from .conftest import TINY, FakeRunner
 
 QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
 
@@ -87,6 +87,26 @@ def test_a_third_partys_backend_is_listed_and_measured(measured):
     assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
 
 
+def test_a_third_partys_backend_may_offer_a_device_clock_and_layer_times(measured, tmp_path):
+    frame = measured(
+        backends=("timed", "fine"), batch_sizes=(8,), boundaries=("compute", "copies"), layers=True
+    )
+    speeds = frame.set_index(["backend", "boundary"])["images_per_second"]
+    assert speeds["timed", "compute"] == 16  # its clock says half a second for 8 images
+    assert speeds["timed", "copies"] == pytest.approx(8 / 0.001, rel=0.9)  # wall time
+    assert set(frame["status"]) == {"complete"}
+    record = Measurements(tmp_path / "r").find(frame["measurement"][0])
+    found = {row["backend"]: record.lanes[row["configuration"]]["layers"] for row in record.rows}
+    assert found["fine"] == [{"error": "--layers: the backend 'fine' has no profile by layer"}]
+    figures = ("by", "name", "part", "block", "milliseconds", "share")
+    assert [tuple(share[key] for key in figures) for share in found["timed"]] == [
+        ("layer", "layer1.0.conv1", "convolution", "layer1.0", 1.0, 0.25),
+        ("layer", "fc", "linear", "fc", 3.0, 0.75),
+        ("operator", "gemm", "linear", "", 3.0, 0.75),
+        ("operator", "conv2d", "convolution", "", 1.0, 0.25),
+    ]
+
+
 @pytest.mark.parametrize(
     ("backend", "expected"),
     [
@@ -122,9 +142,9 @@ def test_auto_doubles_to_the_knee_or_to_where_it_no_longer_fits(
     def opened(one):
         if one.batch_size > room:
             raise MemoryError("no room")
-        return FakeLane(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
+        return FakeRunner(clock, normal(0.1 * max(1.0, one.batch_size / knee), 0.0))
 
-    assert find_batch_size(made, timeout=60, open_lane=opened)[0] == expected
+    assert find_batch_size(made, timeout=60, open_runner=opened)[0] == expected
 
 
 @pytest.mark.slow
@@ -199,7 +219,7 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
             "--latency-bound nan: it must be above 0",
         ),
         ({"backends": ("cuda",)}, "nothing of this can run here: cuda has no fp32 on cpu"),
-        ({"targets": "resnet19x"}, "no model, run or file 'resnet19x'"),
+        ({"targets": "resnet19x"}, "no model, run, study or file 'resnet19x'"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(measured, request_, expected):
@@ -242,7 +262,7 @@ def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
     assert residual.run == runs["residual"]["1"]
     for run in study.runs:
         store.remove_run(run)
-    with pytest.raises(BenchError, match="study 'tiny' has no finished run to measure; 'bench"):
+    with pytest.raises(BenchError, match="study 'tiny' has no finished run; 'bench"):
         find_targets(["tiny"], results=results)
-    with pytest.raises(BenchError, match="no model, run or file 'tinny'"):
+    with pytest.raises(BenchError, match="no model, run, study or file 'tinny'"):
         find_targets(["tinny"], results=results)

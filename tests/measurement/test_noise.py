@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.measurement.machine.noise import Snapshot, compare
+from bench.measurement.machine.noise import Snapshot, noise_between
 
 QUIET = Snapshot(time=0.0, busy=0.0, own=0.0, steal=0.0, frequency_mhz=2000.0, load=0.0)
 LATER = replace(QUIET, time=10.0)
@@ -14,7 +14,7 @@ LATER = replace(QUIET, time=10.0)
 
 def test_a_quiet_machine_gives_no_warning(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert compare(QUIET, LATER)[0] == []
+    assert noise_between(QUIET, LATER)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_a_quiet_machine_gives_no_warning(monkeypatch):
 )
 def test_what_moved_is_said(monkeypatch, before, after, expected):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert compare(replace(QUIET, **before), replace(LATER, **after))[0] == [expected]
+    assert noise_between(replace(QUIET, **before), replace(LATER, **after))[0] == [expected]

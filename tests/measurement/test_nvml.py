@@ -11,9 +11,9 @@ import torch
 
 from bench.measurement.backends import Executed, Workload
 from bench.measurement.machine.energy import AllocatorPeak, Meter
-from bench.measurement.machine.noise import compare, look
-from bench.measurement.machine.nvml import MISSING, Watch, open_gpu
-from bench.measurement.timing.runner import LocalLane
+from bench.measurement.machine.noise import noise_between, take_snapshot
+from bench.measurement.machine.nvml import MISSING, GpuMonitor, open_gpu
+from bench.measurement.timing.runner import LocalRunner
 
 UUID = "0c5f2b7e-8a43-11ee-b962-0242ac120002"
 
@@ -91,7 +91,7 @@ def nvml(monkeypatch):
 
 def test_a_gpu_is_found_by_its_uuid_and_tells_its_state(nvml):
     nvml(reasons=0x4 | 0x20 | 0x1, pids=(7,))
-    state = open_gpu("cuda:0").look()
+    state = open_gpu("cuda:0").read()
     assert (state.sm_clock_mhz, state.memory_clock_mhz, state.temperature_c) == (1980, 10251, 61)
     assert state.memory_used_mib == 3072
     assert state.slowed_by == ("software power cap", "software thermal slowdown")
@@ -101,14 +101,14 @@ def test_a_gpu_is_found_by_its_uuid_and_tells_its_state(nvml):
 def test_what_a_gpu_does_not_tell_is_missing_and_never_zero(nvml):
     nvml(refuses=("nvmlDeviceGetClockInfo", "nvmlDeviceGetTotalEnergyConsumption"))
     gpu = open_gpu("cuda")
-    assert gpu.look().sm_clock_mhz is None
+    assert gpu.read().sm_clock_mhz is None
     assert gpu.joules() is None
     assert Meter("cuda").joules is None
 
 
 def test_an_older_driver_tells_reasons_by_their_older_name(nvml):
     nvml(refuses=("nvmlDeviceGetCurrentClocksEventReasons",), reasons=0x8)
-    assert open_gpu("cuda").look().slowed_by == ("hardware slowdown",)
+    assert open_gpu("cuda").read().slowed_by == ("hardware slowdown",)
 
 
 def test_without_a_gpu_a_driver_or_the_library_there_is_nothing_to_open(nvml, monkeypatch):
@@ -140,11 +140,11 @@ def test_energy_is_the_difference_of_the_counter(nvml):
 )
 def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
     nvml(**values)
-    watch = Watch(open_gpu("cuda"))
-    watch.look()
-    watch.look()
-    assert watch.summary().warnings == expected
-    assert watch.summary().temperature_c == 61
+    monitor = GpuMonitor(open_gpu("cuda"))
+    monitor.read()
+    monitor.read()
+    assert monitor.summary().warnings == expected
+    assert monitor.summary().temperature_c == 61
 
 
 class Ready:
@@ -172,25 +172,34 @@ class FakeBackend:
         return Ready()
 
 
-def test_a_lane_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
+def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.configurations import Configuration
-    from bench.measurement.measured_network import Target
-    from bench.measurement.rows import Context, Outcome, make_row
+    from bench.measurement.measured_network import MeasuredNetwork
+    from bench.measurement.rows import make_rows
     from bench.measurement.timing.sampling import Goal
+    from bench.measurement.trial import Trial
 
     nvml(clocks=[1980, 1410], reasons=0x4)
     monkeypatch.setattr("bench.measurement.timing.runner.load_backend", lambda _name: FakeBackend())
-    lane = LocalLane("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
-    lane.warm_up(0.1)
-    lane.block(2)
-    lane.block(2)
-    report = lane.describe()
+    runner = LocalRunner("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
+    runner.warm_up(0.1)
+    runner.block(2)
+    runner.block(2)
+    report = runner.describe()
     made = Configuration(
-        Target("t", "model", (3, 4, 4), 10), "fake", "fp32", "contiguous", 2, "compute", "cuda", 1
+        MeasuredNetwork("t", "model", (3, 4, 4), macs=10),
+        "fake",
+        "fp32",
+        "contiguous",
+        2,
+        "compute",
+        "cuda",
+        1,
     )
-    row = make_row(
-        Outcome(made, report=report), Context("m", "cpu", Goal(), None, {}, {}, ("of all",))
-    )
+    (row,) = make_rows(
+        [Trial(made, report=report)],
+        measurement="m", cpu="cpu", goal=Goal(), ceiling=None, warnings=("of all",),
+    )  # fmt: skip
     assert row["gpu_sm_clock_mhz"] == (1980 + 1410) / 2
     assert row["gpu_memory_clock_mhz"] == 10251
     assert row["gpu_temperature_c"] == 61
@@ -221,12 +230,12 @@ def test_the_allocators_peak_is_the_networks_own(monkeypatch):
 
 def test_strangers_on_the_gpu_are_told_apart_from_our_own(nvml):
     library = nvml()
-    before, after = look("cuda"), look("cuda")
+    before, after = take_snapshot("cuda"), take_snapshot("cuda")
     mine = after.processes[0]
 
     def warnings(*pids):
         gpu = replace(after.gpu, processes=pids)
-        return [w for w in compare(before, replace(after, gpu=gpu))[0] if "GPU" in w]
+        return [w for w in noise_between(before, replace(after, gpu=gpu))[0] if "GPU" in w]
 
     assert library.pids == ()
     assert warnings(mine) == []
@@ -236,8 +245,8 @@ def test_strangers_on_the_gpu_are_told_apart_from_our_own(nvml):
 
 def test_without_the_library_a_cuda_measurement_says_what_it_did_not_see(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    seen = look("cuda")
-    assert MISSING in compare(seen, seen)[0]
+    seen = take_snapshot("cuda")
+    assert MISSING in noise_between(seen, seen)[0]
 
 
 def test_the_fake_has_nothing_that_the_library_has_not():

@@ -52,8 +52,8 @@ def test_a_file_is_measured_as_it_is_with_the_provider_of_every_node(make, tmp_p
     assert row["file_sha256"]
     from bench.store.measurements import Measurements
 
-    lanes = Measurements(results).find(row["measurement"]).lanes
-    executed = next(iter(lanes.values()))["executed"]
+    runners = Measurements(results).find(row["measurement"]).lanes
+    executed = next(iter(runners.values()))["executed"]
     assert executed["nodes"] == {"CPUExecutionProvider": 1}
     assert executed["details"]["threads"] == 1
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, save
 
 from bench.measurement.backends import UnsupportedError, Workload, load_backend
 from bench.measurement.backends.ortsession import why_not_loaded
-from bench.measurement.timing.runner import LocalLane
-from bench.measurement.timing.sampling import status_of
+from bench.measurement.timing.runner import LocalRunner
+from bench.measurement.trial import status_of
 
 CUDA, TENSORRT, CPU = (f"{p}ExecutionProvider" for p in ("CUDA", "Tensorrt", "CPU"))
 REFUSAL = (
@@ -258,11 +258,11 @@ def test_nodes_that_tensorrt_does_not_take_are_named(runtime, file):
     assert said.warnings == (f"1 of 3 nodes do not run on {TENSORRT}: Resize r ({CUDA})",)
 
 
-def test_a_lane_samples_a_session(runtime, file):
+def test_a_runner_samples_a_session(runtime, file):
     assert runtime.opened == []
-    lane = LocalLane("onnxruntime", work(file), boundary="copies")
-    lane.warm_up(0.1)
-    assert all(seconds > 0 for seconds in lane.block(3))
+    runner = LocalRunner("onnxruntime", work(file), boundary="copies")
+    runner.warm_up(0.1)
+    assert all(seconds > 0 for seconds in runner.block(3))
 
 
 @pytest.mark.usefixtures("runtime")

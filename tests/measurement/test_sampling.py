@@ -5,67 +5,68 @@ import itertools
 import pytest
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
-from bench.measurement.timing.sampling import MIN_BLOCKS, Goal, Track, run_plan, status_of
+from bench.measurement.timing.sampling import MIN_BLOCKS, Goal, run_plan
 from bench.measurement.timing.warmup import is_steady, warm_up
+from bench.measurement.trial import status_of
 
-from .conftest import FakeLane
-
-
-def test_steady_lanes_stop_as_soon_as_their_interval_is_narrow(clock, normal):
-    track = Track("a", FakeLane(clock, normal(0.01, 0.005)))
-    run_plan([track], Goal(), now=clock)
-    assert len(track.blocks) == MIN_BLOCKS
-    assert track.reached(Goal())
-    assert track.interval.low < 0.01 < track.interval.high
+from .conftest import FakeRunner, a_trial
 
 
-def test_a_lane_that_stays_wide_spends_its_budget_and_no_more(clock, normal):
-    track = Track("a", FakeLane(clock, normal(0.1, 0.5)))
+def test_steady_runners_stop_as_soon_as_their_interval_is_narrow(clock, normal):
+    trial = a_trial("a", FakeRunner(clock, normal(0.01, 0.005)))
+    run_plan([trial], Goal(), now=clock)
+    assert len(trial.blocks) == MIN_BLOCKS
+    assert Goal().is_reached(trial)
+    assert trial.interval.low < 0.01 < trial.interval.high
+
+
+def test_a_runner_that_stays_wide_spends_its_budget_and_no_more(clock, normal):
+    trial = a_trial("a", FakeRunner(clock, normal(0.1, 0.5)))
     goal = Goal(target_width=0.001, max_seconds=5)
-    run_plan([track], goal, now=clock)
-    assert not track.reached(goal)
-    assert 5 <= track.spent < 6
+    run_plan([trial], goal, now=clock)
+    assert not goal.is_reached(trial)
+    assert 5 <= trial.seconds_spent < 6
 
 
 def test_blocks_are_interleaved_in_random_order(clock, normal):
     log: list[str] = []
-    lanes = {n: FakeLane(clock, normal(0.3, 0.1), log, n) for n in "abc"}
-    run_plan([Track(n, lane) for n, lane in lanes.items()], Goal(0.0001, 6), now=clock)
+    runners = {n: FakeRunner(clock, normal(0.3, 0.1), log, n) for n in "abc"}
+    run_plan([a_trial(n, runner) for n, runner in runners.items()], Goal(0.0001, 6), now=clock)
     rounds = [log[i : i + 3] for i in range(0, 30, 3)]
     assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
     assert len({tuple(r) for r in rounds}) > 2
 
 
 def test_the_reference_goes_on_while_one_of_its_group_does(clock, normal):
-    reference = Track("r", FakeLane(clock, normal(0.01, 0.001)), "g", True)
-    other = Track("o", FakeLane(clock, normal(0.1, 0.5)), "g")
-    alone = Track("x", FakeLane(clock, normal(0.01, 0.001)), "h", True)
+    reference = a_trial("r", FakeRunner(clock, normal(0.01, 0.001)), "g", True)
+    other = a_trial("o", FakeRunner(clock, normal(0.1, 0.5)), "g")
+    alone = a_trial("x", FakeRunner(clock, normal(0.01, 0.001)), "h", True)
     run_plan([reference, other, alone], Goal(0.001, 3), now=clock)
     assert len(reference.blocks) > MIN_BLOCKS
     assert len(reference.blocks.keys() & other.blocks.keys()) > MIN_BLOCKS
     assert len(alone.blocks) == MIN_BLOCKS
 
 
-def test_a_lane_that_breaks_is_marked_and_the_others_finish(clock, normal):
-    broken = Track("b", FakeLane(clock, normal(0.01, 0.001), fails_after=2))
-    whole = Track("w", FakeLane(clock, normal(0.01, 0.001)))
+def test_a_runner_that_breaks_is_marked_and_the_others_finish(clock, normal):
+    broken = a_trial("b", FakeRunner(clock, normal(0.01, 0.001), fails_after=2))
+    whole = a_trial("w", FakeRunner(clock, normal(0.01, 0.001)))
     run_plan([broken, whole], Goal(), now=clock)
     assert (broken.status, broken.error) == ("failed", "the backend broke")
-    assert whole.reached(Goal())
+    assert Goal().is_reached(whole)
 
 
 def test_a_percentile_needs_its_samples_even_if_the_interval_is_narrow(clock, normal):
-    track = Track("a", FakeLane(clock, normal(0.001, 0.001)))
+    trial = a_trial("a", FakeRunner(clock, normal(0.001, 0.001)))
     goal = Goal(min_samples=4000, max_seconds=60)
-    run_plan([track], goal, now=clock)
-    assert len(track.seconds) >= 4000
+    run_plan([trial], goal, now=clock)
+    assert len(trial.samples) >= 4000
 
 
 def test_the_same_seed_gives_the_same_order(clock, normal):
     def order(seed: int) -> list[str]:
         log: list[str] = []
-        tracks = [Track(n, FakeLane(clock, normal(0.3, 0.2), log, n)) for n in "abcd"]
-        run_plan(tracks, Goal(0.0001, 3), seed=seed, now=clock)
+        trials = [a_trial(n, FakeRunner(clock, normal(0.3, 0.2), log, n)) for n in "abcd"]
+        run_plan(trials, Goal(0.0001, 3), seed=seed, now=clock)
         return log
 
     assert order(1) == order(1) != order(2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bench.measurement.timing.percentiles import nearest_rank
-from bench.measurement.timing.server import arrivals, highest_rate, serve
+from bench.measurement.timing.runner import serve
+from bench.measurement.timing.server import arrivals, highest_rate
 
 
 def simulated(clock, service: float):

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.export.engines import Sidecar, write_engine
 from bench.measurement.backends import UnsupportedError, Workload
 from bench.measurement.backends.tensorrt import TensorRT
-from bench.measurement.timing.runner import LocalLane
+from bench.measurement.timing.runner import LocalRunner
 
 
 class FakeTensorRT:
@@ -151,14 +151,14 @@ def test_an_engine_for_another_gpu_is_refused(engine, monkeypatch):
         prepare(work(engine()))
 
 
-def test_a_lane_samples_an_engine(engine, monkeypatch):
+def test_a_runner_samples_an_engine(engine, monkeypatch):
     monkeypatch.setattr(
         "bench.measurement.timing.runner.load_backend",
         lambda _: TensorRT(load=lambda _name: FakeTensorRT()),
     )
-    lane = LocalLane("tensorrt", work(engine()))
-    lane.warm_up(0.1)
-    assert all(seconds > 0 for seconds in lane.block(3))
+    runner = LocalRunner("tensorrt", work(engine()))
+    runner.warm_up(0.1)
+    assert all(seconds > 0 for seconds in runner.block(3))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")

@@ -9,7 +9,7 @@ from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.measured_network import find_target
 from bench.measurement.tuning import Bounds, Budget, command_for, halve, halve_by_preparation
 
-from .conftest import TINY, FakeLane
+from .conftest import TINY, FakeRunner
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def made(third_party) -> list[Configuration]:
 def opened(clock, normal):
     """Batches of n images take 5 + n ms: larger ones are faster an image, and later."""
 
-    def lane(one: Configuration) -> FakeLane:
-        return FakeLane(clock, normal((5 + one.batch_size) / 1000, 0.001))
+    def runner(one: Configuration) -> FakeRunner:
+        return FakeRunner(clock, normal((5 + one.batch_size) / 1000, 0.001))
 
-    return lane
+    return runner
 
 
 def test_halving_ends_with_the_fastest(made, opened):
@@ -64,14 +64,14 @@ def test_what_is_slow_to_prepare_enters_last_where_the_others_left_something(
     slow = [dataclasses.replace(one, backend="hang") for one in made]
     entered = []
 
-    def lane(one: Configuration) -> FakeLane:
+    def runner(one: Configuration) -> FakeRunner:
         entered.append(one)
         made = opened(one)
         if one.backend == "hang":
             draw, made.draw = made.draw, lambda: draw() / 2
         return made
 
-    left = halve_by_preparation([*slow, *made], bounds, lane, budget=Budget(now=clock))
+    left = halve_by_preparation([*slow, *made], bounds, runner, budget=Budget(now=clock))
     assert left[0].backend == "hang"
     sizes = {one.batch_size for one in entered if one.backend == "hang"}
     assert left[0].batch_size == max(sizes)
@@ -86,14 +86,14 @@ def test_a_bound_that_only_a_slow_one_reaches_is_reached(made, opened, clock, mo
     monkeypatch.setattr(type(load_backend("hang")), "slow_to_prepare", True, raising=False)
     slow = [dataclasses.replace(one, backend="hang") for one in made]
 
-    def lane(one: Configuration) -> FakeLane:
+    def runner(one: Configuration) -> FakeRunner:
         made = opened(one)
         if one.backend == "hang":
             draw, made.draw = made.draw, lambda: draw() / 2
         return made
 
     bounds = Bounds(latency_ms=4.5)
-    left = halve_by_preparation([*made, *slow], bounds, lane, budget=Budget(now=clock))
+    left = halve_by_preparation([*made, *slow], bounds, runner, budget=Budget(now=clock))
     assert {one.backend for one in left} == {"hang"}
 
 

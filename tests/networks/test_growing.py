@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.models import ResidualBlock, build_model, canonical
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
-from bench.training.grown_start import transplant
+from bench.networks.widen import transplant
 
 DEEPER = {
     "ImageNet family": ("resnet18", "resnet34", {"width": 4}),

@@ -10,15 +10,14 @@ import torch
 from safetensors.numpy import load_file
 from scipy import stats
 
+import builders
 from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.study_data import StudyData
 from bench.report.tables.study import SAME_IMAGES, same_images_table
-from bench.store import RunRecord, Store, StudyRecord
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,35 +34,28 @@ def make_study(
 ) -> tuple[Store, StudyRecord]:
     """Record networks that take exactly these test images for another class, seed by seed."""
     store, variants = Store(root), {}
-    first = next(iter(wrong))
     for position, (name, by_seed) in enumerate(wrong.items()):
-        runs = {}
+        runs = variants[name] = []
         for seed, images in enumerate(by_seed):
-            request = RunRequest(
-                f"resnet{6 * position + 8}", "mnist", get_recipe("fast"), seed=seed
-            )
             predictions = torch.zeros(IMAGES, dtype=torch.int32)
             predictions[sorted(images)] = 1
-            record = RunRecord(
-                run=request.run_id, request=request.as_dict(), status="complete", environment={},
-                started_at="2026-01-02T03:04:05+00:00", seconds=1.0,
+            record = builders.make_record(
+                builders.make_request(f"resnet{6 * position + 8}", seed=seed),
                 result={"test_accuracy": 1 - len(images) / IMAGES, "dataset_fingerprint": "one",
                         "parameters": 10, "macs": 10, **result},
             )  # fmt: skip
             labels = torch.zeros(IMAGES, dtype=torch.int32)
             tensors = {"predictions": predictions, "labels": labels}
             store.finish_run(record, tensors={"predictions.safetensors": tensors})
-            runs[str(seed)] = request.run_id
-        variants[name] = {"reference": None if name == first else first, "runs": runs}
-    study = StudyRecord(name="mine", question="Why?", variants=variants)
+            runs.append(record.run)
+    study = builders.make_study(variants)
     store.save_study(study)
     return store, study
 
 
 def test_trained_networks_are_compared_as_scipy_does(trained: Path) -> None:
     store = Store(trained)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     found = agreement(store, study)
     assert [(c.variant, c.reference, c.seed) for c in found.comparisons] == [
         ("plain", "residual", 0),

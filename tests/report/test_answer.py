@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+import builders
 from bench.report.findings.answer import VariantSummary, answer, outlook, statements
 from bench.report.findings.statistics import paired_difference
 from bench.report.pages.html import html
@@ -18,12 +19,12 @@ from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.study_data import StudyData
 from bench.report.tables.study import study_table
-from bench.store import RunRecord, Store, StudyRecord
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bench.studies.request import RunRequest
 
 Value = float | str  # a test accuracy, or the status of a run that has none
 
@@ -46,22 +47,14 @@ def make_study(
 ) -> tuple[Store, StudyRecord]:
     """Record a study with these accuracies, seed by seed, without training anything."""
     store, variants = Store(root), {}
-    first = next(iter(values))
     for position, (name, by_seed) in enumerate(values.items()):
-        runs = {}
+        runs = variants[name] = []
         for seed, value in enumerate(by_seed):
-            request = RunRequest(
-                model=f"resnet{6 * position + 8}",
-                dataset="mnist",
-                recipe=get_recipe("fast"),
-                seed=seed,
-            )
-            runs[str(seed)] = request.run_id
+            request = builders.make_request(f"resnet{6 * position + 8}", seed=seed)
+            runs.append(request.run_id)
             own = {"train_accuracy": trained[name][seed]} if trained else {}
             save(store, request, value, {**result, **own})
-        default = None if name == first else first
-        variants[name] = {"reference": (references or {}).get(name, default), "runs": runs}
-    study = StudyRecord(name="mine", question="Why?", variants=variants)
+    study = builders.make_study(variants, references)
     store.save_study(study)
     return store, study
 
@@ -74,11 +67,8 @@ def save(store: Store, request: RunRequest, value: Value, result: dict[str, Any]
         "test_accuracy": value, "train_accuracy": 0.99, "parameters": 11_689_512, "macs": 123,
         "images_per_second": 1000.0, "input_shape": [1, 28, 28], **result,
     }  # fmt: skip
-    record = RunRecord(
-        run=request.run_id, request=request.as_dict(), status=status, environment={}, seconds=1.0,
-        started_at="2026-01-02T03:04:05+00:00", error=None if status == "complete" else "why",
-        result=figures if status == "complete" else {},
-    )  # fmt: skip
+    ended = {"result": figures} if status == "complete" else {"error": "why"}
+    record = builders.make_record(request, status=status, **ended)
     if status in {"complete", "diverged"}:
         store.finish_run(record)
     else:

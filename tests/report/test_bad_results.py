@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.store import RunRecord, Store, StudyRecord
+from bench.store import RunRecord, Store
 from bench.store.analyses import Analyses
 from bench.store.records import seal
+from builders import make_study, make_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +54,7 @@ def newer_runs(root: Path) -> None:
 def all_failed(root: Path) -> None:
     store = Store(root)
     for record in records(root):
-        store.remove_run(record.run)
-        store.mark_unfinished(replace(record, status="failed", error="why", result={}, files={}))
+        make_unfinished(store, record.run)
 
 
 def renamed_by_hand(root: Path) -> None:
@@ -133,8 +133,7 @@ def nan_everywhere(root: Path) -> None:
 
 def only(root: Path, *, variants: int = 2, seeds: int = 2) -> None:
     store = Store(root)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     kept = {
         name: {**entry, "runs": dict(list(entry["runs"].items())[:seeds])}
         for name, entry in list(study.variants.items())[:variants]
@@ -144,21 +143,14 @@ def only(root: Path, *, variants: int = 2, seeds: int = 2) -> None:
 
 def failed_reference(root: Path) -> None:
     store = Store(root)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     for run in study.variants["residual"]["runs"].values():
-        record = store.read_run(run)
-        assert record is not None
-        store.remove_run(run)
-        store.mark_unfinished(
-            replace(record, status="out_of_memory", error="too large", result={}, files={})
-        )
+        make_unfinished(store, run, "out_of_memory", "too large")
 
 
 def renamed_variants(root: Path) -> None:
     store = Store(root)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     plain = {**study.variants["plain"], "reference": "gone"}
     store.save_study(replace(study, variants={"a|b": study.variants["residual"], "c": plain}))
 
@@ -263,8 +255,7 @@ def test_a_study_that_is_newer_is_passed_over_where_another_can_be_shown(
     bench: Bench, results: Path
 ) -> None:
     store = Store(results)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     store.save_study(replace(study, name="other"))
     resealed(study_file(results), format_version=2)
     with pytest.warns(UserWarning, match="tiny.json has format version 2"):
@@ -274,9 +265,7 @@ def test_a_study_that_is_newer_is_passed_over_where_another_can_be_shown(
 
 
 def test_a_study_of_no_variant_is_one_line(bench: Bench, tmp_path: Path) -> None:
-    Store(tmp_path / "bench-runs").save_study(
-        StudyRecord(name="mine", question="Why?", variants={})
-    )
+    Store(tmp_path / "bench-runs").save_study(make_study({}))
     assert "study 'mine' has no finished run yet" in bench("report", *EVERYTHING).refusal
 
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import BenchError
-from bench.report.findings.choice import choose, describe
-from bench.store import RunRecord, Store
+from bench.report.findings.choice import choose, describe, measured_rows
+from bench.store import Store
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from builders import make_record, make_request, make_row
 
 
 def row(model, images_per_second, p99, accuracy, **changes):
-    return {
-        "model": model, "options": "", "run": None, "file_sha256": None, "backend": "onnxruntime",
-        "precision": "fp32", "memory_format": "contiguous", "batch_size": 1, "input_size": 28,
-        "boundary": "compute", "scenario": "offline", "device": "cpu", "cpu": "a cpu",
-        "threads": 2, "images_per_second": images_per_second, "latency_p99_ms": p99,
-        "test_accuracy": accuracy, "noisy": False, "status": "complete", "error": None, **changes,
-    }  # fmt: skip
+    return make_row(
+        model=model, images_per_second=images_per_second, latency_p99_ms=p99,
+        test_accuracy=accuracy, file_sha256=None, scenario="offline", **changes,
+    )  # fmt: skip
 
 
 LARGE = row("resnet50", 100, 11.0, 0.950)
@@ -42,7 +38,8 @@ def measured(tmp_path):
 
 
 def chosen(folder, latency, drop):
-    return choose(folder, max_latency_ms=latency, max_accuracy_drop=drop)
+    rows = measured_rows(Store(folder))
+    return choose(rows, max_latency_ms=latency, max_accuracy_drop=drop)
 
 
 def test_the_fastest_within_both_bounds_is_chosen(measured):
@@ -107,17 +104,15 @@ def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(
     assert choice.chosen is None
     assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
     assert choice.sentence.endswith(
-        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among what was passed "
-        "over."
+        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among those left out."
     )
 
 
 def test_a_passed_over_row_of_another_dataset_is_no_obstacle(measured, tmp_path):
     runs = {}
     for dataset in ("mnist", "fashion-mnist"):
-        request = RunRequest(model="resnet8", dataset=dataset, recipe=get_recipe("fast"), seed=0)
-        runs[dataset] = request.run_id
-        record = RunRecord(request.run_id, request.as_dict(), "complete", {}, "2026-01-01", 1.0)
+        record = make_record(make_request(dataset=dataset))
+        runs[dataset] = record.run
         Store(tmp_path).finish_run(record)
     easy = {**LARGE, "run": runs["mnist"], "test_accuracy": 0.99}
     ours = {**SMALL, "run": runs["fashion-mnist"]}
@@ -140,10 +135,10 @@ def test_a_scenario_other_than_offline_is_named(measured):
 
 def test_nothing_measured_is_refused(measured):
     folder = measured([{**SMALL, "noisy": True}])
-    with pytest.raises(BenchError, match=r"nothing to choose from in .*1 noisy.*bench export-onnx"):
+    with pytest.raises(BenchError, match=r"nothing to choose from .*1 noisy.*bench export-onnx"):
         chosen(folder, 5, 1)
     with pytest.raises(BenchError, match="no study 'x' in"):
-        choose(folder, max_latency_ms=5, max_accuracy_drop=1, study="x")
+        measured_rows(Store(folder), "x")
 
 
 def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measured, bench):

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,6 +18,7 @@ from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import COLUMNS
+from builders import make_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,10 +133,7 @@ def test_markdown_on_stdout_stands_alone(bench: Callable, trained: Path) -> None
 
 
 def test_a_failed_run_stands_in_plain_sight(bench: Callable, results: Path) -> None:
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(replace(record, status="failed", error="why | not", result={}, files={}))
+    make_unfinished(Store(results), error="why | not")
     out = bench("report", "tiny", "--results", results, "--format", "markdown", "--output", "-").out
     assert "**1 of 4 runs are not complete:**" in out
     assert "failed: `why | not`" in out

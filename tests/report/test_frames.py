@@ -12,6 +12,7 @@ import pytest
 import bench
 from bench.store import Store
 from bench.store.tables.frames import COLUMNS, load_results
+from builders import make_unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +106,7 @@ def test_made_up_images_show_no_accuracy(table: str, noise: Path) -> None:
 
 def test_a_run_of_two_studies_has_a_row_in_each(results: Path) -> None:
     store = Store(results)
-    tiny = store.read_study("tiny")
-    assert tiny is not None
+    tiny = store.find_study("tiny")
     store.save_study(replace(tiny, name="other", variants={"twin": tiny.variants["plain"]}))
     frame = load_results(results)
     assert frame.groupby("run", observed=True).size().sort_values().to_list() == [1, 1, 2, 2]
@@ -184,14 +184,11 @@ def test_a_study_has_its_rows_in_its_own_order(table: str, results: Path) -> Non
 
 
 def test_an_unfinished_run_is_a_row_with_its_reason(results: Path) -> None:
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(replace(record, status="failed", error="why", result={}, files={}))
+    run = make_unfinished(Store(results))
     frame = load_results(results / "studies" / "tiny.json").set_index("run")
     assert len(frame) == 4
-    assert frame.loc[record.run, "error"] == "why"
-    assert pd.isna(frame.loc[record.run, "test_accuracy"])
+    assert frame.loc[run, "error"] == "why"
+    assert pd.isna(frame.loc[run, "test_accuracy"])
     assert_typed(frame.reset_index()[list(COLUMNS["runs"])], "runs")
 
 

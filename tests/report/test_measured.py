@@ -12,6 +12,7 @@ from bench.errors import BenchError
 from bench.report.pages.measurements import command, fastest, publish_measurements
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of
+from builders import make_row
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
@@ -80,12 +81,8 @@ def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):
 
 
 def row(**changes):
-    return {
-        "measurement": "m", "model": "resnet18", "options": "", "run": None, "batch_size": 1,
-        "boundary": "compute", "backend": "onnxruntime", "precision": "fp32", "status": "complete",
-        "noisy": False, "ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.6, "difference": "faster",
-        "reference": "eager fp32 contiguous", **changes,
-    }  # fmt: skip
+    ratio = {"ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.6, "difference": "faster"}
+    return make_row(**ratio | changes)
 
 
 def test_the_fastest_is_named_with_its_interval():

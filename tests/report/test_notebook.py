@@ -13,7 +13,8 @@ import pytest
 import bench
 from bench.report.pages.study_report import read_study_report
 from bench.report.tables.study import COLUMNS
-from bench.store import Store, StudyRecord
+from bench.store import Store
+from builders import make_study, make_unfinished
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "report.ipynb"
 EVIL = "<script>alert(1)</script>"
@@ -52,24 +53,19 @@ def test_a_report_gives_its_parts(trained: Path) -> None:
 
 def test_names_are_escaped(results: Path) -> None:
     store = Store(results)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     variants = {EVIL: study.variants["residual"]}
     store.save_study(replace(study, question=f"Why {EVIL}?", source=EVIL, variants=variants))
     assert EVIL not in bench.Report(results)._repr_html_()
 
 
 def test_what_is_not_finished_is_said(results: Path) -> None:
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(replace(record, status="failed", error="why", result={}, files={}))
+    make_unfinished(Store(results))
     assert "<p>Not complete: 1 failed.</p>" in bench.Report(results)._repr_html_()
 
 
 def test_a_study_without_a_run_is_shown_as_such(tmp_path: Path) -> None:
-    variants = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
-    Store(tmp_path).save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    Store(tmp_path).save_study(make_study({"a": ["a-s0-1"]}))
     report = bench.Report(tmp_path)
     assert "a has no result yet." in report._repr_html_()
     assert "no finished run yet" in report._repr_markdown_()

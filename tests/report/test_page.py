@@ -14,7 +14,8 @@ from bench.errors import BenchError
 from bench.report.pages.html import html
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
-from bench.store import Store, StudyRecord
+from bench.store import Store
+from builders import make_study, make_unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,8 +74,7 @@ def test_nothing_is_loaded_from_anywhere(trained: Path) -> None:
 
 def test_names_are_escaped(results: Path) -> None:
     store = Store(results)
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     variants = {
         EVIL: study.variants["residual"],
         "b": {**study.variants["plain"], "reference": EVIL},
@@ -90,11 +90,7 @@ def test_names_are_escaped(results: Path) -> None:
 
 def test_a_failed_run_is_in_plain_sight(results: Path) -> None:
     store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(
-        replace(record, status="out_of_memory", error="not <enough>", result={}, files={})
-    )
+    make_unfinished(store, status="out_of_memory", error="not <enough>")
     text = Elements(html(read_study_report(store, "tiny"))).text
     assert "out of memory" in text
     assert "not <enough>" in text
@@ -102,8 +98,7 @@ def test_a_failed_run_is_in_plain_sight(results: Path) -> None:
 
 def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    variants: dict[str, dict[str, Any]] = {"a": {"reference": None, "runs": {"0": "a-s0-1"}}}
-    store.save_study(StudyRecord(name="mine", question="Why?", variants=variants))
+    store.save_study(make_study({"a": ["a-s0-1"]}))
     elements = Elements(html(read_study_report(store, "mine")))
     figures = sum(tag == "figure" for tag, _ in elements.tags)
     absent = sum(a.get("class") == "absent" for tag, a in elements.tags if tag == "p")

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def test_a_matrix_adds_the_predictions_of_every_seed_up(trained: Path) -> None:
     store = Store(trained)
     found = confusions(read_study_data(store, "tiny"))
-    study = store.read_study("tiny")
-    assert study is not None
+    study = store.find_study("tiny")
     assert [m.variant for m in found.matrices] == ["residual", "plain"]
     assert found.notes == ()
     for matrix in found.matrices:

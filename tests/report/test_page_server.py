@@ -14,6 +14,7 @@ import pytest
 from bench.errors import BenchError
 from bench.report.pages.server import PageServer
 from bench.store import Store
+from builders import make_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,17 +42,6 @@ def get(server: PageServer, path: str, host: str | None = None) -> tuple[int, st
     return answer.status, content
 
 
-def fail_a_run(results: Path) -> None:
-    from dataclasses import replace
-
-    store = Store(results)
-    record = next(store.runs())
-    store.remove_run(record.run)
-    store.mark_unfinished(
-        replace(record, status="diverged", error="the loss left us", result={}, files={})
-    )
-
-
 def test_the_page_follows_the_study(server: PageServer, results: Path) -> None:
     before = get(server, "/state")
     status, page = get(server, "/")
@@ -60,7 +50,7 @@ def test_the_page_follows_the_study(server: PageServer, results: Path) -> None:
     assert f'"live":"{before[1]}"' in page
     assert "the loss left us" not in page
     assert get(server, "/state") == before
-    fail_a_run(results)
+    make_unfinished(Store(results), status="diverged", error="the loss left us")
     now = get(server, "/state")
     assert now != before
     status, page = get(server, "/")
@@ -118,7 +108,7 @@ def test_the_command_serves_until_it_is_interrupted(
 
 def test_serving_writes_no_file(bench: Callable[..., Any], trained: Path) -> None:
     refusal = bench("report", "tiny", "--serve", "--output", "x", "--results", trained).refusal
-    assert refusal == "--serve writes no file: leave --output, --figures and --publish away"
+    assert refusal == "--serve writes no files: remove --output, --figures and --publish"
 
 
 @pytest.mark.slow
@@ -133,5 +123,5 @@ def test_an_open_page_reloads_when_there_is_something_new(
         page.goto(server.url)
         page.wait_for_selector(".main-svg")
         assert page.get_by_text("the loss left us").count() == 0
-        fail_a_run(results)
+        make_unfinished(Store(results), status="diverged", error="the loss left us")
         page.get_by_text("the loss left us").wait_for(timeout=20_000)

@@ -13,7 +13,8 @@ import bench
 from bench.errors import BenchError
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
-from bench.store import Store, StudyRecord
+from bench.store import Store
+from builders import make_study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +55,7 @@ def test_a_page_names_every_machine_that_its_runs_had(tmp_path: Path) -> None:
 
 def test_a_study_without_a_finished_run_has_no_page(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    study = StudyRecord(
-        name="mine", question="Why?", variants={"a": {"reference": None, "runs": {}}}
-    )
-    store.save_study(study)
+    store.save_study(make_study({"a": []}))
     with pytest.raises(BenchError, match="study 'mine' has no finished run yet"):
         publish(read_study_report(store, "mine"), tmp_path / "page")
     assert not (tmp_path / "page").exists()

@@ -73,8 +73,7 @@ def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
 
 
 def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
-    study = store.read_study("whose")
-    assert study is not None
+    study = store.find_study("whose")
     text = markdown(StudyReport(StudyData(store, study)))
     assert "## What the paper found" in text
     assert "Here: Nearly everything." in text
@@ -85,8 +84,7 @@ def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
 
 
 def test_markdown_and_page_show_what_the_author_makes_of_it(store: Store) -> None:
-    study = store.read_study("whose")
-    assert study is not None
+    study = store.find_study("whose")
     text = markdown(StudyReport(StudyData(store, study)))
     told = "## Discussion\n\nTen steps say <i>little</i>.\n\nMore would say more.\n\n"
     assert told in text
@@ -97,8 +95,7 @@ def test_markdown_and_page_show_what_the_author_makes_of_it(store: Store) -> Non
 
 
 def test_without_figures_there_is_no_such_part(store: Store) -> None:
-    study = store.read_study("whose")
-    assert study is not None
+    study = store.find_study("whose")
     without = dataclasses.replace(study, published=None)
     report = StudyReport(StudyData(store, without))
     assert not report.published

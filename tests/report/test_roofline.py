@@ -12,14 +12,12 @@ from bench.report.charts.draw_matplotlib import draw
 from bench.report.charts.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
 from bench.report.charts.throughput import by_network_or_backend
 from bench.store.tables.columns import COLUMNS, typed_frame
+from builders import make_row
 
 CEILING = {"flops_per_second": {"fp32": 200e9, "int8": 800e9}, "bytes_per_second": 10e9}
-ROW = {
-    "measurement": "m", "model": "resnet18", "backend": "eager", "status": "complete",
-    "executed_precision": "fp32", "memory_format": "contiguous", "batch_size": 1, "threads": 2,
-    "device": "cpu", "cpu": "A", "flops_per_second": 50e9, "arithmetic_intensity": 15.0,
-    "images_per_second": 10.0, "peak_fraction": 0.25, "noisy": False,
-}  # fmt: skip
+ROW = make_row(
+    backend="eager", flops_per_second=50e9, arithmetic_intensity=15.0, peak_fraction=0.25
+)
 
 
 def charts(*rows: dict[str, Any], ceilings: dict[str, Any] | None = None) -> Any:

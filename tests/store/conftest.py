@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.store import RunRecord, Store
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from builders import make_record, make_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from bench.store import RunRecord, Store
 
     Finish = Callable[..., str]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "bench-runs")
 
 
 @pytest.fixture
@@ -28,11 +22,7 @@ def record() -> Callable[..., RunRecord]:
     """Make a run's record as training begins it."""
 
     def make(seed: int = 0, model: str = "resnet20", **values: object) -> RunRecord:
-        request = RunRequest(model=model, dataset="mnist", recipe=get_recipe("fast"), seed=seed)
-        return RunRecord(
-            run=request.run_id, request=request.as_dict(), started_at="2026-01-02T03:04:05+00:00",
-            **{"status": "complete", "environment": {}, "seconds": 1.5, **values},
-        )  # fmt: skip
+        return make_record(make_request(model, seed=seed), **values)
 
     return make
 

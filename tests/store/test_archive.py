@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.errors import BenchError
-from bench.store import RunRecord, Store, StudyRecord
+from bench.store import RunRecord, Store
 from bench.store.analyses import Analyses
 from bench.store.archive import pack, unpack
 from bench.store.records import seal
+from builders import make_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bench.store import StudyRecord
     from bench.store.analyses import AnalysisRecord
 
     Finish = Callable[..., str]
     Entries = Callable[[Path], set[str]]
-
-STUDY = StudyRecord(name="mine", question="Why?", variants={})
 
 
 @pytest.fixture
@@ -41,8 +41,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def keep(store: Store, *runs: str) -> StudyRecord:
-    variants = {"a": {"reference": None, "runs": {str(n): run for n, run in enumerate(runs)}}}
-    study = dataclasses.replace(STUDY, variants=variants)
+    study = make_study({"a": runs})
     store.save_study(study)
     return study
 

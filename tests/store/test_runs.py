@@ -16,16 +16,17 @@ import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.store import Store, StudyRecord
+from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.records import NewerFormatError, seal
 from bench.studies.request import FORMAT_VERSION, RunRequest
+from builders import make_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.store import RunRecord
+    from bench.store import RunRecord, StudyRecord
 
     Finish = Callable[..., str]
     Record = Callable[..., RunRecord]
@@ -271,15 +272,9 @@ def test_an_unfinished_run_is_found_and_removed(store: Store, record: Record) ->
 
 
 def study(finish: Finish, store: Store, name: str = "mine") -> StudyRecord:
-    runs = {str(seed): finish(store, seed) for seed in (0, 1)}
+    runs = [finish(store, seed) for seed in (0, 1)]
     tried = {"values": {"0.1": 0.5}, "chosen": 0.1, "runs": {"0.1": finish(store, 2)}}
-    return StudyRecord(
-        name=name,
-        question="Why?",
-        variants={"a": {"reference": None, "runs": runs}},
-        tuning={"a": tried},
-        updated_at="2026-01-02",
-    )
+    return make_study({"a": runs}, name=name, tuning={"a": tried}, updated_at="2026-01-02")
 
 
 def test_a_study_is_read_back_and_refers_to_its_tuning_too(store: Store, finish: Finish) -> None:

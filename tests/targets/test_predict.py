@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 import bench
-from bench.data import evaluation_batches, load_dataset
+from bench.data import Preprocessing, evaluation_batches, load_dataset
 from bench.errors import BenchError
 from bench.store import Store
-from bench.targets.trained_run import load_trained, predict
+from bench.targets.classify import predict
+from bench.targets.find import load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,10 @@ def test_a_loaded_network_gives_the_predictions_that_were_recorded(run: Path) ->
     accuracy = (logits.argmax(1) == test.labels).float().mean().item()
     assert accuracy == pytest.approx(loaded.record.result["test_accuracy"], abs=0.005)
     batches = evaluation_batches(
-        test, batch_size=100, mean=loaded.record.result["mean"], std=loaded.record.result["std"],
-        input_size=28, antialias=True, normalize=True,
+        test, batch_size=100,
+        preprocessing=Preprocessing(
+            28, tuple(loaded.record.result["mean"]), tuple(loaded.record.result["std"])
+        ),
     )  # fmt: skip
     images, _ = next(iter(batches))
     torch.testing.assert_close(loaded.preprocess(test.images[:100]), images)
@@ -121,7 +124,7 @@ def test_a_run_without_weights_is_refused(results: Path) -> None:
     record = next(store.runs())
     store.finish_run(replace(record, status="diverged", error="the loss was not finite"))
     with pytest.raises(
-        BenchError, match=r"is diverged \(the loss was not finite\); it has no weights"
+        BenchError, match=r"is diverged \(the loss was not finite\) and kept no weights"
     ):
         load_trained(record.run, results=results)
 

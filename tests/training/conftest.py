@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from bench.store import Store
-from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
 from bench.training.resources import Resources
+from builders import make_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from bench.studies.request import RunRequest
 
 # The recipe `fast` trained by SGD alone, on random crops: most tests are of that.
 SGD = {"muon_learning_rate": 0.0, "crop_padding": 2}
@@ -36,14 +33,6 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def tiny() -> Callable[..., RunRequest]:
     """Make a request of three steps an epoch; keywords replace its fields or recipe values.
@@ -52,15 +41,10 @@ def tiny() -> Callable[..., RunRequest]:
     """
 
     def make(model: str = "resnet14", recipe: str = "fast", **changes: Any) -> RunRequest:
-        names = {field.name for field in dataclasses.fields(RunRequest)}
-        fields = {"dataset": "fashion-mnist-mini", "seed": 0, "options": {"width": 4}}
-        fields |= {"train_images": 100, "input_size": 8, "deterministic": True}
-        fields |= {key: changes.pop(key) for key in list(changes) if key in names}
-        plain = SGD if recipe == "fast" else {}
-        values = {"batch_size": 32, "epochs": 2, **plain, **changes}
-        return RunRequest(
-            model=model, recipe=get_recipe(recipe).model_copy(update=values), **fields
-        )
+        values = {"dataset": "fashion-mnist-mini", "options": {"width": 4}, "train_images": 100}
+        values |= {"input_size": 8, "deterministic": True, "batch_size": 32, "epochs": 2}
+        values |= SGD if recipe == "fast" else {}
+        return make_request(model, recipe=recipe, **values | changes)
 
     return make
 
@@ -76,11 +60,6 @@ def ingredient(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One ingredient of a recipe, as the values that switch it on."""
     values: dict[str, Any] = request.param
     return values
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "results")
 
 
 @pytest.fixture

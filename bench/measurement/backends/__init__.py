@@ -1,4 +1,4 @@
-"""The ways to run a network: one small file each, and those of other packages.
+"""Backends: the ways to run a network, one file each, and those of other packages.
 
 Built in are `null`, `eager`, `compile`, `onnxruntime`, `onnxruntime-tensorrt`, `tensorrt`
 and `openvino`; another package adds its own through the entry point group `bench.backends`.
@@ -12,31 +12,43 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
 from bench.measurement.backends.protocol import (
+    BOUNDARIES,
     CHANNELS_LAST,
     CONTIGUOUS,
     MEMORY_FORMATS,
     PRECISIONS,
     Backend,
+    Boundary,
+    Clock,
+    DeviceTimed,
     Executed,
     OutOfMemoryError,
     Prepared,
+    ProfilingBackend,
     Support,
     UnsupportedError,
     Workload,
 )
+from bench.measurement.profile.layer_time import LayerTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "BOUNDARIES",
     "CHANNELS_LAST",
     "CONTIGUOUS",
     "MEMORY_FORMATS",
     "PRECISIONS",
     "Backend",
+    "Boundary",
+    "Clock",
+    "DeviceTimed",
     "Executed",
+    "LayerTime",
     "OutOfMemoryError",
     "Prepared",
+    "ProfilingBackend",
     "Support",
     "UnsupportedError",
     "Workload",
@@ -82,14 +94,14 @@ def load_backend(name: str) -> Backend:
         raise BenchError(f"the backend '{name}' is claimed by {owners}; uninstall one")
     try:
         return _checked(name, found[0].load()())
-    except Exception as error:  # another package's code: whatever it raises is its failure
+    except Exception as error:  # another package's code may raise anything
         raise BenchError(
             f"the backend '{name}' ({found[0].value}) cannot be loaded: {error}"
         ) from error
 
 
 def backend_rows() -> Iterator[dict[str, Any]]:
-    """Say of every backend which device and precision it can run here, and why not if not."""
+    """Yield each backend's devices and precisions: which run here, and what others lack."""
     for name in backend_names():
         for pair in load_backend(name).support():
             yield {
@@ -102,7 +114,7 @@ def backend_rows() -> Iterator[dict[str, Any]]:
 
 
 def _usable_names() -> list[str]:
-    """Names of the backends that can run something on this machine."""
+    """Return the names of the backends that can run something on this machine."""
     found = []
     for name in backend_names():
         try:

@@ -28,7 +28,7 @@ class Compiled:
     slow_to_prepare = True
 
     def support(self) -> list[Support]:
-        """List what eager can, where there is a compiler."""
+        """Return what eager supports, where there is a compiler."""
         found = any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
         lacking = {
             "cpu": None if found else "torch.compile needs a C++ compiler (g++ or clang++)",
@@ -46,7 +46,7 @@ class Compiled:
 
 
 class CompiledPrepared(TorchPrepared):
-    """A compiled module; compiled in `__init__`, so that no sample holds it."""
+    """A compiled module; the constructor compiles, so that no sample includes it."""
 
     def __init__(self, workload: Workload) -> None:
         import torch._dynamo as dynamo
@@ -54,9 +54,9 @@ class CompiledPrepared(TorchPrepared):
 
         super().__init__(workload)
         self.original = self.model
-        # dynamo keeps what it compiled by code object, so that networks of one class share
-        # a limit of 8; beyond it, it runs eagerly without a word (pytorch's default).
-        # Here that is an error, and every network has a function of its own.
+        # dynamo caches by code object, so networks of one class share its limit of 8 graphs,
+        # beyond which it silently runs eagerly. So each network has a function of its own, and
+        # reaching the limit is an error.
         network = self.original
 
         def forward(images: Tensor) -> Any:
@@ -80,7 +80,7 @@ class CompiledPrepared(TorchPrepared):
             self.compile_seconds = time.perf_counter() - begin
 
     def describe(self) -> Executed:
-        """Tell of compilation, and of any after preparation (no sample may hold one)."""
+        """Read back the graphs; more than one means that a sample included a compilation."""
         from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
         graphs = len(_debug_get_cache_entry_list(self.code))

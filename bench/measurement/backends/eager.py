@@ -1,4 +1,4 @@
-"""PyTorch as it comes: one operator after the other."""
+"""Default PyTorch: one operator after the other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from bench.measurement.backends.protocol import (
     Support,
     UnsupportedError,
 )
+from bench.measurement.profile.torch_profile import profile_modules
+from bench.measurement.timing.clocks import CudaEventClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
-    from bench.measurement.backends.protocol import Needs, Workload
+    from bench.measurement.backends.protocol import Clock, Needs, Workload
+    from bench.measurement.profile.layer_time import LayerProfile
 
 DTYPES = {
     "fp32": torch.float32,
@@ -38,16 +43,20 @@ class Eager:
     memory_formats = MEMORY_FORMATS
 
     def support(self) -> list[Support]:
-        """List what this torch and this processor compute natively."""
+        """Return what this torch and this processor compute natively."""
         return torch_support()
 
     def prepare(self, workload: Workload) -> TorchPrepared:
         """Move the network to its device, type and memory format."""
         return TorchPrepared(workload)
 
+    def profile(self, prepared: TorchPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
+        """Profile the modules and operators with `torch.profiler`."""
+        return profile_modules(prepared.model, step, runs, prepared.device)
+
 
 class TorchPrepared:
-    """A module on its device; `compile` builds on it.
+    """A module on its device; the base of `compile`'s.
 
     Args:
         workload: what is to run.
@@ -85,8 +94,8 @@ class TorchPrepared:
     def infer(self, batch: Tensor) -> Tensor:
         """Run one batch."""
         if self.device.type == "cuda":
-            # Global switches, so they are set for every batch: lanes of other precisions
-            # run in the same process in between.
+            # Global switches, set for every batch: runners of other precisions take turns in
+            # this process.
             tf32 = self.workload.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = tf32
             torch.backends.cudnn.allow_tf32 = tf32
@@ -103,6 +112,12 @@ class TorchPrepared:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+    def device_clock(self, *, clear_l2: bool = False) -> Clock | None:
+        """Return CUDA events, which time torch's own stream."""
+        if self.device.type != "cuda":
+            return None
+        return CudaEventClock(self.workload.device, clear_l2=clear_l2)
 
     def describe(self) -> Executed:
         """Read back where the weights are and in which type."""
@@ -123,7 +138,7 @@ class TorchPrepared:
 
 
 def torch_support() -> list[Support]:
-    """List the pairs that torch computes here with kernels made for them."""
+    """Return the pairs, with the reason for those without native kernels on this machine."""
     mps = None if torch.backends.mps.is_available() else "this torch finds no Apple GPU"
     native = {
         "bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -140,7 +155,7 @@ def torch_support() -> list[Support]:
 
 
 def without_cuda(precision: str) -> str | None:
-    """Say why no CUDA device here computes in a precision; None if one does."""
+    """Return why no CUDA device here computes in a precision; None if one does."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     if precision in _AMPERE and torch.cuda.get_device_capability()[0] < _AMPERE[precision]:
@@ -149,7 +164,7 @@ def without_cuda(precision: str) -> str | None:
 
 
 def memory_error(error: RuntimeError) -> Exception:
-    """Return what to raise for torch's *error*: the allocator's refusals are told apart."""
+    """Return what to raise for torch's *error*: out of memory, or the error itself."""
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in text:
         return OutOfMemoryError(text.partition("\n")[0][:200])

@@ -1,4 +1,4 @@
-"""The backend that computes nothing: its figure is the harness's own cost."""
+"""The backend that computes nothing: its figure is the cost of measuring itself."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ if TYPE_CHECKING:
 
 
 class Null:
-    """Takes every batch and returns at once (after MLPerf's `backend_null`)."""
+    """Returns every batch at once (after MLPerf's `backend_null`)."""
 
     name = "null"
     needs: Needs = "nothing"
     memory_formats = (CONTIGUOUS,)
+    computes = False
 
     def support(self) -> list[Support]:
-        """Every precision on the CPU: none is computed with."""
+        """Return every precision on the CPU, since nothing is computed."""
         return [Support("cpu", precision) for precision in PRECISIONS]
 
     def prepare(self, workload: Workload) -> NullPrepared:
-        """Prepare nothing."""
+        """Return a network that does nothing."""
         del workload
         return NullPrepared()
 
 
 class NullPrepared:
-    """Nothing, ready to run."""
+    """A network that does nothing."""
 
     def upload(self, images: Tensor) -> Tensor:
         """Return the images."""
@@ -48,5 +49,5 @@ class NullPrepared:
         """Return at once."""
 
     def describe(self) -> Executed:
-        """Say that nothing was computed."""
+        """Return that nothing was computed."""
         return Executed(provider="nothing", precision="none")

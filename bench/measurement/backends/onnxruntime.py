@@ -1,7 +1,7 @@
 """ONNX Runtime: CPU, CUDA and TensorRT providers.
 
-The CUDA and TensorRT providers are not yet run on a GPU: what is called of the library is
-walked by the tests with a fake of it.
+The CUDA and TensorRT providers have not been run on a GPU yet; the tests call a fake of the
+library.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ from bench.measurement.backends.ortsession import (
     why_not_loaded,
 )
 from bench.measurement.backends.protocol import CONTIGUOUS, Support
+from bench.measurement.profile.onnxruntime_profile import profile_nodes
+from bench.store.files import sha256_of
+from bench.system.environment import version_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.measurement.backends.protocol import Needs, Workload
+    from bench.measurement.profile.layer_time import LayerProfile
 
 _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
 _INT8_ON_CUDA = "its CUDA provider has no int8 convolutions: it would compute Q/DQ files in fp32"
@@ -39,7 +45,7 @@ class OnnxRuntime:
     memory_formats = (CONTIGUOUS,)
 
     def support(self) -> list[Support]:
-        """List the pairs; where there is a GPU, the CUDA provider is really loaded once."""
+        """Return the pairs; where there is a GPU, the CUDA provider is loaded once to be sure."""
         missing = _missing("onnxruntime")
         cuda = missing or _without(CUDA) or why_not_loaded(CUDA)
         return [
@@ -52,14 +58,19 @@ class OnnxRuntime:
         ]
 
     def prepare(self, workload: Workload) -> OrtPrepared:
-        """Open the file on the provider that the device means, and on no other."""
+        """Open the file on the provider of the requested device, and on no other."""
         if workload.device == "cpu":
             return OrtPrepared(workload, CPU, {})
         return OrtOnGpu(workload, CUDA, cuda_options(workload), graph="enable_cuda_graph")
 
+    def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
+        """Profile the nodes in a session of its own: only a profiled session records them."""
+        del step
+        return profile_nodes(prepared.workload, runs)
+
 
 class OnnxRuntimeTensorRT:
-    """The TensorRT provider, which builds an engine of the file when it is opened."""
+    """The TensorRT provider, which builds an engine from the file when it opens it."""
 
     name = "onnxruntime-tensorrt"
     needs: Needs = "onnx"
@@ -80,7 +91,7 @@ class OnnxRuntimeTensorRT:
         ]
 
     def prepare(self, workload: Workload) -> OrtPrepared:
-        """Open the file; nodes that TensorRT does not take fall to CUDA and are named."""
+        """Open the file; nodes that TensorRT does not support run on CUDA and are named."""
         _load_libraries()
         return OrtOnGpu(
             workload, TENSORRT, tensorrt_options(workload), graph="trt_cuda_graph_enable"
@@ -111,16 +122,13 @@ def tensorrt_options(workload: Workload) -> dict[str, Any]:
 
 
 def _cache(file: Path, batch_size: int) -> dict[str, Any]:
-    """Return where engines are kept; an upgrade must not find an older version's.
+    """Return where engines are cached, apart for each file and version.
 
     The provider names an engine after the graph, not its weights, and does not look at
     versions (microsoft/onnxruntime#22244), so each file and version has a folder of its own.
     """
     import onnxruntime as ort
     import platformdirs
-
-    from bench.store.files import sha256_of
-    from bench.system.environment import version_of
 
     versions = f"onnxruntime-{ort.__version__}-tensorrt-{version_of('tensorrt')}"
     root = Path(platformdirs.user_cache_dir("resnet-bench")) / "tensorrt-engines"
@@ -170,7 +178,7 @@ def _without_libraries() -> str | None:
 
 
 def _tf32() -> tuple[str | None, str | None]:
-    """Why fp32, and why tf32, cannot run: the provider has no switch for TF32."""
+    """Return why fp32, and why tf32, cannot run: the provider has no switch for TF32."""
     none = _not_here("tf32")
     if none is not None:
         return None, none
@@ -178,6 +186,6 @@ def _tf32() -> tuple[str | None, str | None]:
 
 
 def _not_here(precision: str) -> str | None:
-    from bench.measurement.backends.eager import without_cuda
+    from bench.measurement.backends.eager import without_cuda  # imports torch
 
     return without_cuda(precision)

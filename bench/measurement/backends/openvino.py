@@ -17,14 +17,14 @@ _MISSING = "openvino is not installed: pip install 'resnet-bench[openvino]'"
 
 
 class OpenVINO:
-    """One synchronous request with the latency hint: all threads work on one batch."""
+    """Runs one synchronous request with the latency hint: all threads work on one batch."""
 
     name = "openvino"
     needs: Needs = "onnx"
     memory_formats = (CONTIGUOUS,)
 
     def support(self) -> list[Support]:
-        """fp32 and int8 on the CPU."""
+        """Return fp32 and int8 on the CPU."""
         missing = None if find_spec("openvino") else _MISSING
         return [Support("cpu", precision, missing) for precision in ("fp32", "int8")]
 
@@ -57,7 +57,7 @@ class OpenVINOPrepared:
         self.version = openvino.__version__
 
     def upload(self, images: Tensor) -> Any:
-        """Give a numpy view."""
+        """Return a numpy view."""
         return images.numpy()
 
     def infer(self, batch: Any) -> Any:
@@ -93,7 +93,7 @@ def _settings(workload: Workload) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": workload.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # bf16 would be chosen unasked where AMX is
+        "INFERENCE_PRECISION_HINT": "f32",  # without it, bf16 is chosen on processors with AMX
     }
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: which provider was loaded, and what of a graph it really runs."""
+"""ONNX Runtime sessions: which provider was loaded, and which nodes it really runs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _NODES = "session.record_ep_graph_assignment_info"
 _INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 _NAMED = 5  # nodes that a row names; the record holds all
-_NO_GRAPH = "cannot use the graph capture feature"  # what the runtime says if it refuses one
+_NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
 
 
 class OrtPrepared:
-    """A session on the CPU provider; `OrtOnGpu` builds on it.
+    """A session on the CPU provider; the base of `OrtOnGpu`.
 
     Args:
         workload: what is to run.
-        provider: the provider that has to run it; it is read back.
+        provider: the provider that has to run it; what was loaded is read back.
         provider_options: its options.
 
     Raises:
@@ -66,7 +66,7 @@ class OrtPrepared:
             fused = Path(folder) / "fused.onnx"
             if self.workload.precision == "int8" and self.provider == CPU:
                 # Q/DQ pairs are fused after nodes are assigned: only the rewritten graph
-                # tells which of them are computed in int8. Engines cannot be written so.
+                # shows which of them are computed in int8. Engines cannot be written like this.
                 options.optimized_model_filepath = str(fused)
             session = self._session(file, options, provider_options)
             if fused.exists():
@@ -77,7 +77,7 @@ class OrtPrepared:
         wanted: list[Any] = [(self.provider, provider_options)]
         if self.provider == TENSORRT:
             wanted.append((CUDA, {"device_id": provider_options["device_id"]}))
-        with native_errors() as said:
+        with native_errors() as messages:
             try:
                 session = self.ort.InferenceSession(str(file), options, providers=wanted)
             except Exception as error:  # the runtime's exceptions have no common class
@@ -85,13 +85,13 @@ class OrtPrepared:
                 raise UnsupportedError(f"ONNX Runtime cannot open {file.name}: {reason}") from error
         if self.provider not in session.get_providers():
             raise UnsupportedError(
-                f"ONNX Runtime's {self.provider} does not load here{_library(said)}; it would "
+                f"ONNX Runtime's {self.provider} does not load here{_library(messages)}; it would "
                 f"run on {session.get_providers()[0]} instead: use --device cpu"
             )
         return session
 
     def upload(self, images: Tensor) -> Any:
-        """Give the session's own array type."""
+        """Convert to the session's array type."""
         return images.half().numpy() if self.half else images.numpy()
 
     def infer(self, batch: Any) -> Any:
@@ -130,7 +130,7 @@ class OrtPrepared:
         )
 
     def _arithmetic(self) -> str:
-        """Name the arithmetic of the convolutions and products that really run."""
+        """Return the arithmetic of the convolutions and products that really run."""
         if self.provider != CPU:  # set by the session's options and the file's types
             return self.workload.precision
         if self.workload.precision == "int8":
@@ -145,13 +145,14 @@ class OrtPrepared:
 class OrtOnGpu(OrtPrepared):
     """A session on a GPU: inputs and outputs stay there, and its kernels start as one graph.
 
-    Images and logits have fixed places, since a captured CUDA graph reads and writes where it
-    did when it was captured. The first batch, which captures it or builds an engine, runs here.
+    Images and logits have fixed addresses, since a captured CUDA graph reads and writes where it
+    did when it was captured. The constructor runs the first batch, which captures the graph or
+    builds an engine.
 
     Args:
         workload: what is to run.
         provider: as for `OrtPrepared`.
-        provider_options: likewise.
+        provider_options: as for `OrtPrepared`.
         graph: the provider's option that captures a CUDA graph.
     """
 
@@ -181,7 +182,7 @@ class OrtOnGpu(OrtPrepared):
         self.compile_seconds = seconds if provider == TENSORRT else None
 
     def _place(self, entry: Any, shape: tuple[int, ...] | None) -> Any:
-        """Give a tensor on the GPU for one batch of an input or output."""
+        """Allocate a tensor on the GPU for one batch of an input or output."""
         import numpy as np
 
         sides = tuple(entry.shape[1:]) if shape is None else shape
@@ -193,7 +194,7 @@ class OrtOnGpu(OrtPrepared):
         return self.ort.OrtValue.ortvalue_from_shape_and_type(full, kind, "cuda", index)
 
     def upload(self, images: Tensor) -> Any:
-        """Copy to where the graph reads them."""
+        """Copy to the address where the graph reads them."""
         self.images.update_inplace(super().upload(images))
         return self.images
 
@@ -212,23 +213,23 @@ class OrtOnGpu(OrtPrepared):
         self.binding.synchronize_outputs()
 
     def describe(self) -> Executed:
-        """Tell of the CUDA graph and the time to build too."""
-        said = super().describe()
+        """Read back the providers, the CUDA graph and the time to build."""
+        executed = super().describe()
         refused = (f"without a CUDA graph: {self.no_graph}",) if self.no_graph else ()
         return replace(
-            said,
+            executed,
             compile_seconds=self.compile_seconds,
-            warnings=(*said.warnings, *refused),
-            details=said.details | {"cuda_graph": self.no_graph is None},
+            warnings=(*executed.warnings, *refused),
+            details=executed.details | {"cuda_graph": self.no_graph is None},
         )
 
 
 @functools.cache
 def why_not_loaded(provider: str) -> str | None:
-    """Open a one-node graph on a provider: that the runtime lists it means nothing.
+    """Open a one-node graph on a provider: a provider that is listed need not load.
 
     Returns:
-        None if it loads; else the reason, with the missing library's name where it is told.
+        None if it loads; else the reason, with the missing library's name where it is known.
     """
     import onnxruntime as ort
     from onnx import TensorProto, helper
@@ -238,7 +239,7 @@ def why_not_loaded(provider: str) -> str | None:
     graph = helper.make_graph([node], "probe", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     ort.preload_dlls()
-    with native_errors() as said, contextlib.redirect_stdout(io.StringIO()):
+    with native_errors() as messages, contextlib.redirect_stdout(io.StringIO()):
         try:
             session = ort.InferenceSession(
                 model.SerializeToString(), ort.SessionOptions(), providers=[provider]
@@ -246,7 +247,7 @@ def why_not_loaded(provider: str) -> str | None:
         except Exception as error:  # the runtime's exceptions have no common class
             return f"its {provider} cannot start: {str(error).strip().partition(chr(10))[0][:200]}"
         loaded = provider in session.get_providers()
-    return None if loaded else f"its {provider} does not load here{_library(said)}"
+    return None if loaded else f"its {provider} does not load here{_library(messages)}"
 
 
 def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Counter[str]]:
@@ -281,20 +282,20 @@ def _operators(file: Path) -> Counter[str]:
 
 @contextlib.contextmanager
 def native_errors() -> Iterator[list[str]]:
-    """Catch what a library writes to the process's stderr: missing files are named there only."""
-    said: list[str] = []
+    """Catch what a library writes to stderr: only there does it name missing files."""
+    messages: list[str] = []
     with tempfile.TemporaryFile() as file:
         before = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield said
+            yield messages
         finally:
             os.dup2(before, 2)
             os.close(before)
             file.seek(0)
-            said.append(file.read().decode(errors="replace"))
+            messages.append(file.read().decode(errors="replace"))
 
 
-def _library(said: list[str]) -> str:
-    found = re.search(r"with error: (\S+): cannot open shared object file", "".join(said))
+def _library(messages: list[str]) -> str:
+    found = re.search(r"with error: (\S+): cannot open shared object file", "".join(messages))
     return f" ({found.group(1)} is missing)" if found else ""

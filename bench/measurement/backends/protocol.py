@@ -1,38 +1,54 @@
-"""What a backend is: the one interface between the harness and whatever runs a network.
+"""The interface between the measurement and whatever runs a network.
 
-A backend of your own is a class with these members, named by an entry point of the group
-`bench.backends`:
+A backend of your own is a class with the members of `Backend`, named by an entry point of the
+group `bench.backends`:
 
     [project.entry-points."bench.backends"]
     mine = "my_package:MyBackend"
+
+Its `prepare` returns an object with the members of `Prepared`. Both may have optional members;
+without them the defaults below hold.
+
+| optional member | of | purpose | default |
+|---|---|---|---|
+| `int8_target` | `Backend` | what int8 ONNX files are quantised for: cpu or tensorrt | cpu |
+| `slow_to_prepare` | `Backend` | `bench tune` tries it last, and less often | False |
+| `computes` | `Backend` | False: no network is run, so no ratio and no FLOP/s is shown | True |
+| `profile` | `Backend` | time by layer, for `--layers` (`ProfilingBackend`) | refused |
+| `device_clock` | `Prepared` | time by the device's events (`DeviceTimed`) | wall time |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
+
+    from bench.measurement.profile.layer_time import LayerProfile
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 MEMORY_FORMATS = (CONTIGUOUS, CHANNELS_LAST)
 
+Boundary = Literal["compute", "copies", "end-to-end"]
+BOUNDARIES: tuple[Boundary, ...] = ("compute", "copies", "end-to-end")
+
 Needs = Literal["module", "onnx", "engine", "nothing"]
 
 
 class UnsupportedError(BenchError):
-    """The backend cannot do this; in a sweep that is a row, and the others go on."""
+    """The backend cannot run this configuration; the others of a measurement continue."""
 
 
 class OutOfMemoryError(BenchError):
-    """The batch does not fit; in a sweep that is a row, and the others go on."""
+    """The batch does not fit into memory; the others of a measurement continue."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +71,15 @@ class Workload:
     """What a backend prepares.
 
     Attributes:
-        model: the network in evaluation mode on the CPU, the backend's own copy to change; None
+        model: the network in evaluation mode on the CPU, a copy that the backend may change; None
             for a file.
-        file: an ONNX file, for backends whose `needs` is onnx; an engine likewise.
+        file: an ONNX file for backends whose `needs` is onnx, an engine for engine; else None.
         input_shape: channels, height, width of an image.
-        batch_size: images that one call takes.
+        batch_size: number of images that one call takes.
         device: cpu, cuda, cuda:N or mps.
         precision: one of `PRECISIONS`.
         memory_format: contiguous or channels_last.
-        threads: CPU threads to compute with; the backend sets its library's own switch.
+        threads: number of CPU threads; the backend sets its library's own switch.
     """
 
     model: nn.Module | None
@@ -82,9 +98,9 @@ class Executed:
 
     Attributes:
         provider: what computed: an execution provider, or library and kernels.
-        precision: the arithmetic that ran, which may not be the one asked for.
-        nodes: provider → number of the graph's nodes that it runs; empty where unknown.
-        elsewhere: nodes that run on another provider than the one asked for.
+        precision: the arithmetic that ran, which may differ from the requested one.
+        nodes: provider → number of the graph's nodes that it runs; empty if unknown.
+        elsewhere: nodes that run on another provider than the requested one.
         compile_seconds: time to compile before the first batch; None without compilation.
         warnings: what a reader of the figure must know.
         details: anything else, as JSON values.
@@ -99,26 +115,54 @@ class Executed:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+class Clock(Protocol):
+    """Times calls."""
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Return the mean seconds of *repeats* calls made back to back."""
+
+
 class Prepared(Protocol):
     """A network that is ready to run.
 
-    The harness decides what is timed (`--boundary`): `infer` alone, or the copies as well.
+    The measurement decides what is timed (`--boundary`): `infer` alone, or the copies as well.
     """
 
     def upload(self, images: Tensor) -> Any:
-        """Bring float32 images N×C×H×W from host memory to where the network reads them."""
+        """Copy float32 images N×C×H×W from host memory to where the network reads them."""
 
     def infer(self, batch: Any) -> Any:
         """Run one batch; may return before the device has finished."""
 
     def download(self, output: Any) -> Any:
-        """Bring the logits, N×classes, to host memory; returns when they are there."""
+        """Copy the logits, N×classes, to host memory; returns when they are there."""
 
     def synchronize(self) -> None:
-        """Wait until everything that was begun is done."""
+        """Wait until all work that was started is done."""
 
     def describe(self) -> Executed:
-        """Say what really ran; asked after the last batch."""
+        """Return what really ran; called after the last batch."""
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """The optional member of a `Prepared` whose `infer` the device itself can time.
+
+    Without it, calls are timed by wall time from one `synchronize` to the next.
+    """
+
+    def device_clock(self, *, clear_l2: bool = False) -> Clock | None:
+        """Return a clock that times `infer` by events of the device.
+
+        It is used with the boundary `compute` only: copies and preprocessing also take time of the
+        host.
+
+        Args:
+            clear_l2: overwrite the device's second-level cache before each sample.
+
+        Returns:
+            The clock; None for wall time, such as on a CPU.
+        """
 
 
 class Backend(Protocol):
@@ -127,11 +171,7 @@ class Backend(Protocol):
     Attributes:
         name: as `--backend` takes it.
         needs: what it prepares from: a torch module, an ONNX file, an engine, or nothing.
-        memory_formats: those of `MEMORY_FORMATS` that mean something to it.
-
-    One that needs ONNX files may have `int8_target`, what they are quantised for: cpu (without)
-    or tensorrt. One that takes long to prepare may have `slow_to_prepare = True`: `bench tune`
-    tries it last, and less often.
+        memory_formats: those of `MEMORY_FORMATS` that it distinguishes.
     """
 
     name: str
@@ -139,12 +179,30 @@ class Backend(Protocol):
     memory_formats: Sequence[str]
 
     def support(self) -> Sequence[Support]:
-        """List the pairs it knows, with what is missing here; cheap, and never raises."""
+        """Return the pairs it knows, with what is missing here; cheap, and never raises."""
 
     def prepare(self, workload: Workload) -> Prepared:
-        """Make a network ready to run on exactly the device and precision asked for.
+        """Make a network ready to run on exactly the requested device and precision.
 
         Raises:
-            UnsupportedError: it cannot do that; the reason names what is missing.
+            UnsupportedError: it cannot do that; the message names what is missing.
             OutOfMemoryError: it does not fit.
+        """
+
+
+@runtime_checkable
+class ProfilingBackend(Backend, Protocol):
+    """A `Backend` with the optional member that measures the time of each layer (`--layers`)."""
+
+    def profile(self, prepared: Any, step: Callable[[], Any], runs: int) -> LayerProfile:
+        """Profile a network that `prepare` returned; nothing is timed after it.
+
+        Args:
+            prepared: what `prepare` returned.
+            step: runs one batch as it was timed, copies included where they were timed.
+            runs: number of batches to profile.
+
+        Returns:
+            Layers in the network's order (`LayerTime`), and kinds of operator with their
+            microseconds, both summed over *runs* batches.
         """

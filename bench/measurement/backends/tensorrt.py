@@ -1,6 +1,6 @@
 """TensorRT engines that `bench export-tensorrt` built, of either flavour, on a CUDA device.
 
-Not yet run on a GPU: what is called of the library is walked by the tests with a fake of it.
+Not run on a GPU yet; the tests call a fake of the library.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.export.engines import NO_TF32, read_sidecar
+from bench.export.tensorrt import Toolkit
 from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class TensorRT:
         self.load = load
 
     def support(self) -> list[Support]:
-        """CUDA devices only, where one of the two libraries is installed."""
+        """Return CUDA pairs; they run where one of the two libraries is installed."""
         import torch
 
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
@@ -133,8 +135,8 @@ class EnginePrepared:
     def describe(self) -> Executed:
         """Read the layers back from the engine's inspector."""
         form = self.library.LayerInformationFormat.JSON
-        told = json.loads(self.engine.create_engine_inspector().get_engine_information(form))
-        layers = told.get("Layers", [])
+        inspector = self.engine.create_engine_inspector()
+        layers = json.loads(inspector.get_engine_information(form)).get("Layers", [])
         return Executed(
             provider=f"TensorRT {self.sidecar['flavor']} {self.library.__version__}",
             precision=self._arithmetic(),
@@ -143,9 +145,7 @@ class EnginePrepared:
         )
 
     def _arithmetic(self) -> str:
-        """Name the engine's arithmetic: TensorRT computes fp32 in TF32 unless it is forbidden."""
-        from bench.export.engines import NO_TF32
-
+        """Return the arithmetic: TensorRT computes fp32 in TF32 unless that is forbidden."""
         built = str(self.sidecar["precision"])
         allowed = NO_TF32 not in self.sidecar["builder_flags"]
         return "tf32" if built == "fp32" and allowed else built
@@ -161,7 +161,7 @@ def open_engine(
     Args:
         file: the engine.
         load: imports a module by name.
-        device: the GPU it is to run on; torch's current one without.
+        device: the GPU it is to run on (default: torch's current one).
 
     Returns:
         The library, the sidecar's values, the engine.
@@ -170,9 +170,6 @@ def open_engine(
         UnsupportedError: it was built for another GPU, or the library is missing or refuses it.
         BenchError: engine or sidecar is damaged or missing.
     """
-    from bench.export.engines import read_sidecar
-    from bench.export.tensorrt import Toolkit
-
     sidecar = read_sidecar(Path(file))
     _require_same_gpu(file, str(sidecar["compute_capability"]), device)
     try:
@@ -202,7 +199,7 @@ def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
     import torch
 
     if not torch.cuda.is_available():
-        return  # nothing to compare with; the plan refuses what has no device
+        return  # nothing to compare with: without a device the configuration is refused elsewhere
     here = "".join(map(str, torch.cuda.get_device_capability(device)))
     if built_for != here:
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""What the machine itself can do: a large product or convolution, and a copy through memory."""
+"""The machine's ceilings: arithmetic of a large kernel, and bandwidth of a copy in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from bench.measurement.backends.eager import DTYPES, torch_support
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,24 +20,21 @@ _FEWEST = 3
 MATRICES = "matrix product"
 CONVOLUTION = "7×7 convolution"
 _CHANNELS, _KERNEL, _MAP = 128, 7, 32
-_STORED = {
-    "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
-    "int8": torch.int8,
-}  # fmt: skip
+_STORED = DTYPES | {"int8": torch.int8}
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The fastest of some runs, since a ceiling is what can be reached.
+    """What the machine can reach: the fastest of several runs of each kernel.
 
     Attributes:
-        flops_per_second: precision → 2 × multiply-adds a second in that precision, of a square
-            matrix product or, on a CPU, a convolution, whichever is faster; precisions torch
-            cannot multiply in here are absent.
-        bytes_per_second: read and written by a copy from memory to memory.
-        copied: precision → the same of numbers of that precision.
-        matrix_side: of the product.
-        kernels: precision → which of the two was faster.
+        flops_per_second: precision → 2 × multiply-adds per second of a square matrix product or,
+            on a CPU, of a convolution, whichever is faster; precisions that torch cannot compute
+            here are absent.
+        bytes_per_second: bytes read and written by a copy in memory.
+        copied: precision → the same for numbers of that precision.
+        matrix_side: number of rows of the matrices.
+        kernels: precision → the faster of the two kernels.
     """
 
     flops_per_second: dict[str, float]
@@ -45,7 +44,7 @@ class Ceiling:
     kernels: dict[str, str] = field(default_factory=dict)
 
     def merge(self, other: Ceiling) -> Ceiling:
-        """Return the higher of two, figure by figure (before and after the samples)."""
+        """Return the higher of two ceilings, figure by figure."""
         flops = _higher(self.flops_per_second, other.flops_per_second)
         kernels = {
             precision: (self if self.flops_per_second.get(precision) == most else other).kernels
@@ -67,12 +66,12 @@ def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
 def measure_ceiling(
     device: str, threads: int, precisions: set[str], *, seconds: float = 1.0
 ) -> Ceiling:
-    """Measure each figure for a while.
+    """Measure the ceilings of a device.
 
     Args:
         device: cpu, cuda:N or mps.
-        threads: CPU threads.
-        precisions: those that ran; the ceiling of others is not needed.
+        threads: number of CPU threads.
+        precisions: those to measure.
         seconds: for each kernel and each copy.
     """
     torch.set_num_threads(threads)
@@ -94,7 +93,7 @@ def measure_ceiling(
 
 
 def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
-    """Bytes a second of a copy that no cache holds, read and written."""
+    """Return bytes read and written per second by a copy too large for any cache."""
     size = _COPY_MIB[kind] * 2**20
     source = torch.ones(size // dtype.itemsize, dtype=dtype, device=device)
     target = torch.empty_like(source)
@@ -102,9 +101,7 @@ def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
 
 
 def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:
-    """A matrix product in a precision; None where it has no kernel made for it."""
-    from bench.measurement.backends.eager import DTYPES, torch_support
-
+    """Return a matrix product in a precision; None if torch has no native kernel."""
     kind = device.partition(":")[0]
     native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
     if precision == "int8" and kind in {"cpu", "cuda"}:
@@ -116,7 +113,7 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
     x = torch.randn(side, side, device=device).to(DTYPES[precision])
 
     def multiply() -> None:
-        if kind == "cuda":  # elsewhere left alone: compiled networks watch global switches
+        if kind == "cuda":  # elsewhere left alone: compiled networks are guarded by it
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         x @ x
 
@@ -124,13 +121,11 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
 
 
 def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] | None:
-    """A convolution on the CPU and its 2 × multiply-adds; None in a precision without kernels.
+    """Return a convolution on the CPU and its 2 × multiply-adds; None without a native kernel.
 
-    MKL multiplies matrices at half the speed of an AMD processor with AVX-512, oneDNN convolves
-    at all of it. Nothing computes 7×7 kernels by Winograd's fewer operations.
+    MKL's matrix product reaches half the speed of an AMD processor with AVX-512, oneDNN's
+    convolution all of it. No library computes 7×7 kernels by Winograd's fewer operations.
     """
-    from bench.measurement.backends.eager import DTYPES, torch_support
-
     native = {s.precision for s in torch_support() if s.device == "cpu" and s.missing is None}
     if precision not in native:
         return None
@@ -148,7 +143,7 @@ def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] 
 
 
 def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
-    """Seconds of the fastest call."""
+    """Return the seconds of the fastest call."""
     times: list[float] = []
     begun = time.monotonic()
     with torch.inference_mode():

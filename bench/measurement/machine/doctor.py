@@ -8,7 +8,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.system.devices import physical_cores
+from bench.errors import BenchError
+from bench.measurement.backends import backend_names, load_backend
+from bench.measurement.machine.nvml import MISSING, open_gpu
+from bench.system.devices import physical_cores, resolve_device
 from bench.system.environment import processor, version_of
 
 if TYPE_CHECKING:
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
+    """One line of the report.
 
     Attributes:
-        name: what was looked at.
+        name: what was examined.
         state: ok; missing (something optional); broken (bench cannot work with it).
         found: what was found.
-        fix: what to do where it is not ok.
+        fix: what to do if it is not ok.
     """
 
     name: str
@@ -35,8 +38,8 @@ class Finding:
     fix: str = ""
 
 
-def examine(results: Path) -> list[Finding]:
-    """Look at everything that bench uses; nothing is installed, downloaded or measured."""
+def examine_machine(results: Path) -> list[Finding]:
+    """Examine everything that bench uses; nothing is installed, downloaded or measured."""
     torch = _torch()
     works = torch.state == "ok"
     return [
@@ -72,10 +75,6 @@ def _processor() -> Finding:
 def _gpu() -> Iterator[Finding]:
     import torch
 
-    from bench.errors import BenchError
-    from bench.measurement.machine.nvml import MISSING, open_gpu
-    from bench.system.devices import resolve_device
-
     if torch.backends.mps.is_available():
         yield Finding("GPU", "ok", "Apple (mps)")
         return
@@ -102,14 +101,11 @@ def _onnxruntime() -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
-    """Ask every backend what it can do here: what `bench list backends` and a sweep go by."""
-    from bench.errors import BenchError
-    from bench.measurement.backends import backend_names, load_backend
-
+    """Yield what every backend supports here."""
     for name in backend_names():
         try:
             backend = load_backend(name)
-        except BenchError as error:  # another package's
+        except BenchError as error:  # of another package
             yield Finding(
                 f"backend {name}", "missing", str(error), "mend or uninstall that package"
             )
@@ -153,7 +149,7 @@ def _optional(package: str, purpose: str) -> Iterator[Finding]:
 
 
 def _datasets() -> Iterator[Finding]:
-    from bench.data import list_datasets
+    from bench.data import list_datasets  # imports torch, which may be broken
 
     known = list_datasets()
     here = [info.name for info in known if info.available]

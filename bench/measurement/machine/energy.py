@@ -34,10 +34,10 @@ class Meter:
 
 
 class AllocatorPeak:
-    """Peak of what one network holds in torch's allocator, told apart from other networks'.
+    """Peak memory that one network holds in torch's allocator, without that of other networks.
 
     Args:
-        device: nothing is known but of cuda, cuda:N.
+        device: only cuda and cuda:N have such an allocator.
     """
 
     def __init__(self, device: str) -> None:
@@ -47,7 +47,7 @@ class AllocatorPeak:
         self.peak: int | None = None
 
     def prepared(self) -> None:
-        """Note what it holds at rest: called once, after it was made ready."""
+        """Record what it holds at rest; called once, after the network was prepared."""
         self.own = self._allocated() - self.before
 
     def __enter__(self) -> None:
@@ -66,7 +66,7 @@ class AllocatorPeak:
 
     @property
     def mib(self) -> float | None:
-        """Peak in MiB; None where it is not known."""
+        """Peak in MiB; None if it is not known."""
         return None if self.peak is None else self.peak / 2**20
 
     def _allocated(self) -> int:
@@ -78,7 +78,7 @@ class AllocatorPeak:
 
 
 def peak_process_memory() -> float | None:
-    """Peak resident memory of this process in MiB; None on Windows."""
+    """Return the peak resident memory of this process in MiB; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -90,7 +90,7 @@ def peak_process_memory() -> float | None:
 
 
 def _rapl() -> list[tuple[Any, float]]:
-    """Counters of the processor packages: (read joules, joules at which it wraps)."""
+    """Return counters of the processor packages: (function that reads joules, maximum)."""
     found = []
     for folder in sorted(_RAPL.glob("intel-rapl:[0-9]")):
         file = folder / "energy_uj"

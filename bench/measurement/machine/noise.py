@@ -1,4 +1,4 @@
-"""Machine noise, observed: what else happened while the samples were taken."""
+"""Machine noise: what else happened while the samples were taken."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from bench.measurement.machine.nvml import MISSING, GpuState, open_gpu
 
-# What moves a figure by about as much as the interval wants to resolve.
+# Changes that move a figure by about as much as the interval is to resolve.
 _STEAL = 0.01
 _OTHERS = 0.05
 _FREQUENCY = 0.05
-_LOAD = 0.5  # of the cores, in the minute before: what ran may not have ended
+_LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Snapshot:
 
     Attributes:
         time: monotonic seconds.
-        busy: CPU seconds that all processes have used since start-up.
+        busy: CPU seconds that all processes have used since the machine started.
         own: CPU seconds that this process and its children have used.
-        steal: CPU seconds that the hypervisor gave to others.
+        steal: CPU seconds that the hypervisor gave to other machines.
         frequency_mhz: mean over the cores.
-        load: processes that run or wait, mean of a minute.
+        load: mean number of processes that ran or waited in the last minute.
         device: what is measured.
         processes: ids of this process and its children.
         gpu: the GPU's state by NVML.
@@ -43,8 +43,8 @@ class Snapshot:
     gpu: GpuState | None = None
 
 
-def look(device: str) -> Snapshot:
-    """Read the counters."""
+def take_snapshot(device: str) -> Snapshot:
+    """Read the machine's counters."""
     import psutil
 
     times = psutil.cpu_times()
@@ -61,15 +61,15 @@ def look(device: str) -> Snapshot:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         device=device,
         processes=(os.getpid(), *(child.pid for child in children)),
-        gpu=gpu.look() if gpu else None,
+        gpu=gpu.read() if gpu else None,
     )
 
 
-def compare(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any]]:
-    """Say what moved between two looks.
+def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any]]:
+    """Compare two snapshots.
 
     Returns:
-        Warnings for a person, empty on a quiet machine, and the figures.
+        Warnings, empty on a quiet machine, and the figures.
     """
     cores = os.cpu_count() or 1
     available = max(after.time - before.time, 1e-9) * cores
@@ -92,14 +92,14 @@ def compare(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[str, Any
 
 
 def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:
-    """Tell of strangers on the GPU; its clocks are watched block by block, with each row."""
+    """Warn of other processes on the GPU; its clocks are read after each block, for each row."""
     if not after.device.startswith("cuda"):
         return []
     if before.gpu is None or after.gpu is None:
         return [MISSING]
     seen = {*before.gpu.processes, *after.gpu.processes}
     ours = {*before.processes, *after.processes}
-    if not seen & ours:  # in a container the driver tells the host's ids: nobody can be told apart
+    if not seen & ours:  # in a container the driver reports the host's ids, which match none
         return []
     count = len(seen - ours)
     return [f"{count} other process(es) computed on the GPU"] if count else []

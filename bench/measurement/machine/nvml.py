@@ -1,7 +1,7 @@
-"""What NVIDIA's management library tells of a GPU: clocks, throttling, heat, memory, energy.
+"""State of a GPU from NVIDIA's management library: clocks, throttling, temperature, energy.
 
-Through `nvidia-ml-py` (extra `nvml`). What a GPU or its driver does not tell is None, never
-zero. Not yet run on a GPU: what is called of the library is walked by the tests with a fake.
+Uses `nvidia-ml-py` (extra `nvml`). What a GPU or its driver does not report is None, never zero.
+Not run on a GPU yet; the tests call a fake of the library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 MISSING = "clocks and throttling of the GPU were not observed: pip install 'resnet-bench[nvml]'"
 # Bits of nvmlClocksEventReasons (the older name is nvmlClocksThrottleReasons); idleness and
-# clocks that somebody set are no slowing down.
+# clocks set by a user do not count.
 _SLOWED = {
     0x04: "software power cap",
     0x08: "hardware slowdown",
@@ -29,15 +29,15 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class GpuState:
-    """One look at a GPU; None is what it does not tell.
+    """The state of a GPU at one moment; None is what it does not report.
 
     Attributes:
         sm_clock_mhz: of the streaming multiprocessors.
         memory_clock_mhz: of its memory.
         temperature_c: of the chip, °C.
         memory_used_mib: of all processes.
-        slowed_by: why its clocks are held down.
-        processes: ids of those that compute on it.
+        slowed_by: reasons why its clocks are held down.
+        processes: ids of the processes that compute on it.
     """
 
     sm_clock_mhz: int | None = None
@@ -59,8 +59,8 @@ class Gpu:
     def __init__(self, library: Any, handle: Any) -> None:
         self.library, self.handle = library, handle
 
-    def look(self) -> GpuState:
-        """Read everything; takes about a millisecond."""
+    def read(self) -> GpuState:
+        """Read the state; takes about a millisecond."""
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         running = self._ask("nvmlDeviceGetComputeRunningProcesses") or ()
         return GpuState(
@@ -90,7 +90,7 @@ class Gpu:
             return None
         try:
             return call(self.handle, *arguments)
-        except self.library.NVMLError:  # not every GPU and driver tells everything
+        except self.library.NVMLError:  # not every GPU and driver reports everything
             return None
 
 
@@ -114,7 +114,7 @@ def open_gpu(device: str) -> Gpu | None:
 
 
 def _handle(library: Any, device: str) -> Any:
-    """Find torch's device: NVML knows nothing of CUDA_VISIBLE_DEVICES and counts otherwise."""
+    """Find torch's device by its UUID: NVML ignores CUDA_VISIBLE_DEVICES and orders otherwise."""
     import torch
 
     uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -122,15 +122,15 @@ def _handle(library: Any, device: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What a GPU did while something was measured.
+class GpuSummary:
+    """The states of a GPU while something was measured.
 
     Attributes:
         sm_clock_mhz: median.
         memory_clock_mhz: median.
         temperature_c: highest.
         memory_used_mib: most, of all processes.
-        slowed_by: every reason that was seen.
+        slowed_by: every reason that was reported.
         warnings: what a reader of the figure must know.
     """
 
@@ -143,24 +143,24 @@ class Watched:
 
 
 @dataclass
-class Watch:
-    """Looks at a GPU after each block of samples, outside of what is timed.
+class GpuMonitor:
+    """Reads the state of a GPU after each block of samples, outside the timed section.
 
     Attributes:
-        gpu: None where there is none to watch.
-        states: what was seen.
+        gpu: None without one.
+        states: what was read.
     """
 
     gpu: Gpu | None
     states: list[GpuState] = field(default_factory=list)
 
-    def look(self) -> None:
-        """Look once more."""
+    def read(self) -> None:
+        """Read the state once more."""
         if self.gpu is not None:
-            self.states.append(self.gpu.look())
+            self.states.append(self.gpu.read())
 
-    def summary(self) -> Watched | None:
-        """Sum up all looks; None if there was none."""
+    def summary(self) -> GpuSummary | None:
+        """Summarise all states; None if there is none."""
         if not self.states:
             return None
         clocks = {
@@ -175,7 +175,7 @@ class Watch:
             if seen and max(seen) - min(seen) > _MOVED * max(seen)
         ]
         medians = [statistics.median(seen) if seen else None for seen in clocks.values()]
-        return Watched(
+        return GpuSummary(
             sm_clock_mhz=medians[0],
             memory_clock_mhz=medians[1],
             temperature_c=max(_known(s.temperature_c for s in self.states), default=None),

@@ -1,8 +1,8 @@
-"""ONNX Runtime's profile: time of each node that ran, named after the layer it was made of.
+"""ONNX Runtime's profile: time of each node that ran, named after the layer it was made from.
 
-The runtime profiles the graph as it rewrote it: a convolution is fused with the activation and
-the addition behind it, and may be renamed after the value it gives. Each node is led back to
-the file's own: by its name, or by that value.
+The runtime profiles its optimised graph: a convolution is fused with the activation and the
+addition after it, and may be renamed after its output. Each node is mapped back to one of the
+file's nodes, by its name or by that output.
 """
 
 from __future__ import annotations
@@ -14,63 +14,67 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.profile.profile import Spent
+from bench.measurement.profile.layer_time import LayerTime
 
 if TYPE_CHECKING:
-    from bench.measurement.configurations import Configuration
+    from bench.measurement.backends.protocol import Workload
+    from bench.measurement.profile.layer_time import LayerProfile
 
 _KERNEL = "_kernel_time"
 _WORDS = re.compile(r"^fused |_nchwc(_\d+)?$|_token_\d+$|_quant$")
 _BRANCHES = 2  # inputs of an addition
 _IMAGES = 4  # dimensions of images, also of a summand; a bias has one
 
-_PARTS = {
-    "Conv": "convolution", "FusedConv": "convolution", "QLinearConv": "convolution",
-    "ConvInteger": "convolution", "Add": "addition", "QLinearAdd": "addition",
-    "Relu": "activation", "Clip": "activation", "BatchNormalization": "normalisation",
-    "MaxPool": "pooling", "GlobalAveragePool": "pooling", "AveragePool": "pooling",
-    "ReduceMean": "pooling", "QLinearGlobalAveragePool": "pooling", "QLinearAveragePool": "pooling",
-    "Gemm": "linear", "FusedGemm": "linear", "QGemm": "linear", "MatMul": "linear",
-    "QLinearMatMul": "linear",
-}  # fmt: skip
+_OPERATORS = {
+    "convolution": ("Conv", "FusedConv", "QLinearConv", "ConvInteger"),
+    "addition": ("Add", "QLinearAdd"),
+    "activation": ("Relu", "Clip"),
+    "normalisation": ("BatchNormalization",),
+    "pooling": (
+        *("MaxPool", "GlobalAveragePool", "AveragePool", "ReduceMean"),
+        *("QLinearGlobalAveragePool", "QLinearAveragePool"),
+    ),
+    "linear": ("Gemm", "FusedGemm", "QGemm", "MatMul", "QLinearMatMul"),
+}
+_PARTS = {kind: part for part, kinds in _OPERATORS.items() for kind in kinds}
 
 
-def profile_nodes(made: Configuration, runs: int) -> tuple[list[Spent], list[tuple[str, float]]]:
-    """Run a file a few times under the runtime's own profiler.
+def profile_nodes(workload: Workload, runs: int) -> LayerProfile:
+    """Run a file a few times under the runtime's own profiler, in a session of its own.
 
     Returns:
         Layers in the order in which they ran, and kinds of operator, with the microseconds
         of all runs.
     """
-    graph = Graph(made.file)
+    graph = Graph(workload.file)
     times: dict[str, float] = defaultdict(float)
     kinds: dict[str, float] = defaultdict(float)
-    events: dict[str, dict[str, Any]] = {}
-    for event in _events(made, runs):
+    nodes: dict[str, dict[str, Any]] = {}
+    for event in _events(workload, runs):
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             name = event["name"].removesuffix(_KERNEL)
             times[name] += event["dur"]
             kinds[event["args"]["op_name"]] += event["dur"]
-            events.setdefault(name, event["args"])
-    layers = [graph.layer(name, args, times[name]) for name, args in events.items()]
+            nodes.setdefault(name, event["args"])
+    layers = [graph.layer(name, args, times[name]) for name, args in nodes.items()]
     return layers, list(kinds.items())
 
 
-def _events(made: Configuration, runs: int) -> list[dict[str, Any]]:
+def _events(workload: Workload, runs: int) -> list[dict[str, Any]]:
     import numpy as np
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = made.threads
+    options.intra_op_num_threads = workload.threads
     options.enable_profiling = True
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        provider = "CPUExecutionProvider" if made.device == "cpu" else "CUDAExecutionProvider"
-        session = ort.InferenceSession(str(made.file), options, providers=[provider])
+        provider = "CPUExecutionProvider" if workload.device == "cpu" else "CUDAExecutionProvider"
+        session = ort.InferenceSession(str(workload.file), options, providers=[provider])
         entry = session.get_inputs()[0]
         dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
-        images = np.zeros((made.batch_size, *made.target.input_shape), dtype)
+        images = np.zeros((workload.batch_size, *workload.input_shape), dtype)
         for _ in range(runs):
             session.run(None, {entry.name: images})
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
@@ -78,7 +82,7 @@ def _events(made: Configuration, runs: int) -> list[dict[str, Any]]:
 
 
 class Graph:
-    """A file's own nodes, to which the nodes that ran are led back.
+    """The nodes of a file, to which the nodes that ran are mapped back.
 
     Args:
         file: an ONNX file.
@@ -98,8 +102,8 @@ class Graph:
             node.output[0] for node in nodes if node.op_type == "Conv" and self._projects(node)
         }
 
-    def layer(self, name: str, args: dict[str, Any], microseconds: float) -> Spent:
-        """Name a node that ran, and say what it does."""
+    def layer(self, name: str, args: dict[str, Any], microseconds: float) -> LayerTime:
+        """Return the layer and the time of a node that ran."""
         kind = args["op_name"]
         part = _PARTS.get(kind, "other")
         plain = _WORDS.sub("", name)
@@ -109,14 +113,14 @@ class Graph:
         shapes = _shapes(args)
         fused = part == "convolution" and any(len(shape) == _IMAGES for shape in shapes[2:])
         if own is None:
-            return Spent(name, kind, part, microseconds, fused, block=kind)
+            return LayerTime(name, kind, part, microseconds, fused, block=kind)
         if own.output[0] in self.projections:
             part, kind = "projection", f"{kind} on the shortcut"
         path = own.name.partition("/")[0] or own.name
-        return Spent(path, kind, part, microseconds, fused)
+        return LayerTime(path, kind, part, microseconds, fused)
 
     def _convolution(self, node: Any, weights: list[int] | None) -> Any:
-        """Go back from what a fused convolution gives to the convolution itself."""
+        """Search backwards from the output of a fused convolution for the convolution itself."""
         waiting, seen = [node], set()
         while waiting:
             found = waiting.pop(0)
@@ -137,7 +141,7 @@ class Graph:
         return None
 
     def _projects(self, node: Any) -> bool:
-        """Whether a 1×1 convolution leads into an addition, and others read what it reads."""
+        """Return whether a 1×1 convolution leads into an addition and shares its input."""
         if self._kernel(node) != (1, 1) or len(self._real_readers(node.input[0])) < _BRANCHES:
             return False
         following = self._real_readers(node.output[0])
@@ -146,7 +150,7 @@ class Graph:
         return len(following) == 1 and following[0].op_type == "Add"
 
     def _real_readers(self, value: str) -> list[Any]:
-        """Nodes that read a value, those behind a quantisation included."""
+        """Return the nodes that read a value, also those behind a quantisation."""
         found = []
         for node in self.readers[value]:
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
@@ -157,11 +161,11 @@ class Graph:
 
 
 def _weights(args: dict[str, Any]) -> list[int] | None:
-    """Dimensions of a convolution's weights, where the profiler tells them."""
+    """Return the dimensions of a convolution's weights, where the profiler reports them."""
     shapes = _shapes(args)
     return shapes[1] if len(shapes) > 1 and len(shapes[1]) == _IMAGES else None
 
 
 def _shapes(args: dict[str, Any]) -> list[list[int]]:
-    """Dimensions of a node's inputs; those that are absent are left out by the profiler."""
+    """Return the dimensions of a node's inputs; the profiler leaves out absent ones."""
     return [next(iter(entry.values())) for entry in args.get("input_type_shape", ())]

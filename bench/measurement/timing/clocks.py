@@ -1,23 +1,16 @@
-"""Timing one call: wall time after synchronisation, or CUDA events."""
+"""Clocks that time calls: wall time after synchronisation, or CUDA events."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Clock(Protocol):
-    """Times calls."""
-
-    def measure(self, call: Callable[[], Any], repeats: int) -> float:
-        """Return the seconds of one of *repeats* calls made back to back."""
-
-
 class WallClock:
-    """Wall time from an idle device to an idle device.
+    """Wall time from when the device is idle until it is idle again.
 
     Args:
         synchronize: waits until the device is idle.
@@ -27,7 +20,7 @@ class WallClock:
         self.synchronize = synchronize
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
-        """Return the mean of calls made back to back, waiting before and after."""
+        """Return the mean seconds of calls made back to back, with a wait before and after."""
         synchronize, now = self.synchronize, time.perf_counter_ns
         synchronize()
         begin = now()
@@ -38,7 +31,7 @@ class WallClock:
 
 
 class CudaEventClock:
-    """The device's own clock, for work on torch's current stream.
+    """Events of a CUDA device, for work on torch's current stream.
 
     Args:
         device: such as cuda:0.
@@ -55,7 +48,7 @@ class CudaEventClock:
         self.scratch = torch.empty(2 * size, dtype=torch.int8, device=self.device)
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
-        """Return the mean time between two events around the calls."""
+        """Return the mean seconds between two events around the calls."""
         cuda = self.torch.cuda
         self.scratch.zero_()
         cuda.synchronize(self.device)

@@ -1,4 +1,4 @@
-"""Latency percentiles, and the count of queries that makes one honest."""
+"""Latency percentiles, and the number of queries that each needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIDENCE = 0.99  # MLPerf inference's
 
 @functools.cache
 def honest_count(percentile: float) -> int:
-    """Queries below which a percentile is not printed: 11 for p50, 64 for p90, 662 for p99.
+    """Return the number of queries that a percentile needs: 11 for p50, 64 for p90, 662 for p99.
 
     MLPerf's early stopping (mlcommons/inference, `loadgen/early_stopping.cc`): the smallest
     number of queries among which, at 99 % confidence, one query slower than the percentile
@@ -33,21 +33,8 @@ def honest_count(percentile: float) -> int:
     return count
 
 
-def margin_count(percentile: float) -> int:
-    """Queries for MLPerf's full margin: 262,742 for p99 ± 0.05 % at 99 % confidence.
-
-    The margin is a twentieth of the percentile's distance from 1 (MLPerf inference rules,
-    appendix on the number of queries).
-    """
-    from scipy.stats import norm
-
-    margin = (1 - percentile) / 20
-    quantile = float(norm.ppf((1 - CONFIDENCE) / 2))
-    return math.ceil(quantile**2 * percentile * (1 - percentile) / margin**2)
-
-
 def nearest_rank(latencies: Sequence[float], percentile: float) -> float | None:
-    """Percentile by nearest rank, in the unit of *latencies*; None from too few of them."""
+    """Return a percentile by nearest rank, in the unit of *latencies*; None from too few."""
     if len(latencies) < honest_count(percentile):
         return None
     rank = math.ceil(percentile * len(latencies))

@@ -1,4 +1,4 @@
-"""A lane in a process of its own: what kills or hangs it costs its row, not the measurement."""
+"""Runs one configuration in a subprocess, so that a crash or hang fails only its row."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.timing.sampling import status_of
+from bench.measurement.trial import status_of
 from bench.system.memory import be_killed_first, out_of_memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import LaneReport
+    from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.warmup import WarmUp
 
 _ERRORS: dict[str, type[Exception]] = {
@@ -26,21 +26,21 @@ _ERRORS: dict[str, type[Exception]] = {
 }
 
 
-class LaneDiedError(RuntimeError):
+class RunnerDiedError(RuntimeError):
     """The process of an isolated configuration crashed or hung."""
 
 
-class ProcessLane:
-    """A configuration in a process of its own, which sleeps while others are measured.
+class ProcessRunner:
+    """A configuration in a subprocess, which sleeps while others are measured.
 
     Args:
-        configuration: opened there.
-        timeout: seconds after which an answer is given up, and the process ended.
+        configuration: opened in the subprocess.
+        timeout: seconds to wait for one answer before the subprocess is killed.
 
     Raises:
         UnsupportedError: the backend cannot run it.
         OutOfMemoryError: it does not fit.
-        LaneDiedError: it crashed or hung on preparing.
+        RunnerDiedError: it crashed or hung while preparing.
     """
 
     def __init__(self, configuration: Configuration, *, timeout: float) -> None:
@@ -54,27 +54,27 @@ class ProcessLane:
         self._answer()
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
-        """Run until steady, there."""
+        """Run until the times are steady."""
         result: WarmUp = self._ask("warm_up", cap_seconds)
         return result
 
     def block(self, count: int) -> list[float]:
-        """Take samples, there; the pipe is outside of what is timed."""
+        """Take samples; the pipe is outside the timed section."""
         result: list[float] = self._ask("block", count)
         return result
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
-        """Answer queries, there."""
+        """Answer queries."""
         result: list[float] = self._ask("serve", offsets, bound)
         return result
 
-    def describe(self) -> LaneReport:
-        """Say what ran; peak memory is the process's own."""
-        result: LaneReport = self._ask("describe")
+    def describe(self) -> RunnerReport:
+        """Return what ran; peak memory is the subprocess's."""
+        result: RunnerReport = self._ask("describe")
         return result
 
     def close(self) -> None:
-        """End the process."""
+        """End the subprocess."""
         with contextlib.suppress(OSError, ValueError):
             self.connection.send(None)
         self.process.join(timeout=5)
@@ -84,13 +84,13 @@ class ProcessLane:
         try:
             self.connection.send((method, arguments))
         except (OSError, ValueError):
-            raise LaneDiedError("its process has ended") from None
+            raise RunnerDiedError("its process has ended") from None
         return self._answer()
 
     def _answer(self) -> Any:
         if not self.connection.poll(self.timeout):
             self._end()
-            raise LaneDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
+            raise RunnerDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
         try:
             status, value = self.connection.recv()
         except (EOFError, OSError):
@@ -105,8 +105,8 @@ class ProcessLane:
         if code == -signal.SIGKILL and out_of_memory_kills() > self.kills:
             return OutOfMemoryError("the kernel ended its process: memory ran out")
         if code is not None and code < 0:
-            return LaneDiedError(f"its process was ended by {signal.Signals(-code).name}")
-        return LaneDiedError(f"its process exited with code {code}")
+            return RunnerDiedError(f"its process was ended by {signal.Signals(-code).name}")
+        return RunnerDiedError(f"its process exited with code {code}")
 
     def _end(self) -> None:
         if self.process.is_alive():
@@ -116,20 +116,20 @@ class ProcessLane:
 
 
 def _serve(connection: Connection, configuration: Configuration) -> None:
-    """Open a configuration and answer for it until None comes."""
+    """Open a configuration and call its runner until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     try:
-        lane = configuration.open()
+        runner = configuration.open()
     except Exception as error:  # sent to the parent, whatever it is
         connection.send(status_of(error))
         return
     connection.send(("complete", None))
     with contextlib.suppress(EOFError, OSError):
-        while (asked := connection.recv()) is not None:
-            method, arguments = asked
+        while (call := connection.recv()) is not None:
+            method, arguments = call
             try:
-                answer = getattr(lane, method)(*arguments)
+                answer = getattr(runner, method)(*arguments)
                 if method == "describe" and configuration.device == "cpu":
                     answer = replace(answer, peak_memory_mib=peak_process_memory())
                 connection.send(("complete", answer))

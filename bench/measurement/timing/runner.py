@@ -1,15 +1,22 @@
-"""A lane is one configuration that is ready to run, here or in a process of its own."""
+"""Runners: one configuration that is ready to run, in this process."""
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.measurement.backends import load_backend
+from bench.measurement.backends import (
+    Boundary,
+    DeviceTimed,
+    Executed,
+    load_backend,
+)
 from bench.measurement.machine.energy import AllocatorPeak, Meter
-from bench.measurement.machine.nvml import Watch, Watched, open_gpu
-from bench.measurement.timing.clocks import CudaEventClock, WallClock
+from bench.measurement.machine.nvml import GpuMonitor, GpuSummary, open_gpu
+from bench.measurement.timing.clocks import WallClock
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -17,44 +24,43 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.measurement.backends import Executed, Workload
-    from bench.measurement.timing.clocks import Clock
-
-Boundary = Literal["compute", "copies", "end-to-end"]
-BOUNDARIES: tuple[Boundary, ...] = ("compute", "copies", "end-to-end")
+    from bench.measurement.backends import Clock, Workload
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
 _LONGEST_SETTLED = 2.0  # seconds of a call, up to which one is run untimed
 
 
-class Lane(Protocol):
-    """What the sampling plan needs of a configuration; tests have fakes of known truth."""
+class Runner(Protocol):
+    """What a measurement calls of a configuration that is ready to run."""
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
-        """Run until steady; nothing of it counts."""
+        """Run until the times are steady; these samples do not count."""
 
     def block(self, count: int) -> list[float]:
         """Take *count* samples: seconds of one batch each."""
 
-    def describe(self) -> LaneReport:
-        """Say what ran and what it used."""
+    def serve(self, offsets: list[float], bound: float) -> list[float]:
+        """Answer queries that arrive at *offsets* seconds; see `serve`."""
+
+    def describe(self) -> RunnerReport:
+        """Return what ran and what it used."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free the network."""
 
 
 @dataclass(frozen=True)
-class LaneReport:
-    """What a lane knows after its last block.
+class RunnerReport:
+    """What a runner knows after its last block.
 
     Attributes:
         executed: what really ran.
-        repeats: calls that one sample averages.
+        repeats: number of calls that one sample averages.
         peak_memory_mib: of the isolated process (CPU), or of this network in torch's allocator
-            (GPU); None where it cannot be told apart from other lanes', or is not torch's.
+            (GPU); None where it cannot be separated from other runners', or is not torch's.
         energy_joules: over all timed blocks; None without a counter.
-        images: images of these blocks.
+        images: number of images in these blocks.
         gpu: what the GPU did meanwhile; None without one, or without NVML.
     """
 
@@ -63,11 +69,10 @@ class LaneReport:
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
     images: int = 0
-    gpu: Watched | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    gpu: GpuSummary | None = None
 
 
-class LocalLane:
+class LocalRunner:
     """A configuration in this process.
 
     Args:
@@ -75,7 +80,8 @@ class LocalLane:
         workload: what it prepares.
         boundary: what is inside the timed section.
         preprocess: uint8 images to float images, for `end-to-end`.
-        single: time every call on its own (latencies), never several at once.
+        single: time every call by itself (latencies), never several at once.
+        clear_l2: overwrite a GPU's second-level cache before each sample.
 
     Raises:
         UnsupportedError: the backend cannot run it.
@@ -98,8 +104,8 @@ class LocalLane:
         self.prepared = found.prepare(workload)
         self.step = self._timed_step(boundary, preprocess)
         self.memory.prepared()
-        self.watch = Watch(open_gpu(workload.device))
-        self.clock = self._clock(backend, boundary, clear_l2=clear_l2)
+        self.monitor = GpuMonitor(open_gpu(workload.device))
+        self.clock = self._clock(boundary, clear_l2=clear_l2)
         self.meter = Meter(workload.device)
         self.repeats = 1
         self.typical = 0.0
@@ -123,11 +129,12 @@ class LocalLane:
         prepare = preprocess or (lambda given: given.float() / 255)
         return lambda: ready.download(ready.infer(ready.upload(prepare(raw))))
 
-    def _clock(self, backend: str, boundary: Boundary, *, clear_l2: bool) -> Clock:
-        # Events time torch's own stream; others' streams, and host work, need wall time.
-        torch_stream = backend in {"eager", "compile"} and boundary == "compute"
-        if self.workload.device.startswith("cuda") and torch_stream:
-            return CudaEventClock(self.workload.device, clear_l2=clear_l2)
+    def _clock(self, boundary: Boundary, *, clear_l2: bool) -> Clock:
+        # Copies and preprocessing also take time of the host, which a device's events miss.
+        if boundary == "compute" and isinstance(self.prepared, DeviceTimed):
+            clock = self.prepared.device_clock(clear_l2=clear_l2)
+            if clock is not None:
+                return clock
         return WallClock(self.prepared.synchronize)
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
@@ -140,7 +147,7 @@ class LocalLane:
         return result
 
     def block(self, count: int) -> list[float]:
-        """Take samples; the first runs after another lane's are not timed if they are short."""
+        """Take samples; after another runner's block, untimed calls come first."""
         self._set_threads()
         if self.typical < _SETTLE:
             self.clock.measure(self.step, max(1, round(_SETTLE / max(self.typical, 1e-6))))
@@ -155,13 +162,12 @@ class LocalLane:
         finally:
             if collecting:
                 gc.enable()
-        self.watch.look()  # its clocks are still those of the block
+        self.monitor.read()  # the clocks are still those of the block
         self.images += count * repeats * self.workload.batch_size
         return seconds
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
-        """Answer queries that arrive at *offsets* seconds; see `timing.server.serve`."""
-        from bench.measurement.timing.server import serve
+        """Answer queries that arrive at *offsets* seconds; see `serve`."""
 
         def answer() -> None:
             self.step()
@@ -170,7 +176,7 @@ class LocalLane:
         return serve(answer, offsets, bound)
 
     def _set_threads(self) -> None:
-        """Set torch's threads, which are the whole process's, to this lane's."""
+        """Set torch's number of threads, which is global to the process."""
         import torch
 
         if torch.get_num_threads() != self.workload.threads:
@@ -179,18 +185,53 @@ class LocalLane:
     def _one(self) -> float:
         return self.clock.measure(self.step, 1)
 
-    def describe(self) -> LaneReport:
-        """Say what ran; the CPU's peak memory is known only of an isolated process."""
-        return LaneReport(
+    def describe(self) -> RunnerReport:
+        """Return what ran; a CPU's peak memory is known only in an isolated process."""
+        return RunnerReport(
             executed=self.prepared.describe(),
             repeats=self.repeats,
             peak_memory_mib=self.memory.mib,
             energy_joules=self.meter.joules,
             images=self.images,
-            gpu=self.watch.summary(),
+            gpu=self.monitor.summary(),
         )
 
     def close(self) -> None:
-        """Let go of the network."""
+        """Free the network."""
         del self.prepared, self.step, self.clock
         gc.collect()
+
+
+def serve(
+    step: Callable[[], Any],
+    offsets: list[float],
+    bound: float = math.inf,
+    *,
+    now: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[float]:
+    """Answer queries one after the other, in the order of their arrival.
+
+    Args:
+        step: answers one query; returns when the answer is there.
+        offsets: when each query arrives, in seconds from now.
+        bound: latency in seconds; stop as soon as p99 can no longer be below it.
+        now: a clock in seconds.
+        sleep: waits for so many seconds.
+
+    Returns:
+        Latencies: seconds from each query's arrival (not from its start) to its answer.
+    """
+    begin = now()
+    latencies: list[float] = []
+    late, allowed = 0, len(offsets) - math.ceil(0.99 * len(offsets))
+    for offset in offsets:
+        early = begin + offset - now()
+        if early > 0:
+            sleep(early)
+        step()
+        latencies.append(now() - begin - offset)
+        late += latencies[-1] > bound
+        if late > allowed:
+            break
+    return latencies

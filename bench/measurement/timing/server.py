@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,61 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.measurement.configurations import Request
-    from bench.measurement.rows import Outcome
+    from bench.measurement.trial import Trial
 
 _STEPS = 5  # of the bisection: the rate is known to a thirty-second of the capacity
 
 
 def arrivals(rate: float, count: int, seed: int) -> list[float]:
-    """Draw when queries come: seconds from the start, at *rate* a second, exponential gaps."""
+    """Draw arrival times in seconds: Poisson arrivals, *rate* per second."""
     gaps = np.random.default_rng(seed).exponential(1 / rate, count)
     offsets: list[float] = np.cumsum(gaps).tolist()
     return offsets
 
 
-def serve(
-    step: Callable[[], Any],
-    offsets: list[float],
-    bound: float = math.inf,
-    *,
-    now: Callable[[], float] = time.perf_counter,
-    sleep: Callable[[float], None] = time.sleep,
-) -> list[float]:
-    """Answer queries one after the other, in order of arrival.
-
-    Args:
-        step: answers one query and returns when the answer is there.
-        offsets: when each query comes, seconds from now.
-        bound: seconds; stop as soon as so many were later that p99 cannot keep it.
-        now: a clock in seconds.
-        sleep: waits for the next query.
-
-    Returns:
-        Seconds from each query's arrival (not from its start) to its answer.
-    """
-    begin = now()
-    latencies: list[float] = []
-    late, allowed = 0, len(offsets) - math.ceil(0.99 * len(offsets))
-    for offset in offsets:
-        early = begin + offset - now()
-        if early > 0:
-            sleep(early)
-        step()
-        latencies.append(now() - begin - offset)
-        late += latencies[-1] > bound
-        if late > allowed:
-            break
-    return latencies
-
-
 def highest_rate(
     run: Callable[[float], float], capacity: float, bound: float
 ) -> tuple[float | None, list[tuple[float, float]]]:
-    """Bisect for the highest rate whose p99 stays below a bound.
+    """Search by bisection for the highest rate whose p99 stays below a bound.
 
     Args:
         run: rate → p99 in seconds.
-        capacity: queries a second back to back, which no rate can pass.
+        capacity: queries per second back to back, the upper limit of the rate.
         bound: seconds.
 
     Returns:
@@ -84,20 +48,18 @@ def highest_rate(
     return (low or None), tried
 
 
-def find_rate(
-    outcome: Outcome, request: Request, on_event: Callable[[dict[str, Any]], None]
-) -> None:
-    """Find a configuration's rate and put it into its row, or the best p99 that was seen.
+def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Find the highest rate that a trial sustains, and put it into the trial's columns.
 
-    With less time than the 662 queries of an honest p99 take, the row is noisy and its p99
-    is withheld.
+    If no rate keeps the bound, the trial has failed, with the best p99 in its error. If the time
+    does not suffice for the 662 queries that a p99 needs, the row is noisy and has no p99.
     """
-    track, bound = outcome.track, request.latency_bound_ms
-    assert track is not None  # noqa: S101 - there is a lane, says the caller
-    assert bound is not None  # noqa: S101 - `Request` asked for it
-    lane: Any = track.lane
-    track.warm_up = lane.warm_up(request.max_seconds / 4)
-    capacity = 1 / track.warm_up.typical
+    bound = request.latency_bound_ms
+    if bound is None:
+        raise ValueError("the server scenario needs a latency bound")
+    runner = trial.opened()
+    trial.warm_up = runner.warm_up(request.max_seconds / 4)
+    capacity = 1 / trial.warm_up.typical
     honest = honest_count(0.99)
     affordable = int(request.max_seconds * capacity / _STEPS / 2)
     count = min(honest, max(honest_count(0.9), affordable))
@@ -105,22 +67,22 @@ def find_rate(
 
     def run(rate: float) -> float:
         on_event({"event": "server", "what": f"{rate:.3g} queries/s"})
-        latencies = sorted(lane.serve(arrivals(rate, count, request.seed), bound / 1e3))
+        latencies = sorted(runner.serve(arrivals(rate, count, request.seed), bound / 1e3))
         answered.append(len(latencies))
         return float(latencies[math.ceil(0.99 * len(latencies)) - 1])
 
     rate, tried = highest_rate(run, capacity, bound / 1e3)
-    outcome.extra = {"samples": sum(answered)}
+    trial.columns = {"samples": sum(answered)}
     if rate is None:
         best = min(p99 for _, p99 in tried) * 1e3
-        outcome.status = "failed"
-        outcome.error = (
+        trial.status = "failed"
+        trial.error = (
             f"no rate keeps p99 below --latency-bound {bound:g} ms; "
             f"the best p99 seen is {best:.3g} ms"
         )
         return
     p99 = next(p for r, p in tried if r == rate) * 1e3
-    outcome.extra |= {
+    trial.columns |= {
         "images_per_second": rate,
         "latency_p99_ms": p99 if count == honest else None,
         "noisy": count < honest,

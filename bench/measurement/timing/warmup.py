@@ -1,4 +1,4 @@
-"""Warm-up: run until the times are steady, or until the cap."""
+"""Warm-up: run until the times are steady, or until a time limit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WINDOW = 8  # samples that have to look alike
-_DRIFT = 0.05  # change across the window, relative to its median, that still counts as steady
+WINDOW = 8  # samples in which there may be no trend
+_DRIFT = 0.05  # change across the window, relative to its median, that counts as steady
 _SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What warming up found.
+    """The samples of a warm-up.
 
     Attributes:
-        seconds: every sample, in order; none of them counts.
-        steady: whether the last ones no longer drifted; False where the cap came first.
+        seconds: every sample, in order.
+        steady: whether the last ones showed no trend; False if the time limit came first.
     """
 
     seconds: tuple[float, ...]
@@ -43,9 +43,9 @@ def warm_up(
     """Run *sample* until its last values are steady.
 
     Args:
-        sample: runs once and returns its seconds.
-        cap_seconds: stop after so much time in any case, but not before the second sample.
-        now: a clock.
+        sample: runs once and returns the seconds it took.
+        cap_seconds: time limit; two samples are taken in any case.
+        now: a clock in seconds.
     """
     begun = now()
     seconds: list[float] = []
@@ -58,9 +58,10 @@ def warm_up(
 
 
 def is_steady(seconds: Sequence[float]) -> bool:
-    """Whether the last samples show no trend: Kendall's tau, or a slope too small to matter.
+    """Return whether the last samples show no trend.
 
-    The rank test is not misled by one slow sample; the slope is Theil and Sen's.
+    Kendall's rank test, which one slow sample does not mislead, finds none, or the slope of Theil
+    and Sen is too small to matter.
     """
     from scipy.stats import kendalltau, theilslopes
 

@@ -22,7 +22,7 @@ def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
 
     Args:
         configuration: its name.
-        shares: `bench.measurement.profile.profile.Share` as dictionaries.
+        shares: `bench.measurement.profile.layer_time.Share` as dictionaries.
     """
     key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
     return _by_block(configuration, key, shares), _by_operator(configuration, key, shares)
@@ -70,14 +70,14 @@ def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
 
 
 def _parts(shares: Shares) -> list[str]:
-    from bench.measurement.profile.profile import PARTS
+    from bench.measurement.profile.layer_time import PARTS
 
     present = {share["part"] for share in shares}
     return [part for part in PARTS if part in present]
 
 
 def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
-    from bench.measurement.profile.profile import PARTS
+    from bench.measurement.profile.layer_time import PARTS
 
     times: dict[str, float] = {}
     whole: dict[str, float] = {}

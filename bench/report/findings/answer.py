@@ -124,21 +124,23 @@ def summarise(
 def _by_seed(runs: Mapping[int, RunRecord], figure: str) -> BySeed:
     """Return one figure of every complete run that has it; synthetic images have no accuracy."""
     return {
-        seed: float(value)
+        seed: value
         for seed, record in runs.items()
         if record.status == "complete"
         and not record.result.get("timing_only")
-        and _is_number(value := record.result.get(figure))
+        and (value := _number(record, figure)) is not None
     }
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not math.isnan(value)
+def _number(record: RunRecord, figure: str) -> float | None:
+    """Return a figure of a run; None if it was not recorded, or is not a number."""
+    value = record.result.get(figure)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _median(complete: Sequence[RunRecord], figure: str) -> float | None:
-    known = [v for r in complete if _is_number(v := r.result.get(figure))]
-    return float(statistics.median(known)) if known else None
+    known = [value for r in complete if (value := _number(r, figure)) is not None]
+    return statistics.median(known) if known else None
 
 
 def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, Difference | None]:

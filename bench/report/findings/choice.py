@@ -7,29 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
-from bench.store import Store
+from bench.store.exports import Exports
 from bench.store.tables.frames import load_results, study_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from bench.store import Store
 
 _ENOUGH = "--scenario single-stream --batch-size 1, or a longer --max-seconds"
 _PLACE = ["device", "cpu", "threads"]
-_SAME = ["model", "options", "run", "file_sha256", "backend", "precision", "memory_format",
-         "batch_size", "input_size", "boundary", "scenario"]  # fmt: skip
+_SAME = [
+    "model",
+    "options",
+    "run",
+    "file_sha256",
+    "backend",
+    "precision",
+    "memory_format",
+    "batch_size",
+    "input_size",
+    "boundary",
+    "scenario",
+]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What fits, and what was passed over.
+    """The chosen configuration, and those it was chosen among.
 
     Attributes:
         rows: the measured configurations with `latency_ms` (p99, of a batch), `drop_points`
-            (points of test accuracy below the most accurate, which may be among those passed
-            over), `bytes`, `front` (no other is at once as accurate, as quick and as fast) and
+            (points of test accuracy below the most accurate, which may be among those left out),
+            `bytes`, `front` (no other is at once as accurate, as quick and as fast) and
             `fits`; fastest first.
         chosen: the row to ship, or None.
         sentence: the answer.
@@ -42,32 +54,49 @@ class Choice:
     passed_over: dict[str, int]
 
 
-def choose(
-    results: str | Path,
-    *,
-    max_latency_ms: float,
-    max_accuracy_drop: float,
-    study: str | None = None,
-) -> Choice:
+def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
+    """Return the `throughput` table with the `dataset` and file size in `bytes` of each row.
+
+    Args:
+        store: the results folder.
+        study: only rows of this study's runs; all rows if None.
+
+    Raises:
+        BenchError: there is no such study.
+    """
+    name = None if study is None else store.find_study(study).name
+    rows = (
+        load_results(store.root, "throughput")
+        if name is None
+        else study_runs(store, name, "throughput")
+    )
+    sizes = {r.row["sha256"]: r.row["bytes"] for r in Exports(store.root).records()}
+    records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
+    datasets = {run: record.request["dataset"] for run, record in records.items() if record}
+    rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
+    rows["dataset"] = rows["run"].map(datasets)
+    return rows
+
+
+def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: float) -> Choice:
     """Choose the fastest measured configuration within a latency and an accuracy.
 
     Every row's accuracy is that of the very file or network that was timed. Only rows of one
     machine, the one measured last, are compared; of repeated ones the newest counts.
 
     Args:
-        results: a results folder.
+        rows: of `measured_rows`.
         max_latency_ms: of a batch, at the 99th percentile.
         max_accuracy_drop: points of test accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
-        study: consider the runs of this study only.
 
     Raises:
         BenchError: nothing comparable was measured, or the rows are of several datasets.
     """
-    rows, best, passed_over = _candidates(results, study)
+    rows, best, passed_over = _candidates(rows)
+    rows = rows.drop(columns="dataset")
     rows["latency_ms"] = rows["latency_p99_ms"]
     rows["drop_points"] = (best["test_accuracy"] - rows["test_accuracy"]) * 100
-    rows["bytes"] = rows["file_sha256"].map(_sizes(results)).astype("Int64")
     rows["front"] = [_undominated(row, rows) for _, row in rows.iterrows()]
     # 99.0 - 98.5 is a little more than 0.5 in binary.
     rows["fits"] = (rows["latency_ms"] <= max_latency_ms) & (
@@ -75,7 +104,6 @@ def choose(
     )
     rows = rows.sort_values(["images_per_second", "test_accuracy"], ascending=False)
     fitting = rows[rows["fits"]]
-    bounds = f"within {max_latency_ms:g} ms and {max_accuracy_drop:g} points"
     if len(fitting):
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
@@ -85,9 +113,9 @@ def choose(
             f"{describe(best)}; the fastest of {len(fitting)} that fit, among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
-    sentence = _nothing(rows, bounds, max_latency_ms, max_accuracy_drop)
+    sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
     if rows["drop_points"].min() > 0:
-        sentence += f" The most accurate, {describe(best)}, is among what was passed over."
+        sentence += f" The most accurate, {describe(best)}, is among those left out."
     return Choice(rows, None, sentence, passed_over)
 
 
@@ -98,20 +126,8 @@ def describe(row: Mapping[Any, Any]) -> str:
     return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
 
 
-def _candidates(
-    results: str | Path, study: str | None
-) -> tuple[pd.DataFrame, dict[Any, Any], dict[str, int]]:
-    """Rows to choose among, the most accurate of their machine, and why others are left out."""
-    store = Store(results)
-    if study is not None and store.read_study(study) is None:
-        known = [record.name for record in store.studies()]
-        raise BenchError(
-            f"no study '{study}' in {results}{nearest(study, known)} "
-            f"(there: {', '.join(known) or 'none'})"
-        )
-    frame = load_results(results, "throughput") if study is None else study_runs(
-        store, study, "throughput"
-    )  # fmt: skip
+def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any], dict[str, int]]:
+    """Return rows to choose among, the most accurate of their machine, and why others are out."""
     passed_over: dict[str, int] = {}
     accurate = frame[(frame["status"] == "complete") & frame["test_accuracy"].notna()]
     for reason, fine in _filters(frame).items():
@@ -122,8 +138,8 @@ def _candidates(
     if frame.empty:
         reasons = "; ".join(f"{n} {reason}" for reason, n in passed_over.items())
         raise BenchError(
-            f"nothing to choose from in {results}{f' ({reasons})' if reasons else ''}; measure "
-            "exported runs first: bench export-onnx STUDY, then bench throughput STUDY"
+            f"nothing to choose from{f' ({reasons})' if reasons else ''}; measure exported runs "
+            "first: bench export-onnx STUDY, then bench throughput STUDY"
         )
     last = frame.sort_values("measurement").iloc[-1]
     here = _of_the_place(frame, last)
@@ -132,10 +148,15 @@ def _candidates(
     newest = _newest(here)
     if len(newest) < len(here):
         passed_over["measured again later"] = len(here) - len(newest)
-    dataset = _one_dataset(store, newest)
+    datasets = sorted(newest["dataset"].dropna().unique())
+    if len(datasets) > 1:
+        raise BenchError(
+            f"the measured runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose "
+            "accuracies do not compare; name one study with --study"
+        )
     accurate = _of_the_place(accurate, last)
-    accurate = accurate[accurate["run"].map(lambda run: _dataset(store, run) in {dataset, None})]
-    # Of a network that was exported again since, the older file is none that could be shipped.
+    accurate = accurate[accurate["dataset"].isin(datasets) | accurate["dataset"].isna()]
+    # If a network was exported again since, the older file can no longer be shipped.
     accurate = _newest(accurate, [name for name in _SAME if name != "file_sha256"])
     best = accurate.sort_values("test_accuracy").iloc[-1]
     return newest, best.to_dict(), passed_over
@@ -161,27 +182,6 @@ def _filters(frame: pd.DataFrame) -> dict[str, pd.Series[bool]]:
     }
 
 
-def _one_dataset(store: Store, frame: pd.DataFrame) -> str | None:
-    """The dataset of all measured runs; None where no row is of a run."""
-    datasets = sorted({name for run in set(frame["run"]) if (name := _dataset(store, run))})
-    if len(datasets) > 1:
-        raise BenchError(
-            f"the measured runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose "
-            "accuracies do not compare; name one study with --study"
-        )
-    return datasets[0] if datasets else None
-
-
-def _dataset(store: Store, run: object) -> str | None:
-    record = store.read_run(run) if isinstance(run, str) else None
-    return str(record.request["dataset"]) if record else None
-
-
-def _sizes(results: str | Path) -> dict[str, int]:
-    exports = load_results(results, "exports").dropna(subset=["sha256", "bytes"])
-    return dict(zip(exports["sha256"], exports["bytes"], strict=True))
-
-
 def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
     """Whether no other row is as good in all of accuracy, latency and speed, and better in one."""
     gains = pd.DataFrame(
@@ -194,11 +194,13 @@ def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
     return not bool(((gains >= 0).all(axis=1) & (gains > 0).any(axis=1)).any())
 
 
-def _nothing(rows: pd.DataFrame, bounds: str, max_latency: float, max_drop: float) -> str:
+def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
     """Say that nothing fits, and what comes nearest from either side."""
     quick = rows[rows["latency_ms"] <= max_latency]
     right = rows[rows["drop_points"] <= max_drop + 1e-9]
-    parts = [f"Nothing of {len(rows)} measured fits {bounds}"]
+    parts = [
+        f"Nothing of {len(rows)} measured fits within {max_latency:g} ms and {max_drop:g} points"
+    ]
     if len(quick):
         best = quick.sort_values("test_accuracy").iloc[-1].to_dict()
         parts.append(f"within the latency {describe(best)} loses {best['drop_points']:.2f} points")

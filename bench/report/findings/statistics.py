@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bench.system.mcnemar import mcnemar_p_value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -226,12 +228,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
     Raises:
         ValueError: they are of different length.
     """
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
     if first.shape != second.shape:
         raise ValueError(f"predictions of {len(first)} and {len(second)} images: not the same")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    both = int((first & second).sum())
-    neither = len(first) - both - only_first - only_second
-    p_value = test([[both, only_first], [only_second, neither]], exact=True).pvalue
-    return Discordance(len(first), only_first, only_second, min(1.0, float(p_value)))
+    p_value = mcnemar_p_value(only_first, only_second)
+    return Discordance(len(first), only_first, only_second, p_value)

@@ -48,10 +48,10 @@ def failures(data: StudyData) -> list[Failure]:
             found.append(Failure(what, "not there", why, run, recorded=False))
         elif record.status != "complete":
             found.append(_failure(what, record.status, record.error, run))
-    for row in (record.row for record in data.export_records):
-        if row["status"] != "complete":
-            what = f"export of {row['run']} in {row['precision']}"
-            found.append(_failure(what, row["status"], row.get("error")))
+    for exported in (record.row for record in data.export_records):
+        if exported["status"] != "complete":
+            what = f"export of {exported['run']} in {exported['precision']}"
+            found.append(_failure(what, exported["status"], exported.get("error")))
     failed = data.throughput[data.throughput["status"] != "complete"]
     for row in failed.to_dict("records"):
         what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"

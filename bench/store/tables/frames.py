@@ -125,15 +125,15 @@ def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterat
         yield from (row for row in record.rows if wanted is None or row["run"] in wanted)
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as JSON values: missing is null, times are ISO 8601."""
+    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso"))
+    return rows
+
+
 def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
     """Return a table's rows of one study, in the study's order of variants and seeds."""
     return load_results(store.root / "studies" / f"{name}.json", table)
-
-
-def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame's rows as JSON values: missing is null, times are ISO 8601."""
-    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso"))
-    return rows
 
 
 def _locate(path: Path) -> tuple[Store, str | None, str | None]:

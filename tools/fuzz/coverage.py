@@ -1,6 +1,6 @@
 """Feed one parser of `mutations.py` inputs that atheris (libFuzzer) guides by its coverage.
 
-`python tests/fuzz/coverage.py --format study --count 100000`: the valid input is the corpus;
+`python tools/fuzz/coverage.py --format study --count 100000`: the valid input is the corpus;
 what reaches new code of ours is mutated further. Any exception but `BenchError` ends it with
 a traceback and the input; so does an input that takes over `SLOW_SECONDS`.
 """

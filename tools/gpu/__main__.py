@@ -1,4 +1,4 @@
-"""Run the protocol: `python -P tests/gpu`, which is what `nox -s gpu` does."""
+"""Run the protocol: `python -P tools/gpu`, which is what `nox -s gpu` does."""
 
 import sys
 

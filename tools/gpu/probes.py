@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.measurement.backends import Prepared
     from bench.measurement.configurations import Configuration
-    from bench.targets.network import Source
+    from bench.targets.network import LoadedNetwork
 
 BATCH = 32
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "nvidia-ml-py")
@@ -53,8 +53,8 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench.measurement.backends import PRECISIONS, load_backend
     from bench.measurement.configurations import Request, expand
     from bench.measurement.measured_network import find_target
-    from bench.measurement.preparation import Place, with_files
-    from bench.measurement.timing.sampling import status_of
+    from bench.measurement.preparation import Context, with_files
+    from bench.measurement.trial import status_of
 
     source, labels, reference = _reference(given)
     target = find_target(given.file or given.target, results=given.results)
@@ -62,11 +62,11 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         backends=(given.backend,), batch_sizes=(BATCH,),
         precisions=() if given.file else PRECISIONS,
     )  # fmt: skip
-    place = Place(Path(given.results), str(resolve_device(given.device)), physical_cores())
-    plan = expand(request, [target], device=place.device, threads=place.threads)
+    context = Context(Path(given.results), str(resolve_device(given.device)), physical_cores())
+    plan = expand(request, [target], device=context.device, threads=context.threads)
     images = source.prepare(source.test_images().images)
     with tempfile.TemporaryDirectory() as folder:
-        for made in with_files(plan, Path(folder), place):
+        for made in with_files(plan, Path(folder), context):
             row: dict[str, Any] = {"precision": made.precision, "status": "complete", "error": None}
             if made.unsupported:
                 yield row | {"status": "unsupported", "error": made.unsupported}
@@ -84,12 +84,12 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _reference(
     given: argparse.Namespace,
-) -> tuple[Source, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+) -> tuple[LoadedNetwork, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The run, its test labels, and the CPU's logits in fp32."""
     from bench.export.parity import reference_logits
     from bench.measurement.measured_network import find_target
 
-    source = find_target(given.target, results=given.results).source()
+    source = find_target(given.target, results=given.results).load()
     images = source.test_images()
     return source, images.labels.cpu().numpy(), reference_logits(source, images.images)
 
@@ -123,28 +123,28 @@ def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench.measurement.backends import Workload
     from bench.measurement.measured_network import find_target
     from bench.measurement.timing.clocks import CudaEventClock, WallClock
-    from bench.measurement.timing.intervals import ratio_interval
-    from bench.measurement.timing.runner import LocalLane
+    from bench.measurement.timing.runner import LocalRunner
+    from bench.system.intervals import ratio_interval
 
     device = str(resolve_device(given.device))
     target = find_target(given.target, input_size=given.input_size)
     for size in sorted({1, given.batch_size}):
         work = Workload(target.module(), None, target.input_shape, size, device, threads=1)
-        lane = LocalLane("eager", work)
-        lane.warm_up(5.0)
-        repeats = max(1, round(CLOCK_SECONDS / lane.typical))
-        wall, events = WallClock(lane.prepared.synchronize), CudaEventClock(device)
+        runner = LocalRunner("eager", work)
+        runner.warm_up(5.0)
+        repeats = max(1, round(CLOCK_SECONDS / runner.typical))
+        wall, events = WallClock(runner.prepared.synchronize), CudaEventClock(device)
         by_wall, by_events = {}, {}
         for number in range(CLOCK_ROUNDS):
-            by_wall[number] = [wall.measure(lane.step, repeats)]
-            by_events[number] = [events.measure(lane.step, repeats)]
+            by_wall[number] = [wall.measure(runner.step, repeats)]
+            by_events[number] = [events.measure(runner.step, repeats)]
         found = ratio_interval(by_wall, by_events)
         assert found is not None
         yield {
             "batch_size": size, "repeats": repeats, "ratio": found.median,
             "ratio_low": found.low, "ratio_high": found.high,
         }  # fmt: skip
-        lane.close()
+        runner.close()
 
 
 def main() -> int:
@@ -165,9 +165,9 @@ def main() -> int:
         found: Any = globals()[given.kind](given)
         document = found if isinstance(found, dict) else {"rows": list(found)}
     except BenchError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 2
-    print(json.dumps(document))  # noqa: T201
+    print(json.dumps(document))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Many workers on one results folder: the real store and run bookkeeping, training simulated.
 
-    python tests/launch/simulation.py --runs 10000 --workers 1000 --results FOLDER
+    python tools/simulation.py --runs 10000 --workers 1000 --results FOLDER
 
 Every worker is a thread that takes runs as a real one does (`bench.training.run.execute`:
 lock, look, work, publish); training sleeps for a while instead of computing. Some runs fail
@@ -167,4 +167,4 @@ def main(*words: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:]), indent=1))  # noqa: T201 - the answer
+    print(json.dumps(main(*sys.argv[1:]), indent=1))

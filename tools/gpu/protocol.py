@@ -110,7 +110,7 @@ def main(words: list[str]) -> int:
     runner.take_shown()
     if found.code != 0:
         missing = "torch finds no CUDA device" if given.device.startswith("cuda") else "no device"
-        print(  # noqa: T201
+        print(
             f"gpu protocol: {missing} here ({found.reason}). Nothing was checked. "
             "With --device cpu the protocol's own code is walked, which shows nothing of a GPU.",
             file=sys.stderr,
@@ -125,8 +125,8 @@ def main(words: list[str]) -> int:
         environment.get("compute_capability", "8.6").replace(".", ""),
     )  # fmt: skip
     report = Report(given.device, environment)
-    conduct(STEPS, session, report, lambda line: print(line, flush=True))  # noqa: T201
-    print(f"\n{report.summary}\n{given.output / 'report.md'}")  # noqa: T201
+    conduct(STEPS, session, report, lambda line: print(line, flush=True))
+    print(f"\n{report.summary}\n{given.output / 'report.md'}")
     return int(bool(report.counts[FAILED]))
 
 

@@ -1,6 +1,6 @@
 """Many tiny runs: does memory, a descriptor or shared memory leak, and do runs get slower?
 
-`python tests/soak/tiny_runs.py --runs 1000` trains a thousand seeds of one small network in
+`python tools/soak.py --runs 1000` trains a thousand seeds of one small network in
 this process; `--processes 10 --runs 100` asks ten that start together for the same hundred. It
 prints one JSON document; exit code 1 says that memory grew by 5 %, that something leaked, or
 that a run is missing or was done twice. The first hundred runs of a process (or a tenth, where
@@ -130,7 +130,7 @@ def main() -> None:
     for row in rows:
         if chosen.results is None:  # a child's are counted by its parent
             del row["started"]
-    print(json.dumps(verdict | {"processes": rows}, indent=1))  # noqa: T201
+    print(json.dumps(verdict | {"processes": rows}, indent=1))
     grown = max(row["memory_growth"] for row in rows)
     leaked = any(
         row[f"{what}_at_end"] > row[f"{what}_after_first"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("mutations.py")
+PROGRAM = Path(__file__).parents[2] / "tools" / "fuzz" / "mutations.py"
 
 
 FORMATS = (

@@ -1,6 +1,6 @@
 """How many intervals of one real command cover what all its repetitions find together?
 
-    python tests/benchmarks/repetitions.py --output r.json -- resnet20 --batch-size 32
+    python tools/repetitions.py --output r.json -- resnet20 --batch-size 32
 
 Everything after `--` goes to `bench throughput`. Of intervals at 95 % that only had to cover
 the noise within one process, nineteen of twenty would; what differs between processes (where
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.report.pages.markdown import markdown_table
+from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
 
 
@@ -85,8 +85,9 @@ def page(document: dict[str, Any]) -> str:
         for row in document["results"]
     ]  # fmt: skip
     made = document["environment"]
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# One command, repeated", "", *markdown_table(cells), "",
+        "# One command, repeated", "", *table.to_markdown(), "",
         f"- command, repeated: `{document['command']}`",
         f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
         f"- commit: {made['git_commit']}; {document['created_at']}",
@@ -108,11 +109,11 @@ def main() -> None:
                 key = (row["model"], row["backend"], row["precision"], row["memory_format"],
                        row["batch_size"])  # fmt: skip
                 found.setdefault(key, []).append(row)
-            print(f"{number + 1} of {given.repetitions}", file=sys.stderr)  # noqa: T201
+            print(f"{number + 1} of {given.repetitions}", file=sys.stderr)
     results = [coverage(rows) for rows in found.values()]
     for result in results:
         show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci", "ratios"}}
-        print(json.dumps(show), file=sys.stderr)  # noqa: T201
+        print(json.dumps(show), file=sys.stderr)
     document = {
         "command": f"bench throughput {shlex.join(given.arguments)}",
         "results": results,

@@ -1,20 +1,20 @@
-"""From samples to figures: the median with its interval, and ratios paired by round.
+"""Intervals of timed samples: of the median, and of ratios paired by round.
 
-Samples come in blocks (one of each compared configuration a round). What is resampled is
-the block, not the sample: samples of one block share the machine's state and would make an
-interval too narrow if they were taken for independent ones (the block, or cluster, bootstrap;
-Efron and Tibshirani 1993, section 8.6; Kalibera and Jones 2013 for benchmarks).
+Samples come in blocks, one block of each compared configuration per round. Blocks are resampled,
+not samples: samples of one block share the machine's state, and treating them as independent
+would make an interval too narrow (the block, or cluster, bootstrap; Efron and Tibshirani 1993,
+section 8.6; Kalibera and Jones 2013 for benchmarks).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -34,9 +34,9 @@ class Interval:
         median: of all samples.
         low: lower end.
         high: upper end.
-        blocks: how many blocks it rests on.
-        confident: whether so many blocks can carry 95 % at all (six or more); if not, `low`
-            and `high` are only the smallest and largest block.
+        blocks: number of blocks.
+        confident: whether there are enough blocks for 95 % (six or more); if not, `low` and
+            `high` are only the smallest and largest block.
     """
 
     median: float
@@ -50,11 +50,23 @@ class Interval:
         """Half the interval relative to the median: 0.02 is ±2 %."""
         return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
+    def scaled(self, factor: float) -> Interval:
+        """Return the interval of *factor* times the value."""
+        return replace(
+            self, median=factor * self.median, low=factor * self.low, high=factor * self.high
+        )
+
+    def per_second(self, count: float = 1.0) -> Interval:
+        """Return the interval of *count* things per second, where this one is of seconds."""
+        return replace(
+            self, median=count / self.median, low=count / self.high, high=count / self.low
+        )
+
 
 def median_interval(
     blocks: Sequence[Sequence[float]] | npt.NDArray[np.float64], seed: int = 0
 ) -> Interval:
-    """Median of all samples with its 95 % bootstrap interval, resampling whole blocks.
+    """Return the median of all samples with its 95 % bootstrap interval, resampling whole blocks.
 
     With fewer than 30 blocks the interval is widened to the exact one of the blocks' medians
     from order statistics (binomial; Conover 1999, section 3.2), since the percentile
@@ -82,13 +94,13 @@ def median_interval(
 
 
 def ratio_interval(
-    reference: dict[int, Sequence[float]], other: dict[int, Sequence[float]]
+    reference: Mapping[int, Sequence[float]], other: Mapping[int, Sequence[float]]
 ) -> Interval | None:
-    """How many times faster *other* is than *reference*, paired by round.
+    """Return how many times faster *other* is than *reference*, paired by round.
 
     Args:
         reference: round → seconds of the block's samples.
-        other: likewise.
+        other: the same of what is compared with it.
 
     Returns:
         The median over the rounds that both have of (reference's median / other's median)
@@ -115,7 +127,7 @@ def _bootstrap(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float
 
 
 def _order_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """Exact interval of the median; None for fewer values than can carry it."""
+    """Return the exact interval of the median; None for too few values."""
     from scipy.stats import binom
 
     rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(values), 0.5))

@@ -31,10 +31,10 @@ from onnx import TensorProto, helper
 
 from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
+from bench.export.classifier import ExportedClassifier
 from bench.export.foreign import from_file
-from bench.export.predict import Exported
 from bench.launch.planning import read_machines
-from bench.measurement.compared_speeds import load_side
+from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.onnx_file import examine
 from bench.store import RunRecord, Store
 from bench.store.archive import unpack
@@ -200,7 +200,7 @@ def records(folder: Path) -> dict[str, Target]:
 
     def throughput(content: bytes) -> object:
         path.write_bytes(content)
-        return load_side(path)
+        return load_speeds(path)
 
     def machines(content: bytes) -> object:
         path.write_bytes(content)
@@ -238,7 +238,7 @@ def onnx_files(folder: Path) -> dict[str, Target]:
         del model.metadata_props[:]
         helper.set_model_props(model, dict(zip(PROPERTIES, lines, strict=False)))
         path.write_bytes(model.SerializeToString())
-        return Exported(path)
+        return ExportedClassifier(path)
 
     texts = "\n".join(json.dumps(value) for value in PROPERTIES.values())
     return {
@@ -293,8 +293,8 @@ def main() -> None:
         begun = time.perf_counter()
         failures = fuzz(name, chosen.count, chosen.seed)
         seconds = time.perf_counter() - begun
-        print(f"{name}: {chosen.count:,} inputs, {len(failures)} failures, {seconds:.0f} s")  # noqa: T201
-        print(*failures[:5], sep="\n")  # noqa: T201
+        print(f"{name}: {chosen.count:,} inputs, {len(failures)} failures, {seconds:.0f} s")
+        print(*failures[:5], sep="\n")
         failed = failed or bool(failures)
     sys.exit(failed)
 

@@ -1,8 +1,8 @@
 """Do other instruments find what ours finds? The same network, interleaved in one run.
 
-    python tests/benchmarks/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
+    python tools/agreement.py resnet18 --timm-benchmark benchmark.py --output a.json
 
-Ours is the lane that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
+Ours is the runner that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
 the inference runner of timm's `benchmark.py` (in its repository only, not in its wheel: give the
 file), and for ONNX Runtime the timing function in its own wheel
 (`onnxruntime.transformers.benchmark_helper.inference_ort`). All of these return means of a
@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.measurement.backends import Workload
-from bench.measurement.machine.noise import compare, look
-from bench.measurement.measured_network import Target, find_target
-from bench.measurement.onnx_file import make_file
-from bench.measurement.timing.intervals import ratio_interval
-from bench.measurement.timing.runner import LocalLane
-from bench.report.pages.markdown import markdown_table
+from bench.measurement.machine.noise import noise_between, take_snapshot
+from bench.measurement.measured_network import MeasuredNetwork, find_target
+from bench.measurement.preparation import make_file
+from bench.measurement.timing.runner import LocalRunner
+from bench.report.tables.text_table import TextTable
 from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
+from bench.system.intervals import ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,12 +45,12 @@ AGREED = 0.03
 
 
 def ours(
-    backend: str, target: Target, file: Path | None, batch: int, threads: int, device: str
-) -> LocalLane:
-    """Open the lane that `bench throughput` would sample."""
-    return LocalLane(
+    backend: str, target: MeasuredNetwork, file: Path | None, batch: int, threads: int, device: str
+) -> LocalRunner:
+    """Open the runner that `bench throughput` would sample."""
+    return LocalRunner(
         backend,
-        Workload(target.source().model, file, target.input_shape, batch, device, threads=threads),
+        Workload(target.load().model, file, target.input_shape, batch, device, threads=threads),
         single=device == "cpu",  # a call on a GPU is too short to be timed alone
     )
 
@@ -64,7 +64,7 @@ def torch_timer(call: Callable[[], Any], threads: int) -> Instrument:
 
 
 def timm_runner(script: Path, model: torch.nn.Module, batch: int, size: int) -> Instrument:
-    """timm's runner, measuring our network in place of its own ResNet-18."""
+    """Return timm's runner, measuring our network in place of its own ResNet-18."""
     spec = importlib.util.spec_from_file_location("timm_benchmark", script)
     assert spec is not None
     assert spec.loader is not None
@@ -98,10 +98,10 @@ def ort_helper(session: Any, feed: dict[str, Any], batch: int) -> Instrument:
 
 
 def eager_instruments(
-    target: Target, batch: int, threads: int, timm: Path | None, device: str
+    target: MeasuredNetwork, batch: int, threads: int, timm: Path | None, device: str
 ) -> Any:
     """Give the others for PyTorch; its timer waits for the device by itself."""
-    model = target.source().model.eval().to(device)
+    model = target.load().model.eval().to(device)
     images = torch.randn(batch, *target.input_shape, device=device)
 
     def call() -> None:
@@ -114,7 +114,7 @@ def eager_instruments(
     return found
 
 
-def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int) -> Any:
+def onnxruntime_instruments(file: Path, target: MeasuredNetwork, batch: int, threads: int) -> Any:
     """Give the others for ONNX Runtime."""
     import onnxruntime
 
@@ -130,7 +130,7 @@ def onnxruntime_instruments(file: Path, target: Target, batch: int, threads: int
 
 def measure(
     backend: str,
-    target: Target,
+    target: MeasuredNetwork,
     batch: int,
     *,
     threads: int,
@@ -138,7 +138,7 @@ def measure(
     timm: Path | None,
     device: str,
 ) -> Iterator[dict[str, Any]]:
-    """Interleave our lane with the other instruments, in random order in each round."""
+    """Interleave our runner with the other instruments, in random order in each round."""
     with tempfile.TemporaryDirectory() as folder:
         file, others = None, {}
         if backend == "onnxruntime":
@@ -148,21 +148,21 @@ def measure(
             )
         else:
             others = eager_instruments(target, batch, threads, timm, device)
-        lane = ours(backend, target, file, batch, threads, device)
+        runner = ours(backend, target, file, batch, threads, device)
     if not others:  # a session of their own would copy the images each time
-        others = {"torch.utils.benchmark.Timer on our session": torch_timer(lane.step, threads)}
-    count = max(1, round(BLOCK_SECONDS / lane.warm_up(10.0).typical))
-    instruments = {"ours": lane.block, **{n: _single(i) for n, i in others.items()}}
+        others = {"torch.utils.benchmark.Timer on our session": torch_timer(runner.step, threads)}
+    count = max(1, round(BLOCK_SECONDS / runner.warm_up(10.0).typical))
+    instruments = {"ours": runner.block, **{n: _single(i) for n, i in others.items()}}
     for block in instruments.values():
         block(1)
     blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
     names, order = list(instruments), random.Random(0)
-    before = look(device)
+    before = take_snapshot(device)
     for number in range(rounds):
         order.shuffle(names)
         for name in names:
             blocks[name][number] = instruments[name](count)
-    warnings, _ = compare(before, look(device))
+    warnings, _ = noise_between(before, take_snapshot(device))
     for name in others:
         # How many times slower ours says a batch is than theirs: seconds over seconds.
         ratio = ratio_interval(blocks["ours"], blocks[name])
@@ -201,8 +201,9 @@ def page(document: dict[str, Any]) -> str:
         )  # fmt: skip
     made = document["environment"]
     warnings = sorted({w for row in document["rows"] for w in row["warnings"]})
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# Do other instruments find the same?", "", *markdown_table(cells), "",
+        "# Do other instruments find the same?", "", *table.to_markdown(), "",
         "Blocks of all instruments are interleaved in random order; the ratio is paired by round,",
         "with its 95 % bootstrap interval.", "",
         f"- command: `{document['command']}`",
@@ -241,7 +242,7 @@ def main() -> None:
                 ):  # fmt: skip
                     rows.append(row)
                     show = {k: v for k, v in row.items() if k != "seconds"}
-                    print(json.dumps(show), file=sys.stderr)  # noqa: T201
+                    print(json.dumps(show), file=sys.stderr)
     document = {
         "rows": rows,
         "environment": describe_environment(given.device, threads=given.threads),

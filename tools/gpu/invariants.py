@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from protocol import Session
 
 PROBES = Path(__file__).with_name("probes.py")
-AGREEMENT = ROOT / "tests" / "benchmarks" / "agreement.py"
+AGREEMENT = ROOT / "tools" / "agreement.py"
 # An fp32 network's logits on two processors: rounding alone differs (measured between ONNX
 # Runtime and PyTorch on one CPU: below 1e-6), a wrong kernel or hidden TF32 does by more.
 FP32_DIFFERENCE = 1e-4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.measurement.timing.intervals import median_interval, ratio_interval
+from bench.system.intervals import median_interval, ratio_interval
 
 
 def test_agrees_with_scipys_bootstrap_on_independent_samples():

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.export.files import load
 from bench.export.session import logits_of, open_session
-from bench.store.exports import Exports
-from bench.targets.network import Preparation
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-class Exported:
-    """A file of `bench export-onnx`, for `bench.targets.trained_run.predict`.
+class ExportedClassifier:
+    """A file of `bench export-onnx`, for `bench.targets.classify.predict`.
 
     Attributes:
         classes: names, in the order of the logits.
@@ -58,7 +59,7 @@ class Exported:
         channels, height, width = map(int, values["input_shape"])
         self.input_shape = (channels, height, width)
         self._raw = bool(values["with_preprocessing"])
-        self._preparation = Preparation(
+        self._preprocessing = Preprocessing(
             height,
             tuple(map(float, values["mean"])),
             tuple(map(float, values["std"])),
@@ -68,24 +69,8 @@ class Exported:
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images N×C×H×W into what the file takes."""
-        return images.permute(0, 2, 3, 1) if self._raw else self._preparation.apply(images)
+        return images.permute(0, 2, 3, 1) if self._raw else self._preprocessing.apply(images)
 
     def model(self, images: Tensor) -> Tensor:
         """Return the file's logits, float32, N×classes."""
         return torch.from_numpy(logits_of(self._session, images.numpy(), len(images)))
-
-
-def find_export(name: str, results: Path) -> Path | None:
-    """Return the file that *name* means: a path, an export's folder or SHA-256; or None.
-
-    Raises:
-        BenchError: the export that it names is damaged.
-    """
-    if name.endswith(".onnx"):
-        return Path(name)
-    folder = Path(name)
-    if folder.parent.name == "exports" and folder.is_dir():
-        return folder / "model.onnx"
-    exports = Exports(results)
-    record = exports.named(name)
-    return exports.checked_file(record) if record and record.row["format"] == "onnx" else None

@@ -16,7 +16,7 @@ from protocol import Session, conduct
 from record import FAILED, NOT_RUN, PASSED, Report, judged
 from steps import STEPS, measured, read_junit
 
-HERE = Path(__file__).parent
+PROTOCOL = Path(__file__).parents[2] / "tools" / "gpu"
 ROW = {
     "precision": "fp16", "executed_precision": "fp16", "status": "complete", "error": None,
     "device": "cuda", "images_per_second": 5e3, "width": 0.01, "noisy": False, "ratio": 2.0,
@@ -30,7 +30,7 @@ ANSWERS = {
 
 
 def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", str(HERE), *map(str, words)]
+    command = [sys.executable, "-P", str(PROTOCOL), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 

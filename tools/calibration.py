@@ -1,6 +1,6 @@
 """How often our intervals cover the true median, on samplers of known truth.
 
-    python -m tests.measure.calibration results/throughput/calibration.json
+    python tools/calibration.py results/throughput/calibration.json
 
 writes the figures that results/ shows, from the repository's root.
 """
@@ -12,19 +12,55 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.timing.sampling import Goal, Track, run_plan
-from bench.report.pages.markdown import markdown_table
+from bench.measurement.configurations import Configuration
+from bench.measurement.measured_network import MeasuredNetwork
+from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.timing.warmup import WarmUp
+from bench.measurement.trial import Trial
+from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
-
-from .conftest import FakeLane, FakeTime
 
 Draw = Callable[[], float]
 REPETITIONS = 1000
 GOAL = Goal(max_seconds=12)
+
+
+@dataclass
+class SimulatedTime:
+    """A clock that only the simulated samples move."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class SimulatedRunner:
+    """A runner whose times are drawn from a known distribution."""
+
+    clock: SimulatedTime
+    draw: Draw
+
+    def warm_up(self, cap_seconds: float) -> WarmUp:
+        del cap_seconds
+        return WarmUp((self.draw(),), True)
+
+    def block(self, count: int) -> list[float]:
+        seconds = [self.draw() for _ in range(count)]
+        self.clock.now += sum(seconds)
+        return seconds
+
+
+def a_trial(name: str, runner: SimulatedRunner) -> Trial:
+    target = MeasuredNetwork("", "model", (3, 4, 4), macs=10)
+    made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
+    return Trial(made, runner)
 
 
 def steady(source: random.Random) -> Draw:
@@ -67,11 +103,11 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
         truth = many[len(many) // 2]
     covered = reached = 0
     for seed in range(repetitions):
-        clock = FakeTime()
-        track = Track("x", FakeLane(clock, make(random.Random(seed))))
-        run_plan([track], GOAL, seed=seed, now=clock)
-        covered += track.interval.low <= truth <= track.interval.high
-        reached += track.reached(GOAL)
+        clock = SimulatedTime()
+        trial = a_trial(kind, SimulatedRunner(clock, make(random.Random(seed))))
+        run_plan([trial], GOAL, seed=seed, now=clock)
+        covered += trial.interval.low <= truth <= trial.interval.high
+        reached += GOAL.is_reached(trial)
     return {
         "sampler": kind,
         "repetitions": repetitions,
@@ -87,14 +123,15 @@ def page(document: dict[str, Any]) -> str:
         [row["sampler"], str(row["repetitions"]), f"{row['coverage']:.1%}", f"{row['reached']:.1%}"]
         for row in document["rows"]
     ]
+    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
-        "# How often do our 95 % intervals cover the truth?", "", *markdown_table(cells), "",
+        "# How often do our 95 % intervals cover the truth?", "", *table.to_markdown(), "",
         "Times are drawn, not measured, so the truth is known; what stops the sampling is the",
         "program's own rule. Where the times drift more slowly than the run is long (a wave of",
         "±3 % over thousands of samples), an interval knows only of its own stretch of the wave",
         "and covers the long-run median far less often than it says: repeat the whole command.",
         "",
-        "- command: `python -m tests.measure.calibration FILE`",
+        "- command: `python tools/calibration.py FILE`",
         f"- commit: {document['environment']['git_commit']}; {document['created_at']}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -1,0 +1,136 @@
+"""Times of layers and operators, in the form in which a measurement keeps them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+RUNS = 5  # profiled batches
+_BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
+
+# What a layer does, in the order in which charts show it.
+PARTS = (
+    "convolution",
+    "projection",
+    "addition",
+    "normalisation",
+    "activation",
+    "pooling",
+    "linear",
+    "other",
+)
+# Parts of kinds of operator, recognised by words in torch's and in ONNX's names.
+_WORDS = {
+    "convolution": ("conv",),
+    "addition": ("add",),
+    "normalisation": ("norm",),
+    "activation": ("relu", "clamp", "clip"),
+    "pooling": ("pool",),
+    "linear": ("gemm", "matmul", "linear"),
+}
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Time that a profiler reports for one layer.
+
+    Attributes:
+        name: path of the layer in the network, or node of the graph.
+        kind: what the layer is, such as `Conv2d 3×3`.
+        part: what it does, one of `PARTS`; `projection` is a 1×1 convolution on a shortcut.
+        microseconds: summed over all profiled batches.
+        with_addition: an addition is fused into it, whose own time is unknown.
+        block: the block of the network that it belongs to; derived from the name if empty.
+    """
+
+    name: str
+    kind: str
+    part: str
+    microseconds: float
+    with_addition: bool = False
+    block: str = ""
+
+
+# What a backend's profiler returns: the layers in the network's order, and kinds of operator with
+# their microseconds, both summed over all profiled batches.
+LayerProfile = tuple[Sequence[LayerTime], Sequence[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One layer's or operator's part of the time of a batch.
+
+    Attributes:
+        by: layer or operator.
+        name: path of the layer in the network (node of the graph), or kind of operator.
+        kind: what the layer is.
+        milliseconds: of one batch, mean over the profiled ones (slower than unprofiled).
+        share: of everything that was profiled, 0…1.
+        part: what it does, one of `PARTS`.
+        block: the block of the network that it belongs to; empty for an operator.
+        with_addition: an addition is fused into it, whose own time is unknown.
+    """
+
+    by: str
+    name: str
+    kind: str
+    milliseconds: float
+    share: float
+    part: str = "other"
+    block: str = ""
+    with_addition: bool = False
+
+
+def shares(
+    layers: Iterable[LayerTime], operators: Iterable[tuple[str, float]], runs: int = RUNS
+) -> list[Share]:
+    """Convert a profile of *runs* batches into milliseconds of one and shares of the whole.
+
+    Returns:
+        Layers in the order given, then operators, slowest first. The whole is the sum of the
+        operators' times.
+    """
+    slowest_first = sorted(operators, key=lambda item: -item[1])
+    whole = sum(microseconds for _, microseconds in slowest_first) or 1.0
+    by_layer = [
+        Share(
+            by="layer",
+            name=layer.name,
+            kind=layer.kind,
+            milliseconds=layer.microseconds / runs / 1e3,
+            share=layer.microseconds / whole,
+            part=layer.part,
+            block=layer.block or block_of(layer.name),
+            with_addition=layer.with_addition,
+        )
+        for layer in layers
+    ]
+    by_operator = [
+        Share(
+            by="operator",
+            name=name,
+            kind=name,
+            milliseconds=microseconds / runs / 1e3,
+            share=microseconds / whole,
+            part=_part_of_operator(name),
+        )
+        for name, microseconds in slowest_first
+        if microseconds > 0
+    ]
+    return by_layer + by_operator
+
+
+def block_of(name: str) -> str:
+    """Return the block that a layer's path lies in: layer1.0 for layer1.0.conv1."""
+    found = _BLOCK.match(name)
+    return found[0] if found else name
+
+
+def _part_of_operator(name: str) -> str:
+    """Return the part of `PARTS` that a kind of operator computes."""
+    lower = name.lower()
+    for part, words in _WORDS.items():
+        if any(word in lower for word in words):
+            return "linear" if "addmm" in lower else part
+    return "other"

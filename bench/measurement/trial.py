@@ -1,0 +1,134 @@
+"""A trial: one configuration in a measurement, from the plan to its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench.measurement.backends import OutOfMemoryError, UnsupportedError
+from bench.system.intervals import Interval, median_interval, ratio_interval
+from bench.system.memory import says_out_of_memory
+
+if TYPE_CHECKING:
+    from bench.measurement.configurations import Configuration
+    from bench.measurement.timing.runner import Runner, RunnerReport
+    from bench.measurement.timing.warmup import WarmUp
+
+
+@dataclass(eq=False)
+class Trial:
+    """One configuration in a measurement; filled in place while it is measured.
+
+    Once closed it holds plain data only, which can be sent between processes.
+
+    Attributes:
+        configuration: what is measured.
+        runner: runs it; None before it is opened and after it is closed.
+        is_reference: whether the others of its group are compared with it. It is sampled as long
+            as any of them is, so that ratios are paired.
+        status: complete, unsupported, out_of_memory or failed.
+        error: one line if the status is not complete.
+        warm_up: the samples that do not count.
+        blocks: round → seconds of each sample of that round's block.
+        positions: round → place in that round's order.
+        seconds_spent: wall time of the blocks.
+        samples_per_block: number of samples of the next block.
+        interval: of the median sample; None before the first block.
+        report: what ran, read back after the last block.
+        columns: columns of the row that a scenario adds.
+        layers: time by layer and operator, if it was requested.
+    """
+
+    configuration: Configuration
+    runner: Runner | None = None
+    is_reference: bool = False
+    status: str = "complete"
+    error: str | None = None
+    warm_up: WarmUp | None = None
+    blocks: dict[int, list[float]] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    seconds_spent: float = 0.0
+    samples_per_block: int = 1
+    interval: Interval | None = None
+    report: RunnerReport | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    _blocks_seen: int = 0
+
+    def __post_init__(self) -> None:
+        if self.configuration.unsupported is not None:
+            self.status, self.error = "unsupported", self.configuration.unsupported
+
+    @property
+    def name(self) -> str:
+        """The configuration's name, unique in a measurement."""
+        return self.configuration.name
+
+    @property
+    def group(self) -> str:
+        """Trials of equal group are compared."""
+        return self.configuration.group
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is open and nothing has failed."""
+        return self.runner is not None and self.status == "complete"
+
+    @property
+    def samples(self) -> list[float]:
+        """Seconds of one batch, of all samples in order."""
+        return [second for block in self.blocks.values() for second in block]
+
+    def opened(self) -> Runner:
+        """Return the open runner.
+
+        Raises:
+            RuntimeError: it is not open.
+        """
+        if self.runner is None:
+            raise RuntimeError(f"{self.name} is not open")
+        return self.runner
+
+    def close(self) -> None:
+        """Close the runner, if there is one."""
+        if self.runner is not None:
+            self.runner.close()
+            self.runner = None
+
+    def fail(self, error: BaseException) -> None:
+        """Record why it is measured no further."""
+        self.status, self.error = status_of(error)
+
+    def update_interval(self, *, always: bool = False) -> None:
+        """Compute the interval, but only after an eighth more blocks.
+
+        Each time an interval is looked at is a chance to stop on one that is narrow by accident.
+        """
+        if self.blocks and (always or len(self.blocks) >= self._blocks_seen * 1.125):
+            self.interval = median_interval(list(self.blocks.values()))
+            self._blocks_seen = len(self.blocks)
+
+    def speedup_over(self, reference: Trial) -> Interval | None:
+        """Return how many times the images/s of *reference* it reaches, paired by round.
+
+        Batch sizes may differ (`--batch-size auto`).
+
+        Returns:
+            None without a round that both took part in.
+        """
+        ratio = ratio_interval(reference.blocks, self.blocks)
+        if ratio is None:
+            return None
+        return ratio.scaled(self.configuration.batch_size / reference.configuration.batch_size)
+
+
+def status_of(error: BaseException) -> tuple[str, str]:
+    """Return the status that a row gets for an error, and its one-line message."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    # torch.cuda's own class has that name; other libraries' errors are recognised by their text.
+    out_of_memory = isinstance(error, OutOfMemoryError | MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError"
+    )
+    if out_of_memory or says_out_of_memory(text):
+        return "out_of_memory", text
+    return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

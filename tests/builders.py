@@ -1,0 +1,89 @@
+"""Make requests, records and rows with defaults, so that a test names only what it is about."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from bench.store import RunRecord, Store, StudyRecord
+from bench.studies.recipe import get_recipe
+from bench.studies.request import RunRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+REQUEST_FIELDS = {field.name for field in dataclasses.fields(RunRequest)}
+
+
+def make_request(model: str = "resnet20", *, recipe: str = "fast", **changes: Any) -> RunRequest:
+    """Make a request; keywords replace its fields or its recipe's values."""
+    fields = {"dataset": "mnist", "seed": 0}
+    fields |= {key: changes.pop(key) for key in list(changes) if key in REQUEST_FIELDS}
+    return RunRequest(model, recipe=get_recipe(recipe).model_copy(update=changes), **fields)
+
+
+def make_record(request: RunRequest | None = None, **changes: Any) -> RunRecord:
+    """Make the record of a complete run; keywords replace its fields."""
+    request = request or make_request()
+    fields = {"status": "complete", "environment": {}, "seconds": 1.5}
+    fields |= {"started_at": "2026-01-02T03:04:05+00:00"}
+    return RunRecord(run=request.run_id, request=request.as_dict(), **fields | changes)
+
+
+def make_study(
+    variants: Mapping[str, Iterable[str]],
+    references: Mapping[str, str | None] | None = None,
+    **changes: Any,
+) -> StudyRecord:
+    """Make a study's record from each variant's runs, seed by seed.
+
+    The first variant is the reference of those that *references* does not name.
+    """
+    first = next(iter(variants), None)
+    by_name = dict.fromkeys(variants, first) | {first: None} | (references or {})
+    kept = {
+        name: {
+            "reference": by_name[name],
+            "runs": {str(seed): run for seed, run in enumerate(runs)},
+        }
+        for name, runs in variants.items()
+    }
+    return StudyRecord(**{"name": "mine", "question": "Why?", "variants": kept} | changes)
+
+
+def write_run(root: Path, record: RunRecord, history: str) -> str:
+    """Write a finished run as the store does, without waiting for the disk; returns its id."""
+    digest = hashlib.sha256(history.encode()).hexdigest()
+    folder = root / "runs" / record.run
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "history.csv").write_text(history)
+    sealed = dataclasses.replace(record, files={"history.csv": digest})
+    (folder / "run.json").write_bytes(sealed.to_json())
+    return record.run
+
+
+def make_unfinished(
+    store: Store, run: str | None = None, status: str = "failed", error: str = "why"
+) -> str:
+    """Turn a finished run (default: the first) into one without a result; returns its id."""
+    record = next(store.runs()) if run is None else store.read_run(run)
+    assert record is not None
+    store.remove_run(record.run)
+    store.mark_unfinished(
+        dataclasses.replace(record, status=status, error=error, result={}, files={})
+    )
+    return record.run
+
+
+def make_row(**changes: Any) -> dict[str, Any]:
+    """Make a complete row of the table of throughput; keywords replace or add columns."""
+    return {
+        "measurement": "m", "model": "resnet18", "options": "", "run": None,
+        "backend": "onnxruntime", "precision": "fp32", "executed_precision": "fp32",
+        "memory_format": "contiguous", "batch_size": 1, "input_size": 28, "boundary": "compute",
+        "device": "cpu", "cpu": "A", "threads": 2, "status": "complete", "error": None,
+        "noisy": False, "images_per_second": 10.0, "reference": "eager fp32 contiguous",
+        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, **changes,
+    }  # fmt: skip
