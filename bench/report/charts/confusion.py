@@ -179,7 +179,7 @@ def _commonest(predicted: npt.NDArray[Any], label: int) -> int:
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset
+    from bench.data import list_datasets, load_dataset  # torch
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:

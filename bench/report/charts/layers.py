@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.measurement.profile.layer_time import PARTS
 from bench.report.charts.chart import Axis, Chart, Series
 
 if TYPE_CHECKING:
@@ -70,15 +71,11 @@ def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
 
 
 def _parts(shares: Shares) -> list[str]:
-    from bench.measurement.profile.layer_time import PARTS
-
     present = {share["part"] for share in shares}
     return [part for part in PARTS if part in present]
 
 
 def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
-    from bench.measurement.profile.layer_time import PARTS
-
     times: dict[str, float] = {}
     whole: dict[str, float] = {}
     for share in shares:

@@ -1,4 +1,4 @@
-"""The names that `--track` takes, and what each of them needs."""
+"""The names of trackers that `--track` accepts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TRACKERS = ("tensorboard", "mlflow")
 
 
 def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
-    """Return trackers' names, each once, after checking that they can be used here.
+    """Return the trackers' names without duplicates, after checking that they can be used.
 
     Args:
-        names: of `TRACKERS`; blanks around them do not count.
+        names: names from `TRACKERS`; surrounding blanks are ignored.
 
     Raises:
         BenchError: a name is unknown, or its library is not installed.

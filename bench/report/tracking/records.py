@@ -1,4 +1,4 @@
-"""What is logged of a run and of a study, read from the results folder."""
+"""The runs and the report of a study as trackers log them, read from the results folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXPORT = (
     "test_accuracy",
     "seconds",
 )
-_ASKED = (
+_REQUESTED = (
     "model",
     "dataset",
     "train_images",
@@ -61,10 +61,10 @@ class TrackedExport:
 
     Attributes:
         title: format and precision, as a heading.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         status: complete, or how it failed.
-        values: its figures (`exports` table).
-        files: the exported file, and what lies beside it.
+        values: its numbers from the `exports` table.
+        files: every file of its folder.
     """
 
     title: str
@@ -79,17 +79,17 @@ class TrackedRun:
     """One run of a study.
 
     Attributes:
-        run: its id.
+        run: the run's id.
         name: variant and random seed.
         status: as in the `runs` table.
         error: why it is not complete, or None.
         started_at: UTC.
-        seconds: of training.
-        parameters: what was asked for.
-        environment: what it was made with.
+        seconds: training time.
+        parameters: the run's request, flat.
+        environment: versions and hardware.
         epochs: number of the epoch → its values.
-        final: values of the finished network.
-        exports: files exported of it.
+        final: values of the trained network.
+        exports: files exported from it.
     """
 
     run: str
@@ -106,7 +106,7 @@ class TrackedRun:
 
     @property
     def digest(self) -> str:
-        """A word that changes whenever anything to be logged does."""
+        """A hash that changes whenever anything logged changes."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -116,10 +116,10 @@ class TrackedReport:
     """A study's report.
 
     Attributes:
-        digest: a word that changes whenever a run behind it does.
+        digest: a hash that changes whenever one of its runs does.
         answer: the sentence that answers the study's question.
         text: the report in Markdown, without its picture.
-        folder: of its files: page, pictures, tables.
+        folder: folder of its files: page, pictures, tables.
     """
 
     digest: str
@@ -129,7 +129,7 @@ class TrackedReport:
 
 
 def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[TrackedRun]:
-    """Read the runs of a study that have a record, or one of them, in the study's order."""
+    """Yield the recorded runs of a study, or one of them, in the study's order."""
     place = store.root / "studies" / f"{study}.json"
     if run is not None:
         place = store.folder(run) if store.folder(run).is_dir() else store.partial(run)
@@ -138,10 +138,10 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
     rows = load_results(place)
     epochs = _by_run(load_results(place, "epochs"))
     exports = _by_run(load_results(place, "exports"))
-    for name, appearances in _by_run(rows[rows["study"] == study]).items():
+    for name, rows_of_run in _by_run(rows[rows["study"] == study]).items():
         record = store.read_run(name) or store.read_unfinished(name)
         if record is not None:
-            yield _tracked(store, record, appearances, epochs.get(name), exports.get(name))
+            yield _tracked(store, record, rows_of_run, epochs.get(name), exports.get(name))
 
 
 def _by_run(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -152,12 +152,12 @@ def _by_run(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _tracked(
     store: Store,
     record: RunRecord,
-    appearances: pd.DataFrame,
+    rows_of_run: pd.DataFrame,
     epochs: pd.DataFrame | None,
     exports: pd.DataFrame | None,
 ) -> TrackedRun:
-    row = appearances.iloc[0]
-    variants = " = ".join(dict.fromkeys(map(str, appearances["variant"])))
+    row = rows_of_run.iloc[0]
+    variants = " = ".join(dict.fromkeys(map(str, rows_of_run["variant"])))
     history = [] if epochs is None else epochs.drop_duplicates("epoch").to_dict("records")
     files = [] if exports is None else exports.to_dict("records")
     return TrackedRun(
@@ -176,8 +176,8 @@ def _tracked(
 
 
 def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Everything asked for, flat: options and recipe values each under a name of their own."""
-    values = {key: request.get(key) for key in _ASKED}
+    """Return a request as a flat dictionary, with options and recipe values by name."""
+    values = {key: request.get(key) for key in _REQUESTED}
     values |= {f"options.{key}": value for key, value in request["options"].items()}
     values |= {f"recipe.{key}": value for key, value in request["recipe"].items()}
     return {
@@ -199,7 +199,7 @@ def _export(store: Store, row: Any) -> TrackedExport:
 
 
 def _numbers(row: Any, names: tuple[str, ...]) -> dict[str, float]:
-    """The values that are there and finite."""
+    """Return the values that are present and finite."""
     import pandas as pd
 
     found = {name: row[name] for name in names if not pd.isna(row[name])}
@@ -211,5 +211,5 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A path by its name alone: where the results folder lies changes nothing."""
+    """Return a path's name alone: the place of the results folder does not change a digest."""
     return value.name if isinstance(value, Path) else str(value)

@@ -1,4 +1,4 @@
-"""Logging a study while it is carried out; whatever a tracker does, the runs are unharmed."""
+"""Log a study while it is carried out; a failing tracker does not affect the runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from bench.errors import BenchError
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
+from bench.report.tracking.mlflow import MlflowTracker
 from bench.report.tracking.names import check_trackers
 from bench.report.tracking.records import TrackedReport, tracked_runs
+from bench.report.tracking.tensorboard import TensorboardTracker
 from bench.training.distributed import follows
 
 if TYPE_CHECKING:
@@ -30,15 +32,15 @@ REPORT_FORMATS = ("markdown", "csv", "html")
 
 
 class Tracker(Protocol):
-    """Where runs are logged. Any method may raise anything: the tracker is then given up."""
+    """A service that runs are logged to. A tracker that raises is not used any more."""
 
     where: str
 
     def log_run(self, run: TrackedRun) -> None:
-        """Log a run, in the place of what was logged of it; nothing if that is the same."""
+        """Log a run, replacing what was logged of it; do nothing if that is unchanged."""
 
     def log_report(self, report: TrackedReport) -> None:
-        """Log a study's report, likewise."""
+        """Log a study's report, replacing an older one; do nothing if that is unchanged."""
 
 
 @contextmanager
@@ -80,7 +82,7 @@ class _Session:
     def __init__(self, names: tuple[str, ...], store: Store, study: str) -> None:
         self.store = store
         self.study = study
-        self.waiting = list(names)  # opened when there is something to log
+        self.unopened = list(names)  # opened when there is something to log
         self.trackers: dict[str, Tracker] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
 
@@ -94,7 +96,7 @@ class _Session:
         self._each(log)
 
     def log_report(self) -> None:
-        """Log the study's report, if there is anything to report."""
+        """Log the study's report, if a run is complete."""
         with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
             reports: list[TrackedReport] = []
 
@@ -107,22 +109,22 @@ class _Session:
             self._each(log)
 
     def record(self) -> None:
-        """Record what became of every tracker."""
+        """Record the outcome of every tracker."""
         for name, tracker in self.trackers.items():
             self.outcomes[name] = _outcome(tracker.where, None)
         self._save()
 
     def _each(self, work: Callable[[Tracker], None]) -> None:
-        for name in [*self.trackers, *self.waiting]:
+        for name in [*self.trackers, *self.unopened]:
             self._try(name, work)
 
     def _try(self, name: str, work: Callable[[Tracker], None]) -> None:
         try:
-            if name in self.waiting:
-                self.waiting.remove(name)
+            if name in self.unopened:
+                self.unopened.remove(name)
                 self.trackers[name] = _open(name, self.store, self.study)
             work(self.trackers[name])
-        except Exception as error:  # whatever it raises, the runs are recorded and go on
+        except Exception as error:  # of any kind: the runs are recorded and continue
             tracker = self.trackers.pop(name, None)
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
             self.outcomes[name] = _outcome(tracker.where if tracker else None, reason)
@@ -134,7 +136,7 @@ class _Session:
             )
 
     def _save(self) -> None:
-        with contextlib.suppress(BenchError):  # of a full disk the runs themselves will tell
+        with contextlib.suppress(BenchError):  # the runs themselves report a full disk
             self.store.save_tracking(self.study, self.outcomes)
 
 
@@ -145,11 +147,7 @@ def _outcome(where: str | None, error: str | None) -> dict[str, Any]:
 
 def _open(name: str, store: Store, study: str) -> Tracker:
     if name == "mlflow":
-        from bench.report.tracking.mlflow import MlflowTracker
-
         return MlflowTracker(store, study)
-    from bench.report.tracking.tensorboard import TensorboardTracker
-
     return TensorboardTracker(store, study)
 
 

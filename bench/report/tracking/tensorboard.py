@@ -1,4 +1,4 @@
-"""A study in TensorBoard: one folder a run below `RESULTS/tensorboard/STUDY`."""
+"""A study in TensorBoard: one folder per run in `RESULTS/tensorboard/STUDY`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from bench.report.tracking.records import TrackedReport, TrackedRun
     from bench.store import Store
 
-MARKER = "bench.json"  # which run a folder shows, and in which state
+MARKER = "bench.json"  # run and digest of a folder
 REPORT = "report"
 
 
 class TensorboardTracker:
-    """Writes event files; a folder appears when it is whole.
+    """Writes event files; a folder appears when it is complete.
 
     Args:
         store: the results folder.
@@ -42,7 +42,7 @@ class TensorboardTracker:
             self.known[values["run"]] = (marker.parent, values["digest"])
 
     def log_run(self, run: TrackedRun) -> None:
-        """Write a run's folder, in the place of an older one."""
+        """Write a run's folder, replacing an older one."""
         started = run.started_at.timestamp()
         last = max(run.epochs, default=0)
         with self._writing(run.run, run.digest, run.name) as writer:
@@ -58,11 +58,11 @@ class TensorboardTracker:
                     writer.add_scalar(f"export {export.title}/{name}", value, last)
             writer.add_text("run", _lines(run), last)
             final = {f"final/{name}": value for name, value in run.final.items()}
-            # "." is the run's own folder: TensorBoard would show a run of its own otherwise.
+            # "." is the run's own folder: any other would show as a separate run.
             writer.add_hparams(dict(run.parameters), final, run_name=".", global_step=last)
 
     def log_report(self, report: TrackedReport) -> None:
-        """Write the report as a text and a picture."""
+        """Write the report as text and picture."""
         with self._writing(REPORT, report.digest, REPORT) as writer:
             if writer is None:
                 return
@@ -71,7 +71,7 @@ class TensorboardTracker:
 
     @contextmanager
     def _writing(self, key: str, digest: str, name: str) -> Iterator[SummaryWriter | None]:
-        """Give a writer into a folder that takes its place at the end; None if it is there."""
+        """Yield a writer to a folder that replaces the old one at the end; None if unchanged."""
         from torch.utils.tensorboard import SummaryWriter
 
         older = self.known.get(key)
@@ -79,13 +79,13 @@ class TensorboardTracker:
             yield None
             return
         final = self.folder / _safe(name, key)
-        # Beside `tensorboard`, which a running TensorBoard searches for event files.
+        # Not in `tensorboard`, which a running TensorBoard searches for event files.
         partial = Path(tempfile.mkdtemp(dir=self.folder.parents[1], prefix=".tensorboard-"))
         try:
             with SummaryWriter(str(partial)) as writer:
                 yield writer
             (partial / MARKER).write_text(json.dumps({"run": key, "digest": digest}))
-            partial.chmod(0o755)  # mkdtemp makes it the owner's alone
+            partial.chmod(0o755)  # mkdtemp restricts it to the owner
             for doomed in {final, older[0] if older else final}:
                 if doomed.exists():
                     shutil.rmtree(doomed)
@@ -96,13 +96,13 @@ class TensorboardTracker:
 
 
 def _safe(name: str, key: str) -> str:
-    """Name of a folder: for a person to read, and the run's hash, so that no two are the same."""
+    """Return a folder name: the readable name, and the run's hash to make it unique."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
     return REPORT if key == REPORT else f"{plain[:80]}-{key.rsplit('-', 1)[-1]}"
 
 
 def _lines(run: TrackedRun) -> str:
-    """A run's identity, outcome and exports as Markdown."""
+    """Describe a run's identity, outcome and exports as Markdown."""
     lines = [f"run `{run.run}`", f"status {run.status}"]
     lines += [f"error: `{run.error}`"] if run.error else []
     lines += [f"export {e.title}: {e.status}, SHA-256 `{e.sha256}`" for e in run.exports]
