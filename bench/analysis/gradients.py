@@ -19,7 +19,7 @@ from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import find_networks
 from bench.training.check import check_trainable
-from bench.training.layout import preferred_memory_format
+from bench.training.layout import move, preferred_memory_format
 from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def _network(subject: _Subject, split: Split) -> torch.nn.Module:
         model = subject.network.load_run().model
     else:
         model = build_network(subject.request, split.dataset)
-    memory_format = preferred_memory_format(split.device)
-    return model.to(split.device, memory_format=memory_format)  # type: ignore[call-overload,no-any-return]
+    move(model, split.device)
+    return model
 
 
 def _batch(split: Split) -> tuple[torch.Tensor, torch.Tensor]:

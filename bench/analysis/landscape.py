@@ -15,7 +15,7 @@ from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import find_networks
 from bench.training.evaluation import evaluate
-from bench.training.layout import preferred_memory_format
+from bench.training.layout import lay_out
 from bench.training.setup import Split, load_data
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _measure(
 def _rows(
     trained: TrainedRun, parts: Split, kept: Images, wanted: Slice, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    model = trained.model.to(parts.device, memory_format=preferred_memory_format(parts.device))  # type: ignore[call-overload]
+    model = trained.model
+    memory_format = lay_out(model, parts.device, parts.input_shape)
     weights = dict(model.named_parameters())
     directions = [filter_normalised(weights, wanted.seed, axis) for axis in range(wanted.axes)]
     fixed = {
@@ -128,7 +129,7 @@ def _rows(
     begun = time.monotonic()
     for place, scored in values_along(
         weights, directions, [wanted.steps] * wanted.axes,
-        lambda: evaluate(model, parts.evaluation(kept)),
+        lambda: evaluate(model, parts.evaluation(kept, memory_format)),
     ):  # fmt: skip
         x, y = (*place, None)[:2]
         rows.append({**fixed, "x": x, "y": y, "loss": scored.loss, "accuracy": scored.accuracy})

@@ -16,7 +16,7 @@ from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import load_trained
 from bench.training.evaluation import evaluate
-from bench.training.layout import preferred_memory_format
+from bench.training.layout import move
 from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _prepare(
     images = split.test
     if test_images is not None and test_images < len(images):
         images = images.subset(torch.arange(test_images, device=images.labels.device))
-    memory_format = preferred_memory_format(where)
-    trained.model.to(where, memory_format=memory_format)  # type: ignore[call-overload]
+    move(trained.model, where)
     return _Subject(trained, split, images, places)
 
 
@@ -124,8 +123,7 @@ def _initial_gradients(subject: _Subject) -> dict[str, float]:
     if request.initial_weights is not None or request.grown_from is not None:
         return {}
     model = build_network(request, split.dataset)
-    memory_format = preferred_memory_format(split.device)
-    model.to(split.device, memory_format=memory_format)  # type: ignore[call-overload]
+    memory_format = move(model, split.device)
     images, labels = next(split.training_batches(memory_format).epoch(0))
     return gradient_norms(model, find_blocks(model, request.model), images, labels)
 
