@@ -34,9 +34,7 @@ class ComparedSpeed:
     """A speed with its interval; higher is faster.
 
     Attributes:
-        value: images/s, or runs/s of pytest-benchmark.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
         noisy: whether no claim may be based on it.
     """
@@ -55,8 +53,8 @@ class ComparedSpeeds:
     Attributes:
         name: as given.
         machine: what it ran on.
-        speeds: name of a configuration → its speed.
-        boundaries: the boundaries of its configurations.
+        speeds: by the configuration's name.
+        boundaries: those of its configurations.
     """
 
     name: str

@@ -29,11 +29,7 @@ _NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
 
 
 class TensorRT:
-    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it.
-
-    Args:
-        load: imports a module by name.
-    """
+    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it."""
 
     name = "tensorrt"
     needs: Needs = "engine"
@@ -61,10 +57,6 @@ class TensorRT:
 
 class EnginePrepared:
     """An engine with an execution context.
-
-    Args:
-        workload: what is to run; `file` is the engine, with its sidecar beside it.
-        load: imports a module by name.
 
     Raises:
         UnsupportedError: the library is missing or refuses the engine or the batch, or the
@@ -156,12 +148,7 @@ def open_engine(
     load: Callable[[str], Any] = importlib.import_module,
     device: str | None = None,
 ) -> tuple[Any, dict[str, Any], Any]:
-    """Load an engine whose sidecar fits it.
-
-    Args:
-        file: the engine.
-        load: imports a module by name.
-        device: the GPU it is to run on (default: torch's current one).
+    """Load an engine whose sidecar fits it, for a GPU (default: torch's current one).
 
     Returns:
         The library, the sidecar's values, the engine.

@@ -34,11 +34,7 @@ class Meter:
 
 
 class AllocatorPeak:
-    """Peak memory that one network holds in torch's allocator, without that of other networks.
-
-    Args:
-        device: only cuda and cuda:N have such an allocator.
-    """
+    """Peak memory that one network holds in torch's CUDA allocator, without other networks'."""
 
     def __init__(self, device: str) -> None:
         self.device = device if device.startswith("cuda") else None

@@ -63,13 +63,13 @@ class Share:
 
     Attributes:
         by: layer or operator.
-        name: path of the layer in the network (node of the graph), or kind of operator.
-        kind: what the layer is.
+        name: as in `LayerTime`, or the kind of operator.
+        kind: as in `LayerTime`.
         milliseconds: of one batch, mean over the profiled ones (slower than unprofiled).
         share: of everything that was profiled, 0…1.
-        part: what it does, one of `PARTS`.
-        block: the block of the network that it belongs to; empty for an operator.
-        with_addition: an addition is fused into it, whose own time is unknown.
+        part: as in `LayerTime`.
+        block: as in `LayerTime`; empty for an operator.
+        with_addition: as in `LayerTime`.
     """
 
     by: str

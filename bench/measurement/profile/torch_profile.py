@@ -26,13 +26,9 @@ _OWN_TIME = {"cpu": "self_cpu_time_total", "cuda": "self_device_time_total"}
 def profile_modules(
     model: nn.Module, step: Callable[[], Any], runs: int, device: torch.device
 ) -> LayerProfile:
-    """Run a network under `torch.profiler`, each module inside a named range.
+    """Run *step* under `torch.profiler`, each module of the network inside a named range.
 
-    Args:
-        model: the network; hooks are registered on its modules and stay there.
-        step: runs one batch.
-        runs: profiled batches; one more runs before them.
-        device: where the network runs.
+    The hooks that do so stay on the modules. One more batch runs before the profiled ones.
     """
     modules = dict(_profiled_modules(model))
     _name_ranges(modules)

@@ -21,9 +21,6 @@ def honest_count(percentile: float) -> int:
     MLPerf's early stopping (mlcommons/inference, `loadgen/early_stopping.cc`): the smallest
     number of queries among which, at 99 % confidence, one query slower than the percentile
     (its criterion needs at least one) shows that no more than 1 - p of all are.
-
-    Args:
-        percentile: in 0…1, such as 0.99.
     """
     from scipy.stats import binom
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.measurement.backends import (
     Boundary,
+    Clock,
     DeviceTimed,
     Executed,
+    Workload,
     load_backend,
 )
+from bench.measurement.backends.clocks import WallClock
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.nvml import GpuMonitor, GpuSummary, open_gpu
-from bench.measurement.timing.clocks import WallClock
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.measurement.backends import Clock, Workload
+    from bench.measurement.configurations import Configuration
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
@@ -76,7 +78,7 @@ class LocalRunner:
     """A configuration in this process.
 
     Args:
-        backend: name of the backend.
+        backend: name of the backend that prepares *workload*.
         workload: what it prepares.
         boundary: what is inside the timed section.
         preprocess: uint8 images to float images, for `end-to-end`.
@@ -202,6 +204,19 @@ class LocalRunner:
         gc.collect()
 
 
+def open_runner(configuration: Configuration) -> LocalRunner:
+    """Make a configuration ready to run in this process."""
+    made = configuration
+    return LocalRunner(
+        made.backend,
+        made.workload(),
+        boundary=made.boundary,
+        preprocess=made.target.preprocess() if made.boundary == "end-to-end" else None,
+        single=made.scenario != "offline",
+        clear_l2=made.clear_l2,
+    )
+
+
 def serve(
     step: Callable[[], Any],
     offsets: list[float],
@@ -217,7 +232,7 @@ def serve(
         offsets: when each query arrives, in seconds from now.
         bound: latency in seconds; stop as soon as p99 can no longer be below it.
         now: a clock in seconds.
-        sleep: waits for so many seconds.
+        sleep: waits.
 
     Returns:
         Latencies: seconds from each query's arrival (not from its start) to its answer.

@@ -40,12 +40,9 @@ def warm_up(
     cap_seconds: float,
     now: Callable[[], float] = time.monotonic,
 ) -> WarmUp:
-    """Run *sample* until its last values are steady.
+    """Call *sample*, which returns seconds, until its last values are steady.
 
-    Args:
-        sample: runs once and returns the seconds it took.
-        cap_seconds: time limit; two samples are taken in any case.
-        now: a clock in seconds.
+    At least two samples are taken, whatever the time limit.
     """
     begun = now()
     seconds: list[float] = []

@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 class WallClock:
-    """Wall time from when the device is idle until it is idle again.
-
-    Args:
-        synchronize: waits until the device is idle.
-    """
+    """Wall time from when the device is idle (`synchronize` returns) until it is idle again."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self.synchronize = synchronize
@@ -33,9 +29,7 @@ class WallClock:
 class CudaEventClock:
     """Events of a CUDA device, for work on torch's current stream.
 
-    Args:
-        device: such as cuda:0.
-        clear_l2: overwrite the device's second-level cache before each sample.
+    *clear_l2* overwrites the device's second-level cache before each sample.
     """
 
     def __init__(self, device: str, *, clear_l2: bool = False) -> None:
