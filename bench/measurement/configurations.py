@@ -173,7 +173,7 @@ class Configuration:
         """Load the network for the backend to prepare."""
         needs = load_backend(self.backend).needs
         return Workload(
-            model=self.target.module() if needs == "module" else None,
+            model=self.target.load().model if needs == "module" else None,
             file=self.file,
             input_shape=self.target.input_shape,
             batch_size=self.batch_size,

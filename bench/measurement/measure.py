@@ -14,11 +14,11 @@ import psutil
 
 from bench.errors import BenchError
 from bench.measurement.backends import ProfilingBackend, load_backend
-from bench.measurement.configurations import Request, expand, references
+from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
-from bench.measurement.preparation import find_batch_sizes, pinned, with_files
+from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, Share, shares
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
@@ -34,8 +34,6 @@ from bench.system.machine_lock import measuring_lock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.measurement.configurations import Configuration
-    from bench.measurement.preparation import Context
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.

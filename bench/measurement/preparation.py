@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +16,12 @@ from bench.export.pipeline import Exporter
 from bench.export.settings import Settings
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import load_backend
-from bench.measurement.configurations import AUTO, Request
+from bench.measurement.configurations import AUTO, Configuration, Request
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
 from bench.system.devices import check_count, physical_cores, resolve_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.timing.trial import Trial
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.configurations import BASELINE
+from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.measurement.configurations import Configuration
     from bench.measurement.machine.ceiling import Ceiling
     from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.sampling import Goal

@@ -23,7 +23,7 @@ from bench.measurement.configurations import (
 )
 from bench.measurement.measure import measure_targets
 from bench.measurement.preparation import Context, with_files
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.runner import Runner, open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
 from bench.system.machine_lock import measuring_lock
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.measurement.measured_network import MeasuredNetwork
-    from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
@@ -267,7 +266,7 @@ def command_for(made: Configuration) -> str:
     """Return the command that measures a configuration again."""
     target = made.target
     parts = [
-        f"bench throughput {target.run or target.label.split(' ')[0]}",
+        f"bench throughput {target.run or target.name}",
         *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
         f"--backend {made.backend}",
         f"--precision {made.precision}",

@@ -128,7 +128,7 @@ def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     device = str(resolve_device(given.device))
     target = find_target(given.target, input_size=given.input_size)
     for size in sorted({1, given.batch_size}):
-        work = Workload(target.module(), None, target.input_shape, size, device, threads=1)
+        work = Workload(target.load().model, None, target.input_shape, size, device, threads=1)
         runner = LocalRunner("eager", work)
         runner.warm_up(5.0)
         repeats = max(1, round(CLOCK_SECONDS / runner.typical))

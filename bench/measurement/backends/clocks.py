@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,9 +35,7 @@ class CudaEventClock:
     """
 
     def __init__(self, device: str, *, clear_l2: bool = False) -> None:
-        import torch
-
-        self.torch, self.device = torch, torch.device(device)
+        self.device = torch.device(device)
         event: Any = torch.cuda.Event  # not annotated by torch
         self.begin, self.end = event(enable_timing=True), event(enable_timing=True)
         size = torch.cuda.get_device_properties(self.device).L2_cache_size if clear_l2 else 0
@@ -43,7 +43,7 @@ class CudaEventClock:
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
         """Return the mean seconds between two events around the calls."""
-        cuda = self.torch.cuda
+        cuda = torch.cuda
         self.scratch.zero_()
         cuda.synchronize(self.device)
         self.begin.record(cuda.current_stream(self.device))

@@ -10,10 +10,13 @@ from bench.measurement.backends.clocks import CudaEventClock
 from bench.measurement.backends.protocol import (
     CHANNELS_LAST,
     MEMORY_FORMATS,
+    Clock,
     Executed,
+    Needs,
     OutOfMemoryError,
     Support,
     UnsupportedError,
+    Workload,
 )
 from bench.measurement.profile.torch_profile import profile_modules
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Clock, Needs, Workload
     from bench.measurement.profile.layer_time import LayerProfile
 
 DTYPES = {

@@ -1,5 +1,6 @@
 """ONNX Runtime: CPU, CUDA and TensorRT providers.
 
+onnx and onnxruntime are imported inside functions: listing the backends does not need them.
 The CUDA and TensorRT providers have not been run on a GPU yet; the tests call a fake of the
 library.
 """
@@ -23,7 +24,7 @@ from bench.measurement.backends.ortsession import (
     OrtPrepared,
     why_not_loaded,
 )
-from bench.measurement.backends.protocol import CONTIGUOUS, Support
+from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
 from bench.store.files import sha256_of
 from bench.system.environment import version_of
@@ -31,7 +32,6 @@ from bench.system.environment import version_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.measurement.backends.protocol import Needs, Workload
     from bench.measurement.profile.layer_time import LayerProfile
 
 _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"

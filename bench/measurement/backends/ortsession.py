@@ -1,4 +1,7 @@
-"""ONNX Runtime sessions: which provider was loaded, and which nodes it really runs."""
+"""ONNX Runtime sessions: which provider was loaded, and which nodes it really runs.
+
+onnx and onnxruntime are imported inside functions: listing the backends does not need them.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends.protocol import Executed, UnsupportedError
+import numpy as np
+
+from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Workload
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 _NODES = "session.record_ep_graph_assignment_info"
@@ -175,8 +179,6 @@ class OrtOnGpu(OrtPrepared):
 
     def _place(self, entry: Any, shape: tuple[int, ...] | None) -> Any:
         """Allocate a tensor on the GPU for one batch of an input or output."""
-        import numpy as np
-
         sides = tuple(entry.shape[1:]) if shape is None else shape
         if not all(isinstance(side, int) for side in sides):
             raise UnsupportedError(f"its output {entry.name} has no fixed shape: {entry.shape}")

@@ -12,17 +12,25 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.errors import BenchError
 from bench.export.engines import NO_TF32, read_sidecar
 from bench.export.tensorrt import Toolkit
-from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    Executed,
+    Needs,
+    Support,
+    UnsupportedError,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Needs, Workload
 
 _BUILT = ("fp32", "fp16", "int8")
 _NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
@@ -40,8 +48,6 @@ class TensorRT:
 
     def support(self) -> list[Support]:
         """Return CUDA pairs; they run where one of the two libraries is installed."""
-        import torch
-
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
         if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
@@ -87,8 +93,6 @@ class EnginePrepared:
             raise UnsupportedError(f"the engine takes batches of {low} to {high}, not {wanted[0]}")
 
     def _empty(self, shape: tuple[int, ...], name: str) -> Tensor:
-        import torch
-
         kinds = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
         dtype = kinds[_last_word(self.engine.get_tensor_dtype(name))]
         return torch.empty(shape, dtype=dtype, device=self.workload.device)
@@ -107,8 +111,6 @@ class EnginePrepared:
         return self.result
 
     def _stream(self) -> int:
-        import torch
-
         if not self.workload.device.startswith("cuda"):
             return 0
         return int(torch.cuda.current_stream(self.workload.device).cuda_stream)
@@ -119,8 +121,6 @@ class EnginePrepared:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        import torch
-
         if self.workload.device.startswith("cuda"):
             torch.cuda.synchronize(self.workload.device)
 
@@ -176,15 +176,11 @@ def open_engine(
 
 
 def _current(device: str | None) -> AbstractContextManager[Any]:
-    import torch
-
     usable = device is not None and torch.cuda.is_available()
     return torch.cuda.device(device) if usable else nullcontext()
 
 
 def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         return  # nothing to compare with: without a device the configuration is refused elsewhere
     here = "".join(map(str, torch.cuda.get_device_capability(device)))

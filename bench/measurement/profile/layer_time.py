@@ -26,7 +26,7 @@ _WORDS = {
     "addition": ("add",),
     "normalisation": ("norm",),
     "activation": ("relu", "clamp", "clip"),
-    "pooling": ("pool",),
+    "pooling": ("pool", "reducemean"),
     "linear": ("gemm", "matmul", "linear"),
 }
 
@@ -113,7 +113,7 @@ def shares(
             kind=name,
             milliseconds=microseconds / runs / 1e3,
             share=microseconds / whole,
-            part=_part_of_operator(name),
+            part=part_of_operator(name),
         )
         for name, microseconds in slowest_first
         if microseconds > 0
@@ -127,7 +127,7 @@ def block_of(name: str) -> str:
     return found[0] if found else name
 
 
-def _part_of_operator(name: str) -> str:
+def part_of_operator(name: str) -> str:
     """Return the part of `PARTS` that a kind of operator computes."""
     lower = name.lower()
     for part, words in _WORDS.items():

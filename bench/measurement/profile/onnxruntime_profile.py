@@ -14,25 +14,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.profile.layer_time import LayerProfile, LayerTime
+from bench.measurement.profile.layer_time import LayerProfile, LayerTime, part_of_operator
 
 _KERNEL = "_kernel_time"
 _WORDS = re.compile(r"^fused |_nchwc(_\d+)?$|_token_\d+$|_quant$")
 _BRANCHES = 2  # inputs of an addition
 _IMAGES = 4  # dimensions of images, also of a summand; a bias has one
-
-_OPERATORS = {
-    "convolution": ("Conv", "FusedConv", "QLinearConv", "ConvInteger"),
-    "addition": ("Add", "QLinearAdd"),
-    "activation": ("Relu", "Clip"),
-    "normalisation": ("BatchNormalization",),
-    "pooling": (
-        *("MaxPool", "GlobalAveragePool", "AveragePool", "ReduceMean"),
-        *("QLinearGlobalAveragePool", "QLinearAveragePool"),
-    ),
-    "linear": ("Gemm", "FusedGemm", "QGemm", "MatMul", "QLinearMatMul"),
-}
-_PARTS = {kind: part for part, kinds in _OPERATORS.items() for kind in kinds}
 
 
 def profile_nodes(
@@ -96,7 +83,7 @@ class Graph:
     def layer(self, name: str, args: dict[str, Any], microseconds: float) -> LayerTime:
         """Return the layer and the time of a node that ran."""
         kind = args["op_name"]
-        part = _PARTS.get(kind, "other")
+        part = part_of_operator(kind)
         plain = _WORDS.sub("", name)
         own = self.by_name.get(plain) or self.makers.get(plain)
         if own is not None and part == "convolution":

@@ -10,14 +10,13 @@ from torch.nn.modules import activation, batchnorm, pooling
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
-from bench.measurement.profile.layer_time import LayerTime
+from bench.measurement.profile.layer_time import LayerProfile, LayerTime
 from bench.models import Residual
 from bench.models.shortcuts import JOINS, NoShortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.measurement.profile.layer_time import LayerProfile
 
 _LAYER = "bench.layer:"
 _OWN_TIME = {"cpu": "self_cpu_time_total", "cuda": "self_device_time_total"}

@@ -1,4 +1,7 @@
-"""Latency percentiles, and the number of queries that each needs."""
+"""Latency percentiles, and the number of queries that each needs.
+
+scipy is imported inside a function: `bench choose` needs the numbers only of some rows.
+"""
 
 from __future__ import annotations
 

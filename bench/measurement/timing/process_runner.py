@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError, status_of
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.runner import RunnerReport, open_runner
 from bench.system.memory import be_killed_first, out_of_memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.warmup import WarmUp
 
 _ERRORS: dict[str, type[Exception]] = {

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from bench.measurement.backends import (
     Boundary,
     Clock,
@@ -116,8 +118,6 @@ class LocalRunner:
     def _timed_step(
         self, boundary: Boundary, preprocess: Callable[[Tensor], Tensor] | None
     ) -> Callable[[], Any]:
-        import torch
-
         ready, work = self.prepared, self.workload
         shape = (work.batch_size, *work.input_shape)
         generator = torch.Generator().manual_seed(0)
@@ -179,8 +179,6 @@ class LocalRunner:
 
     def _set_threads(self) -> None:
         """Set torch's number of threads, which is global to the process."""
-        import torch
-
         if torch.get_num_threads() != self.workload.threads:
             torch.set_num_threads(self.workload.threads)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import kendalltau, theilslopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,8 +61,6 @@ def is_steady(seconds: Sequence[float]) -> bool:
     Kendall's rank test, which one slow sample does not mislead, finds none, or the slope of Theil
     and Sen is too small to matter.
     """
-    from scipy.stats import kendalltau, theilslopes
-
     if len(seconds) < WINDOW:
         return False
     last = np.asarray(seconds[-WINDOW:])
