@@ -40,7 +40,7 @@ def examine(path: Path) -> FileFacts:
     """Read what a file takes.
 
     Raises:
-        BenchError: it is no sound ONNX file, or takes something else than one batch of images.
+        BenchError: it is not a valid ONNX file, or takes something else than one batch of images.
     """
     from bench.export.files import load
 
