@@ -34,7 +34,7 @@ _TIMED = 2  # places after which the time left is estimated
 
 @dataclass(frozen=True)
 class Slice:
-    """What is measured of each network; the arguments of `bench.landscape`."""
+    """The arguments of `bench.landscape`."""
 
     plane: bool
     span: float
@@ -74,20 +74,16 @@ def measure_landscapes(
         BenchError: there is no such run, or a number is impossible.
         StorageError: the results folder cannot be written.
     """
-    _check(span, points, split)
-    wanted = Slice(plane, span, points, split, images, seed)
-    where = resolve_device(device)
-    found = find_networks([str(run) for run in runs], results=results, takes=("run",))
-    return [_measure(network, where, wanted, say) for network in found]
-
-
-def _check(span: float, points: int, split: str) -> None:
     if not 0 < span < float("inf"):
         raise BenchError(f"--span {span:g}: it must be above 0; 1 moves a filter by its length")
     if points < FEWEST_POINTS:
         raise BenchError(f"--points {points}: it must be at least {FEWEST_POINTS}, such as 21")
     if split not in SPLITS:
         raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
+    wanted = Slice(plane, span, points, split, images, seed)
+    where = resolve_device(device)
+    found = find_networks([str(run) for run in runs], results=results, takes=("run",))
+    return [_measure(network, where, wanted, say) for network in found]
 
 
 def _measure(

@@ -41,7 +41,7 @@ def examine(path: Path) -> FileFacts:
     """Read what a file takes.
 
     Raises:
-        BenchError: it is no sound ONNX file, or takes something else than one batch of images.
+        BenchError: it is not a valid ONNX file, or takes something else than one batch of images.
     """
     graph = load(path).graph
     weights = {tensor.name for tensor in graph.initializer}
