@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import BenchError
 from bench.store import files
 from bench.store.files import prove_writable, write_atomically
-from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
+from bench.store.records import read_record, refuse_overwriting_newer, seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ class Analyses:
         found, broken = [], []
         for path in sorted(self.root.glob("[!.]*.json")):
             try:
-                found.append(_read(path))
+                found.append(read_record(path, AnalysisRecord, path.stem, required=True))
             except BenchError as error:
                 broken.append(f"{path}: {error}")
                 warnings.warn(f"passing over {path}: {error}", stacklevel=2)
@@ -142,14 +142,6 @@ class Analyses:
         path = self.file(record.analysis)
         refuse_overwriting_newer(path)
         write_atomically(path, seal(dataclasses.asdict(record)))
-
-
-def _read(path: Path) -> AnalysisRecord:
-    with reading(path):
-        record = AnalysisRecord(**unseal(path, required=True))
-    if record.analysis != path.stem:
-        raise BenchError(f"it holds another analysis, {record.analysis}")
-    return record
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

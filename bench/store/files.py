@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 REPLACED, REMOVED = "replaced", "removed"
@@ -198,6 +198,14 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged_file(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """Return the first name in *digests* (name → SHA-256) whose file is missing or differs."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            return name
+    return None
 
 
 def _beside(path: Path, kind: str) -> Path:

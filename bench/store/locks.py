@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING
 
 from bench.store.files import make_folder, storage_errors
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,9 +87,7 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 def knows_flock(folder: Path) -> bool:
     """Return whether the operating system can lock files in *folder*."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has other locks, which all its file systems support
+    if sys.platform == "win32":  # has other locks, which all its file systems support
         return True
     descriptor = os.open(folder, os.O_RDONLY)
     try:

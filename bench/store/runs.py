@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,10 @@ from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.store import files
 from bench.store.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from bench.store.files import (
+    damaged_file,
     make_folder,
     publish_folder,
     remove_folder,
-    sha256_of,
     storage_errors,
     write_atomically,
 )
@@ -25,6 +24,7 @@ from bench.store.locks import hold
 from bench.store.records import (
     RunRecord,
     dump,
+    read_or_warn,
     read_record,
     refuse_overwriting_newer,
 )
@@ -52,14 +52,8 @@ class Store(Studies):
 
     def read_run(self, run: str) -> RunRecord | None:
         """Read a finished run's record; None if there is none or it is broken (with a warning)."""
-        path = self.folder(run) / "run.json"
-        if not path.parent.is_dir():
-            return None
-        try:
-            return read_record(path, run)
-        except BenchError as error:
-            warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
-            return None
+        folder = self.folder(run)
+        return read_or_warn(folder, _read_run) if folder.is_dir() else None
 
     def refuse_newer(self, run: str) -> None:
         """Refuse to repeat a run whose record a newer version wrote: it would be overwritten.
@@ -76,7 +70,7 @@ class Store(Studies):
             begun = self.partial(run).is_dir()
             return "begun, and nothing recorded yet" if begun else "no readable record: not begun"
         try:
-            read_record(path / "run.json", run)
+            _read_run(path)
         except BenchError as error:
             return f"no readable record: {error}"
         return "no readable record"
@@ -101,7 +95,7 @@ class Store(Studies):
     def read_unfinished(self, run: str) -> RunRecord | None:
         """Read the record of an unfinished run, with the reason; None if there is none."""
         with contextlib.suppress(BenchError):
-            return read_record(self.partial(run) / UNFINISHED, run)
+            return read_record(self.partial(run) / UNFINISHED, RunRecord, run, required=True)
         return None
 
     @contextlib.contextmanager
@@ -144,14 +138,9 @@ class Store(Studies):
     def _is_whole(self, run: str) -> bool:
         """Return whether a run is completely written, and only not yet published."""
         folder = self.partial(run)
-        if not (folder / "run.json").is_file():
-            return False
         with contextlib.suppress(BenchError):
-            record = read_record(folder / "run.json", run)
-            return all(
-                (folder / name).is_file() and sha256_of(folder / name) == digest
-                for name, digest in record.files.items()
-            )
+            record = read_record(folder / "run.json", RunRecord, run, required=True)
+            return damaged_file(folder, record.files) is None
         return False
 
     def save_checkpoint(
@@ -241,7 +230,7 @@ class Store(Studies):
         path = self.folder(run) / name
         if name not in record.files:
             raise BenchError(f"run {run} is {record.status} and has no {name}")
-        if not path.is_file() or sha256_of(path) != record.files[name]:
+        if damaged_file(self.folder(run), {name: record.files[name]}):
             raise BenchError(
                 f"{path} is missing or damaged (its checksum differs); "
                 f"remove the run with 'bench results rm {run}' and train it again"
@@ -286,6 +275,10 @@ class Store(Studies):
         """Remove an unfinished run with its checkpoint."""
         if self.partial(run).exists():
             remove_folder(self.partial(run))
+
+
+def _read_run(folder: Path) -> RunRecord:
+    return read_record(folder / "run.json", RunRecord, folder.name, required=True)
 
 
 def _folders(parent: Path) -> list[Path]:
