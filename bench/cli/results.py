@@ -41,7 +41,7 @@ def list_runs(
     """
     store = _existing(results)
     users = _users(store)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "run": record.run,
             "status": record.status,
@@ -54,7 +54,7 @@ def list_runs(
     if as_json:
         print_json(rows)
         return
-    total = sum(store.size(str(row["run"])) for row in rows)
+    total = sum(row["bytes"] for row in rows)
     shown = [{**row, "bytes": f"{row['bytes']:,}"} for row in rows]
     stdout().print(simple_table(shown, right=("bytes",)))
     stdout().print(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}", markup=False)

@@ -221,7 +221,7 @@ class _Watch:
 
     def _settle(self, request: RunRequest) -> None:
         run = request.run_id
-        record = self.work.store.read_run(run) or self.work.store.read_unfinished(run)
+        record = self.work.store.read(run)
         if record is not None and record.status != "interrupted":
             self.work.on_event(
                 {"event": "end", "run": run, "status": record.status, "error": record.error}

@@ -63,11 +63,7 @@ class Analyses:
         return self.root / f"{analysis}.json"
 
     def prepare(self) -> None:
-        """Check that the folder can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Check that the folder can be written, before work begins."""
         prove_writable(self.root)
 
     def publish(
@@ -84,9 +80,6 @@ class Analyses:
             request: its options.
             tables: table → rows; infinite and NaN values become missing.
             environment: versions and hardware.
-
-        Raises:
-            StorageError: the results folder cannot be written; an older analysis is kept.
         """
         identity = json.dumps([kind, request], sort_keys=True)
         record = AnalysisRecord(
@@ -101,11 +94,7 @@ class Analyses:
         return record
 
     def adopt(self, records: Iterable[AnalysisRecord]) -> None:
-        """Write analyses of another folder unchanged; those that exist here are kept.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
+        """Write analyses of another folder unchanged; those that exist here are kept."""
         for record in records:
             if not self.file(record.analysis).exists():
                 self._write(record)

@@ -79,11 +79,7 @@ class Exports:
         return self.file(record)
 
     def workspace(self) -> AbstractContextManager[Path]:
-        """Make an empty folder that is removed at the end of the block unless it was published.
-
-        Raises:
-            StorageError: the results folder cannot be written, or its disk is full.
-        """
+        """Make an empty folder that is removed at the end of the block unless it was published."""
         return workspace(self.root)
 
     def publish(self, folder: Path, record: ExportRecord) -> ExportRecord:
@@ -91,9 +87,6 @@ class Exports:
 
         Returns:
             The record with its files' checksums.
-
-        Raises:
-            StorageError: the results folder cannot be written.
         """
         digests = {f.name: sha256_of(f) for f in sorted(folder.iterdir())}
         record = dataclasses.replace(record, files=digests)
@@ -104,11 +97,7 @@ class Exports:
         return record
 
     def tidy(self) -> None:
-        """Repair what a process left that died while publishing.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
+        """Repair what a process left that died while publishing."""
         if self.root.is_dir():
             clear_abandoned(self.root)
         if not any(self.root.glob(f".*.{files.REPLACED}-*")):

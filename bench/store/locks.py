@@ -39,9 +39,6 @@ def hold(
         path: the lock's file; it is not removed.
         wait: wait until the lock is free.
         waiting: called repeatedly during the wait; may raise to give up.
-
-    Raises:
-        StorageError: the lock's folder cannot be written.
     """
     make_folder(path.parent)
     with storage_errors(path):  # even a look may be refused

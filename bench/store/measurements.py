@@ -75,11 +75,7 @@ class Measurements:
         return self.root / measurement
 
     def prepare(self) -> None:
-        """Check that the folder can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Check that the folder can be written, before work begins."""
         prove_writable(self.root)
 
     def publish(
@@ -90,9 +86,6 @@ class Measurements:
         Args:
             record: `files` and `created_at` are filled in here.
             samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch.
-
-        Raises:
-            StorageError: the results folder cannot be written; nothing is left there.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

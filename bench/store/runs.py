@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,26 @@ class Store(Studies):
 
     def runs(self) -> Iterator[RunRecord]:
         """Read every finished run's record, in order of name; broken ones warn."""
-        for folder in _folders(self.root / "runs"):
-            record = None if folder.name.endswith(PARTIAL) else self.read_run(folder.name)
+        for name in _folder_names(self.root / "runs"):
+            record = None if name.endswith(PARTIAL) else self.read_run(name)
             if record is not None:
                 yield record
 
     def unfinished(self) -> Iterator[RunRecord]:
         """Read the record of every run that was started and is not finished."""
-        for folder in _folders(self.root / "runs"):
-            run = folder.name.removesuffix(PARTIAL)
-            if run == folder.name or self.folder(run).exists():
-                continue
-            record = self.read_unfinished(run)
+        for run in self.run_ids():
+            record = None if self.folder(run).exists() else self.read_unfinished(run)
             if record is not None:
                 yield record
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs in order of name, first those finished, broken ones too."""
+        names = sorted(_folder_names(self.root / "runs"), key=lambda name: name.endswith(PARTIAL))
+        return list(dict.fromkeys(name.removesuffix(PARTIAL) for name in names))
+
+    def read(self, run: str) -> RunRecord | None:
+        """Read a run's record, finished or not; None if there is none or it is broken."""
+        return self.read_run(run) if self.folder(run).is_dir() else self.read_unfinished(run)
 
     def read_unfinished(self, run: str) -> RunRecord | None:
         """Read the record of an unfinished run, with the reason; None if there is none."""
@@ -108,9 +115,6 @@ class Store(Studies):
             run: the run's id.
             wait: wait while another process holds it.
             waiting: called repeatedly during the wait; may raise to give up.
-
-        Raises:
-            StorageError: the results folder cannot be written.
         """
         self.ready()
         with hold(self.root / "locks" / f"{run}.lock", wait=wait, waiting=waiting) as ours:
@@ -246,8 +250,7 @@ class Store(Studies):
             AmbiguousNameError: more than one run matches.
             BenchError: none matches.
         """
-        folders = _folders(self.root / "runs")
-        known = list(dict.fromkeys(folder.name.removesuffix(PARTIAL) for folder in folders))
+        known = self.run_ids()
         wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
             return wanted
@@ -281,7 +284,8 @@ def _read_run(folder: Path) -> RunRecord:
     return read_record(folder / "run.json", RunRecord, folder.name, required=True)
 
 
-def _folders(parent: Path) -> list[Path]:
+def _folder_names(parent: Path) -> list[str]:
     if not parent.is_dir():
         return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+    with os.scandir(parent) as entries:  # does not stat each of ten thousand
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

@@ -45,11 +45,7 @@ class Studies:
             raise BenchError(f"--results {self.root} is a file; give a folder")
 
     def prepare(self) -> None:
-        """Make the folder and check that it can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Make the folder and check that it can be written, before work begins."""
         self.ready()
         prove_writable(self.root / "runs")
 
