@@ -162,6 +162,11 @@ class _Attempt:
         model = build_network(request, dataset, self.weights)
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
+        if ":" in request.model:  # a report does not rebuild foreign networks
+            from bench.networks.graph import DOCUMENT, trace_to_document  # networkx, torch.fx
+
+            architecture = trace_to_document(model, split.input_shape)
+            documents |= {DOCUMENT: architecture} if architecture else {}
         model = group.synchronise_batch_norm(model)
         memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
