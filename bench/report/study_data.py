@@ -67,13 +67,8 @@ class StudyData:
     @cached_property
     def records(self) -> dict[str, RunRecord]:
         """Run → its record, of every run that has a readable one, finished or not."""
-        found = {run: self._record(run) for run in self.places}
+        found = {run: self.store.read(run) for run in self.places}
         return {run: record for run, record in found.items() if record is not None}
-
-    def _record(self, run: str) -> RunRecord | None:
-        if self.store.folder(run).is_dir():
-            return self.store.read_run(run)
-        return self.store.read_unfinished(run)
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:

@@ -139,7 +139,7 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
     epochs = _by_run(load_results(place, "epochs"))
     exports = _by_run(load_results(place, "exports"))
     for name, rows_of_run in _by_run(rows[rows["study"] == study]).items():
-        record = store.read_run(name) or store.read_unfinished(name)
+        record = store.read(name)
         if record is not None:
             yield _tracked(store, record, rows_of_run, epochs.get(name), exports.get(name))
 
