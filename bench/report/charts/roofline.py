@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, absent_chart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,8 @@ NO_INTENSITY = (
 _CAPTION = (
     "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs per byte: each of these "
     "layers reads its input and weights once and writes its output once (weights once per batch); "
-    "layers between them count as fused. Roofs are measured in torch{kernels}, and by a copy from "
-    "memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
+    "layers between them count as fused. Roofs are measured in torch ({kernels}), and by a copy "
+    "from memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
     "operations than are counted, a runtime's kernels can be faster than torch's, and a cache can "
     "hold data that is counted as moved. Faint points are noisy."
 )
@@ -56,15 +56,25 @@ def rooflines(
         & complete["measurement"].isin(list(ceilings))
     ]
     if known.empty:
-        return (_chart("", 1, (), absent=NOT_MEASURED if complete.empty else NO_INTENSITY),)
+        why = NOT_MEASURED if complete.empty else NO_INTENSITY
+        return (absent_chart("roofline", "Roofline", why),)
     machines = known.groupby(["cpu", "device", "threads"], observed=True, sort=False)
     charts = []
     for number, ((cpu, device, threads), part) in enumerate(machines, 1):
         machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}"
         roofs = _highest(part, ceilings)
-        series = (*_lines(part, roofs), *_points(part, roofs, entry_of))
         kernels = ", ".join(f"{precision} by a {roof.kernel}" for precision, roof in roofs.items())
-        charts.append(_chart(machine, number, series, kernels=f" ({kernels})"))
+        charts.append(
+            Chart(
+                key="roofline" if number == 1 else f"roofline-{number}",
+                title="Roofline",
+                caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
+                x=Axis("arithmetic intensity (FLOPs per byte)", log=True),
+                y=Axis("attained FLOP/s", log=True),
+                series=(*_lines(part, roofs), *_points(part, roofs, entry_of)),
+                table="throughput",
+            )
+        )
     return tuple(charts)
 
 
@@ -88,25 +98,6 @@ def _highest(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> d
             higher = _Roof(float(peak), kernel, most) if peak > known.peak else known
             roofs[precision] = replace(higher, copied=most)
     return roofs
-
-
-def _chart(
-    machine: str,
-    number: int,
-    series: tuple[Series, ...],
-    absent: str | None = None,
-    kernels: str = "",
-) -> Chart:
-    return Chart(
-        key="roofline" if number == 1 else f"roofline-{number}",
-        title="Roofline",
-        caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
-        x=Axis("arithmetic intensity (FLOPs per byte)", log=True),
-        y=Axis("attained FLOP/s", log=True),
-        series=series,
-        table="throughput",
-        absent=absent,
-    )
 
 
 def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -> list[Series]:

@@ -16,7 +16,6 @@ from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import require_finished
 from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.store import Store
-from bench.store.tables.frames import study_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +91,7 @@ class Report:
 
     def load(self, table: Table = "runs") -> pd.DataFrame:
         """Return the study's rows of a table, as `bench.load_results` does."""
-        return study_runs(self._store, self.name, table)
+        return self._report().data.table(table)
 
     def figure(self) -> Figure:
         """Draw training by epoch, test accuracy of every seed, and differences."""

@@ -103,7 +103,7 @@ class StudyReport:
     @cached_property
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
-        return agreement(self.data.store, self.study, self.data.records)
+        return agreement(self.data)
 
     @cached_property
     def same_images(self) -> TextTable:

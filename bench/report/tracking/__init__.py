@@ -8,7 +8,6 @@ because a tracker failed or was not asked for, is logged by the next call.
 
 from __future__ import annotations
 
-from bench.report.tracking.names import TRACKERS, check_trackers
-from bench.report.tracking.session import tracked
+from bench.report.tracking.session import TRACKERS, check_trackers, tracked
 
 __all__ = ["TRACKERS", "check_trackers", "tracked"]

@@ -55,11 +55,12 @@ def _rows(store: Store, table: Literal["runs", "epochs"], folder: str) -> list[d
     if record is None:
         return []
     if table == "runs":
-        return [_run_row(record)]
+        return [run_row(record)]
     return epoch_rows(store.root / "runs" / folder, record)
 
 
-def _run_row(record: RunRecord) -> dict[str, Any]:
+def run_row(record: RunRecord) -> dict[str, Any]:
+    """Return a run's row of the `runs` table, without `study` and `variant`."""
     request, result, environment = record.request, record.result, record.environment
     row = {
         "run": record.run,
