@@ -10,10 +10,11 @@ from statistics import mode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pandas as pd
 
     from bench.report.study_data import StudyData
     from bench.store import RunRecord
@@ -85,8 +86,6 @@ class Confusions:
 
     def frame(self) -> pd.DataFrame:
         """Return the matrices as a table: one row per variant, true and predicted class."""
-        import pandas as pd
-
         rows = [
             (matrix.variant, truth, predicted, count)
             for matrix in self.matrices
@@ -157,14 +156,12 @@ def _most_confused(runs: list[Tested]) -> tuple[list[Confused], str | None]:
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset
+    from bench.data import list_datasets, load_dataset  # loads torch
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
-        return (
-            {},
-            f"The images of {name} are not shown: a report downloads nothing and runs no code.",
-        )
+        why = "a report downloads nothing and runs no code"
+        return {}, f"The images of {name} are not shown: {why}."
     dataset = load_dataset(name, train_images=record.request["train_images"], quiet=True)
     if dataset.fingerprint != record.result.get("dataset_fingerprint"):
         return {}, f"The images of {name} are not shown: they differ from those of the training."
@@ -173,8 +170,6 @@ def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], st
 
 def _picture(image: npt.NDArray[np.uint8]) -> str:
     """Return an image, C×H×W, as a data URI."""
-    from PIL import Image
-
     planes = image[0] if len(image) == 1 else np.moveaxis(image[:3], 0, -1)
     picture = Image.fromarray(planes)
     picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS))

@@ -55,6 +55,7 @@ def rooflines(
         & complete["executed_precision"].notna()
         & complete["measurement"].isin(list(ceilings))
     ]
+    known = known.assign(noisy=known["noisy"].fillna(value=False).astype(bool))
     if known.empty:
         why = NOT_MEASURED if complete.empty else NO_INTENSITY
         return (absent_chart("roofline", "Roofline", why),)
@@ -104,7 +105,7 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
     """Return one series per legend entry, and another one for its noisy rows."""
     groups: dict[tuple[LegendEntry, bool], list[Any]] = {}
     for row in rows.itertuples():
-        groups.setdefault((entry_of(row), _is_noisy(row)), []).append(row)
+        groups.setdefault((entry_of(row), row.noisy), []).append(row)
     return [
         Series(
             name=entry.name,
@@ -120,18 +121,12 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
     ]
 
 
-def _is_noisy(row: Any) -> bool:
-    import pandas as pd
-
-    return not pd.isna(row.noisy) and bool(row.noisy)
-
-
 def _hover(row: Any, roof: _Roof | None) -> str:
     share = f", {row.flops_per_second / roof.peak:.0%} of the ceiling" if roof else ""
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
         f"{_gigaflops(row.flops_per_second)}{share} at {row.arithmetic_intensity:.3g} FLOPs "
-        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if _is_noisy(row) else ''}"
+        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if row.noisy else ''}"
     )
 
 

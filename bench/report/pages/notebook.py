@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from jinja2 import Environment
 
 from bench.errors import BenchError
@@ -18,7 +19,6 @@ from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.store import Store
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from bench.store.tables.columns import Table
@@ -50,7 +50,7 @@ seed, and differences from the reference" style="max-width: 100%; background: wh
 class Report:
     """One study's results; a notebook shows it as a page with its tables and picture.
 
-    Everything is read when it is asked for, so that showing it again shows what is there then.
+    Everything is read again at each use, so that it shows the current state.
 
     Args:
         path: a results folder, or one study's file in it, `studies/NAME.json`.
@@ -84,8 +84,6 @@ class Report:
     @property
     def table(self) -> pd.DataFrame:
         """The study's table as it is printed: a row per variant, cells as text."""
-        import pandas as pd
-
         table = self._report().table
         return pd.DataFrame(table.rows, columns=table.columns).set_index(table.columns[0])
 

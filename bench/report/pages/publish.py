@@ -10,14 +10,13 @@ from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figu
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.store.files import write_atomically
-from bench.store.tables.columns import COLUMNS
+from bench.store.tables.columns import COLUMNS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.report.pages.study_report import StudyReport
-    from bench.store.tables.columns import Table
 
 DEFAULT_FORMATS = ("markdown", "csv")
 

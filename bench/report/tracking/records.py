@@ -102,6 +102,22 @@ class TrackedRun:
     final: dict[str, float]
     exports: tuple[TrackedExport, ...]
 
+    def points(self) -> Iterator[tuple[str, float, float, int]]:
+        """Yield name, value, seconds since the start, and epoch of what has a course over time."""
+        seconds = 0.0
+        for epoch, values in self.epochs.items():
+            seconds += values.get("seconds", 0.0)
+            for name, value in values.items():
+                yield f"epoch/{name}", value, seconds, epoch
+        for export in self.exports:
+            for name, value in export.values.items():
+                yield f"export {export.title}/{name}", value, seconds, self.last_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of the last epoch; 0 before the first."""
+        return max(self.epochs, default=0)
+
     @property
     def digest(self) -> str:
         """A hash that changes whenever anything to be logged does."""
