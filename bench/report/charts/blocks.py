@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, line
 
@@ -203,7 +203,7 @@ def _by_block(
         epoch = int(rows["epoch"].iloc[0]) if "epoch" in rows else None
         when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training"
         unit = " %" if scale == 100 else ""  # noqa: PLR2004 - per cent
-        ends = {}
+        ends: dict[str, Any] = {}
         if column == "norm_ratio" and "norm_ratio_low" in rows:
             ends = {
                 end: rows[f"norm_ratio_{end}"].astype(float).tolist() for end in ("low", "high")

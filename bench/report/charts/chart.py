@@ -214,7 +214,7 @@ def line(
     """
     values = (rows[y].astype(float) * scale).tolist()
     numbered = [float(number) for number in range(first, first + len(rows))]
-    records = rows.to_dict("records")
+    records: list[Any] = rows.to_dict("records")
     return Series(
         name=entry.name,
         x=numbered if x is None else rows[x].astype(float).tolist(),

@@ -128,18 +128,34 @@ def _measured(
 
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
     """Label the rows on the front by what differs among all rows; empty if nothing does."""
-    columns = ("backend", "executed_precision", "memory_format", "scenario", "boundary", "device")
-    parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
-    parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
-    parts["threads"] = [f"{count} threads" for count in rows["threads"]]
-    parts["size"] = [f"{side} px" for side in rows["input_size"]]
-    parts = parts[[name for name in parts if len(set(parts[name])) > 1]]
-    if parts.empty:
+    names = _shortened(
+        [
+            (
+                *map(str, (r.backend, r.executed_precision, r.memory_format)),
+                *map(str, (r.scenario, r.boundary, r.device)),
+                f"batch {r.batch_size}",
+                f"{r.threads} threads",
+                f"{r.input_size} px",
+            )
+            for r in rows.itertuples()
+        ]
+    )
+    if not any(names):
         return {}
     points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
     front = pareto(points, more_is_better=True)
-    named = zip(parts.itertuples(index=True, name=None), points, strict=True)
-    return {place: ", ".join(row) if point in front else "" for (place, *row), point in named}
+    named = zip(rows.index, names, points, strict=True)
+    return {place: name if point in front else "" for place, name, point in named}
+
+
+def _shortened(rows: Sequence[Sequence[str]], *, kept: int = 0) -> list[str]:
+    """Join the parts of each row that differ among the rows, and the first *kept* ones."""
+    columns = [
+        column
+        for place, column in enumerate(itertools.zip_longest(*rows, fillvalue=""))
+        if place < kept or len(set(column)) > 1
+    ]
+    return [", ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def _front_line(
@@ -184,7 +200,9 @@ def latencies(data: StudyData) -> Chart:
             if variants.get(name) and seconds:
                 curves[f"{variants[name]} / {name.partition(' / ')[2]}"] = seconds
     shares = np.linspace(0, 1, _POINTS)
-    names = _shortened(list(curves))
+    names = list(curves)
+    if len(names) > 1:
+        names = _shortened([name.split(" / ") for name in names], kept=1)
     times = [np.quantile(seconds, shares) * 1e3 for seconds in curves.values()]
     series = [
         Series(
@@ -268,14 +286,3 @@ def times(data: StudyData) -> tuple[Chart, ...]:
         suffix = "" if used[chart.key] == 1 else f"-{used[chart.key]}"
         charts.append(replace(chart, key=chart.key + suffix))
     return tuple(charts)
-
-
-def _shortened(names: Sequence[str]) -> list[str]:
-    """Shorten names of several parts (`a / b / c`) by the parts that are equal in all."""
-    parts = [name.split(" / ") for name in names]
-    if len(parts) < 2 or len({len(p) for p in parts}) > 1:  # noqa: PLR2004 - nothing to tell apart
-        return list(names)
-    kept = [
-        i for i, column in enumerate(zip(*parts, strict=True)) if i == 0 or len(set(column)) > 1
-    ]
-    return [", ".join(p[i] for i in kept) for p in parts]

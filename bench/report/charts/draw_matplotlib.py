@@ -249,7 +249,8 @@ def _draw_points(axes: Axes, series: Series) -> None:
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        axes.errorbar(x, y, capsize=2, **{f"{series.interval}err": series.error_bars}, **look)
+        look[f"{series.interval}err"] = series.error_bars
+        axes.errorbar(x, y, capsize=2, **look)
     else:
         axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):

@@ -105,7 +105,7 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
     """Return one series per legend entry, and another one for its noisy rows."""
     groups: dict[tuple[LegendEntry, bool], list[Any]] = {}
     for row in rows.itertuples():
-        groups.setdefault((entry_of(row), row.noisy), []).append(row)
+        groups.setdefault((entry_of(row), bool(row.noisy)), []).append(row)
     return [
         Series(
             name=entry.name,

@@ -6,7 +6,6 @@
 - `server`: the HTML page, live, for `bench report --serve`.
 - `sections`: which charts a report has, in order.
 - `provenance`: commands, data, machines, and what failed.
-- `data_tables`: the tables that the HTML page carries.
 - `architecture`, `diagram`: drawings of the networks.
 - `measurements`: the report of every measured speed in a results folder.
 """

@@ -155,7 +155,7 @@ class _Session:
                 given_up = self.trackers.pop(name)
                 first = (str(error).strip().splitlines() or [""])[0]
                 reason = f"{type(error).__name__}: {first[:300]}"
-                self.outcomes[name] = _outcome(given_up and given_up.where, reason)
+                self.outcomes[name] = _outcome(given_up.where if given_up else None, reason)
                 self._save()
                 warnings.warn(
                     f"--track {name} is given up ({reason}); the runs are unharmed, and the same "
