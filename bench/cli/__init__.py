@@ -30,7 +30,7 @@ def main() -> None:
     met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
     signal, resumable.
     """
-    from bench.cli.app import app  # noqa: PLC0415 - it imports the modules of this package
+    from bench.cli.app import app
 
     try:
         with exit_on_sigterm(), _plain_warnings():
