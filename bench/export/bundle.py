@@ -1,4 +1,4 @@
-"""A folder for a colleague who has only onnxruntime and numpy."""
+"""Write a folder that runs with onnxruntime and numpy alone (`--bundle`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another precision than fp32, with what was decided on the way."""
+"""Convert a graph to fp16 or int8, and measure what that costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from bench.export.accuracy import Comparison, Judge
-    from bench.export.settings import Settings
+    from bench.export.settings import ExportSettings
     from bench.targets.network import LoadedNetwork
 
 _SPEED_BATCH = 32
@@ -30,11 +30,11 @@ _SPEED_BATCH = 32
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph in the precision asked for.
+    """A graph in the requested precision.
 
     Attributes:
         proto: the graph.
-        details: what was decided and measured, as JSON values.
+        details: which layers were kept in fp32, accuracies and speed, as JSON values.
     """
 
     proto: onnx.ModelProto
@@ -42,7 +42,7 @@ class Converted:
 
 
 def to_fp16(
-    proto: onnx.ModelProto, source: LoadedNetwork, settings: Settings, threads: int
+    proto: onnx.ModelProto, source: LoadedNetwork, settings: ExportSettings, threads: int
 ) -> Converted:
     """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
     count = min(settings.calibration_images, 128)
@@ -59,23 +59,23 @@ def count_layers(proto: onnx.ModelProto) -> int:
 
 
 class Int8:
-    """Quantises one network as the settings ask.
+    """Quantises one network according to the settings.
 
     Args:
         proto: its fp32 graph.
         source: the network.
-        settings: what is asked for.
+        settings: of the export.
         judge: its test set; None without one.
         folder: where intermediate files may be put.
         threads: CPU threads.
-        say: told what is being done.
+        say: called with what is being done.
     """
 
     def __init__(
         self,
         proto: onnx.ModelProto,
         source: LoadedNetwork,
-        settings: Settings,
+        settings: ExportSettings,
         judge: Judge | None,
         folder: Path,
         threads: int,
@@ -159,7 +159,7 @@ class Int8:
             return path
         return self.quantiser.write(path, keep=kept)
 
-    def _calibrated(self, settings: Settings, folder: Path) -> Quantiser:
+    def _calibrated(self, settings: ExportSettings, folder: Path) -> Quantiser:
         images = self.source.calibration_images(
             settings.calibration_images, settings.calibration_seed
         )

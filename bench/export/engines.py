@@ -1,4 +1,4 @@
-"""Engines and their sidecars: what an engine was built from, and whether it may be used."""
+"""TensorRT engines with their sidecars, which say what an engine was built from."""
 
 from __future__ import annotations
 

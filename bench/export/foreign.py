@@ -1,4 +1,4 @@
-"""An ONNX file that engines are built from, whoever made it."""
+"""A user-supplied ONNX file to build an engine from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-FILE = "model.onnx"  # the name in a results folder, which tells nothing
+FILE = "model.onnx"  # every export's name in a results folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OnnxInput:
 
 
 def from_file(path: Path) -> OnnxInput:
-    """Read what is known of a file that somebody gives.
+    """Read an ONNX file's name, precision and origin.
 
     Raises:
         BenchError: it is missing, truncated, or no sound ONNX file.
@@ -50,7 +50,7 @@ def from_file(path: Path) -> OnnxInput:
 
 
 def _precision(proto: onnx.ModelProto) -> str:
-    """Tell a graph's arithmetic from its types and Q/DQ pairs."""
+    """Return a graph's precision, from its types and Q/DQ pairs."""
     from onnx import TensorProto
 
     if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):

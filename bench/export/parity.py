@@ -1,4 +1,4 @@
-"""Whether a file computes what PyTorch computes, and if not, from which layer on."""
+"""Compare a file's logits with PyTorch's, and find the first layer that differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing and normalisation as part of the graph, so that a file cannot be fed wrongly."""
+"""Put a run's preprocessing into the graph, so that a file takes images as they are."""
 
 from __future__ import annotations
 

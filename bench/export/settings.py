@@ -18,7 +18,7 @@ CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """The settings of an export.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Whether one network's class of functions contains another's, and which layer says no."""
+"""Whether a larger network can compute all that a smaller one can, and which layer prevents it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from bench.models import ResNet, ResNetConfig, build_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Network = tuple[str, "Mapping[str, Any]"]  # canonical name and options
+    Spelled = tuple[str, Mapping[str, Any]]  # canonical name and options
 
-# What a new block would need, and why this kind of block cannot give it. The place is the
-# layer, within the first new block, that does not let its input through unchanged.
+# Why a new block of this kind cannot be the identity, and which of its layers prevents it.
 _BROKEN_SHORTCUTS = {
     "none": (
         "bn1",
@@ -39,14 +38,14 @@ _BROKEN_ORDERS = {
     ),
     "relu_before_add": (
         "relu",
-        "it ends the branch and passes no gradient at 0: an identity would stay one for ever",
+        "it ends the branch and passes no gradient at 0: an identity would never learn",
     ),
 }
-_MENDED = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
+_ADVICE = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
 
 
-def configuration(network: Network) -> ResNetConfig:
-    """Return the configuration of a residual network, without drawing its weights.
+def configuration(network: Spelled) -> ResNetConfig:
+    """Return the configuration of a residual network, without initialising its weights.
 
     Raises:
         BenchError: the network is of another family.
@@ -62,7 +61,7 @@ def configuration(network: Network) -> ResNetConfig:
     return model.config
 
 
-def check_nesting(parent: Network, child: Network) -> None:
+def check_nesting(parent: Spelled, child: Spelled) -> None:
     """Check that *child* can compute every function that *parent* computes.
 
     Depth needs blocks that can be the identity with weights that still learn (He et
@@ -77,24 +76,24 @@ def check_nesting(parent: Network, child: Network) -> None:
         BenchError: it cannot; the layer that breaks the nesting is named.
     """
     small, large = configuration(parent), configuration(child)
-    said = f"{_spelled(child)} does not contain {_spelled(parent)}: "
-    _check_alike(small, large, said)
+    prefix = f"{_spelled(child)} does not contain {_spelled(parent)}: "
+    _check_alike(small, large, prefix)
     if large.width < small.width:
         raise BenchError(
-            f"{said}conv1 has {large.width} channels there and {small.width} here; "
+            f"{prefix}conv1 has {large.width} channels there and {small.width} here; "
             f"give --width {small.width} or more"
         )
     for number, (few, many) in enumerate(zip(small.stages, large.stages, strict=True), 1):
         if many < few:
             raise BenchError(
-                f"{said}layer{number} has {many} blocks there and {few} here; "
+                f"{prefix}layer{number} has {many} blocks there and {few} here; "
                 "a network grows to at least as many in every stage"
             )
     if small.stages != large.stages:
-        _check_identity(small, large, said)
+        _check_identity(small, large, prefix)
 
 
-def _check_alike(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
+def _check_alike(small: ResNetConfig, large: ResNetConfig, prefix: str) -> None:
     """Refuse two networks whose common layers are of different kinds."""
     places = {
         "stem": "conv1",
@@ -109,14 +108,14 @@ def _check_alike(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
         here, there = getattr(small, option), getattr(large, option)
         if here != there:
             raise BenchError(
-                f"{said}{place} breaks the nesting ({option} {there} there, {here} here); "
+                f"{prefix}{place} breaks the nesting ({option} {there} there, {here} here); "
                 f"grow to a network with {option}={here}"
             )
     if len(small.stages) != len(large.stages):
-        raise BenchError(f"{said}they have {len(large.stages)} and {len(small.stages)} stages")
+        raise BenchError(f"{prefix}they have {len(large.stages)} and {len(small.stages)} stages")
 
 
-def _check_identity(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
+def _check_identity(small: ResNetConfig, large: ResNetConfig, prefix: str) -> None:
     """Refuse blocks that cannot be the identity and go on learning."""
     reason = _BROKEN_SHORTCUTS.get(large.shortcut) or _BROKEN_ORDERS.get(large.activation_order)
     if reason is None:
@@ -124,11 +123,10 @@ def _check_identity(small: ResNetConfig, large: ResNetConfig, said: str) -> None
     stage = next(i for i, n in enumerate(large.stages) if n > small.stages[i])
     layer, why = reason
     layer = layer.format(last=3 if large.block == "bottleneck" else 2)
-    raise BenchError(
-        f"{said}layer{stage + 1}.{small.stages[stage]}.{layer} breaks the nesting: {why}; {_MENDED}"
-    )
+    place = f"layer{stage + 1}.{small.stages[stage]}.{layer}"
+    raise BenchError(f"{prefix}{place} breaks the nesting: {why}; {_ADVICE}")
 
 
-def _spelled(network: Network) -> str:
+def _spelled(network: Spelled) -> str:
     name, options = network
     return " ".join([name, *(f"{k}={v}" for k, v in options.items())])
