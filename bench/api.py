@@ -303,7 +303,7 @@ def export_onnx(
         force: export again what exists already.
         threads: CPU threads (default: the physical cores).
         say: called with a line about what is being done.
-        **settings: fields of `bench.export.settings.ExportSettings`, such as `precision`.
+        **settings: fields of `bench.export.settings.Settings`, such as `precision`.
 
     Returns:
         The exports' rows of the `exports` table. `max_rel_diff` is relative to the largest

@@ -92,13 +92,13 @@ def grow(
     elif proof is None:
         stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
     else:
-        from bench.networks.same_function import GrowthProof
+        from bench.networks.same_function import Proof
 
         accuracy = values["test_accuracy"]
         shown = "unknown (synthetic images)" if accuracy is None else f"{accuracy:.4f}"
         console = stdout()
         console.print(f"Grown from {values['parent']}", markup=False, soft_wrap=True)
-        console.print(f"Proof: {GrowthProof.of(proof)}", markup=False, soft_wrap=True)
+        console.print(f"Proof: {Proof.of(proof)}", markup=False, soft_wrap=True)
         console.print(
             f"{values['run']}: test accuracy {shown} after {values['epochs']} more epochs",
             markup=False,

@@ -13,7 +13,7 @@ from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
 from bench.export.foreign import OnnxInput, from_file
 from bench.export.metadata import environment
 from bench.export.pipeline import Exporter, Say
-from bench.export.settings import ExportSettings
+from bench.export.settings import Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
@@ -155,7 +155,7 @@ def build_engines(
     if output is not None:
         prove_writable(Path(output), "--output")
     exports = Exports(results)
-    settings = ExportSettings(precision=precision, target="tensorrt")
+    settings = Settings(precision=precision, target="tensorrt")
     exporter = Exporter(exports, settings, threads or physical_cores(), force, say)
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     builder = EngineBuilder(library, exports, profile or Profile(), say)
@@ -219,16 +219,16 @@ def _inputs(
         )  # fmt: skip
 
 
-def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None]:
+def _capabilities(library: Toolkit, asked: Sequence[str]) -> list[str | None]:
     if library.flavor == "standard":
-        if requested:
+        if asked:
             raise BenchError(
                 "--compute-capability goes with --flavor rtx: the standard flavor builds for "
                 "the GPU of the machine it runs on"
             )
         return [None]
     known = library.capabilities()
-    wanted = [str(a).replace(".", "").lower().removeprefix("sm") for a in requested]
+    wanted = [str(a).replace(".", "").lower().removeprefix("sm") for a in asked]
     for capability in wanted:
         if capability not in known:
             raise BenchError(

@@ -1,4 +1,4 @@
-"""Write a folder that runs with onnxruntime and numpy alone (`--bundle`)."""
+"""A folder for a colleague who has only onnxruntime and numpy."""
 
 from __future__ import annotations
 

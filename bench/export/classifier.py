@@ -1,4 +1,4 @@
-"""Classify images with an exported file, prepared as its metadata says."""
+"""An exported file as a classifier of image files, prepared as its properties say."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ExportedClassifier:
             self._read(known)
         except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise BenchError(
-                f"{path} has metadata that cannot be read ({error}): give a "
+                f"{path} does not say rightly how images are prepared for it ({error}): give a "
                 "file that 'bench export-onnx RUN' made"
             ) from None
         self._session = open_session(path, threads=1)

@@ -1,4 +1,4 @@
-"""Convert a graph to fp16 or int8, and measure what that costs."""
+"""Another precision than fp32, with what was decided on the way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from bench.export.accuracy import Comparison, Judge
-    from bench.export.settings import ExportSettings
+    from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
 _SPEED_BATCH = 32
@@ -30,11 +30,11 @@ _SPEED_BATCH = 32
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph in the requested precision.
+    """A graph in the precision asked for.
 
     Attributes:
         proto: the graph.
-        details: which layers were kept in fp32, accuracies and speed, as JSON values.
+        details: what was decided and measured, as JSON values.
     """
 
     proto: onnx.ModelProto
@@ -42,7 +42,7 @@ class Converted:
 
 
 def to_fp16(
-    proto: onnx.ModelProto, source: LoadedNetwork, settings: ExportSettings, threads: int
+    proto: onnx.ModelProto, source: LoadedNetwork, settings: Settings, threads: int
 ) -> Converted:
     """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
     count = min(settings.calibration_images, 128)
@@ -59,23 +59,23 @@ def count_layers(proto: onnx.ModelProto) -> int:
 
 
 class Int8:
-    """Quantises one network according to the settings.
+    """Quantises one network as the settings ask.
 
     Args:
         proto: its fp32 graph.
         source: the network.
-        settings: of the export.
+        settings: what is asked for.
         judge: its test set; None without one.
         folder: where intermediate files may be put.
         threads: CPU threads.
-        say: called with what is being done.
+        say: told what is being done.
     """
 
     def __init__(
         self,
         proto: onnx.ModelProto,
         source: LoadedNetwork,
-        settings: ExportSettings,
+        settings: Settings,
         judge: Judge | None,
         folder: Path,
         threads: int,
@@ -159,7 +159,7 @@ class Int8:
             return path
         return self.quantiser.write(path, keep=kept)
 
-    def _calibrated(self, settings: ExportSettings, folder: Path) -> Quantiser:
+    def _calibrated(self, settings: Settings, folder: Path) -> Quantiser:
         images = self.source.calibration_images(
             settings.calibration_images, settings.calibration_seed
         )

@@ -1,4 +1,4 @@
-"""TensorRT engines with their sidecars, which say what an engine was built from."""
+"""Engines and their sidecars: what an engine was built from, and whether it may be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write ONNX files, and read those that are valid."""
+"""ONNX files: written whole, read only if they are sound."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check(path: Path) -> None:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read and check an ONNX file.
+    """Read and check a file that somebody gives.
 
     Raises:
         BenchError: it is missing, no ONNX file, truncated, or not sound; or it is an export

@@ -1,4 +1,4 @@
-"""A user-supplied ONNX file to build an engine from."""
+"""An ONNX file that engines are built from, whoever made it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-FILE = "model.onnx"  # every export's name in a results folder
+FILE = "model.onnx"  # the name in a results folder, which tells nothing
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OnnxInput:
 
 
 def from_file(path: Path) -> OnnxInput:
-    """Read an ONNX file's name, precision and origin.
+    """Read what is known of a file that somebody gives.
 
     Raises:
         BenchError: it is missing, truncated, or no sound ONNX file.
@@ -50,7 +50,7 @@ def from_file(path: Path) -> OnnxInput:
 
 
 def _precision(proto: onnx.ModelProto) -> str:
-    """Return a graph's precision, from its types and Q/DQ pairs."""
+    """Tell a graph's arithmetic from its types and Q/DQ pairs."""
     from onnx import TensorProto
 
     if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):

@@ -57,7 +57,7 @@ def trace(
     Args:
         source: the network.
         opset: ONNX operator set.
-        static_batch: the one batch size the file takes; None for any.
+        static_batch: the one batch size the file takes; any without.
 
     Returns:
         A graph from `image` (float32, N×C×H×W) to `logits` (float32, N×classes), without
@@ -105,7 +105,7 @@ def _capture_error(source: LoadedNetwork, error: BaseException, *, dynamic: bool
     Args:
         source: the network that could not be exported.
         error: what was raised.
-        dynamic: whether the batch size was left free.
+        dynamic: whether any batch size was asked for.
     """
     message = _first_line(error)
     where = _own_line(error)
@@ -160,7 +160,7 @@ def _check_opset(opset: int) -> None:
 
 
 def _check_written(proto: onnx.ModelProto, opset: int, source: LoadedNetwork) -> None:
-    """Refuse a file in another opset than requested, which the exporter only logs."""
+    """Notice that another opset was written than asked for; the exporter only logs that."""
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
         raise BenchError(

@@ -1,4 +1,4 @@
-"""Convert a graph to fp16, keeping in fp32 the layers that would overflow."""
+"""fp16: conversion by ONNX Runtime's tool, with the layers kept in fp32 that would overflow."""
 
 from __future__ import annotations
 

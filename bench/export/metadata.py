@@ -1,4 +1,4 @@
-"""Metadata of an exported file, and the environment in its record."""
+"""What a file says of itself, and what its record says of the machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
-    from bench.export.settings import ExportSettings
+    from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
 
-def properties(source: LoadedNetwork, settings: ExportSettings) -> dict[str, str]:
-    """Return a file's metadata: what it is, how its input is prepared, and what made it."""
+def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
+    """Metadata of a file: what it is, how it is fed, and what made it."""
     values: dict[str, Any] = {
         "model": source.model_name,
         "options": source.options,

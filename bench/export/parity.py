@@ -1,4 +1,4 @@
-"""Compare a file's logits with PyTorch's, and find the first layer that differs."""
+"""Whether a file computes what PyTorch computes, and if not, from which layer on."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from bench.export.metadata import environment, properties
 from bench.export.output import deliver
 from bench.export.preprocess import require_preprocessing, with_preprocessing
 from bench.export.proof import Proof, Prover
-from bench.export.settings import ExportSettings
+from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of
 from bench.system.devices import physical_cores
@@ -54,7 +54,7 @@ class Exporter:
     """
 
     exports: Exports
-    settings: ExportSettings
+    settings: Settings
     threads: int = 1
     force: bool = False
     say: Say = lambda _text: None
@@ -199,7 +199,7 @@ def export_networks(
     Raises:
         BenchError: a target or a setting cannot be understood or met, or the only network failed.
     """
-    wanted = ExportSettings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
+    wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
         prove_writable(Path(output), "--output")
@@ -224,7 +224,7 @@ def export_networks(
     return records
 
 
-def _failed(network: NamedNetwork, reason: str, settings: ExportSettings) -> dict[str, Any]:
+def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:
     return {
         "run": network.run,
         "model": network.model,

@@ -1,4 +1,4 @@
-"""Put a run's preprocessing into the graph, so that a file takes images as they are."""
+"""Resizing and normalisation as part of the graph, so that a file cannot be fed wrongly."""
 
 from __future__ import annotations
 

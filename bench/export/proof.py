@@ -1,4 +1,4 @@
-"""The proof of one file: its logits and its accuracy, compared with PyTorch's."""
+"""The proof of one file: parity of its logits, and its accuracy on the whole test set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bench.export.graph import Traced
-    from bench.export.settings import ExportSettings
+    from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
 _BISECTED = 4  # images whose intermediate values are compared
@@ -35,7 +35,7 @@ _BISECTED = 4  # images whose intermediate values are compared
 
 @dataclass(frozen=True)
 class Proof:
-    """Comparison of a file with PyTorch.
+    """What comparing a file with PyTorch gave.
 
     Attributes:
         parity: of the logits.
@@ -45,7 +45,7 @@ class Proof:
         other_sizes: largest relative difference for images of other sizes, of a file with
             preprocessing.
         executed_precision: the arithmetic that ran.
-        diverges_at: first layer that differs, if the file is rejected.
+        diverges_at: first layer that differs, if the file is refused.
     """
 
     parity: Parity
@@ -64,7 +64,7 @@ class Proof:
 
     @property
     def error(self) -> str | None:
-        """Why the file is rejected, in one line; None if it is not."""
+        """Why it is refused, in one line; None if it is not."""
         if self.accepted:
             return None
         worst = max(self.parity.max_rel_diff, self.other_sizes or 0.0)
@@ -101,7 +101,7 @@ class Prover:
         self.logits = self._logits()
 
     def prove(
-        self, file: Path, traced: Traced, settings: ExportSettings, *, layers: int, raw: bool
+        self, file: Path, traced: Traced, settings: Settings, *, layers: int, raw: bool
     ) -> Proof:
         """Check a file, and compare it with PyTorch.
 

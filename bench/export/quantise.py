@@ -1,4 +1,4 @@
-"""Quantise a graph to int8 with ONNX Runtime: Q/DQ pairs, int8 weights per channel."""
+"""int8 by ONNX Runtime's static quantiser: Q/DQ pairs, int8 weights per channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from bench.export.settings import ExportSettings
+    from bench.export.settings import Settings
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -55,13 +55,13 @@ class Quantiser:
 
     Args:
         file: the fp32 file.
-        folder: for intermediate files.
+        folder: where intermediate files may be put.
         images: calibration images, as the file takes them.
         settings: method, target and batch.
     """
 
     def __init__(
-        self, file: Path, folder: Path, images: npt.NDArray[np.float32], settings: ExportSettings
+        self, file: Path, folder: Path, images: npt.NDArray[np.float32], settings: Settings
     ) -> None:
         self.tools = runtime_tool("onnxruntime.quantization")
         self.settings = settings
@@ -132,7 +132,7 @@ class Quantiser:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings used, as JSON values."""
+        """Return the choices that were made, as JSON values."""
         types = self._types()
         return {
             "activations": types["activation_type"].name,
@@ -144,7 +144,7 @@ class Quantiser:
         }
 
 
-def _reader(images: npt.NDArray[np.float32], settings: ExportSettings) -> Any:
+def _reader(images: npt.NDArray[np.float32], settings: Settings) -> Any:
     """Feed whole batches of calibration images, one after the other."""
     from bench.export.graph import INPUT
 
@@ -162,7 +162,7 @@ def _reader(images: npt.NDArray[np.float32], settings: ExportSettings) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the tool's log messages."""
+    """Keep the tool's advice off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

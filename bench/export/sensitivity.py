@@ -1,4 +1,4 @@
-"""Effect of int8 on each layer, and the fewest layers to keep in fp32."""
+"""Which layers suffer from int8, and the fewest to keep in fp32."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def fewest_kept(effects: Sequence[Effect], good_enough: Callable[[list[str]], bo
         The layers to keep; all of them if nothing less is good enough.
     """
     order = [effect.layer for effect in effects]
-    low, high = 0, len(order)  # called only if 0 layers are not enough
+    low, high = 0, len(order)  # 0 layers are not enough, or nobody would ask
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if good_enough(order[:middle]) else (middle, high)

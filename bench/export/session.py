@@ -1,4 +1,4 @@
-"""Run a file in ONNX Runtime, on the requested device only."""
+"""Running a file in ONNX Runtime, and nothing else in its place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open_session(
         optimize: let the runtime rewrite the graph, as it does by default.
 
     Raises:
-        BenchError: the runtime cannot load the file, or would run it on another device.
+        BenchError: the runtime cannot load the file, or would run it elsewhere than asked.
     """
     import onnxruntime as ort
 
@@ -71,7 +71,7 @@ def run(
         session: the file, opened.
         images: what it takes, N first.
         batch_size: images a batch.
-        outputs: names of outputs (default: all).
+        outputs: names; all without.
         workers: batches that run beside each other. A session of one thread for each is
             faster for small batches than all threads at one of them, which wait for each
             other after every operator.

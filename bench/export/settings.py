@@ -18,7 +18,7 @@ CALIBRATION_BATCH = 32
 
 
 @dataclass(frozen=True)
-class ExportSettings:
+class Settings:
     """The settings of an export.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The part of TensorRT's Python API that building an engine needs.
+"""TensorRT's Python API, as narrow as building an engine needs it.
 
 `tensorrt_rtx` (TensorRT for RTX) builds ahead of time without a GPU; `tensorrt`, the
 classic library, builds for the GPU it finds. Both are imported only when they are used.
@@ -168,7 +168,7 @@ class Toolkit:
 
     def _refused(self, model: Path, reason: str) -> BenchError:
         first = reason.strip().split("\n")[0][:200]
-        advice = "export it again with bench export-onnx"
+        advice = "export it anew with bench export-onnx"
         if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
             advice += " --precision int8 --target tensorrt"
         elif "Turing" in reason and "FP32" in reason:

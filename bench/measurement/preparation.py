@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.pipeline import Exporter
-from bench.export.settings import ExportSettings
+from bench.export.settings import Settings
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Request
@@ -110,7 +110,7 @@ def make_file(
         save(trace(source).proto, path)
         return NetworkFile(path, sha256_of(path))
     exports = Exports(folder if target.kind == "model" else target.results)
-    settings = ExportSettings(precision=cast("Any", precision), target=cast("Any", int8_target))
+    settings = Settings(precision=cast("Any", precision), target=cast("Any", int8_target))
     record = Exporter(exports, settings, threads).export(source)
     if record.row["status"] != "complete":
         raise BenchError(f"the {precision} export was rejected: {record.row['error']}")

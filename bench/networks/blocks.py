@@ -1,4 +1,4 @@
-"""Find the residual blocks of a network; leave out, swap or observe them for a while."""
+"""A network's blocks: found, dropped, swapped, and watched, and all put back afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """A block and its position in the network.
+    """Where one block stands.
 
     Attributes:
         name: its path in the network, such as `layer2.0`.
@@ -34,7 +34,7 @@ class Place:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether its output has its input's shape, so that blocks can be swapped."""
+        """Whether its output has its input's shape, so that another may stand in its place."""
         entering, leaving, stride = _shape(self.block)
         return (entering, stride) == (leaving, 1)
 
@@ -88,7 +88,7 @@ def find_blocks(model: nn.Module, called: str) -> list[Place]:
             places.append(Place(name, model.get_submodule(parent), key, module))
     if not places:
         raise BenchError(
-            f"{called} has no block whose shortcut could replace it; use a network of "
+            f"{called} has no block whose shortcut could stand in its place; take a network of "
             "the residual families (resnetN, preact_resnetN, plainN)"
         )
     return places
@@ -96,14 +96,14 @@ def find_blocks(model: nn.Module, called: str) -> list[Place]:
 
 @contextmanager
 def dropped(place: Place) -> Iterator[None]:
-    """Replace a block by its shortcut while the context is open."""
+    """Put a block's shortcut in its place, for a while."""
     with _replaced(place, Dropped(place.block, _plain_stand_in(place.block))):
         yield
 
 
 @contextmanager
 def swapped(first: Place, second: Place) -> Iterator[None]:
-    """Swap two blocks of one shape while the context is open."""
+    """Let two blocks of one shape change places, for a while."""
     with _replaced(first, second.block), _replaced(second, first.block):
         yield
 
@@ -118,7 +118,7 @@ def _replaced(place: Place, module: nn.Module) -> Iterator[None]:
 
 
 def _shape(block: ResidualBlock) -> tuple[int, int, int]:
-    """Return the block's input channels, output channels and stride."""
+    """Channels that enter the block, channels that leave it, and its stride."""
     convolutions: list[Any] = [
         getattr(block, step) for step in block.branch_steps if step.startswith("conv")
     ]
@@ -140,7 +140,7 @@ def _plain_stand_in(block: ResidualBlock) -> nn.Module | None:
 
 @contextmanager
 def norm_ratios(places: list[Place]) -> Iterator[dict[str, list[Tensor]]]:
-    """Record ‖F(x)‖ / ‖h(x)‖ of every block for every image, by the block's name.
+    """Record ‖F(x)‖ / ‖h(x)‖ of every block and image that passes, by the block's name.
 
     Both as they enter the addition: F the residual branch, h what the shortcut carries. Plain
     blocks, which add nothing, record nothing.

@@ -1,4 +1,4 @@
-"""Correlation of gradients at nearby inputs (Balduzzi et al. 2017).
+"""Whether gradients at neighbouring inputs agree: Balduzzi et al. 2017.
 
 The paper (section 2, figure 1) follows the derivative of a network along a line of inputs: brown
 noise in shallow networks, white noise in deep plain ones, and something between in residual ones.
@@ -24,7 +24,7 @@ LAGS = 32
 def gradient_correlation(
     model: nn.Module, starts: Tensor, ends: Tensor, *, points: int = POINTS, lags: int = LAGS
 ) -> npt.NDArray[np.float64]:
-    """Return the autocorrelation of a network's derivative along straight lines between images.
+    """Autocorrelation of a network's derivative along straight lines between images.
 
     For every line and every output of the network, the derivative with respect to the place on
     the line is taken at *points* equally spaced places; the result is the mean autocorrelation
@@ -33,7 +33,7 @@ def gradient_correlation(
     Args:
         model: in evaluation mode, so that it maps each image by itself.
         starts: where the lines begin, float images N×C×H×W.
-        ends: where they end, in the same form.
+        ends: where they end, likewise.
         points: places on each line.
         lags: the largest distance, in places.
 
@@ -68,7 +68,7 @@ def _derivatives(
 def settle(model: nn.Module, images: Tensor) -> None:
     """Give an untrained network's batch norms the statistics of one batch.
 
-    Its initial ones, mean 0 and variance 1, belong to no images.
+    Those it is built with, mean 0 and variance 1, are no images'.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Gradient norm of each block, and the norm of its branch relative to its shortcut."""
+"""How large the gradient is at each block, and the block's branch against its shortcut."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def gradient_norms(
     model: nn.Module, places: list[Place], images: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    """Return the L2 norm of the loss's gradient with respect to each block's convolution weights.
+    """L2 norm of the loss's gradient with respect to each block's convolution weights.
 
-    The loss is that of one batch in training mode. Convolutions on the shortcut do not count.
+    Of one batch in training mode, as a step of a training sees it. Convolutions on the shortcut
+    are not the branch's, and do not count.
 
     Args:
         model: the network; its batch-norm statistics are changed by the pass.
@@ -51,7 +52,7 @@ def measure_blocks(
         model: a network of the residual families.
         images: float images N×C×H×W.
         labels: int64, N.
-        called: the network's name in an error.
+        called: how an error names the network.
 
     Returns:
         For each block from input to output: block, gradient_norm (`gradient_norms`) and
@@ -80,5 +81,5 @@ def _median(ratios: Sequence[Tensor]) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    """Return None for infinity and NaN, which JSON does not have."""
+    """JSON has no infinity."""
     return value if math.isfinite(value) else None

@@ -1,10 +1,10 @@
-"""Memory traffic of a network: the other axis of a roofline.
+"""What a network has to move through memory: the other axis of a roofline.
 
 Williams, Waterman and Patterson, "Roofline" (CACM 52(4), 2009), set attained FLOP/s against
 arithmetic intensity, the FLOPs done for each byte moved. What really passes the memory bus
 depends on caches and on which operators a runtime fuses, and needs hardware counters. Counted
 here is what follows from the network alone, so that every runtime of a network at one batch
-size and precision has the same intensity:
+size and precision stands at the same intensity:
 
 - each layer that multiplies and adds (convolutions and matrix products, the layers whose
   multiply-adds are counted) reads its input and its weights once and writes its output once;
@@ -54,8 +54,8 @@ class Traffic:
 def count_traffic(model: nn.Module, shape: tuple[int, ...]) -> Traffic:
     """Count by forward passes in evaluation mode, on shapes alone where the network allows it.
 
-    Two passes, of one and of two images, separate what is read once per batch from what is read
-    once per image.
+    Two passes, of one and of two images, tell what is read once a batch from what is read
+    once an image.
 
     Args:
         model: on any device, in any mode; left as it was.

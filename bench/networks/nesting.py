@@ -1,4 +1,4 @@
-"""Whether a larger network can compute all that a smaller one can, and which layer prevents it."""
+"""Whether one network's class of functions contains another's, and which layer says no."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bench.models import ResNet, ResNetConfig, build_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Spelled = tuple[str, Mapping[str, Any]]  # canonical name and options
+Network = tuple[str, "Mapping[str, Any]"]  # canonical name and options
 
-# Why a new block of this kind cannot be the identity, and which of its layers prevents it.
+# What a new block would need, and why this kind of block cannot give it. The place is the
+# layer, within the first new block, that does not let its input through unchanged.
 _BROKEN_SHORTCUTS = {
     "none": (
         "bn1",
@@ -38,14 +39,14 @@ _BROKEN_ORDERS = {
     ),
     "relu_before_add": (
         "relu",
-        "it ends the branch and passes no gradient at 0: an identity would never learn",
+        "it ends the branch and passes no gradient at 0: an identity would stay one for ever",
     ),
 }
-_ADVICE = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
+_MENDED = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
 
 
-def configuration(network: Spelled) -> ResNetConfig:
-    """Return the configuration of a residual network, without initialising its weights.
+def configuration(network: Network) -> ResNetConfig:
+    """Return the configuration of a residual network, without drawing its weights.
 
     Raises:
         BenchError: the network is of another family.
@@ -61,7 +62,7 @@ def configuration(network: Spelled) -> ResNetConfig:
     return model.config
 
 
-def check_nesting(parent: Spelled, child: Spelled) -> None:
+def check_nesting(parent: Network, child: Network) -> None:
     """Check that *child* can compute every function that *parent* computes.
 
     Depth needs blocks that can be the identity with weights that still learn (He et
@@ -76,24 +77,24 @@ def check_nesting(parent: Spelled, child: Spelled) -> None:
         BenchError: it cannot; the layer that breaks the nesting is named.
     """
     small, large = configuration(parent), configuration(child)
-    prefix = f"{_spelled(child)} does not contain {_spelled(parent)}: "
-    _check_alike(small, large, prefix)
+    said = f"{_spelled(child)} does not contain {_spelled(parent)}: "
+    _check_alike(small, large, said)
     if large.width < small.width:
         raise BenchError(
-            f"{prefix}conv1 has {large.width} channels there and {small.width} here; "
+            f"{said}conv1 has {large.width} channels there and {small.width} here; "
             f"give --width {small.width} or more"
         )
     for number, (few, many) in enumerate(zip(small.stages, large.stages, strict=True), 1):
         if many < few:
             raise BenchError(
-                f"{prefix}layer{number} has {many} blocks there and {few} here; "
+                f"{said}layer{number} has {many} blocks there and {few} here; "
                 "a network grows to at least as many in every stage"
             )
     if small.stages != large.stages:
-        _check_identity(small, large, prefix)
+        _check_identity(small, large, said)
 
 
-def _check_alike(small: ResNetConfig, large: ResNetConfig, prefix: str) -> None:
+def _check_alike(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
     """Refuse two networks whose common layers are of different kinds."""
     places = {
         "stem": "conv1",
@@ -108,14 +109,14 @@ def _check_alike(small: ResNetConfig, large: ResNetConfig, prefix: str) -> None:
         here, there = getattr(small, option), getattr(large, option)
         if here != there:
             raise BenchError(
-                f"{prefix}{place} breaks the nesting ({option} {there} there, {here} here); "
+                f"{said}{place} breaks the nesting ({option} {there} there, {here} here); "
                 f"grow to a network with {option}={here}"
             )
     if len(small.stages) != len(large.stages):
-        raise BenchError(f"{prefix}they have {len(large.stages)} and {len(small.stages)} stages")
+        raise BenchError(f"{said}they have {len(large.stages)} and {len(small.stages)} stages")
 
 
-def _check_identity(small: ResNetConfig, large: ResNetConfig, prefix: str) -> None:
+def _check_identity(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
     """Refuse blocks that cannot be the identity and go on learning."""
     reason = _BROKEN_SHORTCUTS.get(large.shortcut) or _BROKEN_ORDERS.get(large.activation_order)
     if reason is None:
@@ -123,10 +124,11 @@ def _check_identity(small: ResNetConfig, large: ResNetConfig, prefix: str) -> No
     stage = next(i for i, n in enumerate(large.stages) if n > small.stages[i])
     layer, why = reason
     layer = layer.format(last=3 if large.block == "bottleneck" else 2)
-    place = f"layer{stage + 1}.{small.stages[stage]}.{layer}"
-    raise BenchError(f"{prefix}{place} breaks the nesting: {why}; {_ADVICE}")
+    raise BenchError(
+        f"{said}layer{stage + 1}.{small.stages[stage]}.{layer} breaks the nesting: {why}; {_MENDED}"
+    )
 
 
-def _spelled(network: Spelled) -> str:
+def _spelled(network: Network) -> str:
     name, options = network
     return " ".join([name, *(f"{k}={v}" for k, v in options.items())])

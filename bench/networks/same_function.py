@@ -1,4 +1,4 @@
-"""Verify on real images that a grown network computes the same as its parent."""
+"""The proof that a grown network computes what its parent does, on real images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Sums over copied channels are rounded differently from those they replace, in every layer.
+# Sums over copied channels round otherwise than the sums they replace; layers add that up.
 LIMIT = 1e-4
 NEAR_TIE = 2  # a prediction may flip where two logits are closer than twice the difference
 
 
 @dataclass(frozen=True)
-class GrowthProof:
-    """Comparison of a parent and a grown network.
+class Proof:
+    """How a parent and a grown network compare.
 
     Attributes:
-        images: number of images compared.
-        split: `validation`, or `training` if no images are held out.
+        images: how many were compared.
+        split: which images: `validation`, or `training` where none are held out.
         max_abs_diff: largest difference of any logit.
         largest_logit: largest absolute logit of the parent.
         parent_accuracy: share of these images the parent gets right, 0…1.
@@ -41,7 +41,7 @@ class GrowthProof:
     flipped_predictions: int
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> GrowthProof:
+    def of(cls, document: dict[str, Any]) -> Proof:
         """Read a proof back from a document that holds its fields among others."""
         return cls(**{field.name: document[field.name] for field in fields(cls)})
 
@@ -50,7 +50,7 @@ class GrowthProof:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return one line of text."""
+        """One line for a person."""
         same = self.parent_accuracy == self.accuracy
         changed = "" if same else f" (was {self.parent_accuracy:.4f})"
         return (
@@ -63,7 +63,7 @@ class GrowthProof:
 @torch.inference_mode()
 def prove(
     parent: nn.Module, child: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, split: str
-) -> GrowthProof:
+) -> Proof:
     """Compare two networks in evaluation mode over *batches* of (float images, labels).
 
     Raises:
@@ -78,7 +78,7 @@ def prove(
         truth.append(labels)
     child.train()
     old, new, target = torch.cat(before), torch.cat(after), torch.cat(truth)
-    proof = GrowthProof(
+    proof = Proof(
         images=len(target),
         split=split,
         max_abs_diff=(old - new).abs().max().item(),

@@ -1,4 +1,4 @@
-"""A network's layers with their output shapes, parameters and multiply-adds.
+"""What a network is made of: a table of layers, its parameters and its multiply-adds.
 
 Multiply-adds are half of what PyTorch's own counter (`torch.utils.flop_counter`) gives: it
 counts convolutions, matrix products and attention, not normalisations, activations or
@@ -65,7 +65,7 @@ class Description:
 
 
 def describe(model: nn.Module, input_shape: Shape) -> Description:
-    """Describe a network layer by layer.
+    """Describe a network layer by layer, as the book prints its shapes.
 
     A row is a child of the network, or a child's child where the child is a mere sequence
     (so a residual network shows its stem and each block). Works for any network; the

@@ -1,9 +1,9 @@
-"""Widen a residual network by copying channels, so that it computes the same.
+"""Widening a residual network by copying channels, so that it computes what it did.
 
 Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer" (arXiv:1511.05641),
 section 2.2. Every new channel is a copy of an old one; a layer that reads copies shares its
-old weight out among them. The shares are unequal, so that copies get different gradients
-(the paper adds noise instead, which changes the function a little). All layers that
+old weight out among them. The shares are unequal, so that copies get different gradients and
+part ways (the paper adds noise instead, which changes the function a little). All layers that
 read or write the stream between the blocks copy the same channels of it, and zero-padding
 shortcuts (option A) find the channels that they fill where they were.
 """
@@ -140,7 +140,7 @@ def _leaving(stream: Tensor, enters: int, leaves: int, wide: int) -> Tensor:
 
 
 def _copies(old: int, new: int) -> Tensor:
-    """Return which of *old* channels each of *new* ones copies: all once, then again in turn."""
+    """Which of *old* channels each of *new* ones copies: all once, then again in turn."""
     return torch.arange(new) % old
 
 
