@@ -247,7 +247,7 @@ def _checked(found: NamedNetwork, search: _Search) -> NamedNetwork:
 
 
 def _from_run(run: str, store: Store) -> NamedNetwork:
-    record = store.read_run(run) or store.read_unfinished(run)
+    record = store.read(run)
     complete = record is not None and record.status == "complete"
     request = record.request if record else {}
     return NamedNetwork(

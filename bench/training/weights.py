@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -53,8 +54,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
