@@ -1,4 +1,4 @@
-"""Which datasets there are, and loading one by its name."""
+"""List the datasets, and load one by its name."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def load_dataset(
     Args:
         name: One of `list_datasets`, ``imagefolder:PATH``, or the user's own
             ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
-        train_images: Keep only so many training images, balanced over the classes and the
+        train_images: Keep only this many training images, balanced over the classes and the
             same in every run (see `bench.data.splits.balanced_subset`).
         image_size: H and W in pixels of ``imagefolder`` and ``synthetic``; the others have
             their own size, and batches are resized to what the network takes.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.data import Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
-PROOF_IMAGES = 256  # at least so many are compared
+PROOF_IMAGES = 256  # compared where the dataset has that many
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class LoadedNetwork:
         A bare model gets random ones.
 
         Raises:
-            BenchError: there are not so many.
+            BenchError: the run was trained on fewer.
         """
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:
