@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.data import Dataset, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
-from bench.models import build_model
+from bench.models import build_model, materialise
 from bench.store import Store
 from bench.targets.trained_run import TrainedRun, load_run
 from bench.training.setup import load_data
@@ -87,7 +87,7 @@ class NamedNetwork:
         if self.kind != "model" or self.model is None or self.input_shape is None:
             raise BenchError(f"{self.label} is a file and has no torch network")
         torch.manual_seed(0)  # the same weights, and so the same file, every time
-        model = build_model(self.model, **self.options).eval()
+        model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
         name = "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
         return LoadedNetwork(name, model, self.model, self.options, self.input_shape)
 
