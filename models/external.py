@@ -1,4 +1,4 @@
-"""Networks from elsewhere: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
+"""Networks of other packages: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def _create_torchvision(
 
 
 def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> None:
-    """Give a network of three-channel images another number of channels.
+    """Change the number of channels of a network of three-channel images.
 
-    torchvision has no argument for it. The colour filters are repeated in turn and scaled
-    so that the response to grey keeps its size; for one channel they are summed, so that
-    the network answers to a grey image what it answers to its RGB copy.
+    torchvision has no argument for it. The colour filters are repeated in turn and scaled so that
+    the response to grey keeps its size; for one channel they are summed, so that the output for a
+    grey image is that for its RGB copy.
     """
     convolutions = ((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
     path, module = next(convolutions, ("", None))
@@ -149,7 +149,7 @@ class UserFamily(Family):
         """Import the module and call the function.
 
         `num_classes` and `in_channels` are passed if the function takes them; None (no
-        number asked for) only if it has no default of its own, as 1000 and 3.
+        number requested) only if it has no default of its own, as 1000 and 3.
 
         Raises:
             ModelError: module or function is missing or raises, an option is not taken,

@@ -219,7 +219,7 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    from bench.report.tracking.names import check_trackers
+    from bench.report.tracking import check_trackers
 
     return check_trackers(text.split(","))
 

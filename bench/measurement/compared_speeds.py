@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_results, rows_of
-from bench.system.intervals import median_interval
+from bench.system.intervals import Interval, median_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
-    from bench.system.intervals import Interval
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
@@ -34,9 +31,7 @@ class ComparedSpeed:
     """A speed with its interval; higher is faster.
 
     Attributes:
-        value: images/s, or runs/s of pytest-benchmark.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
         noisy: whether no claim may be based on it.
     """
@@ -55,8 +50,8 @@ class ComparedSpeeds:
     Attributes:
         name: as given.
         machine: what it ran on.
-        speeds: name of a configuration → its speed.
-        boundaries: the boundaries of its configurations.
+        speeds: by the configuration's name.
+        boundaries: those of its configurations.
     """
 
     name: str
@@ -90,20 +85,11 @@ def load_speeds(path: str | Path) -> ComparedSpeeds:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is no JSON: {error}") from None
-    if isinstance(document, dict) and "benchmarks" in document:
-        return _reading(path, lambda: _from_pytest(str(path), document))
-    if isinstance(document, dict) and "rows" in document:
-        return _reading(path, lambda: _from_rows(str(path), document["rows"]))
-    raise BenchError(
-        f"{path}: give a measurement's folder, a results folder, a run's folder, or the JSON of "
-        "'bench throughput --json' or pytest-benchmark"
-    )
-
-
-def _reading(path: str | Path, read: Callable[[], ComparedSpeeds]) -> ComparedSpeeds:
-    """Read a file that may hold anything."""
     try:
-        return read()
+        if isinstance(document, dict) and "benchmarks" in document:
+            return _from_pytest(str(path), document)
+        if isinstance(document, dict) and "rows" in document:
+            return _from_rows(str(path), document["rows"])
     except BenchError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -111,6 +97,10 @@ def _reading(path: str | Path, read: Callable[[], ComparedSpeeds]) -> ComparedSp
             f"{path} is no JSON of 'bench throughput --json' or pytest-benchmark "
             f"({type(error).__name__}: {error}); write it again"
         ) from None
+    raise BenchError(
+        f"{path}: give a measurement's folder, a results folder, a run's folder, or the JSON of "
+        "'bench throughput --json' or pytest-benchmark"
+    )
 
 
 def _from_folder(name: str, folder: Path) -> ComparedSpeeds:

@@ -9,8 +9,9 @@ import torch
 
 from bench.errors import BenchError
 from bench.export.engines import read_sidecar
+from bench.measurement.backends.tensorrt import engine_input
 from bench.measurement.onnx_file import examine
-from bench.networks.memory_traffic import count_traffic
+from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from bench.networks.memory_traffic import Traffic
 
 DEFAULT_TARGET = DEFAULT_MODEL
 
@@ -48,10 +48,6 @@ class MeasuredNetwork(NamedNetwork):
     file_precision: str | None = None
     static_batch: int | None = None
     test_accuracy: float | None = None
-
-    def module(self) -> nn.Module:
-        """Return the network in evaluation mode on the CPU, a copy of its own each time."""
-        return self.load().model
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
         """Return what turns uint8 images N×C×H×W into the network's input, on the CPU."""
@@ -132,8 +128,6 @@ def _of_onnx(path: Path, results: str) -> dict[str, Any]:
 
 
 def _of_engine(path: Path, results: str) -> dict[str, Any]:
-    from bench.measurement.backends.tensorrt import engine_input
-
     sidecar = read_sidecar(path)
     if not torch.cuda.is_available():
         raise BenchError(

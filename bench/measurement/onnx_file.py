@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.export.files import load
 from bench.networks.memory_traffic import Traffic
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ def examine(path: Path) -> FileFacts:
     """Read what a file takes.
 
     Raises:
-        BenchError: it is no sound ONNX file, or takes something else than one batch of images.
+        BenchError: it is not a valid ONNX file, or takes something else than one batch of images.
     """
-    from bench.export.files import load
-
     graph = load(path).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]

@@ -23,15 +23,15 @@ from bench.measurement.configurations import (
 )
 from bench.measurement.measure import measure_targets
 from bench.measurement.preparation import Context, with_files
+from bench.measurement.timing.runner import Runner, open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
-from bench.measurement.trial import Trial
+from bench.measurement.timing.trial import Trial
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.measurement.measured_network import MeasuredNetwork
-    from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
@@ -46,13 +46,9 @@ class UnreachedError(BenchError):
 
 @dataclass
 class Budget:
-    """Time for the search; a configuration that was begun is finished.
+    """Wall time for the search; a configuration that was begun is finished.
 
-    Attributes:
-        minutes: of wall time, from now on.
-        begun: names of the candidates that were begun.
-        skipped: names of the candidates for which there was no time.
-        now: a clock in seconds.
+    `begun` and `skipped` name the candidates that were begun and those without time.
     """
 
     minutes: float = MINUTES
@@ -109,7 +105,7 @@ class Tuned:
         record: the final, interleaved measurement: it, default eager and channels-last eager.
         command: measures it again.
         tried: number of configurations that were measured.
-        skipped: number of configurations for which there was no time.
+        skipped: number of those for which there was no time.
     """
 
     best: Configuration
@@ -237,12 +233,7 @@ def tune(
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Args:
-        target: the network.
-        context: device, threads and results folder.
-        bounds: bounds to keep.
-        batch_sizes: batch sizes to try.
-        minutes: after so long no further configuration is begun.
+    After so many *minutes* no further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
@@ -256,7 +247,7 @@ def tune(
         best = halve_by_preparation(
             _accurate(ready, bounds),
             bounds,
-            lambda one: one.open(),
+            open_runner,
             budget=budget,
             on_event=context.on_event,
         )[0]
@@ -275,7 +266,7 @@ def command_for(made: Configuration) -> str:
     """Return the command that measures a configuration again."""
     target = made.target
     parts = [
-        f"bench throughput {target.run or target.label.split(' ')[0]}",
+        f"bench throughput {target.run or target.name}",
         *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
         f"--backend {made.backend}",
         f"--precision {made.precision}",

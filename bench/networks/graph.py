@@ -243,8 +243,9 @@ class _Reader:
             whats = self._between(node, following)
             if following is self.output:
                 return
-            for what in filter(None, whats):
-                yield _Item(self._container(following), what, _shape(following))
+            for what in whats:
+                if what:
+                    yield _Item(self._container(following), what, _shape(following))
             node = following
 
     def _between(self, start: fx.Node, end: fx.Node) -> list[str | Fork]:
@@ -252,7 +253,7 @@ class _Reader:
         inside = nx.descendants(self.graph, start) & nx.ancestors(self.graph, end)
         region = self.graph.subgraph({*inside, start, end})
         branch = nx.dag_longest_path(region)[1:-1]
-        identity = [[]] if branch and region.has_edge(start, end) else []
+        identity: list[list[fx.Node]] = [[]] if branch and region.has_edge(start, end) else []
         shortcuts = []
         for path in nx.weakly_connected_components(region.subgraph(inside - set(branch))):
             neighbours = {n for node in path for n in nx.all_neighbors(region, node)} - path

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.studies.request import RunRequest
-    from bench.studies.schema import Published, Tune
+    from bench.studies.schema import Study
 
 
 class VariantError(BenchError):
@@ -43,23 +43,12 @@ class PlannedVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study expanded: variants × random seeds.
-
-    `tuning_seed` is the study file's first seed, whichever seeds are requested, so that parts of
-    a study that are run separately choose the same values.
-    """
+    """A study expanded: variants × random seeds; `only` names those to train (default: all)."""
 
     name: str
-    question: str
-    source: str | None
+    study: Study
     variants: tuple[PlannedVariant, ...]
-    tune: Tune | None
     only: tuple[str, ...] = ()
-    target_accuracy: float | None = None
-    published: Published | None = None
-    compare_training: bool = False
-    discussion: str | None = None
-    tuning_seed: int = 0
 
     @property
     def selected(self) -> list[PlannedVariant]:

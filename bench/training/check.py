@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bench.data import validation_split
+from bench.data import Dataset, validation_split
 from bench.errors import BenchError
 from bench.models import ModelError, ResidualBlock, build_model
 from bench.models.errors import reraise_ours
@@ -16,7 +16,6 @@ from bench.training.schedule import side_at
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
-    from bench.data import Dataset
     from bench.studies.request import RunRequest
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -96,31 +97,24 @@ def execute(
         return record
 
 
+@dataclass
 class _Attempt:
     """One try at a run, and the bookkeeping around it."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-        weights: Path | None,
-        group: Replicas,
-    ) -> None:
-        self.group = group
-        self.request = request
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
-        self.weights = weights
-        self.trainer: Trainer | None = None
-        self.started = time.monotonic()
-        self.saved = self.reported = self.started
-        self.before = 0.0  # seconds of the attempts before this one
-        self.record = begin_record(request, resources)
+    request: RunRequest
+    store: Store
+    resources: Resources
+    stop: Stop
+    on_event: OnEvent
+    weights: Path | None
+    group: Replicas
+    trainer: Trainer | None = None
+    before: float = 0.0  # seconds of the attempts before this one
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def __post_init__(self) -> None:
+        self.started = self.saved = self.reported = time.monotonic()
+        self.record = begin_record(self.request, self.resources)
 
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""
@@ -168,10 +162,10 @@ class _Attempt:
             architecture = trace_to_document(model, split.input_shape)
             documents |= {DOCUMENT: architecture} if architecture else {}
         model = group.synchronise_batch_norm(model)
-        memory_format = lay_out(model, device, split.input_shape)
+        self.memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
             model,
-            split.training_batches(memory_format),
+            split.training_batches(self.memory_format),
             request.recipe,
             seed=request.seed,
             device=device,
@@ -181,7 +175,8 @@ class _Attempt:
         )
         if group.size > 1:
             self.record.environment["processes"] = group.size
-        self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
+        layout = str(self.memory_format).removeprefix("torch.")
+        self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
         self._resume()
         self._record_blocks()
@@ -245,7 +240,8 @@ class _Attempt:
             self.on_event({"event": "progress", "run": self.request.run_id, "done": done})
 
     def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
-        network, batches = self._trainer.network, split.evaluation(images)
+        network = self._trainer.network
+        batches = split.evaluation(images, self.memory_format)
         return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
 
     def _checkpoint_if_due(self) -> None:

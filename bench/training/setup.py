@@ -103,13 +103,18 @@ class Split:
             return []
         return [side_at(recipe, epoch, full) for epoch in range(recipe.epochs)]
 
-    def evaluation(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return batches of one split in order, without augmentation."""
+    def evaluation(
+        self, images: Images, memory_format: torch.memory_format | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return batches of one split in order, without augmentation.
+
+        *memory_format* is the layout that the network has (default: the device's preferred one).
+        """
         return evaluation_batches(
             images,
             batch_size=self.request.recipe.batch_size,
             preprocessing=self.preprocessing,
-            memory_format=preferred_memory_format(self.device),
+            memory_format=memory_format or preferred_memory_format(self.device),
             device=self.device,
         )
 
@@ -143,10 +148,6 @@ def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
 
 def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
     """Read a finished run's record and its trained network, in evaluation mode on the CPU.
-
-    Args:
-        store: the results folder.
-        run: id of the run.
 
     Raises:
         BenchError: there is no such run, it did not finish, or its files are damaged.
@@ -228,5 +229,4 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
 
 @functools.lru_cache(maxsize=2)
 def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
-    """Load a dataset once for all runs of this process."""
     return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)

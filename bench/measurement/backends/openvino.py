@@ -6,12 +6,18 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    Executed,
+    Needs,
+    Support,
+    UnsupportedError,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Needs, Workload
 
 _MISSING = "openvino is not installed: pip install 'resnet-bench[openvino]'"
 

@@ -1,4 +1,7 @@
-"""ONNX Runtime sessions: which provider was loaded, and which nodes it really runs."""
+"""ONNX Runtime sessions: which provider was loaded, and which nodes it really runs.
+
+onnx and onnxruntime are imported inside functions: listing the backends does not need them.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends.protocol import Executed, UnsupportedError
+import numpy as np
+
+from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Workload
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 _NODES = "session.record_ep_graph_assignment_info"
@@ -34,11 +38,6 @@ _NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message i
 class OrtPrepared:
     """A session on the CPU provider; the base of `OrtOnGpu`.
 
-    Args:
-        workload: what is to run.
-        provider: the provider that has to run it; what was loaded is read back.
-        provider_options: its options.
-
     Raises:
         UnsupportedError: the provider does not load here (the library that is missing is
             named), or the file cannot be opened.
@@ -50,13 +49,14 @@ class OrtPrepared:
         if workload.file is None:
             raise UnsupportedError("ONNX Runtime runs ONNX files, and there is none")
         self.ort, self.provider, self.workload = ort, provider, workload
+        self.file = workload.file
         self.kernels = Counter[str]()
-        self.session = self._open(workload.file, provider_options)
+        self.session = self._open(provider_options)
         entry = self.session.get_inputs()[0]
         self.input, self.half = entry.name, entry.type == "tensor(float16)"
         self.output = self.session.get_outputs()[0].name
 
-    def _open(self, file: Path, provider_options: dict[str, Any]) -> Any:
+    def _open(self, provider_options: dict[str, Any]) -> Any:
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.workload.threads
         options.inter_op_num_threads = 1
@@ -68,21 +68,23 @@ class OrtPrepared:
                 # Q/DQ pairs are fused after nodes are assigned: only the rewritten graph
                 # shows which of them are computed in int8. Engines cannot be written like this.
                 options.optimized_model_filepath = str(fused)
-            session = self._session(file, options, provider_options)
+            session = self._session(options, provider_options)
             if fused.exists():
                 self.kernels = _operators(fused)
         return session
 
-    def _session(self, file: Path, options: Any, provider_options: dict[str, Any]) -> Any:
+    def _session(self, options: Any, provider_options: dict[str, Any]) -> Any:
         wanted: list[Any] = [(self.provider, provider_options)]
         if self.provider == TENSORRT:
             wanted.append((CUDA, {"device_id": provider_options["device_id"]}))
         with native_errors() as messages:
             try:
-                session = self.ort.InferenceSession(str(file), options, providers=wanted)
+                session = self.ort.InferenceSession(str(self.file), options, providers=wanted)
             except Exception as error:  # the runtime's exceptions have no common class
                 reason = str(error).strip().rpartition(" : ")[2].partition("\n")[0]
-                raise UnsupportedError(f"ONNX Runtime cannot open {file.name}: {reason}") from error
+                raise UnsupportedError(
+                    f"ONNX Runtime cannot open {self.file.name}: {reason}"
+                ) from error
         if self.provider not in session.get_providers():
             raise UnsupportedError(
                 f"ONNX Runtime's {self.provider} does not load here{_library(messages)}; it would "
@@ -147,13 +149,7 @@ class OrtOnGpu(OrtPrepared):
 
     Images and logits have fixed addresses, since a captured CUDA graph reads and writes where it
     did when it was captured. The constructor runs the first batch, which captures the graph or
-    builds an engine.
-
-    Args:
-        workload: what is to run.
-        provider: as for `OrtPrepared`.
-        provider_options: as for `OrtPrepared`.
-        graph: the provider's option that captures a CUDA graph.
+    builds an engine. *graph* is the provider's option that captures a CUDA graph.
     """
 
     def __init__(
@@ -183,8 +179,6 @@ class OrtOnGpu(OrtPrepared):
 
     def _place(self, entry: Any, shape: tuple[int, ...] | None) -> Any:
         """Allocate a tensor on the GPU for one batch of an input or output."""
-        import numpy as np
-
         sides = tuple(entry.shape[1:]) if shape is None else shape
         if not all(isinstance(side, int) for side in sides):
             raise UnsupportedError(f"its output {entry.name} has no fixed shape: {entry.shape}")
@@ -253,9 +247,7 @@ def why_not_loaded(provider: str) -> str | None:
 def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Counter[str]]:
     """Read which provider runs each node (microsoft/onnxruntime#26781).
 
-    Args:
-        session: opened with the session option that records it.
-        wanted: the provider that should run all of them.
+    The session was opened with the option that records it.
 
     Returns:
         Provider → count of nodes; the nodes on another one, as `Operator name (provider)`;

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from bench.errors import BenchError
+from bench.system.memory import says_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,18 @@ class UnsupportedError(BenchError):
 
 class OutOfMemoryError(BenchError):
     """The batch does not fit into memory; the others of a measurement continue."""
+
+
+def status_of(error: BaseException) -> tuple[str, str]:
+    """Return the status that a row gets for an error, and its one-line message."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    # torch.cuda's own class has that name; other libraries' errors are recognised by their text.
+    out_of_memory = isinstance(error, OutOfMemoryError | MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError"
+    )
+    if out_of_memory or says_out_of_memory(text):
+        return "out_of_memory", text
+    return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text
 
 
 @dataclass(frozen=True)

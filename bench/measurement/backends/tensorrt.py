@@ -12,28 +12,32 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.errors import BenchError
 from bench.export.engines import NO_TF32, read_sidecar
 from bench.export.tensorrt import Toolkit
-from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    Executed,
+    Needs,
+    Support,
+    UnsupportedError,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Needs, Workload
 
 _BUILT = ("fp32", "fp16", "int8")
 _NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
 
 
 class TensorRT:
-    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it.
-
-    Args:
-        load: imports a module by name.
-    """
+    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it."""
 
     name = "tensorrt"
     needs: Needs = "engine"
@@ -44,8 +48,6 @@ class TensorRT:
 
     def support(self) -> list[Support]:
         """Return CUDA pairs; they run where one of the two libraries is installed."""
-        import torch
-
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
         if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
@@ -61,10 +63,6 @@ class TensorRT:
 
 class EnginePrepared:
     """An engine with an execution context.
-
-    Args:
-        workload: what is to run; `file` is the engine, with its sidecar beside it.
-        load: imports a module by name.
 
     Raises:
         UnsupportedError: the library is missing or refuses the engine or the batch, or the
@@ -95,8 +93,6 @@ class EnginePrepared:
             raise UnsupportedError(f"the engine takes batches of {low} to {high}, not {wanted[0]}")
 
     def _empty(self, shape: tuple[int, ...], name: str) -> Tensor:
-        import torch
-
         kinds = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
         dtype = kinds[_last_word(self.engine.get_tensor_dtype(name))]
         return torch.empty(shape, dtype=dtype, device=self.workload.device)
@@ -115,8 +111,6 @@ class EnginePrepared:
         return self.result
 
     def _stream(self) -> int:
-        import torch
-
         if not self.workload.device.startswith("cuda"):
             return 0
         return int(torch.cuda.current_stream(self.workload.device).cuda_stream)
@@ -127,8 +121,6 @@ class EnginePrepared:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        import torch
-
         if self.workload.device.startswith("cuda"):
             torch.cuda.synchronize(self.workload.device)
 
@@ -156,12 +148,7 @@ def open_engine(
     load: Callable[[str], Any] = importlib.import_module,
     device: str | None = None,
 ) -> tuple[Any, dict[str, Any], Any]:
-    """Load an engine whose sidecar fits it.
-
-    Args:
-        file: the engine.
-        load: imports a module by name.
-        device: the GPU it is to run on (default: torch's current one).
+    """Load an engine whose sidecar fits it, for a GPU (default: torch's current one).
 
     Returns:
         The library, the sidecar's values, the engine.
@@ -189,15 +176,11 @@ def open_engine(
 
 
 def _current(device: str | None) -> AbstractContextManager[Any]:
-    import torch
-
     usable = device is not None and torch.cuda.is_available()
     return torch.cuda.device(device) if usable else nullcontext()
 
 
 def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         return  # nothing to compare with: without a device the configuration is refused elsewhere
     here = "".join(map(str, torch.cuda.get_device_capability(device)))

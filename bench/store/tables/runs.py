@@ -65,10 +65,11 @@ def _rows(store: Store, table: Literal["runs", "epochs"], run: str) -> list[dict
     record = store.read(run)
     if record is None:
         return []
-    return [_run_row(record)] if table == "runs" else epoch_rows(store.folder(run), record)
+    return [run_row(record)] if table == "runs" else epoch_rows(store.folder(run), record)
 
 
-def _run_row(record: RunRecord) -> dict[str, Any]:
+def run_row(record: RunRecord) -> dict[str, Any]:
+    """Return a run's row of the `runs` table, without `study` and `variant`."""
     request, result, environment = record.request, record.result, record.environment
     row = {
         "run": record.run,
