@@ -71,7 +71,10 @@ def scan(root: Path) -> Folder:
             image, or training and test classes differ.
     """
     if not root.is_dir():
-        raise BenchError(f"imagefolder {root}: no such folder: give imagefolder:PATH")
+        raise BenchError(
+            f"imagefolder {root}: no such folder: give imagefolder:PATH, or for a run whose images "
+            "are elsewhere now, 'bench results locate RUN PATH'"
+        )
     if not (root / "train").is_dir():
         classes, files = _list_split(root)
         return Folder(root, classes, *_hold_out(root, files))
