@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
@@ -268,7 +268,7 @@ def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
         LazyError: the network cannot take it.
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
-    if not any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if not any(is_lazy(tensor) for tensor in tensors):
         return model
     training = model.training
     try:
