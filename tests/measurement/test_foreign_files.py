@@ -296,7 +296,7 @@ def test_files_newer_than_the_runtime_are_refused_with_its_limit_and_a_way_on(tm
 
 def test_the_runtimes_message_on_a_newer_ir_version_is_read():
     message = (
-        "[ONNXRuntimeError] : 1 : FAIL : Load model from m.onnx failed:/onnxruntime_src/model.cc:256 "
+        "[ONNXRuntimeError] : 1 : FAIL : Load model from m.onnx failed:/src/model.cc:256 "
         "onnxruntime::Model::Model(onnx::ModelProto&&, ...) Unsupported model IR version: 14, max "
         "supported IR version: 13\n"
     )
