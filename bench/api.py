@@ -5,7 +5,7 @@ Each function imports its room when it is called, so that a command loads only w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from bench.export.settings import Flavor, Precision
@@ -256,7 +254,7 @@ def grow_with_proof(
     from bench.launch.execution import Execution
     from bench.store import Store
     from bench.store.tables.frames import study_runs
-    from bench.studies import ADHOC, Plan, PlannedVariant
+    from bench.studies import ADHOC, Plan, PlannedVariant, Study
     from bench.studies.growth import grown_request
     from bench.targets.find import load_trained
     from bench.training.grown_start import DOCUMENT
@@ -269,7 +267,8 @@ def grow_with_proof(
     )
     name = f"{to} from {parent.record.run}"
     variant = PlannedVariant(name, None, {request.seed: request})
-    run_plan(Plan(ADHOC, f"What does {name} reach?", None, (variant,), None), how, track=track)
+    study = Study(question=f"What does {name} reach?")
+    run_plan(Plan(ADHOC, study, (variant,)), how, track=track)
     store = Store(how.results)
     rows = study_runs(store, ADHOC)
     row = rows[rows["run"] == request.run_id].tail(1)

@@ -1,10 +1,11 @@
-"""Networks from elsewhere: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
+"""Networks of other packages: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
-from .errors import ModelError, nearest, one_line, reraise_ours
+from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
@@ -122,11 +124,11 @@ def _create_torchvision(
 
 
 def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> None:
-    """Give a network of three-channel images another number of channels.
+    """Change the number of channels of a network of three-channel images.
 
-    torchvision has no argument for it. The colour filters are repeated in turn and scaled
-    so that the response to grey keeps its size; for one channel they are summed, so that
-    the network answers to a grey image what it answers to its RGB copy.
+    torchvision has no argument for it. The colour filters are repeated in turn and scaled so that
+    the response to grey keeps its size; for one channel they are summed, so that the output for a
+    grey image is that for its RGB copy.
     """
     convolutions = ((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
     path, module = next(convolutions, ("", None))
@@ -175,7 +177,7 @@ class UserFamily(Family):
         """Import the module and call the function.
 
         `num_classes` and `in_channels` are passed if the function takes them; None (no
-        number asked for) only if it has no default of its own, as 1000 and 3.
+        number requested) only if it has no default of its own, as 1000 and 3.
 
         Raises:
             ModelError: module or function is missing or raises, an option is not taken,
@@ -255,9 +257,55 @@ def _accepted(
 
 
 def _checked(name: str, model: object) -> nn.Module:
+    """Return a network without wrappers of `torch.compile` and data parallelism.
+
+    Raises:
+        ModelError: it is no module, or a scripted one.
+    """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    model = _unwrapped(model)
+    for path, part in list(model.named_modules()):
+        inner = _unwrapped(part)
+        if inner is not part:
+            model.set_submodule(path, inner)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ModelError(
+            f"{name} returned a scripted network, which can be neither trained in another layout "
+            "nor exported; return it as it is before torch.jit.script or torch.jit.trace"
+        )
     return model
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):  # torch.compile's
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+    """Give lazy modules their parameters, by an image of this shape; return the network.
+
+    Raises:
+        LazyError: the network cannot take it.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if not any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+        return model
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:
+        shape = "×".join(map(str, input_shape))
+        raise LazyError(
+            f"its lazy layers cannot be given shapes by an input of {shape}: {one_line(error)}"
+        ) from error
+    return model.train(training)
 
 
 register(

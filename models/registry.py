@@ -1,4 +1,4 @@
-"""Names of networks: which family answers to a name, and what every family can say of it.
+"""The registry of networks: which family a name belongs to.
 
 A family registers itself where it is defined; nothing here knows any of them.
 """
@@ -21,7 +21,7 @@ Canonical = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Family(ABC):
-    """What is known of a group of networks without building one.
+    """A group of networks, and what is known of them without building one.
 
     Attributes:
         name: `imagenet`, `cifar`, … for people.
@@ -63,11 +63,7 @@ _families: list[Family] = []
 
 
 def register(family: Family) -> Family:
-    """Make a family's names known.
-
-    Raises:
-        ModelError: its name, or one of its networks' names, is taken.
-    """
+    """Register a family; raise `ModelError` if its name or one of its networks' is taken."""
     taken = {name: other.name for other in _families for name in (other.name, *other.names)}
     for position, name in enumerate(family.names):
         if name in taken or name in family.names[:position]:
@@ -90,11 +86,7 @@ def list_models() -> list[str]:
 
 
 def model_family(name: str, options: Options | None = None) -> Family:
-    """Return the family of a network.
-
-    Args:
-        name: of the network.
-        options: where the name stands for nothing without (`resnet83` with bottleneck blocks).
+    """Return the family of a network, which may depend on options (`resnet83`: bottlenecks only).
 
     Raises:
         ModelError: no family knows the name, or not with these options.
@@ -163,22 +155,14 @@ def build_model(
 
 
 def check_count(what: str, value: object) -> int:
-    """Return *value* if it is a whole number of at least one.
-
-    Raises:
-        ModelError: it is not; the message names it.
-    """
+    """Return *value*, or raise `ModelError` if it is not a whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelError(f"{what}={value!r} must be a whole number of at least 1")
     return value
 
 
 def check_options(name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Check that a network knows all its options.
-
-    Raises:
-        ModelError: it does not know one; the message lists and suggests.
-    """
+    """Raise `ModelError` if one of *options* is not among those *known*."""
     known = list(known)
     for option in options:
         if option not in known:

@@ -1,5 +1,6 @@
 """`bench describe`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -53,8 +54,8 @@ def describe(
     from bench.networks.summary import describe as describe_model
     from bench.targets.find import find_network
 
-    chosen = options.parse_values(option)
     given = None if input_shape is None else _parse_shape(input_shape)
+    chosen = options.parse_values(option)
     found = find_network(model, results=results, options=chosen, takes=("model", "run"))
     assert found.model is not None  # noqa: S101 - neither is a file
     assert found.input_shape is not None  # noqa: S101
@@ -66,19 +67,9 @@ def describe(
         described = describe_model(network, shape)
     except ValueError as error:
         raise BenchError(f"{model}: {error}") from None
-    rows = [
-        {
-            "layer": row.layer,
-            "kind": row.kind,
-            "output_shape": list(row.output_shape),
-            "parameters": row.parameters,
-            "macs": row.macs,
-        }
-        for row in described.rows
-    ]
-    total = {"layer": "total", "parameters": described.parameters, "macs": described.macs}
     if as_json:
-        print_json([*rows, total])
+        total = {"layer": "total", "parameters": described.parameters, "macs": described.macs}
+        print_json([*map(asdict, described.rows), total])
         return
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
     table.add_column("layer", footer="total")

@@ -70,13 +70,9 @@ ImageSize = Annotated[
 ]
 
 Epochs = Annotated[
-    int | None,
-    training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N"),
+    int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
 ]
-Force = Annotated[
-    bool,
-    training("--force", help="Retrain runs that already exist."),
-]
+Force = Annotated[bool, training("--force", help="Retrain runs that already exist.")]
 Deterministic = Annotated[
     bool,
     training(
@@ -89,8 +85,7 @@ AllowMixed = Annotated[
     training("--allow-mixed", help="Continue a study whose runs used other versions or hardware."),
 ]
 Compile = Annotated[
-    bool,
-    training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start."),
+    bool, training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start.")
 ]
 Timeout = Annotated[
     float | None,
@@ -102,8 +97,7 @@ Timeout = Annotated[
 ]
 
 Device = Annotated[
-    str,
-    hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE"),
+    str, hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
 ]
 Threads = Annotated[
     int | None,
@@ -115,8 +109,7 @@ Threads = Annotated[
 ]
 
 LauncherName = Annotated[
-    str,
-    cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME"),
+    str, cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME")
 ]
 RayAddress = Annotated[
     str | None,
@@ -165,12 +158,10 @@ Track = Annotated[
     ),
 ]
 Results = Annotated[
-    Path,
-    output("--results", help="Folder of runs, exports and measurements.", metavar="DIR"),
+    Path, output("--results", help="Folder of runs, exports and measurements.", metavar="DIR")
 ]
 Json = Annotated[
-    bool,
-    output("--json", help="Print one JSON document on stdout, and nothing else."),
+    bool, output("--json", help="Print one JSON document on stdout, and nothing else.")
 ]
 Quiet = Annotated[bool, output("--quiet", help="Show no progress.")]
 
@@ -255,7 +246,7 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    from bench.report.tracking.names import check_trackers
+    from bench.report.tracking import check_trackers
 
     return check_trackers(text.split(","))
 

@@ -182,8 +182,7 @@ def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: b
 
     If this machine would take more than a day, or *gpu* is given, the time on a GPU is printed too.
     """
-    from bench.launch.estimate import estimate_plan
-    from bench.launch.footprint import footprint
+    from bench.launch.estimate import estimate_plan, footprint
     from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
 
@@ -193,7 +192,7 @@ def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: b
         print_json(rows)
         return
     console = stdout()
-    console.print(plan.question, style="bold", markup=False)
+    console.print(plan.study.question, style="bold", markup=False)
     shown = [{**row, "seconds": f"{row['seconds']:.0f}"} for row in rows]
     console.print(simple_table(shown, right=("seconds",)))
     left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0

@@ -19,11 +19,7 @@ _PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_le
 
 
 def require_ray() -> None:
-    """Check that Ray is installed, and switch its usage statistics off.
-
-    Raises:
-        BenchError: it is not installed.
-    """
+    """Check that Ray is installed, and switch its usage statistics off."""
     if importlib.util.find_spec("ray") is None:
         raise BenchError("--launcher ray needs Ray: pip install 'resnet-bench[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -34,8 +30,7 @@ def require_ray() -> None:
 def require_answer(address: str) -> None:
     """Check that a Ray cluster answers at an address; `ray.init` itself may wait for minutes.
 
-    Args:
-        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; one that answered is not checked again.
+    One that answered is not checked again.
 
     Raises:
         BenchError: it is no address, or nothing answers there within 13 seconds.

@@ -28,6 +28,10 @@ LOOK_AGAIN_SECONDS = 0.3  # between two looks at runs that other processes are d
 class Assignment:
     """Runs to do, and what any launcher needs for them.
 
+    A launcher's `run` does them. Each run's outcome, a failure included, is in the store then. It
+    raises a `BenchError` if the launcher cannot be used, a `StopRequestedError` if a signal asked
+    to stop (every started run has a checkpoint), and a `StorageError` if nothing can be written.
+
     Attributes:
         requests: the runs.
         store: where each run's outcome is recorded, a failure included.

@@ -1,23 +1,31 @@
-"""Estimate how long a study takes on this machine, from a few timed steps of each network."""
+"""Estimate how long a study takes on this machine, and how much disk space it needs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.launch.execution import allot
+from bench.launch.execution import Execution, allot
 from bench.launch.tuning import tuning_requests
 from bench.store import Store
 from bench.studies.recipe import recipe_name
 from bench.training.check import probe
+from bench.training.sizes import blank_network, data_size
 from bench.training.step_time import steps_of, time_steps
 
 if TYPE_CHECKING:
-    from bench.launch.execution import Execution
+    from collections.abc import Sequence
+
     from bench.studies import Plan
+    from bench.studies.request import RunRequest
+
+PREDICTION_BYTES = 12  # class, confidence and label of a test image
 
 
 def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     """Describe every run of a plan, and estimate the seconds that it still needs.
+
+    A few steps of each network are timed.
 
     Returns:
         For each run: run, variant, seed, model, options, dataset, epochs, status (`to do`
@@ -30,7 +38,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     workers, resources = allot(plan, how)
     step_seconds: dict[str, float] = {}
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
-    tuned = tuning_requests(plan) if plan.tune else []
+    tuned = tuning_requests(plan) if plan.study.tune else []
     requests = {r.run_id: r for r in [*tuned, *plan.requests]}
     rows = []
     for run, request in requests.items():
@@ -58,3 +66,64 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on disk.
+
+    Attributes:
+        results: weights and predictions of finished runs.
+        checkpoints: of the runs trained at a time.
+        data: downloads and decoded images still missing, estimated.
+        notes: what was assumed about the data.
+    """
+
+    results: int
+    checkpoints: int
+    data: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return one readable line."""
+        parts = [f"{_size(self.results)} of results", f"{_size(self.checkpoints)} of checkpoints"]
+        if self.data:
+            parts.append(f"{_size(self.data)} of images")
+        noted = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"disk needed: about {', '.join(parts)}{noted}"
+
+
+def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
+    """Count the disk space that *requests*, the runs still to do, need.
+
+    Raises:
+        BenchError: a dataset cannot be used.
+    """
+    weights: dict[object, int] = {}
+    data: dict[object, int] = {}
+    results, notes = 0, []
+    for request in requests:
+        size = data_size(request)
+        network = (request.model, *sorted(request.options.items()))
+        if network not in weights:
+            tensors = blank_network(request, size).state_dict().values()
+            weights[network] = sum(t.numel() * t.element_size() for t in tensors)
+        results += weights[network] + size.test * PREDICTION_BYTES
+        if not size.on_hand:
+            data[request.dataset, size.side] = size.image_bytes
+        if size.note:
+            notes.append(size.note)
+    # A checkpoint holds weights and momentum; averaged and slow weights if the recipe has them.
+    largest = max(weights.values(), default=0)
+    recipes = [request.recipe for request in requests]
+    copies = max((2 + bool(r.ema_decay) + bool(r.lookahead_steps) for r in recipes), default=0)
+    return Footprint(
+        results, largest * copies * workers, sum(data.values()), tuple(dict.fromkeys(notes))
+    )
+
+
+def _size(count: int) -> str:
+    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"

@@ -10,7 +10,6 @@ import psutil
 import torch
 
 from bench.errors import BenchError
-from bench.launch.launchers import LOCAL, Launcher
 from bench.launch.processes import LocalLauncher
 from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.training.distributed import launched_by_torchrun
@@ -19,6 +18,7 @@ from bench.training.resources import Resources
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.launch.launchers import Launcher
     from bench.studies import Plan
     from bench.training.run import OnEvent
 
@@ -53,7 +53,7 @@ class Execution:
     allow_mixed: bool = False
     compiled: bool = False
     quiet: bool = True
-    launcher: Launcher = LOCAL
+    launcher: Launcher = field(default_factory=LocalLauncher)
     on_event: OnEvent = field(default=lambda _event: None)
 
     @property
@@ -100,10 +100,14 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
     if launched_by_torchrun():  # all of its processes train one run together
         shared = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
         return 1, _resources(how, device, how.threads or shared)
-    places = cores if device.type == "cpu" else _accelerators(device)
+    # All GPUs for "cuda", one for "cuda:1".
+    places = torch.cuda.device_count() if str(device) == "cuda" else 1
+    if device.type == "cpu":
+        places = cores
     check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
     check_count("--threads", how.threads, cores, "core")
-    workers = how.workers or max(1, min(places, len(plan.requests), _fitting_workers()))
+    fitting = int(psutil.virtual_memory().available) // WORKER_BYTES
+    workers = how.workers or max(1, min(places, len(plan.requests), fitting))
     threads = how.threads or (1 if deterministic else max(1, cores // workers))
     return workers, _resources(how, device, threads)
 
@@ -116,13 +120,3 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
         quiet=how.quiet,
         force=how.force,
     )
-
-
-def _accelerators(device: torch.device) -> int:
-    """Count the devices that `--device` names: all GPUs for `cuda`, one for `cuda:1`."""
-    return torch.cuda.device_count() if str(device) == "cuda" else 1
-
-
-def _fitting_workers() -> int:
-    """Count the workers for which memory is free at the moment."""
-    return int(psutil.virtual_memory().available) // WORKER_BYTES

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import BenchError, nearest
-from bench.launch.assignment import TIMEOUT_SECONDS, Assignment
+from bench.launch.assignment import TIMEOUT_SECONDS
 from bench.launch.processes import LocalLauncher
 from bench.launch.raytasks import RayLauncher
 from bench.launch.slurm import SlurmLauncher
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from bench.store import Store
-    from bench.studies.request import RunRequest
-    from bench.system.signals import Stop
-    from bench.training.resources import Resources
-    from bench.training.run import OnEvent
-
 LAUNCHERS = ("local", "ray", "slurm")
-LOCAL = LocalLauncher()
 
 Launcher = LocalLauncher | RayLauncher | SlurmLauncher
-
-
-def launch(
-    requests: Sequence[RunRequest],
-    store: Store,
-    resources: Resources,
-    *,
-    workers: int,
-    stop: Stop,
-    on_event: OnEvent,
-    weights: Path | None = None,
-    launcher: Launcher = LOCAL,
-) -> None:
-    """Do every run of *requests*, *workers* at a time.
-
-    Each run's outcome, a failure included, is in *store* afterwards.
-
-    Raises:
-        BenchError: the launcher cannot be used, with the reason.
-        StopRequestedError: a signal asked to stop; every started run has a checkpoint.
-        StorageError: the results folder cannot be written.
-    """
-    if requests:
-        launcher.run(Assignment(requests, store, resources, workers, stop, on_event, weights))
 
 
 def make_launcher(
@@ -83,12 +48,6 @@ def make_launcher(
         if slurm_minutes is not None and slurm_minutes < 1:
             raise BenchError(f"--slurm-minutes {slurm_minutes}: it must be at least 1")
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
-    return LocalLauncher(isolate=True, timeout=_timeout(timeout))
-
-
-def _timeout(seconds: float | None) -> float:
-    if seconds is None:
-        return TIMEOUT_SECONDS
-    if not seconds > 0:  # not a number neither
-        raise BenchError(f"--timeout {seconds:g}: seconds without progress, more than 0")
-    return seconds
+    if timeout is not None and not timeout > 0:  # a NaN is refused, too
+        raise BenchError(f"--timeout {timeout:g}: seconds without progress, more than 0")
+    return LocalLauncher(isolate=True, timeout=timeout or TIMEOUT_SECONDS)

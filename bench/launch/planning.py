@@ -18,9 +18,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
-from bench.models import build_model
 from bench.networks.summary import count_macs
 from bench.training.check import probe
+from bench.training.setup import build_blank
 from bench.training.sizes import data_size
 from bench.training.step_time import steps_of
 
@@ -73,20 +73,12 @@ class Machine(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """The runs of one network that a plan still has to do.
-
-    Attributes:
-        model: the network's name.
-        images: training images of all runs together, evaluated images counted in part.
-        macs: multiply-adds of one image, forward.
-        traffic: bytes that a training step moves for one image, each activation written and
-            read once per pass.
-    """
+    """The runs of one network that a plan still has to do."""
 
     model: str
-    images: float
-    macs: int
-    traffic: float
+    images: float  # for training, of all runs; those evaluated are counted in part
+    macs: int  # of one image, forward
+    traffic: float  # bytes a training step moves per image: activations, once per pass
 
 
 def known_gpu(name: str) -> Machine:
@@ -144,7 +136,8 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
     for machine in machines:
         seconds, bases = 0.0, set()
         for part in work:
-            speed, basis = _speed(part, machine, seen[machine.name], fraction, sources)
+            known = _known(part, machine, seen[machine.name])
+            speed, basis = known or _estimate(part, machine, fraction, sources)
             seconds += part.images / speed
             bases.add(basis)
         hours = seconds / 3600 / max(1, min(machine.workers, len(left)))
@@ -167,9 +160,7 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     first = requests[0]
     size = data_size(first)
     shape = (1, size.channels, size.side, size.side)
-    model = build_model(
-        first.model, num_classes=size.classes, in_channels=size.channels, **first.options
-    ).eval()
+    model = build_blank(first, size.classes, shape[1:]).eval()
     elements = 0
 
     def add(_module: Any, _inputs: Any, output: Any) -> None:
@@ -213,8 +204,13 @@ def _measured(machine: Machine, store: Store) -> dict[str, float]:
     return {model: statistics.median(speeds) for model, speeds in found.items()}
 
 
-def _known(work: Work, machine: Machine, seen: dict[str, float]) -> float | None:
-    return seen.get(work.model) or machine.images_per_second.get(work.model)
+def _known(work: Work, machine: Machine, seen: dict[str, float]) -> tuple[float, str] | None:
+    """Return the images/s of a machine that nothing has to estimate, and where they come from."""
+    if work.model in seen:
+        return seen[work.model], "measured by recorded runs"
+    if work.model in machine.images_per_second:
+        return machine.images_per_second[work.model], "given in the file"
+    return None
 
 
 def _reached_fraction(
@@ -226,18 +222,14 @@ def _reached_fraction(
         for part in work:
             known, bound = _known(part, machine, seen[machine.name]), roofline(part, machine)
             if known and bound:
-                shares.append(known / bound)
+                shares.append(known[0] / bound)
                 sources.append(machine.name)
     return (statistics.median(shares) if shares else 1.0), sorted(set(sources))
 
 
-def _speed(
-    work: Work, machine: Machine, seen: dict[str, float], fraction: float, sources: list[str]
+def _estimate(
+    work: Work, machine: Machine, fraction: float, sources: list[str]
 ) -> tuple[float, str]:
-    if work.model in seen:
-        return seen[work.model], "measured by recorded runs"
-    if work.model in machine.images_per_second:
-        return machine.images_per_second[work.model], "given in the file"
     bound = roofline(work, machine)
     if bound is None:
         raise BenchError(

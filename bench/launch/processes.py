@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import warning_line
-from bench.launch.assignment import LOOK_AGAIN_SECONDS, TIMEOUT_SECONDS, record_lost_worker
+from bench.launch.assignment import (
+    LOOK_AGAIN_SECONDS,
+    TIMEOUT_SECONDS,
+    Assignment,
+    record_lost_worker,
+)
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
@@ -31,7 +36,6 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
@@ -52,22 +56,22 @@ class LocalLauncher:
     timeout: float = TIMEOUT_SECONDS
 
     def run(self, work: Assignment) -> None:
-        """Do the runs; see `bench.launch.launchers.launch`."""
+        """Do the runs; see `Assignment`."""
         together = launched_by_torchrun()  # this process is one of several that share a run
         several = work.workers > 1 and len(work.requests) > 1
         if (several or self.isolate) and not together:
-            run_in_processes(work, self.timeout)
+            pool = _Pool(work, self.timeout)
+            try:
+                pool.run(min(work.workers, len(work.requests)))
+            finally:
+                pool.close()
+            work.stop.check()
         else:
-            run_here(work, wait=together)
+            _run_here(work, wait=together)
 
 
-def run_here(work: Assignment, *, wait: bool) -> None:
-    """Do the runs in this process, leaving those that other processes are doing for last.
-
-    Args:
-        work: the runs.
-        wait: do the runs in order instead, waiting for other processes.
-    """
+def _run_here(work: Assignment, *, wait: bool) -> None:
+    """Do the runs in this process; without *wait*, those that others are doing come last."""
     left = deque(work.requests)
     held = 0  # tries in a row that found a run held by another process
     while left:
@@ -97,21 +101,6 @@ class _Worker:
     request: RunRequest | None = None
     heard: float = 0.0  # time of its last message
     kills: int = 0  # processes that the kernel had ended for lack of memory when the run started
-
-
-def run_in_processes(work: Assignment, timeout: float = TIMEOUT_SECONDS) -> None:
-    """Do the runs in a pool of worker processes; see `bench.launch.launchers.launch`.
-
-    Args:
-        work: the runs.
-        timeout: seconds without a sign of progress after which a worker is ended.
-    """
-    pool = _Pool(work, timeout)
-    try:
-        pool.run(min(work.workers, len(work.requests)))
-    finally:
-        pool.close()
-    work.stop.check()
 
 
 class _Pool:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.launch.address import require_answer, require_ray
-from bench.launch.assignment import record_lost_worker
+from bench.launch.assignment import Assignment, record_lost_worker
+from bench.models.errors import one_line
 from bench.store import Store
 from bench.store.archive import pack, unpack
 from bench.store.files import StorageError
@@ -24,7 +25,6 @@ from bench.training.run import execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
@@ -46,7 +46,7 @@ class RayLauncher:
     retries: int = 3
 
     def run(self, work: Assignment) -> None:
-        """Do the runs; see `bench.launch.launchers.launch`."""
+        """Do the runs; see `Assignment`."""
         with connected(self.address):
             _require_room(work.resources)
             _Driver(self, work).run()
@@ -204,7 +204,7 @@ class _Driver:
                 return
             except self.ray.exceptions.RayError as error:
                 if self.work.stop.signal is None:
-                    reason = f"Ray lost it: {_line(error)}"
+                    reason = f"Ray lost it: {one_line(error)}"[:300]
                     record_lost_worker(self.work, request, reason)
                 return
             if outcome["storage"] is not None:
@@ -268,8 +268,3 @@ def _perform(
         archive = Path(name) / "run.tar.gz"
         pack(store, [request.run_id], archive)
         return {**outcome, "archive": archive.read_bytes()}
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[0][:200]}"

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import BenchError
-from bench.launch.assignment import record_lost_worker
+from bench.launch.assignment import Assignment, record_lost_worker
 from bench.store import Store
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from bench.launch.assignment import Assignment
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
 
@@ -30,16 +29,14 @@ _STOP_SECONDS = 60.0
 SIGNAL_SECONDS = 90
 
 
+@dataclass
 class RunJob:
     """One run as a callable for submitit; when its time is up it is queued again."""
 
-    def __init__(
-        self, request: RunRequest, root: Path, resources: Resources, weights: Path | None
-    ) -> None:
-        self.request = request
-        self.root = root
-        self.resources = resources
-        self.weights = weights
+    request: RunRequest
+    root: Path
+    resources: Resources
+    weights: Path | None
 
     def __call__(self) -> str:
         """Do the run, or resume it; return its status."""
@@ -88,7 +85,7 @@ class SlurmLauncher:
     cluster: Literal["slurm", "local"] = "slurm"
 
     def run(self, work: Assignment) -> None:
-        """Do every run as a job of one array; see `bench.launch.launchers.launch`.
+        """Do every run as a job of one array; see `Assignment`.
 
         If this process is lost, the jobs continue; the same command then waits for the runs
         under way and takes what is finished.
@@ -106,9 +103,9 @@ class SlurmLauncher:
         except Exception as error:
             if not type(error).__module__.startswith("submitit"):
                 raise
-            reason = _line(error)
+            reason = " ".join(str(error).split())[:300]
             raise BenchError(f"--launcher slurm: sbatch refused the jobs: {reason}") from None
-        _Watch(self.cluster, work).wait(dict(zip(jobs, work.requests, strict=True)))
+        _wait(self.cluster, work, dict(zip(jobs, work.requests, strict=True)))
         work.stop.check()
 
     def script(self, runs: int, resources: Resources, workers: int) -> str:
@@ -182,54 +179,47 @@ def _require_submitit() -> None:
         raise BenchError("--launcher slurm needs submitit: pip install 'resnet-bench[slurm]'")
 
 
-class _Watch:
-    """Waits for jobs; the store records how each ended, Slurm only whether it is queued."""
+def _wait(cluster: str, work: Assignment, jobs: dict[Any, RunRequest]) -> None:
+    """Wait until every job has left the queue; on a stop, cancel them first.
 
-    def __init__(self, cluster: str, work: Assignment) -> None:
-        self.cluster = cluster
-        self.work = work
-
-    def wait(self, jobs: dict[Any, RunRequest]) -> None:
-        """Wait until every job has left the queue; on a stop, cancel them first."""
-        deadline = None
-        looked = 0.0
-        while jobs:
-            if self.work.stop.signal is not None and deadline is None:
-                for job in jobs:
-                    job.cancel(check=False)
-                deadline = time.monotonic() + _STOP_SECONDS
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            if time.monotonic() - looked > _LOOK_SECONDS[self.cluster]:
-                looked = time.monotonic()
-                present = self._present(jobs)
-                for job in [job for job in jobs if job not in present]:
-                    self._settle(jobs.pop(job))
-            time.sleep(0.2)
-
-    def _present(self, jobs: dict[Any, RunRequest]) -> set[Any]:
-        """Return the jobs that are still queued or running."""
-        if self.cluster == "local":
-            return {job for job in jobs if not job.done()}
-        arrays = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
-        command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
-        if done.returncode and "Invalid job id" not in done.stderr:
-            return set(jobs)  # the controller does not answer; try again later
-        queued = set(done.stdout.split())
-        return {job for job in jobs if job.job_id in queued}
-
-    def _settle(self, request: RunRequest) -> None:
-        run = request.run_id
-        record = self.work.store.read_run(run) or self.work.store.read_unfinished(run)
-        if record is not None and record.status != "interrupted":
-            self.work.on_event(
-                {"event": "end", "run": run, "status": record.status, "error": record.error}
-            )
-        elif self.work.stop.signal is None:
-            error = "the Slurm job left the queue before the run was done; its log says why"
-            record_lost_worker(self.work, request, error)
+    The store records how each run ended, Slurm only whether its job is queued.
+    """
+    deadline = None
+    looked = 0.0
+    while jobs:
+        if work.stop.signal is not None and deadline is None:
+            for job in jobs:
+                job.cancel(check=False)
+            deadline = time.monotonic() + _STOP_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        if time.monotonic() - looked > _LOOK_SECONDS[cluster]:
+            looked = time.monotonic()
+            present = _present(cluster, jobs)
+            for job in [job for job in jobs if job not in present]:
+                _settle(work, jobs.pop(job))
+        time.sleep(0.2)
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _present(cluster: str, jobs: dict[Any, RunRequest]) -> set[Any]:
+    """Return the jobs that are still queued or running."""
+    if cluster == "local":
+        return {job for job in jobs if not job.done()}
+    arrays = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return set(jobs)  # the controller does not answer; try again later
+    queued = set(done.stdout.split())
+    return {job for job in jobs if job.job_id in queued}
+
+
+def _settle(work: Assignment, request: RunRequest) -> None:
+    """Report how the run of a job that left the queue ended."""
+    run = request.run_id
+    record = work.store.read(run)
+    if record is not None and record.status != "interrupted":
+        work.on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
+    elif work.stop.signal is None:
+        error = "the Slurm job left the queue before the run was done; its log says why"
+        record_lost_worker(work, request, error)

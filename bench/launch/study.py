@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError
+from bench.launch.assignment import Assignment
 from bench.launch.execution import Execution, allot
-from bench.launch.launchers import launch
+from bench.launch.reuse import refuse_changed, settle_folders
 from bench.launch.tuning import choose, tuning_requests, unchosen
 from bench.store import Store, StudyRecord
-from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, expand, load_study
+from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
 from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
@@ -22,7 +23,7 @@ from bench.training.setup import load_data
 from bench.training.weights import weights_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.studies.request import Precision, RunRequest
@@ -44,7 +45,7 @@ def make_plan(
         device: where the runs are to be trained; it decides the default precision.
         overrides: values that replace the file's.
         name: the study's name in the results (default: the file's).
-        weights: file of weights that every run starts from.
+        weights: file of weights that every run starts from, read for its digest.
 
     Raises:
         BenchError: as `bench.studies.load_study` and `expand`, or *weights* cannot be read.
@@ -58,7 +59,7 @@ def make_plan(
     if weights is None:
         return plan
     digest = weights_digest(weights)
-    return _map_requests(plan, lambda r: dataclasses.replace(r, initial_weights=digest))
+    return plan.map(lambda request: dataclasses.replace(request, initial_weights=digest))
 
 
 def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> StudyRecord:
@@ -78,38 +79,53 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         StorageError: the results folder cannot be written.
     """
     store = Store(how.results)
+    plan = settle_folders(plan, store)
     workers, resources = allot(plan, how)
-    pending = pending_requests(plan, store, force=how.force)
+    pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
         store.refuse_newer(request.run_id)
-    if pending or plan.tune:
+    if pending or plan.study.tune:
         if pending and not (how.allow_mixed or how.force or how.elsewhere):
-            refuse_mixed(plan, store, resources)
-        check_requests(pending)
+            _refuse_mixed(plan, store, resources)
+        for request in {probe(request).hash: request for request in pending}.values():
+            check_trainable(request, load_data(request))
+    candidates = tuning_requests(plan) if plan.study.tune else []
+    resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
     with stop_on_signals() as stop, training_lock(stop.check):
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]
             how.on_event({"event": "plan", "what": what, "runs": _labels(plan, requests)})
-            launch(
-                requests, store, resources,
-                workers=workers, stop=stop, on_event=how.on_event, weights=weights,
-                launcher=how.launcher,
-            )  # fmt: skip
+            if requests:
+                how.launcher.run(
+                    Assignment(requests, store, resources, workers, stop, how.on_event, weights)
+                )
 
         tuning: dict[str, Any] = {}
-        if plan.tune:
-            candidates = tuning_requests(plan)
+        if plan.study.tune:
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
-                record_study(plan, store, unchosen(plan))
+                _record_study(plan, store, unchosen(plan))
             run(candidates, "tuning")
             plan, tuning = choose(plan, store)
-        record_study(plan, store, tuning)
+            _fix_data(plan.all_requests, plan, store, resources)
+        _record_study(plan, store, tuning)
         for generation in plan.generations:
             run(generation, "training")
-    return record_study(plan, store, tuning)
+    return _record_study(plan, store, tuning)
+
+
+def _fix_data(
+    requests: Sequence[RunRequest], plan: Plan, store: Store, resources: Resources
+) -> Resources:
+    """Refuse recorded runs of other code or images, and let the runs train on these images."""
+    wanted = {request.run_id for request in plan.requests}
+    compared = [r for r in requests if r.run_id in wanted or store.read_run(r.run_id)]
+    retrained = {r.run_id for r in requests} if resources.force else set()
+    retrained -= {r.run_id for r in compared if r.run_id not in wanted}
+    fingerprints = refuse_changed(compared, store, retrained)
+    return dataclasses.replace(resources, fingerprints=fingerprints)
 
 
 def _labels(plan: Plan, requests: Sequence[RunRequest]) -> dict[str, str]:
@@ -118,20 +134,11 @@ def _labels(plan: Plan, requests: Sequence[RunRequest]) -> dict[str, str]:
     return {r.run_id: names.get(r.run_id, r.run_id) for r in requests}
 
 
-def pending_requests(plan: Plan, store: Store, *, force: bool = False) -> list[RunRequest]:
-    """Return the runs of the plan that are not finished."""
-    return [r for r in plan.requests if force or store.read_run(r.run_id) is None]
-
-
-def refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
-    """Refuse to add runs to a study whose runs were made with other versions or hardware.
-
-    Raises:
-        BenchError: naming what differs.
-    """
+def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
+    """Refuse to add runs to a study whose runs were made with other versions or hardware."""
     here = describe_environment(resources.device, threads=resources.threads)
     for request in plan.requests:
-        record = store.read_run(request.run_id) or store.read_unfinished(request.run_id)
+        record = store.read(request.run_id)
         found = differences(record.environment, here) if record else []
         if record and found:
             raise BenchError(
@@ -140,16 +147,9 @@ def refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
             )
 
 
-def check_requests(requests: Sequence[RunRequest]) -> None:
-    """Check every network once against its data, before any run starts."""
-    checked = {probe(request).hash: request for request in requests}
-    for request in checked.values():
-        check_trainable(request, load_data(request))
-
-
-def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
+def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
     """Record which run belongs to which variant and seed, runs still to do included."""
-    before = store.read_study(plan.name)
+    study, before = plan.study, store.read_study(plan.name)
     variants: dict[str, dict[str, Any]] = {}
     for variant in plan.variants:
         runs = {str(seed): request.run_id for seed, request in variant.requests.items()}
@@ -162,16 +162,16 @@ def record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecor
         variants = {**before.variants, **variants}
     record = StudyRecord(
         name=plan.name,
-        question=plan.question,
-        source=plan.source,
+        question=study.question,
+        source=study.source,
         variants=variants,
         tuning=tuning,
-        shared_tensors=shared_tensors(store, variants),
+        shared_tensors=_shared_tensors(store, variants),
         updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        target_accuracy=plan.target_accuracy,
-        published=plan.published.model_dump() if plan.published else None,
-        compare_training=plan.compare_training,
-        discussion=plan.discussion,
+        target_accuracy=study.target_accuracy,
+        published=study.published.model_dump() if study.published else None,
+        compare_training=study.compare_training,
+        discussion=study.discussion,
     )
     store.save_study(record)
     return record
@@ -185,7 +185,7 @@ def _differ_in_seed(store: Store, run: str, plan: Plan, variant: str) -> bool:
     return record is not None and {**record.request, "seed": 0} == {**planned, "seed": 0}
 
 
-def shared_tensors(store: Store, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _shared_tensors(store: Store, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Count, for each variant, the initial tensors that are equal to its reference's."""
     shared = {}
     for name, entry in variants.items():
@@ -206,14 +206,6 @@ def _shared(store: Store, run: str, reference: str) -> dict[str, int] | None:
     ours, theirs = (store.read_document(r, name) for r in (run, reference))
     equal = sum(theirs.get(tensor) == digest for tensor, digest in ours.items())
     return {"equal": equal, "tensors": len(ours), "reference_tensors": len(theirs)}
-
-
-def _map_requests(plan: Plan, change: Callable[[RunRequest], RunRequest]) -> Plan:
-    variants = tuple(
-        PlannedVariant(v.name, v.reference, {s: change(r) for s, r in v.requests.items()})
-        for v in plan.variants
-    )
-    return dataclasses.replace(plan, variants=variants)
 
 
 def _default_precision(device: torch.device) -> Precision:

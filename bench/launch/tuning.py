@@ -64,9 +64,11 @@ def _record(
 
 
 def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, RunRequest]:
-    assert plan.tune is not None  # noqa: S101 - called for plans that tune
-    first = dataclasses.replace(next(iter(variant.requests.values())), seed=plan.tuning_seed)
-    return {rate: first.with_recipe(learning_rate=rate) for rate in plan.tune.learning_rate}
+    """Map each value to its run, with the study file's first seed whichever are requested."""
+    tune, seed = plan.study.tune, plan.study.base.seeds[0]
+    assert tune is not None  # noqa: S101 - called for plans that tune
+    first = dataclasses.replace(next(iter(variant.requests.values())), seed=seed)
+    return {rate: first.with_recipe(learning_rate=rate) for rate in tune.learning_rate}
 
 
 def _score(store: Store, request: RunRequest) -> float | None:

@@ -66,7 +66,7 @@ def examine(path: Path, size: Size | None = None) -> FileFacts:
     """Read what a file takes, and count what it costs on images of *size* (height, width).
 
     Raises:
-        BenchError: it is no sound ONNX file, takes something else than one batch of images, or
+        BenchError: it is not a valid ONNX file, takes something else than one batch of images, or
             images of another size; or it takes any size, and none is given.
     """
     graph = load(path).graph
@@ -128,9 +128,8 @@ def image_shape(
         )
     height, width = size or (height, width)
     assert height and width  # noqa: S101, PT018 - checked above, for the types
-    return (
-        (height, width, channels) if channels_last else (channels, height, width)
-    ), channels_last
+    shape = (height, width, channels) if channels_last else (channels, height, width)
+    return shape, channels_last
 
 
 def spell_size(size: tuple[int | None, int | None]) -> str:

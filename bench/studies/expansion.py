@@ -36,7 +36,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     """
     overrides = overrides or Overrides()
     variants = study.variants
-    reference = study.reference or variants[0].name
+    default_reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
     for given in (study.base.seeds, seeds):
         _check_seeds(given)
@@ -49,43 +49,27 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         requests = {s: RunRequest(**{**template, "seed": s}) for s in dict.fromkeys(seeds)}
         if variant.grow_from is not None:
             requests = grown_requests(requests, variant, planned, place)
-        planned.append(PlannedVariant(variant.name, _reference_of(variant, reference), requests))
+        reference = variant.reference or default_reference
+        compared_with = None if reference == variant.name else reference
+        planned.append(PlannedVariant(variant.name, compared_with, requests))
     check_growth(name, study, overrides.only)
-    for key in ("tune", "target_accuracy"):
-        if getattr(study, key) is not None:
-            _check_validates(name, key, planned)
-    return Plan(
-        name,
-        study.question,
-        study.source,
-        tuple(planned),
-        study.tune,
-        tuple(overrides.only),
-        study.target_accuracy,
-        study.published,
-        study.compare_training,
-        study.discussion,
-        study.base.seeds[0],
-    )
+    _check_validates(name, study, planned)
+    return Plan(name, study, tuple(planned), tuple(overrides.only))
 
 
-def _check_validates(name: str, key: str, planned: list[PlannedVariant]) -> None:
+def _check_validates(name: str, study: Study, planned: list[PlannedVariant]) -> None:
     """Refuse a study that needs validation accuracy if its recipe holds no images out."""
-    recipes = [next(iter(variant.requests.values())).recipe for variant in planned]
-    if not all(recipe.validation_fraction for recipe in recipes):
-        what = {
-            "tune": "tune chooses on validation accuracy",
-            "target_accuracy": "target_accuracy is one of validation images",
-        }[key]
-        raise BenchError(
-            f"study '{name}': {what}, but the recipe has no "
-            f"validation split; set validation_fraction, or leave {key} out"
-        )
-
-
-def _reference_of(variant: Variant, default: str) -> str | None:
-    reference = variant.reference or default
-    return reference if reference != variant.name else None
+    if all(request.recipe.validation_fraction for v in planned for request in v.requests.values()):
+        return
+    for key, what in (
+        ("tune", "tune chooses on validation accuracy"),
+        ("target_accuracy", "target_accuracy is one of validation images"),
+    ):
+        if getattr(study, key) is not None:
+            raise BenchError(
+                f"study '{name}': {what}, but the recipe has no "
+                f"validation split; set validation_fraction, or leave {key} out"
+            )
 
 
 def _check_seeds(seeds: list[int]) -> None:
@@ -112,6 +96,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     model, options = _network(settings, place, variant.name)
     recipe = get_recipe(settings.get("recipe") or "fast")
     values = {k: settings[k] for k in Recipe.model_fields if settings.get(k) is not None}
+    if ":" in model:  # from elsewhere, perhaps with trained weights
+        values.setdefault("initialization", "model")
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)

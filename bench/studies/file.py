@@ -16,7 +16,7 @@ from bench.studies.expansion import Overrides, expand
 from bench.studies.lines import explain, explain_first, line_of
 from bench.studies.plan import Plan, VariantError
 from bench.studies.recipe import RECIPES
-from bench.studies.schema import Settings, Study, Variant
+from bench.studies.schema import Settings, Study
 
 ADHOC = "adhoc"  # the study in which single runs are recorded
 _MOST_BYTES = 1_000_000
@@ -155,7 +155,8 @@ def _check_names(study: Study, path: Path, content: str) -> None:
             line = line_of(content, ["variant", str(last), "name"])
             raise BenchError(f"{path}{line}: two variants are called '{name}'; rename one")
     places = [["variant", str(i)] for i in range(len(study.variant))] or [["grid"]] * len(names)
-    for place, wanted in [([], study.reference), *zip(places, _references(variants), strict=True)]:
+    references = [variant.reference for variant in variants]
+    for place, wanted in [([], study.reference), *zip(places, references, strict=True)]:
         if wanted is not None and wanted not in names:
             line = line_of(content, [*place, "reference"])
             raise BenchError(
@@ -179,10 +180,6 @@ def _check_published(study: Study, path: Path, content: str, names: list[str]) -
                 f"{path}{line}: published.top1_error names '{name}', which is no variant"
                 f"{nearest(name, names)} (variants: {', '.join(names)})"
             )
-
-
-def _references(variants: list[Variant]) -> list[str | None]:
-    return [variant.reference for variant in variants]
 
 
 def _check_grid(study: Study, path: Path, content: str) -> None:

@@ -9,13 +9,12 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError, nearest
 from bench.studies.lines import explain_first
-from bench.studies.plan import VariantError
+from bench.studies.plan import PlannedVariant, VariantError
 from bench.studies.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.studies.plan import PlannedVariant
     from bench.studies.request import RunRequest
     from bench.studies.schema import Study, Variant
 
@@ -26,13 +25,7 @@ def grown_requests(
     planned: Sequence[PlannedVariant],
     place: int,
 ) -> dict[int, RunRequest]:
-    """Make a variant's runs start from the runs of the variant that it grows from.
-
-    Args:
-        requests: the variant's requests, by random seed.
-        variant: the variant in the study file.
-        planned: the variants before it.
-        place: its number among them, for errors.
+    """Make a variant's runs start from those of the earlier variant that it names.
 
     Raises:
         VariantError: no earlier variant has the name, or the networks do not nest.
@@ -58,11 +51,7 @@ def grown_requests(
 
 
 def check_growth(name: str, study: Study, only: Sequence[str]) -> None:
-    """Refuse a study whose grown variants cannot be trained as it says.
-
-    Raises:
-        BenchError: it searches for settings too, or `--only` leaves a parent out.
-    """
+    """Refuse a study that grows variants and also tunes, or leaves out a parent by `--only`."""
     growing = {v.name: v.grow_from for v in study.variants if v.grow_from is not None}
     if growing and study.tune:
         raise BenchError(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.studies.request import RunRequest
-    from bench.studies.schema import Published, Tune
+    from bench.studies.schema import Study
 
 
 class VariantError(BenchError):
@@ -43,28 +45,38 @@ class PlannedVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study expanded: variants × random seeds.
-
-    `tuning_seed` is the study file's first seed, whichever seeds are requested, so that parts of
-    a study that are run separately choose the same values.
-    """
+    """A study expanded: variants × random seeds; `only` names those to train (default: all)."""
 
     name: str
-    question: str
-    source: str | None
+    study: Study
     variants: tuple[PlannedVariant, ...]
-    tune: Tune | None
     only: tuple[str, ...] = ()
-    target_accuracy: float | None = None
-    published: Published | None = None
-    compare_training: bool = False
-    discussion: str | None = None
-    tuning_seed: int = 0
+
+    def map(self, change: Callable[[RunRequest], RunRequest]) -> Plan:
+        """Return the plan with every request changed; grown ones name their changed parent."""
+        renamed: dict[str, str] = {}
+
+        def changed(request: RunRequest) -> RunRequest:
+            parent = renamed.get(request.grown_from or "", request.grown_from)
+            new = change(replace(request, grown_from=parent))
+            renamed[request.run_id] = new.run_id
+            return new
+
+        variants = tuple(
+            replace(v, requests={s: changed(r) for s, r in v.requests.items()})
+            for v in self.variants
+        )
+        return replace(self, variants=variants)
 
     @property
     def selected(self) -> list[PlannedVariant]:
         """The variants to train: all, or those that `only` names."""
         return [v for v in self.variants if not self.only or v.name in self.only]
+
+    @property
+    def all_requests(self) -> list[RunRequest]:
+        """The requests of all variants, also of those that `only` leaves out."""
+        return replace(self, only=()).requests
 
     @property
     def requests(self) -> list[RunRequest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import subprocess
@@ -55,14 +56,13 @@ def git_state() -> tuple[str | None, bool | None]:
     Both are None outside a repository.
     """
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        commit = _output_of("git", "rev-parse", "HEAD")
+        return commit, bool(_output_of("git", "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
+def _output_of(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
     return done.stdout.strip()
 
@@ -99,12 +99,10 @@ def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
 
 
 def _nvidia_driver() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.splitlines()[0].strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        return query.splitlines()[0].strip()
+    return None
 
 
 # What two environments must share for their results to be comparable without a warning.

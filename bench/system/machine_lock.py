@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import filelock
+import platformdirs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -19,10 +22,8 @@ _POLL_SECONDS = 0.2
 def training_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Wait until nothing is measured on this machine, and prevent it while the block runs.
 
-    Other trainings may run at the same time.
-
-    Args:
-        waiting: called repeatedly during the wait; may raise to give up.
+    Other trainings may run at the same time. *waiting* is called repeatedly; it may raise to give
+    up.
     """
     with _held("read", "a measurement", waiting):
         yield
@@ -30,20 +31,13 @@ def training_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def measuring_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Wait until no other bench command of this user trains or measures, and prevent both.
-
-    Args:
-        waiting: called repeatedly during the wait; may raise to give up.
-    """
+    """Wait until no other bench command of this user trains or measures, and prevent both."""
     with _held("write", "training, or another measurement,", waiting):
         yield
 
 
 @contextlib.contextmanager
 def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
-    import filelock
-    import platformdirs
-
     with warnings.catch_warnings():  # platformdirs warns of its fallback without XDG_RUNTIME_DIR
         warnings.simplefilter("ignore")
         folder = Path(platformdirs.user_runtime_dir("resnet-bench"))
@@ -70,8 +64,6 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def _try(acquire: Callable[..., object]) -> bool:
-    import filelock
-
     try:
         acquire(blocking=False)
     except filelock.Timeout:

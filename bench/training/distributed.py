@@ -117,10 +117,7 @@ def follows() -> bool:
 
 @functools.cache
 def join(device: str) -> Replicas:
-    """Join the processes that `torchrun` started; without it, return `ALONE`.
-
-    Args:
-        device: cpu (gloo), or cuda (nccl, one GPU a process).
+    """Join the processes that `torchrun` started, by gloo or nccl; without it, return `ALONE`.
 
     Raises:
         BenchError: there are more processes than GPUs on this machine.

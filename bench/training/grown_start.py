@@ -9,24 +9,19 @@ from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import transplant
 from bench.studies.request import RunRequest
-from bench.training.setup import read_trained
+from bench.training.inputs import describe_data, recorded_inputs, refuse_other_inputs
+from bench.training.setup import Split, read_trained
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.store import Store
-    from bench.training.setup import Split
 
 DOCUMENT = "growth.json"
 
 
 def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
-    """Make *model* compute its parent's function, if the request names a parent.
-
-    Args:
-        model: freshly initialised, on the CPU; changed in place.
-        split: the run's images and request.
-        store: the results folder of the parent.
+    """Make a fresh *model* on the CPU compute its parent's function, if the request names one.
 
     Returns:
         The proof as a document to publish with the run; empty without a parent.
@@ -39,6 +34,9 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
         return {}
     record, parent = read_trained(store, request.grown_from)
     before = RunRequest.from_dict(record.request)
+    if before.data == request.data:
+        data = describe_data(split.dataset)
+        refuse_other_inputs(record.run, request.dataset, recorded_inputs(record), data)
     check_nesting((before.model, before.options), (request.model, request.options))
     assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101

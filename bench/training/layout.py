@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SMALL_MAP = 16  # pixels, 4×4
+SAFE_CHANNELS = 8
 
 
 def preferred_memory_format(device: torch.device) -> torch.memory_format:
@@ -24,31 +22,57 @@ def lay_out(
 ) -> torch.memory_format:
     """Move a network to *device*, in the memory layout that trains fastest there.
 
-    On a CPU, convolutions of maps of at most `SMALL_MAP` pixels are left contiguous: oneDNN's
+    A network that cannot take channels-last maps, because it flattens them with `view`, stays
+    contiguous. On a CPU, convolutions of maps of at most `SMALL_MAP` pixels do, too: oneDNN's
     gradients of so few pixels are faster from its own blocked layout than from channels-last
     (`tests/benchmarks/test_training_speed.py`). The arithmetic is the same but for rounding. A
     network with dropout keeps one layout, since masks are drawn in the order of memory.
 
-    Args:
-        model: changed in place.
-        device: where it is to train.
-        input_shape: channels, height and width of an image.
-
     Returns:
         The layout that images should have.
     """
-    wanted = preferred_memory_format(device)
+    largest = _largest_maps(model, input_shape)
+    memory_format = move(model, device, torch.contiguous_format if largest is None else None)
+    if largest is None:
+        return memory_format
     masked = any(isinstance(module, _DropoutNd) for module in model.modules())
-    small = list(_small(model, input_shape)) if device.type == "cpu" and not masked else []
-    model.to(device, memory_format=wanted)  # type: ignore[call-overload]
-    for convolution in small:
-        convolution.to(memory_format=torch.contiguous_format)
-        convolution.register_forward_pre_hook(_contiguous)
-    return wanted
+    if device.type == "cpu" and not masked:
+        for module, pixels in largest.items():
+            if pixels <= SMALL_MAP:
+                _keep_contiguous(module)
+    return memory_format
 
 
-def _small(model: nn.Module, input_shape: tuple[int, int, int]) -> Iterator[nn.Module]:
-    """Yield the convolutions that only ever see small maps, found by passing one image."""
+def move(
+    model: nn.Module, device: torch.device, memory_format: torch.memory_format | None = None
+) -> torch.memory_format:
+    """Move a network to *device* in a layout (default: the preferred one), and return that.
+
+    oneDNN's channels-last gradient of a strided 1×1 convolution with 2 to 7 input channels writes
+    beyond its memory on CPUs with AVX2 but not AVX-512 (torch 2.14, oneDNN 3.x), and the process
+    crashes; such convolutions stay contiguous on CPUs.
+    """
+    memory_format = memory_format or preferred_memory_format(device)
+    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    if device.type == "cpu" and memory_format is torch.channels_last:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and _is_unsafe(module):
+                _keep_contiguous(module)
+    return memory_format
+
+
+def _is_unsafe(module: nn.Conv2d) -> bool:
+    strided = max(module.stride) > 1
+    return module.kernel_size == (1, 1) and strided and module.in_channels < SAFE_CHANNELS
+
+
+def _largest_maps(
+    model: nn.Module, input_shape: tuple[int, int, int]
+) -> dict[nn.Module, int] | None:
+    """Return the pixels of the largest map of each convolution; None if channels-last fails.
+
+    The network is channels-last then.
+    """
     largest: dict[nn.Module, int] = {}
 
     def watch(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -57,14 +81,24 @@ def _small(model: nn.Module, input_shape: tuple[int, int, int]) -> Iterator[nn.M
 
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     handles = [m.register_forward_pre_hook(watch) for m in convolutions]
+    model.to(memory_format=torch.channels_last)
+    # Of a single image, every layout passes as contiguous.
+    images = torch.zeros(2, *input_shape).contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, *input_shape))
+            model.eval()(images)
+    except RuntimeError:
+        return None
     finally:
         model.train()
         for handle in handles:
             handle.remove()
-    yield from (module for module, pixels in largest.items() if pixels <= SMALL_MAP)
+    return largest
+
+
+def _keep_contiguous(module: nn.Module) -> None:
+    module.to(memory_format=torch.contiguous_format)
+    module.register_forward_pre_hook(_contiguous)
 
 
 def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

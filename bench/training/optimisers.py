@@ -20,15 +20,9 @@ LOOKAHEAD_SHARE = 0.5
 def make_optimisers(
     model: nn.Module, recipe: Recipe, device: torch.device
 ) -> list[torch.optim.Optimizer]:
-    """Make SGD and, if the recipe uses it, Muon.
+    """Make SGD and, if the recipe uses it, Muon; every trainable parameter is in one of them.
 
-    Args:
-        model: on its device, in its memory format.
-        recipe: how to train.
-        device: where the model is.
-
-    Returns:
-        SGD first; every trainable parameter is in one of them.
+    The model must be on *device* and have its final memory format.
     """
     hidden = hidden_matrices(model) if recipe.muon_learning_rate else []
     nesterov = recipe.nesterov and recipe.momentum > 0
@@ -70,12 +64,6 @@ class KernelMuon(torch.optim.Muon):
 
     A kernel O×I×H×W is seen as the matrix O×(I·H·W), in the order in which it lies in memory:
     orthogonalising a matrix does not depend on the order of its columns.
-
-    Args:
-        groups: parameter groups of kernels and matrices, each with its weight decay.
-        lr: learning rate.
-        momentum: of the gradient.
-        nesterov: Nesterov's momentum.
     """
 
     def __init__(
@@ -105,9 +93,7 @@ def _as_matrix(values: Tensor, kernel: Tensor) -> Tensor:
 class Lookahead:
     """Slow weights that follow the fast ones, and pull them back (Zhang et al. 2019, algorithm 1).
 
-    Args:
-        parameters: the fast weights.
-        every: steps between two updates.
+    They are updated every *every* steps.
     """
 
     def __init__(self, parameters: Sequence[Tensor], every: int) -> None:
@@ -116,12 +102,7 @@ class Lookahead:
         self.every = every
 
     def after_step(self, step: int, steps: int) -> None:
-        """Move both weights half-way together, every so many steps and after the last one.
-
-        Args:
-            step: number of the step, from 0.
-            steps: number of all steps.
-        """
+        """Move both weights half-way together if it is time, or *step* is the last of *steps*."""
         if (step + 1) % self.every and step + 1 < steps:
             return
         torch._foreach_lerp_(self.slow, self.fast, LOOKAHEAD_SHARE)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bench.models.errors import one_line
 from bench.store import RunRecord
 from bench.system.environment import describe_environment
 from bench.system.memory import memory_left, says_out_of_memory
+from bench.training.inputs import describe_inputs
 
 if TYPE_CHECKING:
     from bench.studies.request import RunRequest
@@ -24,7 +26,10 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
         request=request.as_dict(),
         status="interrupted",
         error="not finished; the same command resumes it",
-        environment=describe_environment(resources.device, threads=resources.threads),
+        environment={
+            **describe_environment(resources.device, threads=resources.threads),
+            **describe_inputs(request),
+        },
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         parent=request.grown_from,
@@ -34,8 +39,7 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
 def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRecord:
     """Return the record of a run that *error* ended."""
     status = "out_of_memory" if is_out_of_memory(error) else "failed"
-    lines = str(error).strip().splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0][:300]}".rstrip(": ")
+    reason = one_line(error)[:400]
     if status == "out_of_memory":
         reason += f" ({memory_left() >> 20} MiB of memory were left)"
     return dataclasses.replace(record, status=status, error=reason, seconds=seconds)

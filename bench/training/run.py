@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
+from bench.errors import BenchError
 from bench.networks.gradient_norms import measure_blocks
 from bench.networks.summary import count_macs, count_parameters
 from bench.store.files import StorageError
@@ -23,6 +25,7 @@ from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
 from bench.training.grown_start import grow_into
 from bench.training.initialise import digests
+from bench.training.inputs import describe_data, refuse_other_inputs
 from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
 from bench.training.outcome import begin_record, failure
@@ -32,7 +35,7 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.data import Images
+    from bench.data import Dataset, Images
     from bench.store import RunRecord, Store
     from bench.studies.request import RunRequest
 
@@ -96,31 +99,25 @@ def execute(
         return record
 
 
+@dataclass
 class _Attempt:
     """One try at a run, and the bookkeeping around it."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        store: Store,
-        resources: Resources,
-        stop: Stop,
-        on_event: OnEvent,
-        weights: Path | None,
-        group: Replicas,
-    ) -> None:
-        self.group = group
-        self.request = request
-        self.store = store
-        self.resources = resources
-        self.stop = stop
-        self.on_event = on_event
-        self.weights = weights
-        self.trainer: Trainer | None = None
-        self.started = time.monotonic()
-        self.saved = self.reported = self.started
-        self.before = 0.0  # seconds of the attempts before this one
-        self.record = begin_record(request, resources)
+    request: RunRequest
+    store: Store
+    resources: Resources
+    stop: Stop
+    on_event: OnEvent
+    weights: Path | None
+    group: Replicas
+    trainer: Trainer | None = None
+    before: float = 0.0  # seconds of the attempts before this one
+    memory_format: torch.memory_format = torch.contiguous_format
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.started = self.saved = self.reported = time.monotonic()
+        self.record = begin_record(self.request, self.resources)
 
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""
@@ -158,15 +155,21 @@ class _Attempt:
         request, group = self.request, self.group
         device = torch.device(group.device if group.size > 1 else self.resources.device)
         dataset = load_data(request)
+        self._check_images(dataset)
         split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
+        if ":" in request.model:  # a report does not rebuild foreign networks
+            from bench.networks.graph import DOCUMENT, trace_to_document  # networkx, torch.fx
+
+            architecture = trace_to_document(model, split.input_shape)
+            documents |= {DOCUMENT: architecture} if architecture else {}
         model = group.synchronise_batch_norm(model)
-        memory_format = lay_out(model, device, split.input_shape)
+        self.memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
             model,
-            split.training_batches(memory_format),
+            split.training_batches(self.memory_format),
             request.recipe,
             seed=request.seed,
             device=device,
@@ -176,7 +179,8 @@ class _Attempt:
         )
         if group.size > 1:
             self.record.environment["processes"] = group.size
-        self.record.environment["memory_format"] = str(memory_format).removeprefix("torch.")
+        layout = str(self.memory_format).removeprefix("torch.")
+        self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
         self._resume()
         self._record_blocks()
@@ -186,11 +190,29 @@ class _Attempt:
         group.largest(0)  # all processes wait until the run is published
         return record
 
+    def _check_images(self, dataset: Dataset) -> None:
+        """Refuse images other than the study's, and than those the run was begun with."""
+        request = self.request
+        wanted = self.resources.fingerprints.get(request.data, dataset.fingerprint)
+        if wanted != dataset.fingerprint:
+            raise BenchError(
+                f"dataset '{request.dataset}' gave other images to this process than to the one "
+                "that began the study; let its function seed the random numbers that it draws"
+            )
+        self.inputs = {
+            "user_code": self.record.environment.get("user_code", {}),
+            **describe_data(dataset),
+        }
+
     def _resume(self) -> None:
         found = self.store.load_checkpoint(self.request.run_id)
         if found is None or self.trainer is None:
             return
         tensors, state = found
+        name = self.request.dataset
+        refuse_other_inputs(
+            self.request.run_id, name, state.get("inputs", {}), self.inputs, begun=True
+        )
         restore(self.trainer, tensors, state)
         self.before = state["seconds"]
         self.record = dataclasses.replace(self.record, started_at=state["started_at"])
@@ -240,7 +262,8 @@ class _Attempt:
             self.on_event({"event": "progress", "run": self.request.run_id, "done": done})
 
     def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
-        network, batches = self._trainer.network, split.evaluation(images)
+        network = self._trainer.network
+        batches = split.evaluation(images, self.memory_format)
         return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
 
     def _checkpoint_if_due(self) -> None:
@@ -252,6 +275,7 @@ class _Attempt:
             return
         tensors, state = capture(self.trainer)
         state |= {"seconds": self._seconds, "started_at": self.record.started_at}
+        state["inputs"] = self.inputs
         self.store.save_checkpoint(self.request.run_id, tensors, state)
         self.saved = time.monotonic()
 
@@ -307,11 +331,8 @@ class _Attempt:
             "test_loss": test.loss,
             "generalization_gap": training.accuracy - test.accuracy,
             "per_class_accuracy": per_class.tolist(),
-            "classes": list(split.dataset.classes),
-            "mean": list(split.dataset.mean),
-            "std": list(split.dataset.std),
             "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
-            "dataset_fingerprint": split.dataset.fingerprint,
+            **describe_data(split.dataset),
             "timing_only": split.dataset.timing_only,
         }
 

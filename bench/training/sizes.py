@@ -12,13 +12,11 @@ import torch
 from bench.data import list_datasets
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
-from bench.models import build_model
-from bench.training.setup import load_data
+from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.data import Dataset
     from bench.studies.request import RunRequest
 
 _FOLDER = "imagefolder:"
@@ -81,12 +79,10 @@ def data_size(request: RunRequest) -> DataSize:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
-    shape = {"num_classes": size.classes, "in_channels": size.channels}
+    shape = (size.channels, size.side, size.side)
     with contextlib.suppress(Exception), torch.device("meta"):
-        return build_model(request.model, **shape, **request.options)
-    return build_model(
-        request.model, **shape, **request.options
-    )  # a user's network, which computes
+        return build_blank(request, size.classes, shape)
+    return build_blank(request, size.classes, shape)  # it computes when built
 
 
 def _whole(request: RunRequest) -> DataSize:
@@ -97,7 +93,8 @@ def _whole(request: RunRequest) -> DataSize:
             )
     if request.dataset.startswith(_FOLDER) and request.input_size is not None:
         return _folder(Path(request.dataset.removeprefix(_FOLDER)).expanduser(), request.input_size)
-    return _loaded(load_data(request))
+    data = load_data(request)
+    return DataSize(len(data.classes), data.channels, data.size, len(data.train), len(data.test))
 
 
 def _folder(root: Path, side: int) -> DataSize:
@@ -109,7 +106,3 @@ def _folder(root: Path, side: int) -> DataSize:
         len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),
         on_hand=False,
     )  # fmt: skip
-
-
-def _loaded(data: Dataset) -> DataSize:
-    return DataSize(len(data.classes), data.channels, data.size, len(data.train), len(data.test))

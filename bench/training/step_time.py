@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.data import Images
+from bench.data import Dataset, Images
 from bench.data.images import make_dataset
 from bench.networks.summary import count_macs
 from bench.training.check import check_trainable
 from bench.training.layout import lay_out
 from bench.training.loop import Trainer
+from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
-from bench.training.sizes import blank_network, data_size
+from bench.training.sizes import DataSize, blank_network, data_size
 
 if TYPE_CHECKING:
-    from bench.data import Dataset
     from bench.studies.request import RunRequest
-    from bench.training.resources import Resources
-    from bench.training.sizes import DataSize
 
 TIMED_STEPS = 4  # the first is a warm-up
 TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two on two cores
@@ -44,9 +42,7 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
         dataset = _noise(request.dataset, size, images)
         check_trainable(timed, dataset)
     device = torch.device(resources.device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(resources.threads)
-    try:
+    with torch_settings(timed, resources):
         split = Split.of(dataset, timed, device)
         model = build_network(timed, dataset)
         batches = split.training_batches(lay_out(model, device, split.input_shape))
@@ -55,8 +51,6 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
             seed=request.seed, device=device, precision=request.precision,
         )  # fmt: skip
         return _median_step(trainer) * request.recipe.batch_size / images
-    finally:
-        torch.set_num_threads(before)
 
 
 def _affordable(request: RunRequest, size: DataSize) -> int:

@@ -23,15 +23,10 @@ IMAGES = 4096  # enough for a patch's covariance
 
 
 def stem_of(model: nn.Module, channels: int, called: str) -> nn.Conv2d:
-    """Return the convolution that reads the images.
-
-    Args:
-        model: the network.
-        channels: of the images.
-        called: the network's name in errors.
+    """Return the convolution that reads images of *channels* channels.
 
     Raises:
-        BenchError: the network has none.
+        BenchError: the network, *called* so in the message, has none.
     """
     convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     stem = next(convolutions, None)
@@ -66,10 +61,6 @@ def whiten(stem: nn.Conv2d, batches: Iterable[tuple[Tensor, Tensor]], *, freeze:
 def patch_covariance(batches: Iterable[tuple[Tensor, Tensor]], kernel: tuple[int, ...]) -> Tensor:
     """Return the covariance of all patches that lie inside the images.
 
-    Args:
-        batches: float images N×C×H×W, and labels.
-        kernel: height and width of a patch.
-
     Returns:
         float64, D×D, D = C · height · width, a patch's values in the order of a kernel's.
 
@@ -94,9 +85,7 @@ def patch_covariance(batches: Iterable[tuple[Tensor, Tensor]], kernel: tuple[int
 def whitening_filters(covariance: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Return filters that turn values of this covariance into uncorrelated ones of unit variance.
 
-    Args:
-        covariance: D×D.
-        epsilon: added to every variance; a direction of variance v gets v / (v + epsilon).
+    *epsilon* is added to every variance: a direction of variance v gets v / (v + epsilon).
 
     Returns:
         D×D, a filter a row, from the largest variance to the smallest, each with its largest

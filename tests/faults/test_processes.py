@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch.launchers import launch
+from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
 from bench.store import Store, locks
 from bench.store.exports import Exports
@@ -32,10 +32,9 @@ def test_ten_processes_do_each_run_once(root, fork, tiny, undisturbed, ledger, t
                 file.write(f"{event['run']} {os.getpid()}\n")
 
     def work():
-        launch(
-            [tiny.request(seed) for seed in seeds], Store(root), training.Resources(threads=1),
-            workers=1, stop=Stop(), on_event=note,
-        )  # fmt: skip
+        requests = [tiny.request(seed) for seed in seeds]
+        resources = training.Resources(threads=1)
+        LocalLauncher().run(Assignment(requests, Store(root), resources, 1, Stop(), note))
 
     children = [fork(work) for _ in range(10)]
     assert [child.wait(400) for child in children] == [0] * 10, read(tmp_path)
@@ -131,10 +130,9 @@ def test_a_control_group_without_memory_costs_a_run(root, fork, tiny, invariants
 
     def work():
         (group / "cgroup.procs").write_text(str(os.getpid()))
-        launch(
-            [large, tiny.request()], Store(root), training.Resources(threads=1),
-            workers=1, stop=Stop(), on_event=lambda _: None, launcher=LocalLauncher(isolate=True),
-        )  # fmt: skip
+        requests, resources = [large, tiny.request()], training.Resources(threads=1)
+        work = Assignment(requests, Store(root), resources, 1, Stop(), lambda _: None)
+        LocalLauncher(isolate=True).run(work)
 
     group.mkdir()
     try:
@@ -177,7 +175,7 @@ def test_killed_in_training_at_random_moments(root, fork, tiny, invariants, forg
 
 
 def export(root, run):
-    from bench.export.pipeline import export_onnx
+    from bench.api import export_onnx
 
     export_onnx(run, results=root)
 

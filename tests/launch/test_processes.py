@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.launch.launchers import launch
+from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
 from bench.training.resources import Resources
@@ -20,7 +20,7 @@ RESOURCES = Resources(device="cpu", threads=1)
 def run(store):
     """Launch requests; returns run → (status, error) as the events told."""
 
-    def launch_all(requests, workers=2, listen=lambda _event: None, **more):
+    def launch_all(requests, workers=2, listen=lambda _event: None, launcher=None, weights=None):
         ends = {}
 
         def note(event):
@@ -28,7 +28,8 @@ def run(store):
             if event["event"] == "end":
                 ends[event["run"]] = (event["status"], event["error"])
 
-        launch(requests, store, RESOURCES, workers=workers, stop=Stop(), on_event=note, **more)
+        work = Assignment(requests, store, RESOURCES, workers, Stop(), note, weights)
+        (launcher or LocalLauncher()).run(work)
         return [ends[request.run_id] for request in requests]
 
     return launch_all

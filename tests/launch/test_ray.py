@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from bench.launch.launchers import launch
+from bench.launch.assignment import Assignment
+from bench.launch.processes import LocalLauncher
 from bench.launch.raytasks import RayLauncher
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.resources import Resources
@@ -45,10 +46,8 @@ def run(store, cluster):
             on_event(event)
 
         launcher = RayLauncher(address=cluster.address, **options)
-        launch(
-            requests, store, Resources(device="cpu", threads=1), workers=len(requests),
-            stop=stop or Stop(), on_event=note, launcher=launcher,
-        )  # fmt: skip
+        resources = Resources(device="cpu", threads=1)
+        launcher.run(Assignment(requests, store, resources, len(requests), stop or Stop(), note))
         return ends
 
     return launch_all
@@ -71,10 +70,8 @@ def test_tasks_train_what_one_process_trains(make_requests, run, store, shared):
     remote = digests(store, requests)
     for request in requests:
         store.remove_run(request.run_id)
-    launch(
-        requests, store, Resources(device="cpu", threads=1), workers=1, stop=Stop(),
-        on_event=lambda _: None,
-    )  # fmt: skip
+    resources = Resources(device="cpu", threads=1)
+    LocalLauncher().run(Assignment(requests, store, resources, 1, Stop(), lambda _: None))
     assert remote == digests(store, requests)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.launch.launchers import launch
+from bench.launch.assignment import Assignment
 from bench.launch.slurm import SlurmLauncher
 from bench.system.signals import Stop
 from bench.training.resources import Resources
@@ -29,11 +29,11 @@ def run(store, tmp_path, monkeypatch):
 
     def launch_all(requests, **options):
         ends = {}
-        launch(
+        work = Assignment(
             requests, store, Resources(device="cpu", threads=1), workers=2, stop=Stop(),
             on_event=lambda e: ends.update({e["run"]: (e["status"], e["error"])}),
-            launcher=SlurmLauncher(folder=str(tmp_path / "jobs"), **options),
         )  # fmt: skip
+        SlurmLauncher(folder=str(tmp_path / "jobs"), **options).run(work)
         return ends
 
     return launch_all
@@ -236,9 +236,7 @@ def test_real_slurm_jobs_go_on_when_their_driver_is_lost(make_study, run, store,
 
 @pytest.mark.usefixtures("slurm")
 def test_real_slurm_has_no_gpu(make_requests, store, tmp_path):
+    gpu = Resources(device="cuda", threads=1)
+    work = Assignment(make_requests("fine"), store, gpu, 1, Stop(), lambda _: None)
     with pytest.raises(BenchError, match=r"--launcher slurm: sbatch refused the jobs: .*gres"):
-        launch(
-            make_requests("fine"), store, Resources(device="cuda", threads=1), workers=1,
-            stop=Stop(), on_event=lambda _: None,
-            launcher=SlurmLauncher(folder=str(tmp_path / "jobs")),
-        )  # fmt: skip
+        SlurmLauncher(folder=str(tmp_path / "jobs")).run(work)

@@ -26,7 +26,7 @@ IMAGES = 100
 
 
 def agreement(store: Store, study: StudyRecord) -> Agreement:
-    return compare(store, study, StudyData(store, study).records)
+    return compare(StudyData(store, study))
 
 
 def make_study(

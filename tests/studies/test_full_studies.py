@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import run_study
-from bench.launch.footprint import footprint
+from bench.launch.estimate import footprint
 from bench.studies import load_study, shipped_studies
 
 FULL = sorted(name for name in shipped_studies() if name.startswith("full-"))
@@ -92,7 +92,7 @@ def test_the_fast_recipes_study_takes_one_ingredient_out_a_row():
     assert len(changed.pop("plain-fast")) == 5
     assert changed.pop("lookahead") == {"ema_decay", "lookahead_steps"}
     assert all(len(keys) == 1 for keys in changed.values()), changed
-    assert plan.target_accuracy == 0.92
+    assert plan.study.target_accuracy == 0.92
     assert all(len(v.requests) >= 3 for v in plan.variants)
 
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from bench.launch.launchers import launch
+from bench.launch.assignment import Assignment
+from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
 from bench.training.outcome import is_out_of_memory
 from bench.training.run import execute
@@ -61,10 +62,10 @@ def own(tiny, tmp_path, monkeypatch):
 )
 def test_failure_is_recorded_and_the_others_go_on(own, tiny, store, resources, name, status, error):
     requests, ends = [own(name), tiny()], []
-    launch(
-        requests, store, resources,
-        workers=1, stop=Stop(), on_event=lambda e: ends.append(e) if e["event"] == "end" else None,
-    )  # fmt: skip
+    work = Assignment(
+        requests, store, resources, 1, Stop(), lambda e: e["event"] == "end" and ends.append(e)
+    )
+    LocalLauncher().run(work)
     assert [end["status"] for end in ends] == [status, "complete"]
     (record,) = store.unfinished()
     assert (record.run, record.status) == (requests[0].run_id, status)
@@ -74,7 +75,8 @@ def test_failure_is_recorded_and_the_others_go_on(own, tiny, store, resources, n
 
 def test_divergence_is_recorded_with_its_step_and_the_others_go_on(tiny, store, resources):
     wild = tiny(learning_rate=1e30, warmup_fraction=0.0, momentum=0.0)
-    launch([wild, tiny()], store, resources, workers=1, stop=Stop(), on_event=lambda _: None)
+    work = Assignment([wild, tiny()], store, resources, 1, Stop(), lambda _: None)
+    LocalLauncher().run(work)
     record = store.read_run(wild.run_id)
     assert record.status == "diverged"
     assert record.error == f"the loss was not finite at step {record.result['diverged_step']}"

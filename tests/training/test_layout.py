@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import torch
 from torch import nn
 
@@ -56,3 +60,50 @@ def test_statistics_and_mode_are_left_alone():
     assert model.training
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, twin.state_dict()[name], rtol=0, atol=0)
+
+
+WALK = """
+import sys, torch
+from bench.training.layout import move
+torch.set_num_threads(1)
+for width in range(1, 10):
+    for kernel, stride in ((1, 1), (1, 2), (2, 2), (3, 2)):
+        layer = torch.nn.Conv2d(width, 8, kernel, stride, kernel // 2, bias=False)
+        model = torch.nn.Sequential(layer)
+        layout = move(model, torch.device("cpu"))
+        images = torch.randn(64, width, 28, 28).contiguous(memory_format=layout)
+        for _ in range(4):
+            model(images.requires_grad_()).square().mean().backward()
+print("walked")
+"""
+
+
+def test_small_convolutions_do_not_corrupt_memory():
+    """With glibc's checks and AVX2 alone, plain channels-last dies of SIGABRT or SIGSEGV here."""
+    checks = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+    done = subprocess.run(
+        [sys.executable, "-c", WALK],
+        env={**os.environ, **checks}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "walked\n"), done.stderr
+
+
+class Flattening(nn.Module):
+    """As in many tutorials, the map is flattened with `view`."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 6, 5)
+        self.head = nn.Linear(6 * 8 * 8, 10)
+
+    def forward(self, x):
+        x = self.convolution(x).relu()
+        return self.head(x.view(x.size(0), -1))
+
+
+def test_a_network_that_views_its_maps_stays_contiguous():
+    model = Flattening()
+    layout = lay_out(model, CPU, (1, 12, 12))
+    assert layout is torch.contiguous_format
+    model(torch.randn(4, 1, 12, 12).contiguous(memory_format=layout)).sum().backward()
+    assert model.training

@@ -1,4 +1,7 @@
-"""Charts as SVG and PNG files for papers and Markdown pages, by matplotlib."""
+"""Charts as SVG and PNG files for papers and Markdown pages.
+
+matplotlib is imported inside functions: a report without pictures does not need it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.report.charts.chart import DASHES, SYMBOLS
+from bench.report.charts.chart import DASHES, SYMBOLS, Axis, Chart, Series
 from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.report.charts.chart import Axis, Chart, Series
     from bench.report.charts.confusion import Matrix
 
 STYLE: Any = {
@@ -247,7 +249,8 @@ def _draw_points(axes: Axes, series: Series) -> None:
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        axes.errorbar(x, y, capsize=2, **{f"{series.interval}err": series.error_bars}, **look)
+        look[f"{series.interval}err"] = series.error_bars
+        axes.errorbar(x, y, capsize=2, **look)
     else:
         axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):

@@ -12,6 +12,7 @@ from bench.report.findings.statistics import (
     POWER,
     Difference,
     Estimate,
+    counted,
     estimate,
     holm,
     paired_difference,
@@ -100,6 +101,13 @@ def summarise(
         complete = [r for r in by_variant[name].values() if r.status == "complete"]
         statuses = Counter(r.status for r in by_variant[name].values() if r.status != "complete")
         difference = differences.get(name)
+        speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
+        time = needed = None
+        if study.target_accuracy is not None and epochs is not None and complete:
+            runs = [record.run for record in complete]
+            time = time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
+        if difference is not None and not difference.significant:
+            needed = seeds_needed(difference.effect_size, comparisons=comparisons)
         summaries.append(
             VariantSummary(
                 name=name,
@@ -109,11 +117,11 @@ def summarise(
                 test_accuracy=estimate(list(accuracy[name].values())),
                 difference=difference,
                 train_accuracy=estimate(list(trained[name].values())),
-                images_per_second=_median(complete, "images_per_second"),
+                images_per_second=statistics.median(speeds) if speeds else None,
                 statuses=dict(statuses.most_common()),
-                seeds_needed=_seeds_needed(difference, comparisons),
+                seeds_needed=needed,
                 train_difference=train_differences.get(name),
-                time_to_accuracy=_time(study, complete, epochs),
+                time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),
                 chance=_chance(complete, accuracy[name]),
             )
@@ -138,11 +146,6 @@ def _number(record: RunRecord, figure: str) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _median(complete: Sequence[RunRecord], figure: str) -> float | None:
-    known = [value for r in complete if (value := _number(r, figure)) is not None]
-    return statistics.median(known) if known else None
-
-
 def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, Difference | None]:
     """Compare every variant's values with its reference's; p-values are corrected together."""
     return holm(
@@ -152,21 +155,6 @@ def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, 
             if entry["reference"] in values
         }
     )
-
-
-def _seeds_needed(difference: Difference | None, comparisons: int) -> int | None:
-    if difference is None or difference.significant:
-        return None
-    return seeds_needed(difference.effect_size, comparisons=comparisons)
-
-
-def _time(
-    study: StudyRecord, complete: Sequence[RunRecord], epochs: pd.DataFrame | None
-) -> TimeToAccuracyOverSeeds | None:
-    if study.target_accuracy is None or epochs is None or not complete:
-        return None
-    runs = [record.run for record in complete]
-    return time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
 
 
 def _chance(complete: Sequence[RunRecord], accuracy: BySeed) -> float | None:
@@ -208,7 +196,8 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
             if summary.difference is None and (summary.reference or summary.test_accuracy is None)
         ),
         *(
-            f"{s.name} has a result for {_seeds(s.test_accuracy.seeds)} only ({_statuses(s)})"
+            f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
+            f"({_statuses(s)})"
             for s in summaries
             if s.statuses and s.test_accuracy is not None
         ),
@@ -242,7 +231,9 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
     magnitude. Nothing is said where there is no effect size (one seed, no spread).
     """
     needed = [
-        f"{s.name} and {s.reference} {_count(s.seeds_needed)} ({d.mean * 100:+.2f} points)"
+        f"{s.name} and {s.reference} "
+        f"{f'about {s.seeds_needed}' if s.seeds_needed else 'more than a thousand'} "
+        f"({d.mean * 100:+.2f} points)"
         for s in summaries
         if (d := s.difference) and not d.significant and d.effect_size
     ]
@@ -251,10 +242,6 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
         f"difference is the observed one: {', '.join(needed)}."
     )
     return [words] if needed else []
-
-
-def _count(seeds: int | None) -> str:
-    return f"about {seeds}" if seeds else "more than a thousand"
 
 
 def _significant(compared: Compared, which: str) -> list[str]:
@@ -285,10 +272,6 @@ def _not_significant(compared: Compared, what: str = "") -> list[str]:
     low, high = min(counts), max(counts)
     seeds = f"{low} to {high}" if low < high else f"{low}"
     return [f"there is no significant difference{what} between {between} (n = {seeds})"]
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + ("s" if count != 1 else "")
 
 
 def _statuses(summary: VariantSummary) -> str:

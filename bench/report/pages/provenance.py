@@ -73,14 +73,10 @@ def training_command(data: StudyData) -> str:
 
 def analysing_commands(data: StudyData) -> list[str]:
     """Return the commands that export, measure and analyse a study's runs again."""
-    precisions = [
-        str(record.row["precision"])
-        for record in data.export_records
-        if record.row["format"] == "onnx" and record.row["precision"] is not None
-    ]
     made = [
-        shlex.join(["bench", "export-onnx", data.study.name, "--precision", precision])
-        for precision in precisions
+        shlex.join(["bench", "export-onnx", data.study.name, "--precision", str(row["precision"])])
+        for row in (record.row for record in data.export_records)
+        if row["format"] == "onnx" and row["precision"] is not None
     ]
     made += [command(record) for record in data.measurements]
     analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
@@ -153,8 +149,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 def _execution(environment: Mapping[str, Any]) -> str:
     names = ("memory_format", "compiled")
-    known = [f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment]
-    return ", ".join(known)
+    return ", ".join(f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment)
 
 
 def _versions(environment: Mapping[str, Any]) -> str:
@@ -177,10 +172,9 @@ def _times(data: StudyData) -> str:
     started = data.runs["started_at"].dropna()
     if not len(started):
         return ""
-    text = f"{started.min():%Y-%m-%d %H:%M} UTC; training time of all runs together "
-    text += f"{data.runs['seconds'].sum():.0f} s"
+    total = data.runs["seconds"].sum()
+    date = f"{started.min():%Y-%m-%d %H:%M} UTC"
     others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
     seconds = [record.seconds for record in others if record is not None]
-    return (
-        f"{text}, of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else text
-    )
+    tuned = f", of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else ""
+    return f"{date}; training time of all runs together {total:.0f} s{tuned}"

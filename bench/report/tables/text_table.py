@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from rich.table import Table
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -47,9 +49,6 @@ class TextTable:
         Args:
             left: columns that are aligned to the left, besides the first one.
         """
-        from rich.markup import escape
-        from rich.table import Table
-
         table = Table(box=None, pad_edge=False, header_style="bold")
         for position, name in enumerate(self.columns):
             table.add_column(name, justify="left" if position == 0 or name in left else "right")
@@ -70,8 +69,6 @@ class TextTable:
         Every character that LaTeX reads as a command is escaped. pdflatex takes names in Latin
         script, others need xelatex or lualatex.
         """
-        import pandas as pd
-
         frame = pd.DataFrame(
             [[_latex_cell(cell, first=not i) for i, cell in enumerate(row)] for row in self.rows],
             columns=[cell.translate(_LATEX) for cell in self.columns],
