@@ -14,6 +14,8 @@ from bench.measurement.compare import compare
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.measured_network import find_target
 from bench.measurement.onnx_file import examine
+from bench.measurement.preparation import make_context
+from bench.measurement.tuning import Bounds, tune
 
 FLOAT = TensorProto.FLOAT
 QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2}
@@ -248,7 +250,8 @@ def test_the_shape_of_the_input_is_recorded_in_the_files_own_order(tmp_path):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_open_sizes_are_chosen_by_the_input_size(channels_last, tmp_path):
     shape = ("N", "h", "w", 3) if channels_last else ("N", 3, "h", "w")
-    path = small(tmp_path / "m.onnx", shape, channels_last=channels_last)
+    kind = TensorProto.UINT8 if channels_last else FLOAT  # as with the preprocessing inside
+    path = small(tmp_path / "m.onnx", shape, kind=kind, channels_last=channels_last)
     for size, macs in ((64, small_macs(64, 64)), ((32, 64), small_macs(32, 64))):
         row = bench.measure(path, results=tmp_path / "r", input_size=size, **QUICK).iloc[0]
         assert (row["status"], row["macs"]) == ("complete", macs), row["error"]
@@ -288,7 +291,7 @@ def test_files_that_take_something_else_are_refused_in_one_line(message, setting
 
 def test_files_newer_than_the_runtime_are_refused_with_its_limit_and_a_way_on(tmp_path):
     path = small(tmp_path / "m.onnx", opset=onnx.defs.onnx_opset_version() + 1, ir=10)
-    wanted = r"opset \d+ is newer than this runtime's \d+: export it for an older opset"
+    wanted = r"opset \d+ is newer than this runtime's \d+: export it for that opset"
     with pytest.raises(BenchError, match=wanted) as error:
         bench.measure(path, results=tmp_path / "r", **QUICK)
     assert "\n" not in str(error.value)
@@ -301,7 +304,7 @@ def test_the_runtimes_message_on_a_newer_ir_version_is_read():
         "supported IR version: 13\n"
     )
     assert _reason(RuntimeError(message)).startswith(
-        "its IR version 14 is newer than this runtime's 13: export it"
+        "its IR version 14 is newer than this runtime's 13: save it with that ir_version"
     )
 
 
@@ -386,3 +389,15 @@ def test_an_own_size_is_measured_and_an_option_or_the_input_size_replaces_it():
     assert find_target("timm:test_efficientnet", input_size=64).input_shape == (3, 64, 64)
     options = {"img_size": 32, "patch_size": 8}
     assert find_target("timm:test_vit", options=options).input_shape == (3, 32, 32)
+
+
+def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(tmp_path):
+    (tmp_path / "some where").mkdir()
+    static = small(tmp_path / "some where/m.onnx", (4, 3, "h", "w"), outputs=[entry("y", [4, 10])])
+    target = find_target(str(static), input_size=(32, 64))
+    context = make_context(tmp_path / "r", "cpu", 1)
+    tuned = tune(target, context, Bounds(), minutes=0.05)
+    assert tuned.best.batch_size == 4
+    assert tuned.command.startswith(f"bench throughput '{static}' --input-size 32x64 --backend ")
+    own = [row for row in tuned.record.rows if row["backend"] == tuned.best.backend]
+    assert "complete" in {row["status"] for row in own}

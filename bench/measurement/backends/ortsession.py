@@ -36,9 +36,16 @@ _INT8 = (
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
 )
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+# What is newer than the runtime → how it says so, and the way on.
 _TOO_NEW = {
-    "IR version": r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
-    "opset": r"Opset (\d+) is under development.* is till opset (\d+)",
+    "IR version": (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "save it with that ir_version",
+    ),
+    "opset": (
+        r"Opset (\d+) is under development.* is till opset (\d+)",
+        "export it for that opset (or use onnx.version_converter)",
+    ),
 }
 _NAMED = 5  # nodes that a row names; the record holds all
 _NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
@@ -304,11 +311,11 @@ def _dtype(entry: Any) -> torch.dtype:
 def _reason(error: Exception) -> str:
     """Return why a file cannot be opened; for one that is too new, how to go on."""
     text = str(error).strip()
-    for what, pattern in _TOO_NEW.items():
+    for what, (pattern, way_on) in _TOO_NEW.items():
         if found := re.search(pattern, text, re.DOTALL):
             return (
-                f"its {what} {found[1]} is newer than this runtime's {found[2]}: export it for an "
-                "older opset (or use onnx.version_converter), or upgrade onnxruntime"
+                f"its {what} {found[1]} is newer than this runtime's {found[2]}: {way_on}, or "
+                "upgrade onnxruntime"
             )
     return text.rpartition(" : ")[2].partition("\n")[0]
 
