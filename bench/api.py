@@ -162,7 +162,7 @@ def measure(
     device: str = "auto",
     threads: int | None = None,
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     on_event: OnEvent = lambda _event: None,
     **request: Any,
 ) -> pd.DataFrame:
@@ -175,7 +175,8 @@ def measure(
         device: auto, cpu, cuda, cuda:N or mps.
         threads: number of CPU threads (default: the physical cores this process may use).
         options: options of the models given by name.
-        input_size: image height and width in pixels, for models given by name.
+        input_size: side, or height and width, in pixels, for models given by name and for
+            `.onnx` files that take any size.
         on_event: called with the progress, as dictionaries.
         **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
 
