@@ -165,10 +165,12 @@ class _Session:
 
     def _open(self, name: str) -> Tracker:
         if name == "mlflow":
-            from bench.report.tracking.mlflow import MlflowTracker
+            from bench.report.tracking.mlflow import MlflowTracker  # noqa: PLC0415 - an extra
 
             return MlflowTracker(self.store, self.study)
-        from bench.report.tracking.tensorboard import TensorboardTracker
+        from bench.report.tracking.tensorboard import (  # noqa: PLC0415 - an extra
+            TensorboardTracker,
+        )
 
         return TensorboardTracker(self.store, self.study)
 
