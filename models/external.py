@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
-from .errors import ModelError, nearest, one_line, reraise_ours
+from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
@@ -229,9 +231,55 @@ def _accepted(
 
 
 def _checked(name: str, model: object) -> nn.Module:
+    """Return a network without wrappers of `torch.compile` and data parallelism.
+
+    Raises:
+        ModelError: it is no module, or a scripted one.
+    """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    model = _unwrapped(model)
+    for path, part in list(model.named_modules()):
+        inner = _unwrapped(part)
+        if inner is not part:
+            model.set_submodule(path, inner)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ModelError(
+            f"{name} returned a scripted network, which can be neither trained in another layout "
+            "nor exported; return it as it is before torch.jit.script or torch.jit.trace"
+        )
     return model
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):  # torch.compile's
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+    """Give lazy modules their parameters, by an image of this shape; return the network.
+
+    Raises:
+        LazyError: the network cannot take it.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if not any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+        return model
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:
+        shape = "×".join(map(str, input_shape))
+        raise LazyError(
+            f"its lazy layers cannot be given shapes by an input of {shape}: {one_line(error)}"
+        ) from error
+    return model.train(training)
 
 
 register(

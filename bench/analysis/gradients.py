@@ -123,7 +123,7 @@ def _blocks(subject: _Subject, where: torch.device) -> tuple[list[dict[str, Any]
             store = Store(trained.root)
             recorded: list[dict[str, Any]] = store.read_document(trained.record.run, DOCUMENT)
             return recorded, epoch
-    split = _split(subject.request, where)
+    split = _split(subject, where)
     rows = measure_blocks(
         _network(subject, split), *_batch(split), called=f"'{subject.network.name}'"
     )
@@ -131,7 +131,7 @@ def _blocks(subject: _Subject, where: torch.device) -> tuple[list[dict[str, Any]
 
 
 def _correlation(subject: _Subject, where: torch.device) -> list[float]:
-    split = _split(subject.request, where)
+    split = _split(subject, where)
     model = _network(subject, split)
     if subject.network.run is None:
         settle(model, _batch(split)[0])
@@ -140,8 +140,9 @@ def _correlation(subject: _Subject, where: torch.device) -> list[float]:
     return [float(value) for value in values]
 
 
-def _split(request: RunRequest, where: torch.device) -> Split:
-    data = load_data(request)
+def _split(subject: _Subject, where: torch.device) -> Split:
+    request, network = subject.request, subject.network
+    data = load_data(request) if network.run is None else network.load_run().dataset()
     check_trainable(request, data)
     return Split.of(data, request, where)
 

@@ -16,7 +16,7 @@ from bench.system.environment import describe_environment
 from bench.targets.find import find_networks
 from bench.training.evaluation import evaluate
 from bench.training.layout import lay_out
-from bench.training.setup import Split, load_data
+from bench.training.setup import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ def _measure(
     store = Analyses(trained.root)
     store.prepare()
     say(f"landscape of {name}: {wanted.points**wanted.axes} places")
-    parts = Split.of(load_data(trained.request), trained.request, where)
+    parts = Split.of(trained.dataset(), trained.request, where)
     kept = parts.train if wanted.split == "train" else parts.test
     if wanted.images is not None and wanted.images < len(kept):
         kept = kept.subset(torch.linspace(0, len(kept) - 1, wanted.images).long())

@@ -17,7 +17,7 @@ from bench.system.environment import describe_environment
 from bench.targets.find import load_trained
 from bench.training.evaluation import evaluate
 from bench.training.layout import move
-from bench.training.setup import Split, build_network, load_data
+from bench.training.setup import Split, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def _prepare(
             f"run {trained.record.run} was trained on made-up images, which have no accuracy; "
             "name a run of another dataset"
         )
-    split = Split.of(load_data(trained.request), trained.request, where)
+    split = Split.of(trained.dataset(), trained.request, where)
     images = split.test
     if test_images is not None and test_images < len(images):
         images = images.subset(torch.arange(test_images, device=images.labels.device))

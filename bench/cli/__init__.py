@@ -30,8 +30,8 @@ def main() -> None:
     met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
     signal, resumable.
     """
-    from bench.cli.app import app  # noqa: PLC0415 - it imports the modules of this package
-    from bench.cli.output import replace_unencodable_output  # noqa: PLC0415 - likewise
+    from bench.cli.app import app
+    from bench.cli.output import replace_unencodable_output
 
     replace_unencodable_output()
     try:

@@ -1,4 +1,4 @@
-"""`bench results`: list, show, remove, pack and unpack recorded runs."""
+"""`bench results`: list, show, remove, pack and unpack recorded runs; locate their images."""
 
 import dataclasses
 from pathlib import Path
@@ -204,6 +204,31 @@ def unpack_runs(
         stdout().print(
             f"Study '{name}' already exists here and differs; it was kept.", markup=False
         )
+
+
+@app.command("locate")
+def locate_images(
+    run: Annotated[str, typer.Argument(help="ID or folder of a run.", metavar="RUN")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where its image folder is on this machine.", metavar="PATH")
+    ],
+    results: options.Results = options.DEFAULT_RESULTS,
+) -> None:
+    """Say where the image folder of a run is on this machine.
+
+    Use it after unpacking runs that were trained elsewhere, or after moving the images. The
+    folder must hold the same images. All runs of that image folder then use it.
+
+    Example:
+
+      bench results locate resnet20-flowers-s0-0123456789ab ~/data/flowers
+
+    """
+    from bench.training.setup import locate_data
+
+    store = _existing(results)
+    name = locate_data(store, store.find_run(run), folder.expanduser().resolve())
+    stdout().print(f"{name} is read from {folder}.", markup=False)
 
 
 def _existing(path: Path) -> "Store":

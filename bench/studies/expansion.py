@@ -96,6 +96,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     model, options = _network(settings, place, variant.name)
     recipe = get_recipe(settings.get("recipe") or "fast")
     values = {k: settings[k] for k in Recipe.model_fields if settings.get(k) is not None}
+    if ":" in model:  # from elsewhere, perhaps with trained weights
+        values.setdefault("initialization", "model")
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)

@@ -222,7 +222,7 @@ def _from_study(study: StudyRecord, search: _Search) -> list[NamedNetwork]:
             f"study '{study.name}' has no finished run; 'bench run-ablation {study.name}' trains "
             "them"
         )
-    return [_from_run(run, store) for run in dict.fromkeys(runs)]
+    return [_checked(_from_run(run, store), search) for run in dict.fromkeys(runs)]
 
 
 def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
@@ -235,9 +235,14 @@ def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
     _check_taken(run, found.kind, search)
     if found.error is not None:
         raise BenchError(found.error)
-    size = found.input_shape[-1] if found.input_shape else None
+    return _checked(found, search)
+
+
+def _checked(found: NamedNetwork, search: _Search) -> NamedNetwork:
+    """Refuse an input size that a run was not trained at."""
+    size = found.input_shape[-1] if found.input_shape else search.input_size
     if search.input_size not in {None, size}:
-        raise BenchError(f"--input-size {search.input_size}: run {run} was trained at {size}")
+        raise BenchError(f"--input-size {search.input_size}: run {found.run} was trained at {size}")
     return found
 
 

@@ -12,8 +12,7 @@ import torch
 from bench.data import list_datasets
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
-from bench.models import build_model
-from bench.training.setup import load_data
+from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,10 +79,10 @@ def data_size(request: RunRequest) -> DataSize:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
-    shape = {"num_classes": size.classes, "in_channels": size.channels}
+    shape = (size.channels, size.side, size.side)
     with contextlib.suppress(Exception), torch.device("meta"):
-        return build_model(request.model, **shape, **request.options)
-    return build_model(request.model, **shape, **request.options)  # it computes when built
+        return build_blank(request, size.classes, shape)
+    return build_blank(request, size.classes, shape)  # it computes when built
 
 
 def _whole(request: RunRequest) -> DataSize:

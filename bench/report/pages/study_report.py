@@ -98,7 +98,7 @@ class StudyReport:
     @cached_property
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
-        return agreement(self.data)
+        return agreement(self.study, self.data.records, *self.data.predictions)
 
     @cached_property
     def same_images(self) -> TextTable:
