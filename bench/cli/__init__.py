@@ -31,7 +31,9 @@ def main() -> None:
     signal, resumable.
     """
     from bench.cli.app import app
+    from bench.cli.output import replace_unencodable_output
 
+    replace_unencodable_output()
     try:
         with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)

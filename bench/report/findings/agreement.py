@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.answer import MOST_NAMED, first_named
 from bench.report.findings.statistics import (
     SIGNIFICANCE,
     Discordance,
@@ -58,7 +59,11 @@ class Agreement:
     def sentences(self) -> list[str]:
         """One sentence per variant that counts its significant differences."""
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
-        return [self._sentence(*pair, [c.found for c in group]) for pair, group in grouped]
+        groups = [(pair, [c.found for c in group]) for pair, group in grouped]
+        if len(groups) > MOST_NAMED:
+            groups.sort(key=lambda group: -sum(d.p_value < SIGNIFICANCE for d in group[1]))
+        sentences = [self._sentence(*pair, found) for pair, found in groups]
+        return first_named(sentences, "more variants differ for as many seeds or fewer.")
 
     def _sentence(self, variant: str, reference: str, found: list[Discordance]) -> str:
         differing = [d for d in found if d.p_value < SIGNIFICANCE]

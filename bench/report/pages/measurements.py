@@ -11,6 +11,8 @@ from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend
+from bench.report.pages.markdown import picture
+from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.files import write_atomically
 from bench.store.tables.frames import rows_of, throughput_frame
@@ -87,14 +89,17 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
     """
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
-    lines += [*(f"- {line}" for line in fastest(row for _, rows in known for row in rows)), ""]
+    lines += [
+        *(f"- {markdown_text(line)}" for line in fastest(row for _, rows in known for row in rows)),
+        "",
+    ]
     for chart in charts:
-        drawn = [f"![{chart.title}]({chart.key}.svg)", "", chart.caption]
-        lines += [*([f"No roofline: {chart.missing}"] if chart.missing else drawn), ""]
+        lines += [f"No roofline: {chart.missing}", ""] if chart.missing else picture(chart)
     for record, rows in known:
         targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
-        lines += [f"## {targets}", "", *throughput_text(rows).to_markdown(), ""]
-        lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record))]
+        lines += [f"## {markdown_text(targets)}", "", *throughput_text(rows).to_markdown(), ""]
+        lines += [f"- {markdown_text(line)}" for line in footnotes(rows)]
+        lines += [f"- {line}" for line in provenance(record)]
         lines.append("")
     return "\n".join(lines)
 
@@ -131,7 +136,7 @@ def provenance(record: MeasurementRecord) -> list[str]:
     )
     dirty = " with uncommitted changes" if made.get("git_dirty") else ""
     lines = [
-        f"command: `{command(record)}`",
+        f"command: {markdown_code(command(record))}",
         (
             f"machine: {made.get('cpu')} ({' '.join(made.get('instruction_sets', []))}), device "
             f"{made.get('device')}, {made.get('threads')} threads"
