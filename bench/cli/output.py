@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,6 @@ def save_tables_and_picture(
 
 def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
     """Print the JSON document of a `--json` command."""
-    import json
-
     document = {"schema": 1, "rows": list(rows), "errors": list(errors)}
     print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
 

@@ -10,6 +10,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import stdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +81,6 @@ def report(
       bench report --measurements --output speed
 
     """
-    from bench.errors import BenchError
     from bench.report.pages.markdown import markdown
     from bench.report.pages.publish import check_formats, require_finished
     from bench.report.pages.publish import publish as write

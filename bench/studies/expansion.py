@@ -113,7 +113,7 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
 
 def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
     """Return the canonical name and options of a variant's network."""
-    from bench.models import ModelError, canonical
+    from bench.models import ModelError, canonical  # noqa: PLC0415 - torch
 
     model = settings.get("model")
     if model is None:
@@ -128,7 +128,7 @@ def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, d
 
 def _why_not(model: str) -> str | None:
     """Return why there is no such network without options; some depths need one."""
-    from bench.models import ModelError, canonical
+    from bench.models import ModelError, canonical  # noqa: PLC0415 - torch
 
     try:
         canonical(model)
@@ -139,7 +139,7 @@ def _why_not(model: str) -> str | None:
 
 def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
     """Return a variant's dataset, and the height of its images in pixels if that is known."""
-    from bench.data import list_datasets
+    from bench.data import list_datasets  # noqa: PLC0415 - torch
 
     name = override or settings.get("dataset") or "fashion-mnist-mini"
     known = {info.name: info for info in list_datasets()}

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
         BenchError: the name is unknown or the device cannot be used, with the reason;
             another device is never used in its place.
     """
-    import torch
+    import torch  # noqa: PLC0415 - the command line checks names without it
 
     if name == "auto":
         if torch.cuda.is_available():
@@ -40,7 +42,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _require_cuda(name: str, index: int) -> None:
-    import torch
+    import torch  # noqa: PLC0415 - the command line checks names without it
 
     if torch.version.cuda is None:
         raise BenchError(
@@ -66,8 +68,6 @@ def physical_cores() -> int:
 
     CPU affinity, the cgroup quota and simultaneous multithreading are taken into account.
     """
-    import psutil
-
     logical = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
     threads_per_core = max(1, logical // (psutil.cpu_count(logical=False) or logical))

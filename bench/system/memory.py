@@ -13,7 +13,11 @@ import functools
 import os
 import platform
 import re
+import sys
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -59,12 +63,12 @@ def says_out_of_memory(text: str) -> bool:
 
 def memory_left() -> int:
     """Return the bytes that this process may still allocate, by its limits and the machine's."""
-    import psutil
+    import psutil  # noqa: PLC0415 - slow start
 
     left = int(psutil.virtual_memory().available)
-    with contextlib.suppress(ImportError, OSError):  # Windows has neither
-        import resource
-
+    if sys.platform == "win32":  # has no such limits
+        return left
+    with contextlib.suppress(OSError):
         used = psutil.Process().memory_info()
         for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
             limit = resource.getrlimit(kind)[0]

@@ -156,7 +156,7 @@ def _most_confused(runs: list[Tested]) -> tuple[list[Confused], str | None]:
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset  # loads torch
+    from bench.data import list_datasets, load_dataset  # noqa: PLC0415 - imports torch
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
