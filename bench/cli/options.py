@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -214,8 +215,6 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
     Raises:
         BenchError: a value has no `=`.
     """
-    import tomllib
-
     values: dict[str, Any] = {}
     for pair in pairs or []:
         key, separator, text = pair.partition("=")

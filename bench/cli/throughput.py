@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.store.measurements import MeasurementRecord
@@ -208,8 +209,6 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
             console.print(line, markup=False, soft_wrap=True)
         _show_layers(record)
     if not any(row["status"] == "complete" for row in rows):
-        from bench.errors import BenchError
-
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
         return 2
@@ -257,8 +256,6 @@ def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
 
 
 def _batch_size(text: str) -> int | str:
-    from bench.errors import BenchError
-
     if text == "auto":
         return text
     try:

@@ -161,7 +161,10 @@ class _Attempt:
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
         if ":" in request.model:  # a report does not rebuild foreign networks
-            from bench.networks.graph import DOCUMENT, trace_to_document  # networkx, torch.fx
+            from bench.networks.graph import (
+                DOCUMENT,
+                trace_to_document,
+            )
 
             architecture = trace_to_document(model, split.input_shape)
             documents |= {DOCUMENT: architecture} if architecture else {}
