@@ -1,4 +1,4 @@
-"""Network definitions, in plain torch, readable beside the papers.
+"""Network definitions, in plain torch, to be read next to the papers.
 
 `build_model(name, num_classes=…, in_channels=…, **options)` builds any of them. How to
 read the names:

@@ -1,7 +1,8 @@
-"""Networks from elsewhere: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
+"""Networks of other packages: `timm:NAME`, `torchvision:NAME`, `package.module:function`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import itertools
@@ -35,10 +36,22 @@ class LibraryFamily(Family):
         create: library's module, network's name, number of classes and input channels
             (None for the network's own), options → network.
         known: library's module → names, to suggest one.
+        trained_size: library's module, network's name → side in pixels of the images that its
+            published weights take; None if there are none.
     """
 
     create: Callable[[Any, str, int | None, int | None, Options], object]
     known: Callable[[Any], list[str]]
+    trained_size: Callable[[Any, str], int | None]
+
+    def size_of(self, name: str, options: Options) -> int:
+        """Return the side of the option `img_size` or `image_size`, or the library's own."""
+        for option in ("img_size", "image_size"):
+            if isinstance(options.get(option), int):
+                return int(options[option])
+        with contextlib.suppress(Exception):  # without the library or the name, building says so
+            return self.trained_size(self._import(), name.partition(":")[2]) or self.size
+        return self.size
 
     def canonical(self, name: str, options: Options) -> Canonical | None:
         """Return name and options as they are: only the library knows what they mean."""
@@ -87,6 +100,19 @@ def _create_timm(
     return timm.create_model(name, **{"pretrained": False, **given, **options})
 
 
+def _timm_size(timm: Any, name: str) -> int | None:
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else int(config.input_size[-1])
+
+
+def _torchvision_size(torchvision: Any, name: str) -> int | None:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    size = getattr(weights.transforms, "keywords", {}).get("crop_size")
+    # A network that takes one size only gets that of its weights with them, 224 without.
+    fixed = weights.meta.get("min_size") == (size, size)
+    return size if isinstance(size, int) and not fixed else None
+
+
 def _create_torchvision(
     torchvision: Any, name: str, num_classes: int | None, in_channels: int | None, options: Options
 ) -> object:
@@ -98,11 +124,11 @@ def _create_torchvision(
 
 
 def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> None:
-    """Give a network of three-channel images another number of channels.
+    """Change the number of channels of a network of three-channel images.
 
-    torchvision has no argument for it. The colour filters are repeated in turn and scaled
-    so that the response to grey keeps its size; for one channel they are summed, so that
-    the network answers to a grey image what it answers to its RGB copy.
+    torchvision has no argument for it. The colour filters are repeated in turn and scaled so that
+    the response to grey keeps its size; for one channel they are summed, so that the output for a
+    grey image is that for its RGB copy.
     """
     convolutions = ((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
     path, module = next(convolutions, ("", None))
@@ -151,7 +177,7 @@ class UserFamily(Family):
         """Import the module and call the function.
 
         `num_classes` and `in_channels` are passed if the function takes them; None (no
-        number asked for) only if it has no default of its own, as 1000 and 3.
+        number requested) only if it has no default of its own, as 1000 and 3.
 
         Raises:
             ModelError: module or function is missing or raises, an option is not taken,
@@ -288,6 +314,7 @@ register(
         source="huggingface/pytorch-image-models",
         create=_create_timm,
         known=lambda timm: list(timm.list_models()),
+        trained_size=_timm_size,
     )
 )
 register(
@@ -297,6 +324,7 @@ register(
         create=_create_torchvision,
         # Without the argument, detection, segmentation and video networks come along.
         known=lambda torchvision: list(torchvision.models.list_models(torchvision.models)),
+        trained_size=_torchvision_size,
     )
 )
 register(UserFamily(name="user", source="the user's package.module:function"))

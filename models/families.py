@@ -48,7 +48,7 @@ class ResidualFamily(Family):
     """Residual networks of several depths.
 
     Attributes:
-        configure: depth and the block asked for (None for the depth's own) → the network
+        configure: depth and the requested block (None for the depth's own) → the network
             that `resnetDEPTH` stands for; None if the depth is not of this family.
             Raises ModelError for a depth that such blocks cannot make.
     """
@@ -63,9 +63,9 @@ class ResidualFamily(Family):
             return None
         check_options(name, options, OPTIONS)
         base = f"resnet{match[2]}"
-        asked = {**options, **_implied(name, base, match[1], options)}
-        _check_numbers_apply(asked, own)
-        config = _simplest(replace(own, **asked), own)
+        requested = {**options, **_implied(name, base, match[1], options)}
+        _check_numbers_apply(requested, own)
+        config = _simplest(replace(own, **requested), own)
         values = {option: getattr(config, option) for option in _telling(config)}
         return base, {k: v for k, v in sorted(values.items()) if v != getattr(own, k)}
 
@@ -142,10 +142,10 @@ def _implied(name: str, base: str, form: str, options: Options) -> dict[str, str
     return _IMPLIED[form]
 
 
-def _check_numbers_apply(asked: Mapping[str, Any], own: ResNetConfig) -> None:
+def _check_numbers_apply(requested: Mapping[str, Any], own: ResNetConfig) -> None:
     """Refuse a number that the shortcut has no use for; it would be ignored silently."""
-    shortcut = asked.get("shortcut", own.shortcut)
-    for option in asked:
+    shortcut = requested.get("shortcut", own.shortcut)
+    for option in requested:
         users = [kind for kind, numbers in SHORTCUT_NUMBERS.items() if option in numbers]
         if users and shortcut not in users:
             wanted = " or ".join(f"'{kind}'" for kind in users)

@@ -1,4 +1,4 @@
-"""Names of networks: which family answers to a name, and what every family can say of it.
+"""The registry of networks: which family a name belongs to.
 
 A family registers itself where it is defined; nothing here knows any of them.
 """
@@ -21,7 +21,7 @@ Canonical = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Family(ABC):
-    """What is known of a group of networks without building one.
+    """A group of networks, and what is known of them without building one.
 
     Attributes:
         name: `imagenet`, `cifar`, … for people.
@@ -47,6 +47,11 @@ class Family(ABC):
             ModelError: an option is unknown, or the combination cannot be built.
         """
 
+    def size_of(self, name: str, options: Options) -> int:
+        """Return the side in pixels that a canonical network is made for."""
+        del name, options
+        return self.size
+
     @abstractmethod
     def build(
         self, name: str, options: Options, num_classes: int | None, in_channels: int | None
@@ -58,11 +63,7 @@ _families: list[Family] = []
 
 
 def register(family: Family) -> Family:
-    """Make a family's names known.
-
-    Raises:
-        ModelError: its name, or one of its networks' names, is taken.
-    """
+    """Register a family; raise `ModelError` if its name or one of its networks' is taken."""
     taken = {name: other.name for other in _families for name in (other.name, *other.names)}
     for position, name in enumerate(family.names):
         if name in taken or name in family.names[:position]:
@@ -85,11 +86,7 @@ def list_models() -> list[str]:
 
 
 def model_family(name: str, options: Options | None = None) -> Family:
-    """Return the family of a network.
-
-    Args:
-        name: of the network.
-        options: where the name stands for nothing without (`resnet83` with bottleneck blocks).
+    """Return the family of a network, which may depend on options (`resnet83`: bottlenecks only).
 
     Raises:
         ModelError: no family knows the name, or not with these options.
@@ -100,14 +97,15 @@ def model_family(name: str, options: Options | None = None) -> Family:
 def default_shape(name: str, options: Options | None = None) -> tuple[int, int, int]:
     """Return (channels, size in pixels, classes) that a name stands for.
 
-    3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere; 3, 32,
-    10 for the CIFAR family; 1, 96, 10 for `d2l_resnet18`.
+    3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere (those of
+    timm and torchvision at their own size); 3, 32, 10 for the CIFAR family; 1, 96, 10 for
+    `d2l_resnet18`.
 
     Raises:
         ModelError: no family knows the name, or not with these options.
     """
-    family = model_family(name, options)
-    return family.channels, family.size, family.classes
+    family, (model, own) = _resolve(name, options or {})
+    return family.channels, family.size_of(model, own), family.classes
 
 
 def canonical(name: str, options: Options | None = None) -> Canonical:
@@ -157,22 +155,14 @@ def build_model(
 
 
 def check_count(what: str, value: object) -> int:
-    """Return *value* if it is a whole number of at least one.
-
-    Raises:
-        ModelError: it is not; the message names it.
-    """
+    """Return *value*, or raise `ModelError` if it is not a whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelError(f"{what}={value!r} must be a whole number of at least 1")
     return value
 
 
 def check_options(name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Check that a network knows all its options.
-
-    Raises:
-        ModelError: it does not know one; the message lists and suggests.
-    """
+    """Raise `ModelError` if one of *options* is not among those *known*."""
     known = list(known)
     for option in options:
         if option not in known:

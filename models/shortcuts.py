@@ -1,15 +1,9 @@
-"""The shortcut of a residual block: what it carries, and how it meets the residual branch.
+"""The shortcut of a residual block, and how it joins the residual branch.
 
-Two questions, asked of every block:
-
-- what stands on the shortcut where the block changes the shape (`Projection`, `ZeroPad`;
-  He et al. 2016a, section 3.3), and
-- how shortcut and residual branch are joined (`Add`, `NoShortcut`, `ScaledAdd`, `Gate`,
-  `DropoutAdd`; He et al. 2016b, figure 2 and table 1).
-
-A join is called with what the block carries past its branch, x; the shortcut's output
-h(x); and the branch's output F. It returns their sum, of h's shape. All shapes are
-(batch, channels, height, width).
+`Projection` and `ZeroPad` stand on the shortcut where a block changes the shape (He et al. 2016a,
+section 3.3). `Add`, `NoShortcut`, `ScaledAdd`, `Gate` and `DropoutAdd` join shortcut and residual
+branch (He et al. 2016b, figure 2 and table 1); they map x, the shortcut's output h(x) and the
+branch's output F to their sum, of h's shape. All shapes are (batch, channels, height, width).
 """
 
 from __future__ import annotations

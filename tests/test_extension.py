@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import bench as bench_package
+from bench.report.pages.publish import publish
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ def test_a_study_trains_the_users_network_on_the_users_data(
     assert again.err == ""
     assert again.out == done.out
     assert entries(project / "bench-runs") == before
+
+    report = publish(read_study_report(Store(project / "bench-runs"), "flowers"), project, ["html"])
+    page = report[0].read_text()
+    assert "3×3 conv, 4 · BN · ReLU" in page  # recorded at training: a report runs no such code
+    assert "fully connected, 3" in page
 
     run = next(Store(project / "bench-runs").runs()).run
     Image.new("L", (12, 12)).save(project / "flower.png")

@@ -4,9 +4,9 @@
 
 Ours is the runner that `bench throughput` samples. Beside it stand `torch.utils.benchmark.Timer`,
 the inference runner of timm's `benchmark.py` (in its repository only, not in its wheel: give the
-file), and for ONNX Runtime the timing function in its own wheel
-(`onnxruntime.transformers.benchmark_helper.inference_ort`). All of these return means of a
-block; ours is the median of the block. `onnxruntime_perf_test` is in no package index.
+file), and for ONNX Runtime, where the package transformers is installed, the timing function in
+its own wheel (`onnxruntime.transformers.benchmark_helper.inference_ort`). All of these return means
+of a block; ours is the median of the block. `onnxruntime_perf_test` is in no package index.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def onnxruntime_instruments(file: Path, target: MeasuredNetwork, batch: int, thr
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: torch.randn(batch, *target.input_shape).numpy()}
-    return {
-        "torch.utils.benchmark.Timer": torch_timer(lambda: session.run(None, feed), threads),
-        "onnxruntime.transformers.benchmark_helper": ort_helper(session, feed, batch),
-    }
+    found = {"torch.utils.benchmark.Timer": torch_timer(lambda: session.run(None, feed), threads)}
+    if importlib.util.find_spec("transformers"):  # which the helper imports
+        found["onnxruntime.transformers.benchmark_helper"] = ort_helper(session, feed, batch)
+    return found
 
 
 def measure(

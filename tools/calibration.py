@@ -20,8 +20,8 @@ from typing import Any
 from bench.measurement.configurations import Configuration
 from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.timing.trial import Trial
 from bench.measurement.timing.warmup import WarmUp
-from bench.measurement.trial import Trial
 from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
 

@@ -1,1 +1,1 @@
-"""What a trained network does: its blocks, its gradients, and the loss around its weights."""
+"""Measurements of networks: their blocks, their gradients, and the loss around their weights."""

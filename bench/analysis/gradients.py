@@ -34,14 +34,10 @@ DOCUMENT = "blocks.json"
 
 @dataclass(frozen=True)
 class _Subject:
-    """A run, or an untrained network, with what its images and weights follow from."""
+    """A run or an untrained network, and the request that its images and weights follow from."""
 
     network: NamedNetwork
     request: RunRequest
-
-    @property
-    def name(self) -> str:
-        return self.network.name
 
 
 def measure_gradients(
@@ -75,31 +71,28 @@ def _record(
     found, epoch = _blocks(subject, where)
     run = subject.network.run
     store = Analyses(results if run is None else subject.network.results)
-    fixed = {"target": subject.name, "run": run}
+    fixed = {"target": subject.network.name, "run": run}
     tables = {"gradients": [{**fixed, **row} for row in _with_depth(found)]}
     if correlation:
         store.prepare()
-        say(f"correlation of gradients of {subject.name}")
+        say(f"correlation of gradients of {subject.network.name}")
         tables["correlations"] = [
             {**fixed, "epoch": epoch, "lag": lag, "correlation": value}
             for lag, value in enumerate(_correlation(subject, where))
         ]
     environment = describe_environment(where, threads=torch.get_num_threads())
-    request = {**_identity(subject), "correlation": correlation}
+    if run is None:
+        made = subject.request
+        identity: dict[str, Any] = {
+            "model": made.model, "options": made.options, "dataset": made.dataset,
+            "seed": made.seed,
+        }  # fmt: skip
+    else:
+        identity = {"run": run}
+    request = {**identity, "correlation": correlation}
     record = store.publish("gradients", request, tables, environment)
     say(f"recorded in {store.file(record.analysis)}")
     return record
-
-
-def _identity(subject: _Subject) -> dict[str, Any]:
-    """Return what distinguishes a subject from others."""
-    if subject.network.run is not None:
-        return {"run": subject.network.run}
-    request = subject.request
-    return {
-        "model": request.model, "options": request.options, "dataset": request.dataset,
-        "seed": request.seed,
-    }  # fmt: skip
 
 
 def _with_depth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,13 +123,15 @@ def _blocks(subject: _Subject, where: torch.device) -> tuple[list[dict[str, Any]
             store = Store(trained.root)
             recorded: list[dict[str, Any]] = store.read_document(trained.record.run, DOCUMENT)
             return recorded, epoch
-    split = _split(subject.request, where)
-    rows = measure_blocks(_network(subject, split), *_batch(split), called=f"'{subject.name}'")
+    split = _split(subject, where)
+    rows = measure_blocks(
+        _network(subject, split), *_batch(split), called=f"'{subject.network.name}'"
+    )
     return [{"epoch": epoch, **row} for row in rows], epoch
 
 
 def _correlation(subject: _Subject, where: torch.device) -> list[float]:
-    split = _split(subject.request, where)
+    split = _split(subject, where)
     model = _network(subject, split)
     if subject.network.run is None:
         settle(model, _batch(split)[0])
@@ -145,8 +140,9 @@ def _correlation(subject: _Subject, where: torch.device) -> list[float]:
     return [float(value) for value in values]
 
 
-def _split(request: RunRequest, where: torch.device) -> Split:
-    data = load_data(request)
+def _split(subject: _Subject, where: torch.device) -> Split:
+    request, network = subject.request, subject.network
+    data = load_data(request) if network.run is None else network.load_run().dataset()
     check_trainable(request, data)
     return Split.of(data, request, where)
 

@@ -16,7 +16,7 @@ from bench.system.environment import describe_environment
 from bench.targets.find import find_networks
 from bench.training.evaluation import evaluate
 from bench.training.layout import lay_out
-from bench.training.setup import Split, load_data
+from bench.training.setup import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _TIMED = 2  # places after which the time left is estimated
 
 @dataclass(frozen=True)
 class Slice:
-    """What is measured of each network; the arguments of `bench.landscape`."""
+    """The arguments of `bench.landscape`."""
 
     plane: bool
     span: float
@@ -74,20 +74,16 @@ def measure_landscapes(
         BenchError: there is no such run, or a number is impossible.
         StorageError: the results folder cannot be written.
     """
-    _check(span, points, split)
-    wanted = Slice(plane, span, points, split, images, seed)
-    where = resolve_device(device)
-    found = find_networks([str(run) for run in runs], results=results, takes=("run",))
-    return [_measure(network, where, wanted, say) for network in found]
-
-
-def _check(span: float, points: int, split: str) -> None:
     if not 0 < span < float("inf"):
         raise BenchError(f"--span {span:g}: it must be above 0; 1 moves a filter by its length")
     if points < FEWEST_POINTS:
         raise BenchError(f"--points {points}: it must be at least {FEWEST_POINTS}, such as 21")
     if split not in SPLITS:
         raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
+    wanted = Slice(plane, span, points, split, images, seed)
+    where = resolve_device(device)
+    found = find_networks([str(run) for run in runs], results=results, takes=("run",))
+    return [_measure(network, where, wanted, say) for network in found]
 
 
 def _measure(
@@ -101,7 +97,7 @@ def _measure(
     store = Analyses(trained.root)
     store.prepare()
     say(f"landscape of {name}: {wanted.points**wanted.axes} places")
-    parts = Split.of(load_data(trained.request), trained.request, where)
+    parts = Split.of(trained.dataset(), trained.request, where)
     kept = parts.train if wanted.split == "train" else parts.test
     if wanted.images is not None and wanted.images < len(kept):
         kept = kept.subset(torch.linspace(0, len(kept) - 1, wanted.images).long())

@@ -1,4 +1,4 @@
-"""What each block of a trained network does, measured by leaving it out (`bench lesion`)."""
+"""The accuracy of a trained network without each of its blocks (`bench lesion`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.system.environment import describe_environment
 from bench.targets.find import load_trained
 from bench.training.evaluation import evaluate
 from bench.training.layout import move
-from bench.training.setup import Split, build_network, load_data
+from bench.training.setup import Split, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,12 +101,12 @@ def _prepare(
     where = resolve_device(device)
     trained = load_trained(run, results=results)
     places = find_blocks(trained.model, f"run {trained.record.run} ({trained.request.model})")
-    if trained.request.dataset == "synthetic":
+    if trained.record.result.get("timing_only"):
         raise BenchError(
             f"run {trained.record.run} was trained on made-up images, which have no accuracy; "
             "name a run of another dataset"
         )
-    split = Split.of(load_data(trained.request), trained.request, where)
+    split = Split.of(trained.dataset(), trained.request, where)
     images = split.test
     if test_images is not None and test_images < len(images):
         images = images.subset(torch.arange(test_images, device=images.labels.device))
@@ -115,10 +115,7 @@ def _prepare(
 
 
 def _initial_gradients(subject: _Subject) -> dict[str, float]:
-    """Gradient norms of the run's network as it was before training, on its first batch.
-
-    None of a network that started from other weights, which need not be at hand.
-    """
+    """Return the gradient norms before training; none if the network started from other weights."""
     request, split = subject.trained.request, subject.split
     if request.initial_weights is not None or request.grown_from is not None:
         return {}
@@ -136,16 +133,13 @@ def _quantiles(ratios: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def _pairs(places: list[Place]) -> list[tuple[Place, Place]]:
-    """Blocks that may change places: of one stage, shape kept, the same parts in each."""
+    """Return the pairs of blocks of one stage that keep the shape and have equal parts."""
+
+    def shapes(place: Place) -> list[tuple[str, torch.Size]]:
+        return [(name, tensor.shape) for name, tensor in place.block.state_dict().items()]
+
     return [
         (first, second)
-        for first, second in itertools.combinations(places, 2)
-        if first.parent is second.parent
-        and first.keeps_shape
-        and second.keeps_shape
-        and _parts(first) == _parts(second)
+        for first, second in itertools.combinations([p for p in places if p.keeps_shape], 2)
+        if first.parent is second.parent and shapes(first) == shapes(second)
     ]
-
-
-def _parts(place: Place) -> list[tuple[str, torch.Size]]:
-    return [(name, tensor.shape) for name, tensor in place.block.state_dict().items()]

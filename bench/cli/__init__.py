@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError, plain, warning_line
+from bench.system.memory import says_out_of_memory
+from bench.system.signals import StopRequestedError, exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +31,9 @@ def main() -> None:
     signal, resumable.
     """
     from bench.cli.app import app
-    from bench.system.signals import exit_on_sigterm
+    from bench.cli.output import replace_unencodable_output
 
+    replace_unencodable_output()
     try:
         with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)
@@ -46,12 +52,10 @@ def main() -> None:
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Print a warning as one line, without the line of code that raised it."""
-    from bench.errors import warning_line
-
     before, shown = warnings.formatwarning, set[str]()
 
     def once(message: Warning | str, *_: object, **__: object) -> str:
-        """Return a warning's line, or nothing the second time: many parts read one folder."""
+        """Return a warning's line; nothing the second time, since many parts read one folder."""
         line = warning_line(message)
         seen = line in shown
         shown.add(line)
@@ -66,9 +70,6 @@ def _plain_warnings() -> Iterator[None]:
 
 def _exit_code(error: Exception) -> int:
     """Print an error as one line, and return its exit code."""
-    from bench.errors import BenchError
-    from bench.system.signals import StopRequestedError
-
     models = sys.modules.get("bench.models")  # it imports nothing from bench, so has its own error
     if isinstance(error, BenchError) or (models and isinstance(error, models.ModelError)):
         return _refuse(str(error))
@@ -81,7 +82,9 @@ def _exit_code(error: Exception) -> int:
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # empty when the help was shown
         return _refuse(message.rstrip(".") + hint)
-    if _says_out_of_memory(error):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and says_out_of_memory(str(error))  # PyTorch's allocator
+    ):
         return _refuse(
             f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
         )
@@ -93,26 +96,14 @@ def _exit_code(error: Exception) -> int:
     raise error
 
 
-def _says_out_of_memory(error: Exception) -> bool:
-    """Return whether Python or PyTorch's CPU allocator ran out of memory."""
-    from bench.system.memory import says_out_of_memory
-
-    torch_refused = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
-    return torch_refused or isinstance(error, MemoryError)
-
-
 def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> int:
-    from bench.errors import plain
-
     line = plain(message)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
-        import json
-
         refusal = {"schema": 1, "rows": [], "errors": [{"error": line}]}
         print(json.dumps(refusal))  # noqa: T201
     return 2

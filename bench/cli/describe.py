@@ -1,11 +1,14 @@
 """`bench describe`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from bench.cli import options
 from bench.cli.output import print_json, stdout
+from bench.errors import BenchError
 
 
 def describe(
@@ -46,15 +49,12 @@ def describe(
 
     """
     options.require_positive(classes=classes)
-    from rich.table import Table
-
-    from bench.errors import BenchError
     from bench.models import build_model
     from bench.networks.summary import describe as describe_model
     from bench.targets.find import find_network
 
-    chosen = options.parse_values(option)
     given = None if input_shape is None else _parse_shape(input_shape)
+    chosen = options.parse_values(option)
     found = find_network(model, results=results, options=chosen, takes=("model", "run"))
     assert found.model is not None  # noqa: S101 - neither is a file
     assert found.input_shape is not None  # noqa: S101
@@ -66,19 +66,9 @@ def describe(
         described = describe_model(network, shape)
     except ValueError as error:
         raise BenchError(f"{model}: {error}") from None
-    rows = [
-        {
-            "layer": row.layer,
-            "kind": row.kind,
-            "output_shape": list(row.output_shape),
-            "parameters": row.parameters,
-            "macs": row.macs,
-        }
-        for row in described.rows
-    ]
-    total = {"layer": "total", "parameters": described.parameters, "macs": described.macs}
     if as_json:
-        print_json([*rows, total])
+        total = {"layer": "total", "parameters": described.parameters, "macs": described.macs}
+        print_json([*map(asdict, described.rows), total])
         return
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
     table.add_column("layer", footer="total")
@@ -93,8 +83,6 @@ def describe(
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    from bench.errors import BenchError
-
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):  # noqa: PLR2004 - N, C, H, W
         raise BenchError(f"--input {text}: write it as N x C x H x W, such as 1x3x224x224")

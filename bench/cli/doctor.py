@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from bench.cli import options
 from bench.cli.output import print_json, stdout
@@ -24,9 +26,6 @@ def doctor(
       bench doctor
 
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     from bench.measurement.machine.doctor import examine_machine
 
     findings = examine_machine(Path(results))

@@ -1,5 +1,6 @@
 """`bench export-onnx`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,9 +160,9 @@ def _show(rows: list[dict[str, Any]], records: "list[ExportRecord]", results: Pa
             "network": row["run"] or row["model"],
             "precision": row["precision"],
             "MB": None if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
-            "largest difference": _relative(row["max_rel_diff"]),
-            "torch %": _percent(row["torch_accuracy"]),
-            "file %": _percent(row["test_accuracy"]),
+            "largest difference": _number(row["max_rel_diff"], ".1e"),
+            "torch %": _number(row["torch_accuracy"], ".2%", "%"),
+            "file %": _number(row["test_accuracy"], ".2%", "%"),
             "flipped": row["flipped_predictions"],
             "status": row["status"],
         }
@@ -174,36 +175,28 @@ def _show(rows: list[dict[str, Any]], records: "list[ExportRecord]", results: Pa
 
 
 def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
-    console = stdout()
+    show = partial(stdout().print, markup=False, emoji=False, soft_wrap=True)
     if row["error"]:
-        console.print(
-            f"{row['run'] or row['model']}: {row['error']}",
-            markup=False,
-            emoji=False,
-            soft_wrap=True,
-        )
+        show(f"{row['run'] or row['model']}: {row['error']}")
     if not record.export:
         return
     folder = results / "exports" / record.export
-    console.print(f"{folder / row['file']}", markup=False, emoji=False, soft_wrap=True)
+    show(folder / row["file"])
     details = record.proof.get(row["precision"], {})
     if row["precision"] == "fp16":
-        console.print(
+        kept = ", ".join(details["kept_fp32"])
+        show(
             "fp16: this CPU computes in fp32, so only the conversion is verified; "
-            f"{len(details.get('kept_fp32', {}))} layers kept in fp32"
-            f"{': ' if details.get('kept_fp32') else ''}{', '.join(details.get('kept_fp32', {}))}",
-            markup=False,
-            soft_wrap=True,
+            f"{len(details['kept_fp32'])} layers kept in fp32{kept and f': {kept}'}"
         )
     if details.get("sensitivity"):
-        console.print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
-        picture = folder / "sensitivity.svg"
-        console.print(f"{picture}", markup=False, emoji=False, soft_wrap=True)
+        stdout().print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
+        show(folder / "sensitivity.svg")
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"
-        console.print(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
+        show(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
     if details.get("verdict"):
-        console.print(details["verdict"], style="bold", markup=False, emoji=False, soft_wrap=True)
+        show(details["verdict"], style="bold")
 
 
 def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -220,9 +213,5 @@ def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{value * 100:.2f}"
-
-
-def _relative(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1e}"
+def _number(value: float | None, form: str, unit: str = "") -> str | None:
+    return None if value is None else format(value, form).removesuffix(unit)

@@ -1,6 +1,6 @@
 """`bench gradients`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -87,20 +87,14 @@ def gradients(
     if as_json:
         print_json([*rows, *rows_of(correlations)])
         return
-    stdout().print(
-        simple_table([_shown(row) for row in rows], right=("epoch", "gradient_norm", "norm_ratio"))
-    )
+    figures = ("gradient_norm", "norm_ratio")
+    shown = [
+        {key: row[key] for key in ("target", "epoch", "block")}
+        | {key: None if row[key] is None else f"{row[key]:.3g}" for key in figures}
+        for row in rows
+    ]
+    stdout().print(simple_table(shown, right=("epoch", *figures)))
     for target, values in correlations.groupby("target", sort=False):
         near = {lag: values.loc[values["lag"] == lag, "correlation"].item() for lag in (1, 4, 16)}
-        shown = ", ".join(f"{value:.2f} at lag {lag}" for lag, value in near.items())
-        stdout().print(f"{target}: correlation of gradients {shown}", markup=False)
-
-
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **{key: row[key] for key in ("target", "epoch", "block")},
-        **{
-            key: None if row[key] is None else f"{row[key]:.3g}"
-            for key in ("gradient_norm", "norm_ratio")
-        },
-    }
+        listed = ", ".join(f"{value:.2f} at lag {lag}" for lag, value in near.items())
+        stdout().print(f"{target}: correlation of gradients {listed}", markup=False)

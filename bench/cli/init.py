@@ -2,12 +2,14 @@
 
 import contextlib
 import shlex
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli.output import stdout
+from bench.errors import BenchError
 
 
 def init(
@@ -20,10 +22,6 @@ def init(
       bench init my-study.toml
 
     """
-    from importlib import resources
-
-    from bench.errors import BenchError
-
     if file.suffix != ".toml":
         raise BenchError(f"{file}: a study file ends in .toml; write bench init {file.stem}.toml")
     starter = resources.files("bench.ablations").joinpath("starter.template").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,15 +61,19 @@ InputSize = Annotated[
         metavar="PIXELS",
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    network(
+        "--input-size",
+        help="Input size of a model, or of an ONNX file of any size (default: its own).",
+        metavar="H[xW]",
+    ),
+]
 
 Epochs = Annotated[
-    int | None,
-    training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N"),
+    int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
 ]
-Force = Annotated[
-    bool,
-    training("--force", help="Retrain runs that already exist."),
-]
+Force = Annotated[bool, training("--force", help="Retrain runs that already exist.")]
 Deterministic = Annotated[
     bool,
     training(
@@ -81,8 +86,7 @@ AllowMixed = Annotated[
     training("--allow-mixed", help="Continue a study whose runs used other versions or hardware."),
 ]
 Compile = Annotated[
-    bool,
-    training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start."),
+    bool, training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start.")
 ]
 Timeout = Annotated[
     float | None,
@@ -94,8 +98,7 @@ Timeout = Annotated[
 ]
 
 Device = Annotated[
-    str,
-    hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE"),
+    str, hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
 ]
 Threads = Annotated[
     int | None,
@@ -107,8 +110,7 @@ Threads = Annotated[
 ]
 
 LauncherName = Annotated[
-    str,
-    cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME"),
+    str, cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME")
 ]
 RayAddress = Annotated[
     str | None,
@@ -157,12 +159,10 @@ Track = Annotated[
     ),
 ]
 Results = Annotated[
-    Path,
-    output("--results", help="Folder of runs, exports and measurements.", metavar="DIR"),
+    Path, output("--results", help="Folder of runs, exports and measurements.", metavar="DIR")
 ]
 Json = Annotated[
-    bool,
-    output("--json", help="Print one JSON document on stdout, and nothing else."),
+    bool, output("--json", help="Print one JSON document on stdout, and nothing else.")
 ]
 Quiet = Annotated[bool, output("--quiet", help="Show no progress.")]
 
@@ -186,6 +186,25 @@ def parse_seeds(text: str | None) -> list[int] | None:
         ) from None
 
 
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Parse `--input-size`: a side in pixels, or height and width such as 64x256.
+
+    Raises:
+        BenchError: it is neither, or out of range.
+    """
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in {1, 2}:
+        raise BenchError(f"--input-size {text}: write a side in pixels, or HxW, such as 64x256")
+    for side in sides:
+        require_positive(input_size=side)
+    return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
+
+
 def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, Any]:
     """Parse repeated `key=value` options; values are read as TOML, bare words as text.
 
@@ -196,8 +215,6 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
     Raises:
         BenchError: a value has no `=`.
     """
-    import tomllib
-
     values: dict[str, Any] = {}
     for pair in pairs or []:
         key, separator, text = pair.partition("=")
@@ -228,7 +245,7 @@ def parse_trackers(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    from bench.report.tracking.names import check_trackers
+    from bench.report.tracking import check_trackers
 
     return check_trackers(text.split(","))
 

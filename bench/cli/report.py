@@ -10,6 +10,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import stdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +81,6 @@ def report(
       bench report --measurements --output speed
 
     """
-    from bench.errors import BenchError
     from bench.report.pages.markdown import markdown
     from bench.report.pages.publish import check_formats, require_finished
     from bench.report.pages.publish import publish as write
@@ -109,7 +109,7 @@ def report(
         return
     if to_stdout:
         require_finished(content)
-        typer.echo(markdown(content), nl=False)
+        sys.stdout.write(markdown(content))
         return
     folder = output or Path("results" if publish else "report") / name
     _print_paths(write(content, folder, wanted))

@@ -1,5 +1,6 @@
-"""`bench results`: list, show, remove, pack and unpack recorded runs."""
+"""`bench results`: list, show, remove, pack and unpack recorded runs; locate their images."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.output import print_json, simple_table, stdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -39,7 +41,7 @@ def list_runs(
     """
     store = _existing(results)
     users = _users(store)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "run": record.run,
             "status": record.status,
@@ -52,7 +54,7 @@ def list_runs(
     if as_json:
         print_json(rows)
         return
-    total = sum(store.size(str(row["run"])) for row in rows)
+    total = sum(row["bytes"] for row in rows)
     shown = [{**row, "bytes": f"{row['bytes']:,}"} for row in rows]
     stdout().print(simple_table(shown, right=("bytes",)))
     stdout().print(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}", markup=False)
@@ -71,10 +73,6 @@ def show_run(
       bench results show resnet20-fashion-mnist-mini-s0-0123456789ab
 
     """
-    import dataclasses
-
-    from bench.errors import BenchError
-
     store = _existing(results)
     name = store.find_run(run)
     record = store.read_run(name)
@@ -208,8 +206,32 @@ def unpack_runs(
         )
 
 
+@app.command("locate")
+def locate_images(
+    run: Annotated[str, typer.Argument(help="ID or folder of a run.", metavar="RUN")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where its image folder is on this machine.", metavar="PATH")
+    ],
+    results: options.Results = options.DEFAULT_RESULTS,
+) -> None:
+    """Say where the image folder of a run is on this machine.
+
+    Use it after unpacking runs that were trained elsewhere, or after moving the images. The
+    folder must hold the same images. All runs of that image folder then use it.
+
+    Example:
+
+      bench results locate resnet20-flowers-s0-0123456789ab ~/data/flowers
+
+    """
+    from bench.training.setup import locate_data
+
+    store = _existing(results)
+    name = locate_data(store, store.find_run(run), folder.expanduser().resolve())
+    stdout().print(f"{name} is read from {folder}.", markup=False)
+
+
 def _existing(path: Path) -> "Store":
-    from bench.errors import BenchError
     from bench.store import Store
 
     store = Store(path)

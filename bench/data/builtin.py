@@ -1,9 +1,10 @@
-"""The datasets that need no file from outside: the embedded set, and noise for timing."""
+"""Datasets that need no download: the embedded set, and noise for timing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench.data.images import Dataset, Images, make_dataset
@@ -15,7 +16,7 @@ _FOLDER = Path(__file__).parent / "embedded"
 _SIDE = 28  # pixels of an embedded image
 
 SYNTHETIC_CLASSES = 10
-SYNTHETIC_SIZE = 32  # pixels, unless another size is asked for
+SYNTHETIC_SIZE = 32  # pixels, by default
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 2_048, 512
 
 
@@ -33,7 +34,6 @@ def load_embedded(name: str) -> Dataset:
 
 
 def _embedded_split(split: str) -> Images:
-    import numpy as np
     from PIL import Image
 
     path = _FOLDER / f"fashion-mnist-mini-{split}.png"

@@ -1,4 +1,4 @@
-"""Which datasets there are, and loading one by its name."""
+"""List the datasets, and load one by its name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bench.data.builtin import (
 )
 from bench.data.imagecache import load_imagefolder
 from bench.data.images import Dataset, fingerprint
+from bench.data.moved import find_moved
 from bench.data.published import PUBLISHED, load_published
 from bench.data.splits import balanced_subset
 from bench.data.userdata import load_user_dataset
@@ -27,7 +28,7 @@ EMBEDDED = "fashion-mnist-mini"
 SYNTHETIC = "synthetic"
 NAMES = ("fashion-mnist", EMBEDDED, "mnist", "cifar10", "cifar100", SYNTHETIC)
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_FOLDER_PREFIX = "imagefolder:"
+FOLDER_PREFIX = "imagefolder:"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def load_dataset(
     Args:
         name: One of `list_datasets`, ``imagefolder:PATH``, or the user's own
             ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
-        train_images: Keep only so many training images, balanced over the classes and the
+        train_images: Keep only this many training images, balanced over the classes and the
             same in every run (see `bench.data.splits.balanced_subset`).
         image_size: H and W in pixels of ``imagefolder`` and ``synthetic``; the others have
             their own size, and batches are resized to what the network takes.
@@ -103,8 +104,10 @@ def _load(name: str, image_size: int | None, directory: Path, quiet: bool) -> Da
         return make_synthetic(name, image_size)
     if name in PUBLISHED:
         return load_published(PUBLISHED[name], directory, quiet=quiet)
-    if name.startswith(_FOLDER_PREFIX):
-        root = Path(name.removeprefix(_FOLDER_PREFIX))
+    if name.startswith(FOLDER_PREFIX):
+        root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+        if not root.is_dir():
+            root = find_moved(name, directory) or root
         return load_imagefolder(name, root, directory, image_size=image_size, quiet=quiet)
     if _USER_FUNCTION.fullmatch(name):
         return load_user_dataset(name, quiet=quiet)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import torch
 
 from bench.data.imagefolder import FileList, Folder, common_shape, decode, scan
@@ -34,7 +35,7 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a whole cache says of itself; *fingerprint* doubles as its checksum."""
+    """The manifest of a complete cache; *fingerprint* is its checksum, too."""
 
     classes: list[str]
     shapes: dict[str, list[int]]  # split → N, C, H, W
@@ -164,7 +165,7 @@ def _read(name: str, cache: Path) -> Dataset | None:
     if not mapped:
         train, test = (Images(split.images.clone(), split.labels) for split in (train, test))
         if fingerprint(train, test) != manifest.fingerprint:
-            return None  # damaged since: made anew
+            return None  # damaged since: decode again
     return Dataset(
         name,
         tuple(manifest.classes),
@@ -192,6 +193,4 @@ def _read_manifest(cache: Path) -> _Manifest | None:
 
 def _available_memory() -> int:
     """Return the bytes of memory that are free for use."""
-    import psutil
-
     return int(psutil.virtual_memory().available)

@@ -1,4 +1,4 @@
-"""``imagefolder:PATH``: which files there are, and how one becomes pixels."""
+"""``imagefolder:PATH``: list the files of an image folder, and decode them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FileList:
 
 @dataclass(frozen=True)
 class Folder:
-    """An image folder as it was found.
+    """The files of an image folder.
 
     Attributes:
         root: The folder.
@@ -71,7 +71,10 @@ def scan(root: Path) -> Folder:
             image, or training and test classes differ.
     """
     if not root.is_dir():
-        raise BenchError(f"imagefolder {root}: no such folder: give imagefolder:PATH")
+        raise BenchError(
+            f"imagefolder {root}: no such folder: give imagefolder:PATH, or for a run whose images "
+            "are elsewhere now, 'bench results locate RUN PATH'"
+        )
     if not (root / "train").is_dir():
         classes, files = _list_split(root)
         return Folder(root, classes, *_hold_out(root, files))

@@ -1,6 +1,6 @@
-"""From a trained network to a file that runs elsewhere, with the proof that it computes the same.
+"""From a trained network to a file that runs elsewhere and computes the same.
 
-`pipeline` makes an ONNX file from a target (`targets`) and proves it (`parity`); `half`
-and `quantise` change its precision, `sensitivity` finds the layers that suffer from it;
-`engines` builds TensorRT engines; `bundle` writes a folder that can be handed over.
+`pipeline` makes an ONNX file of a network (`graph`) and compares it with PyTorch (`proof`);
+`half` and `quantise` change its precision, `sensitivity` finds the layers that int8 affects most;
+`build` makes TensorRT engines; `output` copies files and writes bundles.
 """

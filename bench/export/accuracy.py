@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.export.parity import BATCH_SIZES, reference_logits
 from bench.export.session import logits_of
 from bench.system.mcnemar import mcnemar_p_value
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from torch import Tensor
 
     from bench.data.images import Images
@@ -24,16 +24,16 @@ BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answer
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of answers to the same images.
+    """Two sets of predictions for the same images.
 
     Attributes:
-        images: how many.
-        reference: share that the reference answers right, 0…1.
-        accuracy: share that the other answers right.
-        flipped: answers that differ.
-        lost: right in the reference, wrong in the other.
-        won: the other way round.
-        p_value: of the exact McNemar test that both are right equally often.
+        images: number of images.
+        reference: accuracy of the reference, 0…1.
+        accuracy: accuracy of the other, 0…1.
+        flipped: number of predictions that differ.
+        lost: number that are right in the reference only.
+        won: number that are right in the other only.
+        p_value: of the exact McNemar test of equal accuracy.
     """
 
     images: int
@@ -46,17 +46,12 @@ class Comparison:
 
     @property
     def drop(self) -> float:
-        """How much is lost, in points (hundredths)."""
+        """Loss of accuracy in percentage points."""
         return (self.reference - self.accuracy) * 100
 
 
 class Judge:
-    """The test set with PyTorch's answers, computed once.
-
-    Args:
-        source: the network.
-        images: its test set.
-    """
+    """A network's test set with PyTorch's answers, computed once."""
 
     def __init__(self, source: LoadedNetwork, images: Images) -> None:
         self.source = source
@@ -70,9 +65,9 @@ class Judge:
         """Return a file's logits of the whole test set, float32, N×classes, at batch `BATCH`.
 
         Args:
-            session: the file, opened.
+            session: the open file.
             raw: it takes uint8 images N×H×W×C.
-            workers: batches beside each other (`bench.export.session.run`).
+            workers: see `bench.export.session.run`.
         """
         chunks = [
             logits_of(session, feed(self.source, chunk, raw=raw), BATCH, workers=workers)
@@ -86,7 +81,7 @@ class Judge:
 
 
 def feed(source: LoadedNetwork, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
-    """Turn images of a source (uint8 N×C×H×W, or prepared) into what a file takes."""
+    """Turn uint8 images N×C×H×W, or prepared ones, into a file's input."""
     if raw:
         return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     prepared: npt.NDArray[Any] = source.prepare(images).numpy()

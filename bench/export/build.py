@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
+import torch
+
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.foreign import OnnxInput, from_file
+from bench.export.files import load
 from bench.export.metadata import environment
+from bench.export.output import readable_name
+from bench.export.pipeline import FILE as ONNX
 from bench.export.pipeline import Exporter, Say
-from bench.export.settings import Settings
+from bench.export.settings import Flavor, Precision, Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
@@ -23,9 +28,26 @@ from bench.targets.find import default_names, find_networks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bench.export.settings import Flavor, Precision
-
 ENGINE = "model" + SUFFIX
+
+
+@dataclass(frozen=True)
+class OnnxInput:
+    """An ONNX file to build engines from.
+
+    Attributes:
+        name: for people and file names.
+        file: its path.
+        sha256: of the file.
+        precision: fp32, fp16 or int8.
+        row: the columns of the `exports` table that its engines share with it.
+    """
+
+    name: str
+    file: Path
+    sha256: str
+    precision: str
+    row: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +67,7 @@ class EngineBuilder:
     say: Say = lambda _text: None
 
     def build(self, model: OnnxInput, capability: str | None) -> ExportRecord:
-        """Build an engine, unless one that matches in every field is there.
+        """Build an engine, or return one whose sidecar would be the same.
 
         Raises:
             BenchError: TensorRT refuses the file or the target.
@@ -83,13 +105,27 @@ class EngineBuilder:
         seconds = time.monotonic() - begun
         with self.exports.workspace() as folder:
             write_engine(folder / ENGINE, engine, sidecar)
-            sha256 = sha256_of(folder / ENGINE)
+            sha256, here = sha256_of(folder / ENGINE), environment(1)
+            row = {
+                **model.row,
+                "export": sha256,
+                "format": f"tensorrt-{sidecar.flavor}",
+                "precision": sidecar.precision,
+                "target": f"sm{sidecar.compute_capability}",
+                "file": ENGINE,
+                "sha256": sha256,
+                "bytes": len(engine),
+                "seconds": seconds,
+                "cpu": f"{here['cpu']} ({' '.join(here['instruction_sets'])})",
+                # It was not run, so there are no logits and no accuracy.
+                "status": "unverified",
+            }
             record = ExportRecord(
                 export=sha256,
                 request=identity,
-                row=self._row(model, sidecar, sha256, len(engine), seconds),
-                proof={"sidecar": sidecar.as_dict(), "note": "built, not run: no GPU was asked"},
-                environment=environment(1),
+                row=row,
+                proof={"sidecar": sidecar.as_dict(), "note": "built, not run"},
+                environment=here,
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
             return self.exports.publish(folder, record)
@@ -105,25 +141,6 @@ class EngineBuilder:
             max_batch=self.profile.maximum,
             precision=model.precision,
         )
-
-    def _row(
-        self, model: OnnxInput, sidecar: Sidecar, sha256: str, size: int, seconds: float
-    ) -> dict[str, Any]:
-        here = environment(1)
-        return {
-            **model.row,
-            "export": sha256,
-            "format": f"tensorrt-{sidecar.flavor}",
-            "precision": sidecar.precision,
-            "target": f"sm{sidecar.compute_capability}",
-            "file": ENGINE,
-            "sha256": sha256,
-            "bytes": size,
-            "seconds": seconds,
-            "cpu": f"{here['cpu']} ({' '.join(here['instruction_sets'])})",
-            # Nothing was run: no parity and no accuracy may be claimed for it.
-            "status": "unverified",
-        }
 
 
 def build_engines(
@@ -174,7 +191,7 @@ def build_engines(
 def _built(
     builder: EngineBuilder, model: OnnxInput, capability: str | None
 ) -> ExportRecord | dict[str, Any]:
-    """Build one engine; what the library cannot build is a row that says why."""
+    """Build one engine; return a row with the reason if the library cannot."""
     try:
         return builder.build(model, capability)
     except StorageError:
@@ -219,16 +236,34 @@ def _inputs(
         )  # fmt: skip
 
 
-def _capabilities(library: Toolkit, asked: Sequence[str]) -> list[str | None]:
+def from_file(path: Path) -> OnnxInput:
+    """Read a user's file."""
+    proto = load(path)
+    known = {entry.key: entry.value for entry in proto.metadata_props}
+    opset = next((e.version for e in proto.opset_import if e.domain == ""), None)
+    row = {"run": known.get("run"), "model": known.get("model", path.stem), "opset": opset}
+    name = path.stem if path.name != ONNX else f"{row['run'] or row['model']}"
+    return OnnxInput(name, path, sha256_of(path), _precision(proto), row)
+
+
+def _precision(proto: onnx.ModelProto) -> str:
+    """Return a graph's arithmetic, from its types and Q/DQ pairs."""
+    if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
+        return "int8"
+    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in proto.graph.initializer)
+    return "fp16" if half else "fp32"
+
+
+def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None]:
     if library.flavor == "standard":
-        if asked:
+        if requested:
             raise BenchError(
                 "--compute-capability goes with --flavor rtx: the standard flavor builds for "
                 "the GPU of the machine it runs on"
             )
         return [None]
     known = library.capabilities()
-    wanted = [str(a).replace(".", "").lower().removeprefix("sm") for a in asked]
+    wanted = [str(a).replace(".", "").lower().removeprefix("sm") for a in requested]
     for capability in wanted:
         if capability not in known:
             raise BenchError(
@@ -240,20 +275,14 @@ def _capabilities(library: Toolkit, asked: Sequence[str]) -> list[str | None]:
 
 
 def _this_gpu() -> str:
-    import torch
-
     if not torch.cuda.is_available():
         return "none"
     return "".join(map(str, torch.cuda.get_device_capability()))
 
 
 def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> None:
-    """Copy an engine and then its sidecar under readable names."""
-    import re
-
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    target = folder / f"{slug}-{record.row['precision']}-{record.row['target']}{SUFFIX}"
-    sidecar = Sidecar(**record.proof["sidecar"])
+    """Copy an engine and its sidecar under readable names."""
+    copy = readable_name(name, record.row["precision"], record.row["target"]) + SUFFIX
     with storage_errors(folder):
         content = exports.file(record).read_bytes()
-    write_engine(target, content, replace(sidecar, builder_flags=tuple(sidecar.builder_flags)))
+    write_engine(folder / copy, content, Sidecar(**record.proof["sidecar"]))

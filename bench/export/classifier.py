@@ -28,7 +28,7 @@ class ExportedClassifier:
         path: the file.
 
     Raises:
-        BenchError: it is no sound ONNX file, or does not say how its images are prepared.
+        BenchError: it is not a valid ONNX file, or does not say how its images are prepared.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,33 +39,30 @@ class ExportedClassifier:
                 "'bench export-onnx RUN' made"
             )
         try:
-            self._read(known)
+            values: dict[str, Any] = {
+                key: json.loads(known[key])
+                for key in (
+                    "classes", "input_shape", "mean", "std", "antialias", "normalize",
+                    "with_preprocessing",
+                )
+            }  # fmt: skip
+            channels, height, width = map(int, values["input_shape"])
+            self._preprocessing = Preprocessing(
+                height,
+                tuple(map(float, values["mean"])),
+                tuple(map(float, values["std"])),
+                bool(values["antialias"]),
+                bool(values["normalize"]),
+            )
         except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise BenchError(
                 f"{path} does not say rightly how images are prepared for it ({error}): give a "
                 "file that 'bench export-onnx RUN' made"
             ) from None
-        self._session = open_session(path, threads=1)
-
-    def _read(self, known: dict[str, str]) -> None:
-        values: dict[str, Any] = {
-            key: json.loads(known[key])
-            for key in (
-                "classes", "input_shape", "mean", "std", "antialias", "normalize",
-                "with_preprocessing",
-            )
-        }  # fmt: skip
         self.classes = [str(name) for name in values["classes"]]
-        channels, height, width = map(int, values["input_shape"])
         self.input_shape = (channels, height, width)
         self._raw = bool(values["with_preprocessing"])
-        self._preprocessing = Preprocessing(
-            height,
-            tuple(map(float, values["mean"])),
-            tuple(map(float, values["std"])),
-            bool(values["antialias"]),
-            bool(values["normalize"]),
-        )
+        self._session = open_session(path, threads=1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images N×C×H×W into what the file takes."""

@@ -1,4 +1,4 @@
-"""Another precision than fp32, with what was decided on the way."""
+"""Converting a graph to fp16 or int8, with a record of the choices made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from bench.export.files import save
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
@@ -19,8 +20,6 @@ from bench.export.verdict import relative_speed, verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import onnx
-
     from bench.export.accuracy import Comparison, Judge
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
@@ -30,12 +29,7 @@ _SPEED_BATCH = 32
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph in the precision asked for.
-
-    Attributes:
-        proto: the graph.
-        details: what was decided and measured, as JSON values.
-    """
+    """A converted graph, and what was chosen and measured on the way, as JSON values."""
 
     proto: onnx.ModelProto
     details: dict[str, Any] = field(default_factory=dict)
@@ -59,16 +53,16 @@ def count_layers(proto: onnx.ModelProto) -> int:
 
 
 class Int8:
-    """Quantises one network as the settings ask.
+    """Quantises one network.
 
     Args:
         proto: its fp32 graph.
         source: the network.
-        settings: what is asked for.
-        judge: its test set; None without one.
-        folder: where intermediate files may be put.
-        threads: CPU threads.
-        say: told what is being done.
+        settings: of the export.
+        judge: its test set, if it has one.
+        folder: for intermediate files.
+        threads: number of CPU threads.
+        say: called with the progress.
     """
 
     def __init__(
@@ -90,8 +84,6 @@ class Int8:
 
     def convert(self) -> Converted:
         """Quantise, keep what has to be kept, and measure."""
-        import onnx
-
         self.quantiser.write(self.file)
         whole = self._score(self.file)
         limit = self.settings.max_accuracy_drop
@@ -116,7 +108,10 @@ class Int8:
         kept: list[str],
     ) -> dict[str, Any]:
         marked = [asdict(replace(e, kept=e.layer in kept)) for e in effects]
-        speed = relative_speed(self._open(self.file), self._open(self.fp32), self._batch())
+        size = self.settings.static_batch or min(_SPEED_BATCH, len(self.quantiser.images))
+        batch = np.resize(self.quantiser.images, (size, *self.source.input_shape))
+        int8, fp32 = (open_session(f, threads=self.threads) for f in (self.file, self.fp32))
+        speed = relative_speed(int8, fp32, batch)
         drop, p_value = (final.drop, final.p_value) if final else (None, None)
         images = final.images if final else 0
         return {
@@ -170,10 +165,3 @@ class Int8:
             return None
         answers = self.judge.answers(open_session(file, threads=1), workers=self.threads)
         return self.judge.score(answers)
-
-    def _open(self, file: Path) -> Any:
-        return open_session(file, threads=self.threads)
-
-    def _batch(self) -> Any:
-        size = self.settings.static_batch or min(_SPEED_BATCH, len(self.quantiser.images))
-        return np.resize(self.quantiser.images, (size, *self.source.input_shape))

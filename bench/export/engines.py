@@ -1,4 +1,4 @@
-"""Engines and their sidecars: what an engine was built from, and whether it may be used."""
+"""Engines and their sidecars, which record what an engine was built from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.store.files import sha256_of, write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-SUFFIX, SIDECAR = ".engine", ".engine.json"
+SUFFIX = ".engine"
 NO_TF32 = "NO_TF32"
 
 

@@ -1,8 +1,12 @@
-"""ONNX files: written whole, read only if they are sound."""
+"""Writing ONNX files, and reading and checking them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bench.errors import BenchError
 from bench.export.session import short
@@ -12,8 +16,6 @@ from bench.store.files import sha256_of, storage_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import onnx
 
 # A protocol buffer cannot be larger; external data lies beside the file from there on.
 ONE_FILE_BYTES = 2**31 - 1
@@ -27,18 +29,12 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
 
     Args:
         proto: the model; its weights are moved out of it if the file is split.
-        path: the file, not there yet; weights go to `NAME.data` beside it.
-        limit: bytes that one file may have.
+        path: a file that does not exist yet; weights go to `NAME.data` beside it.
+        limit: largest size of one file in bytes.
 
     Raises:
         StorageError: it cannot be written.
     """
-    import onnx
-    from onnx.external_data_helper import (
-        convert_model_to_external_data,
-        write_external_data_tensors,
-    )
-
     with storage_errors(path):
         if proto.ByteSize() < limit:
             files.disk.write(path, proto.SerializeToString(deterministic=True))
@@ -60,24 +56,19 @@ def check(path: Path) -> None:
     Raises:
         BenchError: the file is not sound.
     """
-    import onnx
-
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
-        raise BenchError(f"{path.name} is no sound ONNX file: {short(error)}") from error
+        raise BenchError(f"{path.name} is not a valid ONNX file: {short(error)}") from error
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read and check a file that somebody gives.
+    """Read and check a user's file.
 
     Raises:
-        BenchError: it is missing, no ONNX file, truncated, or not sound; or it is an export
-            of a results folder and not what was written there.
+        BenchError: it is missing, truncated or not valid ONNX, or it is a damaged export of a
+            results folder.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import torch
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import onnx
 
     from bench.targets.network import LoadedNetwork
 
@@ -41,8 +40,8 @@ class Traced:
 
     Attributes:
         proto: the ONNX model.
-        values: module's path → name of the graph's value that its (last) call gives, in the
-            order of the graph. Modules that were folded into others are not there.
+        values: module's path → name of the value that its last call returns, in the order of the
+            graph. Modules that were folded into others are missing.
     """
 
     proto: onnx.ModelProto
@@ -71,7 +70,7 @@ def trace(
     batch = static_batch or 2  # torch.export takes a batch of one for a constant
     example = torch.zeros((batch, *source.input_shape))
     shapes = None if static_batch else ({0: torch.export.Dim("batch")},)
-    with _silence(), _without_collection():
+    with silence(), _without_collection():
         try:
             # A copy, because some networks keep tensors of their pass, here hollow ones.
             model = copy.deepcopy(source.model).eval()
@@ -100,13 +99,7 @@ def trace(
 
 
 def _capture_error(source: LoadedNetwork, error: BaseException, *, dynamic: bool) -> BenchError:
-    """Shorten what `torch.export` or the ONNX exporter raised to one line, with the network's line.
-
-    Args:
-        source: the network that could not be exported.
-        error: what was raised.
-        dynamic: whether any batch size was asked for.
-    """
+    """Shorten what `torch.export` or the ONNX exporter raised to one line, with the network's."""
     message = _first_line(error)
     where = _own_line(error)
     advice = "remove what depends on the values of the data, or use torch.where"
@@ -142,15 +135,11 @@ def _own_line(error: BaseException) -> str | None:
 
 def set_properties(proto: onnx.ModelProto, properties: dict[str, str]) -> None:
     """Replace the file's metadata properties, in order of name."""
-    from onnx import helper
-
     del proto.metadata_props[:]
-    helper.set_model_props(proto, dict(sorted(properties.items())))
+    onnx.helper.set_model_props(proto, dict(sorted(properties.items())))
 
 
 def _check_opset(opset: int) -> None:
-    import onnx
-
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise BenchError(
@@ -160,7 +149,7 @@ def _check_opset(opset: int) -> None:
 
 
 def _check_written(proto: onnx.ModelProto, opset: int, source: LoadedNetwork) -> None:
-    """Notice that another opset was written than asked for; the exporter only logs that."""
+    """Check the opset, which the exporter changes with no more than a log line, and the names."""
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
         raise BenchError(
@@ -222,7 +211,7 @@ def _name_batch(graph: onnx.GraphProto) -> None:
 
 
 def _owner(node: onnx.NodeProto) -> str:
-    """Path of the module a node belongs to: that of its weights, if it has any."""
+    """Return the path of the module a node belongs to: that of its weights, if it has any."""
     for name in node.input[1:]:
         if name.endswith(".weight"):
             return str(name).removesuffix(".weight")
@@ -232,7 +221,7 @@ def _owner(node: onnx.NodeProto) -> str:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Spare the exporter the search for cycles among its small objects: a sixth of its time."""
+    """Disable garbage collection, which takes a sixth of the exporter's time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -243,8 +232,8 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's remarks off the terminal; what matters is raised."""
+def silence() -> Iterator[None]:
+    """Keep what exporters and quantisers print and log off the terminal; errors are raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

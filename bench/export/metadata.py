@@ -1,4 +1,4 @@
-"""What a file says of itself, and what its record says of the machine."""
+"""The properties written into a file, and the environment written into its record."""
 
 from __future__ import annotations
 

@@ -1,26 +1,54 @@
-"""Copies of exports under readable names, for `--output` and `--bundle`."""
+"""Copies of exports under readable names, and folders that can be used without torch."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import shutil
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.store.files import write_atomically
+import numpy as np
+import numpy.typing as npt
+
+from bench.export.accuracy import feed
+from bench.export.parity import reference_logits
+from bench.export.preprocess import require_preprocessing
+from bench.store.files import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from bench.store.exports import ExportRecord, Exports
     from bench.targets.network import LoadedNetwork
 
+_IMAGES = 10
+_README = """# {name}
 
-def readable_name(source: LoadedNetwork, record: ExportRecord) -> str:
-    """Name a file after its run or model and precision."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.")
-    precision = record.row["precision"]
-    return slug if precision == "fp32" else f"{slug}-{precision}"
+`python predict.py` needs onnxruntime and numpy. It classifies the ten test images of
+`images.npy` and compares its logits with those of PyTorch in `logits.npy`;
+`python predict.py FILE.npy` classifies your own images (uint8, N×H×W×C or H×W×C with
+C = {channels}, any height and width: resizing and normalisation are inside the file).
+
+| | |
+|---|---|
+| network | {model} {options} |
+| trained on | {dataset} (run {run}) |
+| precision | {precision} |
+| SHA-256 of model.onnx | {sha256} |
+| largest difference of a logit from PyTorch, {images} images | {max_abs_diff:.3g} ({max_rel_diff:.2g} of the largest logit) |
+| accuracy on the test set, this file | {test_accuracy} |
+| accuracy on the test set, PyTorch | {torch_accuracy} |
+| answers that differ | {flipped} |
+| measured on | {cpu} |
+"""  # noqa: E501 - a Markdown table's rows are lines
+
+
+def readable_name(name: str, *details: str) -> str:
+    """Return a file name of safe characters, without a suffix."""
+    return "-".join([re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-."), *details])
 
 
 def deliver(
@@ -31,22 +59,21 @@ def deliver(
     output: str | Path | None,
     bundle: bool,
 ) -> None:
-    """Copy an export to *output*, and write its bundle.
+    """Copy an export to *output*, and write its bundle there or to the current folder.
 
     Raises:
         StorageError: a folder cannot be written.
     """
-    name = readable_name(source, record)
+    precision = record.row["precision"]
+    name = readable_name(source.name, *([] if precision == "fp32" else [precision]))
     if output is not None:
         _copy(Path(output), name, record, exports)
     if bundle and record.row["status"] == "complete":
-        from bench.export.bundle import write_bundle
-
-        write_bundle(Path(output or os.curdir) / f"{name}-bundle", source, record, exports)
+        _write_bundle(Path(output or os.curdir) / f"{name}-bundle", source, record, exports)
 
 
 def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> None:
-    """Copy file and proof; a file with external data keeps its names, in a folder of its own."""
+    """Copy file and proof; a file with external data keeps its name, in a folder of its own."""
     source = exports.folder(record.export)
     kind = str(record.row["file"]).removeprefix("model")
     beside = [f for f in record.files if f.endswith(".data")]
@@ -57,3 +84,52 @@ def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> No
         write_atomically(folder / f"{name}{kind}", exports.file(record).read_bytes())
     proof = json.dumps(asdict(record), indent=1) + "\n"
     write_atomically(folder / f"{name}.export.json", proof.encode())
+
+
+def _write_bundle(
+    folder: Path, source: LoadedNetwork, record: ExportRecord, exports: Exports
+) -> None:
+    """Write an export with preprocessing as a folder that runs without torch."""
+    require_preprocessing(source, "--bundle")
+    images = source.proof_images()[:_IMAGES]
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in record.files:
+            shutil.copyfile(exports.folder(record.export) / name, folder / name)
+    template = resources.files("bench.export").joinpath("predict.template")
+    for name, content in {
+        "labels.json": json.dumps(source.classes, indent=1).encode(),
+        "images.npy": _npy(feed(source, images, raw=True)),
+        "logits.npy": _npy(reference_logits(source, images)),
+        "predict.py": template.read_bytes(),
+        "README.md": _readme(source, record).encode(),
+    }.items():
+        write_atomically(folder / name, content)
+
+
+def _npy(values: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _readme(source: LoadedNetwork, record: ExportRecord) -> str:
+    row = record.row
+    assert source.trained is not None  # noqa: S101 - a bare model was refused before
+    return _README.format(
+        name=source.name,
+        model=source.model_name,
+        options=" ".join(f"{k}={v}" for k, v in source.options.items()),
+        dataset=source.trained.request.dataset,
+        channels=source.input_shape[0],
+        images=row["images_compared"],
+        flipped=row["flipped_predictions"],
+        **{k: _percent(row[k]) for k in ("test_accuracy", "torch_accuracy")},
+        **{
+            k: row[k] for k in ("run", "precision", "sha256", "max_abs_diff", "max_rel_diff", "cpu")
+        },
+    )
+
+
+def _percent(accuracy: float | None) -> str:
+    return "not measured" if accuracy is None else f"{accuracy * 100:.2f} %"

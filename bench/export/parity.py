@@ -1,4 +1,4 @@
-"""Whether a file computes what PyTorch computes, and if not, from which layer on."""
+"""Comparing the logits of a file with PyTorch's, and finding the first layer that differs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import torch
 
 from bench.errors import BenchError
-from bench.export.session import logits_of, open_session, run
+from bench.export.session import logits_of, open_session, run, with_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
-    import onnx
     from torch import Tensor
 
     from bench.export.graph import Traced
@@ -78,11 +78,8 @@ class Parity:
 def fp16_tolerance(layers: int) -> float:
     """Bound on the relative difference that rounding to fp16 makes, to first order.
 
-    Each layer rounds its weights and its result to 11 significant bits, a relative error
-    of 2**-11 each; at worst those of all layers add up.
-
-    Args:
-        layers: convolutions and linear layers of the network.
+    Each of the *layers* (convolutions and linear layers) rounds its weights and its result to 11
+    significant bits, a relative error of 2**-11 each; in the worst case all of them add up.
     """
     return layers * 2 * 2.0**-11
 
@@ -134,13 +131,13 @@ def compare(
     """Compare a file with PyTorch on every image at every batch size.
 
     Args:
-        session: the file, opened.
+        session: the open file.
         reference: PyTorch's logits, N×classes.
-        images: what the file takes, N first.
+        images: the file's input, N first.
         tolerance: see `Parity`.
-        batch_sizes: a file of one batch size is compared at that one only.
-        known: batch size → the file's logits of these images, where they were computed before.
-        workers: batches beside each other (`bench.export.session.run`).
+        batch_sizes: for a file of any batch size.
+        known: batch size → the file's logits of these images, if they were computed before.
+        workers: see `bench.export.session.run`.
     """
     fixed = session.get_inputs()[0].shape[0]
     sizes = [fixed] if isinstance(fixed, int) else batch_sizes
@@ -166,30 +163,25 @@ def first_divergence(
     images: Tensor,
     limit: float,
 ) -> str | None:
-    """Name the first layer whose output differs between PyTorch and a file.
-
-    All intermediate values are computed at once and compared in the order of the graph.
+    """Return the path of the first module whose output differs between PyTorch and a file.
 
     Args:
         source: the network.
-        traced: says which value of the graph is which module's output.
+        traced: maps modules to values of the graph.
         file: the ONNX file.
         feed: a few images as the file takes them.
         images: the same images as the network takes them.
-        limit: relative difference that counts as one.
-
-    Returns:
-        The module's path, None if no single module tells.
+        limit: largest relative difference that does not count.
     """
-    import onnx
-
     proto = onnx.load(str(file))
     known = {value for node in proto.graph.node for value in node.output}
     values = {path: name for path, name in traced.values.items() if name in known}
     expected = _module_outputs(source, images, set(values))
     values = {path: name for path, name in values.items() if path in expected}
     names = list(dict.fromkeys(values.values()))
-    answers = _intermediate(proto, names, feed)
+    session = open_session(with_outputs(proto, names), threads=1, optimize=False)
+    (found,) = list(run(session, feed, len(feed), names))
+    answers = dict(zip(names, found, strict=True))
     for path, name in values.items():
         ours, theirs = answers[name].astype(np.float32), expected[path]
         if ours.shape != theirs.shape:
@@ -200,25 +192,11 @@ def first_divergence(
     return None
 
 
-def _intermediate(
-    proto: onnx.ModelProto, names: list[str], feed: npt.NDArray[Any]
-) -> dict[str, npt.NDArray[Any]]:
-    from onnx import helper
-
-    outputs = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(
-        helper.make_empty_tensor_value_info(n) for n in names if n not in outputs
-    )
-    session = open_session(proto.SerializeToString(), threads=1, optimize=False)
-    (answers,) = list(run(session, feed, len(feed), names))
-    return dict(zip(names, answers, strict=True))
-
-
 @torch.inference_mode()
 def _module_outputs(
     source: LoadedNetwork, images: Tensor, paths: set[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return what each module's last call gives, before anything changes it in place."""
+    """Return each module's last output, copied before anything changes it in place."""
     outputs: dict[str, npt.NDArray[np.float32]] = {}
 
     def keep(path: str, value: object) -> None:

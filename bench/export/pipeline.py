@@ -1,11 +1,12 @@
-"""From networks to ONNX files, each proved to compute the same: what `bench export-onnx` does."""
+"""Exporting networks to ONNX and comparing each file with its network (`bench export-onnx`)."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,13 +62,13 @@ class Exporter:
     draw: Draw = lambda _effects, _folder, _name: None
 
     def export(self, source: LoadedNetwork) -> ExportRecord:
-        """Export one network and prove its file, unless that is done already.
+        """Export one network and compare the file with it, unless that was done before.
 
         Returns:
             The record; its row's `status` is complete or rejected.
 
         Raises:
-            BenchError: the network cannot be exported so.
+            BenchError: the network cannot be exported with these settings.
             StorageError: the results folder cannot be written; nothing is left there.
         """
         if self.settings.with_preprocessing:
@@ -89,7 +90,11 @@ class Exporter:
         with tempfile.TemporaryDirectory(dir=folder) as work:
             converted = self._convert(source, traced.proto, prover, Path(work))
         raw = self.settings.with_preprocessing
-        proto = self._with_preprocessing(source, converted.proto) if raw else converted.proto
+        proto = converted.proto
+        if raw:
+            preparation = require_preprocessing(source, "--with-preprocessing")
+            static_batch = self.settings.static_batch
+            proto = with_preprocessing(proto, preparation, source.input_shape[0], static_batch)
         set_properties(proto, properties(source, self.settings))
         save(proto, folder / FILE)
         self.say(f"{source.name}: comparing with PyTorch")
@@ -124,14 +129,8 @@ class Exporter:
             ).convert()
         return Converted(proto)
 
-    def _with_preprocessing(self, source: LoadedNetwork, proto: onnx.ModelProto) -> onnx.ModelProto:
-        preprocessing = require_preprocessing(source, "--with-preprocessing")
-        return with_preprocessing(
-            proto, preprocessing, source.input_shape[0], self.settings.static_batch
-        )
-
     def _request(self, source: LoadedNetwork) -> dict[str, Any]:
-        """Everything that decides about the file and its proof, as JSON values."""
+        """Return everything that the file and its proof depend on, as JSON values."""
         packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
         values = {
             "run": source.run,
@@ -236,14 +235,11 @@ def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str,
     }
 
 
-class _threads:  # noqa: N801 - used as a function
-    """Set torch's threads for a while."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads, self.before = threads, torch.get_num_threads()
-
-    def __enter__(self) -> None:
-        torch.set_num_threads(self.threads)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,10 +1,11 @@
-"""Resizing and normalisation as part of the graph, so that a file cannot be fed wrongly."""
+"""Resizing and normalisation as part of the graph, so that a file takes images as they are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from bench.errors import BenchError
 from bench.export.graph import INPUT, OUTPUT
@@ -22,7 +23,7 @@ def require_preprocessing(source: LoadedNetwork, option: str) -> Preprocessing:
     """Return the preprocessing of a run's images, for an option that needs it.
 
     Raises:
-        BenchError: *source* is a bare model, which was trained on nothing.
+        BenchError: *source* is a bare model.
     """
     if source.preprocessing is None:
         raise BenchError(
@@ -40,8 +41,6 @@ def with_preprocessing(
     Returns:
         A graph from `image` (uint8, N×H×W×C, any H and W) to `logits`.
     """
-    from onnx import compose
-
     opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
     before = _preprocessing_graph(proto, preprocessing, channels, static_batch, opset)
     after = compose.add_prefix(
@@ -60,8 +59,6 @@ def _preprocessing_graph(
     proto: onnx.ModelProto, made: Preprocessing, channels: int, batch: int | None, opset: int
 ) -> onnx.ModelProto:
     """Cast, transpose, scale and shift as in training, then resize to the network's side."""
-    from onnx import TensorProto, helper, numpy_helper
-
     scale, shift = _scale_and_shift(made, channels)
     constants = {
         "prepare/scale": scale,

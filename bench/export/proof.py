@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bench.data.splits import stable_seed
@@ -24,8 +25,6 @@ from bench.export.session import logits_of, open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from bench.export.graph import Traced
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
@@ -35,17 +34,17 @@ _BISECTED = 4  # images whose intermediate values are compared
 
 @dataclass(frozen=True)
 class Proof:
-    """What comparing a file with PyTorch gave.
+    """The result of comparing a file with PyTorch.
 
     Attributes:
         parity: of the logits.
-        accuracy: on the whole test set; None without one, or where the arithmetic that ran
-            is not the file's.
-        flipped: answers that differ, on the test set, or without one on the images compared.
+        accuracy: on the whole test set; None without one, or if the arithmetic that ran is not
+            the file's.
+        flipped: predictions that differ, on the test set or else on the images compared.
         other_sizes: largest relative difference for images of other sizes, of a file with
             preprocessing.
         executed_precision: the arithmetic that ran.
-        diverges_at: first layer that differs, if the file is refused.
+        diverges_at: first layer that differs, if the file is rejected.
     """
 
     parity: Parity
@@ -108,12 +107,12 @@ class Prover:
         Args:
             file: the ONNX file.
             traced: the graph it was made from.
-            settings: what it was to be.
-            layers: layers that round, for fp16's tolerance.
+            settings: of the export.
+            layers: number of layers that round, for fp16's tolerance.
             raw: it takes uint8 images N×H×W×C.
 
         Raises:
-            BenchError: it is not sound, or ONNX Runtime cannot load it.
+            BenchError: it is not valid, or ONNX Runtime cannot load it.
         """
         check(file)
         session = open_session(file, threads=1)  # batches run beside each other

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
+from bench.export.graph import INPUT, silence
 from bench.system.environment import processor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -27,8 +28,8 @@ _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 def runtime_tool(module: str) -> Any:
     """Import a module of ONNX Runtime's tools.
 
-    They append their own folder to the path and import one another from there. That folder
-    holds a `models`, which would hide the user's own, so it is taken away again.
+    They import one another from their own folder, which has to be on the path. It holds a
+    `models`, which would hide the user's own, so it is removed from the path again.
     """
     spec = find_spec("onnxruntime")
     assert spec is not None  # noqa: S101 - a dependency of this package
@@ -51,11 +52,11 @@ def saturates() -> bool:
 
 
 class Quantiser:
-    """Quantises one fp32 file, whole or some layers of it; ranges are calibrated once.
+    """Quantises all or some layers of one fp32 file; ranges are calibrated once.
 
     Args:
         file: the fp32 file.
-        folder: where intermediate files may be put.
+        folder: for intermediate files.
         images: calibration images, as the file takes them.
         settings: method, target and batch.
     """
@@ -68,7 +69,7 @@ class Quantiser:
         self.images = images
         self.prepared = folder / "prepared.onnx"
         self.ranges = folder / "ranges.json"
-        with _quiet():
+        with silence():
             # The graph is folded already; the tool's own optimiser would rename its nodes.
             self.tools.quant_pre_process(
                 file, self.prepared, skip_optimization=True, skip_symbolic_shape=True
@@ -77,28 +78,20 @@ class Quantiser:
     @property
     def layers(self) -> list[str]:
         """Names of the convolutions and linear layers, in order of the graph."""
-        import onnx
-
         graph = onnx.load(str(self.prepared), load_external_data=False).graph
         return [node.name for node in graph.node if node.op_type in LAYERS]
 
     def write(
         self, path: Path, *, only: Sequence[str] | None = None, keep: Sequence[str] = ()
     ) -> Path:
-        """Write a quantised file.
-
-        Args:
-            path: where to.
-            only: quantise these layers and nothing else.
-            keep: layers that stay in fp32.
-        """
+        """Write a file with all layers quantised, or *only* some, and those in *keep* in fp32."""
         tools = self.tools
         methods = {
             "minmax": tools.CalibrationMethod.MinMax,
             "entropy": tools.CalibrationMethod.Entropy,
             "percentile": tools.CalibrationMethod.Percentile,
         }
-        with _quiet():
+        with silence():
             tools.quantize_static(
                 self.prepared,
                 path,
@@ -146,8 +139,6 @@ class Quantiser:
 
 def _reader(images: npt.NDArray[np.float32], settings: Settings) -> Any:
     """Feed whole batches of calibration images, one after the other."""
-    from bench.export.graph import INPUT
-
     reader = runtime_tool("onnxruntime.quantization").CalibrationDataReader
     step = settings.calibration_batch
     starts = range(0, len(images) - step + 1, step)
@@ -158,14 +149,3 @@ def _reader(images: npt.NDArray[np.float32], settings: Settings) -> Any:
             return next(batches, None)
 
     return Reader()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tool's advice off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

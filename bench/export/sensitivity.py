@@ -1,4 +1,4 @@
-"""Which layers suffer from int8, and the fewest to keep in fp32."""
+"""The effect of int8 on each layer, and the fewest layers to keep in fp32."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Effect:
-    """What quantising one layer alone does.
+    """The effect of quantising one layer alone.
 
     Attributes:
         layer: its name in the graph.
-        effect: length of the change of the logits, relative to their own length (mean
-            square over the images looked at).
+        effect: root mean square of the change of the logits, relative to that of the logits.
         kept: it is kept in fp32.
     """
 
@@ -39,14 +38,9 @@ class Effect:
 def layer_effects(
     quantiser: Quantiser, folder: Path, images: npt.NDArray[np.float32], threads: int
 ) -> list[Effect]:
-    """Quantise one layer at a time, and measure how far the logits move.
+    """Quantise one layer at a time, and measure how far the logits of *images* move.
 
-    Args:
-        quantiser: of the network.
-        folder: where files may be put.
-        images: the subset looked at, chosen once; no labels are needed, so these are
-            calibration images and the test set is not touched.
-        threads: CPU threads.
+    Calibration images will do, since no labels are needed; the test set is not touched.
 
     Returns:
         The layers, the most sensitive first.
@@ -64,19 +58,17 @@ def layer_effects(
 def fewest_kept(effects: Sequence[Effect], good_enough: Callable[[list[str]], bool]) -> list[str]:
     """Find how many of the most sensitive layers have to stay in fp32.
 
-    Layers are taken in order of their effect, and the number is bisected, since keeping
-    more of them costs no accuracy but for noise.
+    The number is bisected, since keeping more layers costs no accuracy except by chance.
 
     Args:
         effects: the most sensitive first.
-        good_enough: whether the file with these layers kept loses little enough, on the
-            whole test set.
+        good_enough: returns whether the file with these layers kept is accurate enough.
 
     Returns:
         The layers to keep; all of them if nothing less is good enough.
     """
     order = [effect.layer for effect in effects]
-    low, high = 0, len(order)  # 0 layers are not enough, or nobody would ask
+    low, high = 0, len(order)  # the caller knows that none is not enough
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if good_enough(order[:middle]) else (middle, high)

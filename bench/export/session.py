@@ -1,4 +1,4 @@
-"""Running a file in ONNX Runtime, and nothing else in its place."""
+"""Running a file in ONNX Runtime, on the device that was requested or not at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime as ort
+from onnx import helper
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+    import onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -21,7 +24,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 def open_session(
     model: Path | bytes, *, threads: int, device: str = "cpu", optimize: bool = True
 ) -> Any:
-    """Open a file in ONNX Runtime.
+    """Open a file, or its content, in ONNX Runtime.
 
     Args:
         model: the file, or its content.
@@ -30,10 +33,8 @@ def open_session(
         optimize: let the runtime rewrite the graph, as it does by default.
 
     Raises:
-        BenchError: the runtime cannot load the file, or would run it elsewhere than asked.
+        BenchError: the runtime cannot load the file, or would run it on another device.
     """
-    import onnxruntime as ort
-
     wanted = PROVIDERS[device]
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -62,22 +63,18 @@ def run(
     *,
     workers: int = 1,
 ) -> Iterator[list[npt.NDArray[Any]]]:
-    """Run *images* through a session in batches.
+    """Run *images* (N first) through a session in batches, and yield each batch's outputs.
 
-    A file of one batch size gets its last batch filled up with copies of the last image,
-    whose answers are left out.
+    For a file of one batch size, the last batch is padded with copies of the last image, whose
+    outputs are dropped.
 
     Args:
-        session: the file, opened.
-        images: what it takes, N first.
-        batch_size: images a batch.
-        outputs: names; all without.
-        workers: batches that run beside each other. A session of one thread for each is
-            faster for small batches than all threads at one of them, which wait for each
-            other after every operator.
-
-    Yields:
-        For each batch its outputs, in order.
+        session: an open file.
+        images: its input, N first.
+        batch_size: images per batch, for a file of any batch size.
+        outputs: names of the outputs (default: all).
+        workers: number of batches that run in parallel. For small batches this is faster than
+            several threads within one, which wait for each other after every operator.
     """
     entry = session.get_inputs()[0]
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
@@ -106,6 +103,16 @@ def logits_of(
     """Return the first output for all *images*, float32, N×classes; arguments as of `run`."""
     batches = run(session, images, batch_size, workers=workers)
     return np.concatenate([answers[0] for answers in batches]).astype(np.float32)
+
+
+def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> bytes:
+    """Return the serialised graph with the values *names* among its outputs; changes *proto*."""
+    known = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for name in names if name not in known
+    )
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def short(error: BaseException) -> str:

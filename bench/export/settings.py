@@ -1,4 +1,4 @@
-"""What an exported file is to be, checked before any work begins."""
+"""The settings of an export, checked before any work begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Settings:
     Attributes:
         precision: fp32, fp16 or int8 arithmetic.
         io_precision: of input and output of an fp16 file.
-        target: what an int8 file is for: cpu or tensorrt.
+        target: where an int8 file will run: cpu or tensorrt.
         opset: ONNX operator set.
         static_batch: the one batch size the file takes; None for any.
         with_preprocessing: it takes uint8 images N×H×W×C of any size.

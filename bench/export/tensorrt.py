@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,20 +89,17 @@ class Toolkit:
     ) -> bytes:
         """Build an engine.
 
-        The network is strongly typed: precision is what the graph's types and Q/DQ pairs
-        say (version 11 took the builder flags away; version 10 works the same way so).
+        The network is strongly typed: its precision is that of the graph's types and Q/DQ pairs
+        (version 11 removed the builder flags, and version 10 works the same way without them).
 
         Args:
-            model: a sound ONNX file.
+            model: a valid ONNX file.
             profile: batch sizes, for a file of any batch size.
-            capability: such as 86; None for the GPU of this machine.
-            timing_cache: kernel timings kept from build to build, of the standard flavour.
-
-        Returns:
-            The serialised engine.
+            capability: such as 86 (default: the GPU of this machine).
+            timing_cache: file of kernel timings, which the standard flavour reuses.
 
         Raises:
-            BenchError: the library refuses the file or the target, with its first reason.
+            BenchError: the library refuses the file or the target.
         """
         library = self.library
         logger = self._logger()
@@ -123,15 +121,13 @@ class Toolkit:
         if engine is None:
             raise self._refused(model, self.messages[0] if self.messages else "no engine")
         if cache is not None and timing_cache is not None:
-            from bench.store.files import write_atomically
-
             write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
         return bytes(engine)
 
     def _builder(self, logger: Any) -> Any:
         try:
-            builder = self.library.Builder(logger)
-        except Exception as error:  # its bindings raise what they like without a GPU
+            return self.library.Builder(logger)
+        except Exception as error:  # without a GPU its bindings raise exceptions of various kinds
             reason = self.messages[0] if self.messages else str(error).strip().split("\n")[0]
             if self.flavor == "standard":
                 raise BenchError(
@@ -139,10 +135,9 @@ class Toolkit:
                     "on the machine where the engine will run, or use --flavor rtx"
                 ) from None
             raise BenchError(f"TensorRT RTX cannot start here: {reason[:160]}") from None
-        return builder
 
     def _add_profile(self, builder: Any, network: Any, config: Any, profile: Profile) -> None:
-        """Say which batch sizes are wanted; a file of one batch size needs no profile."""
+        """Set the batch sizes; a file of one batch size needs no profile."""
         entry = network.get_input(0)
         shape = tuple(entry.shape)
         if shape[0] != -1:
@@ -168,7 +163,7 @@ class Toolkit:
 
     def _refused(self, model: Path, reason: str) -> BenchError:
         first = reason.strip().split("\n")[0][:200]
-        advice = "export it anew with bench export-onnx"
+        advice = "export it again with bench export-onnx"
         if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
             advice += " --precision int8 --target tensorrt"
         elif "Turing" in reason and "FP32" in reason:

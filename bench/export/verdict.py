@@ -1,4 +1,4 @@
-"""Whether int8 pays on this machine, in one sentence from measured numbers."""
+"""One sentence on whether int8 pays on this machine, from measured numbers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Speed:
         ratio: median over rounds; above 1 is faster.
         low: lower end of its 95 % bootstrap interval.
         high: upper end.
-        rounds: how many rounds.
-        batch_size: images of one call.
+        rounds: number of rounds.
+        batch_size: images per call.
     """
 
     ratio: float
@@ -35,13 +35,7 @@ class Speed:
 
 
 def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
-    """Time two sessions in turn, so that drift of the machine hits both alike.
-
-    Args:
-        fast: the session that is hoped to be faster.
-        base: the one it is compared with.
-        batch: what both take.
-    """
+    """Time two sessions in turn, so that drift of the machine affects both alike."""
     for session in (fast, base) * _WARM_UP:
         _time(session, batch)
     base_seconds: dict[int, list[float]] = {}
@@ -58,11 +52,11 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
 
 
 def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:
-    """Say what int8 brings and costs.
+    """Say what int8 gains in speed and costs in accuracy.
 
     Args:
         speed: of the int8 file relative to fp32.
-        drop: points of accuracy lost; None where there are no labelled images.
+        drop: loss of accuracy in percentage points; None without a test set.
         p_value: of McNemar's test.
         images: size of the test set.
     """

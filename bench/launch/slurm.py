@@ -217,7 +217,7 @@ def _present(cluster: str, jobs: dict[Any, RunRequest]) -> set[Any]:
 def _settle(work: Assignment, request: RunRequest) -> None:
     """Report how the run of a job that left the queue ended."""
     run = request.run_id
-    record = work.store.read_run(run) or work.store.read_unfinished(run)
+    record = work.store.read(run)
     if record is not None and record.status != "interrupted":
         work.on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
     elif work.stop.signal is None:

@@ -138,7 +138,7 @@ def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
     """Refuse to add runs to a study whose runs were made with other versions or hardware."""
     here = describe_environment(resources.device, threads=resources.threads)
     for request in plan.requests:
-        record = store.read_run(request.run_id) or store.read_unfinished(request.run_id)
+        record = store.read(request.run_id)
         found = differences(record.environment, here) if record else []
         if record and found:
             raise BenchError(

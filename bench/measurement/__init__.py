@@ -15,7 +15,7 @@ The files, in the order in which a measurement passes through them:
 | `timing/server.py` | finds the highest rate of the server scenario |
 | `machine/` | measures ceilings, noise and energy while the samples are taken |
 | `profile/` | measures the time of each layer, after the samples |
-| `trial.py` | holds one configuration's samples, interval, status and error |
+| `timing/trial.py` | holds one configuration's samples, interval, status and error |
 | `rows.py` | turns trials into rows of the `throughput` table |
 | `tuning.py` | searches for the fastest configuration: `bench tune` |
 | `compared_speeds.py`, `compare.py` | compare two measurements: `bench compare` |

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.measurement.backends import OutOfMemoryError
+from bench.measurement.backends import OutOfMemoryError, status_of
 from bench.measurement.timing.process_runner import ProcessRunner
-from bench.measurement.trial import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,14 +20,8 @@ LARGEST = 4096
 _SAMPLES = 3
 
 
-@dataclass(frozen=True)
-class Probe:
-    """One batch size that was tried.
-
-    Attributes:
-        batch_size: images per batch.
-        images_per_second: from the median of a few runs; None if it did not fit.
-    """
+class Probe(NamedTuple):
+    """One batch size that was tried; its images/s are None if it did not fit."""
 
     batch_size: int
     images_per_second: float | None
@@ -50,7 +43,7 @@ def find_batch_size(
         open_runner: opens a configuration (default: in a subprocess, which may run out of memory).
 
     Returns:
-        The batch size, and everything that was tried.
+        The batch size, and everything that was tried (`Probe` as dictionaries).
 
     Raises:
         OutOfMemoryError: not even a batch of one fits.
@@ -73,7 +66,7 @@ def find_batch_size(
         if rate < (best.images_per_second or 0) * (1 + KNEE):
             break
         best, size = tried[-1], size * 2
-    return best.batch_size, [vars(p) for p in tried]
+    return best.batch_size, [p._asdict() for p in tried]
 
 
 def _between(

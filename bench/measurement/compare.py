@@ -18,9 +18,7 @@ class Change:
 
     Attributes:
         configuration: its name.
-        ratio: candidate's speed over the baseline's; below 1 is slower.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`.
         verdict: slower or faster (the whole interval is beyond the threshold), same, or noisy
             (no claim).
     """
@@ -37,10 +35,7 @@ def compare(
 ) -> tuple[list[Change], list[str]]:
     """Compare the configurations that both hold.
 
-    Args:
-        baseline: speeds before.
-        candidate: speeds now.
-        threshold: relative change that matters; 0.05 is 5 %.
+    A *threshold* of 0.05 lets changes within ±5 % pass as the same.
 
     Returns:
         The changes, and remarks on how they were compared and on what only one of them holds.
@@ -71,6 +66,11 @@ def compare(
         only = len(one.speeds.keys() - other.speeds.keys())
         if only:
             remarks.append(f"{only} configuration(s) only in {one.name}.")
+    remarks += [
+        f"{key}: not the same file in both (their SHA-256 differ)."
+        for key in shared
+        if baseline.speeds[key].is_other_file(candidate.speeds[key])
+    ]
     changes = [
         _change(key, baseline.speeds[key], candidate.speeds[key], threshold, relative=relative)
         for key in shared
@@ -85,11 +85,7 @@ def ratio_of(
 
     Its ends follow from the two intervals on a logarithmic scale (MOVER; Donner and Zou 2012),
     which needs neither symmetry nor samples. Ratios of interleaved samples are narrower:
-    `bench.system.intervals.ratio_interval`.
-
-    Args:
-        top: value, low, high.
-        bottom: value, low, high.
+    `bench.system.intervals.ratio_interval`. Each argument is a value with its low and high end.
     """
     a, a_low, a_high = map(math.log, top)
     b, b_low, b_high = map(math.log, bottom)

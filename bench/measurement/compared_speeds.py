@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_results, rows_of
-from bench.system.intervals import median_interval
+from bench.system.intervals import Interval, median_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
-    from bench.system.intervals import Interval
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
@@ -34,11 +31,10 @@ class ComparedSpeed:
     """A speed with its interval; higher is faster.
 
     Attributes:
-        value: images/s, or runs/s of pytest-benchmark.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
         noisy: whether no claim may be based on it.
+        file_sha256: of the file, if one was measured.
     """
 
     value: float
@@ -46,6 +42,13 @@ class ComparedSpeed:
     high: float
     relative: tuple[float, float, float] | None = None
     noisy: bool = False
+    file_sha256: str | None = None
+
+    def is_other_file(self, other: ComparedSpeed) -> bool:
+        """Return whether both ran a given file, and not the same one."""
+        return None not in {self.file_sha256, other.file_sha256} and (
+            self.file_sha256 != other.file_sha256
+        )
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class ComparedSpeeds:
     Attributes:
         name: as given.
         machine: what it ran on.
-        speeds: name of a configuration → its speed.
-        boundaries: the boundaries of its configurations.
+        speeds: by the configuration's name.
+        boundaries: those of its configurations.
     """
 
     name: str
@@ -90,20 +93,11 @@ def load_speeds(path: str | Path) -> ComparedSpeeds:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is no JSON: {error}") from None
-    if isinstance(document, dict) and "benchmarks" in document:
-        return _reading(path, lambda: _from_pytest(str(path), document))
-    if isinstance(document, dict) and "rows" in document:
-        return _reading(path, lambda: _from_rows(str(path), document["rows"]))
-    raise BenchError(
-        f"{path}: give a measurement's folder, a results folder, a run's folder, or the JSON of "
-        "'bench throughput --json' or pytest-benchmark"
-    )
-
-
-def _reading(path: str | Path, read: Callable[[], ComparedSpeeds]) -> ComparedSpeeds:
-    """Read a file that may hold anything."""
     try:
-        return read()
+        if isinstance(document, dict) and "benchmarks" in document:
+            return _from_pytest(str(path), document)
+        if isinstance(document, dict) and "rows" in document:
+            return _from_rows(str(path), document["rows"])
     except BenchError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -111,6 +105,10 @@ def _reading(path: str | Path, read: Callable[[], ComparedSpeeds]) -> ComparedSp
             f"{path} is no JSON of 'bench throughput --json' or pytest-benchmark "
             f"({type(error).__name__}: {error}); write it again"
         ) from None
+    raise BenchError(
+        f"{path}: give a measurement's folder, a results folder, a run's folder, or the JSON of "
+        "'bench throughput --json' or pytest-benchmark"
+    )
 
 
 def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
@@ -144,9 +142,15 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             high=row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             noisy=bool(row.get("noisy")),
+            file_sha256=row.get("file_sha256") if _is_file(row) else None,
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
+
+
+def _is_file(row: dict[str, Any]) -> bool:
+    """Whether a file was named, not a network of which a file was made."""
+    return str(row.get("model")).endswith((".onnx", ".engine"))
 
 
 def _has_interval(row: dict[str, Any]) -> bool:
@@ -187,7 +191,9 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
-    values = ((part, row.get(part)) for part in parts)
+    values = [(part, row.get(part)) for part in parts]
+    if "input_size" in parts and not row.get("input_size"):
+        values.append(("input_shape", row.get("input_shape")))  # not square
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})
 
 

@@ -14,13 +14,10 @@ from bench.measurement.backends import (
     MEMORY_FORMATS,
     PRECISIONS,
     Boundary,
-    ProfilingBackend,
     Workload,
     backend_names,
     load_backend,
 )
-from bench.measurement.profile.layer_time import RUNS, Share, shares
-from bench.measurement.timing.runner import LocalRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,7 +91,8 @@ class Request:
         for name in (*self.backends, self.reference):
             load_backend(name)
         for size in self.batch_sizes:
-            _check_batch(size)
+            if size != AUTO and (not isinstance(size, int) or size < 1):
+                raise BenchError(f"--batch-size {size}: it must be at least 1, or auto")
         for option in ("target_width", "max_seconds", "timeout"):
             check_above_zero(f"--{option.replace('_', '-')}", getattr(self, option))
         self._check_scenario()
@@ -175,7 +173,7 @@ class Configuration:
         """Load the network for the backend to prepare."""
         needs = load_backend(self.backend).needs
         return Workload(
-            model=self.target.module() if needs == "module" else None,
+            model=self.target.load().model if needs == "module" else None,
             file=self.file,
             input_shape=self.target.input_shape,
             batch_size=self.batch_size,
@@ -183,36 +181,8 @@ class Configuration:
             precision=self.precision,
             memory_format=self.memory_format,
             threads=self.threads,
+            input_type=self.target.input_type,
         )
-
-    def open(self) -> LocalRunner:
-        """Make it ready to run in this process."""
-        return LocalRunner(
-            self.backend,
-            self.workload(),
-            boundary=self.boundary,
-            preprocess=self.target.preprocess() if self.boundary == "end-to-end" else None,
-            single=self.scenario != "offline",
-            clear_l2=self.clear_l2,
-        )
-
-    def profile(self) -> list[Share]:
-        """Profile it in this process; to be called after all samples, since profilers slow down.
-
-        Returns:
-            Layers in the network's order, then operators, slowest first.
-
-        Raises:
-            BenchError: its backend has no profiler, or it cannot be opened.
-        """
-        backend = load_backend(self.backend)
-        if not isinstance(backend, ProfilingBackend):
-            raise BenchError(f"--layers: the backend '{self.backend}' has no profile by layer")
-        runner = self.open()
-        try:
-            return shares(*backend.profile(runner.prepared, runner.step, RUNS))
-        finally:
-            runner.close()
 
 
 def expand(
@@ -341,15 +311,6 @@ def _precisions_here() -> list[str]:
 
 
 def check_above_zero(option: str, value: float | None) -> None:
-    """Check a time or a width.
-
-    Raises:
-        BenchError: it is 0 or less, infinite, or not a number.
-    """
+    """Raise a BenchError if a time or a width is 0 or less, infinite, or not a number."""
     if value is not None and not 0 < value < math.inf:
         raise BenchError(f"{option} {value:g}: it must be above 0, and finite")
-
-
-def _check_batch(size: int | str) -> None:
-    if size != AUTO and (not isinstance(size, int) or size < 1):
-        raise BenchError(f"--batch-size {size}: it must be at least 1, or auto")

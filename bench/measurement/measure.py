@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from bench.errors import BenchError
-from bench.measurement.configurations import Request, expand, references
+from bench.measurement.backends import ProfilingBackend, load_backend
+from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
-from bench.measurement.preparation import find_batch_sizes, pinned, with_files
+from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
+from bench.measurement.profile.layer_time import RUNS, Share, shares
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.timing.runner import open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server import find_rate
-from bench.measurement.trial import Trial
+from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring_lock
@@ -31,8 +34,8 @@ from bench.system.machine_lock import measuring_lock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.measurement.configurations import Configuration
-    from bench.measurement.preparation import Context
+    from bench.targets.find import InputSize
+
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.
@@ -45,16 +48,11 @@ def measure_names(
     context: Context,
     *,
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
 ) -> MeasurementRecord:
-    """Measure the networks that names stand for, and publish the record.
+    """Measure the networks that names stand for (default: ResNet-18), and publish the record.
 
-    Args:
-        names: models, runs, studies or files, as in `bench.measure` (default: ResNet-18).
-        request: what to measure.
-        context: results folder, device and threads.
-        options: options of the models given by name.
-        input_size: image height and width in pixels, for models given by name.
+    Names, options and input size are those of `bench.measure`.
 
     Raises:
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be
@@ -86,7 +84,9 @@ def measure_targets(
     """
     store = Measurements(context.results)
     configurations = expand(request, targets, device=context.device, threads=context.threads)
-    _require_something(configurations)
+    if all(made.unsupported for made in configurations):
+        reasons = dict.fromkeys(str(made.unsupported) for made in configurations)
+        raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
     store.prepare()
     with ExitStack() as stack:
         stack.enter_context(measuring_lock())
@@ -121,13 +121,6 @@ def measure_targets(
     return store.publish(record, _raw_samples(trials))
 
 
-def _require_something(configurations: Sequence[Configuration]) -> None:
-    if any(c.unsupported is None for c in configurations):
-        return
-    reasons = dict.fromkeys(str(c.unsupported) for c in configurations)
-    raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-
-
 def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]:
     """Mark each group's reference; return their twins, which give the noise floor."""
     usable = [trial.configuration for trial in trials if trial.status == "complete"]
@@ -150,6 +143,9 @@ def run_trials(
     try:
         for trial in trials:
             _open(trial, request, context)
+        if all(trial.status == "unsupported" for trial in trials):
+            reasons = dict.fromkeys(str(trial.error) for trial in trials)
+            raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
         precisions = {t.configuration.precision for t in trials if t.status == "complete"}
         before = take_snapshot(context.device)
         context.on_event({"event": "ceiling"})
@@ -174,7 +170,9 @@ def _open(trial: Trial, request: Request, context: Context) -> None:
     context.on_event({"event": "prepare", "what": made.name})
     isolate = request.isolate or _is_risky(made)
     try:
-        trial.runner = ProcessRunner(made, timeout=request.timeout) if isolate else made.open()
+        trial.runner = (
+            ProcessRunner(made, timeout=request.timeout) if isolate else open_runner(made)
+        )
     except Exception as error:  # a backend's failure is its row
         trial.fail(error)
 
@@ -204,9 +202,28 @@ def _profile(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.status == "complete" and not trial.configuration.twin:
             try:
-                trial.layers = [asdict(share) for share in trial.configuration.profile()]
+                trial.layers = [asdict(share) for share in profile_layers(trial.configuration)]
             except Exception as error:  # the samples are kept whatever a profiler does
                 trial.layers = [{"error": str(error)}]
+
+
+def profile_layers(configuration: Configuration) -> list[Share]:
+    """Profile a configuration in this process.
+
+    Returns:
+        Layers in the network's order, then operators, slowest first.
+
+    Raises:
+        BenchError: its backend has no profiler, or it cannot be opened.
+    """
+    backend = load_backend(configuration.backend)
+    if not isinstance(backend, ProfilingBackend):
+        raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
+    runner = open_runner(configuration)
+    try:
+        return shares(*backend.profile(runner.prepared, runner.step, RUNS))
+    finally:
+        runner.close()
 
 
 def _goal(request: Request) -> Goal:

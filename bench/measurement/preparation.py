@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bench.errors import BenchError
 from bench.export.files import save
@@ -16,17 +16,14 @@ from bench.export.pipeline import Exporter
 from bench.export.settings import Settings
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import load_backend
-from bench.measurement.configurations import AUTO, Request
+from bench.measurement.configurations import AUTO, Configuration, Request
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
 from bench.system.devices import check_count, physical_cores, resolve_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import MeasuredNetwork
-    from bench.measurement.trial import Trial
+    from bench.measurement.timing.trial import Trial
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -54,13 +51,7 @@ def make_context(
     threads: int | None = None,
     on_event: OnEvent = lambda _event: None,
 ) -> Context:
-    """Resolve device and threads on this machine.
-
-    Args:
-        results: the results folder.
-        device: auto, cpu, cuda, cuda:N or mps.
-        threads: number of CPU threads (default: the physical cores this process may use).
-        on_event: called with the progress.
+    """Resolve device and threads (default: the physical cores that this process may use).
 
     Raises:
         BenchError: there is no such device, or there are fewer cores.
@@ -70,15 +61,8 @@ def make_context(
     return Context(Path(results), str(resolve_device(device)), threads or cores, on_event)
 
 
-@dataclass(frozen=True)
-class NetworkFile:
-    """A file made of a network.
-
-    Attributes:
-        path: where it is.
-        sha256: of its content.
-        test_accuracy: of exactly this file; None if it was not tested.
-    """
+class NetworkFile(NamedTuple):
+    """A file made of a network; its test accuracy is None if it was not tested."""
 
     path: Path
     sha256: str
@@ -99,7 +83,7 @@ def make_file(
         precision: fp32, fp16 or int8.
         folder: for files that are not needed afterwards.
         threads: number of CPU threads.
-        int8_target: where an int8 file will run, as `bench export-onnx --target` takes it.
+        int8_target: as `bench export-onnx --target` takes it.
 
     Raises:
         BenchError: it cannot be exported so.
@@ -137,11 +121,7 @@ def with_files(
             context.on_event({"event": "export", "what": f"{one.target.label} {precision}"})
             try:
                 made[key] = make_file(
-                    one.target,
-                    precision,
-                    folder,
-                    threads=context.threads,
-                    int8_target=int8_target,
+                    one.target, precision, folder, threads=context.threads, int8_target=int8_target
                 )
             except BenchError as error:
                 made[key] = error

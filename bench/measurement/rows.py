@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.configurations import BASELINE
+from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.measurement.configurations import Configuration
     from bench.measurement.machine.ceiling import Ceiling
     from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.sampling import Goal
-    from bench.measurement.trial import Trial
+    from bench.measurement.timing.trial import Trial
     from bench.system.intervals import Interval
 
 PERCENTILES = (0.5, 0.9, 0.99)
@@ -32,13 +31,7 @@ def make_rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each trial that is not a twin; what is not known is None.
 
-    Args:
-        trials: all trials of a measurement.
-        measurement: its id.
-        cpu: the processor with its instruction sets.
-        goal: when a row is not noisy.
-        ceiling: the machine's own.
-        warnings: of the whole measurement.
+    A row that does not reach the *goal* is noisy. *warnings* are of the whole measurement.
     """
     references = {trial.group: trial for trial in trials if trial.is_reference}
     floors = noise_floors(trials)
@@ -80,6 +73,7 @@ def noise_floors(trials: Sequence[Trial]) -> dict[str, float | None]:
 
 def _requested(trial: Trial) -> dict[str, Any]:
     made, target = trial.configuration, trial.configuration.target
+    height, width = target.image_size
     return {
         "configuration": made.name,  # which of the samples are its own; no column
         "model": target.model or target.label,
@@ -91,7 +85,9 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "precision": made.precision,
         "memory_format": made.memory_format,
         "batch_size": made.batch_size or None,
-        "input_size": target.input_shape[-1],
+        "input_size": height if height == width else None,
+        "input_shape": "x".join(map(str, target.input_shape)),
+        "input_type": target.input_type,
         "boundary": made.boundary,
         "scenario": made.scenario,
         "threads": made.threads,

@@ -6,6 +6,7 @@ thread counts that are still in the race: compiling every combination would take
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -22,16 +23,17 @@ from bench.measurement.configurations import (
     expand,
 )
 from bench.measurement.measure import measure_targets
+from bench.measurement.onnx_file import spell_size
 from bench.measurement.preparation import Context, with_files
+from bench.measurement.timing.runner import Runner, open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
-from bench.measurement.trial import Trial
+from bench.measurement.timing.trial import Trial
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.measurement.measured_network import MeasuredNetwork
-    from bench.measurement.timing.runner import Runner
     from bench.store.measurements import MeasurementRecord
 
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
@@ -46,13 +48,9 @@ class UnreachedError(BenchError):
 
 @dataclass
 class Budget:
-    """Time for the search; a configuration that was begun is finished.
+    """Wall time for the search; a configuration that was begun is finished.
 
-    Attributes:
-        minutes: of wall time, from now on.
-        begun: names of the candidates that were begun.
-        skipped: names of the candidates for which there was no time.
-        now: a clock in seconds.
+    `begun` and `skipped` name the candidates that were begun and those without time.
     """
 
     minutes: float = MINUTES
@@ -109,7 +107,7 @@ class Tuned:
         record: the final, interleaved measurement: it, default eager and channels-last eager.
         command: measures it again.
         tried: number of configurations that were measured.
-        skipped: number of configurations for which there was no time.
+        skipped: number of those for which there was no time.
     """
 
     best: Configuration
@@ -232,31 +230,28 @@ def tune(
     context: Context,
     bounds: Bounds,
     *,
-    batch_sizes: Sequence[int] = (1, 8, 32),
+    batch_sizes: Sequence[int] | None = None,
     minutes: float = MINUTES,
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Args:
-        target: the network.
-        context: device, threads and results folder.
-        bounds: bounds to keep.
-        batch_sizes: batch sizes to try.
-        minutes: after so long no further configuration is begun.
+    Batch sizes are 1, 8 and 32 by default, or the file's only one. After so many *minutes* no
+    further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
     threads = sorted({1, context.threads}, reverse=True)
-    sizes = sorted(batch_sizes, reverse=True)
+    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
+    sizes = sorted(batch_sizes or default, reverse=True)
     given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         best = halve_by_preparation(
             _accurate(ready, bounds),
             bounds,
-            lambda one: one.open(),
+            open_runner,
             budget=budget,
             on_event=context.on_event,
         )[0]
@@ -275,8 +270,9 @@ def command_for(made: Configuration) -> str:
     """Return the command that measures a configuration again."""
     target = made.target
     parts = [
-        f"bench throughput {target.run or target.label.split(' ')[0]}",
+        f"bench throughput {target.run or shlex.quote(str(target.file or target.name))}",
         *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
+        *([f"--input-size {spell_size(target.image_size)}"] if not target.run else []),
         f"--backend {made.backend}",
         f"--precision {made.precision}",
         f"--memory-format {made.memory_format}",

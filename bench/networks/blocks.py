@@ -1,4 +1,4 @@
-"""A network's blocks: found, dropped, swapped, and watched, and all put back afterwards."""
+"""Finding a network's residual blocks, dropping or swapping some for a while, and watching them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models import ResidualBlock
+from bench.models.shortcuts import NoShortcut, ZeroPad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one block stands.
-
-    Attributes:
-        name: its path in the network, such as `layer2.0`.
-        parent: the stage that holds it.
-        key: its name there.
-        block: the block itself.
-    """
+    """A block, its path in the network (such as `layer2.0`), its stage, and its name there."""
 
     name: str
     parent: nn.Module
@@ -34,18 +28,17 @@ class Place:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether its output has its input's shape, so that another may stand in its place."""
+        """Whether its output has its input's shape, so that another block can replace it."""
         entering, leaving, stride = _shape(self.block)
         return (entering, stride) == (leaving, 1)
 
 
 class Dropped(nn.Module):
-    """A block without its branch: what its shortcut carries, and what follows the addition.
+    """A block without its branch: the sum becomes h(x) + 0, and what follows it stays.
 
-    The sum becomes h(x) + 0 (times the shortcut's scale, where it has one). A plain block has no
-    shortcut: where shapes allow, its input passes unchanged; where they do not, it is subsampled,
-    and channels it lacks are zero (option A of He et al. 2016a), as in Veit et al. 2016,
-    section 4.1, where VGG's layers are deleted.
+    A plain block has no shortcut: its input passes unchanged or, where the shape changes, is
+    subsampled, with zeros for the channels it lacks (option A of He et al. 2016a), as when Veit et
+    al. 2016, section 4.1, delete layers of VGG.
     """
 
     def __init__(self, block: ResidualBlock, plain: nn.Module | None) -> None:
@@ -58,21 +51,14 @@ class Dropped(nn.Module):
         if self.plain is not None:
             passed: Tensor = self.plain(x)
             return passed
-        with _branch_of_zeros(self.block):
+        handle = self.block.join.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0], inputs[1], torch.zeros_like(inputs[2]))
+        )
+        try:
             output: Tensor = self.block(x)
+        finally:
+            handle.remove()
         return output
-
-
-@contextmanager
-def _branch_of_zeros(block: ResidualBlock) -> Iterator[None]:
-    """Make what enters the addition from the branch zero."""
-    handle = block.join.register_forward_pre_hook(
-        lambda _, inputs: (inputs[0], inputs[1], torch.zeros_like(inputs[2]))
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def find_blocks(model: nn.Module, called: str) -> list[Place]:
@@ -96,14 +82,14 @@ def find_blocks(model: nn.Module, called: str) -> list[Place]:
 
 @contextmanager
 def dropped(place: Place) -> Iterator[None]:
-    """Put a block's shortcut in its place, for a while."""
+    """Replace a block by its shortcut for the duration of a `with` block."""
     with _replaced(place, Dropped(place.block, _plain_stand_in(place.block))):
         yield
 
 
 @contextmanager
 def swapped(first: Place, second: Place) -> Iterator[None]:
-    """Let two blocks of one shape change places, for a while."""
+    """Swap two blocks of one shape for the duration of a `with` block."""
     with _replaced(first, second.block), _replaced(second, first.block):
         yield
 
@@ -118,7 +104,7 @@ def _replaced(place: Place, module: nn.Module) -> Iterator[None]:
 
 
 def _shape(block: ResidualBlock) -> tuple[int, int, int]:
-    """Channels that enter the block, channels that leave it, and its stride."""
+    """Return a block's input channels, output channels and stride."""
     convolutions: list[Any] = [
         getattr(block, step) for step in block.branch_steps if step.startswith("conv")
     ]
@@ -128,25 +114,21 @@ def _shape(block: ResidualBlock) -> tuple[int, int, int]:
 
 def _plain_stand_in(block: ResidualBlock) -> nn.Module | None:
     """Return what passes a plain block's input on; None where the block has a shortcut."""
-    from bench.models.shortcuts import NoShortcut, ZeroPad
-
     if not isinstance(block.join, NoShortcut):
         return None
     entering, leaving, stride = _shape(block)
-    if (entering, stride) == (leaving, 1):
-        return nn.Identity()
-    return ZeroPad(entering, leaving, stride)
+    return (
+        nn.Identity() if (entering, stride) == (leaving, 1) else ZeroPad(entering, leaving, stride)
+    )
 
 
 @contextmanager
 def norm_ratios(places: list[Place]) -> Iterator[dict[str, list[Tensor]]]:
-    """Record ‖F(x)‖ / ‖h(x)‖ of every block and image that passes, by the block's name.
+    """Record ‖F(x)‖ / ‖h(x)‖ of every block, by name, for each image that passes.
 
-    Both as they enter the addition: F the residual branch, h what the shortcut carries. Plain
-    blocks, which add nothing, record nothing.
+    F is the residual branch and h the shortcut, as they enter the addition. Plain blocks record
+    nothing.
     """
-    from bench.models.shortcuts import NoShortcut
-
     ratios: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def watch(name: str) -> Any:

@@ -18,16 +18,16 @@ Value = TypeVar("Value")
 
 
 def filter_normalised(weights: Mapping[str, Tensor], seed: int, axis: int = 0) -> Direction:
-    """Draw a direction whose every filter is as long as the network's own.
+    """Draw a random direction in which every filter has the norm of the network's own.
 
     Li et al. 2018, section 4: a Gaussian direction d with each filter dᵢ replaced by
-    dᵢ / ‖dᵢ‖ · ‖wᵢ‖; biases and normalisation parameters do not move. So the slices of two networks
-    that differ only in the scales of their filters, and compute the same, are the same.
+    dᵢ / ‖dᵢ‖ · ‖wᵢ‖; biases and normalisation parameters do not move. So two networks that compute
+    the same, and differ in the scales of their filters only, have the same slices.
 
     Args:
         weights: name → tensor; a row (first index) of a kernel or matrix is a filter.
         seed: random seed; equal names and shapes get equal Gaussians.
-        axis: which of several directions of a seed.
+        axis: number of the direction, of several for one seed.
     """
     direction = {}
     for name, weight in weights.items():
@@ -36,8 +36,8 @@ def filter_normalised(weights: Mapping[str, Tensor], seed: int, axis: int = 0) -
             continue
         generator = torch.Generator().manual_seed(stable_seed("landscape", seed, axis, name))
         drawn = torch.randn(weight.shape, generator=generator).to(weight)
-        lengths, own = (_row_norms(tensor) for tensor in (drawn, weight))
-        direction[name] = drawn * (own / lengths)
+        lengths, own = (tensor.flatten(1).norm(dim=1) for tensor in (drawn, weight))
+        direction[name] = drawn * (own / lengths).view(-1, *[1] * (weight.ndim - 1))
     return direction
 
 
@@ -48,16 +48,10 @@ def values_along(
     steps: Sequence[Sequence[float]],
     measure: Callable[[], Value],
 ) -> Iterator[tuple[tuple[float, ...], Value]]:
-    """Move weights along directions, measure at every combination of steps, and put them back.
-
-    Args:
-        weights: name → tensor, moved in place.
-        directions: one or more.
-        steps: for each direction, how far to go.
-        measure: called where the weights are; what it returns is yielded.
+    """Move weights along directions, in place, and put them back at the end.
 
     Yields:
-        The steps along each direction, and the value there.
+        For every combination of the directions' *steps*: these, and what *measure* returns there.
     """
     centre = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
@@ -71,8 +65,3 @@ def values_along(
     finally:
         for name, weight in weights.items():
             weight.copy_(centre[name])
-
-
-def _row_norms(tensor: Tensor) -> Tensor:
-    norms: Tensor = tensor.flatten(1).norm(dim=1)
-    return norms.view(-1, *[1] * (tensor.ndim - 1))

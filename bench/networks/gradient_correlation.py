@@ -1,4 +1,4 @@
-"""Whether gradients at neighbouring inputs agree: Balduzzi et al. 2017.
+"""The correlation of gradients at nearby inputs: Balduzzi et al. 2017.
 
 The paper (section 2, figure 1) follows the derivative of a network along a line of inputs: brown
 noise in shallow networks, white noise in deep plain ones, and something between in residual ones.
@@ -24,7 +24,7 @@ LAGS = 32
 def gradient_correlation(
     model: nn.Module, starts: Tensor, ends: Tensor, *, points: int = POINTS, lags: int = LAGS
 ) -> npt.NDArray[np.float64]:
-    """Autocorrelation of a network's derivative along straight lines between images.
+    """Return the autocorrelation of a network's derivative along lines between images.
 
     For every line and every output of the network, the derivative with respect to the place on
     the line is taken at *points* equally spaced places; the result is the mean autocorrelation
@@ -34,13 +34,13 @@ def gradient_correlation(
         model: in evaluation mode, so that it maps each image by itself.
         starts: where the lines begin, float images N×C×H×W.
         ends: where they end, likewise.
-        points: places on each line.
+        points: number of places on each line.
         lags: the largest distance, in places.
 
     Returns:
         lags + 1 values, the first 1; NaN if every derivative is constant, as a linear network's.
     """
-    from statsmodels.tsa.stattools import acf
+    from statsmodels.tsa.stattools import acf  # slow to import
 
     found = [
         acf(series, nlags=lags, fft=False)
@@ -66,10 +66,7 @@ def _derivatives(
 
 @torch.no_grad()
 def settle(model: nn.Module, images: Tensor) -> None:
-    """Give an untrained network's batch norms the statistics of one batch.
-
-    Those it is built with, mean 0 and variance 1, are no images'.
-    """
+    """Set an untrained network's batch-norm statistics to those of one batch."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,10 +1,10 @@
-"""How large the gradient is at each block, and the block's branch against its shortcut."""
+"""The gradient norm of each block, and the norm of its branch relative to its shortcut."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,16 @@ from torch.nn import functional as F
 
 from bench.networks.blocks import Place, find_blocks, norm_ratios
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 def gradient_norms(
     model: nn.Module, places: list[Place], images: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    """L2 norm of the loss's gradient with respect to each block's convolution weights.
-
-    Of one batch in training mode, as a step of a training sees it. Convolutions on the shortcut
-    are not the branch's, and do not count.
+    """Return the L2 norm of the loss's gradient for the convolutions of each block's branch.
 
     Args:
-        model: the network; its batch-norm statistics are changed by the pass.
+        model: the network, put in training mode; its batch-norm statistics change.
         places: its blocks.
-        images: float images N×C×H×W.
+        images: one batch, float N×C×H×W.
         labels: int64, N.
     """
     model.train()
@@ -46,13 +40,7 @@ def gradient_norms(
 def measure_blocks(
     model: nn.Module, images: Tensor, labels: Tensor, *, called: str
 ) -> list[dict[str, Any]]:
-    """Measure every block on one batch, in training mode, without changing the network.
-
-    Args:
-        model: a network of the residual families.
-        images: float images N×C×H×W.
-        labels: int64, N.
-        called: how an error names the network.
+    """Measure every block of a copy of *model* on one batch, in training mode.
 
     Returns:
         For each block from input to output: block, gradient_norm (`gradient_norms`) and
@@ -70,16 +58,13 @@ def measure_blocks(
         {
             "block": place.name,
             "gradient_norm": _finite(norms[place.name]),
-            "norm_ratio": _median(ratios[place.name]),
+            "norm_ratio": _finite(torch.cat(found).median().item()) if found else None,
         }
         for place in places
+        for found in (ratios[place.name],)
     ]
 
 
-def _median(ratios: Sequence[Tensor]) -> float | None:
-    return _finite(torch.cat(list(ratios)).median().item()) if ratios else None
-
-
 def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
+    """Return None for what JSON cannot hold."""
     return value if math.isfinite(value) else None

@@ -1,16 +1,20 @@
-"""A network's architecture, read from the network itself: one traced pass, with shapes.
+"""The architecture of a network as blocks and forks, read from one traced pass.
 
-The pass is symbolic (`torch.fx`), on tensors that have shapes and no values. Where a value is
-used twice, the network forks; where the two paths meet again for good (the immediate
-post-dominator) it joins. The longer path is the residual branch, what lies beside it the
-shortcut. Nothing is known of names or classes but how to spell an operation.
+The pass is symbolic (`torch.fx`), on tensors that have shapes and no values. Where a tensor is
+used twice, the network forks; where all paths meet again (the immediate post-dominator), it
+joins. The longest path is the branch, the others are shortcuts. Only the spelling of operations
+depends on classes and names, so any traceable network can be drawn.
+
+A report rebuilds this package's own networks. Others come from elsewhere, and a report does not
+run foreign code: their architecture is recorded when they are trained (`architecture.json`).
 """
 
 from __future__ import annotations
 
+import copy
 import operator
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -22,34 +26,38 @@ from torch.fx.passes.shape_prop import ShapeProp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+DOCUMENT = "architecture.json"  # of a trained run's folder
+
 _BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
-_HEAVY = ("conv", "pool", "connected")
+_HEAVY = ("conv", "depthwise", "pool", "connected", "attention")
+_LONGEST = 36  # characters of a line
 
 
 @dataclass(frozen=True)
 class Fork:
-    """Two paths from one value to one sum.
+    """Paths from one tensor to one operation that joins them.
 
     Attributes:
-        branch: lines of the longer path.
-        shortcut: lines of the other; empty for the identity.
-        join: how they meet: `+`.
+        branch: lines of the longest path.
+        shortcuts: lines of each other path; no line for the identity.
+        join: the operation that joins them, such as `+`.
     """
 
     branch: tuple[str, ...]
-    shortcut: tuple[str, ...]
+    shortcuts: tuple[tuple[str, ...], ...]
     join: str
 
 
 @dataclass(frozen=True)
 class Block:
-    """Operations that belong together, as the network's modules group them.
+    """Operations of one module of the network.
 
     Attributes:
-        name: path of the module; `stem` or `head` for what belongs to none.
+        name: path of the module; for operations of the network itself `stem` at the beginning,
+            `head` at the end, `(top level)` between, and `network` if there is nothing else.
         parts: lines of operations, and forks.
-        shape: of what leaves it, without the batch.
-        count: how many such blocks follow each other.
+        shape: shape of its output, without the batch.
+        count: number of such blocks in a row.
     """
 
     name: str
@@ -59,26 +67,61 @@ class Block:
 
     @property
     def stage(self) -> str:
-        """The module that holds it and its like."""
+        """The module that contains it."""
         return self.name.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a diagram shows.
+    """The content of a diagram.
 
     Attributes:
         input_shape: channels, height, width.
-        blocks: in the order in which they run, equal neighbours once.
+        blocks: in the order of execution; equal neighbours are one block with a count.
     """
 
     input_shape: tuple[int, ...]
     blocks: tuple[Block, ...]
 
+    def as_document(self) -> dict[str, Any]:
+        """Return the network as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, values: dict[str, Any]) -> Network:
+        """Read what `as_document` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: the values are of another form.
+        """
+        return cls(
+            _integers(values["input_shape"]),
+            tuple(
+                Block(
+                    str(block["name"]),
+                    tuple(
+                        part if isinstance(part, str) else _fork(part) for part in block["parts"]
+                    ),
+                    _integers(block["shape"]),
+                    int(block["count"]),
+                )
+                for block in values["blocks"]
+            ),
+        )
+
+
+def _fork(values: dict[str, Any]) -> Fork:
+    shortcuts = tuple(tuple(map(str, path)) for path in values["shortcuts"])
+    return Fork(tuple(map(str, values["branch"])), shortcuts, str(values["join"]))
+
+
+def _integers(values: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(map(int, values))
+
 
 @dataclass(frozen=True)
 class _Item:
-    """One operation, or one fork, and the block it belongs to."""
+    """One operation or fork, and the block it belongs to."""
 
     block: str
     what: str | Fork
@@ -86,18 +129,19 @@ class _Item:
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
-    """Read a network whose tensors may be without values (`torch.device("meta")`).
+    """Read a network, whose tensors may have no values (`torch.device("meta")`).
 
     Args:
         model: in evaluation mode.
         input_shape: channels, height, width.
 
     Raises:
-        Exception: the network cannot be traced symbolically; what it raises is torch's.
+        Exception: the network cannot be traced symbolically; any exception of torch or of the
+            network itself.
     """
     graph = fx.Tracer().trace(model)
     module = fx.GraphModule(model, graph)
-    module.graph.eliminate_dead_code()  # a plain block's shortcut leads nowhere
+    module.graph.eliminate_dead_code()  # a plain block's shortcut is not used
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         _Shapes(module).propagate(torch.zeros((1, *input_shape), device=device))
@@ -106,8 +150,20 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     return Network(tuple(input_shape), tuple(_repeats(_named(blocks))))
 
 
+def trace_to_document(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """Return the architecture of a network in training as JSON values; None if it is untraceable.
+
+    Neither the network nor torch's random numbers are changed.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return trace(copy.deepcopy(model).to("meta").eval(), input_shape).as_document()
+    except Exception:  # of a foreign network; training does not depend on its diagram
+        return None
+
+
 class _Shapes(ShapeProp):
-    """Finds every shape; a normalisation keeps its own, and is slow to run on none."""
+    """Find every shape; a normalisation keeps it, and is slow to run without values."""
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):
@@ -121,26 +177,27 @@ def _block_of(item: _Item) -> str:
 
 def _block(name: str, items: list[_Item]) -> Block:
     parts: list[str | Fork] = []
-    for fork, run in groupby(items, lambda item: isinstance(item.what, Fork)):
+    for is_fork, run in groupby(items, lambda item: isinstance(item.what, Fork)):
         whats = [item.what for item in run]
-        parts += whats if fork else _lines(str(what) for what in whats)
+        parts += whats if is_fork else _lines(str(what) for what in whats)
     return Block(name, tuple(parts), items[-1].shape)
 
 
 def _named(blocks: list[Block]) -> Iterator[Block]:
+    names = {0: "stem", len(blocks) - 1: "head"} if len(blocks) > 1 else {0: "network"}
     for number, block in enumerate(blocks):
-        yield block if block.name else replace(block, name="head" if number else "stem")
+        yield block if block.name else replace(block, name=names.get(number, "(top level)"))
 
 
 def _repeats(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Take equal neighbours of one stage together; the first one's name stands for all."""
+    """Merge equal neighbours of one stage into one block with the first one's name."""
     for _, run in groupby(blocks, lambda b: (b.stage, b.parts, b.shape)):
         alike = list(run)
         yield replace(alike[0], count=len(alike))
 
 
 def _lines(operations: Iterable[str]) -> list[str]:
-    """Set operations in lines of one convolution each, with what precedes or follows it."""
+    """Group operations into lines of one convolution each, with what precedes or follows it."""
     lines: list[list[str]] = []
     for text in filter(None, operations):
         if not lines or _breaks(lines[-1], text):
@@ -150,10 +207,12 @@ def _lines(operations: Iterable[str]) -> list[str]:
 
 
 def _breaks(line: list[str], text: str) -> bool:
-    """Whether *text* begins a new line: the last one has its heavy operation already.
+    """Return whether *text* begins a new line: the last one is full or has its heavy operation.
 
     A line that begins with an activation (pre-activation) also ends with that operation.
     """
+    if len(" · ".join([*line, text])) > _LONGEST:
+        return True
     if not any(map(_is_heavy, line)):
         return False
     return _is_heavy(text) or not _is_heavy(line[0])
@@ -168,39 +227,47 @@ class _Reader:
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
-        self.nodes = [node for node in module.graph.nodes if node.op != "get_attr"]
-        self.order = {node: place for place, node in enumerate(self.nodes)}
-        edges = [(node, user) for node in self.nodes for user in node.users]
-        self.graph = nx.DiGraph(edges)
-        self.output = self.nodes[-1]
+        nodes = [node for node in module.graph.nodes if _is_flow(node)]
+        edges = [(node, user) for node in nodes for user in node.users if _is_flow(user)]
+        self.output = nodes[-1]
+        graph = nx.DiGraph(edges)
+        self.graph = graph.subgraph({*nx.ancestors(graph, self.output), self.output})
+        self.order = {node: place for place, node in enumerate(nodes)}
         self.joins = nx.immediate_dominators(self.graph.reverse(copy=False), self.output)
 
     def items(self) -> Iterator[_Item]:
-        """Operations and forks in the order in which they run."""
-        node = next(node for node in self.nodes if node.op == "placeholder")
+        """Yield operations and forks in the order of execution."""
+        node = next(node for node in self.order if node.op == "placeholder")
         while node is not self.output:
-            users = list(node.users)
-            following = users[0] if len(users) == 1 else self.joins[node]
+            following = self.joins[node]
+            whats = self._between(node, following)
             if following is self.output:
                 return
-            what = self._text(following) if len(users) == 1 else self._fork(node, following)
-            if what:
-                yield _Item(self._container(following), what, _shape(following))
+            for what in whats:
+                if what:
+                    yield _Item(self._container(following), what, _shape(following))
             node = following
 
-    def _fork(self, start: fx.Node, end: fx.Node) -> Fork:
+    def _between(self, start: fx.Node, end: fx.Node) -> list[str | Fork]:
+        """Return what happens on the way from *start* to the operation *end*, which is included."""
         inside = nx.descendants(self.graph, start) & nx.ancestors(self.graph, end)
         region = self.graph.subgraph({*inside, start, end})
-        longest: list[fx.Node] = nx.dag_longest_path(region)[1:-1]
-        beside = sorted(inside - set(longest), key=self.order.__getitem__)
-        return Fork(
-            tuple(_lines(self._text(node) for node in longest)),
-            tuple(_lines(self._text(node) for node in beside)),
-            self._text(end),
-        )
+        branch = nx.dag_longest_path(region)[1:-1]
+        identity: list[list[fx.Node]] = [[]] if branch and region.has_edge(start, end) else []
+        shortcuts = []
+        for path in nx.weakly_connected_components(region.subgraph(inside - set(branch))):
+            neighbours = {n for node in path for n in nx.all_neighbors(region, node)} - path
+            if {start, end} <= neighbours:  # else a fork within the branch
+                shortcuts.append(sorted(path, key=self.order.__getitem__))
+        shortcuts = identity + sorted(shortcuts, key=lambda path: self.order[path[0]])
+        texts = [self._text(node) for node in (*branch, end)]
+        if not shortcuts:
+            return list(texts)
+        paths = (tuple(_lines(map(self._text, path))) for path in shortcuts)
+        return [Fork(tuple(_lines(texts[:-1])), tuple(paths), texts[-1])]
 
     def _container(self, node: fx.Node) -> str:
-        """Path of the block that an operation belongs to; empty for the network itself."""
+        """Return the path of the block that contains an operation; empty at the top level."""
         if node.op == "call_module":
             path = str(node.target).rpartition(".")[0]
         else:
@@ -210,12 +277,21 @@ class _Reader:
         return found[0] if found else ""
 
     def _text(self, node: fx.Node) -> str:
-        """Spell an operation; empty for what computes nothing."""
+        """Spell an operation; empty for one that computes nothing."""
         if node.op == "call_module":
             return _module_text(self.module.get_submodule(str(node.target)))
         name = node.target if isinstance(node.target, str) else node.target.__name__
         spell = _FUNCTIONS.get(name)
-        return spell(node) if spell else name.strip("_")
+        if spell is None:
+            return name.strip("_")
+        return spell if isinstance(spell, str) else spell(node)
+
+
+def _is_flow(node: fx.Node) -> bool:
+    """Return whether a node is an operation on tensors: no parameter, and no shape arithmetic."""
+    return node.op in {"placeholder", "output"} or (
+        node.op != "get_attr" and "tensor_meta" in node.meta
+    )
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -231,7 +307,8 @@ def _module_text(module: nn.Module) -> str:
 
 
 def _conv(module: Any) -> str:
-    return f"{_side(module.kernel_size)} conv, {module.out_channels}{_stride(module)}"
+    kind = "depthwise" if 1 < module.groups == module.in_channels else "conv"
+    return f"{_side(module.kernel_size)} {kind}, {module.out_channels}{_stride(module)}"
 
 
 def _side(size: Any) -> str:
@@ -246,11 +323,13 @@ def _stride(module: Any) -> str:
 _MODULES: dict[type[nn.Module], Callable[[Any], str]] = {
     nn.Conv2d: _conv,
     nn.modules.batchnorm._BatchNorm: lambda _: "BN",
-    nn.ReLU: lambda _: "ReLU",
+    nn.LayerNorm: lambda _: "layer norm",
     nn.MaxPool2d: lambda m: f"{_side(m.kernel_size)} max pool{_stride(m)}",
+    nn.AvgPool2d: lambda m: f"{_side(m.kernel_size)} average pool{_stride(m)}",
     nn.AdaptiveAvgPool2d: lambda _: "average pool",
     nn.Linear: lambda m: f"fully connected, {m.out_features}",
-    nn.Dropout: lambda m: f"dropout {m.p:g}",
+    nn.MultiheadAttention: lambda m: f"attention, {m.num_heads} heads",
+    nn.Dropout: lambda m: f"dropout {m.p:g}" if m.p else "",
     nn.Identity: lambda _: "",
     nn.Flatten: lambda _: "",
 }
@@ -266,17 +345,11 @@ def _subtraction(node: fx.Node) -> str:
     return f"{first:g} - x" if isinstance(first, int | float) else "-"
 
 
-def _sum(node: fx.Node) -> str:
-    """Spell an addition; a factor on one of the paths is an operation of its own."""
-    del node
-    return "+"
-
-
 def _part(node: fx.Node) -> str:
-    """Spell indexing: taking every n-th row and column, or everything."""
+    """Spell indexing: every n-th row and column, a part, or everything."""
     before = node.args[0]
-    if isinstance(before, fx.Node) and _shape(before) == _shape(node):
-        return ""
+    if isinstance(before, fx.Node) and _shape(before) in {(), _shape(node)}:
+        return ""  # everything, or one of several results
     indices = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
     steps = {i.step for i in indices if isinstance(i, slice) and i.step not in {None, 1}}
     return f"subsample, /{max(steps)}" if steps else "part"
@@ -289,13 +362,45 @@ def _padding(node: fx.Node) -> str:
     return f"zero-pad to {_shape(node)[0]}"
 
 
-_FUNCTIONS: dict[str, Callable[[fx.Node], str]] = {
-    operator.add.__name__: _sum,
-    operator.iadd.__name__: _sum,
+def _dropout(node: fx.Node) -> str:
+    """Spell dropout; without a probability that is known, or above zero, it computes nothing."""
+    probability = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0)
+    return f"dropout {probability:g}" if isinstance(probability, float) and probability else ""
+
+
+_LAYOUT = (
+    "flatten",
+    "view",
+    "reshape",
+    "permute",
+    "transpose",
+    "contiguous",
+    "expand",
+    "unbind",
+    "chunk",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+)
+_FUNCTIONS: dict[str, str | Callable[[fx.Node], str]] = {
+    operator.add.__name__: "+",
+    operator.iadd.__name__: "+",
     operator.mul.__name__: _factor,
     operator.sub.__name__: _subtraction,
     operator.getitem.__name__: _part,
     "pad": _padding,
-    "relu": lambda _: "ReLU",
-    "flatten": lambda _: "",
+    "dropout": _dropout,
+    "relu": "ReLU",
+    "relu_": "ReLU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "batch_norm": "BN",
+    "layer_norm": "layer norm",
+    "cat": "concatenate",
+    "concat": "concatenate",
+    "adaptive_avg_pool2d": "average pool",
+    "avg_pool2d": "average pool",
+    "max_pool2d": "max pool",
+    "scaled_dot_product_attention": "attention",
+    **dict.fromkeys(_LAYOUT, ""),
 }

@@ -1,10 +1,10 @@
-"""What a network has to move through memory: the other axis of a roofline.
+"""The memory traffic of a network, for a roofline.
 
 Williams, Waterman and Patterson, "Roofline" (CACM 52(4), 2009), set attained FLOP/s against
-arithmetic intensity, the FLOPs done for each byte moved. What really passes the memory bus
-depends on caches and on which operators a runtime fuses, and needs hardware counters. Counted
-here is what follows from the network alone, so that every runtime of a network at one batch
-size and precision stands at the same intensity:
+arithmetic intensity, the FLOPs per byte moved. The real traffic depends on caches and on which
+operators a runtime fuses, and needs hardware counters. Counted here is what follows from the
+network alone, so that all runtimes of a network at one batch size and precision have the same
+intensity:
 
 - each layer that multiplies and adds (convolutions and matrix products, the layers whose
   multiply-adds are counted) reads its input and its weights once and writes its output once;
@@ -54,11 +54,11 @@ class Traffic:
 def count_traffic(model: nn.Module, shape: tuple[int, ...]) -> Traffic:
     """Count by forward passes in evaluation mode, on shapes alone where the network allows it.
 
-    Two passes, of one and of two images, tell what is read once a batch from what is read
-    once an image.
+    Two passes, of one and of two images, separate what is read once per batch from what is read
+    once per image. The model is left as it was.
 
     Args:
-        model: on any device, in any mode; left as it was.
+        model: on any device, in any mode.
         shape: channels, height, width.
     """
     one, two = (_values(model, (batch, *shape)) for batch in (1, 2))
@@ -66,7 +66,7 @@ def count_traffic(model: nn.Module, shape: tuple[int, ...]) -> Traffic:
 
 
 def _values(model: nn.Module, shape: tuple[int, ...]) -> int:
-    with contextlib.suppress(Exception):  # networks that look at values need some
+    with contextlib.suppress(Exception):  # some networks need real values
         return _watched(without_data(model), shape)
     with evaluation(model):
         return _watched(model, shape)

@@ -1,4 +1,4 @@
-"""Whether one network's class of functions contains another's, and which layer says no."""
+"""Whether a network can compute every function of a smaller one, and which layer prevents it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Network = tuple[str, "Mapping[str, Any]"]  # canonical name and options
 
-# What a new block would need, and why this kind of block cannot give it. The place is the
-# layer, within the first new block, that does not let its input through unchanged.
+# The layer of a new block that cannot pass its input unchanged, and why it cannot.
+_SIGMOID = "its gate is a sigmoid, which is never 0: the shortcut is never whole"
 _BROKEN_SHORTCUTS = {
     "none": (
         "bn1",
@@ -26,11 +26,8 @@ _BROKEN_SHORTCUTS = {
         "its shortcut is a projection, which must be learned to be the identity",
     ),
     "scaled": ("join", "it scales the shortcut, so the input does not come through as it is"),
-    "gated": ("join", "its gate is a sigmoid, which is never 0: the shortcut is never whole"),
-    "shortcut_only_gated": (
-        "join",
-        "its gate is a sigmoid, which is never 0: the shortcut is never whole",
-    ),
+    "gated": ("join", _SIGMOID),
+    "shortcut_only_gated": ("join", _SIGMOID),
 }
 _BROKEN_ORDERS = {
     "bn_after_add": (
@@ -42,7 +39,7 @@ _BROKEN_ORDERS = {
         "it ends the branch and passes no gradient at 0: an identity would stay one for ever",
     ),
 }
-_MENDED = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
+_HINT = "grow networks with identity shortcuts and activation_order post, relu_preact or preact"
 
 
 def configuration(network: Network) -> ResNetConfig:
@@ -69,33 +66,29 @@ def check_nesting(parent: Network, child: Network) -> None:
     al. 2016a, section 3.1; 2016b, section 2); width needs channels that can be copied
     (Chen et al. 2016, Net2Net, arXiv:1511.05641), which every kind of block allows.
 
-    Args:
-        parent: canonical name and options of the smaller network.
-        child: those of the larger one.
-
     Raises:
         BenchError: it cannot; the layer that breaks the nesting is named.
     """
     small, large = configuration(parent), configuration(child)
-    said = f"{_spelled(child)} does not contain {_spelled(parent)}: "
-    _check_alike(small, large, said)
+    start = f"{_spelled(child)} does not contain {_spelled(parent)}: "
+    _check_alike(small, large, start)
     if large.width < small.width:
         raise BenchError(
-            f"{said}conv1 has {large.width} channels there and {small.width} here; "
+            f"{start}conv1 has {large.width} channels there and {small.width} here; "
             f"give --width {small.width} or more"
         )
     for number, (few, many) in enumerate(zip(small.stages, large.stages, strict=True), 1):
         if many < few:
             raise BenchError(
-                f"{said}layer{number} has {many} blocks there and {few} here; "
+                f"{start}layer{number} has {many} blocks there and {few} here; "
                 "a network grows to at least as many in every stage"
             )
     if small.stages != large.stages:
-        _check_identity(small, large, said)
+        _check_identity(small, large, start)
 
 
-def _check_alike(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
-    """Refuse two networks whose common layers are of different kinds."""
+def _check_alike(small: ResNetConfig, large: ResNetConfig, start: str) -> None:
+    """Raise if common layers are of different kinds."""
     places = {
         "stem": "conv1",
         "block": "layer1.0",
@@ -109,15 +102,15 @@ def _check_alike(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
         here, there = getattr(small, option), getattr(large, option)
         if here != there:
             raise BenchError(
-                f"{said}{place} breaks the nesting ({option} {there} there, {here} here); "
+                f"{start}{place} breaks the nesting ({option} {there} there, {here} here); "
                 f"grow to a network with {option}={here}"
             )
     if len(small.stages) != len(large.stages):
-        raise BenchError(f"{said}they have {len(large.stages)} and {len(small.stages)} stages")
+        raise BenchError(f"{start}they have {len(large.stages)} and {len(small.stages)} stages")
 
 
-def _check_identity(small: ResNetConfig, large: ResNetConfig, said: str) -> None:
-    """Refuse blocks that cannot be the identity and go on learning."""
+def _check_identity(small: ResNetConfig, large: ResNetConfig, start: str) -> None:
+    """Raise if new blocks cannot be the identity and still learn."""
     reason = _BROKEN_SHORTCUTS.get(large.shortcut) or _BROKEN_ORDERS.get(large.activation_order)
     if reason is None:
         return
@@ -125,7 +118,7 @@ def _check_identity(small: ResNetConfig, large: ResNetConfig, said: str) -> None
     layer, why = reason
     layer = layer.format(last=3 if large.block == "bottleneck" else 2)
     raise BenchError(
-        f"{said}layer{stage + 1}.{small.stages[stage]}.{layer} breaks the nesting: {why}; {_MENDED}"
+        f"{start}layer{stage + 1}.{small.stages[stage]}.{layer} breaks the nesting: {why}; {_HINT}"
     )
 
 

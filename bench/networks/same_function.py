@@ -1,4 +1,4 @@
-"""The proof that a grown network computes what its parent does, on real images."""
+"""Checking on real images that a grown network computes what its parent does."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Sums over copied channels round otherwise than the sums they replace; layers add that up.
+# Sums over copied channels are rounded differently, and the differences add up over the layers.
 LIMIT = 1e-4
 NEAR_TIE = 2  # a prediction may flip where two logits are closer than twice the difference
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How a parent and a grown network compare.
+    """The comparison of a parent and a grown network.
 
     Attributes:
-        images: how many were compared.
+        images: number of images compared.
         split: which images: `validation`, or `training` where none are held out.
         max_abs_diff: largest difference of any logit.
         largest_logit: largest absolute logit of the parent.
-        parent_accuracy: share of these images the parent gets right, 0…1.
-        accuracy: that of the grown network.
-        flipped_predictions: images whose class differs.
+        parent_accuracy: of the parent on these images, 0…1.
+        accuracy: of the grown network.
+        flipped_predictions: number of images whose predicted class differs.
     """
 
     images: int

@@ -1,8 +1,8 @@
-"""What a network is made of: a table of layers, its parameters and its multiply-adds.
+"""A network's layers, parameters and multiply-adds.
 
-Multiply-adds are half of what PyTorch's own counter (`torch.utils.flop_counter`) gives: it
-counts convolutions, matrix products and attention, not normalisations, activations or
-pooling. They are those of the whole batch in the input's shape.
+Multiply-adds are half of what PyTorch's own counter (`torch.utils.flop_counter`) returns for the
+whole batch; it counts convolutions, matrix products and attention, not normalisations, activations
+or pooling.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class Row:
         layer: its name in the network; `(other)` for what belongs to none.
         kind: its class.
         output_shape: of its first output tensor, batch first; empty if it has none.
-        parameters: number of its values that training changes or could change; those it
-            shares with an earlier row are counted there.
+        parameters: number of values of its parameters, without those of earlier rows.
         macs: its multiply-adds.
     """
 
@@ -47,17 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Description:
-    """A network's table for one input; the rows add up to the totals.
+    """A network's layers for one input, in the order they run; they add up to the totals."""
 
-    Attributes:
-        input_shape: (batch, channels, height, width) of the images.
-        output_shape: of what the network returns.
-        rows: in the order in which the network runs them.
-        parameters: of the whole network.
-        macs: multiply-adds of the whole network.
-    """
-
-    input_shape: Shape
     output_shape: Shape
     rows: tuple[Row, ...]
     parameters: int
@@ -65,14 +55,13 @@ class Description:
 
 
 def describe(model: nn.Module, input_shape: Shape) -> Description:
-    """Describe a network layer by layer, as the book prints its shapes.
+    """Describe a network in evaluation mode layer by layer, as the book prints its shapes.
 
-    A row is a child of the network, or a child's child where the child is a mere sequence
-    (so a residual network shows its stem and each block). Works for any network; the
-    model itself is left as it was.
+    A row is a child of the network, or a child's child where the child is a sequence (so a
+    residual network shows its stem and each block). The model is left as it was.
 
     Args:
-        model: on any device, in any mode; described in evaluation mode.
+        model: on any device, in any mode.
         input_shape: (batch, channels, height, width).
 
     Raises:
@@ -82,15 +71,7 @@ def describe(model: nn.Module, input_shape: Shape) -> Description:
 
 
 def count_macs(model: nn.Module, input_shape: Shape) -> int:
-    """Return the multiply-adds of one forward pass in evaluation mode.
-
-    Args:
-        model: on any device, in any mode; left as it was.
-        input_shape: (batch, channels, height, width); the count is for the whole batch.
-
-    Raises:
-        BenchError: the network cannot take such an input.
-    """
+    """Return the multiply-adds of one forward pass; arguments and errors as of `describe`."""
     return _trace(model, input_shape, lambda _: {}).macs
 
 
@@ -105,8 +86,8 @@ def _trace(
     if not input_shape or any(isinstance(n, bool) or n < 1 for n in input_shape):
         raise BenchError(f"input {_spell(input_shape)}: every size must be at least 1")
     with contextlib.suppress(Exception):
-        # Without data the shapes alone are computed, in a fraction of the time. Networks
-        # that look at values, or make tensors of their own on the CPU, refuse.
+        # Shapes alone take a fraction of the time. Networks that look at values, or create
+        # tensors on the CPU, raise.
         return _Trace(without_data(model), layers).run(input_shape)
     with evaluation(model):
         try:
@@ -140,7 +121,6 @@ class _Trace:
             for handle in handles:
                 handle.remove()
         return Description(
-            input_shape=tuple(input_shape),
             output_shape=_shape(output),
             rows=(*self._with_parameters(), *self._rest()),
             parameters=count_parameters(self.model),
@@ -174,7 +154,7 @@ class _Trace:
             seen |= own.keys()
 
     def _rest(self) -> Iterator[Row]:
-        """What no layer's row holds: the network's own parameters, products in its forward."""
+        """Yield a row for the network's own parameters and products, if it has any."""
         parameters = count_parameters(self.model) - sum(
             r.parameters for r in self._with_parameters()
         )
@@ -195,11 +175,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def without_data(model: nn.Module) -> nn.Module:
-    """Return a copy for evaluation whose tensors have shapes and no values.
-
-    A copy, because some networks keep tensors from their first pass, which must not be
-    such hollow ones.
-    """
+    """Return a copy in evaluation mode whose tensors have shapes but no values."""
     hollow: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if is_lazy(tensor):

@@ -1,11 +1,11 @@
 """Widening a residual network by copying channels, so that it computes what it did.
 
 Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge Transfer" (arXiv:1511.05641),
-section 2.2. Every new channel is a copy of an old one; a layer that reads copies shares its
-old weight out among them. The shares are unequal, so that copies get different gradients and
-part ways (the paper adds noise instead, which changes the function a little). All layers that
-read or write the stream between the blocks copy the same channels of it, and zero-padding
-shortcuts (option A) find the channels that they fill where they were.
+section 2.2. Every new channel is a copy of an old one, and a layer that reads the copies divides
+its old weight among them. The shares are unequal, so that copies get different gradients and
+diverge (the paper adds noise instead, which changes the function a little). All layers that read
+or write the stream between the blocks copy the same channels of it, and zero-padding shortcuts
+(option A) find the channels that they fill where they were.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
-from bench.models import ResidualBlock, ResNet
+from bench.models import ResidualBlock, ResNet, ResNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from bench.models import ResNetConfig
 
 LEAST_SHARE, MOST_SHARE = 0.5, 1.5  # before they are made to sum to one
 
 
 @dataclass
 class _Widening:
-    """One network's widening: the tensors so far, and the seed of the shares."""
+    """The old and new tensors of one network, and the random seed of the shares."""
 
     old: dict[str, Tensor]
     seed: int
@@ -62,18 +60,10 @@ class _Widening:
 
 
 def widen(model: ResNet, wide: ResNetConfig, *, seed: int) -> dict[str, Tensor]:
-    """Return the weights of a network as *model* but with *wide*'s width.
+    """Return the state dict of a network like *model*, on the CPU, with *wide*'s larger `width`.
 
     It computes the same function up to rounding: in evaluation mode, and in training mode
     too, since copies have the same batch statistics (dropout on shortcuts excepted).
-
-    Args:
-        model: the narrow network, on the CPU.
-        wide: its configuration but for a larger `width`.
-        seed: of the shares.
-
-    Returns:
-        The state dict.
     """
     work = _Widening(model.state_dict(), seed, {})
     stream = _copies(model.config.width, wide.width)
@@ -100,7 +90,7 @@ def _blocks(model: ResNet, wide: ResNetConfig) -> Iterator[tuple[str, ResidualBl
 def _widen_block(
     work: _Widening, path: str, block: ResidualBlock, inner: int, stream: Tensor
 ) -> Tensor:
-    """Widen one block; returns the channels of the stream behind it."""
+    """Widen one block, and return the channels of the stream behind it."""
     convolutions = {
         name: module
         for name, module in block.named_children()
@@ -115,7 +105,8 @@ def _widen_block(
         work.convolution(f"{path}.{name}", behind, entering)
         norm = getattr(block, f"bn{number}", None)
         if norm is not None:  # it has its convolution's input channels ahead of it, or its output's
-            ahead = f"bn{number}" in (*block.enter_steps, *_before(block, name))
+            before = block.branch_steps[: block.branch_steps.index(name)]
+            ahead = f"bn{number}" in (*block.enter_steps, *before)
             work.normalisation(f"{path}.bn{number}", entering if ahead else behind)
         entering = behind
     for name, other in block.named_modules():
@@ -125,10 +116,6 @@ def _widen_block(
             elif isinstance(other, nn.BatchNorm2d):
                 work.normalisation(f"{path}.{name}", leaving)
     return leaving
-
-
-def _before(block: ResidualBlock, convolution: str) -> tuple[str, ...]:
-    return block.branch_steps[: block.branch_steps.index(convolution)]
 
 
 def _leaving(stream: Tensor, enters: int, leaves: int, wide: int) -> Tensor:
@@ -159,7 +146,7 @@ def transplant(parent: ResNet, child: ResNet, *, seed: int) -> int:
     own: dict[str, Tensor] = child.state_dict()
     odd = [k for k, v in tensors.items() if k not in own or own[k].shape != v.shape]
     if odd:
-        raise BenchError(f"{odd[0]} of the parent has no place of its shape in the grown network")
+        raise BenchError(f"the grown network has no {odd[0]} of the parent's shape")
     own.update(tensors)
     child.load_state_dict(own)
     for path, block in child.named_modules():

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.answer import summarise
-from bench.store.analyses import Analyses
-from bench.store.exports import Exports
-from bench.store.measurements import Measurements
+from bench.errors import BenchError
+from bench.report.findings.answer import VariantSummary, summarise
+from bench.store.analyses import Analyses, AnalysisRecord
+from bench.store.exports import ExportRecord, Exports
+from bench.store.measurements import MeasurementRecord, Measurements
+from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.frames import (
     ANALYSED,
     analysed_frame,
     exports_frame,
     newest,
-    study_runs,
     throughput_frame,
 )
+from bench.store.tables.runs import epoch_rows, run_row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
     import pandas as pd
 
-    from bench.report.findings.answer import VariantSummary
     from bench.store import RunRecord, Store, StudyRecord
-    from bench.store.analyses import AnalysisRecord
-    from bench.store.exports import ExportRecord
-    from bench.store.measurements import MeasurementRecord
-    from bench.store.tables.columns import Table
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,14 @@ class StudyData:
         return self.places.get(run, (None, None))[0]
 
     def style(self, variant: str) -> int:
-        """Return the number of a variant's colour and symbol."""
+        """Return the number of a variant's colour and symbol, the same in every chart."""
         return self.variants.index(variant)
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
         """Run → its record, of every run that has a readable one, finished or not."""
-        found = {run: self._record(run) for run in self.places}
+        found = {run: self.store.read(run) for run in self.places}
         return {run: record for run, record in found.items() if record is not None}
-
-    def _record(self, run: str) -> RunRecord | None:
-        if self.store.folder(run).is_dir():
-            return self.store.read_run(run)
-        return self.store.read_unfinished(run)
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:
@@ -84,12 +79,53 @@ class StudyData:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """The study's rows of the `runs` table."""
-        return study_runs(self.store, self.study.name)
+        return self._per_run("runs", lambda record: [run_row(record)])
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """The study's rows of the `epochs` table."""
-        return study_runs(self.store, self.study.name, "epochs")
+
+        def rows(record: RunRecord) -> list[dict[str, Any]]:
+            finished = self.store.folder(record.run)
+            folder = finished if finished.is_dir() else self.store.partial(record.run)
+            return epoch_rows(folder, record)
+
+        return self._per_run("epochs", rows)
+
+    def _per_run(
+        self, table: Table, rows_of: Callable[[RunRecord], list[dict[str, Any]]]
+    ) -> pd.DataFrame:
+        """Return a table with the rows of each run, once for every variant that refers to it."""
+        rows = {run: rows_of(record) for run, record in self.records.items()}
+        return typed_frame(
+            [
+                {**row, "study": self.study.name, "variant": name}
+                for name, entry in self.study.variants.items()
+                for run in entry["runs"].values()
+                for row in rows.get(run, ())
+            ],
+            COLUMNS[table],
+        )
+
+    @cached_property
+    def predictions(self) -> tuple[dict[str, dict[str, npt.NDArray[Any]]], list[str]]:
+        """Predictions of the test images of each complete run, and which cannot be read, and why.
+
+        Runs on synthetic images, which have no right answer, are left out.
+        """
+        found, notes = {}, []
+        for run, record in self.records.items():
+            file = "predictions.safetensors"
+            timing_only = record.result.get("timing_only")
+            if record.status != "complete" or timing_only or file not in record.files:
+                continue
+            try:
+                tensors = self.store.read_tensors(run, file)
+            except BenchError as error:
+                notes.append(f"Left out: {error}")
+                continue
+            found[run] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return found, notes
 
     @cached_property
     def export_records(self) -> list[ExportRecord]:

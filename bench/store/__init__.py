@@ -6,6 +6,9 @@ studies. `Store` (`runs`, `studies`) reads and writes runs and studies, `checkpo
 unfinished runs; `exports`, `measurements` and `analyses` do the same for the other stages.
 `archive` packs runs into one file and unpacks it elsewhere. `tables` reads all of it as pandas
 frames.
+
+Whatever writes raises `StorageError`, with the reason, if the folder cannot be written or its disk
+is full; what was there before is kept.
 """
 
 from bench.store.records import RunRecord, StudyRecord

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.errors import BenchError
 from bench.store import files
 from bench.store.files import prove_writable, write_atomically
-from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
+from bench.store.records import read_record, refuse_overwriting_newer, seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,11 +63,7 @@ class Analyses:
         return self.root / f"{analysis}.json"
 
     def prepare(self) -> None:
-        """Check that the folder can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Check that the folder can be written, before work begins."""
         prove_writable(self.root)
 
     def publish(
@@ -84,9 +80,6 @@ class Analyses:
             request: its options.
             tables: table → rows; infinite and NaN values become missing.
             environment: versions and hardware.
-
-        Raises:
-            StorageError: the results folder cannot be written; an older analysis is kept.
         """
         identity = json.dumps([kind, request], sort_keys=True)
         record = AnalysisRecord(
@@ -101,11 +94,7 @@ class Analyses:
         return record
 
     def adopt(self, records: Iterable[AnalysisRecord]) -> None:
-        """Write analyses of another folder unchanged; those that exist here are kept.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
+        """Write analyses of another folder unchanged; those that exist here are kept."""
         for record in records:
             if not self.file(record.analysis).exists():
                 self._write(record)
@@ -132,7 +121,7 @@ class Analyses:
         found, broken = [], []
         for path in sorted(self.root.glob("[!.]*.json")):
             try:
-                found.append(_read(path))
+                found.append(read_record(path, AnalysisRecord, path.stem, required=True))
             except BenchError as error:
                 broken.append(f"{path}: {error}")
                 warnings.warn(f"passing over {path}: {error}", stacklevel=2)
@@ -142,14 +131,6 @@ class Analyses:
         path = self.file(record.analysis)
         refuse_overwriting_newer(path)
         write_atomically(path, seal(dataclasses.asdict(record)))
-
-
-def _read(path: Path) -> AnalysisRecord:
-    with reading(path):
-        record = AnalysisRecord(**unseal(path, required=True))
-    if record.analysis != path.stem:
-        raise BenchError(f"it holds another analysis, {record.analysis}")
-    return record
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.store.analyses import Analyses
-from bench.store.files import publish_folder, sha256_of, storage_errors
+from bench.store.files import damaged_file, publish_folder, storage_errors
 from bench.store.runs import Store
 from bench.system.tarball import TarballError, read_files
 
@@ -40,9 +40,10 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
     """
     wanted = sorted(set(runs))
     for run in wanted:
-        if store.read_run(run) is None:
+        run_record = store.read_run(run)
+        if run_record is None:
             raise BenchError(f"no finished run '{run}' in {store.root}")
-        damaged = _damaged_file(store, run)
+        damaged = damaged_file(store.folder(run), run_record.files)
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
     partial = archive.with_name(f".{archive.name}.partial")
@@ -86,9 +87,9 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
         source = Store(folder)
         runs = sorted(path.name for path in (folder / "runs").glob("*"))
         for run in runs:
-            damaged = _damaged_file(source, run) or _foreign_file(source, run)
-            if damaged:
-                raise BenchError(f"the archive's run {run} is damaged ({damaged}); nothing added")
+            fault = _fault(source, run)
+            if fault:
+                raise BenchError(f"the archive's run {run} is damaged ({fault}); nothing added")
         analyses = _sound_analyses(source)
         added = [run for run in runs if store.read_run(run) is None]
         for run in added:
@@ -141,23 +142,14 @@ def _is_plain(part: str) -> bool:
     return part[:1] not in {"", "."} and part.isprintable() and not set(part) & set('\\:*?"<>|')
 
 
-def _damaged_file(store: Store, run: str) -> str | None:
-    """Return the name of a run's first damaged or missing file, or None."""
+def _fault(store: Store, run: str) -> str | None:
+    """Return what of an unpacked run is damaged, or is not of it; None if nothing is."""
     record = store.read_run(run)
     if record is None:
         return "run.json"
-    for name, digest in record.files.items():
-        path = store.folder(run) / name
-        if not path.is_file() or sha256_of(path) != digest:
-            return name
-    return None
-
-
-def _foreign_file(store: Store, run: str) -> str | None:
-    """Return the name of a file that the run's record does not list, or None."""
-    record = store.read_run(run)
-    if record is None:
-        return "run.json"
+    damaged = damaged_file(store.folder(run), record.files)
+    if damaged:
+        return damaged
     request = json.dumps(record.request, sort_keys=True, separators=(",", ":"))
     if not run.endswith(f"-{hashlib.sha256(request.encode()).hexdigest()[:12]}"):
         return "run.json answers another request"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store import files
-from bench.store.files import publish_folder, sha256_of, storage_errors, write_atomically
+from bench.store.files import (
+    damaged_file,
+    publish_folder,
+    sha256_of,
+    storage_errors,
+    write_atomically,
+)
 from bench.store.locks import hold
-from bench.store.records import reading, refuse_overwriting_newer, seal, unseal
+from bench.store.records import read_or_warn, read_record, refuse_overwriting_newer, seal
 from bench.store.workspace import clear_abandoned, workspace
 
 if TYPE_CHECKING:
@@ -74,11 +79,7 @@ class Exports:
         return self.file(record)
 
     def workspace(self) -> AbstractContextManager[Path]:
-        """Make an empty folder that is removed at the end of the block unless it was published.
-
-        Raises:
-            StorageError: the results folder cannot be written, or its disk is full.
-        """
+        """Make an empty folder that is removed at the end of the block unless it was published."""
         return workspace(self.root)
 
     def publish(self, folder: Path, record: ExportRecord) -> ExportRecord:
@@ -86,9 +87,6 @@ class Exports:
 
         Returns:
             The record with its files' checksums.
-
-        Raises:
-            StorageError: the results folder cannot be written.
         """
         digests = {f.name: sha256_of(f) for f in sorted(folder.iterdir())}
         record = dataclasses.replace(record, files=digests)
@@ -99,11 +97,7 @@ class Exports:
         return record
 
     def tidy(self) -> None:
-        """Repair what a process left that died while publishing.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
+        """Repair what a process left that died while publishing."""
         if self.root.is_dir():
             clear_abandoned(self.root)
         if not any(self.root.glob(f".*.{files.REPLACED}-*")):
@@ -123,13 +117,10 @@ class Exports:
 
     def records(self) -> Iterator[ExportRecord]:
         """Read every export's record, in order of name; broken ones warn and are skipped."""
-        for path in sorted(self.root.glob(f"*/{RECORD}")):
-            if path.parent.name.startswith("."):
-                continue
-            try:
-                yield _read(path)
-            except BenchError as error:
-                warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
+        for path in sorted(self.root.glob(f"[!.]*/{RECORD}")):
+            record = read_or_warn(path.parent, _read)
+            if record is not None:
+                yield record
 
     def find(self, request: dict[str, Any]) -> ExportRecord | None:
         """Return the undamaged export of *request*; None if there is none.
@@ -137,9 +128,10 @@ class Exports:
         A rejected export does not count, so that it is tried again.
         """
         for record in self.records():
-            rejected = record.row["status"] == "rejected"
-            if record.request == request and not rejected and self._intact(record):
-                return record
+            if record.request == request and record.row["status"] != "rejected":
+                with contextlib.suppress(BenchError):
+                    self.checked_file(record)
+                    return record
         return None
 
     def named(self, name: str) -> ExportRecord | None:
@@ -148,11 +140,6 @@ class Exports:
             return None
         found = [record for record in self.records() if record.export.startswith(name)]
         return found[0] if len(found) == 1 else None
-
-    def _intact(self, record: ExportRecord) -> bool:
-        with contextlib.suppress(BenchError):
-            return bool(self.checked_file(record))
-        return False
 
 
 def refuse_damaged(path: Path) -> None:
@@ -170,22 +157,17 @@ def refuse_damaged(path: Path) -> None:
 
 def _check(folder: Path) -> None:
     try:
-        record = _read(folder / RECORD)
+        record = _read(folder)
     except BenchError as error:
         raise BenchError(
             f"{folder / RECORD} cannot be trusted ({error}); export it again"
         ) from None
-    for name, digest in record.files.items():
-        file = folder / name
-        if not file.is_file() or sha256_of(file) != digest:
-            raise BenchError(
-                f"{file} is missing or damaged (its checksum differs); export it again"
-            )
+    damaged = damaged_file(folder, record.files)
+    if damaged:
+        raise BenchError(
+            f"{folder / damaged} is missing or damaged (its checksum differs); export it again"
+        )
 
 
-def _read(path: Path) -> ExportRecord:
-    with reading(path):
-        record = ExportRecord(**unseal(path))
-    if record.export != path.parent.name:
-        raise BenchError(f"it holds the record of another export, {record.export}")
-    return record
+def _read(folder: Path) -> ExportRecord:
+    return read_record(folder / RECORD, ExportRecord, folder.name)

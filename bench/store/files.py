@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 REPLACED, REMOVED = "replaced", "removed"
@@ -106,11 +106,7 @@ def storage_errors(path: Path, option: str = "--results") -> Iterator[None]:
 
 
 def make_folder(path: Path, option: str = "--results") -> None:
-    """Make a folder and those above it, each durably named in the one above.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
+    """Make a folder and those above it, each durably named in the one above."""
     with storage_errors(path, option):
         missing, existing = [], path
         while not existing.is_dir():
@@ -122,11 +118,7 @@ def make_folder(path: Path, option: str = "--results") -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write *content* to *path* so that no reader ever sees a partial file.
-
-    Raises:
-        StorageError: the folder cannot be written; nothing is left behind.
-    """
+    """Write *content* to *path* so that no reader ever sees a partial file."""
     with storage_errors(path):
         make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -146,9 +138,6 @@ def prove_writable(folder: Path, option: str = "--results") -> None:
     Args:
         folder: made if it does not exist.
         option: the one that named it, for the message.
-
-    Raises:
-        StorageError: it cannot be written, with the reason.
     """
     make_folder(folder, option)
     with storage_errors(folder, option), tempfile.TemporaryFile(dir=folder) as probe:
@@ -157,11 +146,7 @@ def prove_writable(folder: Path, option: str = "--results") -> None:
 
 
 def publish_folder(partial: Path, final: Path) -> None:
-    """Rename the complete folder *partial* to *final*, replacing an older one.
-
-    Raises:
-        StorageError: the folder cannot be written; an older one is kept.
-    """
+    """Rename the complete folder *partial* to *final*, replacing an older one."""
     with storage_errors(final):
         for file in partial.iterdir():
             disk.sync_file(file)
@@ -198,6 +183,14 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged_file(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """Return the first name in *digests* (name → SHA-256) whose file is missing or differs."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            return name
+    return None
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING
 
 from bench.store.files import make_folder, storage_errors
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +39,6 @@ def hold(
         path: the lock's file; it is not removed.
         wait: wait until the lock is free.
         waiting: called repeatedly during the wait; may raise to give up.
-
-    Raises:
-        StorageError: the lock's folder cannot be written.
     """
     make_folder(path.parent)
     with storage_errors(path):  # even a look may be refused
@@ -83,9 +84,7 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 def knows_flock(folder: Path) -> bool:
     """Return whether the operating system can lock files in *folder*."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has other locks, which all its file systems support
+    if sys.platform == "win32":  # has other locks, which all its file systems support
         return True
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -6,15 +6,20 @@ import csv
 import dataclasses
 import io
 import secrets
-import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
-from bench.store.files import prove_writable, publish_folder, sha256_of, write_atomically
-from bench.store.records import reading, seal, unseal
+from bench.store.files import (
+    damaged_file,
+    prove_writable,
+    publish_folder,
+    sha256_of,
+    write_atomically,
+)
+from bench.store.records import read_or_warn, read_record, reading, seal
 from bench.store.workspace import workspace
 
 if TYPE_CHECKING:
@@ -70,11 +75,7 @@ class Measurements:
         return self.root / measurement
 
     def prepare(self) -> None:
-        """Check that the folder can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Check that the folder can be written, before work begins."""
         prove_writable(self.root)
 
     def publish(
@@ -85,9 +86,6 @@ class Measurements:
         Args:
             record: `files` and `created_at` are filled in here.
             samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch.
-
-        Raises:
-            StorageError: the results folder cannot be written; nothing is left there.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -106,13 +104,10 @@ class Measurements:
 
     def records(self) -> Iterator[MeasurementRecord]:
         """Read every measurement's record, oldest first; broken ones warn and are skipped."""
-        for path in sorted(self.root.glob(f"*/{RECORD}")):
-            if path.parent.name.startswith("."):
-                continue
-            try:
-                yield read_measurement(path.parent)
-            except BenchError as error:
-                warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
+        for path in sorted(self.root.glob(f"[!.]*/{RECORD}")):
+            record = read_or_warn(path.parent, read_measurement)
+            if record is not None:
+                yield record
 
     def find(self, name: str) -> MeasurementRecord:
         """Return the measurement with this id, or the only one whose id begins with *name*.
@@ -134,11 +129,7 @@ def read_measurement(folder: Path) -> MeasurementRecord:
     Raises:
         BenchError: it cannot be read, or was written by a newer version.
     """
-    with reading(folder / RECORD):
-        record = MeasurementRecord(**unseal(folder / RECORD))
-    if record.measurement != folder.name:
-        raise BenchError(f"{RECORD} is of another measurement, {record.measurement}")
-    return record
+    return read_record(folder / RECORD, MeasurementRecord, folder.name)
 
 
 def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
@@ -147,17 +138,11 @@ def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
     Raises:
         BenchError: the file is missing or damaged.
     """
-    record = read_measurement(folder)
     path = folder / SAMPLES
-    if not path.is_file() or sha256_of(path) != record.files.get(SAMPLES):
+    if damaged_file(folder, {SAMPLES: read_measurement(folder).files.get(SAMPLES, "")}):
         raise BenchError(f"{path} is missing or damaged (its checksum differs); measure again")
-    with reading(path):
-        return _samples(path)
-
-
-def _samples(path: Path) -> dict[str, dict[int, list[float]]]:
     samples: dict[str, dict[int, list[float]]] = {}
-    with path.open(newline="") as file:
+    with reading(path), path.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["phase"] == "sample":
                 rounds = samples.setdefault(row["configuration"], {})

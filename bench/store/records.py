@@ -7,15 +7,21 @@ import csv
 import dataclasses
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError
 from bench.studies.request import FORMAT_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -96,17 +102,25 @@ class StudyRecord:
         return chosen | tried
 
 
-def read_record(path: Path, run: str) -> RunRecord:
-    """Read and check one `run.json`, or the record of an unfinished run.
+def read_record(path: Path, kind: type[Record], name: str, *, required: bool = False) -> Record:
+    """Read and check one record.
+
+    Args:
+        path: its file.
+        kind: its class, whose first field is the name.
+        name: the expected name.
+        required: refuse a file without a checksum; runs and analyses have always had one.
 
     Raises:
-        BenchError: it is unreadable, damaged, of a newer version, or of another run.
+        BenchError: it is unreadable, damaged, of a newer version, or of another name.
     """
     with reading(path):
-        values = unseal(path, required=True)
-        if values["run"] != run:
-            raise BenchError(f"it holds the record of another run, {values['run']}")
-        return RunRecord(**values)
+        values = unseal(path, required=required)
+        found = values[dataclasses.fields(kind)[0].name]
+        if found != name:
+            noun = kind.__name__.removesuffix("Record").lower()
+            raise BenchError(f"it holds the record of another {noun}, {found}")
+        return kind(**values)
 
 
 def read_study_record(path: Path) -> StudyRecord:
@@ -115,13 +129,20 @@ def read_study_record(path: Path) -> StudyRecord:
     Raises:
         BenchError: it is unreadable, damaged, of a newer version, or of another study.
     """
+    record = read_record(path, StudyRecord, path.stem)
     with reading(path):
-        record = StudyRecord(**unseal(path))
-        if record.name != path.stem:
-            raise BenchError(f"it holds the record of another study, {record.name}")
         if not all(record.runs) or not all("reference" in v for v in record.variants.values()):
             raise BenchError("a variant's runs or reference are not named")
     return record
+
+
+def read_or_warn(path: Path, read: Callable[[Path], T]) -> T | None:
+    """Return what *read* reads from a file or folder; None, with a warning, if it is broken."""
+    try:
+        return read(path)
+    except BenchError as error:
+        warnings.warn(f"passing over {path}: {error}", stacklevel=3)
+        return None
 
 
 def seal(values: dict[str, Any]) -> bytes:
@@ -136,7 +157,7 @@ def unseal(path: Path, *, required: bool = False) -> dict[str, Any]:
 
     Args:
         path: the file.
-        required: refuse a file without a checksum; only run records have always had one.
+        required: refuse a file without a checksum.
 
     Raises:
         BenchError: it is damaged, or of a newer version.
@@ -144,7 +165,11 @@ def unseal(path: Path, *, required: bool = False) -> dict[str, Any]:
     """
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     checksum = values.pop("checksum") if required else values.pop("checksum", None)
-    refuse_newer(path, values)
+    if _is_newer(values):
+        raise BenchError(
+            f"{path.name} has format version {values['format_version']}, this bench reads up to "
+            f"{FORMAT_VERSION}; upgrade bench"
+        )
     if checksum != _checksum(values) and (required or checksum is not None):
         raise BenchError(f"{path.name} is damaged (its checksum differs)")
     del values["format_version"]
@@ -185,19 +210,6 @@ def reading(path: Path) -> Iterator[None]:
         raise BenchError(f"{path.name} cannot be read ({error})") from None
     except RecursionError:
         raise BenchError(f"{path.name} cannot be read (it is nested too deeply)") from None
-
-
-def refuse_newer(path: Path, values: dict[str, Any]) -> None:
-    """Refuse to read a record of a newer version.
-
-    Raises:
-        BenchError: the record is of a newer version; the message names both versions.
-    """
-    if _is_newer(values):
-        raise BenchError(
-            f"{path.name} has format version {values['format_version']}, this bench reads up to "
-            f"{FORMAT_VERSION}; upgrade bench"
-        )
 
 
 def dump(values: Any) -> bytes:

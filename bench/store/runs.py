@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import warnings
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.store import files
 from bench.store.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from bench.store.files import (
+    damaged_file,
     make_folder,
     publish_folder,
     remove_folder,
-    sha256_of,
     storage_errors,
     write_atomically,
 )
@@ -25,6 +25,7 @@ from bench.store.locks import hold
 from bench.store.records import (
     RunRecord,
     dump,
+    read_or_warn,
     read_record,
     refuse_overwriting_newer,
 )
@@ -52,14 +53,8 @@ class Store(Studies):
 
     def read_run(self, run: str) -> RunRecord | None:
         """Read a finished run's record; None if there is none or it is broken (with a warning)."""
-        path = self.folder(run) / "run.json"
-        if not path.parent.is_dir():
-            return None
-        try:
-            return read_record(path, run)
-        except BenchError as error:
-            warnings.warn(f"passing over {path.parent}: {error}", stacklevel=2)
-            return None
+        folder = self.folder(run)
+        return read_or_warn(folder, _read_run) if folder.is_dir() else None
 
     def refuse_newer(self, run: str) -> None:
         """Refuse to repeat a run whose record a newer version wrote: it would be overwritten.
@@ -76,32 +71,38 @@ class Store(Studies):
             begun = self.partial(run).is_dir()
             return "begun, and nothing recorded yet" if begun else "no readable record: not begun"
         try:
-            read_record(path / "run.json", run)
+            _read_run(path)
         except BenchError as error:
             return f"no readable record: {error}"
         return "no readable record"
 
     def runs(self) -> Iterator[RunRecord]:
         """Read every finished run's record, in order of name; broken ones warn."""
-        for folder in _folders(self.root / "runs"):
-            record = None if folder.name.endswith(PARTIAL) else self.read_run(folder.name)
+        for name in _folder_names(self.root / "runs"):
+            record = None if name.endswith(PARTIAL) else self.read_run(name)
             if record is not None:
                 yield record
 
     def unfinished(self) -> Iterator[RunRecord]:
         """Read the record of every run that was started and is not finished."""
-        for folder in _folders(self.root / "runs"):
-            run = folder.name.removesuffix(PARTIAL)
-            if run == folder.name or self.folder(run).exists():
-                continue
-            record = self.read_unfinished(run)
+        for run in self.run_ids():
+            record = None if self.folder(run).exists() else self.read_unfinished(run)
             if record is not None:
                 yield record
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs in order of name, first those finished, broken ones too."""
+        names = sorted(_folder_names(self.root / "runs"), key=lambda name: name.endswith(PARTIAL))
+        return list(dict.fromkeys(name.removesuffix(PARTIAL) for name in names))
+
+    def read(self, run: str) -> RunRecord | None:
+        """Read a run's record, finished or not; None if there is none or it is broken."""
+        return self.read_run(run) if self.folder(run).is_dir() else self.read_unfinished(run)
 
     def read_unfinished(self, run: str) -> RunRecord | None:
         """Read the record of an unfinished run, with the reason; None if there is none."""
         with contextlib.suppress(BenchError):
-            return read_record(self.partial(run) / UNFINISHED, run)
+            return read_record(self.partial(run) / UNFINISHED, RunRecord, run, required=True)
         return None
 
     @contextlib.contextmanager
@@ -114,9 +115,6 @@ class Store(Studies):
             run: the run's id.
             wait: wait while another process holds it.
             waiting: called repeatedly during the wait; may raise to give up.
-
-        Raises:
-            StorageError: the results folder cannot be written.
         """
         self.ready()
         with hold(self.root / "locks" / f"{run}.lock", wait=wait, waiting=waiting) as ours:
@@ -144,14 +142,9 @@ class Store(Studies):
     def _is_whole(self, run: str) -> bool:
         """Return whether a run is completely written, and only not yet published."""
         folder = self.partial(run)
-        if not (folder / "run.json").is_file():
-            return False
         with contextlib.suppress(BenchError):
-            record = read_record(folder / "run.json", run)
-            return all(
-                (folder / name).is_file() and sha256_of(folder / name) == digest
-                for name, digest in record.files.items()
-            )
+            record = read_record(folder / "run.json", RunRecord, run, required=True)
+            return damaged_file(folder, record.files) is None
         return False
 
     def save_checkpoint(
@@ -241,7 +234,7 @@ class Store(Studies):
         path = self.folder(run) / name
         if name not in record.files:
             raise BenchError(f"run {run} is {record.status} and has no {name}")
-        if not path.is_file() or sha256_of(path) != record.files[name]:
+        if damaged_file(self.folder(run), {name: record.files[name]}):
             raise BenchError(
                 f"{path} is missing or damaged (its checksum differs); "
                 f"remove the run with 'bench results rm {run}' and train it again"
@@ -257,8 +250,7 @@ class Store(Studies):
             AmbiguousNameError: more than one run matches.
             BenchError: none matches.
         """
-        folders = _folders(self.root / "runs")
-        known = list(dict.fromkeys(folder.name.removesuffix(PARTIAL) for folder in folders))
+        known = self.run_ids()
         wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
             return wanted
@@ -288,7 +280,12 @@ class Store(Studies):
             remove_folder(self.partial(run))
 
 
-def _folders(parent: Path) -> list[Path]:
+def _read_run(folder: Path) -> RunRecord:
+    return read_record(folder / "run.json", RunRecord, folder.name, required=True)
+
+
+def _folder_names(parent: Path) -> list[str]:
     if not parent.is_dir():
         return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+    with os.scandir(parent) as entries:  # does not stat each of ten thousand
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from bench.store.files import (
 )
 from bench.store.records import (
     StudyRecord,
+    read_or_warn,
     read_study_record,
     reading,
     refuse_overwriting_newer,
@@ -45,11 +45,7 @@ class Studies:
             raise BenchError(f"--results {self.root} is a file; give a folder")
 
     def prepare(self) -> None:
-        """Make the folder and check that it can be written, before work begins.
-
-        Raises:
-            StorageError: it cannot be written, with the reason.
-        """
+        """Make the folder and check that it can be written, before work begins."""
         self.ready()
         prove_writable(self.root / "runs")
 
@@ -82,13 +78,7 @@ class Studies:
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""
         path = self.root / "studies" / f"{name}.json"
-        if not path.is_file():
-            return None
-        try:
-            return read_study_record(path)
-        except BenchError as error:
-            warnings.warn(f"passing over {path}: {error}", stacklevel=2)
-            return None
+        return read_or_warn(path, read_study_record) if path.is_file() else None
 
     def studies(self) -> list[StudyRecord]:
         """Read every study's record, in order of name."""

@@ -25,9 +25,6 @@ def workspace(root: Path) -> Iterator[Path]:
 
     Args:
         root: a folder of the results folder, such as `exports`; made if necessary.
-
-    Raises:
-        StorageError: it cannot be written, or its disk is full.
     """
     make_folder(root)
     clear_abandoned(root)
@@ -44,11 +41,7 @@ def workspace(root: Path) -> Iterator[Path]:
 
 
 def clear_abandoned(root: Path) -> None:
-    """Remove the workspaces in *root* whose processes were killed.
-
-    Raises:
-        StorageError: it cannot be removed.
-    """
+    """Remove the workspaces in *root* whose processes were killed."""
     for lock in _lock(root, "*").parent.glob(_lock(root, "*").name):
         with hold(lock, wait=False) as abandoned:
             if abandoned:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import psutil
+
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -66,8 +68,6 @@ def physical_cores() -> int:
 
     CPU affinity, the cgroup quota and simultaneous multithreading are taken into account.
     """
-    import psutil
-
     logical = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
     threads_per_core = max(1, logical // (psutil.cpu_count(logical=False) or logical))

@@ -14,7 +14,6 @@ from bench.errors import BenchError
 from bench.models import build_model, materialise
 from bench.store import Store
 from bench.targets.trained_run import TrainedRun, load_run
-from bench.training.setup import load_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from bench.data import Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
-PROOF_IMAGES = 256  # at least so many are compared
+PROOF_IMAGES = 256  # compared where the dataset has that many
 
 
 @dataclass(frozen=True)
@@ -140,15 +139,7 @@ class LoadedNetwork:
         Raises:
             BenchError: it cannot be had, or is not what the run was trained on.
         """
-        if self.trained is None:
-            return None
-        dataset = load_data(self.trained.request)
-        if dataset.fingerprint != self.trained.record.result["dataset_fingerprint"]:
-            raise BenchError(
-                f"the dataset '{dataset.name}' is not what run {self.run} was trained on "
-                "(its fingerprint differs): put the old files back, or train again"
-            )
-        return dataset
+        return self.trained.dataset() if self.trained else None
 
     def test_images(self) -> Images | None:
         """Return the whole test set; None for a bare model."""
@@ -176,7 +167,7 @@ class LoadedNetwork:
         A bare model gets random ones.
 
         Raises:
-            BenchError: there are not so many.
+            BenchError: the run was trained on fewer.
         """
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:

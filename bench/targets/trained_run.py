@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.data import Preprocessing
+from bench.errors import BenchError
 from bench.studies.request import RunRequest
-from bench.training.setup import read_trained
+from bench.training.setup import load_data, read_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from bench.data import Dataset
     from bench.store import RunRecord, Store
 
 
@@ -49,6 +51,20 @@ class TrainedRun:
             antialias=recipe.antialias,
             normalize=recipe.normalize,
         )
+
+    def dataset(self) -> Dataset:
+        """Load the dataset that the run was trained on.
+
+        Raises:
+            BenchError: it cannot be loaded, or its images are others now.
+        """
+        dataset = load_data(self.request)
+        if dataset.fingerprint != self.record.result["dataset_fingerprint"]:
+            raise BenchError(
+                f"the dataset '{dataset.name}' is not what run {self.record.run} was trained on "
+                "(its fingerprint differs): put the old files back, or train again"
+            )
+        return dataset
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Turn uint8 images N×C×H×W into the network's input."""

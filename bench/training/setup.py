@@ -15,10 +15,13 @@ from bench.data import (
     Dataset,
     Images,
     Preprocessing,
+    data_directory,
     evaluation_batches,
     load_dataset,
     validation_split,
 )
+from bench.data.catalog import FOLDER_PREFIX
+from bench.data.moved import record_move
 from bench.errors import BenchError
 from bench.models import build_model, materialise
 from bench.studies.request import RunRequest
@@ -197,6 +200,40 @@ def load_data(request: RunRequest) -> Dataset:
 def forget_data() -> None:
     """Load datasets again when they are next needed."""
     _dataset.cache_clear()
+
+
+def locate_data(store: Store, run: str, folder: Path) -> str:
+    """Record where the image folder of a finished run is on this machine, for every command.
+
+    Args:
+        store: the results folder.
+        run: id of the run.
+        folder: where its images are now.
+
+    Returns:
+        The dataset's name in the run's request.
+
+    Raises:
+        BenchError: the run has no image folder, or *folder* holds other images.
+    """
+    record = store.read_run(run)
+    if record is None:
+        raise BenchError(f"run {run} cannot be used ({store.why_absent(run)})")
+    request = RunRequest.from_dict(record.request)
+    if not request.dataset.startswith(FOLDER_PREFIX):
+        raise BenchError(f"run {run} was trained on '{request.dataset}', not on an image folder")
+    found = load_dataset(
+        f"{FOLDER_PREFIX}{folder}",
+        train_images=request.train_images,
+        image_size=request.input_size,
+    )
+    if found.fingerprint != record.result.get("dataset_fingerprint"):
+        raise BenchError(
+            f"{folder} does not hold the images that run {run} was trained on (their fingerprint "
+            "differs)"
+        )
+    record_move(request.dataset, folder, data_directory())
+    return request.dataset
 
 
 @functools.lru_cache(maxsize=2)

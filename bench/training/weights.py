@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+import pathlib
+import re
+import warnings
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.store.files import sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+# What trainers store beside the tensors, and whose loading runs no code of the file.
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    defaultdict,
+    int,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # NumPy 1
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+# What torch.compile, FSDP and activation checkpointing insert into the names of tensors.
+_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_USUAL = {"model", "model_state", "model_state_dict", "module", "net", "network", "state_dict"}
+_AVERAGED = {"averaged", "ema", "swa", "teacher"}
+_UNTRUSTED = re.compile(r"GLOBAL ([\w.]+)")
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+_DEPTH = 3  # dictionaries in dictionaries
+
+
+class _Found(NamedTuple):
+    """Tensors of a file that may be the network's.
+
+    Attributes:
+        place: the keys that lead to them, and the prefix of their names.
+        tensors: name without that prefix → tensor.
+        matching: number of names that the network has, too.
+    """
+
+    place: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    matching: int
+
+    @property
+    def averaged(self) -> bool:
+        """Whether they are a moving average of the weights."""
+        return any(_AVERAGED & set(re.split(r"[_.]", part.lower())) for part in self.place)
+
+    @property
+    def usual(self) -> bool:
+        """Whether the keys are those under which trainers store a network's weights."""
+        return {part for key in self.place for part in key.rstrip(".").split(".")} <= _USUAL
+
+    def __str__(self) -> str:
+        return repr(".".join(part.removesuffix(".") for part in self.place))
 
 
 def weights_digest(path: Path) -> str:
@@ -28,14 +82,25 @@ def weights_digest(path: Path) -> str:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file or a plain state dict (`torch.save`) into *model*.
+    """Load a safetensors file or a checkpoint of PyTorch into *model*.
+
+    The state dict may be in a dictionary, as trainers write it, and all its names may have a
+    prefix, as in DistributedDataParallel, compiled networks, or Lightning. Where there is a moving
+    average beside the weights, the weights are loaded, with a warning.
 
     Raises:
-        BenchError: it cannot be read, or its names or shapes are not the network's; the
-            first that differs is named.
+        BenchError: it cannot be read, it holds several state dicts that fit, or none whose names
+            and shapes are the network's; the first that differs is named.
     """
-    tensors = _read(path)
     expected = model.state_dict()
+    found = [
+        fit
+        for place, tensors in _state_dicts(_read(path))
+        for fit in _fit(place, tensors, expected)
+    ]
+    if not found:
+        raise BenchError(f"--weights {path} holds no state dict (names and tensors)")
+    tensors = _choose(found, expected, path).tensors
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     if missing or unexpected:
@@ -53,15 +118,74 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(tensors)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Any:
+    from safetensors.torch import load_file
+
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything for other files
-        reason = (str(error).strip().splitlines() or ["it is broken"])[0]
+        text = _COLOURS.sub("", str(error)).strip()
+        untrusted = _UNTRUSTED.search(text)
+        if untrusted:
+            raise BenchError(
+                f"--weights {path} cannot be read: it holds an object of {untrusted[1]}, whose "
+                "loading could run code; save only the tensors: "
+                "torch.save(model.state_dict(), FILE)"
+            ) from None
+        reason = (text.splitlines() or ["it is broken"])[0]
         raise BenchError(f"--weights {path} cannot be read: {reason}") from None
-    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise BenchError(f"--weights {path} holds no state dict (names and tensors)")
-    return tensors
+
+
+def _state_dicts(
+    loaded: Any, place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yield every dictionary that holds tensors, with the keys that lead to it."""
+    if not isinstance(loaded, dict) or len(place) > _DEPTH:
+        return
+    named = {key: value for key, value in loaded.items() if isinstance(key, str)}
+    tensors = {_WRAPPERS.sub("", k): v for k, v in named.items() if isinstance(v, Tensor)}
+    if tensors:
+        yield place, tensors
+    for key, value in named.items():
+        yield from _state_dicts(value, (*place, key))
+
+
+def _fit(
+    place: tuple[str, ...], tensors: dict[str, Tensor], expected: dict[str, Tensor]
+) -> Iterator[_Found]:
+    """Yield the tensors below each prefix that makes some of their names the network's."""
+    prefixes = Counter({"": 0})
+    for name in tensors:
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        prefixes.update(name[:start] for start in starts if name[start:] in expected)
+    for prefix, matching in prefixes.items():
+        below = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        yield _Found((*place, prefix) if prefix else place, below, matching)
+
+
+def _choose(found: list[_Found], expected: dict[str, Tensor], path: Path) -> _Found:
+    """Return the tensors that are the network's, or else those most like them.
+
+    Raises:
+        BenchError: several are, and none of them is known to be the trained weights.
+    """
+    fitting = [one for one in found if one.tensors.keys() == expected.keys()]
+    if not fitting:
+        return max(found, key=lambda one: one.matching)
+    plain = [one for one in fitting if not one.averaged] or fitting
+    if len(plain) > 1:
+        plain = [one for one in plain if one.usual] or plain
+    if len(plain) > 1:
+        raise BenchError(
+            f"--weights {path} holds several state dicts of the network: "
+            f"{', '.join(map(str, plain))}; save the one to start from in its own file"
+        )
+    if plain != fitting:
+        others = ", ".join(str(one) for one in fitting if one is not plain[0])
+        warnings.warn(
+            f"--weights {path}: {plain[0]} is loaded; the file also holds {others}", stacklevel=3
+        )
+    return plain[0]

@@ -47,7 +47,7 @@ def test_forward(benchmark: BenchmarkFixture, tmp_path: Path, name: str, backend
     target = find_target(name, input_size=size)
     onnx = backend == "onnxruntime"
     file = make_file(target, "fp32", tmp_path, threads=threads).path if onnx else None
-    model = None if onnx else target.module()
+    model = None if onnx else target.load().model
     ready = load_backend(backend).prepare(
         Workload(model, file, target.input_shape, batch, threads=threads)
     )

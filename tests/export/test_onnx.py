@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("content", [b"hello", b"", b"\x08\x0a" * 50])
 def test_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.onnx").write_bytes(content)
-    with pytest.raises(BenchError, match=r"is no (sound )?ONNX file"):
+    with pytest.raises(BenchError, match=r"is (no|not a valid) ONNX file"):
         files.load(tmp_path / "bad.onnx")
 
 

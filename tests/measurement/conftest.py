@@ -11,8 +11,8 @@ from bench.measurement.configurations import Configuration
 from bench.measurement.machine import ceiling
 from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import RunnerReport
+from bench.measurement.timing.trial import Trial
 from bench.measurement.timing.warmup import WarmUp
-from bench.measurement.trial import Trial
 
 
 @dataclass

@@ -11,6 +11,7 @@ from bench import load_results
 from bench.errors import BenchError
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import Request, expand
+from bench.measurement.measure import profile_layers
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_file
 from bench.measurement.profile.layer_time import PARTS
@@ -31,7 +32,7 @@ def profiled(backend, tmp_path, name="resnet14", options=None, size=16):
         from dataclasses import replace
 
         made = replace(made, file=make_file(target, "fp32", tmp_path, threads=1).path)
-    return [vars(share) for share in made.profile()]
+    return [vars(share) for share in profile_layers(made)]
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,7 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.rows import make_rows
     from bench.measurement.timing.sampling import Goal
-    from bench.measurement.trial import Trial
+    from bench.measurement.timing.trial import Trial
 
     nvml(clocks=[1980, 1410], reasons=0x4)
     monkeypatch.setattr("bench.measurement.timing.runner.load_backend", lambda _name: FakeBackend())

@@ -11,10 +11,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, save
 
-from bench.measurement.backends import UnsupportedError, Workload, load_backend
+from bench.measurement.backends import UnsupportedError, Workload, load_backend, status_of
 from bench.measurement.backends.ortsession import why_not_loaded
 from bench.measurement.timing.runner import LocalRunner
-from bench.measurement.trial import status_of
 
 CUDA, TENSORRT, CPU = (f"{p}ExecutionProvider" for p in ("CUDA", "Tensorrt", "CPU"))
 REFUSAL = (

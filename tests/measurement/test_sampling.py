@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 
-from bench.measurement.backends import OutOfMemoryError, UnsupportedError
+from bench.measurement.backends import OutOfMemoryError, UnsupportedError, status_of
 from bench.measurement.timing.sampling import MIN_BLOCKS, Goal, run_plan
 from bench.measurement.timing.warmup import is_steady, warm_up
-from bench.measurement.trial import status_of
 
 from .conftest import FakeRunner, a_trial
 

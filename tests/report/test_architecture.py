@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import chain
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.models import build_model, list_models
-from bench.networks.graph import Block, Fork, Network, trace
+from bench.networks.graph import Block, Fork, Network, trace, trace_to_document
 from bench.networks.summary import describe as describe_layers
 from bench.report.pages.diagram import WIDTH, describe, draw
 
@@ -24,11 +26,10 @@ def network(name: str, size: int = 32, **options: object) -> tuple[nn.Module, Ne
 
 def lines(block: Block) -> list[str]:
     """Every line of a block, forks included."""
-    return [
-        line
-        for part in block.parts
-        for line in ([*part.branch, *part.shortcut] if isinstance(part, Fork) else [part])
-    ]
+    found: list[str] = []
+    for part in block.parts:
+        found += [part] if isinstance(part, str) else [*part.branch, *chain(*part.shortcuts)]
+    return found
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -88,7 +89,7 @@ def test_the_shortcut_is_what_the_option_says(
         assert forks == []
         return
     (fork,) = forks
-    assert fork.shortcut == shortcut
+    assert fork.shortcuts == (shortcut,)
     assert fork.branch == ("3×3 conv, 32, /2 · BN · ReLU", "3×3 conv, 32 · BN")
     assert fork.join == "+"
     assert block.parts[-1] == "ReLU"
@@ -102,7 +103,7 @@ def test_every_kind_of_shortcut_and_order_can_be_drawn(shortcut: str, order: str
     assert sum(b.count for b in found.blocks if any(isinstance(p, Fork) for p in b.parts)) == 9
     assert {fork.join for fork in forks} == {"+"}
     if "gated" in shortcut:
-        assert all("sigmoid" in " ".join(fork.shortcut) for fork in forks)
+        assert all("sigmoid" in " ".join(fork.shortcuts[0]) for fork in forks)
     ET.fromstring(draw(found, "a", "title"))
 
 
@@ -119,3 +120,62 @@ def test_the_picture_is_narrow_sound_and_told_in_words() -> None:
     assert "identity" in texts
     assert "layer3.1" in texts
     assert "35 times" in describe(found)
+
+
+def foreign(name: str) -> tuple[nn.Module, Network]:
+    pytest.importorskip(name.partition(":")[0])
+    with torch.device("meta"):
+        model = build_model(name, in_channels=3, num_classes=7).eval()
+    return model, trace(model, (3, 224, 224))
+
+
+def test_a_librarys_resnet_is_drawn_as_our_own() -> None:
+    """Other names and other code, the same blocks."""
+    theirs = foreign("timm:resnet18")[1].blocks
+    with torch.device("meta"):
+        ours = trace(build_model("resnet18", num_classes=7).eval(), (3, 224, 224)).blocks
+    assert [b.parts for b in theirs[:-2]] == [b.parts for b in ours[:-1]]
+
+
+def test_each_path_of_an_inception_block_is_drawn() -> None:
+    model, found = foreign("torchvision:googlenet")
+    (block,) = (b for b in found.blocks if b.name == "inception3a")
+    (fork,) = block.parts
+    assert isinstance(fork, Fork)
+    assert fork.join == "concatenate"
+    assert len(fork.shortcuts) == 3
+    drawn = sum(" conv, " in text for line in lines(block) for text in line.split(" · "))
+    inception = model.get_submodule("inception3a")
+    assert drawn == sum(isinstance(m, nn.Conv2d) for m in inception.modules())
+    svg = ET.fromstring(draw(found, "a", "title"))
+    assert "concatenate" in {e.text for e in svg.iter("text")}
+
+
+def test_attention_is_one_path_beside_the_identity() -> None:
+    (block,) = (b for b in foreign("timm:vit_tiny_patch16_224")[1].blocks if b.name == "blocks.0")
+    first, second = block.parts
+    assert isinstance(first, Fork)
+    assert isinstance(second, Fork)
+    assert first.shortcuts == second.shortcuts == ((),)
+    assert "attention" in " ".join(first.branch)
+    assert block.count == 12
+
+
+def test_a_document_gives_the_network_back_and_leaves_training_alone() -> None:
+    model = build_model("resnet20", in_channels=1, num_classes=7)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    document = trace_to_document(model, (1, 32, 32))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert document is not None
+    assert Network.from_document(json.loads(json.dumps(document))) == network("resnet20")[1]
+
+
+def test_a_network_that_cannot_be_traced_has_no_document() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    assert trace_to_document(Branching(), (1, 32, 32)) is None

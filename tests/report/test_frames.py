@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -176,7 +176,10 @@ def test_a_study_has_its_rows_in_its_own_order(table: str, results: Path) -> Non
     tiny = store.read_study("tiny")
     assert tiny is not None
     runs = {seed: tiny.variants["residual"]["runs"][seed] for seed in ("1", "0")}
-    variants = {"z": {"reference": None, "runs": runs}, "b": {"reference": "z", "runs": runs}}
+    variants: dict[str, dict[str, Any]] = {
+        "z": {"reference": None, "runs": runs},
+        "b": {"reference": "z", "runs": runs},
+    }
     store.save_study(replace(tiny, name="few", variants=variants))
     frame = load_results(results / "studies" / "few.json", table)  # type: ignore[arg-type]
     assert list(frame["seed"]) == [1, 0] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -44,14 +43,10 @@ def test_input_guided_by_coverage_is_read_or_refused(
 
 
 def test_a_parser_that_fails_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location("mutations", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from fuzz import mutations
 
     def fragile(content: bytes) -> None:
         content.decode()
 
-    monkeypatch.setattr(module, "targets", lambda _: {"text": (b"some text", fragile)})
-    assert any("UnicodeDecodeError" in line for line in module.fuzz("text", 200))
+    monkeypatch.setattr(mutations, "targets", lambda _: {"text": (b"some text", fragile)})
+    assert any("UnicodeDecodeError" in line for line in mutations.fuzz("text", 200))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -199,6 +200,8 @@ def test_the_whole_protocol_is_walked_on_the_cpu(tmp_path):
     assert nodes["detail"] == "all by CPUExecutionProvider"
     (own,) = told("The same answers as on the CPU", "training's own evaluation")
     assert "0 of 1000 answers differ" in own["detail"]
-    assert len(found["Agreement with torch.utils.benchmark"]) == 3
+    with_helper = importlib.util.find_spec("transformers") is not None
+    assert len(found["Agreement with torch.utils.benchmark"]) == 2 + with_helper
+    assert not any("Error" in c["detail"] for c in found["Agreement with torch.utils.benchmark"])
     (clock,) = found["CUDA events against wall time"]
     assert clock["outcome"] == NOT_RUN

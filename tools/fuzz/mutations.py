@@ -31,8 +31,8 @@ from onnx import TensorProto, helper
 
 from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
+from bench.export.build import from_file
 from bench.export.classifier import ExportedClassifier
-from bench.export.foreign import from_file
 from bench.launch.planning import read_machines
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.onnx_file import examine

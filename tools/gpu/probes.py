@@ -50,11 +50,10 @@ def recorded(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Let a backend answer the test set in every precision that it has, as it is measured."""
-    from bench.measurement.backends import PRECISIONS, load_backend
+    from bench.measurement.backends import PRECISIONS, load_backend, status_of
     from bench.measurement.configurations import Request, expand
     from bench.measurement.measured_network import find_target
     from bench.measurement.preparation import Context, with_files
-    from bench.measurement.trial import status_of
 
     source, labels, reference = _reference(given)
     target = find_target(given.file or given.target, results=given.results)
@@ -121,15 +120,15 @@ def _compared(reference: Any, other: Any, labels: Any) -> dict[str, Any]:
 def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time the same calls by CUDA events and by the wall clock, in turn."""
     from bench.measurement.backends import Workload
+    from bench.measurement.backends.clocks import CudaEventClock, WallClock
     from bench.measurement.measured_network import find_target
-    from bench.measurement.timing.clocks import CudaEventClock, WallClock
     from bench.measurement.timing.runner import LocalRunner
     from bench.system.intervals import ratio_interval
 
     device = str(resolve_device(given.device))
     target = find_target(given.target, input_size=given.input_size)
     for size in sorted({1, given.batch_size}):
-        work = Workload(target.module(), None, target.input_shape, size, device, threads=1)
+        work = Workload(target.load().model, None, target.input_shape, size, device, threads=1)
         runner = LocalRunner("eager", work)
         runner.warm_up(5.0)
         repeats = max(1, round(CLOCK_SECONDS / runner.typical))

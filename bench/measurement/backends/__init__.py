@@ -28,6 +28,7 @@ from bench.measurement.backends.protocol import (
     Support,
     UnsupportedError,
     Workload,
+    status_of,
 )
 from bench.measurement.profile.layer_time import LayerTime
 
@@ -55,6 +56,7 @@ __all__ = [
     "backend_names",
     "backend_rows",
     "load_backend",
+    "status_of",
 ]
 
 _BUILT_IN = {

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.measurement.backends.eager import TorchPrepared, torch_support
-from bench.measurement.backends.protocol import MEMORY_FORMATS, Executed, Support, UnsupportedError
+from bench.measurement.backends.protocol import (
+    MEMORY_FORMATS,
+    Executed,
+    Needs,
+    Support,
+    UnsupportedError,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bench.measurement.backends.protocol import Needs, Workload
 
 
 class Compiled:

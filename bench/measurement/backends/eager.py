@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.measurement.backends.clocks import CudaEventClock
 from bench.measurement.backends.protocol import (
     CHANNELS_LAST,
     MEMORY_FORMATS,
+    Clock,
     Executed,
+    Needs,
     OutOfMemoryError,
     Support,
     UnsupportedError,
+    Workload,
 )
 from bench.measurement.profile.torch_profile import profile_modules
-from bench.measurement.timing.clocks import CudaEventClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from bench.measurement.backends.protocol import Clock, Needs, Workload
     from bench.measurement.profile.layer_time import LayerProfile
 
 DTYPES = {
@@ -56,11 +58,7 @@ class Eager:
 
 
 class TorchPrepared:
-    """A module on its device; the base of `compile`'s.
-
-    Args:
-        workload: what is to run.
-    """
+    """A module on its device; the base of `compile`'s."""
 
     def __init__(self, workload: Workload) -> None:
         if workload.model is None:
@@ -76,12 +74,9 @@ class TorchPrepared:
             if workload.memory_format == CHANNELS_LAST
             else torch.contiguous_format
         )
-        self.model: Any = self._placed(workload.model)
-
-    def _placed(self, model: nn.Module) -> nn.Module:
         try:
-            moved = model.to(device=self.device, dtype=self.dtype)
-            return moved.to(memory_format=self.format).eval()
+            moved = workload.model.to(device=self.device, dtype=self.dtype)
+            self.model: Any = moved.to(memory_format=self.format).eval()
         except RuntimeError as error:
             raise memory_error(error) from error
 

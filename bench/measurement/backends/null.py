@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends.protocol import CONTIGUOUS, PRECISIONS, Executed, Support
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    PRECISIONS,
+    Executed,
+    Needs,
+    Support,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bench.measurement.backends.protocol import Needs, Workload
 
 
 class Null:

@@ -1,5 +1,6 @@
 """ONNX Runtime: CPU, CUDA and TensorRT providers.
 
+onnx and onnxruntime are imported inside functions: listing the backends does not need them.
 The CUDA and TensorRT providers have not been run on a GPU yet; the tests call a fake of the
 library.
 """
@@ -11,6 +12,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from bench.measurement.backends.eager import without_cuda
 from bench.measurement.backends.ortsession import (
     CPU,
     CUDA,
@@ -19,7 +23,7 @@ from bench.measurement.backends.ortsession import (
     OrtPrepared,
     why_not_loaded,
 )
-from bench.measurement.backends.protocol import CONTIGUOUS, Support
+from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
 from bench.store.files import sha256_of
 from bench.system.environment import version_of
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.measurement.backends.protocol import Needs, Workload
     from bench.measurement.profile.layer_time import LayerProfile
 
 _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
@@ -53,7 +56,7 @@ class OnnxRuntime:
             Support("cpu", "fp32", missing),
             Support("cpu", "int8", missing),
             Support("cpu", "fp16", missing or _HALF_ON_CPU),
-            *(Support("cuda", p, cuda or _not_here(p)) for p in ("fp32", "tf32", "fp16")),
+            *(Support("cuda", p, cuda or without_cuda(p)) for p in ("fp32", "tf32", "fp16")),
             Support("cuda", "int8", cuda or _INT8_ON_CUDA),
             Support("cuda", "bf16", cuda or _BF16_ON_CUDA),
         ]
@@ -67,7 +70,11 @@ class OnnxRuntime:
     def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the nodes in a session of its own: only a profiled session records them."""
         del step
-        return profile_nodes(prepared.workload, runs)
+        work = prepared.workload
+        images = torch.zeros(work.batch_size, *work.input_shape)
+        feed = {prepared.input: OrtPrepared.upload(prepared, images)}
+        threads, provider = work.threads, prepared.provider
+        return profile_nodes(prepared.file, feed, runs, provider=provider, threads=threads)
 
 
 class OnnxRuntimeTensorRT:
@@ -81,7 +88,9 @@ class OnnxRuntimeTensorRT:
     def support(self) -> list[Support]:
         """CUDA devices only, where TensorRT is installed too."""
         missing = _missing("onnxruntime") or _without(TENSORRT) or _missing("tensorrt")
-        missing = missing or _without_libraries()
+        if missing is None:
+            _load_libraries()
+            missing = why_not_loaded(TENSORRT)
         fp32, tf32 = _tf32()
         return [
             Support("cuda", "fp32", missing or fp32),
@@ -123,10 +132,10 @@ def tensorrt_options(workload: Workload) -> dict[str, Any]:
 
 
 def _cache(file: Path, batch_size: int) -> dict[str, Any]:
-    """Return where engines are cached, apart for each file and version.
+    """Return where engines are cached: in a folder of its own for each file and version.
 
-    The provider names an engine after the graph, not its weights, and does not look at
-    versions (microsoft/onnxruntime#22244), so each file and version has a folder of its own.
+    The provider names an engine after the graph, not its weights, and ignores versions
+    (microsoft/onnxruntime#22244).
     """
     import onnxruntime as ort
 
@@ -159,7 +168,6 @@ def _missing(package: str) -> str | None:
 
 def _without(provider: str) -> str | None:
     import onnxruntime as ort
-    import torch
 
     if provider not in ort.get_available_providers():
         kind = provider.removesuffix("ExecutionProvider")
@@ -172,20 +180,9 @@ def _load_libraries() -> None:
         import_module("tensorrt")  # brings what the provider looks for
 
 
-def _without_libraries() -> str | None:
-    _load_libraries()
-    return why_not_loaded(TENSORRT)
-
-
 def _tf32() -> tuple[str | None, str | None]:
     """Return why fp32, and why tf32, cannot run: the provider has no switch for TF32."""
-    none = _not_here("tf32")
+    none = without_cuda("tf32")
     if none is not None:
         return None, none
     return "TensorRT inside ONNX Runtime computes fp32 in TF32: use --precision tf32", None
-
-
-def _not_here(precision: str) -> str | None:
-    from bench.measurement.backends.eager import without_cuda  # imports torch
-
-    return without_cuda(precision)

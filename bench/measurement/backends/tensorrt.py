@@ -12,28 +12,43 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bench.errors import BenchError
 from bench.export.engines import NO_TF32, read_sidecar
 from bench.export.tensorrt import Toolkit
-from bench.measurement.backends.protocol import CONTIGUOUS, Executed, Support, UnsupportedError
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    Executed,
+    Needs,
+    Support,
+    UnsupportedError,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from bench.measurement.backends.protocol import Needs, Workload
 
 _BUILT = ("fp32", "fp16", "int8")
 _NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
 
 
-class TensorRT:
-    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it.
+_TYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "UINT8": torch.uint8,
+    "INT8": torch.int8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+}
 
-    Args:
-        load: imports a module by name.
-    """
+
+class TensorRT:
+    """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it."""
 
     name = "tensorrt"
     needs: Needs = "engine"
@@ -44,8 +59,6 @@ class TensorRT:
 
     def support(self) -> list[Support]:
         """Return CUDA pairs; they run where one of the two libraries is installed."""
-        import torch
-
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
         if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
@@ -61,10 +74,6 @@ class TensorRT:
 
 class EnginePrepared:
     """An engine with an execution context.
-
-    Args:
-        workload: what is to run; `file` is the engine, with its sidecar beside it.
-        load: imports a module by name.
 
     Raises:
         UnsupportedError: the library is missing or refuses the engine or the batch, or the
@@ -87,7 +96,7 @@ class EnginePrepared:
     def _set_shape(self) -> None:
         wanted = (self.workload.batch_size, *self.workload.input_shape)
         made = tuple(self.engine.get_tensor_shape(self.input))
-        if made[1:] != wanted[1:]:
+        if any(side not in {-1, want} for side, want in zip(made[1:], wanted[1:], strict=True)):
             sizes = ("×".join(map(str, shape[1:])) for shape in (made, wanted))
             raise UnsupportedError("the engine takes images of {}, not of {}".format(*sizes))
         if not self.context.set_input_shape(self.input, wanted):
@@ -95,10 +104,7 @@ class EnginePrepared:
             raise UnsupportedError(f"the engine takes batches of {low} to {high}, not {wanted[0]}")
 
     def _empty(self, shape: tuple[int, ...], name: str) -> Tensor:
-        import torch
-
-        kinds = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
-        dtype = kinds[_last_word(self.engine.get_tensor_dtype(name))]
+        dtype = _TYPES[_last_word(self.engine.get_tensor_dtype(name))]
         return torch.empty(shape, dtype=dtype, device=self.workload.device)
 
     def upload(self, images: Tensor) -> Tensor:
@@ -115,8 +121,6 @@ class EnginePrepared:
         return self.result
 
     def _stream(self) -> int:
-        import torch
-
         if not self.workload.device.startswith("cuda"):
             return 0
         return int(torch.cuda.current_stream(self.workload.device).cuda_stream)
@@ -127,8 +131,6 @@ class EnginePrepared:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        import torch
-
         if self.workload.device.startswith("cuda"):
             torch.cuda.synchronize(self.workload.device)
 
@@ -156,12 +158,7 @@ def open_engine(
     load: Callable[[str], Any] = importlib.import_module,
     device: str | None = None,
 ) -> tuple[Any, dict[str, Any], Any]:
-    """Load an engine whose sidecar fits it.
-
-    Args:
-        file: the engine.
-        load: imports a module by name.
-        device: the GPU it is to run on (default: torch's current one).
+    """Load an engine whose sidecar fits it, for a GPU (default: torch's current one).
 
     Returns:
         The library, the sidecar's values, the engine.
@@ -189,15 +186,11 @@ def open_engine(
 
 
 def _current(device: str | None) -> AbstractContextManager[Any]:
-    import torch
-
     usable = device is not None and torch.cuda.is_available()
     return torch.cuda.device(device) if usable else nullcontext()
 
 
 def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         return  # nothing to compare with: without a device the configuration is refused elsewhere
     here = "".join(map(str, torch.cuda.get_device_capability(device)))
@@ -208,16 +201,17 @@ def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
         )
 
 
-def engine_input(file: Path) -> tuple[int, int, int]:
-    """Return channels, height and width that an engine takes.
+def engine_input(file: Path) -> tuple[tuple[int | None, ...], str]:
+    """Return the dimensions that an engine takes, None where they are open, and its input's type.
 
     Raises:
         BenchError: it cannot be opened here.
     """
     library, _, engine = open_engine(file)
-    shape = engine.get_tensor_shape(_names(engine, library)[0])
-    channels, height, width = map(int, tuple(shape)[1:])
-    return channels, height, width
+    name = _names(engine, library)[0]
+    shape = tuple(int(side) for side in engine.get_tensor_shape(name))
+    dtype = _TYPES[_last_word(engine.get_tensor_dtype(name))]
+    return tuple(None if side < 0 else side for side in shape), str(dtype).removeprefix("torch.")
 
 
 def _names(engine: Any, library: Any) -> tuple[str, str]:

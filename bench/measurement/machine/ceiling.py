@@ -66,14 +66,7 @@ def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
 def measure_ceiling(
     device: str, threads: int, precisions: set[str], *, seconds: float = 1.0
 ) -> Ceiling:
-    """Measure the ceilings of a device.
-
-    Args:
-        device: cpu, cuda:N or mps.
-        threads: number of CPU threads.
-        precisions: those to measure.
-        seconds: for each kernel and each copy.
-    """
+    """Measure a device's ceilings in some precisions, *seconds* for each kernel and copy."""
     torch.set_num_threads(threads)
     kind = device.partition(":")[0]
     side = _SIDE[kind]
@@ -89,7 +82,7 @@ def measure_ceiling(
             kernels[precision] = max(found, key=lambda kernel: found[kernel])
             flops[precision] = found[kernels[precision]]
     copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
-    return Ceiling(flops, max(copied.values()), side, copied, kernels)
+    return Ceiling(flops, max(copied.values(), default=0.0), side, copied, kernels)
 
 
 def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:

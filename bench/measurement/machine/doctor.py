@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bench.errors import BenchError
-from bench.measurement.backends import backend_names, load_backend
+from bench.measurement.backends import Support, backend_names, load_backend
 from bench.measurement.machine.nvml import MISSING, open_gpu
 from bench.system.devices import physical_cores, resolve_device
 from bench.system.environment import processor, version_of
@@ -17,8 +17,6 @@ from bench.system.environment import processor, version_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from bench.measurement.backends import Support
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ def examine_machine(results: Path) -> list[Finding]:
         _onnxruntime(),
         *(_backends() if works else []),
         _tensorrt(),
-        *_optional("timm", "timm:NAME networks"),
-        *_optional("torchvision", "torchvision:NAME networks"),
+        *map(_optional, ("timm", "torchvision")),
         *(_datasets() if works else []),
         _disk(results),
     ]
@@ -107,7 +104,7 @@ def _backends() -> Iterator[Finding]:
             backend = load_backend(name)
         except BenchError as error:  # of another package
             yield Finding(
-                f"backend {name}", "missing", str(error), "mend or uninstall that package"
+                f"backend {name}", "missing", str(error), "repair or uninstall that package"
             )
             continue
         if backend.needs != "nothing":
@@ -140,16 +137,15 @@ def _tensorrt() -> Finding:
     return Finding("TensorRT engines", "missing", "not installed", "pip install tensorrt-rtx")
 
 
-def _optional(package: str, purpose: str) -> Iterator[Finding]:
-    version = version_of(package)
-    if version:
-        yield Finding(package, "ok", version)
-    else:
-        yield Finding(package, "missing", f"not installed ({purpose})", f"pip install {package}")
+def _optional(package: str) -> Finding:
+    if version := version_of(package):
+        return Finding(package, "ok", version)
+    found = f"not installed ({package}:NAME networks)"
+    return Finding(package, "missing", found, f"pip install {package}")
 
 
 def _datasets() -> Iterator[Finding]:
-    from bench.data import list_datasets  # imports torch, which may be broken
+    from bench.data import list_datasets
 
     known = list_datasets()
     here = [info.name for info in known if info.available]

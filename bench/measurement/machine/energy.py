@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.measurement.machine.nvml import open_gpu
+
+if sys.platform != "win32":
+    import resource
 
 _RAPL = Path("/sys/class/powercap")
 
@@ -34,11 +40,7 @@ class Meter:
 
 
 class AllocatorPeak:
-    """Peak memory that one network holds in torch's allocator, without that of other networks.
-
-    Args:
-        device: only cuda and cuda:N have such an allocator.
-    """
+    """Peak memory that one network holds in torch's CUDA allocator, without other networks'."""
 
     def __init__(self, device: str) -> None:
         self.device = device if device.startswith("cuda") else None
@@ -52,15 +54,11 @@ class AllocatorPeak:
 
     def __enter__(self) -> None:
         if self.device is not None:
-            import torch
-
             torch.cuda.reset_peak_memory_stats(self.device)
             self.start = self._allocated()
 
     def __exit__(self, *_: object) -> None:
         if self.device is not None:
-            import torch
-
             working = torch.cuda.max_memory_allocated(self.device) - self.start
             self.peak = max(self.peak or 0, self.own + working)
 
@@ -72,19 +70,13 @@ class AllocatorPeak:
     def _allocated(self) -> int:
         if self.device is None:
             return 0
-        import torch
-
         return int(torch.cuda.memory_allocated(self.device))
 
 
 def peak_process_memory() -> float | None:
     """Return the peak resident memory of this process in MiB; None on Windows."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return None
-    import sys
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
 from bench.measurement.machine.nvml import MISSING, GpuState, open_gpu
 
 # Changes that move a figure by about as much as the interval is to resolve.
@@ -45,8 +47,6 @@ class Snapshot:
 
 def take_snapshot(device: str) -> Snapshot:
     """Read the machine's counters."""
-    import psutil
-
     times = psutil.cpu_times()
     mine = psutil.Process().cpu_times()
     children = psutil.Process().children(recursive=True)
@@ -106,8 +106,6 @@ def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def _cpu_seconds(process: Any) -> float:
-    import psutil
-
     try:
         times = process.cpu_times()
     except psutil.Error:  # it ended in the meantime

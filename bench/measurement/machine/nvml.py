@@ -49,12 +49,7 @@ class GpuState:
 
 
 class Gpu:
-    """One GPU.
-
-    Args:
-        library: the module `pynvml`, initialised.
-        handle: the library's handle of the GPU.
-    """
+    """One GPU: the initialised module `pynvml`, and its handle of the GPU."""
 
     def __init__(self, library: Any, handle: Any) -> None:
         self.library, self.handle = library, handle
@@ -95,11 +90,7 @@ class Gpu:
 
 
 def open_gpu(device: str) -> Gpu | None:
-    """Open a CUDA device in NVML; None for other devices, without the library or its driver.
-
-    Args:
-        device: cpu, cuda, cuda:N or mps, as torch numbers them.
-    """
+    """Open a CUDA device in NVML; None for other devices, without the library or its driver."""
     if not device.startswith("cuda"):
         return None
     try:
@@ -144,12 +135,7 @@ class GpuSummary:
 
 @dataclass
 class GpuMonitor:
-    """Reads the state of a GPU after each block of samples, outside the timed section.
-
-    Attributes:
-        gpu: None without one.
-        states: what was read.
-    """
+    """Reads the state of a GPU, if there is one, after each block of samples (untimed)."""
 
     gpu: Gpu | None
     states: list[GpuState] = field(default_factory=list)

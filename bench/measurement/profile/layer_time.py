@@ -26,7 +26,7 @@ _WORDS = {
     "addition": ("add",),
     "normalisation": ("norm",),
     "activation": ("relu", "clamp", "clip"),
-    "pooling": ("pool",),
+    "pooling": ("pool", "reducemean"),
     "linear": ("gemm", "matmul", "linear"),
 }
 
@@ -63,13 +63,13 @@ class Share:
 
     Attributes:
         by: layer or operator.
-        name: path of the layer in the network (node of the graph), or kind of operator.
-        kind: what the layer is.
+        name: as in `LayerTime`, or the kind of operator.
+        kind: as in `LayerTime`.
         milliseconds: of one batch, mean over the profiled ones (slower than unprofiled).
         share: of everything that was profiled, 0…1.
-        part: what it does, one of `PARTS`.
-        block: the block of the network that it belongs to; empty for an operator.
-        with_addition: an addition is fused into it, whose own time is unknown.
+        part: as in `LayerTime`.
+        block: as in `LayerTime`; empty for an operator.
+        with_addition: as in `LayerTime`.
     """
 
     by: str
@@ -113,7 +113,7 @@ def shares(
             kind=name,
             milliseconds=microseconds / runs / 1e3,
             share=microseconds / whole,
-            part=_part_of_operator(name),
+            part=part_of_operator(name),
         )
         for name, microseconds in slowest_first
         if microseconds > 0
@@ -127,7 +127,7 @@ def block_of(name: str) -> str:
     return found[0] if found else name
 
 
-def _part_of_operator(name: str) -> str:
+def part_of_operator(name: str) -> str:
     """Return the part of `PARTS` that a kind of operator computes."""
     lower = name.lower()
     for part, words in _WORDS.items():

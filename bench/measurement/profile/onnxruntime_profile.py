@@ -12,45 +12,30 @@ import re
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.measurement.profile.layer_time import LayerTime
-
-if TYPE_CHECKING:
-    from bench.measurement.backends.protocol import Workload
-    from bench.measurement.profile.layer_time import LayerProfile
+from bench.measurement.profile.layer_time import LayerProfile, LayerTime, part_of_operator
 
 _KERNEL = "_kernel_time"
 _WORDS = re.compile(r"^fused |_nchwc(_\d+)?$|_token_\d+$|_quant$")
 _BRANCHES = 2  # inputs of an addition
 _IMAGES = 4  # dimensions of images, also of a summand; a bias has one
 
-_OPERATORS = {
-    "convolution": ("Conv", "FusedConv", "QLinearConv", "ConvInteger"),
-    "addition": ("Add", "QLinearAdd"),
-    "activation": ("Relu", "Clip"),
-    "normalisation": ("BatchNormalization",),
-    "pooling": (
-        *("MaxPool", "GlobalAveragePool", "AveragePool", "ReduceMean"),
-        *("QLinearGlobalAveragePool", "QLinearAveragePool"),
-    ),
-    "linear": ("Gemm", "FusedGemm", "QGemm", "MatMul", "QLinearMatMul"),
-}
-_PARTS = {kind: part for part, kinds in _OPERATORS.items() for kind in kinds}
 
-
-def profile_nodes(workload: Workload, runs: int) -> LayerProfile:
-    """Run a file a few times under the runtime's own profiler, in a session of its own.
+def profile_nodes(
+    file: Path, feed: dict[str, Any], runs: int, *, provider: str, threads: int
+) -> LayerProfile:
+    """Run a file on *feed* a few times under the runtime's own profiler, in a session of its own.
 
     Returns:
         Layers in the order in which they ran, and kinds of operator, with the microseconds
         of all runs.
     """
-    graph = Graph(workload.file)
+    graph = Graph(file)
     times: dict[str, float] = defaultdict(float)
     kinds: dict[str, float] = defaultdict(float)
     nodes: dict[str, dict[str, Any]] = {}
-    for event in _events(workload, runs):
+    for event in _events(file, feed, runs, provider, threads):
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             name = event["name"].removesuffix(_KERNEL)
             times[name] += event["dur"]
@@ -60,38 +45,31 @@ def profile_nodes(workload: Workload, runs: int) -> LayerProfile:
     return layers, list(kinds.items())
 
 
-def _events(workload: Workload, runs: int) -> list[dict[str, Any]]:
-    import numpy as np
+def _events(
+    file: Path, feed: dict[str, Any], runs: int, provider: str, threads: int
+) -> list[dict[str, Any]]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = workload.threads
+    options.intra_op_num_threads = threads
     options.enable_profiling = True
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        provider = "CPUExecutionProvider" if workload.device == "cpu" else "CUDAExecutionProvider"
-        session = ort.InferenceSession(str(workload.file), options, providers=[provider])
-        entry = session.get_inputs()[0]
-        dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
-        images = np.zeros((workload.batch_size, *workload.input_shape), dtype)
+        session = ort.InferenceSession(str(file), options, providers=[provider])
         for _ in range(runs):
-            session.run(None, {entry.name: images})
+            session.run(None, feed)
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
         return events
 
 
 class Graph:
-    """The nodes of a file, to which the nodes that ran are mapped back.
+    """The nodes of an ONNX file, to which the nodes that ran are mapped back."""
 
-    Args:
-        file: an ONNX file.
-    """
-
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path) -> None:
         import onnx
 
-        nodes = onnx.load(str(file), load_external_data=False).graph.node if file else []
+        nodes = onnx.load(str(file), load_external_data=False).graph.node
         self.by_name = {node.name: node for node in nodes if node.name}
         self.makers = {output: node for node in nodes for output in node.output}
         self.readers: dict[str, list[Any]] = defaultdict(list)
@@ -105,7 +83,7 @@ class Graph:
     def layer(self, name: str, args: dict[str, Any], microseconds: float) -> LayerTime:
         """Return the layer and the time of a node that ran."""
         kind = args["op_name"]
-        part = _PARTS.get(kind, "other")
+        part = part_of_operator(kind)
         plain = _WORDS.sub("", name)
         own = self.by_name.get(plain) or self.makers.get(plain)
         if own is not None and part == "convolution":

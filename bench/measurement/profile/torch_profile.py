@@ -10,14 +10,13 @@ from torch.nn.modules import activation, batchnorm, pooling
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
-from bench.measurement.profile.layer_time import LayerTime
+from bench.measurement.profile.layer_time import LayerProfile, LayerTime
 from bench.models import Residual
 from bench.models.shortcuts import JOINS, NoShortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.measurement.profile.layer_time import LayerProfile
 
 _LAYER = "bench.layer:"
 _OWN_TIME = {"cpu": "self_cpu_time_total", "cuda": "self_device_time_total"}
@@ -26,13 +25,9 @@ _OWN_TIME = {"cpu": "self_cpu_time_total", "cuda": "self_device_time_total"}
 def profile_modules(
     model: nn.Module, step: Callable[[], Any], runs: int, device: torch.device
 ) -> LayerProfile:
-    """Run a network under `torch.profiler`, each module inside a named range.
+    """Run *step* under `torch.profiler`, each module of the network inside a named range.
 
-    Args:
-        model: the network; hooks are registered on its modules and stay there.
-        step: runs one batch.
-        runs: profiled batches; one more runs before them.
-        device: where the network runs.
+    The hooks that do so stay on the modules. One more batch runs before the profiled ones.
     """
     modules = dict(_profiled_modules(model))
     _name_ranges(modules)

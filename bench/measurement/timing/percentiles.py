@@ -1,4 +1,7 @@
-"""Latency percentiles, and the number of queries that each needs."""
+"""Latency percentiles, and the number of queries that each needs.
+
+scipy is imported inside a function: `bench choose` needs the numbers only of some rows.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,6 @@ def honest_count(percentile: float) -> int:
     MLPerf's early stopping (mlcommons/inference, `loadgen/early_stopping.cc`): the smallest
     number of queries among which, at 99 % confidence, one query slower than the percentile
     (its criterion needs at least one) shows that no more than 1 - p of all are.
-
-    Args:
-        percentile: in 0…1, such as 0.99.
     """
     from scipy.stats import binom
 

@@ -8,16 +8,15 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends import OutOfMemoryError, UnsupportedError
+from bench.measurement.backends import OutOfMemoryError, UnsupportedError, status_of
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.trial import status_of
+from bench.measurement.timing.runner import RunnerReport, open_runner
 from bench.system.memory import be_killed_first, out_of_memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bench.measurement.configurations import Configuration
-    from bench.measurement.timing.runner import RunnerReport
     from bench.measurement.timing.warmup import WarmUp
 
 _ERRORS: dict[str, type[Exception]] = {
@@ -120,7 +119,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     try:
-        runner = configuration.open()
+        runner = open_runner(configuration)
     except Exception as error:  # sent to the parent, whatever it is
         connection.send(status_of(error))
         return

@@ -8,15 +8,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from bench.measurement.backends import (
     Boundary,
+    Clock,
     DeviceTimed,
     Executed,
+    Workload,
     load_backend,
 )
+from bench.measurement.backends.clocks import WallClock
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.nvml import GpuMonitor, GpuSummary, open_gpu
-from bench.measurement.timing.clocks import WallClock
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.measurement.backends import Clock, Workload
+    from bench.measurement.configurations import Configuration
 
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
@@ -76,7 +80,7 @@ class LocalRunner:
     """A configuration in this process.
 
     Args:
-        backend: name of the backend.
+        backend: name of the backend that prepares *workload*.
         workload: what it prepares.
         boundary: what is inside the timed section.
         preprocess: uint8 images to float images, for `end-to-end`.
@@ -114,12 +118,14 @@ class LocalRunner:
     def _timed_step(
         self, boundary: Boundary, preprocess: Callable[[Tensor], Tensor] | None
     ) -> Callable[[], Any]:
-        import torch
-
         ready, work = self.prepared, self.workload
         shape = (work.batch_size, *work.input_shape)
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(shape, generator=generator)
+        kind: torch.dtype = getattr(torch, work.input_type)
+        if kind.is_floating_point:
+            images = torch.randn(shape, generator=generator).to(kind)
+        else:
+            images = torch.randint(0, 128, shape, generator=generator).to(kind)
         if boundary == "compute":
             batch = ready.upload(images)
             return lambda: ready.infer(batch)
@@ -177,8 +183,6 @@ class LocalRunner:
 
     def _set_threads(self) -> None:
         """Set torch's number of threads, which is global to the process."""
-        import torch
-
         if torch.get_num_threads() != self.workload.threads:
             torch.set_num_threads(self.workload.threads)
 
@@ -202,6 +206,19 @@ class LocalRunner:
         gc.collect()
 
 
+def open_runner(configuration: Configuration) -> LocalRunner:
+    """Make a configuration ready to run in this process."""
+    made = configuration
+    return LocalRunner(
+        made.backend,
+        made.workload(),
+        boundary=made.boundary,
+        preprocess=made.target.preprocess() if made.boundary == "end-to-end" else None,
+        single=made.scenario != "offline",
+        clear_l2=made.clear_l2,
+    )
+
+
 def serve(
     step: Callable[[], Any],
     offsets: list[float],
@@ -217,7 +234,7 @@ def serve(
         offsets: when each query arrives, in seconds from now.
         bound: latency in seconds; stop as soon as p99 can no longer be below it.
         now: a clock in seconds.
-        sleep: waits for so many seconds.
+        sleep: waits.
 
     Returns:
         Latencies: seconds from each query's arrival (not from its start) to its answer.

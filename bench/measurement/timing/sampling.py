@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.measurement.trial import Trial
+    from bench.measurement.timing.trial import Trial
 
 # An interval needs six blocks at all; stopping at the first narrow one among more looks costs
 # less coverage (tests/measurement/test_calibration.py).
@@ -54,10 +54,12 @@ def run_plan(
     on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Warm up every trial, then sample all of them round by round.
+    """Warm up every trial, then sample all of them round by round, until each reaches the goal.
+
+    Trials are filled in place; one that fails is marked, and the others continue.
 
     Args:
-        trials: open ones, filled in place; one that fails is marked, and the others continue.
+        trials: open ones.
         goal: when a trial is done.
         seed: of the random order inside a round.
         on_event: called with `warm_up`, `round` and `failed`.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.measurement.configurations import Request
-    from bench.measurement.trial import Trial
+    from bench.measurement.timing.trial import Trial
 
 _STEPS = 5  # of the bisection: the rate is known to a thirty-second of the capacity
 
@@ -33,7 +33,7 @@ def highest_rate(
     Args:
         run: rate → p99 in seconds.
         capacity: queries per second back to back, the upper limit of the rate.
-        bound: seconds.
+        bound: of p99, in seconds.
 
     Returns:
         The rate, None if even a thirty-second of the capacity misses the bound; and every

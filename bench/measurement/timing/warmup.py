@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import kendalltau, theilslopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,12 +41,9 @@ def warm_up(
     cap_seconds: float,
     now: Callable[[], float] = time.monotonic,
 ) -> WarmUp:
-    """Run *sample* until its last values are steady.
+    """Call *sample*, which returns seconds, until its last values are steady.
 
-    Args:
-        sample: runs once and returns the seconds it took.
-        cap_seconds: time limit; two samples are taken in any case.
-        now: a clock in seconds.
+    At least two samples are taken, whatever the time limit.
     """
     begun = now()
     seconds: list[float] = []
@@ -63,8 +61,6 @@ def is_steady(seconds: Sequence[float]) -> bool:
     Kendall's rank test, which one slow sample does not mislead, finds none, or the slope of Theil
     and Sen is too small to matter.
     """
-    from scipy.stats import kendalltau, theilslopes
-
     if len(seconds) < WINDOW:
         return False
     last = np.asarray(seconds[-WINDOW:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,11 +47,43 @@ def lesion_charts(rows: pd.DataFrame, entry_of: EntryOf) -> tuple[Chart, ...]:
             scale=100,
         )
     ]
-    swaps = rows[rows["lesion"] == "swap"]
+    swaps = rows[rows["lesion"] == "swap"].sort_values("test_accuracy", kind="stable")
     if len(swaps):
-        made.append(_swapped(swaps, entry_of))
-    if blocks["norm_ratio"].notna().any():
-        made.append(_ratios(blocks[blocks["norm_ratio"].notna()], entry_of))
+        made.append(
+            Chart(
+                key="lesion-swap",
+                title="Two blocks swapped",
+                caption="Test accuracy with two blocks of the same stage and shape exchanged "
+                "(Veit et al. 2016, section 4.3), one point per pair.",
+                x=Axis("pair, from the worst", whole=True),
+                y=Axis("test accuracy (%)"),
+                series=tuple(
+                    line(
+                        entry,
+                        part,
+                        "test_accuracy",
+                        "{label}, {block} ↔ {other}: {value:.2f} %",
+                        scale=100,
+                        kind="points",
+                    )
+                    for entry, part, _ in _lines(swaps, entry_of)
+                ),
+                table="lesions",
+            )
+        )
+    ratios = blocks[blocks["norm_ratio"].notna()]
+    if len(ratios):
+        made.append(
+            _by_block(
+                _lines(ratios, entry_of),
+                "norm_ratio",
+                key="lesion-ratio",
+                title="Branch against shortcut, test images",
+                caption="Median of the norms of residual branch and shortcut where they are added; "
+                "bands reach from the 10th to the 90th percentile of the images.",
+                y=Axis(_RATIO),
+            )
+        )
     if blocks["initial_gradient_norm"].notna().any():
         made.append(
             _by_block(
@@ -107,24 +139,41 @@ def gradient_charts(
             )
         )
     if len(correlations):
-        made.append(_correlated(correlations, entry_of))
+        series = tuple(
+            line(
+                entry_of(target),
+                part,
+                "correlation",
+                "{label}: {value:.3f} at {lag} places",
+                x="lag",
+            )
+            for target, part in correlations.groupby("target", sort=False)
+        )
+        made.append(
+            Chart(
+                key="gradient-correlation",
+                title="Correlation of gradients at nearby inputs",
+                caption="Autocorrelation of the network's derivative along lines between test "
+                "images; white noise has none (Balduzzi et al. 2017, figure 1).",
+                x=Axis("distance (places on the line)", whole=True),
+                y=Axis("correlation", zero=True),
+                series=series,
+                table="correlations",
+            )
+        )
     return tuple(made)
-
-
-def _each(rows: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    return [(str(key), part) for key, part in rows.groupby(column, sort=False)]
 
 
 def _lines(rows: pd.DataFrame, entry_of: EntryOf) -> list[_Line]:
     """Return all rows of each run."""
-    return [(entry_of(run), part, False) for run, part in _each(rows, "run")]
+    return [(entry_of(run), part, False) for run, part in rows.groupby("run", sort=False)]
 
 
 def _ends(rows: pd.DataFrame, entry_of: EntryOf) -> list[_Line]:
     """Return the first and last epoch of each target, and whether it is the first of two."""
     return [
         (entry_of(target), part[part["epoch"] == epoch], bool(epoch < part["epoch"].max()))
-        for target, part in _each(rows, "target")
+        for target, part in rows.groupby("target", sort=False)
         for epoch in dict.fromkeys((part["epoch"].min(), part["epoch"].max()))
     ]
 
@@ -149,106 +198,26 @@ def _by_block(
     named = next(iter(names)) if len(names) == 1 else ()
     if not 0 < len(named) <= _MOST_NAMED:
         named = ()
+    series = []
+    for entry, rows, earlier in lines:
+        epoch = int(rows["epoch"].iloc[0]) if "epoch" in rows else None
+        when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training"
+        unit = " %" if scale == 100 else ""  # noqa: PLR2004 - per cent
+        ends: dict[str, Any] = {}
+        if column == "norm_ratio" and "norm_ratio_low" in rows:
+            ends = {
+                end: rows[f"norm_ratio_{end}"].astype(float).tolist() for end in ("low", "high")
+            }
+        hover = f"{{label}}, {{block}}{when}: {{value:.4g}}{unit}"
+        start = 0 if named else first
+        look = {"dashed": earlier, "faint": earlier, **ends}
+        series.append(line(entry, rows, column, hover, first=start, scale=scale, **look))
     return Chart(
         key=key,
         title=title,
         caption=caption,
         x=Axis(x, categories=named, whole=not named),
         y=y,
-        series=tuple(_line(*line, column, 0 if named else first, scale) for line in lines),
+        series=tuple(series),
         table="lesions" if key.startswith("lesion") else "gradients",
-    )
-
-
-def _line(
-    entry: LegendEntry, rows: pd.DataFrame, earlier: bool, column: str, first: int, scale: float
-) -> Series:
-    values = (rows[column].astype(float) * scale).tolist()
-    epoch = int(rows["epoch"].iloc[0]) if "epoch" in rows else None
-    when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training"
-    banded = column == "norm_ratio" and "norm_ratio_low" in rows
-    unit = " %" if scale == 100 else ""  # noqa: PLR2004 - per cent
-    return Series(
-        name=entry.name,
-        x=[float(place) for place in range(first, first + len(rows))],
-        y=values,
-        kind="line",
-        style=entry.style,
-        low=rows["norm_ratio_low"].astype(float).tolist() if banded else (),
-        high=rows["norm_ratio_high"].astype(float).tolist() if banded else (),
-        dashed=earlier,
-        faint=earlier,
-        hover=[
-            f"{entry.label}, {block}{when}: {value:.4g}{unit}"
-            for block, value in zip(rows["block"], values, strict=True)
-        ],
-    )
-
-
-def _ratios(blocks: pd.DataFrame, entry_of: EntryOf) -> Chart:
-    return _by_block(
-        _lines(blocks, entry_of),
-        "norm_ratio",
-        key="lesion-ratio",
-        title="Branch against shortcut, test images",
-        caption="Median of the norms of residual branch and shortcut where they are added; bands "
-        "reach from the 10th to the 90th percentile of the images.",
-        y=Axis(_RATIO),
-    )
-
-
-def _swapped(swaps: pd.DataFrame, entry_of: EntryOf) -> Chart:
-    series = []
-    for run, part in _each(swaps, "run"):
-        worst = part.sort_values("test_accuracy", kind="stable")
-        values = (worst["test_accuracy"] * 100).tolist()
-        pairs: list[tuple[Any, Any]] = list(zip(worst["block"], worst["other"], strict=True))
-        series.append(
-            Series(
-                name=entry_of(run).name,
-                x=[float(i) for i in range(1, len(worst) + 1)],
-                y=values,
-                style=entry_of(run).style,
-                hover=[
-                    f"{entry_of(run).label}, {one} ↔ {other}: {value:.2f} %"
-                    for (one, other), value in zip(pairs, values, strict=True)
-                ],
-            )
-        )
-    return Chart(
-        key="lesion-swap",
-        title="Two blocks swapped",
-        caption="Test accuracy with two blocks of the same stage and shape exchanged "
-        "(Veit et al. 2016, section 4.3), one point per pair.",
-        x=Axis("pair, from the worst", whole=True),
-        y=Axis("test accuracy (%)"),
-        series=tuple(series),
-        table="lesions",
-    )
-
-
-def _correlated(correlations: pd.DataFrame, entry_of: EntryOf) -> Chart:
-    series = [
-        Series(
-            name=entry_of(target).name,
-            x=part["lag"].astype(float).tolist(),
-            y=part["correlation"].astype(float).tolist(),
-            kind="line",
-            style=entry_of(target).style,
-            hover=[
-                f"{entry_of(target).label}: {value:.3f} at {lag} places"
-                for lag, value in zip(part["lag"], part["correlation"], strict=True)
-            ],
-        )
-        for target, part in _each(correlations, "target")
-    ]
-    return Chart(
-        key="gradient-correlation",
-        title="Correlation of gradients at nearby inputs",
-        caption="Autocorrelation of the network's derivative along lines between test images; "
-        "white noise has none (Balduzzi et al. 2017, figure 1).",
-        x=Axis("distance (places on the line)", whole=True),
-        y=Axis("correlation", zero=True),
-        series=tuple(series),
-        table="correlations",
     )

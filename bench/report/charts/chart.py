@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
 Kind = Literal["line", "points", "bars", "steps"]
@@ -191,6 +189,45 @@ class Chart:
         return None
 
 
+def line(
+    entry: LegendEntry,
+    rows: pd.DataFrame,
+    y: str,
+    hover: str,
+    *,
+    x: str | None = None,
+    first: int = 1,
+    scale: float = 1,
+    **look: Any,
+) -> Series:
+    """Return one network's series, a line unless *look* says otherwise.
+
+    Args:
+        entry: the network's name and style.
+        rows: one per point, in order.
+        y: column of the values.
+        hover: format of a point's text, from `label`, `value` and the columns of its row.
+        x: column of the positions; None to number the rows from *first*.
+        first: position of the first row.
+        scale: factor of the values.
+        look: further fields of `Series`.
+    """
+    values = (rows[y].astype(float) * scale).tolist()
+    numbered = [float(number) for number in range(first, first + len(rows))]
+    records: list[Any] = rows.to_dict("records")
+    return Series(
+        name=entry.name,
+        x=numbered if x is None else rows[x].astype(float).tolist(),
+        y=values,
+        style=entry.style,
+        hover=[
+            hover.format(**{**row, "label": entry.label, "value": value})
+            for row, value in zip(records, values, strict=True)
+        ],
+        **{"kind": "line", **look},
+    )
+
+
 def absent_chart(key: str, title: str, why: str) -> Chart:
     """Return a chart that only states why there is nothing to draw."""
     return Chart(key=key, title=title, caption="", x=Axis(""), y=Axis(""), absent=why)
@@ -210,4 +247,4 @@ class Section:
     key: str
     title: str
     charts: tuple[Chart, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

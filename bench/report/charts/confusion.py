@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
+from statistics import mode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from bench.errors import BenchError
+import pandas as pd
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pandas as pd
 
     from bench.report.study_data import StudyData
     from bench.store import RunRecord
+
+    Tested = tuple[RunRecord, dict[str, npt.NDArray[Any]]]  # a run and its predictions
 
 MOST_CLASSES = 20  # a larger matrix is not readable
 MOST_IMAGES = 12
@@ -84,8 +85,6 @@ class Confusions:
 
     def frame(self) -> pd.DataFrame:
         """Return the matrices as a table: one row per variant, true and predicted class."""
-        import pandas as pd
-
         rows = [
             (matrix.variant, truth, predicted, count)
             for matrix in self.matrices
@@ -96,26 +95,24 @@ class Confusions:
 
 
 def confusions(data: StudyData) -> Confusions:
-    """Read the predictions of every finished run of a study."""
-    seen: dict[str, list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]] = defaultdict(list)
-    notes = []
-    for run, record in data.records.items():
-        if record.status != "complete" or record.result.get("timing_only"):
-            continue
-        if "predictions.safetensors" not in record.files:
-            continue
-        try:
-            tensors = data.store.read_tensors(run, "predictions.safetensors")
-        except BenchError as error:
-            notes.append(f"Left out: {error}")
-            continue
-        seen[str(record.result.get("dataset_fingerprint"))].append(
-            (record, {name: tensor.numpy() for name, tensor in tensors.items()})
-        )
+    """Return the confusion matrices of a study, and its most misclassified test images."""
+    predictions, problems = data.predictions
+    notes = list(problems)
+    seen: dict[str, list[Tested]] = defaultdict(list)
+    for run, tensors in predictions.items():
+        record = data.records[run]
+        seen[str(record.result.get("dataset_fingerprint"))].append((record, tensors))
     matrices: list[Matrix] = []
     images: list[Confused] = []
     for runs in seen.values():
-        matrices += _matrices(data, runs)
+        counts: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+        for record, tensors in runs:
+            counts[data.places[record.run][0]].append(tensors["confusion"].astype(np.int64))
+        classes = tuple(map(str, runs[0][0].result["classes"]))
+        matrices += [
+            Matrix(variant, len(each), classes, np.sum(each, axis=0))
+            for variant, each in counts.items()
+        ]
         found, note = _most_confused(runs)
         images += found
         notes += [note] if note else []
@@ -133,24 +130,7 @@ def confusions(data: StudyData) -> Confusions:
     return Confusions(tuple(shown), tuple(images), tuple(dict.fromkeys(notes)))
 
 
-def _matrices(
-    data: StudyData, runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]]
-) -> list[Matrix]:
-    """Sum the confusion matrices of each variant's runs."""
-    by_variant: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
-    for record, tensors in runs:
-        if (variant := data.variant_of(record.run)) is not None:
-            by_variant[variant].append(tensors["confusion"].astype(np.int64))
-    classes = tuple(map(str, runs[0][0].result["classes"]))
-    return [
-        Matrix(variant, len(counts), classes, np.sum(counts, axis=0))
-        for variant, counts in by_variant.items()
-    ]
-
-
-def _most_confused(
-    runs: list[tuple[RunRecord, dict[str, npt.NDArray[Any]]]],
-) -> tuple[list[Confused], str | None]:
+def _most_confused(runs: list[Tested]) -> tuple[list[Confused], str | None]:
     """Return the images that most runs misclassify, and a note if they cannot be shown."""
     first = runs[0][0]
     labels = runs[0][1]["labels"]
@@ -164,7 +144,7 @@ def _most_confused(
             dataset=str(first.request["dataset"]),
             index=i,
             truth=str(classes[labels[i]]),
-            taken_for=str(classes[_commonest(predictions[:, i], labels[i])]),
+            taken_for=str(classes[mode(p for p in predictions[:, i] if p != labels[i])]),
             wrong=int(wrong[i]),
             runs=len(runs),
             picture=pictures.get(i),
@@ -173,20 +153,14 @@ def _most_confused(
     ], note
 
 
-def _commonest(predicted: npt.NDArray[Any], label: int) -> int:
-    return Counter(int(p) for p in predicted if p != label).most_common(1)[0][0]
-
-
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset
+    from bench.data import list_datasets, load_dataset  # imports torch
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
-        return (
-            {},
-            f"The images of {name} are not shown: a report downloads nothing and runs no code.",
-        )
+        why = "a report downloads nothing and runs no code"
+        return {}, f"The images of {name} are not shown: {why}."
     dataset = load_dataset(name, train_images=record.request["train_images"], quiet=True)
     if dataset.fingerprint != record.result.get("dataset_fingerprint"):
         return {}, f"The images of {name} are not shown: they differ from those of the training."

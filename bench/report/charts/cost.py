@@ -28,20 +28,28 @@ _LAYERS = 20  # of an export, the most sensitive ones
 
 def fronts(data: StudyData) -> tuple[Chart, ...]:
     """Chart accuracy against each cost, with the Pareto front."""
-    costs = {
-        "macs": ("Accuracy and multiply-adds", "multiply-adds of one image", False),
-        "parameters": ("Accuracy and parameters", "parameters", False),
-        "images_per_second": ("Accuracy and training speed", "images/s in training", True),
-    }
-    return tuple(_front(data, column, *words) for column, words in costs.items())
+    return (
+        _front(data, "macs", "Accuracy and multiply-adds", "multiply-adds of one image"),
+        _front(data, "parameters", "Accuracy and parameters", "parameters"),
+        _front(
+            data,
+            "images_per_second",
+            "Accuracy and training speed",
+            "images/s in training",
+            more_is_better=True,
+        ),
+    )
 
 
-def _front(data: StudyData, column: str, title: str, label: str, more_is_better: bool) -> Chart:
-    points = [
-        (s.name, float(cost), s.test_accuracy.mean * 100)
+def _front(
+    data: StudyData, column: str, title: str, label: str, *, more_is_better: bool = False
+) -> Chart:
+    points = {
+        s.name: (float(cost), s.test_accuracy.mean * 100)
         for s in data.summaries
         if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
-    ]
+    }
+    front, caption = _front_line([*points.values()], "variant", more_is_better=more_is_better)
     series = [
         Series(
             name=name,
@@ -50,18 +58,16 @@ def _front(data: StudyData, column: str, title: str, label: str, more_is_better:
             style=data.style(name),
             hover=[f"{accuracy:.2f} % at {cost:,.4g} {label}"],
         )
-        for name, cost, accuracy in points
+        for name, (cost, accuracy) in points.items()
     ]
-    costs = [(c, a) for _, c, a in points]
-    series[:0], front = _front_line(costs, "variant", more_is_better=more_is_better)
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
-        caption=f"Means over seeds; {front}. The intervals of the differences are in the chart of "
-        "differences from the reference.",
+        caption=f"Means over seeds; {caption}. The intervals of the differences are in the chart "
+        "of differences from the reference.",
         x=Axis(label, log=True),
         y=Axis("test accuracy (%)"),
-        series=tuple(series),
+        series=(*front, *series),
         table="runs",
         absent=None if points else "No finished run with an accuracy to set against its cost.",
     )
@@ -81,17 +87,17 @@ def measured_speed(data: StudyData) -> Chart:
         for faint, part in ((False, reliable), (True, known[noisy]))
         if len(rows := part[part["run"].map(data.variant_of) == name])
     ]
-    series[:0], front = _front_line(points, "configuration", more_is_better=True)
+    front, caption = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
         caption="One point per configuration, with the 95 % interval of its images/s and the "
         "accuracy of the network or file that was measured, of one seed; labels name what differs; "
-        f"{front}. Faint points are noisy and are left out of the front. Speeds of different "
+        f"{caption}. Faint points are noisy and are left out of the front. Speeds of different "
         "machines are not comparable.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
-        series=tuple(series),
+        series=(*front, *series),
         table="throughput",
         absent=None if series else NOT_MEASURED,
     )
@@ -122,32 +128,41 @@ def _measured(
 
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
     """Label the rows on the front by what differs among all rows; empty if nothing does."""
-    columns = ("backend", "executed_precision", "memory_format", "scenario", "boundary", "device")
-    parts = pd.DataFrame({name: rows[name].astype(str) for name in columns})
-    parts["batch"] = [f"batch {size}" for size in rows["batch_size"]]
-    parts["threads"] = [f"{count} threads" for count in rows["threads"]]
-    parts["size"] = [f"{side} px" for side in rows["input_size"]]
-    parts = parts[[name for name in parts if len(set(parts[name])) > 1]]
-    if parts.empty:
+    names = _shortened(
+        [
+            (
+                *map(str, (r.backend, r.executed_precision, r.memory_format)),
+                *map(str, (r.scenario, r.boundary, r.device)),
+                f"batch {r.batch_size}",
+                f"{r.threads} threads",
+                f"{r.input_size} px",
+            )
+            for r in rows.itertuples()
+        ]
+    )
+    if not any(names):
         return {}
     points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
-    front = _unbeaten(points, more_is_better=True)
-    named = zip(parts.itertuples(index=True, name=None), points, strict=True)
-    return {place: ", ".join(row) if point in front else "" for (place, *row), point in named}
+    front = pareto(points, more_is_better=True)
+    named = zip(rows.index, names, points, strict=True)
+    return {place: name if point in front else "" for place, name, point in named}
 
 
-def _unbeaten(
-    points: Sequence[tuple[float, float]], *, more_is_better: bool
-) -> list[tuple[float, float]]:
-    front = pareto([(-c if more_is_better else c, a) for c, a in points])
-    return [(abs(c), a) for c, a in front]
+def _shortened(rows: Sequence[Sequence[str]], *, kept: int = 0) -> list[str]:
+    """Join the parts of each row that differ among the rows, and the first *kept* ones."""
+    columns = [
+        column
+        for place, column in enumerate(itertools.zip_longest(*rows, fillvalue=""))
+        if place < kept or len(set(column)) > 1
+    ]
+    return [", ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def _front_line(
     points: Sequence[tuple[float, float]], what: str, *, more_is_better: bool
 ) -> tuple[list[Series], str]:
     """Return the line of the front and its caption; no line through a single point."""
-    front = _unbeaten(points, more_is_better=more_is_better)
+    front = pareto(points, more_is_better=more_is_better)
     if len(front) <= 1:
         alone = f"one {what} is at least as good as every other in both respects"
         return [], alone if front else f"there is no {what} for a Pareto front"
@@ -156,10 +171,13 @@ def _front_line(
     return [line], f"the dashed line connects each {what} that no other beats in both respects"
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, value) that no other beats in both respects, by cost."""
+def pareto(
+    points: Sequence[tuple[float, float]], *, more_is_better: bool = False
+) -> list[tuple[float, float]]:
+    """Return the points (cost, value) that no other beats in both respects, the cheapest first."""
+    sign = -1 if more_is_better else 1
     front: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+    for cost, value in sorted(points, key=lambda p: (sign * p[0], -p[1])):
         if not front or value > front[-1][1]:
             front.append((cost, value))
     return front
@@ -171,35 +189,36 @@ def latencies(data: StudyData) -> Chart:
     store = Measurements(data.store.root)
     for record in data.measurements:
         variants = {
-            str(row.get("configuration")): variant
-            for row in record.rows
-            if (variant := data.variant_of(str(row["run"])))
+            str(row.get("configuration")): data.variant_of(str(row["run"])) for row in record.rows
         }
         try:
-            samples = read_samples(store.folder(record.measurement)) if variants else {}
+            samples = read_samples(store.folder(record.measurement))
         except BenchError:
             continue  # its rows are in the table nevertheless
         for name, rounds in samples.items():
-            if name in variants:
-                what = name.partition(" / ")[2]
-                curves[f"{variants[name]} / {what}"] = sorted(itertools.chain(*rounds.values()))
+            seconds = sorted(itertools.chain(*rounds.values()))
+            if variants.get(name) and seconds:
+                curves[f"{variants[name]} / {name.partition(' / ')[2]}"] = seconds
     shares = np.linspace(0, 1, _POINTS)
-    curves = {name: seconds for name, seconds in curves.items() if seconds}
-    curves = dict(zip(_shortened(list(curves)), curves.values(), strict=True))
-    drawn = {name: np.quantile(seconds, shares) * 1e3 for name, seconds in curves.items()}
+    names = list(curves)
+    if len(names) > 1:
+        names = _shortened([name.split(" / ") for name in names], kept=1)
+    times = [np.quantile(seconds, shares) * 1e3 for seconds in curves.values()]
     series = [
         Series(
             name=name,
-            x=times.tolist(),
+            x=milliseconds.tolist(),
             y=(shares * 100).tolist(),
             kind="line",
             style=place,
             hover=[
-                f"{share:.1%} of {len(curves[name])} batches within {time:.4g} ms"
-                for share, time in zip(shares, times, strict=True)
+                f"{share:.1%} of {len(seconds)} batches within {time:.4g} ms"
+                for share, time in zip(shares, milliseconds, strict=True)
             ],
         )
-        for place, (name, times) in enumerate(drawn.items())
+        for place, (name, milliseconds, seconds) in enumerate(
+            zip(names, times, curves.values(), strict=True)
+        )
     ]
     return Chart(
         key="latency",
@@ -209,7 +228,9 @@ def latencies(data: StudyData) -> Chart:
         x=Axis("milliseconds per batch", log=True),
         y=Axis("share of batches (%)"),
         series=tuple(series),
-        data=pd.DataFrame({"share": shares} | {f"{n} (ms)": times for n, times in drawn.items()}),
+        data=pd.DataFrame(
+            {"share": shares} | {f"{n} (ms)": t for n, t in zip(names, times, strict=True)}
+        ),
         absent=None if series else NOT_MEASURED,
     )
 
@@ -262,17 +283,6 @@ def times(data: StudyData) -> tuple[Chart, ...]:
     charts = []
     for _, chart in found.values():  # keys may be equal: they have letters and digits only
         used[chart.key] += 1
-        number = used[chart.key]
-        charts.append(chart if number == 1 else replace(chart, key=f"{chart.key}-{number}"))
+        suffix = "" if used[chart.key] == 1 else f"-{used[chart.key]}"
+        charts.append(replace(chart, key=chart.key + suffix))
     return tuple(charts)
-
-
-def _shortened(names: Sequence[str]) -> list[str]:
-    """Shorten names of several parts (`a / b / c`) by the parts that are equal in all."""
-    parts = [name.split(" / ") for name in names]
-    if len(parts) < 2 or len({len(p) for p in parts}) > 1:  # noqa: PLR2004 - nothing to tell apart
-        return list(names)
-    kept = [
-        i for i, column in enumerate(zip(*parts, strict=True)) if i == 0 or len(set(column)) > 1
-    ]
-    return [", ".join(p[i] for i in kept) for p in parts]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, line
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from bench.report.charts.chart import EntryOf
 
 _LEVELS = 9  # of a map
 _STEP = "step (1: the length of each filter)"
@@ -31,74 +29,42 @@ def landscape_charts(rows: pd.DataFrame, entry_of: EntryOf) -> tuple[Chart, ...]
     lines, planes = rows[rows["y"].isna()], rows[rows["y"].notna()]
     charts = []
     if len(lines):
-        charts.append(
-            _slice(
-                lines,
-                entry_of,
-                "loss",
-                "landscape-loss",
-                "Loss around the weights",
-                Axis("loss", log=True),
+        for column, y, scale in (
+            ("loss", Axis("loss", log=True), 1),
+            ("accuracy", Axis("accuracy (%)"), 100),
+        ):
+            series = [
+                line(
+                    entry_of(run),
+                    part,
+                    column,
+                    "{label}: {value:.4g} at {x:+.3g}",
+                    x="x",
+                    scale=scale,
+                )
+                for run, part in lines.groupby("run", sort=False)
+            ]
+            charts.append(
+                Chart(
+                    key=f"landscape-{column}",
+                    title=f"{column.capitalize()} around the weights",
+                    caption="Along one random direction, scaled filter by filter (Li et al. "
+                    f"2018); {_images(lines)}",
+                    x=Axis(_STEP),
+                    y=y,
+                    series=tuple(series),
+                    table="landscapes",
+                )
             )
-        )
-        charts.append(
-            _slice(
-                lines,
-                entry_of,
-                "accuracy",
-                "landscape-accuracy",
-                "Accuracy around the weights",
-                Axis("accuracy (%)"),
-                100,
-            )
-        )
     maps = list(planes.groupby("run", sort=False))
     levels = _levels(planes["loss"]) if maps else []
     for number, (run, part) in enumerate(maps, 1):
         key = "landscape-map" if number == 1 else f"landscape-map-{number}"
-        charts.append(_map(part, entry_of(str(run)).label, entry_of(str(run)).style, key, levels))
+        charts.append(_map(part, entry_of(run), key, levels))
     return tuple(charts)
 
 
-def _slice(
-    rows: pd.DataFrame,
-    entry_of: EntryOf,
-    column: str,
-    key: str,
-    title: str,
-    y: Axis,
-    scale: float = 1,
-) -> Chart:
-    series = []
-    for run, part in rows.groupby("run", sort=False):
-        name, style, label = entry_of(str(run))
-        values = (part[column] * scale).tolist()
-        series.append(
-            Series(
-                name=name,
-                x=part["x"].tolist(),
-                y=values,
-                kind="line",
-                style=style,
-                hover=[
-                    f"{label}: {value:.4g} at {x:+.3g}"
-                    for x, value in zip(part["x"], values, strict=True)
-                ],
-            )
-        )
-    return Chart(
-        key=key,
-        title=title,
-        caption="Along one random direction, scaled filter by filter (Li et al. 2018); "
-        + _of(rows),
-        x=Axis(_STEP),
-        y=y,
-        series=tuple(series),
-        table="landscapes",
-    )
-
-
-def _of(rows: pd.DataFrame) -> str:
+def _images(rows: pd.DataFrame) -> str:
     """Name the images that the loss was computed on."""
     kinds = rows[["split", "images"]].drop_duplicates().itertuples(index=False)
     return "; ".join(f"{images:,} {split} images" for split, images in kinds) + "."
@@ -113,7 +79,7 @@ def _levels(losses: pd.Series[float]) -> list[float]:
     return found
 
 
-def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[float]) -> Chart:
+def _map(rows: pd.DataFrame, entry: LegendEntry, key: str, levels: list[float]) -> Chart:
     """Chart a network's contour lines, with the network itself in the middle."""
     from contourpy import LineType, contour_generator
 
@@ -122,21 +88,22 @@ def _map(rows: pd.DataFrame, label: str, style: int, key: str, levels: list[floa
     contours = contour_generator(
         grid.columns.to_numpy(), grid.index.to_numpy(), heights, line_type=LineType.Separate
     )
-    found: list[tuple[float, Any]] = [(level, contours.lines(level)) for level in levels]
-    series = [_contour(level, lines) for level, lines in found if lines]
+    series = [
+        _contour(level, lines) for level in levels if (lines := cast("Any", contours.lines(level)))
+    ]
     nearest = rows.iloc[int((rows["x"].abs() + rows["y"].abs()).argmin())]
     middle = Series(
         name="nearest to the trained weights",
         x=[float(nearest["x"])],
         y=[float(nearest["y"])],
-        style=style,
-        hover=[f"{label}: {nearest['loss']:.4g}"],
+        style=entry.style,
+        hover=[f"{entry.label}: {nearest['loss']:.4g}"],
     )
     return Chart(
         key=key,
-        title=f"Loss around {label}",
+        title=f"Loss around {entry.label}",
         caption="Lines of equal loss over two random directions, scaled filter by filter "
-        f"(Li et al. 2018); {_of(rows)}",
+        f"(Li et al. 2018); {_images(rows)}",
         x=Axis(_STEP),
         y=Axis(_STEP),
         series=(*series, middle),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.measurement.profile.layer_time import PARTS
 from bench.report.charts.chart import Axis, Chart, Series
 
 if TYPE_CHECKING:
@@ -25,73 +26,50 @@ def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
         shares: `bench.measurement.profile.layer_time.Share` as dictionaries.
     """
     key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
-    return _by_block(configuration, key, shares), _by_operator(configuration, key, shares)
-
-
-def _by_block(configuration: str, key: str, shares: Shares) -> Chart:
     layers = [share for share in shares if share["by"] == "layer"]
-    blocks = list(dict.fromkeys(share["block"] for share in layers))[::-1]
-    parts = _parts(layers)
-    series = [
-        _bars(part, blocks, [share for share in layers if share["part"] == part], "block")
-        for part in parts
-    ]
-    return Chart(
-        key=f"layers-{key}",
-        title=f"Time by block: {configuration}",
-        caption="One batch under the profiler, which slows it down; bars of one block are stacked "
-        f"in the order of the legend.{_fusion(layers)}",
-        x=Axis("milliseconds per batch"),
-        y=Axis("", categories=tuple(blocks)),
-        series=tuple(series),
-        data=pd.DataFrame(layers),
-    )
-
-
-def _by_operator(configuration: str, key: str, shares: Shares) -> Chart:
     operators = [share for share in shares if share["by"] == "operator"]
-    shown = operators[:_MOST]
-    names = [share["name"] for share in shown][::-1]
-    series = [
-        _bars(part, names, [share for share in shown if share["part"] == part], "name")
-        for part in _parts(shown)
-    ]
-    left = len(operators) - len(shown)
-    return Chart(
-        key=f"operators-{key}",
-        title=f"Time by kind of operator: {configuration}",
-        caption="Time in each kind of operator itself, without the operators that it calls."
-        + (f" The slowest {len(shown)} of {len(operators)}." if left else ""),
-        x=Axis("milliseconds per batch"),
-        y=Axis("", categories=tuple(names)),
-        series=tuple(series),
-        data=pd.DataFrame(operators),
+    left = len(operators) - _MOST
+    return (
+        Chart(
+            key=f"layers-{key}",
+            title=f"Time by block: {configuration}",
+            caption="One batch under the profiler, which slows it down; bars of one block are "
+            f"stacked in the order of the legend.{_fusion(layers)}",
+            data=pd.DataFrame(layers),
+            **_stacked(layers, "block"),
+        ),
+        Chart(
+            key=f"operators-{key}",
+            title=f"Time by kind of operator: {configuration}",
+            caption="Time in each kind of operator itself, without the operators that it calls."
+            + (f" The slowest {_MOST} of {len(operators)}." if left > 0 else ""),
+            data=pd.DataFrame(operators),
+            **_stacked(operators[:_MOST], "name"),
+        ),
     )
 
 
-def _parts(shares: Shares) -> list[str]:
-    from bench.measurement.profile.layer_time import PARTS
-
-    present = {share["part"] for share in shares}
-    return [part for part in PARTS if part in present]
-
-
-def _bars(part: str, rows: list[str], shares: Shares, column: str) -> Series:
-    from bench.measurement.profile.layer_time import PARTS
-
-    times: dict[str, float] = {}
-    whole: dict[str, float] = {}
-    for share in shares:
-        times[share[column]] = times.get(share[column], 0.0) + share["milliseconds"]
-        whole[share[column]] = whole.get(share[column], 0.0) + share["share"]
-    return Series(
-        name=part,
-        x=list(times.values()),
-        y=[rows.index(name) for name in times],
-        kind="bars",
-        style=PARTS.index(part),  # the same colour in every chart
-        hover=[f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()],
-    )
+def _stacked(shares: Shares, column: str) -> dict[str, Any]:
+    """Return axes and series: a bar per value of *column*, a series per part of the network."""
+    rows = list(dict.fromkeys(share[column] for share in shares))[::-1]
+    series = []
+    for style, part in enumerate(PARTS):  # the same colour in every chart
+        times: dict[str, float] = {}
+        whole: dict[str, float] = {}
+        for share in shares:
+            if share["part"] == part:
+                name = share[column]
+                times[name] = times.get(name, 0.0) + share["milliseconds"]
+                whole[name] = whole.get(name, 0.0) + share["share"]
+        hover = [f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()]
+        if times:
+            places = [rows.index(name) for name in times]
+            series.append(Series(part, list(times.values()), places, "bars", style, hover=hover))
+    return {
+        "x": Axis("milliseconds per batch"),
+        "y": Axis("", categories=tuple(rows)),
+        "series": tuple(series),
+    }
 
 
 def _fusion(layers: Shares) -> str:

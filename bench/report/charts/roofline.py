@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, absent_chart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,8 @@ NO_INTENSITY = (
 _CAPTION = (
     "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs per byte: each of these "
     "layers reads its input and weights once and writes its output once (weights once per batch); "
-    "layers between them count as fused. Roofs are measured in torch{kernels}, and by a copy from "
-    "memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
+    "layers between them count as fused. Roofs are measured in torch ({kernels}), and by a copy "
+    "from memory to memory. A point can lie above its roof: Winograd convolutions need fewer "
     "operations than are counted, a runtime's kernels can be faster than torch's, and a cache can "
     "hold data that is counted as moved. Faint points are noisy."
 )
@@ -55,16 +55,27 @@ def rooflines(
         & complete["executed_precision"].notna()
         & complete["measurement"].isin(list(ceilings))
     ]
+    known = known.assign(noisy=known["noisy"].fillna(value=False).astype(bool))
     if known.empty:
-        return (_chart("", 1, (), absent=NOT_MEASURED if complete.empty else NO_INTENSITY),)
+        why = NOT_MEASURED if complete.empty else NO_INTENSITY
+        return (absent_chart("roofline", "Roofline", why),)
     machines = known.groupby(["cpu", "device", "threads"], observed=True, sort=False)
     charts = []
     for number, ((cpu, device, threads), part) in enumerate(machines, 1):
         machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}"
         roofs = _highest(part, ceilings)
-        series = (*_lines(part, roofs), *_points(part, roofs, entry_of))
         kernels = ", ".join(f"{precision} by a {roof.kernel}" for precision, roof in roofs.items())
-        charts.append(_chart(machine, number, series, kernels=f" ({kernels})"))
+        charts.append(
+            Chart(
+                key="roofline" if number == 1 else f"roofline-{number}",
+                title="Roofline",
+                caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
+                x=Axis("arithmetic intensity (FLOPs per byte)", log=True),
+                y=Axis("attained FLOP/s", log=True),
+                series=(*_lines(part, roofs), *_points(part, roofs, entry_of)),
+                table="throughput",
+            )
+        )
     return tuple(charts)
 
 
@@ -90,30 +101,11 @@ def _highest(rows: pd.DataFrame, ceilings: Mapping[str, Mapping[str, Any]]) -> d
     return roofs
 
 
-def _chart(
-    machine: str,
-    number: int,
-    series: tuple[Series, ...],
-    absent: str | None = None,
-    kernels: str = "",
-) -> Chart:
-    return Chart(
-        key="roofline" if number == 1 else f"roofline-{number}",
-        title="Roofline",
-        caption=f"{machine}. {_CAPTION.format(kernels=kernels)}",
-        x=Axis("arithmetic intensity (FLOPs per byte)", log=True),
-        y=Axis("attained FLOP/s", log=True),
-        series=series,
-        table="throughput",
-        absent=absent,
-    )
-
-
 def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -> list[Series]:
     """Return one series per legend entry, and another one for its noisy rows."""
     groups: dict[tuple[LegendEntry, bool], list[Any]] = {}
     for row in rows.itertuples():
-        groups.setdefault((entry_of(row), _is_noisy(row)), []).append(row)
+        groups.setdefault((entry_of(row), bool(row.noisy)), []).append(row)
     return [
         Series(
             name=entry.name,
@@ -129,18 +121,12 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
     ]
 
 
-def _is_noisy(row: Any) -> bool:
-    import pandas as pd
-
-    return not pd.isna(row.noisy) and bool(row.noisy)
-
-
 def _hover(row: Any, roof: _Roof | None) -> str:
     share = f", {row.flops_per_second / roof.peak:.0%} of the ceiling" if roof else ""
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
         f"{_gigaflops(row.flops_per_second)}{share} at {row.arithmetic_intensity:.3g} FLOPs "
-        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if _is_noisy(row) else ''}"
+        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if row.noisy else ''}"
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import EntryOf, LegendEntry
+from bench.report.charts.chart import Chart, EntryOf, LegendEntry
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.report.charts.chart import Chart
     from bench.store.measurements import MeasurementRecord
 
 
@@ -50,8 +49,8 @@ def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Ch
     """
     ceilings = {record.measurement: record.ceiling}
     charts = list(rooflines(frame, ceilings, by_network_or_backend(frame)))
-    for name, lane in record.lanes.items():
-        shares = lane.get("layers") or [{"error": ""}]
+    for name, details in record.lanes.items():
+        shares = details.get("layers") or [{"error": ""}]
         if "error" not in shares[0]:
             charts += layer_charts(name, shares)
     return charts

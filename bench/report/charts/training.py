@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.findings.statistics import Difference, Estimate, counted
 from bench.report.tables.study import methods
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from bench.report.findings.statistics import Difference, Estimate
     from bench.report.study_data import StudyData
 
 NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where it stopped."
@@ -19,18 +17,14 @@ NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where i
 def curves(data: StudyData) -> tuple[Chart, ...]:
     """Chart training error, validation or test error, and training loss by epoch."""
     known = {name: data.epochs[name].notna().any() for name in data.epochs.columns}
-    held_out = (
-        "test" if known["test_accuracy"] and not known["validation_accuracy"] else "validation"
-    )
-    words = {
-        "validation": "the validation split",
-        "test": "the test set (recipe book has no split)",
-    }
+    held_out = "validation"
+    images = "the validation split"
+    if known["test_accuracy"] and not known["validation_accuracy"]:
+        held_out, images = "test", "the test set (recipe book has no split)"
     return (
         _curve(
             data,
             "training-error",
-            "Training error",
             "train_accuracy",
             "Error on the augmented training batches during each epoch, as in He et al. 2016a, "
             "figure 1.",
@@ -38,22 +32,22 @@ def curves(data: StudyData) -> tuple[Chart, ...]:
         _curve(
             data,
             f"{held_out}-error",
-            f"{held_out.capitalize()} error",
             f"{held_out}_accuracy",
-            f"Error on {words[held_out]} after each epoch.",
+            f"Error on {images} after each epoch.",
         ),
         _curve(
             data,
             "training-loss",
-            "Training loss",
             "train_loss",
             "Mean loss of the training batches during each epoch.",
         ),
     )
 
 
-def _curve(data: StudyData, key: str, title: str, column: str, caption: str) -> Chart:
+def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
     error = column.endswith("accuracy")
+    unit = " %" if error else ""
+    title = key.replace("-", " ").capitalize()
     series = []
     for name in data.variants:
         rows = data.epochs[data.epochs["variant"] == name]
@@ -61,7 +55,6 @@ def _curve(data: StudyData, key: str, title: str, column: str, caption: str) -> 
         by_epoch = values.groupby(rows["epoch"]).agg(["mean", "min", "max", "count"]).dropna()
         if by_epoch.empty:
             continue
-        unit = " %" if error else ""
         series.append(
             Series(
                 name=name,
@@ -92,12 +85,14 @@ def _curve(data: StudyData, key: str, title: str, column: str, caption: str) -> 
 def accuracies(data: StudyData) -> Chart:
     """Chart the test accuracy of every seed, and the mean with its interval."""
     names = data.variants[::-1]
+    complete = data.runs["status"] == "complete"
+    finished = data.runs[complete & data.runs["test_accuracy"].notna()]
     series = []
     for summary in data.summaries:
-        rows = _finished(data.runs, summary.name)
-        place, style = names.index(summary.name), data.style(summary.name)
+        rows = finished[finished["variant"] == summary.name]
         if rows.empty:
             continue
+        place, style = names.index(summary.name), data.style(summary.name)
         series.append(
             Series(
                 name=summary.name,
@@ -111,26 +106,13 @@ def accuracies(data: StudyData) -> Chart:
                 ],
             )
         )
-        found = summary.test_accuracy
-        if found is None:
-            continue
-        ends = _ends(found)
-        text = (
-            f", 95 % interval {ends[0]:.2f} to {ends[1]:.2f}" if ends else " (1 seed, no interval)"
-        )
-        series.append(
-            Series(
-                name=summary.name,
-                x=[found.mean * 100],
-                y=[place],
-                style=style,
-                interval="x",
-                low=ends[:1],
-                high=ends[1:],
-                hover=[f"mean {found.mean * 100:.2f} %{text}"],
+        if found := summary.test_accuracy:
+            series.append(
+                _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")
             )
-        )
-    timing = data.runs["test_accuracy"].isna().all() and (data.runs["status"] == "complete").any()
+    why = "No run has finished yet; `bench run-ablation` resumes where it stopped."
+    if complete.any():
+        why = "The images are generated, for timing only: there is no accuracy."
     return Chart(
         key="test-accuracy",
         title="Test accuracy",
@@ -139,11 +121,7 @@ def accuracies(data: StudyData) -> Chart:
         y=Axis("", categories=tuple(names)),
         series=tuple(series),
         table="runs",
-        absent="The images are generated, for timing only: there is no accuracy."
-        if timing
-        else None
-        if series
-        else "No run has finished yet; `bench run-ablation` resumes where it stopped.",
+        absent=None if series else why,
     )
 
 
@@ -152,24 +130,11 @@ def forest(data: StudyData) -> Chart:
     compared = [s for s in data.summaries if s.difference is not None][::-1]
     series = []
     for place, summary in enumerate(compared):
-        found = summary.difference
-        if found is None:
-            continue
-        ends = _ends(found)
-        text = f", 95 % interval {ends[0]:+.2f} to {ends[1]:+.2f}" if ends else ", no interval"
-        p_value = "" if found.p_value is None else f", corrected p {found.p_value:.3g}"
-        series.append(
-            Series(
-                name=summary.name,
-                x=[found.mean * 100],
-                y=[place],
-                style=data.style(summary.name),
-                interval="x",
-                low=ends[:1],
-                high=ends[1:],
-                hover=[f"{found.mean * 100:+.2f} points{text}{p_value}, {found.seeds} seed(s)"],
-            )
-        )
+        if found := summary.difference:
+            p_value = "" if found.p_value is None else f"corrected p {found.p_value:.3g}, "
+            hover = f"{found.mean * 100:+.2f} points, {p_value}{counted(found.seeds, 'seed')}"
+            style = data.style(summary.name)
+            series.append(_mean(summary.name, place, style, found, hover, sign="+"))
     return Chart(
         key="differences",
         title="Difference from the reference",
@@ -183,16 +148,21 @@ def forest(data: StudyData) -> Chart:
     )
 
 
-def _ends(found: Estimate | Difference) -> tuple[float, ...]:
-    """Return the ends of an interval in per cent; empty if there is none."""
-    if found.low is None or found.high is None:
-        return ()
-    return found.low * 100, found.high * 100
-
-
-def _finished(runs: pd.DataFrame, variant: str) -> pd.DataFrame:
-    return runs[
-        (runs["variant"] == variant)
-        & (runs["status"] == "complete")
-        & runs["test_accuracy"].notna()
-    ]
+def _mean(
+    name: str, place: int, style: int, found: Estimate | Difference, hover: str, sign: str = ""
+) -> Series:
+    """Return a mean in per cent with its interval, at a row of the chart."""
+    ends: list[float] = []
+    if found.low is not None and found.high is not None:
+        ends = [found.low * 100, found.high * 100]
+    interval = " to ".join(f"{end:{sign}.2f}" for end in ends)
+    return Series(
+        name=name,
+        x=[found.mean * 100],
+        y=[place],
+        style=style,
+        interval="x",
+        low=ends[:1],
+        high=ends[1:],
+        hover=[f"{hover}, {f'95 % interval {interval}' if ends else 'no interval'}"],
+    )

@@ -12,6 +12,7 @@ from bench.report.findings.statistics import (
     POWER,
     Difference,
     Estimate,
+    counted,
     estimate,
     holm,
     paired_difference,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     BySeed = dict[int, float]
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
+MOST_NAMED = 10  # variants in one sentence; the table has all
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 
 
@@ -100,6 +102,13 @@ def summarise(
         complete = [r for r in by_variant[name].values() if r.status == "complete"]
         statuses = Counter(r.status for r in by_variant[name].values() if r.status != "complete")
         difference = differences.get(name)
+        speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
+        time = needed = None
+        if study.target_accuracy is not None and epochs is not None and complete:
+            runs = [record.run for record in complete]
+            time = time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
+        if difference is not None and not difference.significant:
+            needed = seeds_needed(difference.effect_size, comparisons=comparisons)
         summaries.append(
             VariantSummary(
                 name=name,
@@ -109,11 +118,11 @@ def summarise(
                 test_accuracy=estimate(list(accuracy[name].values())),
                 difference=difference,
                 train_accuracy=estimate(list(trained[name].values())),
-                images_per_second=_median(complete, "images_per_second"),
+                images_per_second=statistics.median(speeds) if speeds else None,
                 statuses=dict(statuses.most_common()),
-                seeds_needed=_seeds_needed(difference, comparisons),
+                seeds_needed=needed,
                 train_difference=train_differences.get(name),
-                time_to_accuracy=_time(study, complete, epochs),
+                time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),
                 chance=_chance(complete, accuracy[name]),
             )
@@ -138,11 +147,6 @@ def _number(record: RunRecord, figure: str) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _median(complete: Sequence[RunRecord], figure: str) -> float | None:
-    known = [value for r in complete if (value := _number(r, figure)) is not None]
-    return statistics.median(known) if known else None
-
-
 def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, Difference | None]:
     """Compare every variant's values with its reference's; p-values are corrected together."""
     return holm(
@@ -152,21 +156,6 @@ def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, 
             if entry["reference"] in values
         }
     )
-
-
-def _seeds_needed(difference: Difference | None, comparisons: int) -> int | None:
-    if difference is None or difference.significant:
-        return None
-    return seeds_needed(difference.effect_size, comparisons=comparisons)
-
-
-def _time(
-    study: StudyRecord, complete: Sequence[RunRecord], epochs: pd.DataFrame | None
-) -> TimeToAccuracyOverSeeds | None:
-    if study.target_accuracy is None or epochs is None or not complete:
-        return None
-    runs = [record.run for record in complete]
-    return time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
 
 
 def _chance(complete: Sequence[RunRecord], accuracy: BySeed) -> float | None:
@@ -202,15 +191,23 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
     tested = [
         *_significant(compared, "test"),
-        *(
-            _absence(summary)
-            for summary in summaries
-            if summary.difference is None and (summary.reference or summary.test_accuracy is None)
+        *first_named(
+            [
+                _absence(summary)
+                for summary in summaries
+                if summary.difference is None
+                and (summary.reference or summary.test_accuracy is None)
+            ],
+            "more cannot be compared",
         ),
-        *(
-            f"{s.name} has a result for {_seeds(s.test_accuracy.seeds)} only ({_statuses(s)})"
-            for s in summaries
-            if s.statuses and s.test_accuracy is not None
+        *first_named(
+            [
+                f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
+                f"({_statuses(s)})"
+                for s in summaries
+                if s.statuses and s.test_accuracy is not None
+            ],
+            "more have unfinished runs",
         ),
         *_not_significant(compared),
     ]
@@ -221,7 +218,10 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     ]
     trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
     return [
-        [*(tested or ["there is nothing to compare yet"]), *doubts],
+        [
+            *(tested or ["there is nothing to compare yet"]),
+            *first_named(doubts, "more are hardly better than guessing"),
+        ],
         [
             *_significant(trained, "training"),
             *_not_significant(trained, " in training accuracy"),
@@ -230,9 +230,14 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
 
 
 def _sentence(text: str, summaries: list[VariantSummary]) -> str:
-    names = [s.name for s in summaries]  # a name keeps its small first letter
-    first = text.split(maxsplit=1)[0].rstrip(",;")
-    return f"{text if first in names else text[0].upper() + text[1:]}."
+    named = any(text.startswith(s.name) for s in summaries)  # a name keeps its small first letter
+    return f"{text if named else text[0].upper() + text[1:]}."
+
+
+def first_named(texts: list[str], more: str) -> list[str]:
+    """Return texts about single variants, of too many the first ones and the number of others."""
+    left = len(texts) - MOST_NAMED
+    return texts if left <= 1 else [*texts[:MOST_NAMED], f"{left} {more}"]
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:
@@ -242,30 +247,33 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
     magnitude. Nothing is said where there is no effect size (one seed, no spread).
     """
     needed = [
-        f"{s.name} and {s.reference} {_count(s.seeds_needed)} ({d.mean * 100:+.2f} points)"
+        f"{s.name} and {s.reference} "
+        f"{f'about {s.seeds_needed}' if s.seeds_needed else 'more than a thousand'} "
+        f"({d.mean * 100:+.2f} points)"
         for s in summaries
         if (d := s.difference) and not d.significant and d.effect_size
     ]
     words = (
         f"Seeds needed for a significant difference with {POWER * 100:.0f} % power, if the true "
-        f"difference is the observed one: {', '.join(needed)}."
+        f"difference is the observed one: {', '.join(first_named(needed, 'more'))}."
     )
     return [words] if needed else []
 
 
-def _count(seeds: int | None) -> str:
-    return f"about {seeds}" if seeds else "more than a thousand"
-
-
 def _significant(compared: Compared, which: str) -> list[str]:
     """Say of every significant difference how large it is."""
-    return [
-        f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
-        f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
-        f"(95 % interval {_interval(d)}, n = {d.seeds})"
-        for summary, d in compared
-        if d.significant
-    ]
+    differing = [(s, d) for s, d in compared if d.significant]
+    if len(differing) > MOST_NAMED:
+        differing.sort(key=lambda pair: -abs(pair[1].mean))
+    return first_named(
+        [
+            f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
+            f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
+            f"(95 % interval {_interval(d)}, n = {d.seeds})"
+            for summary, d in differing
+        ],
+        "more differ significantly, by less",
+    )
 
 
 def _interval(difference: Difference) -> str:
@@ -281,14 +289,12 @@ def _not_significant(compared: Compared, what: str = "") -> list[str]:
         return []
     pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
+    if len(pairs) > MOST_NAMED:
+        between = f"{len(pairs)} of {len(compared)} variants and their references"
     counts = [d.seeds for _, d in unclear]
     low, high = min(counts), max(counts)
     seeds = f"{low} to {high}" if low < high else f"{low}"
     return [f"there is no significant difference{what} between {between} (n = {seeds})"]
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + ("s" if count != 1 else "")
 
 
 def _statuses(summary: VariantSummary) -> str:

@@ -233,3 +233,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     p_value = mcnemar_p_value(only_first, only_second)
     return Discordance(len(first), only_first, only_second, p_value)
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, such as `1 seed` or `3 seeds`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -4,9 +4,8 @@
 - `terminal`, `markdown`, `html`, `notebook`: the four writers.
 - `publish`: the files of `bench report`.
 - `server`: the HTML page, live, for `bench report --serve`.
-- `sections`: which charts a report has, in order; `inside` those of lesions, gradients, landscapes.
+- `sections`: which charts a report has, in order.
 - `provenance`: commands, data, machines, and what failed.
-- `data_tables`: the tables that the HTML page carries.
 - `architecture`, `diagram`: drawings of the networks.
 - `measurements`: the report of every measured speed in a results folder.
 """

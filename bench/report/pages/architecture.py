@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from bench.report.pages.diagram import draw
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from bench.networks.graph import Network
     from bench.report.study_data import StudyData
-    from bench.store import RunRecord
+    from bench.store import RunRecord, Store
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Architecture:
 
     Attributes:
         variants: their names.
-        svg: the picture; None where there is none.
+        svg: the picture; None if there is none.
         why: why there is none.
-        parameters: of the network; None if unknown.
+        parameters: number of parameters; None if unknown.
     """
 
     variants: tuple[str, ...]
@@ -35,7 +36,7 @@ class Architecture:
 
 
 def save_diagrams(data: StudyData, folder: Path) -> list[Path]:
-    """Save every diagram as an SVG file of its own; returns the files.
+    """Save every diagram as a separate SVG file; return the files.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -48,10 +49,11 @@ def save_diagrams(data: StudyData, folder: Path) -> list[Path]:
 
 
 def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]:
-    """Draw each network of a study once, from itself; variants that share it are named together.
+    """Draw each network of a study once; variants that share one are named together.
 
-    Networks are built anew without values from what runs record. Those from elsewhere (timm,
-    torchvision, a person's own) are not: a report runs no code but this program's.
+    This package's networks are rebuilt without weights from the requests of their runs. Of
+    foreign ones (timm, torchvision, a user's own), the architecture recorded at training is drawn:
+    a report does not run foreign code.
     """
     records: dict[str, RunRecord] = {}
     for run, record in data.records.items():
@@ -62,7 +64,7 @@ def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]
     for variant in data.variants:
         if variant in records:
             record = records[variant]
-            key = (_read(record), record.result.get("parameters"))
+            key = (_read(data.store, record), record.result.get("parameters"))
             groups.setdefault(key, []).append(variant)
     made = [
         _draw(f"network-{number}", *key, names, alone=alone)
@@ -78,27 +80,28 @@ def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]
 def _draw(
     key: str, found: Network | str, parameters: int | None, names: list[str], *, alone: bool
 ) -> Architecture:
-    from bench.report.pages.diagram import draw
-
     if isinstance(found, str):
         return Architecture(tuple(names), None, f"{', '.join(names)}: {found}", parameters)
     svg = draw(found, key, f"Architecture of {', '.join(names)}", alone=alone)
     return Architecture(tuple(names), Markup(svg), None, parameters)  # noqa: S704 - ElementTree escapes
 
 
-def _read(record: RunRecord) -> Network | str:
-    """A run's network, or why it cannot be drawn."""
+def _read(store: Store, record: RunRecord) -> Network | str:
+    """Return a run's network, or why it cannot be drawn."""
     import torch
 
     from bench.models import build_model
-    from bench.networks.graph import trace
+    from bench.networks.graph import DOCUMENT, Network, trace
 
     name = str(record.request["model"])
     shape = tuple(record.result["input_shape"])
     try:
+        if DOCUMENT in record.files:
+            return Network.from_document(store.read_document(record.run, DOCUMENT))
         if ":" in name:
             return (
-                f"{name} comes from elsewhere, and a report runs no code but its own; "
+                f"the architecture of {name} was not recorded when it was trained: it could not "
+                "be traced, or the run is from an older version of bench; "
                 f"'bench describe {name}' lists its layers."
             )
         with torch.device("meta"):
@@ -109,6 +112,6 @@ def _read(record: RunRecord) -> Network | str:
                 **record.request["options"],
             ).eval()
         return trace(model, shape)
-    except Exception as error:  # whatever it is, the page has its other pictures
+    except Exception as error:  # of any kind: the page has its other pictures
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return f"{name} cannot be drawn: {reason}"

@@ -1,4 +1,4 @@
-"""A network's architecture as an SVG picture: narrow, so that a phone shows it at full size."""
+"""A network's architecture as an SVG picture, narrow enough for a phone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bench.networks.graph import Block, Fork, Network
 
 WIDTH = 320
-# For a file of its own; on a page, the style sheet colours it for light and dark.
+# For a separate file; on a page, the style sheet colours it for light and dark.
 _STYLE = """
 text { font: 11px sans-serif; fill: #1a1d21; }
 .shape, .label { fill: #595f69; }
@@ -23,18 +23,19 @@ text { font: 11px sans-serif; fill: #1a1d21; }
 .label { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round; }
 """
 _LEFT, _RIGHT = 6, WIDTH - 6
-_LINE, _GAP = 20, 8  # height of a line of operations, and between two
-_MIDDLE = 110  # where the data flows
+_LINE, _GAP = 20, 8  # height of a line of operations, and of the gap between two
+_MIDDLE = 110  # x of the branch
 _BOX = 196  # width of a line's box
-_SHORTCUT = 262  # where the shortcut flows
-_HEAD = 22  # a block's name and shape
-_ARC = 10  # of the corners of a shortcut
+_SHORTCUT = 262  # x of the shortcut
+_HEAD = 22  # height of a block's name and shape
+_ARC = 10  # radius of a shortcut's corners
 _CHARACTERS = 15  # that fit beside the branch
+_JOIN = 9  # half the height of a join
 
 
 @dataclass
 class _Canvas:
-    """An SVG element that is filled from the top to the bottom."""
+    """An SVG element, filled from top to bottom."""
 
     svg: ET.Element
     y: float = 4.0
@@ -51,13 +52,13 @@ class _Canvas:
 
 
 def draw(network: Network, key: str, title: str, *, alone: bool = False) -> str:
-    """Draw a network; every text is escaped.
+    """Return a network as an SVG picture, with every text escaped.
 
     Args:
-        network: what to draw.
-        key: a word for the ids of the picture's title and description, unique on a page.
-        title: what the picture is called.
-        alone: it is a file of its own and brings its colours.
+        network: the network.
+        key: id of the picture's title and prefix of its description's, unique on a page.
+        title: title of the picture.
+        alone: whether it is a separate file, with its own colours.
 
     Returns:
         An `svg` element, 320 px wide.
@@ -83,7 +84,7 @@ def draw(network: Network, key: str, title: str, *, alone: bool = False) -> str:
 
 
 def describe(network: Network) -> str:
-    """Say in words what the diagram shows, for those who do not see it."""
+    """Describe the diagram in words, for screen readers."""
     parts = [f"Input {shape_text(network.input_shape)}."]
     for block in network.blocks:
         times = f", {block.count} times" if block.count > 1 else ""
@@ -93,15 +94,15 @@ def describe(network: Network) -> str:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Spell a shape: 64×56×56."""
+    """Format a shape: 64×56×56."""
     return "×".join(map(str, shape))
 
 
 def _words(part: str | Fork) -> str:
     if isinstance(part, str):
         return part
-    shortcut = ", ".join(part.shortcut) or "identity"
-    return f"{', '.join(part.branch)}; joined ({part.join}) with the shortcut: {shortcut}"
+    paths = " and ".join(", ".join(path) or "identity" for path in part.shortcuts)
+    return f"{', '.join(part.branch)}; joined ({part.join}) with the shortcut: {paths}"
 
 
 def _flow(canvas: _Canvas, text: str) -> None:
@@ -150,30 +151,44 @@ def _draw_fork(canvas: _Canvas, fork: Fork) -> None:
             _arrow(canvas, canvas.y, canvas.y + _GAP)
             canvas.y += _GAP
         _draw_line(canvas, text)
-    label = _fitting(fork.shortcut or ("identity",))
+    label = _fitting(fork.shortcuts)
     room = 14 * len(label) + 2 * _ARC + 8
-    canvas.y = max(canvas.y, start + room)  # the shortcut's words need their place
-    join = canvas.y + _GAP + 9
-    _arrow(canvas, canvas.y, join - 9)
+    bottom = canvas.y
+    canvas.y = max(canvas.y, start + room)  # the label must fit beside the branch
+    join = canvas.y + _GAP + _JOIN
+    half = _JOIN if len(fork.join) == 1 else 6 + 3 * len(fork.join)
+    _arrow(canvas, bottom, join - _JOIN)
     corner = f"q {_ARC} 0 {_ARC} {_ARC}"
     path = (
         f"M {_MIDDLE} {_spell(start + 2)} H {_SHORTCUT - _ARC} {corner} V {_spell(join - _ARC)} "
-        f"q 0 {_ARC} {-_ARC} {_ARC} H {_MIDDLE + 10}"
+        f"q 0 {_ARC} {-_ARC} {_ARC} H {_MIDDLE + half + 1}"
     )
     canvas.add("path", class_="shortcut", d=path)
-    canvas.add("path", class_="head", d=_head(_MIDDLE + 10, join, sideways=True))
-    canvas.add("circle", class_="join", cx=_MIDDLE, cy=join, r=9)
+    canvas.add("path", class_="head", d=_head(_MIDDLE + half + 1, join, sideways=True))
+    canvas.add(
+        "rect",
+        class_="join",
+        x=_MIDDLE - half,
+        y=join - _JOIN,
+        width=2 * half,
+        height=2 * _JOIN,
+        rx=_JOIN,
+    )
     canvas.text(fork.join, _MIDDLE, join + 4, class_="sign", anchor="middle")
     middle = (start + join) / 2 - 7 * len(label) + 10
     for number, text in enumerate(label):
         y = middle + 14 * number
         canvas.text(text, _SHORTCUT, y, class_="label", anchor="middle")
-    canvas.y = join + 9
+    canvas.y = join + _JOIN
 
 
-def _fitting(lines: tuple[str, ...]) -> list[str]:
-    """Break the shortcut's lines where they would run into the branch."""
-    return [text for line in lines for text in _broken(line)]
+def _fitting(shortcuts: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Return the label of shortcuts in lines that do not run into the branch."""
+    texts: list[str] = []
+    for path in shortcuts:
+        texts += ["and"] * bool(texts)
+        texts += [text for line in path or ("identity",) for text in _broken(line)]
+    return texts
 
 
 def _broken(line: str) -> list[str]:
@@ -189,7 +204,7 @@ def _broken(line: str) -> list[str]:
 
 
 def _halves(text: str) -> list[str]:
-    """Break an operation that is too long behind its name."""
+    """Break a long operation after its name."""
     name, comma, rest = text.partition(", ")
     return [name, rest] if comma and len(text) > _CHARACTERS else [text]
 
@@ -200,7 +215,7 @@ def _arrow(canvas: _Canvas, start: float, end: float) -> None:
 
 
 def _head(x: float, y: float, *, sideways: bool = False) -> str:
-    """Return the point of an arrow that ends at (x, y), downwards or to the left."""
+    """Return the head of an arrow that ends at (x, y), pointing down or to the left."""
     if sideways:
         return f"M {x} {_spell(y)} l 6 -3.5 v 7 z"
     return f"M {x} {_spell(y)} l -3.5 -6 h 7 z"

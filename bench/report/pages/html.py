@@ -9,15 +9,30 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.report.charts.draw_plotly import figure
-from bench.report.pages.data_tables import table_values, tables
 from bench.system.environment import version_of
 
 if TYPE_CHECKING:
+    from bench.report.charts.chart import Chart
     from bench.report.pages.study_report import StudyReport
+
+
+_EPOCH_COLUMNS = [
+    "variant",
+    "seed",
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "test_accuracy",
+    "learning_rate",
+]
 
 
 def html(report: StudyReport, *, live: str | None = None) -> str:
@@ -29,10 +44,10 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
             when it changes; without, the page stands alone.
     """
     charts = {c.key: c for s in report.sections for c in s.charts if c.missing is None}
-    carried = tables(report.data, charts, report.confusions)
+    tables = {name: _values(frame) for name, frame in _tables(report, charts).items() if len(frame)}
     data = {
         "charts": {key: figure(chart) for key, chart in charts.items()},
-        "tables": {name: table_values(frame) for name, frame in carried.items()},
+        "tables": tables,
         "study": report.study.name,
         "live": live,
     }
@@ -55,6 +70,46 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version_of("resnet-bench"),
     )
+
+
+def _tables(report: StudyReport, charts: dict[str, Chart]) -> dict[str, pd.DataFrame]:
+    """Return the tables that a reader can look at and save: the study's, and those of charts."""
+    data = report.data
+    found = {
+        "runs": data.runs.drop(columns=["study"]),
+        "epochs": data.epochs[_EPOCH_COLUMNS].dropna(axis=1, how="all"),
+        "exports": data.exports,
+        "throughput": data.throughput,
+        "confusions": report.confusions.frame(),
+    }
+    for name, frame in data.analysed.items():
+        variants = frame["run"].map(data.variant_of)
+        found[name] = pd.concat([variants.rename("variant"), frame], axis=1)
+    return found | {key: chart.data for key, chart in charts.items() if chart.data is not None}
+
+
+def _values(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return a frame as JSON values: `columns`, and `rows` with null for what is missing.
+
+    Numbers keep seven significant digits, more than single precision has.
+    """
+    columns = [_column(frame[name]) for name in frame.columns]
+    return {
+        "columns": list(map(str, frame.columns)),
+        "rows": list(map(list, zip(*columns, strict=True))),
+    }
+
+
+def _column(values: pd.Series[Any]) -> list[Any]:
+    if values.dtype.kind == "f":
+        return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
+    if values.dtype.kind == "M":
+        return [
+            None if v is None else v
+            for v in values.dt.strftime("%Y-%m-%dT%H:%M:%SZ").replace({np.nan: None})
+        ]
+    known = values.astype(object).where(values.notna(), None)
+    return [v if v is None or isinstance(v, int | str | bool) else str(v) for v in known.tolist()]
 
 
 def _json(values: Any) -> str:

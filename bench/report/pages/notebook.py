@@ -8,18 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from jinja2 import Environment
 
 from bench.errors import BenchError
-from bench.report.charts.draw_matplotlib import STYLE, draw_row
+from bench.report.charts.draw_matplotlib import draw_row, style
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import require_finished
 from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.store import Store
-from bench.store.tables.frames import study_runs
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from bench.store.tables.columns import Table
@@ -51,7 +50,7 @@ seed, and differences from the reference" style="max-width: 100%; background: wh
 class Report:
     """One study's results; a notebook shows it as a page with its tables and picture.
 
-    Everything is read when it is asked for, so that showing it again shows what is there then.
+    Everything is read again at each use, so that it shows the current state.
 
     Args:
         path: a results folder, or one study's file in it, `studies/NAME.json`.
@@ -85,14 +84,12 @@ class Report:
     @property
     def table(self) -> pd.DataFrame:
         """The study's table as it is printed: a row per variant, cells as text."""
-        import pandas as pd
-
         table = self._report().table
         return pd.DataFrame(table.rows, columns=table.columns).set_index(table.columns[0])
 
     def load(self, table: Table = "runs") -> pd.DataFrame:
         """Return the study's rows of a table, as `bench.load_results` does."""
-        return study_runs(self._store, self.name, table)
+        return self._report().data.table(table)
 
     def figure(self) -> Figure:
         """Draw training by epoch, test accuracy of every seed, and differences."""
@@ -127,9 +124,7 @@ class Report:
 
 def _svg(figure: Figure) -> str:
     """Return a figure as SVG in base64: as an image, its ids meet no others of the page."""
-    import matplotlib as mpl
-
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with style():
         figure.savefig(content, format="svg", metadata={"Date": None})
     return base64.b64encode(content.getvalue()).decode()

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.report.pages.measurements import command
+from bench.measurement.configurations import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.report.study_data import StudyData
     from bench.store.analyses import AnalysisRecord
+    from bench.store.measurements import MeasurementRecord
 
 _GPU = ("gpu", "driver", "cuda", "cudnn")
 _PACKAGES = ("bench", "torch", "numpy", "python")
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
+# How the fields of a measurement's request are called on the command line.
+_FLAGS = ("pin", "isolate", "clear_l2", "layers")
+_RENAMED = {
+    "backends": "backend",
+    "precisions": "precision",
+    "batch_sizes": "batch-size",
+    "memory_formats": "memory-format",
+    "boundaries": "boundary",
+    "latency_bound_ms": "latency-bound",
+}
 
 
 @dataclass(frozen=True)
@@ -71,18 +83,37 @@ def training_command(data: StudyData) -> str:
     return shlex.join(words)
 
 
+def measuring_command(record: MeasurementRecord) -> str:
+    """Return the command that measures this again, where the same targets are found."""
+    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    parts = ["bench", "throughput", *(name for name, *_ in labels)]
+    for field in dataclasses.fields(Request):
+        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
+        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if field.name in _FLAGS:
+            parts.append(option)
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            parts += [text for one in values for text in (option, str(one))]
+    options = dict.fromkeys(option for _, *given in labels for option in given)
+    parts += [text for option in options for text in ("--option", option)]
+    return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
+
+
+def _same(value: Any, default: Any) -> bool:
+    return list(value) == list(default) if isinstance(value, list | tuple) else value == default
+
+
 def analysing_commands(data: StudyData) -> list[str]:
     """Return the commands that export, measure and analyse a study's runs again."""
-    precisions = [
-        str(record.row["precision"])
-        for record in data.export_records
-        if record.row["format"] == "onnx" and record.row["precision"] is not None
-    ]
     made = [
-        shlex.join(["bench", "export-onnx", data.study.name, "--precision", precision])
-        for precision in precisions
+        shlex.join(["bench", "export-onnx", data.study.name, "--precision", str(row["precision"])])
+        for row in (record.row for record in data.export_records)
+        if row["format"] == "onnx" and row["precision"] is not None
     ]
-    made += [command(record) for record in data.measurements]
+    made += [measuring_command(record) for record in data.measurements]
     analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
     return list(dict.fromkeys([*made, *_analysing(analyses)]))
 
@@ -153,8 +184,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 def _execution(environment: Mapping[str, Any]) -> str:
     names = ("memory_format", "compiled")
-    known = [f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment]
-    return ", ".join(known)
+    return ", ".join(f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment)
 
 
 def _versions(environment: Mapping[str, Any]) -> str:
@@ -177,10 +207,9 @@ def _times(data: StudyData) -> str:
     started = data.runs["started_at"].dropna()
     if not len(started):
         return ""
-    text = f"{started.min():%Y-%m-%d %H:%M} UTC; training time of all runs together "
-    text += f"{data.runs['seconds'].sum():.0f} s"
+    total = data.runs["seconds"].sum()
+    date = f"{started.min():%Y-%m-%d %H:%M} UTC"
     others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
     seconds = [record.seconds for record in others if record is not None]
-    return (
-        f"{text}, of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else text
-    )
+    tuned = f", of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else ""
+    return f"{date}; training time of all runs together {total:.0f} s{tuned}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bench.errors import BenchError, nearest
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
-from bench.store.files import storage_errors, write_atomically
-from bench.store.tables.columns import COLUMNS
+from bench.store.files import write_atomically
+from bench.store.tables.columns import COLUMNS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    import pandas as pd
 
     from bench.report.pages.study_report import StudyReport
 
@@ -47,11 +45,7 @@ def publish(
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats that are unknown.
-
-    Raises:
-        BenchError: naming the format, and those that are known.
-    """
+    """Raise a `BenchError` that names an unknown format, and those that are known."""
     for name in formats:
         if name not in FORMATS:
             raise BenchError(
@@ -63,11 +57,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def require_finished(report: StudyReport) -> None:
-    """Refuse to report a study of which no run is complete.
-
-    Raises:
-        BenchError: saying what became of its runs.
-    """
+    """Raise a `BenchError` if no run of the study is complete, with what became of its runs."""
     if report.progress[0]:
         return
     name, store = report.study.name, report.data.store
@@ -92,21 +82,16 @@ def _write_markdown(report: StudyReport, folder: Path) -> list[Path]:
     return [page, *pictures]
 
 
-def _write_csv(report: StudyReport, folder: Path) -> list[Path]:
+def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
+    """Write every table that has a row, and always `runs` and `epochs`."""
     written = []
-    for name, frame in _filled_tables(report).items():
-        path = folder / f"{name}.csv"
-        write_atomically(path, frame.to_csv(index=False).encode())
-        written.append(path)
-    return written
-
-
-def _write_parquet(report: StudyReport, folder: Path) -> list[Path]:
-    written = []
-    for name, frame in _filled_tables(report).items():
-        path = folder / f"{name}.parquet"
-        write_atomically(path, frame.to_parquet(index=False))
-        written.append(path)
+    for name in COLUMNS:
+        frame = report.data.table(cast("Table", name))
+        if len(frame) or name in {"runs", "epochs"}:
+            csv = kind == "csv"
+            content = frame.to_csv(index=False).encode() if csv else frame.to_parquet(index=False)
+            written.append(folder / f"{name}.{kind}")
+            write_atomically(written[-1], content)
     return written
 
 
@@ -118,21 +103,14 @@ def _write_latex(report: StudyReport, folder: Path) -> list[Path]:
 
 def _write_html(report: StudyReport, folder: Path) -> list[Path]:
     path = folder / "report.html"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, html(report).encode())
+    write_atomically(path, html(report).encode())
     return [path]
 
 
 FORMATS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
-    "csv": _write_csv,
-    "parquet": _write_parquet,
+    "csv": lambda report, folder: _write_tables(report, folder, "csv"),
+    "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
     "markdown": _write_markdown,
     "latex": _write_latex,
     "html": _write_html,
 }
-
-
-def _filled_tables(report: StudyReport) -> dict[str, pd.DataFrame]:
-    frames = {name: report.data.table(name) for name in COLUMNS}  # type: ignore[arg-type]
-    return {name: f for name, f in frames.items() if len(f) or name in {"runs", "epochs"}}

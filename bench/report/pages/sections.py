@@ -5,19 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.report.charts.chart import Section
+from bench.report.charts.blocks import gradient_charts, lesion_charts
+from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart
 from bench.report.charts.confusion import confusions
 from bench.report.charts.cost import fronts, latencies, measured_speed, quantisation, roofs, times
 from bench.report.charts.draw_matplotlib import draw_matrix, save_charts, save_figure
+from bench.report.charts.landscape import landscape_charts
 from bench.report.charts.training import accuracies, curves, forest
 from bench.report.pages.architecture import save_diagrams
-from bench.report.pages.inside import inside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.report.charts.chart import Chart
     from bench.report.study_data import StudyData
+
+# Table → key and title of its first chart, and the text that replaces it without an analysis.
+_ABSENT = {
+    "lesions": (
+        "lesion-drop",
+        "Accuracy without each block",
+        "No block of these runs has been left out yet: run `bench lesion RUN`.",
+    ),
+    "gradients": (
+        "gradient-depth",
+        "Gradient norm by depth",
+        "No gradients of these runs have been measured yet: run `bench gradients RUN`.",
+    ),
+    "landscapes": (
+        "landscape-loss",
+        "Loss around the weights",
+        "The loss around these weights has not been measured yet: run `bench landscape RUN`.",
+    ),
+}
 
 
 def sections(data: StudyData) -> list[Section]:
@@ -30,7 +49,7 @@ def sections(data: StudyData) -> list[Section]:
         Section("cost", "Cost", cost),
         *([Section("layers", "Where the time goes", profiled)] if profiled else []),
         Section("quantisation", "Quantisation", quantisation(data)),
-        inside(data),
+        _inside(data),
     ]
 
 
@@ -46,17 +65,39 @@ def further(data: StudyData) -> list[Section]:
     """
     macs, _, speed = fronts(data)
     front = macs if _differs(macs) else speed  # of one network, trained in several ways
-    cost = (front, measured_speed(data), latencies(data), *roofs(data))
     found = [
-        Section("cost", "Cost", cost),
+        Section("cost", "Cost", (front, measured_speed(data), latencies(data), *roofs(data))),
         Section("quantisation", "Quantisation", quantisation(data)),
-        inside(data),
+        _inside(data),
     ]
     drawn = [
         replace(section, charts=tuple(c for c in section.charts if c.missing is None))
         for section in found
     ]
     return [section for section in drawn if section.charts]
+
+
+def _inside(data: StudyData) -> Section:
+    """Chart the latest analyses of each run; for one that is missing, name its command."""
+
+    def entry_of(run: str) -> LegendEntry:
+        variant, seed = data.places[run]
+        return LegendEntry(variant, data.style(variant), f"{variant}, seed {seed}")
+
+    found = data.analysed
+    charts: list[Chart] = []
+    for table, absent in _ABSENT.items():
+        rows = found[table]
+        if rows.empty:
+            charts.append(absent_chart(*absent))
+        elif table == "lesions":
+            charts += lesion_charts(rows, entry_of)
+        elif table == "gradients":
+            charts += gradient_charts(rows, found["correlations"], entry_of)
+        else:
+            charts += landscape_charts(rows, entry_of)
+    notes = tuple(f"Left out: {problem}." for problem in data.analyses[1])
+    return Section("inside", "Inside the networks", tuple(charts), notes)
 
 
 def _differs(chart: Chart) -> bool:

@@ -6,29 +6,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.report.charts.confusion import confusions
-from bench.report.findings.agreement import agreement
-from bench.report.findings.answer import answer, outlook, statements
-from bench.report.pages.architecture import architectures
+from bench.report.charts.confusion import Confusions, confusions
+from bench.report.findings.agreement import Agreement, agreement
+from bench.report.findings.answer import answer, first_named, outlook, statements
+from bench.report.pages.architecture import Architecture, architectures
 from bench.report.pages.provenance import (
+    Failure,
     analysing_commands,
     failures,
     provenance,
     training_command,
 )
 from bench.report.pages.sections import further, overview, sections
-from bench.report.study_data import read_study_data
+from bench.report.study_data import StudyData, read_study_data
 from bench.report.tables.published import published_table
 from bench.report.tables.study import runs_table, same_images_table, study_table
 from bench.report.tables.tuned import tuned_table
 
 if TYPE_CHECKING:
     from bench.report.charts.chart import Chart, Section
-    from bench.report.charts.confusion import Confusions
-    from bench.report.findings.agreement import Agreement
-    from bench.report.pages.architecture import Architecture
-    from bench.report.pages.provenance import Failure
-    from bench.report.study_data import StudyData
     from bench.report.tables.text_table import TextTable
     from bench.store import Store, StudyRecord
 
@@ -85,9 +81,8 @@ class StudyReport:
             f"{variant} {shared['equal']} of {shared['tensors']}"
             for variant, shared in self.study.shared_tensors.items()
         ]
-        if not counts:
-            return None
-        return f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"
+        named = ", ".join(first_named(counts, "more"))
+        return f"Initial tensors equal to the reference's, same seed: {named}" if counts else None
 
     @cached_property
     def failures(self) -> list[Failure]:
@@ -103,7 +98,7 @@ class StudyReport:
     @cached_property
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
-        return agreement(self.data.store, self.study, self.data.records)
+        return agreement(self.study, self.data.records, *self.data.predictions)
 
     @cached_property
     def same_images(self) -> TextTable:

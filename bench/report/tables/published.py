@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.report.tables.study import difference_cell
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -32,36 +33,15 @@ def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> Text
         summaries: of its variants; those that the paper has no figure of are left out.
     """
     errors: dict[str, float] = (study.published or {}).get("top1_error", {})
-    rows = [
-        (
-            summary.name,
-            f"{errors[summary.name]:.2f}",
-            _published_difference(summary, errors),
-            *_here(summary),
-        )
-        for summary in summaries
-        if summary.name in errors
-    ]
+    rows = []
+    for s in summaries:
+        if s.name not in errors:
+            continue
+        here = "-" if s.test_accuracy is None else f"{100 - s.test_accuracy.mean * 100:.2f}"
+        published, found = "reference", "reference"
+        if s.reference:
+            known = s.reference in errors
+            published = f"{errors[s.reference] - errors[s.name]:+.2f}" if known else ""
+            found = difference_cell(s.difference)
+        rows.append((s.name, f"{errors[s.name]:.2f}", published, here, found))
     return TextTable(_COLUMNS, tuple(rows), _NOTE)
-
-
-def _published_difference(summary: VariantSummary, errors: dict[str, float]) -> str:
-    if not summary.reference:
-        return "reference"
-    reference = errors.get(summary.reference)
-    return "" if reference is None else f"{reference - errors[summary.name]:+.2f}"
-
-
-def _here(summary: VariantSummary) -> tuple[str, str]:
-    accuracy, difference = summary.test_accuracy, summary.difference
-    error = "-" if accuracy is None else f"{100 - accuracy.mean * 100:.2f}"
-    if summary.reference is None:
-        return error, "reference"
-    if difference is None:
-        return error, "-"
-    spread = (
-        ""
-        if difference.low is None or difference.high is None
-        else f" [{difference.low * 100:+.2f}, {difference.high * 100:+.2f}]"
-    )
-    return error, f"{difference.mean * 100:+.2f}{spread}"

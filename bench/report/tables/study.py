@@ -47,7 +47,10 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
     table = [list(COLUMNS), *map(_cells, summaries)]
     if any(summary.train_difference for summary in summaries):
         place = COLUMNS.index("train accuracy %") + 1
-        added = [["train difference (points)", "train p (Holm)"], *map(_train_cells, summaries)]
+        added = [["train difference (points)", "train p (Holm)"]]
+        for s in summaries:
+            found = difference_cell(s.train_difference) if s.reference else "reference"
+            added.append([found, _corrected_p(s.train_difference)])
         table = [
             [*row[:place], *more, *row[place:]] for row, more in zip(table, added, strict=True)
         ]
@@ -131,17 +134,11 @@ def _cells(summary: VariantSummary) -> list[str]:
         _count(summary.parameters),
         _count(summary.macs),
         _estimate(summary.test_accuracy),
-        _difference(summary.difference) if summary.reference else "reference",
+        difference_cell(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
-
-
-def _train_cells(summary: VariantSummary) -> list[str]:
-    if not summary.reference:
-        return ["reference", ""]
-    return [_difference(summary.train_difference), _corrected_p(summary.train_difference)]
 
 
 def _count(value: int | None) -> str:
@@ -163,7 +160,8 @@ def _estimate(value: Estimate | None) -> str:
     return f"{mean} ± {(value.high - value.low) * 50:.2f}"
 
 
-def _difference(value: Difference | None) -> str:
+def difference_cell(value: Difference | None) -> str:
+    """Return a difference in points, with its interval."""
     if value is None:
         return "-"
     mean = f"{value.mean * 100:+.2f}"

@@ -1,23 +1,24 @@
-"""A study in MLflow: an experiment called as the study, with a run for each of ours."""
+"""A study in MLflow: an experiment named after the study, with one MLflow run for each run.
+
+mlflow is imported inside functions: it reads its settings, made here, when it is imported.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import TypeVar
 
     from mlflow import MlflowClient
 
     from bench.report.tracking.records import TrackedReport, TrackedRun
     from bench.store import Store
 
-    Item = TypeVar("Item")
-
+Item = TypeVar("Item")
 RUN, DIGEST, REPORT = "bench.run", "bench.digest", "report"
 _STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}  # everything else is FAILED
 _LONGEST = 5000  # characters of a value; the server takes 6000 for parameters, 8000 for tags
@@ -33,13 +34,13 @@ class MlflowTracker:
     """
 
     def __init__(self, store: Store, study: str) -> None:
-        # Nothing is told to MLflow's makers, and a server that is down is not asked for minutes.
+        # Send MLflow's makers nothing, and do not retry for minutes if a server is down.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # they tell of every table that they make
+        for name in ("mlflow", "alembic"):  # they log every table that they make
             logging.getLogger(name).setLevel(logging.WARNING)
         folder = (store.root / "mlflow").absolute()
         own = f"sqlite:///{folder / 'mlflow.db'}"
@@ -57,6 +58,8 @@ class MlflowTracker:
 
     def log_run(self, run: TrackedRun) -> None:
         """Log a run, and remove what was logged of it before if that differs."""
+        from mlflow.entities import Metric
+
         if self._is_there(run.run, run.digest):
             return
         started = int(run.started_at.timestamp() * 1000)
@@ -65,7 +68,13 @@ class MlflowTracker:
         begun = self.client.create_run(self.experiment, started, {RUN: run.run}, run.name)
         mine = begun.info.run_id
         self._log_words(mine, {k: str(v) for k, v in run.parameters.items()}, tags)
-        self._log_values(mine, _values(run, started))
+        final = ((f"final/{k}", v, run.seconds, run.last_epoch) for k, v in run.final.items())
+        metrics = (
+            Metric(name, value, started + int(seconds * 1000), step)
+            for name, value, seconds, step in (*run.points(), *final)
+        )
+        for some in _chunks(metrics, _METRICS):
+            self.client.log_batch(mine, metrics=some)
         for export in run.exports:
             for file in export.files:
                 self.client.log_artifact(mine, str(file), f"exports/{export.sha256[:12]}")
@@ -100,16 +109,9 @@ class MlflowTracker:
         for some in _chunks(tags.items(), _WORDS):
             self.client.log_batch(run, tags=[RunTag(k, v[:_LONGEST]) for k, v in some])
 
-    def _log_values(self, run: str, values: Iterable[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric
-
-        for some in _chunks(values, _METRICS):
-            metrics = [Metric(name, value, at, step) for name, value, at, step in some]
-            self.client.log_batch(run, metrics=metrics)
-
     def _finish(self, key: str, run: str, digest: str, status: str, end: int | None) -> None:
         self.client.set_terminated(run, status, end)
-        self.client.set_tag(run, DIGEST, digest)  # last: without it the run counts as a part
+        self.client.set_tag(run, DIGEST, digest)  # last: without it the run counts as incomplete
         older = self.known.get(key)
         if older is not None:
             self.client.delete_run(older[0])
@@ -117,7 +119,7 @@ class MlflowTracker:
 
 
 def _known(client: MlflowClient, experiment: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Our run → MLflow's run and the state that it shows, empty if it was not finished."""
+    """Yield each of our runs with MLflow's id and its digest, empty if it was not finished."""
     token = None
     while True:
         found = client.search_runs([experiment], page_token=token)
@@ -129,23 +131,8 @@ def _known(client: MlflowClient, experiment: str) -> Iterator[tuple[str, tuple[s
             return
 
 
-def _values(run: TrackedRun, started: int) -> Iterator[tuple[str, float, int, int]]:
-    """Name, value, time in milliseconds and step of everything measured."""
-    at = started
-    for epoch, values in run.epochs.items():
-        at += int(values.get("seconds", 0.0) * 1000)
-        for name, value in values.items():
-            yield f"epoch/{name}", value, at, epoch
-    last = max(run.epochs, default=0)
-    for name, value in run.final.items():
-        yield f"final/{name}", value, at, last
-    for export in run.exports:
-        for name, value in export.values.items():
-            yield f"export {export.title}/{name}", value, at, last
-
-
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Items, so many at a time; `itertools.batched` is Python 3.12's."""
+    """Yield lists of at most *size* items; `itertools.batched` is Python 3.12's."""
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some

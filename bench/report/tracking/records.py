@@ -7,18 +7,16 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.store.exports import Exports
 from bench.store.tables.columns import COLUMNS
-from bench.store.tables.frames import load_results
+from bench.store.tables.runs import epoch_rows, run_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
-
-    import pandas as pd
 
     from bench.store import RunRecord, Store
 
@@ -42,7 +40,7 @@ _EXPORT = (
     "test_accuracy",
     "seconds",
 )
-_ASKED = (
+_REQUESTED = (
     "model",
     "dataset",
     "train_images",
@@ -85,8 +83,8 @@ class TrackedRun:
         error: why it is not complete, or None.
         started_at: UTC.
         seconds: of training.
-        parameters: what was asked for.
-        environment: what it was made with.
+        parameters: what was requested.
+        environment: versions and machine.
         epochs: number of the epoch → its values.
         final: values of the finished network.
         exports: files exported of it.
@@ -104,9 +102,25 @@ class TrackedRun:
     final: dict[str, float]
     exports: tuple[TrackedExport, ...]
 
+    def points(self) -> Iterator[tuple[str, float, float, int]]:
+        """Yield name, value, seconds since the start, and epoch of what has a course over time."""
+        seconds = 0.0
+        for epoch, values in self.epochs.items():
+            seconds += values.get("seconds", 0.0)
+            for name, value in values.items():
+                yield f"epoch/{name}", value, seconds, epoch
+        for export in self.exports:
+            for name, value in export.values.items():
+                yield f"export {export.title}/{name}", value, seconds, self.last_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of the last epoch; 0 before the first."""
+        return max(self.epochs, default=0)
+
     @property
     def digest(self) -> str:
-        """A word that changes whenever anything to be logged does."""
+        """A hash that changes whenever anything to be logged does."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -116,7 +130,7 @@ class TrackedReport:
     """A study's report.
 
     Attributes:
-        digest: a word that changes whenever a run behind it does.
+        digest: a hash that changes whenever a run behind the report does.
         answer: the sentence that answers the study's question.
         text: the report in Markdown, without its picture.
         folder: of its files: page, pictures, tables.
@@ -130,54 +144,43 @@ class TrackedReport:
 
 def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[TrackedRun]:
     """Read the runs of a study that have a record, or one of them, in the study's order."""
-    place = store.root / "studies" / f"{study}.json"
-    if run is not None:
-        place = store.folder(run) if store.folder(run).is_dir() else store.partial(run)
-    if not place.exists():
-        return
-    rows = load_results(place)
-    epochs = _by_run(load_results(place, "epochs"))
-    exports = _by_run(load_results(place, "exports"))
-    for name, appearances in _by_run(rows[rows["study"] == study]).items():
-        record = store.read_run(name) or store.read_unfinished(name)
+    found = store.read_study(study)
+    variants: dict[str, list[str]] = {}
+    for name, entry in found.variants.items() if found else ():
+        for one in entry["runs"].values():
+            if run in {None, one}:
+                variants.setdefault(one, []).append(name)
+    exports = list(Exports(store.root).records()) if variants else []
+    for one, names in variants.items():
+        record = store.read(one)
         if record is not None:
-            yield _tracked(store, record, appearances, epochs.get(name), exports.get(name))
-
-
-def _by_run(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    groups = frame.groupby("run", sort=False, observed=True)
-    return {str(name): rows for name, rows in groups}
+            rows = [e.row | {"export": e.export} for e in exports if e.row["run"] == one]
+            yield _tracked(store, record, names, rows)
 
 
 def _tracked(
-    store: Store,
-    record: RunRecord,
-    appearances: pd.DataFrame,
-    epochs: pd.DataFrame | None,
-    exports: pd.DataFrame | None,
+    store: Store, record: RunRecord, variants: list[str], exports: list[dict[str, Any]]
 ) -> TrackedRun:
-    row = appearances.iloc[0]
-    variants = " = ".join(dict.fromkeys(map(str, appearances["variant"])))
-    history = [] if epochs is None else epochs.drop_duplicates("epoch").to_dict("records")
-    files = [] if exports is None else exports.to_dict("records")
+    finished = store.folder(record.run)
+    folder = finished if finished.is_dir() else store.partial(record.run)
     return TrackedRun(
         run=record.run,
-        name=f"{variants} seed {row['seed']}",
+        name=f"{' = '.join(dict.fromkeys(variants))} seed {record.request['seed']}",
         status=record.status,
         error=record.error,
-        started_at=row["started_at"].to_pydatetime(),
+        started_at=datetime.fromisoformat(record.started_at),
         seconds=record.seconds,
         parameters=_parameters(record.request),
         environment={k: _text(v) for k, v in record.environment.items() if v is not None},
-        epochs={int(values["epoch"]): _numbers(values, _EPOCH) for values in history},
-        final=_numbers(row, _FINAL),
-        exports=tuple(_export(store, values) for values in files),
+        epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epoch_rows(folder, record)},
+        final=_numbers(run_row(record), _FINAL),
+        exports=tuple(_export(store, row) for row in exports),
     )
 
 
 def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Everything asked for, flat: options and recipe values each under a name of their own."""
-    values = {key: request.get(key) for key in _ASKED}
+    """Return everything requested, flat: options and recipe values each under their own name."""
+    values = {key: request.get(key) for key in _REQUESTED}
     values |= {f"options.{key}": value for key, value in request["options"].items()}
     values |= {f"recipe.{key}": value for key, value in request["recipe"].items()}
     return {
@@ -187,8 +190,8 @@ def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | boo
     }
 
 
-def _export(store: Store, row: Any) -> TrackedExport:
-    folder = Exports(store.root).folder(str(row["export"]))
+def _export(store: Store, row: Mapping[str, Any]) -> TrackedExport:
+    folder = Exports(store.root).folder(row["export"])
     return TrackedExport(
         title=f"{row['format']} {row['precision']}",
         sha256=str(row["sha256"]),
@@ -198,12 +201,10 @@ def _export(store: Store, row: Any) -> TrackedExport:
     )
 
 
-def _numbers(row: Any, names: tuple[str, ...]) -> dict[str, float]:
-    """The values that are there and finite."""
-    import pandas as pd
-
-    found = {name: row[name] for name in names if not pd.isna(row[name])}
-    return {name: float(v) for name, v in found.items() if math.isfinite(v)}
+def _numbers(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    """Return the values that are known and finite."""
+    found = {name: row[name] for name in names if row.get(name) is not None}
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 def _text(value: Any) -> str:
@@ -211,5 +212,5 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A path by its name alone: where the results folder lies changes nothing."""
+    """Return a path's name: the place of the results folder does not change the digest."""
     return value.name if isinstance(value, Path) else str(value)

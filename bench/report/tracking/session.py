@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -11,22 +13,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
-from bench.report.tracking.names import check_trackers
-from bench.report.tracking.records import TrackedReport, tracked_runs
+from bench.report.tracking.records import TrackedReport, TrackedRun, tracked_runs
 from bench.training.distributed import follows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bench.report.tracking.records import TrackedRun
     from bench.store import Store
     from bench.training.run import Event, OnEvent
 
+TRACKERS = ("tensorboard", "mlflow")
 REPORT_FORMATS = ("markdown", "csv", "html")
+
+
+def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of trackers, each once and without blanks around it.
+
+    Raises:
+        BenchError: a name is not one of `TRACKERS`, or its library is not installed.
+    """
+    wanted = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in wanted:
+        if name not in TRACKERS:
+            raise BenchError(
+                f"--track {name or '(empty)'}: unknown tracker{nearest(name, TRACKERS)} "
+                f"(known: {', '.join(TRACKERS)})"
+            )
+        if importlib.util.find_spec(name) is None:
+            raise BenchError(
+                f"--track {name}: {name} is not installed; pip install 'resnet-bench[tracking]'"
+            )
+    return wanted
 
 
 class Tracker(Protocol):
@@ -77,11 +98,12 @@ def tracked(
 
 
 class _Session:
+    """The trackers of one study; each is opened when there is something to log."""
+
     def __init__(self, names: tuple[str, ...], store: Store, study: str) -> None:
         self.store = store
         self.study = study
-        self.waiting = list(names)  # opened when there is something to log
-        self.trackers: dict[str, Tracker] = {}
+        self.trackers: dict[str, Tracker | None] = dict.fromkeys(names)
         self.outcomes: dict[str, dict[str, Any]] = {}
 
     def log_runs(self, run: str | None = None) -> None:
@@ -94,75 +116,67 @@ class _Session:
         self._each(log)
 
     def log_report(self) -> None:
-        """Log the study's report, if there is anything to report."""
+        """Log the study's report, if a run is complete."""
         with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
-            reports: list[TrackedReport] = []
+            made = functools.cache(lambda: self._report(Path(folder)))  # for the first tracker
 
             def log(tracker: Tracker) -> None:
-                if not reports:  # made once, for the first tracker
-                    reports.extend(_report(self.store, self.study, Path(folder)))
-                for report in reports:
+                report = made()
+                if report is not None:
                     tracker.log_report(report)
 
             self._each(log)
 
+    def _report(self, folder: Path) -> TrackedReport | None:
+        report = read_study_report(self.store, self.study)
+        if not report.progress[0]:
+            return None
+        publish(report, folder, REPORT_FORMATS)
+        digests = [run.digest for run in tracked_runs(self.store, self.study)]
+        return TrackedReport(
+            digest=hashlib.sha256("".join([report.study.question, *digests]).encode()).hexdigest(),
+            answer=report.answer,
+            text=markdown(report),
+            folder=folder,
+        )
+
     def record(self) -> None:
         """Record what became of every tracker."""
-        for name, tracker in self.trackers.items():
-            self.outcomes[name] = _outcome(tracker.where, None)
+        self.outcomes |= {name: _outcome(t.where, None) for name, t in self.trackers.items() if t}
         self._save()
 
     def _each(self, work: Callable[[Tracker], None]) -> None:
-        for name in [*self.trackers, *self.waiting]:
-            self._try(name, work)
+        """Let every tracker work; one that raises is given up, with a warning."""
+        for name in list(self.trackers):
+            try:
+                tracker = self.trackers[name] = self.trackers[name] or self._open(name)
+                work(tracker)
+            except Exception as error:  # whatever it raises, the runs are recorded and go on
+                given_up = self.trackers.pop(name)
+                first = (str(error).strip().splitlines() or [""])[0]
+                reason = f"{type(error).__name__}: {first[:300]}"
+                self.outcomes[name] = _outcome(given_up.where if given_up else None, reason)
+                self._save()
+                warnings.warn(
+                    f"--track {name} is given up ({reason}); the runs are unharmed, and the same "
+                    "command logs what is missing",
+                    stacklevel=2,
+                )
 
-    def _try(self, name: str, work: Callable[[Tracker], None]) -> None:
-        try:
-            if name in self.waiting:
-                self.waiting.remove(name)
-                self.trackers[name] = _open(name, self.store, self.study)
-            work(self.trackers[name])
-        except Exception as error:  # whatever it raises, the runs are recorded and go on
-            tracker = self.trackers.pop(name, None)
-            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-            self.outcomes[name] = _outcome(tracker.where if tracker else None, reason)
-            self._save()
-            warnings.warn(
-                f"--track {name} is given up ({reason}); the runs are unharmed, and the same "
-                "command logs what is missing",
-                stacklevel=2,
-            )
+    def _open(self, name: str) -> Tracker:
+        if name == "mlflow":
+            from bench.report.tracking.mlflow import MlflowTracker
+
+            return MlflowTracker(self.store, self.study)
+        from bench.report.tracking.tensorboard import TensorboardTracker
+
+        return TensorboardTracker(self.store, self.study)
 
     def _save(self) -> None:
-        with contextlib.suppress(BenchError):  # of a full disk the runs themselves will tell
+        with contextlib.suppress(BenchError):  # the runs themselves report a full disk
             self.store.save_tracking(self.study, self.outcomes)
 
 
 def _outcome(where: str | None, error: str | None) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"where": where, "error": error, "at": now}
-
-
-def _open(name: str, store: Store, study: str) -> Tracker:
-    if name == "mlflow":
-        from bench.report.tracking.mlflow import MlflowTracker
-
-        return MlflowTracker(store, study)
-    from bench.report.tracking.tensorboard import TensorboardTracker
-
-    return TensorboardTracker(store, study)
-
-
-def _report(store: Store, study: str, folder: Path) -> Iterator[TrackedReport]:
-    digests = [run.digest for run in tracked_runs(store, study)]
-    report = read_study_report(store, study)
-    if not report.progress[0]:  # no run is complete: there is nothing to report
-        return
-    publish(report, folder, REPORT_FORMATS)
-    question = report.study.question
-    yield TrackedReport(
-        digest=hashlib.sha256("".join([question, *digests]).encode()).hexdigest(),
-        answer=report.answer,
-        text=markdown(report),
-        folder=folder,
-    )

@@ -1,4 +1,4 @@
-"""A study in TensorBoard: one folder a run below `RESULTS/tensorboard/STUDY`."""
+"""A study in TensorBoard: one folder per run in `RESULTS/tensorboard/STUDY`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import numpy.typing as npt
-    from torch.utils.tensorboard import SummaryWriter
 
     from bench.report.tracking.records import TrackedReport, TrackedRun
     from bench.store import Store
@@ -44,22 +45,17 @@ class TensorboardTracker:
     def log_run(self, run: TrackedRun) -> None:
         """Write a run's folder, in the place of an older one."""
         started = run.started_at.timestamp()
-        last = max(run.epochs, default=0)
         with self._writing(run.run, run.digest, run.name) as writer:
             if writer is None:
                 return
-            elapsed = 0.0
-            for epoch, values in run.epochs.items():
-                elapsed += values.get("seconds", 0.0)
-                for name, value in values.items():
-                    writer.add_scalar(f"epoch/{name}", value, epoch, walltime=started + elapsed)
-            for export in run.exports:
-                for name, value in export.values.items():
-                    writer.add_scalar(f"export {export.title}/{name}", value, last)
-            writer.add_text("run", _lines(run), last)
+            for name, value, seconds, epoch in run.points():
+                writer.add_scalar(name, value, epoch, walltime=started + seconds)
+            writer.add_text("run", _lines(run), run.last_epoch)
             final = {f"final/{name}": value for name, value in run.final.items()}
-            # "." is the run's own folder: TensorBoard would show a run of its own otherwise.
-            writer.add_hparams(dict(run.parameters), final, run_name=".", global_step=last)
+            # "." is the run's own folder; TensorBoard would otherwise show another run.
+            writer.add_hparams(
+                dict(run.parameters), final, run_name=".", global_step=run.last_epoch
+            )
 
     def log_report(self, report: TrackedReport) -> None:
         """Write the report as a text and a picture."""
@@ -72,8 +68,6 @@ class TensorboardTracker:
     @contextmanager
     def _writing(self, key: str, digest: str, name: str) -> Iterator[SummaryWriter | None]:
         """Give a writer into a folder that takes its place at the end; None if it is there."""
-        from torch.utils.tensorboard import SummaryWriter
-
         older = self.known.get(key)
         if older is not None and older[1] == digest:
             yield None
@@ -85,7 +79,7 @@ class TensorboardTracker:
             with SummaryWriter(str(partial)) as writer:
                 yield writer
             (partial / MARKER).write_text(json.dumps({"run": key, "digest": digest}))
-            partial.chmod(0o755)  # mkdtemp makes it the owner's alone
+            partial.chmod(0o755)  # mkdtemp lets only the owner in
             for doomed in {final, older[0] if older else final}:
                 if doomed.exists():
                     shutil.rmtree(doomed)
@@ -96,13 +90,13 @@ class TensorboardTracker:
 
 
 def _safe(name: str, key: str) -> str:
-    """Name of a folder: for a person to read, and the run's hash, so that no two are the same."""
+    """Return the name of a folder: readable, and unique by the run's hash."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
     return REPORT if key == REPORT else f"{plain[:80]}-{key.rsplit('-', 1)[-1]}"
 
 
 def _lines(run: TrackedRun) -> str:
-    """A run's identity, outcome and exports as Markdown."""
+    """Return a run's identity, outcome and exports as Markdown."""
     lines = [f"run `{run.run}`", f"status {run.status}"]
     lines += [f"error: `{run.error}`"] if run.error else []
     lines += [f"export {e.title}: {e.status}, SHA-256 `{e.sha256}`" for e in run.exports]
@@ -111,7 +105,6 @@ def _lines(run: TrackedRun) -> str:
 
 
 def _pixels(picture: Path) -> npt.NDArray[np.uint8]:
-    import numpy as np
     from PIL import Image
 
     with Image.open(picture) as image:

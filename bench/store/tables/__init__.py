@@ -1,6 +1,5 @@
 """Tables read from a results folder, as pandas frames.
 
 `columns` declares every table's columns, their dtypes and meanings; `frames` loads a table
-(`load_results`); `runs` makes the rows of the `runs` and `epochs` tables from run records;
-`references` finds the variants and studies that those rows belong to.
+(`load_results`); `runs` makes the rows of the `runs` and `epochs` tables from run records.
 """

@@ -11,6 +11,7 @@ from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
+from bench.store.runs import PARTIAL
 from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.runs import run_table
 
@@ -143,5 +144,5 @@ def _locate(path: Path) -> tuple[Store, str | None, str | None]:
     if path.suffix == ".json" and path.parent.name == "studies":
         return Store(path.parent.parent), path.stem, None
     if path.parent.name == "runs" and not (path / "runs").exists():
-        return Store(path.parent.parent), None, path.name
+        return Store(path.parent.parent), None, path.name.removesuffix(PARTIAL)
     return Store(path), None, None

@@ -8,9 +8,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.store.runs import PARTIAL
 from bench.store.tables.columns import COLUMNS, typed_frame
-from bench.store.tables.references import find_references
 from bench.studies.recipe import recipe_name
 
 if TYPE_CHECKING:
@@ -32,34 +30,46 @@ def run_table(
 ) -> pd.DataFrame:
     """Return the `runs` or `epochs` table of a results folder, of one study, or of one run.
 
-    Every load reads the record of each run again, so a broken one warns on every load.
+    A run to which several variants refer has rows for each; a run of no study has rows without
+    study and variant. Every load reads the record of each run again, so a broken one warns on
+    every load.
     """
-    references = find_references(store, study, run)
-    rows = {name: _rows(store, table, name) for name in dict.fromkeys(r.folder for r in references)}
+    known = [name for name in store.run_ids() if run in {None, name}]
+    studies = store.studies() if study is None else [store.read_study(study)]
+    order = {name: place for place, name in enumerate(known)}
+    users: list[tuple[str, str | None, str | None]] = [
+        (name, record.name, variant)
+        for record in studies
+        if record is not None
+        for variant, entry in record.variants.items()
+        for name in entry["runs"].values()
+        if name in order
+    ]
+    if study is None:
+        used = {name for name, *_ in users}
+        users += [(name, None, None) for name in known if name not in used]
+        users.sort(key=lambda user: order[user[0]])
+    rows = {name: _rows(store, table, name) for name in dict.fromkeys(name for name, *_ in users)}
     return typed_frame(
         [
-            {**row, "study": reference.study, "variant": reference.variant}
-            for reference in references
-            for row in rows[reference.folder]
+            {**row, "study": study_name, "variant": variant}
+            for name, study_name, variant in users
+            for row in rows[name]
         ],
         COLUMNS[table],
     )
 
 
-def _rows(store: Store, table: Literal["runs", "epochs"], folder: str) -> list[dict[str, Any]]:
-    """Return the rows of one run's folder; none, with a warning, if it is broken."""
-    if folder.endswith(PARTIAL):
-        record = store.read_unfinished(folder.removesuffix(PARTIAL))
-    else:
-        record = store.read_run(folder)
+def _rows(store: Store, table: Literal["runs", "epochs"], run: str) -> list[dict[str, Any]]:
+    """Return the rows of one run; none, with a warning, if it is broken."""
+    record = store.read(run)
     if record is None:
         return []
-    if table == "runs":
-        return [_run_row(record)]
-    return epoch_rows(store.root / "runs" / folder, record)
+    return [run_row(record)] if table == "runs" else epoch_rows(store.folder(run), record)
 
 
-def _run_row(record: RunRecord) -> dict[str, Any]:
+def run_row(record: RunRecord) -> dict[str, Any]:
+    """Return a run's row of the `runs` table, without `study` and `variant`."""
     request, result, environment = record.request, record.result, record.environment
     row = {
         "run": record.run,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.backends import OutOfMemoryError, UnsupportedError
+from bench.measurement.backends import status_of
 from bench.system.intervals import Interval, median_interval, ratio_interval
-from bench.system.memory import says_out_of_memory
 
 if TYPE_CHECKING:
     from bench.measurement.configurations import Configuration
@@ -120,15 +119,3 @@ class Trial:
         if ratio is None:
             return None
         return ratio.scaled(self.configuration.batch_size / reference.configuration.batch_size)
-
-
-def status_of(error: BaseException) -> tuple[str, str]:
-    """Return the status that a row gets for an error, and its one-line message."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    # torch.cuda's own class has that name; other libraries' errors are recognised by their text.
-    out_of_memory = isinstance(error, OutOfMemoryError | MemoryError) or (
-        type(error).__name__ == "OutOfMemoryError"
-    )
-    if out_of_memory or says_out_of_memory(text):
-        return "out_of_memory", text
-    return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text

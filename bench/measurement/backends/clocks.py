@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class WallClock:
-    """Wall time from when the device is idle until it is idle again.
-
-    Args:
-        synchronize: waits until the device is idle.
-    """
+    """Wall time from when the device is idle (`synchronize` returns) until it is idle again."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self.synchronize = synchronize
@@ -33,15 +31,11 @@ class WallClock:
 class CudaEventClock:
     """Events of a CUDA device, for work on torch's current stream.
 
-    Args:
-        device: such as cuda:0.
-        clear_l2: overwrite the device's second-level cache before each sample.
+    *clear_l2* overwrites the device's second-level cache before each sample.
     """
 
     def __init__(self, device: str, *, clear_l2: bool = False) -> None:
-        import torch
-
-        self.torch, self.device = torch, torch.device(device)
+        self.device = torch.device(device)
         event: Any = torch.cuda.Event  # not annotated by torch
         self.begin, self.end = event(enable_timing=True), event(enable_timing=True)
         size = torch.cuda.get_device_properties(self.device).L2_cache_size if clear_l2 else 0
@@ -49,7 +43,7 @@ class CudaEventClock:
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
         """Return the mean seconds between two events around the calls."""
-        cuda = self.torch.cuda
+        cuda = torch.cuda
         self.scratch.zero_()
         cuda.synchronize(self.device)
         self.begin.record(cuda.current_stream(self.device))

@@ -1,0 +1,98 @@
+"""Runs of an image folder that is elsewhere on this machine than where they were trained."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import train
+from bench.store import Store
+from bench.store.archive import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Bench = Callable[..., Outcome]
+
+
+def write_images(folder: Path, seed: int = 0) -> Path:
+    """Write an image folder with two classes that differ in brightness."""
+    generator = np.random.default_rng(seed)
+    for split, count in (("train", 20), ("test", 8)):
+        for label, name in enumerate(("dark", "light")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 60, (16, 16, 3)) + 120 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """An archive with a run trained elsewhere, its images, and its id."""
+    root = tmp_path_factory.mktemp("server")
+    images = write_images(root / "flowers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_DATA", str(root / "cache"))
+        train(
+            "resnet8", options={"width": 4}, dataset=f"imagefolder:{images}", epochs=1,
+            results=root / "bench-runs", device="cpu", threads=1, workers=1,
+        )  # fmt: skip
+    store = Store(root / "bench-runs")
+    run = next(store.runs()).run
+    pack(store, [run], root / "runs.tar.gz")
+    return root / "runs.tar.gz", shutil.move(images, root / "moved"), run
+
+
+@pytest.fixture
+def laptop(packed: tuple[Path, Path, str], bench: Bench, tmp_path: Path, monkeypatch) -> str:
+    """Unpack the run on a machine that has the images elsewhere; returns its id."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "cache"))
+    archive, images, run = packed
+    shutil.copytree(images, tmp_path / "flowers")
+    assert bench("results", "unpack", archive).code == 0
+    return run
+
+
+COMMANDS = {
+    "lesion": ("--test-images", 4),
+    "landscape": ("--points", 3, "--images", 4),
+    "gradients": ("--correlation",),
+    "export-onnx": ("--precision", "int8", "--quiet"),
+    "grow": ("--to", "resnet14", "--epochs", 1, "--quiet"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_finds_located_images(bench: Bench, laptop: str, command: str) -> None:
+    words = (command, laptop, *COMMANDS[command])
+    refused = bench(*words)
+    assert refused.code != 0
+    assert "no such folder" in refused.err
+    assert "'bench results locate RUN PATH'" in refused.err
+    located = bench("results", "locate", laptop, "flowers")
+    assert located.code == 0, located.err
+    assert "is read from flowers" in located.out
+    done = bench(*words)
+    assert done.code == 0, done.err
+
+
+def test_other_images_are_refused(bench: Bench, laptop: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "others", seed=1)
+    refusal = bench("results", "locate", laptop, "others").refusal
+    assert "does not hold the images" in refusal
+    assert laptop in refusal
+    assert "no such folder" in bench("lesion", laptop).refusal
+
+
+def test_a_run_of_a_named_dataset_is_refused(bench: Bench, results: Path, tmp_path: Path) -> None:
+    run = next(Store(results).runs()).run
+    refusal = bench("results", "locate", run, tmp_path, "--results", results).refusal
+    assert "was trained on 'fashion-mnist-mini', not on an image folder" in refusal
