@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, inliner
 from onnx.external_data_helper import load_external_data_for_model
+from onnx.shape_inference import InferenceError
 
 from bench.errors import BenchError
 from bench.export.files import load
@@ -188,16 +189,16 @@ class _UncountedError(Exception):
 
 def _count(path: Path, name: str, images: Shape) -> tuple[int | None, Traffic | None]:
     """Count the multiply-adds and the traffic of one image, from a batch of shape *images*."""
-    model = inliner.inline_local_functions(onnx.load(str(path), load_external_data=False))
-    entry = next(value for value in model.graph.input if value.name == name)
-    for dimension, side in zip(entry.type.tensor_type.shape.dim, images, strict=True):
-        dimension.dim_value = side
     try:
+        model = inliner.inline_local_functions(onnx.load(str(path), load_external_data=False))
+        entry = next(value for value in model.graph.input if value.name == name)
+        for dimension, side in zip(entry.type.tensor_type.shape.dim, images, strict=True):
+            dimension.dim_value = side
         nodes = _counted(model.graph)
         shapes = _shapes(model, path, nodes, images)
-    except _UncountedError:
-        return None, None
-    macs = sum(_macs_of(node, shapes) for node in nodes)
+        macs = sum(_macs_of(node, shapes) for node in nodes)
+    except (_UncountedError, InferenceError, IndexError, ValueError, RuntimeError):
+        return None, None  # a count would be wrong
     return macs // images[0], _traffic(nodes, shapes, _fixed(model.graph), images[0])
 
 
