@@ -278,7 +278,6 @@ def test_the_command_takes_height_and_width(bench, tmp_path):
     [
         ("2 inputs .*others fixed", {"extra": [entry("training", [], TensorProto.BOOL)]}),
         ("how many channels", {"shape": ("N", "c", "h", "w")}),
-        ("images, N×C×H×W", {"shape": None}),
         ("of type bool", {"kind": TensorProto.BOOL}),
         ("newer than onnx .* Upgrade onnx", {"ir": onnx.IR_VERSION + 1}),
     ],
@@ -288,6 +287,13 @@ def test_files_that_take_something_else_are_refused_in_one_line(message, setting
     with pytest.raises(BenchError, match=message) as error:
         examine(path)
     assert "\n" not in str(error.value)
+
+
+def test_vectors_are_no_images(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "fc"], ["y"], transB=1)]
+    path = save(tmp_path / "m.onnx", nodes, [entry("x", ["N", 32])], [values("fc", 10, 32)])
+    with pytest.raises(BenchError, match=r"takes an input of \?×32; .* images, N×C×H×W"):
+        examine(path)
 
 
 def test_files_newer_than_the_runtime_are_refused_with_its_limit_and_a_way_on(tmp_path):
