@@ -8,7 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bench
+from bench.data import Preprocessing
 from bench.errors import BenchError
+from bench.export.graph import trace
+from bench.export.preprocess import with_preprocessing
 from bench.measurement.backends.ortsession import _reason
 from bench.measurement.compare import compare
 from bench.measurement.compared_speeds import load_speeds
@@ -408,3 +411,13 @@ def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(
     assert tuned.command.startswith(f"bench throughput '{static}' --input-size 32x64 --backend ")
     own = [row for row in tuned.record.rows if row["backend"] == tuned.best.backend]
     assert "complete" in {row["status"] for row in own}
+
+
+def test_a_file_with_its_preprocessing_inside_costs_what_torch_counts(tmp_path):
+    target = find_target("resnet8", input_size=32)
+    preprocessing = Preprocessing(input_size=32, mean=(0.5,) * 3, std=(0.2,) * 3)
+    made = with_preprocessing(trace(target.load()).proto, preprocessing, 3, None)
+    onnx.save(made, tmp_path / "m.onnx")
+    found = examine(tmp_path / "m.onnx", (28, 40))
+    assert (found.input_shape, found.input_type) == ((28, 40, 3), "uint8")
+    assert found.macs == target.macs  # by torch.utils.flop_counter
