@@ -8,7 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bench
+from bench.data import Preprocessing
 from bench.errors import BenchError
+from bench.export.graph import trace
+from bench.export.preprocess import with_preprocessing
 from bench.measurement.backends.ortsession import _reason
 from bench.measurement.compare import compare
 from bench.measurement.compared_speeds import load_speeds
@@ -278,7 +281,6 @@ def test_the_command_takes_height_and_width(bench, tmp_path):
     [
         ("2 inputs .*others fixed", {"extra": [entry("training", [], TensorProto.BOOL)]}),
         ("how many channels", {"shape": ("N", "c", "h", "w")}),
-        ("images, N×C×H×W", {"shape": None}),
         ("of type bool", {"kind": TensorProto.BOOL}),
         ("newer than onnx .* Upgrade onnx", {"ir": onnx.IR_VERSION + 1}),
     ],
@@ -288,6 +290,13 @@ def test_files_that_take_something_else_are_refused_in_one_line(message, setting
     with pytest.raises(BenchError, match=message) as error:
         examine(path)
     assert "\n" not in str(error.value)
+
+
+def test_vectors_are_no_images(tmp_path):
+    nodes = [helper.make_node("Gemm", ["x", "fc"], ["y"], transB=1)]
+    path = save(tmp_path / "m.onnx", nodes, [entry("x", ["N", 32])], [values("fc", 10, 32)])
+    with pytest.raises(BenchError, match=r"takes an input of \?×32; .* images, N×C×H×W"):
+        examine(path)
 
 
 def test_files_newer_than_the_runtime_are_refused_with_its_limit_and_a_way_on(tmp_path):
@@ -402,3 +411,13 @@ def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(
     assert tuned.command.startswith(f"bench throughput '{static}' --input-size 32x64 --backend ")
     own = [row for row in tuned.record.rows if row["backend"] == tuned.best.backend]
     assert "complete" in {row["status"] for row in own}
+
+
+def test_a_file_with_its_preprocessing_inside_costs_what_torch_counts(tmp_path):
+    target = find_target("resnet8", input_size=32)
+    preprocessing = Preprocessing(input_size=32, mean=(0.5,) * 3, std=(0.2,) * 3)
+    made = with_preprocessing(trace(target.load()).proto, preprocessing, 3, None)
+    onnx.save(made, tmp_path / "m.onnx")
+    found = examine(tmp_path / "m.onnx", (28, 40))
+    assert (found.input_shape, found.input_type) == ((28, 40, 3), "uint8")
+    assert found.macs == target.macs  # by torch.utils.flop_counter
