@@ -123,10 +123,11 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     accurate = _newest(
         accurate.sort_values("measurement"), [name for name in _SAME if name != "file_sha256"]
     )
-    best = accurate.loc[accurate["test_accuracy"].idxmax()] if len(accurate) else None
+    ranked: list[dict[Any, Any]] = accurate.sort_values("test_accuracy").to_dict("records")
+    best = ranked[-1] if ranked else {}
     rows["latency_ms"] = rows["latency_p99_ms"]
     rows["drop_points"] = float("nan")
-    if best is not None:
+    if best:
         comparable = rows["note"] != "other dataset"
         drops = (best["test_accuracy"] - rows["test_accuracy"]) * 100
         rows["drop_points"] = drops.where(comparable)
@@ -151,7 +152,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
-    if best is not None and rows.loc[rows["note"] == "", "drop_points"].min() > 0:
+    if best and rows.loc[rows["note"] == "", "drop_points"].min() > 0:
         sentence += f" The most accurate, {describe(best)}, cannot be chosen ({best['note']})."
     return Choice(rows, None, sentence, passed_over)
 
@@ -231,12 +232,14 @@ def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
         f"Nothing of {len(rows)} measured fits within {max_latency:g} ms and {max_drop:g} points"
     ]
     if len(within):
-        best = within.loc[within["test_accuracy"].idxmax()]
+        best = within.sort_values("test_accuracy").iloc[-1].to_dict()
         parts.append(f"within the latency {describe(best)} loses {best['drop_points']:.2f} points")
     if len(accurate):
-        best = accurate.loc[accurate["latency_ms"].idxmin()]
+        best = accurate.sort_values("latency_ms").iloc[0].to_dict()
         parts.append(f"within the accuracy {describe(best)} takes {best['latency_ms']:.3g} ms")
     unknown = rows[(rows["note"] == "no accuracy") & (rows["latency_ms"] <= max_latency)]
     if len(unknown):
-        parts.append(f"{describe(unknown.iloc[0])} is within the latency, of unknown accuracy")
+        parts.append(
+            f"{describe(unknown.iloc[0].to_dict())} is within the latency, of unknown accuracy"
+        )
     return "; ".join(parts) + "."
