@@ -1,6 +1,6 @@
 """What the commands do, as Python functions that return pandas frames.
 
-Each function imports its room when it is called, so that a command loads only what it needs.
+Each public function leaves the calling process as it was (`caller_state`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis.gradients import measure_gradients
+from bench.analysis.landscape import measure_landscapes
+from bench.analysis.lesion import measure_lesions
 from bench.errors import BenchError
+from bench.launch.execution import Execution
+from bench.launch.study import carry_out, make_plan
+from bench.measurement.configurations import Request
+from bench.report.charts.draw_matplotlib import save_charts
+from bench.report.charts.sensitivity import sensitivity_chart
+from bench.store import Store
+from bench.store.tables.frames import analysed_frame, exports_frame, study_runs, throughput_frame
+from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, adhoc_study
+from bench.studies.growth import grown_request
+from bench.system.caller_state import caller_state
+from bench.targets.find import load_trained
+from bench.training.grown_start import DOCUMENT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.export.settings import Flavor, Precision
     from bench.export.tensorrt import Profile
-    from bench.launch.execution import Execution
     from bench.measurement.preparation import OnEvent
     from bench.store import StudyRecord
     from bench.store.exports import ExportRecord
-    from bench.studies import Plan, Study
 
 Say = Callable[[str], None]
 
@@ -31,6 +44,7 @@ def _silent(_text: str) -> None:
     """Say nothing."""
 
 
+@caller_state()
 def run_study(
     study: str | Path | Study,
     *,
@@ -65,12 +79,6 @@ def run_study(
         BenchError: the request cannot be understood or met.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
-    from bench.launch.execution import Execution
-    from bench.launch.study import make_plan
-    from bench.store import Store
-    from bench.store.tables.frames import study_runs
-    from bench.studies import Overrides
-
     how = Execution(**execution)
     overrides = Overrides(
         seeds=list(seeds) if seeds is not None else None,
@@ -88,9 +96,6 @@ def run_plan(
     plan: Plan, how: Execution, *, weights: Path | None = None, track: Sequence[str] = ()
 ) -> StudyRecord:
     """Carry out a plan as `bench.launch.study.carry_out` does, and log its runs to trackers."""
-    from bench.launch.study import carry_out
-    from bench.store import Store
-
     logged: Any = nullcontext(how.on_event)
     if track:
         from bench.report.tracking import tracked
@@ -100,6 +105,7 @@ def run_plan(
         return carry_out(plan, replace(how, on_event=on_event), weights=weights)
 
 
+@caller_state()
 def train(
     model: str,
     *,
@@ -137,8 +143,6 @@ def train(
         BenchError: the request cannot be understood or met.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
-    from bench.studies import ADHOC, adhoc_study
-
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     for key in variant.keys() & (settings or {}).keys():
         raise BenchError(f"--set {key}: it has an argument or option of its own; use that")
@@ -155,6 +159,7 @@ def train(
     return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
 
 
+@caller_state()
 def measure(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -162,7 +167,7 @@ def measure(
     device: str = "auto",
     threads: int | None = None,
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     on_event: OnEvent = lambda _event: None,
     **request: Any,
 ) -> pd.DataFrame:
@@ -175,7 +180,8 @@ def measure(
         device: auto, cpu, cuda, cuda:N or mps.
         threads: number of CPU threads (default: the physical cores this process may use).
         options: options of the models given by name.
-        input_size: image height and width in pixels, for models given by name.
+        input_size: side, or height and width, in pixels, for models given by name and for
+            `.onnx` files that take any size.
         on_event: called with the progress, as dictionaries.
         **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
 
@@ -186,10 +192,8 @@ def measure(
     Raises:
         BenchError: the request is not valid, or nothing of it can run here.
     """
-    from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
-    from bench.store.tables.frames import throughput_frame
 
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
@@ -199,6 +203,7 @@ def measure(
     return throughput_frame(record.rows)
 
 
+@caller_state()
 def grow(
     run: str | Path,
     to: str,
@@ -250,14 +255,6 @@ def grow_with_proof(
 
     The proof is the run's document `growth.json`, None if the run did not complete.
     """
-    from bench.launch.execution import Execution
-    from bench.store import Store
-    from bench.store.tables.frames import study_runs
-    from bench.studies import ADHOC, Plan, PlannedVariant, Study
-    from bench.studies.growth import grown_request
-    from bench.targets.find import load_trained
-    from bench.training.grown_start import DOCUMENT
-
     how = Execution(**execution)
     parent = load_trained(run, results=how.results)
     how = replace(how, results=parent.root)
@@ -275,6 +272,7 @@ def grow_with_proof(
     return row, store.read_document(request.run_id, DOCUMENT) if complete else None
 
 
+@caller_state()
 def export_onnx(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -313,8 +311,6 @@ def export_onnx(
         BenchError: a target or a setting cannot be understood or met. If there are several
             networks, the others are exported and the failed one is a row.
     """
-    from bench.store.tables.frames import exports_frame
-
     records = export_with_proofs(
         targets, results=results, options=options, input_size=input_size, output=output,
         bundle=bundle, force=force, threads=threads, say=say, **settings,
@@ -333,13 +329,11 @@ def export_with_proofs(
 
 def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) -> None:
     """Draw the effect of each layer in int8, as `sensitivity.svg` and `.png`."""
-    from bench.report.charts.draw_matplotlib import save_charts
-    from bench.report.charts.sensitivity import sensitivity_chart
-
     title = f"{name}: each layer alone in int8"
     save_charts([sensitivity_chart(effects, "sensitivity", title)], folder)
 
 
+@caller_state()
 def export_tensorrt(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -383,7 +377,6 @@ def export_tensorrt(
         BenchError: a target cannot be understood or met, or the library is missing.
     """
     from bench.export.build import build_engines
-    from bench.store.tables.frames import exports_frame
 
     rows = build_engines(
         targets, flavor=flavor, precision=precision, compute_capabilities=compute_capabilities,
@@ -393,6 +386,7 @@ def export_tensorrt(
     return exports_frame(rows)
 
 
+@caller_state()
 def lesion(
     run: str | Path,
     *,
@@ -431,15 +425,13 @@ def lesion(
         BenchError: there is no such run, or its network has no such blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.analysis.lesion import measure_lesions
-    from bench.store.tables.frames import analysed_frame
-
     record = measure_lesions(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say
     )
     return analysed_frame([record], "lesions")
 
 
+@caller_state()
 def gradients(
     targets: Sequence[str],
     *,
@@ -476,9 +468,6 @@ def gradients(
         BenchError: a target is no run, study or model, or has no residual blocks.
         StorageError: the results folder cannot be written.
     """
-    from bench.analysis.gradients import measure_gradients
-    from bench.store.tables.frames import analysed_frame
-
     records = measure_gradients(
         targets, results=results, dataset=dataset, options=options, seed=seed, device=device,
         correlation=correlation, say=say,
@@ -486,6 +475,7 @@ def gradients(
     return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
 
 
+@caller_state()
 def landscape(
     runs: Sequence[str | Path],
     *,
@@ -527,9 +517,6 @@ def landscape(
         BenchError: there is no such run, or a number is impossible.
         StorageError: the results folder cannot be written.
     """
-    from bench.analysis.landscape import measure_landscapes
-    from bench.store.tables.frames import analysed_frame
-
     records = measure_landscapes(
         runs, results=results, device=device, plane=plane, span=span, points=points, split=split,
         images=images, seed=seed, say=say,

@@ -4,9 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from bench.cli import options
 from bench.cli.output import print_json, stdout
+from bench.errors import BenchError
 
 
 def describe(
@@ -47,9 +49,6 @@ def describe(
 
     """
     options.require_positive(classes=classes)
-    from rich.table import Table
-
-    from bench.errors import BenchError
     from bench.models import build_model
     from bench.networks.summary import describe as describe_model
     from bench.targets.find import find_network
@@ -84,8 +83,6 @@ def describe(
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    from bench.errors import BenchError
-
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):  # noqa: PLR2004 - N, C, H, W
         raise BenchError(f"--input {text}: write it as N x C x H x W, such as 1x3x224x224")

@@ -7,6 +7,7 @@ import typer
 from bench.cli import options
 from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
+from bench.system.memory import enable_huge_pages
 
 
 def grow(
@@ -62,7 +63,6 @@ def grow(
 
     """
     options.require_positive(width=width, threads=threads)
-    from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
     from bench.api import grow_with_proof

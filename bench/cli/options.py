@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,14 @@ InputSize = Annotated[
         "--input-size",
         help="Height and width of a named model's input (default: the family's).",
         metavar="PIXELS",
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    network(
+        "--input-size",
+        help="Input size of a model, or of an ONNX file of any size (default: its own).",
+        metavar="H[xW]",
     ),
 ]
 
@@ -177,6 +186,25 @@ def parse_seeds(text: str | None) -> list[int] | None:
         ) from None
 
 
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Parse `--input-size`: a side in pixels, or height and width such as 64x256.
+
+    Raises:
+        BenchError: it is neither, or out of range.
+    """
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in {1, 2}:
+        raise BenchError(f"--input-size {text}: write a side in pixels, or HxW, such as 64x256")
+    for side in sides:
+        require_positive(input_size=side)
+    return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
+
+
 def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, Any]:
     """Parse repeated `key=value` options; values are read as TOML, bare words as text.
 
@@ -187,8 +215,6 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
     Raises:
         BenchError: a value has no `=`.
     """
-    import tomllib
-
     values: dict[str, Any] = {}
     for pair in pairs or []:
         key, separator, text = pair.partition("=")

@@ -11,6 +11,7 @@ from bench.cli import options
 from bench.cli.output import print_json, simple_table, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
+from bench.system.memory import enable_huge_pages
 
 DAY_SECONDS = 86_400
 
@@ -92,7 +93,6 @@ def run_ablation(
         from bench.launch.address import require_answer
 
         require_answer(ray_address)
-    from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
     from bench.api import run_plan

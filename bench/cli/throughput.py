@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from bench.cli import options
 from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.store.measurements import MeasurementRecord
@@ -73,7 +74,7 @@ def throughput(
     reference: Annotated[
         str, options.what("--reference", help="Backend to compare with.", metavar="NAME")
     ] = "eager",
-    input_size: options.InputSize = None,
+    input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     target_width: Annotated[
         float,
@@ -153,7 +154,8 @@ def throughput(
       bench throughput resnet50 --layers --figures pictures
 
     """
-    options.require_positive(input_size=input_size, threads=threads)
+    options.require_positive(threads=threads)
+    size = options.parse_size(input_size)
     sizes = [_batch_size(text) for text in batch_size or []]
     from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
@@ -183,9 +185,7 @@ def throughput(
     )
     with _progress(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
-        record = measure_names(
-            targets or [], request, context, options=values, input_size=input_size
-        )
+        record = measure_names(targets or [], request, context, options=values, input_size=size)
     if figures is not None:
         _save_figures(record, figures, say=remarks(quiet=quiet or as_json))
     raise typer.Exit(_show(record, results, as_json=as_json))
@@ -212,8 +212,6 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
         for line in closing_lines(rows):
             console.print(line, style="bold", markup=False, soft_wrap=True)
     if not any(row["status"] == "complete" for row in rows):
-        from bench.errors import BenchError
-
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
         return 2
@@ -261,8 +259,6 @@ def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
 
 
 def _batch_size(text: str) -> int | str:
-    from bench.errors import BenchError
-
     if text == "auto":
         return text
     try:

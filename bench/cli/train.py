@@ -8,6 +8,7 @@ import typer
 from bench.cli import options
 from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
+from bench.system.memory import enable_huge_pages
 
 if TYPE_CHECKING:
     from bench.report.findings.time_to_accuracy import TimeToAccuracy
@@ -96,7 +97,6 @@ def train(
         from bench.report.findings.time_to_accuracy import check_target_accuracy
 
         check_target_accuracy(target_accuracy, recipe, dataset, settings)
-    from bench.system.memory import enable_huge_pages
 
     enable_huge_pages()
     from bench.api import train as train_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench.data.images import Dataset, Images, make_dataset
@@ -33,7 +34,6 @@ def load_embedded(name: str) -> Dataset:
 
 
 def _embedded_split(split: str) -> Images:
-    import numpy as np
     from PIL import Image
 
     path = _FOLDER / f"fashion-mnist-mini-{split}.png"

@@ -22,6 +22,7 @@ from bench.data.published import PUBLISHED, load_published
 from bench.data.splits import balanced_subset
 from bench.data.userdata import load_user_dataset
 from bench.errors import BenchError, nearest
+from bench.system.folders import cache_folder
 
 EMBEDDED = "fashion-mnist-mini"
 SYNTHETIC = "synthetic"
@@ -60,10 +61,8 @@ def data_directory() -> Path:
 
     That is the environment variable ``BENCH_DATA``, or the user's cache folder.
     """
-    from platformdirs import user_cache_path
-
     chosen = os.environ.get("BENCH_DATA")
-    return Path(chosen).expanduser() if chosen else user_cache_path("bench")
+    return Path(chosen).expanduser() if chosen else cache_folder("bench")
 
 
 def load_dataset(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import torch
 
 from bench.data.imagefolder import FileList, Folder, common_shape, decode, scan
@@ -192,6 +193,4 @@ def _read_manifest(cache: Path) -> _Manifest | None:
 
 def _available_memory() -> int:
     """Return the bytes of memory that are free for use."""
-    import psutil
-
     return int(psutil.virtual_memory().available)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.data.catalog import FOLDER_PREFIX
 from bench.errors import BenchError
 from bench.system.user_code import current_code
 from bench.training.initialise import digests
 from bench.training.inputs import (
-    FOLDER,
     describe_data,
     folder_of,
     recorded_inputs,
@@ -56,13 +56,13 @@ def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list
     for record in recorded:
         other = record.request["dataset"]
         request = wanted.get((record.request["train_images"], record.request["input_size"]))
-        if request is None or not other.startswith(FOLDER):
+        if request is None or not other.startswith(FOLDER_PREFIX):
             continue
         path = record.environment.get("dataset_path", str(folder_of(other)))
         if other != name and folder_of(other) == folder and path == str(folder):
             return str(other)
         if other == name and path != str(folder) and not _same(record, request):
-            return f"{FOLDER}{folder}"
+            return f"{FOLDER_PREFIX}{folder}"
     return name
 
 

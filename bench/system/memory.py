@@ -13,7 +13,11 @@ import functools
 import os
 import platform
 import re
+import sys
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -62,9 +66,9 @@ def memory_left() -> int:
     import psutil
 
     left = int(psutil.virtual_memory().available)
-    with contextlib.suppress(ImportError, OSError):  # Windows has neither
-        import resource
-
+    if sys.platform == "win32":  # has no such limits
+        return left
+    with contextlib.suppress(OSError):
         used = psutil.Process().memory_info()
         for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
             limit = resource.getrlimit(kind)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,7 +69,6 @@ def predict(network: Classifier, files: Sequence[Path], *, top: int = 1) -> list
 
 def _read_image(file: Path, channels: int) -> Tensor:
     """Read an image file as uint8, 1×C×H×W."""
-    import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.catalog import FOLDER_PREFIX
 from bench.errors import BenchError
 from bench.system.user_code import changes, imported_code
 
@@ -13,14 +14,12 @@ if TYPE_CHECKING:
     from bench.store import RunRecord
     from bench.studies.request import RunRequest
 
-FOLDER = "imagefolder:"
-
 
 def folder_of(dataset: str) -> Path | None:
     """Return the folder that a dataset's name stands for here, None if it is no image folder."""
-    if not dataset.startswith(FOLDER):
+    if not dataset.startswith(FOLDER_PREFIX):
         return None
-    return Path(dataset.removeprefix(FOLDER)).expanduser().resolve()
+    return Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
 
 
 def describe_inputs(request: RunRequest) -> dict[str, Any]:

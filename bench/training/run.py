@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.networks.gradient_norms import measure_blocks
+from bench.networks.graph import DOCUMENT as ARCHITECTURE
+from bench.networks.graph import trace_to_document
 from bench.networks.summary import count_macs, count_parameters
 from bench.store.files import StorageError
 from bench.system.signals import Stop, StopRequestedError
@@ -161,10 +163,8 @@ class _Attempt:
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
         if ":" in request.model:  # a report does not rebuild foreign networks
-            from bench.networks.graph import DOCUMENT, trace_to_document  # networkx, torch.fx
-
             architecture = trace_to_document(model, split.input_shape)
-            documents |= {DOCUMENT: architecture} if architecture else {}
+            documents |= {ARCHITECTURE: architecture} if architecture else {}
         model = group.synchronise_batch_norm(model)
         self.memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +11,15 @@ import torch
 from bench.data import list_datasets
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
+from bench.training.inputs import folder_of
 from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from bench.studies.request import RunRequest
-
-_FOLDER = "imagefolder:"
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ def _whole(request: RunRequest) -> DataSize:
             return DataSize(
                 info.classes, info.channels, info.size, info.train, info.test, info.available
             )
-    if request.dataset.startswith(_FOLDER) and request.input_size is not None:
-        return _folder(Path(request.dataset.removeprefix(_FOLDER)).expanduser(), request.input_size)
+    folder = folder_of(request.dataset)
+    if folder is not None and request.input_size is not None:
+        return _folder(folder, request.input_size)
     data = load_data(request)
     return DataSize(len(data.classes), data.channels, data.size, len(data.train), len(data.test))
 
@@ -100,7 +101,7 @@ def _whole(request: RunRequest) -> DataSize:
 def _folder(root: Path, side: int) -> DataSize:
     if not root.exists() and root.name == "imagenet":
         return IMAGENET
-    folder = scan(root.resolve())
+    folder = scan(root)
     channels, _, _ = common_shape(folder.paths[:1], side)
     return DataSize(
         len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),

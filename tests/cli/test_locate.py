@@ -12,6 +12,7 @@ from PIL import Image
 from bench import train
 from bench.store import Store
 from bench.store.archive import pack
+from bench.training import setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +53,12 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 
 @pytest.fixture
-def laptop(packed: tuple[Path, Path, str], bench: Bench, tmp_path: Path, monkeypatch) -> str:
+def laptop(
+    packed: tuple[Path, Path, str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """Unpack the run on a machine that has the images elsewhere; returns its id."""
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "cache"))
+    setup._dataset.cache_clear()  # another machine has another process
     archive, images, run = packed
     shutil.copytree(images, tmp_path / "flowers")
     assert bench("results", "unpack", archive).code == 0
@@ -65,7 +69,7 @@ COMMANDS = {
     "lesion": ("--test-images", 4),
     "landscape": ("--points", 3, "--images", 4),
     "gradients": ("--correlation",),
-    "export-onnx": ("--precision", "int8", "--quiet"),
+    "export-onnx": ("--precision", "int8", "--calibration-images", 16, "--quiet"),
     "grow": ("--to", "resnet14", "--epochs", 1, "--quiet"),
 }
 
@@ -80,6 +84,7 @@ def test_every_command_finds_located_images(bench: Bench, laptop: str, command: 
     located = bench("results", "locate", laptop, "flowers")
     assert located.code == 0, located.err
     assert "is read from flowers" in located.out
+    setup._dataset.cache_clear()
     done = bench(*words)
     assert done.code == 0, done.err
 

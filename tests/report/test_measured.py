@@ -10,7 +10,8 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.report.findings.fastest import closing_lines, fastest, int8_pays
-from bench.report.pages.measurements import command, publish_measurements
+from bench.report.pages.measurements import publish_measurements
+from bench.report.pages.provenance import measuring_command as command
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of
 from builders import make_row

@@ -145,7 +145,7 @@ def _optional(package: str) -> Finding:
 
 
 def _datasets() -> Iterator[Finding]:
-    from bench.data import list_datasets  # imports torch, which may be broken
+    from bench.data import list_datasets
 
     known = list_datasets()
     here = [info.name for info in known if info.available]

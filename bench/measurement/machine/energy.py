@@ -10,6 +10,9 @@ import torch
 
 from bench.measurement.machine.nvml import open_gpu
 
+if sys.platform != "win32":
+    import resource
+
 _RAPL = Path("/sys/class/powercap")
 
 
@@ -72,9 +75,7 @@ class AllocatorPeak:
 
 def peak_process_memory() -> float | None:
     """Return the peak resident memory of this process in MiB; None on Windows."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -90,8 +90,8 @@ def _read(store: Store, record: RunRecord) -> Network | str:
     """Return a run's network, or why it cannot be drawn."""
     import torch
 
-    from bench.models import build_model  # torch
-    from bench.networks.graph import DOCUMENT, Network, trace  # torch.fx, networkx
+    from bench.models import build_model
+    from bench.networks.graph import DOCUMENT, Network, trace
 
     name = str(record.request["model"])
     shape = tuple(record.result["input_shape"])

@@ -168,9 +168,7 @@ class _Session:
             from bench.report.tracking.mlflow import MlflowTracker
 
             return MlflowTracker(self.store, self.study)
-        from bench.report.tracking.tensorboard import (
-            TensorboardTracker,
-        )
+        from bench.report.tracking.tensorboard import TensorboardTracker
 
         return TensorboardTracker(self.store, self.study)
 
