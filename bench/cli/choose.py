@@ -7,7 +7,18 @@ import typer
 from bench.cli import options
 from bench.cli.output import print_json, simple_table, stdout
 
-_COLUMNS = ("network", "images_per_second", "p99_ms", "accuracy_%", "drop", "MB", "front", "fits")
+_COLUMNS = (
+    "network",
+    "images_per_second",
+    "p99_ms",
+    "accuracy_%",
+    "drop",
+    "MB",
+    "front",
+    "fits",
+    "note",
+)
+_RIGHT = _COLUMNS[1:6]
 
 
 def choose(
@@ -39,6 +50,7 @@ def choose(
     """Choose the network to ship, given limits on latency and accuracy.
 
     Prints the measured configurations, the Pareto front, and the fastest one within the limits.
+    Rows that are noisy, or without a p99 or an accuracy, are shown with that note and not chosen.
     Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
     configuration is within the limits.
 
@@ -63,7 +75,9 @@ def choose(
     else:
         console = stdout()
         shown = [dict(zip(_COLUMNS, _cells(row, describe(row)), strict=True)) for row in rows]
-        console.print(simple_table(shown, right=_COLUMNS[1:6]))
+        console.print(simple_table(shown, right=_RIGHT))
+        for reason in choice.reasons:
+            console.print(f"Cannot be chosen: {reason}", markup=False, soft_wrap=True)
         for reason, count in choice.passed_over.items():
             console.print(f"Left out: {count} {reason}", markup=False)
         console.print(choice.sentence, style="bold", markup=False, soft_wrap=True)
@@ -71,13 +85,19 @@ def choose(
 
 
 def _cells(row: dict[str, Any], name: str) -> tuple[str | None, ...]:
+    size, accuracy = row["bytes"], row["test_accuracy"]
     return (
         name,
         f"{row['images_per_second']:,.4g}",
-        f"{row['latency_ms']:.3g}",
-        f"{row['test_accuracy'] * 100:.2f}",
-        f"{row['drop_points']:.2f}",
-        None if row["bytes"] is None else f"{row['bytes'] / 1e6:.2f}",
+        _figure(row["latency_ms"], ".3g"),
+        _figure(None if accuracy is None else accuracy * 100, ".2f"),
+        _figure(row["drop_points"], ".2f"),
+        _figure(None if size is None else size / 1e6, ".2f"),
         "*" if row["front"] else "",
         "yes" if row["fits"] else "",
+        row["note"],
     )
+
+
+def _figure(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)

@@ -24,7 +24,8 @@ def init(
     """
     if file.suffix != ".toml":
         raise BenchError(f"{file}: a study file ends in .toml; write bench init {file.stem}.toml")
-    starter = resources.files("bench.ablations").joinpath("starter.template").read_text()
+    template = resources.files("bench.ablations").joinpath("starter.template")
+    starter = template.read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as handle:
             handle.write(starter)

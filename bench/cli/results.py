@@ -96,7 +96,7 @@ def show_run(
         console.print(title, style="bold")
         for key, value in values.items():
             console.print(f"  {key}: {_short(value)}", markup=False, soft_wrap=True)
-    history = store.checked_file(name, "history.csv").read_text().strip()
+    history = store.checked_file(name, "history.csv").read_text(encoding="utf-8").strip()
     if history:
         console.print("history", style="bold")
         console.print(history, markup=False, soft_wrap=True)

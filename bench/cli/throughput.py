@@ -201,6 +201,7 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     if as_json:
         print_json(rows, [{key: row[key] for key in shown} for row in errors])
     else:
+        from bench.report.findings.fastest import closing_lines
         from bench.report.tables.throughput import footnotes, throughput_table
 
         console = stdout()
@@ -208,6 +209,8 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
         for line in footnotes(rows, results):
             console.print(line, markup=False, soft_wrap=True)
         _show_layers(record)
+        for line in closing_lines(rows):
+            console.print(line, style="bold", markup=False, soft_wrap=True)
     if not any(row["status"] == "complete" for row in rows):
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")

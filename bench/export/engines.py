@@ -81,7 +81,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     beside = path.with_name(path.name + ".json")
     again = "build it again with 'bench export-tensorrt'"
     try:
-        values: dict[str, Any] = json.loads(beside.read_text())
+        values: dict[str, Any] = json.loads(beside.read_bytes())
         expected = values["engine_sha256"]
         actual = sha256_of(path)
     except FileNotFoundError as error:

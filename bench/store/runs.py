@@ -220,7 +220,7 @@ class Store(Studies):
 
     def read_document(self, run: str, name: str) -> Any:
         """Read a JSON file of a finished run, after checking its checksum."""
-        return json.loads(self.checked_file(run, name).read_text())
+        return json.loads(self.checked_file(run, name).read_bytes())
 
     def checked_file(self, run: str, name: str) -> Path:
         """Return the path of a finished run's file, after checking its checksum.

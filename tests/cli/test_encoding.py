@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.cli import main
+from builders import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from bench.store import Store
 
     Encoded = Callable[..., str]
 
@@ -92,6 +96,27 @@ def test_a_file_name_that_is_no_text_is_written_as_its_bytes(
     folder = "r\udce9sultats"  # Latin-1 on a UTF-8 system
     out = encoded("latin-1", "report", "tiny", "--results", trained, "--output", folder)
     assert "résultats/README.md" in out
+
+
+@pytest.mark.parametrize(
+    "words", [("init", "mine.toml"), ("list", "recipes"), ("list", "models")], ids=" ".join
+)
+def test_nothing_is_read_in_the_locales_encoding(
+    words: tuple[str, ...], program: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(program(*words), capture_output=True, check=True, cwd=tmp_path, env=plain)
+    assert done.stdout.isascii()
+    for written in tmp_path.glob("*.toml"):
+        template = resources.files("bench.ablations").joinpath("starter.template")
+        assert written.read_bytes() == template.read_bytes()
+
+
+def test_documents_of_runs_are_read_as_utf8(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"classes": ["é", "→"]}
+    record = store.finish_run(make_record(), documents={"classes.json": document})
+    monkeypatch.setattr("io.text_encoding", lambda *_: "ascii")  # the default of read_text
+    assert store.read_document(record.run, "classes.json") == document
 
 
 def test_a_process_of_its_own_writes_ascii(

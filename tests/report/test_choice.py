@@ -7,6 +7,7 @@ import pytest
 from bench.errors import BenchError
 from bench.report.findings.choice import choose, describe, measured_rows
 from bench.store import Store
+from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
 from builders import make_record, make_request, make_row
 
@@ -74,37 +75,105 @@ def test_when_nothing_fits_it_says_so_and_what_comes_nearest(measured):
     )
 
 
-def test_what_cannot_be_trusted_or_compared_is_passed_over_and_counted(measured):
-    fast = {"images_per_second": 1000, "latency_p99_ms": 1.0, "test_accuracy": 0.99}
-    spoilt = [
-        {**SMALL, **fast, "noisy": True},
-        {**SMALL, **fast, "latency_p99_ms": None},
-        {**SMALL, **fast, "test_accuracy": None},
-        {**SMALL, **fast, "status": "failed"},
-        {**SMALL, **fast, "cpu": "another"},
+FAST = {"images_per_second": 1000, "latency_p99_ms": 1.0, "test_accuracy": 0.99}
+NOTED = {
+    "noisy": {"noisy": True},
+    "no p99": {"latency_p99_ms": None},
+    "no accuracy": {"test_accuracy": None},
+}
+
+
+@pytest.mark.parametrize("note", NOTED)
+def test_a_row_that_cannot_be_chosen_is_shown_with_its_reason(note, measured, bench):
+    folder = measured([{**LARGE, **FAST, **NOTED[note]}, MIDDLE])
+    choice = chosen(folder, 50, 10)
+    assert choice.chosen["model"] == "resnet34"
+    assert choice.passed_over == {}
+    by_model = choice.rows.set_index("model")
+    assert by_model["note"].to_dict() == {"resnet50": note, "resnet34": ""}
+    assert by_model["front"].to_dict() == {"resnet50": False, "resnet34": True}
+    assert [reason.partition(":")[0] for reason in choice.reasons] == [f"1 {note}"]
+    out = bench(
+        "choose", "--results", folder, "--max-latency-ms", 50, "--max-accuracy-drop", 10
+    ).out
+    assert any(
+        line.startswith("resnet50") and line.rstrip().endswith(note) for line in out.splitlines()
+    )
+    assert f"Cannot be chosen: 1 {note}: " in out
+
+
+def test_five_candidates_have_one_answer_with_accuracy_and_p99_of_each(measured, bench):
+    candidates = [
+        LARGE,
+        {**MIDDLE, "model": "net.onnx", "file_sha256": "f" * 64},
+        {**SMALL, "model": "net.engine", "file_sha256": "e" * 64, "backend": "tensorrt-engine"},
+        {**WORSE, "latency_p99_ms": None},
+        row("stranger", 300, 4.0, None, options="width=8"),
     ]
-    older = {**SMALL, **fast}
+    folder = measured(candidates)
+    found = bench("choose", "--results", folder, "--max-latency-ms", 5)
+    assert found.code == 0
+    lines = {line.split(" in ")[0]: line.split() for line in found.out.splitlines()}
+    assert {"resnet50", "net.onnx", "net.engine", "plain18", "stranger width=8"} <= set(lines)
+    assert lines["net.onnx"][-6:] == ["5", "94.50", "0.50", "-", "*", "yes"]
+    assert "Ship net.onnx in fp32" in found.out
+    document = bench("choose", "--results", folder, "--max-latency-ms", 5, "--json").document
+    assert len(document["rows"]) == 5
+
+
+def test_the_accuracy_of_a_file_tested_since_is_found(measured):
+    folder = measured([MIDDLE, {**SMALL, "file_sha256": "f" * 64, "test_accuracy": None}])
+    exports = Exports(folder)
+    with exports.workspace() as work:
+        (work / "model.onnx").write_bytes(b"")
+        values = {"sha256": "f" * 64, "bytes": 2_000_000, "test_accuracy": 0.944, "run": None}
+        values |= {"file": "model.onnx", "export": "f" * 64, "status": "complete"}
+        exports.publish(work, ExportRecord("f" * 64, {}, values))
+    assert chosen(folder, 5, 0.5).chosen["model"] == "resnet18"
+    assert chosen(folder, 5, 0.5).chosen["bytes"] == 2_000_000
+
+
+def test_without_any_accuracy_it_names_the_fastest_within_the_latency(measured):
+    choice = chosen(
+        measured([{**LARGE, "test_accuracy": None}, {**SMALL, "test_accuracy": None}]), 5, 1
+    )
+    assert choice.chosen is None
+    assert choice.sentence == (
+        "Nothing of 2 measured fits within 5 ms and 1 points; resnet18 in fp32 on onnxruntime, "
+        "batch 1 is within the latency, of unknown accuracy."
+    )
+
+
+def test_what_cannot_be_compared_is_passed_over_and_counted(measured):
+    spoilt = [
+        {**SMALL, **FAST, "noisy": True},
+        {**SMALL, **FAST, "status": "failed"},
+        {**SMALL, **FAST, "cpu": "another"},
+    ]
+    older = {**SMALL, **FAST}
     choice = chosen(measured([*spoilt, older], [SMALL]), 5, 1)
     assert list(choice.rows["images_per_second"]) == [400]
     assert choice.passed_over == {
         "did not run": 1,
-        "without a test accuracy": 1,
-        "without a p99, which needs 662 batches (--scenario single-stream --batch-size 1, or a "
-        "longer --max-seconds)": 1,
-        "noisy": 1,
         "of another machine or number of threads": 1,
-        "measured again later": 1,
+        "measured again later": 2,
     }
 
 
-@pytest.mark.parametrize("spoilt", [{"latency_p99_ms": None}, {"noisy": True}])
+def test_a_noisy_repetition_does_not_replace_a_good_measurement(measured):
+    rows = chosen(measured([SMALL], [{**SMALL, **FAST, "noisy": True}]), 5, 1).rows
+    assert list(rows["images_per_second"]) == [400]
+
+
+@pytest.mark.parametrize("spoilt", [{"noisy": True}, {"latency_p99_ms": None}])
 def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(measured, spoilt):
     best = {**LARGE, **spoilt, "test_accuracy": 0.96}
     choice = chosen(measured([best, MIDDLE, SMALL]), 5, 1)
     assert choice.chosen is None
-    assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5])
+    assert list(choice.rows["drop_points"]) == pytest.approx([3.0, 1.5, 0.0])
+    note = "noisy" if "noisy" in spoilt else "no p99"
     assert choice.sentence.endswith(
-        "The most accurate, resnet50 in fp32 on onnxruntime, batch 1, is among those left out."
+        f"The most accurate, resnet50 in fp32 on onnxruntime, batch 1, cannot be chosen ({note})."
     )
 
 
@@ -134,8 +203,8 @@ def test_a_scenario_other_than_offline_is_named(measured):
 
 
 def test_nothing_measured_is_refused(measured):
-    folder = measured([{**SMALL, "noisy": True}])
-    with pytest.raises(BenchError, match=r"nothing to choose from .*1 noisy.*bench export-onnx"):
+    folder = measured([{**SMALL, "status": "failed"}])
+    with pytest.raises(BenchError, match=r"nothing to choose from .*1 did not run.*export-onnx"):
         chosen(folder, 5, 1)
     with pytest.raises(BenchError, match="no study 'x' in"):
         measured_rows(Store(folder), "x")

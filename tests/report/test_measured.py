@@ -9,7 +9,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.report.pages.measurements import fastest, publish_measurements
+from bench.report.findings.fastest import closing_lines, fastest, int8_pays
+from bench.report.pages.measurements import publish_measurements
 from bench.report.pages.provenance import measuring_command as command
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of
@@ -102,6 +103,72 @@ def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [
         "No configuration is significantly faster than its reference."
     ]
+
+
+def timed(precision, speed, accuracy=None, **changes):
+    ends = {"ci_low": speed * 0.98, "ci_high": speed * 1.02}
+    names = {"options": "", "run": None, "scenario": "offline", "executed_precision": precision}
+    return row(precision=precision, images_per_second=speed, test_accuracy=accuracy,
+               **ends | names | changes)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [timed("fp32", 100.0, 0.93), timed("int8", 180.0, 0.928)],
+            (
+                "int8 pays here for resnet18, batch 1: "
+                "onnxruntime int8 gives 1.80 times the images/s "
+                "of onnxruntime fp32, accuracy -0.20 points."
+            ),
+        ),
+        (  # against the fastest other precision, not the slowest
+            [timed("fp32", 100.0), timed("fp32", 190.0, backend="openvino"), timed("int8", 180.0)],
+            (
+                "int8 does not pay here for resnet18, batch 1: "
+                "onnxruntime int8 gives 0.95 times the "
+                "images/s of openvino fp32, accuracy unknown."
+            ),
+        ),
+        (  # the intervals overlap
+            [timed("fp32", 100.0), timed("int8", 103.0)],
+            (
+                "int8 does not pay here for resnet18, batch 1: "
+                "onnxruntime int8 gives 1.03 times the "
+                "images/s of onnxruntime fp32, accuracy unknown."
+            ),
+        ),
+        (  # a file in int8, and the one it was made from
+            [timed("fp32", 100.0, model="net.onnx"), timed("int8", 200.0, model="net-int8.onnx")],
+            (
+                "int8 pays here for net-int8.onnx, batch 1: "
+                "onnxruntime int8 gives 2.00 times the "
+                "images/s of onnxruntime fp32, accuracy unknown."
+            ),
+        ),
+    ],
+)
+def test_it_is_said_whether_int8_pays(rows, sentence):
+    assert int8_pays(rows) == [sentence]
+    assert closing_lines(rows)[-1] == sentence
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [timed("fp32", 100.0)],
+        [timed("int8", 100.0)],
+        [timed("fp32", 100.0), timed("int8", 200.0, noisy=True)],
+        [timed("fp32", 100.0), timed("int8", 200.0, batch_size=8)],
+    ],
+)
+def test_nothing_is_said_of_int8_that_was_not_measured(rows):
+    assert int8_pays(rows) == []
+
+
+def test_a_single_configuration_has_no_closing_line():
+    assert closing_lines([timed("fp32", 100.0)]) == []
 
 
 def test_what_cannot_be_reported_is_one_line(tmp_path, measured):

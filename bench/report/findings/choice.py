@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from bench.store import Store
 
-_ENOUGH = "--scenario single-stream --batch-size 1, or a longer --max-seconds"
+# Note of a row that cannot be chosen → what it means, and what helps.
+REASONS = {
+    "no p99": "a p99 needs {count} batches: measure with --scenario single-stream --batch-size 1, "
+    "or a longer --max-seconds",
+    "noisy": "the interval did not become narrow enough: measure with a longer --max-seconds",
+    "no accuracy": "the accuracy of the network or file itself is not known: measure a run, or a "
+    "file that bench export-onnx made and tested",
+    "other dataset": "its accuracy is of other images than that of the others",
+}
 _PLACE = ["device", "cpu", "threads"]
 _SAME = [
     "model",
@@ -40,19 +48,29 @@ class Choice:
     """The chosen configuration, and those it was chosen among.
 
     Attributes:
-        rows: the measured configurations with `latency_ms` (p99, of a batch), `drop_points`
-            (points of test accuracy below the most accurate, which may be among those left out),
-            `bytes`, `front` (no other is at once as accurate, as quick and as fast) and
-            `fits`; fastest first.
+        rows: the measured configurations, fastest first, with `latency_ms` (p99, of a batch),
+            `drop_points` (points of test accuracy below the most accurate), `bytes`, `note` (why
+            the row cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can
+            be chosen is at once as accurate, as low in latency and as fast) and `fits`.
         chosen: the row to ship, or None.
         sentence: the answer.
-        passed_over: why measured rows were left out → how many.
+        passed_over: why measured rows are not among `rows` → how many.
     """
 
     rows: pd.DataFrame
     chosen: dict[str, Any] | None
     sentence: str
     passed_over: dict[str, int]
+
+    @property
+    def reasons(self) -> list[str]:
+        """What each note of the rows means, with the number of rows that have it."""
+        counts = self.rows["note"].value_counts()
+        return [
+            f"{counts[note]} {note}: {text.format(count=honest_count(0.99))}"
+            for note, text in REASONS.items()
+            if note in counts
+        ]
 
 
 def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
@@ -71,10 +89,14 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
         if name is None
         else study_runs(store, name, "throughput")
     )
-    sizes = {r.row["sha256"]: r.row["bytes"] for r in Exports(store.root).records()}
+    exported = {record.row["sha256"]: record.row for record in Exports(store.root).records()}
+    sizes = {sha256: row["bytes"] for sha256, row in exported.items()}
+    tested = {sha256: row["test_accuracy"] for sha256, row in exported.items()}
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
+    of_file = rows["file_sha256"].map(tested).astype("float64")
+    rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
     rows["dataset"] = rows["run"].map(datasets)
     return rows
 
@@ -83,7 +105,8 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     """Choose the fastest measured configuration within a latency and an accuracy.
 
     Every row's accuracy is that of the very file or network that was timed. Only rows of one
-    machine, the one measured last, are compared; of repeated ones the newest counts.
+    machine, the one measured last, are compared; of repeated ones the newest that can be chosen
+    counts.
 
     Args:
         rows: of `measured_rows`.
@@ -92,16 +115,31 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
             also if its speed cannot be trusted.
 
     Raises:
-        BenchError: nothing comparable was measured, or the rows are of several datasets.
+        BenchError: nothing was measured, or the rows are of several datasets.
     """
-    rows, best, passed_over = _candidates(rows)
-    rows = rows.drop(columns="dataset")
+    rows, passed_over = _candidates(rows)
+    usable = rows["note"] == ""
+    # If a network was exported again since, the older file can no longer be shipped.
+    accurate = rows[rows["test_accuracy"].notna() & (rows["note"] != "other dataset")]
+    accurate = _newest(
+        accurate.sort_values("measurement"), [name for name in _SAME if name != "file_sha256"]
+    )
+    ranked: list[dict[Any, Any]] = accurate.sort_values("test_accuracy").to_dict("records")
+    best = ranked[-1] if ranked else {}
     rows["latency_ms"] = rows["latency_p99_ms"]
-    rows["drop_points"] = (best["test_accuracy"] - rows["test_accuracy"]) * 100
-    rows["front"] = [_undominated(row, rows) for _, row in rows.iterrows()]
+    rows["drop_points"] = float("nan")
+    if best:
+        comparable = rows["note"] != "other dataset"
+        drops = (best["test_accuracy"] - rows["test_accuracy"]) * 100
+        rows["drop_points"] = drops.where(comparable)
+    rows["front"] = [
+        row["note"] == "" and _undominated(row, rows[usable]) for _, row in rows.iterrows()
+    ]
     # 99.0 - 98.5 is a little more than 0.5 in binary.
-    rows["fits"] = (rows["latency_ms"] <= max_latency_ms) & (
-        rows["drop_points"] <= max_accuracy_drop + 1e-9
+    rows["fits"] = (
+        usable
+        & (rows["latency_ms"] <= max_latency_ms)
+        & (rows["drop_points"] <= max_accuracy_drop + 1e-9)
     )
     rows = rows.sort_values(["images_per_second", "test_accuracy"], ascending=False)
     fitting = rows[rows["fits"]]
@@ -115,52 +153,54 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
-    if rows["drop_points"].min() > 0:
-        sentence += f" The most accurate, {describe(best)}, is among those left out."
+    if best and rows.loc[rows["note"] == "", "drop_points"].min() > 0:
+        sentence += f" The most accurate, {describe(best)}, cannot be chosen ({best['note']})."
     return Choice(rows, None, sentence, passed_over)
 
 
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, batch size."""
-    name = row["run"] if isinstance(row["run"], str) else row["model"]
+    name = row["run"]
+    if not isinstance(name, str):
+        name = " ".join(filter(None, (row["model"], row["options"] or "")))
     scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
     return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
 
 
-def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, Any], dict[str, int]]:
-    """Return rows to choose among, the most accurate of their machine, and why others are out."""
-    passed_over: dict[str, int] = {}
-    accurate = frame[(frame["status"] == "complete") & frame["test_accuracy"].notna()]
-    for reason, fine in _filters(frame).items():
-        kept = fine.reindex(frame.index)
-        if not kept.all():
-            passed_over[reason] = int((~kept).sum())
-        frame = frame[kept]
-    if frame.empty:
-        reasons = "; ".join(f"{n} {reason}" for reason, n in passed_over.items())
+def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the newest rows of the machine measured last, and why others are left out."""
+    ran = frame[frame["status"] == "complete"].copy()
+    passed_over = {"did not run": len(frame) - len(ran)}
+    if ran.empty:
+        reasons = "; ".join(f"{n} {reason}" for reason, n in passed_over.items() if n)
         raise BenchError(
             f"nothing to choose from{f' ({reasons})' if reasons else ''}; measure exported runs "
             "first: bench export-onnx STUDY, then bench throughput STUDY"
         )
-    last = frame.sort_values("measurement").iloc[-1]
-    here = _of_the_place(frame, last)
-    if len(here) < len(frame):
-        passed_over["of another machine or number of threads"] = len(frame) - len(here)
-    newest = _newest(here)
-    if len(newest) < len(here):
-        passed_over["measured again later"] = len(here) - len(newest)
-    datasets = sorted(newest["dataset"].dropna().unique())
+    ran["note"] = ""
+    for note, doubtful in {
+        "no p99": ran["latency_p99_ms"].isna(),
+        "noisy": ran["noisy"].fillna(value=False).astype(bool),
+        "no accuracy": ran["test_accuracy"].isna(),
+    }.items():
+        ran.loc[doubtful, "note"] = note
+    ran["usable"] = ran["note"] == ""
+    ran = ran.sort_values(["usable", "measurement"])
+    here = _of_the_place(ran, ran.iloc[-1])
+    passed_over["of another machine or number of threads"] = len(ran) - len(here)
+    rows = _newest(here)
+    passed_over["measured again later"] = len(here) - len(rows)
+    datasets = sorted(rows.loc[rows["usable"], "dataset"].dropna().unique())
     if len(datasets) > 1:
         raise BenchError(
             f"the measured runs are of {len(datasets)} datasets ({', '.join(datasets)}), whose "
             "accuracies do not compare; name one study with --study"
         )
-    accurate = _of_the_place(accurate, last)
-    accurate = accurate[accurate["dataset"].isin(datasets) | accurate["dataset"].isna()]
-    # If a network was exported again since, the older file can no longer be shipped.
-    accurate = _newest(accurate, [name for name in _SAME if name != "file_sha256"])
-    best = accurate.sort_values("test_accuracy").iloc[-1]
-    return newest, best.to_dict(), passed_over
+    if datasets:
+        other = rows["dataset"].notna() & ~rows["dataset"].isin(datasets)
+        rows.loc[other, "note"] = "other dataset"
+    kept = {reason: count for reason, count in passed_over.items() if count}
+    return rows.drop(columns=["dataset", "usable"]), kept
 
 
 def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:
@@ -168,19 +208,8 @@ def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:
 
 
 def _newest(frame: pd.DataFrame, same: list[str] = _SAME) -> pd.DataFrame:
-    frame = frame.sort_values("measurement")
+    """Keep the last of the rows that are equal in the columns *same*."""
     return frame[~frame[same].astype(str).duplicated(keep="last")].copy()
-
-
-def _filters(frame: pd.DataFrame) -> dict[str, pd.Series[bool]]:
-    return {
-        "did not run": frame["status"] == "complete",
-        "without a test accuracy": frame["test_accuracy"].notna(),
-        f"without a p99, which needs {honest_count(0.99)} batches ({_ENOUGH})": frame[
-            "latency_p99_ms"
-        ].notna(),
-        "noisy": ~frame["noisy"].fillna(value=False).astype(bool),
-    }
 
 
 def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
@@ -197,15 +226,21 @@ def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
 
 def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
     """Say that nothing fits, and what comes nearest from either side."""
-    quick = rows[rows["latency_ms"] <= max_latency]
-    right = rows[rows["drop_points"] <= max_drop + 1e-9]
+    usable = rows[rows["note"] == ""]
+    within = usable[usable["latency_ms"] <= max_latency]
+    accurate = usable[usable["drop_points"] <= max_drop + 1e-9]
     parts = [
         f"Nothing of {len(rows)} measured fits within {max_latency:g} ms and {max_drop:g} points"
     ]
-    if len(quick):
-        best = quick.sort_values("test_accuracy").iloc[-1].to_dict()
+    if len(within):
+        best = within.sort_values("test_accuracy").iloc[-1].to_dict()
         parts.append(f"within the latency {describe(best)} loses {best['drop_points']:.2f} points")
-    if len(right):
-        best = right.sort_values("latency_ms").iloc[0].to_dict()
+    if len(accurate):
+        best = accurate.sort_values("latency_ms").iloc[0].to_dict()
         parts.append(f"within the accuracy {describe(best)} takes {best['latency_ms']:.3g} ms")
+    unknown = rows[(rows["note"] == "no accuracy") & (rows["latency_ms"] <= max_latency)]
+    if len(unknown):
+        parts.append(
+            f"{describe(unknown.iloc[0].to_dict())} is within the latency, of unknown accuracy"
+        )
     return "; ".join(parts) + "."

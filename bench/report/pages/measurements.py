@@ -8,6 +8,7 @@ from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend
+from bench.report.findings.fastest import fastest
 from bench.report.pages.markdown import picture
 from bench.report.pages.provenance import measuring_command
 from bench.report.tables.text_table import markdown_code, markdown_text
@@ -16,7 +17,7 @@ from bench.store.files import write_atomically
 from bench.store.tables.frames import rows_of, throughput_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.report.charts.chart import Chart
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 FOLDER = "throughput"
 FORMATS = ("markdown", "csv", "parquet")
 TITLE = "How fast do these networks run, and on what?"
-_NETWORK = ("measurement", "model", "options", "run", "batch_size", "boundary")
 
 
 def publish_measurements(
@@ -91,28 +91,6 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
         lines += [f"- {line}" for line in provenance(record)]
         lines.append("")
     return "\n".join(lines)
-
-
-def fastest(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Name the fastest configuration of each network and batch size, from rows that are not noisy.
-
-    A configuration is faster only if the interval of its ratio lies above one.
-    """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == "complete" and not row["noisy"] and row["ratio"] is not None:
-            groups.setdefault(tuple(row[name] for name in _NETWORK), []).append(row)
-    sentences = []
-    for found in groups.values():
-        best = max(found, key=lambda row: row["ratio"])
-        if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
-            sentences.append(
-                f"{' '.join(filter(None, (best['model'], best['options'])))}, "
-                f"batch {best['batch_size']}: {best['backend']} "
-                f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
-                f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
-            )
-    return sentences or ["No configuration is significantly faster than its reference."]
 
 
 def provenance(record: MeasurementRecord) -> list[str]:

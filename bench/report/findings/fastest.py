@@ -1,0 +1,92 @@
+"""Which measured configuration is fastest here, and whether int8 pays, in sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Row = dict[str, Any]
+
+_CASE = ("measurement", "batch_size", "boundary", "scenario")
+_NETWORK = ("model", "options", "run", *_CASE)
+
+
+def closing_lines(rows: Iterable[Row]) -> list[str]:
+    """Return what `bench throughput` ends with; nothing for a single configuration."""
+    complete = [row for row in rows if row["status"] == "complete"]
+    return [*fastest(complete), *int8_pays(complete)] if len(complete) > 1 else []
+
+
+def fastest(rows: Iterable[Row]) -> list[str]:
+    """Name the fastest configuration of each network and batch size, from rows that are not noisy.
+
+    A configuration is faster only if the interval of its ratio lies above one.
+    """
+    reliable = [r for r in rows if r["status"] == "complete" and not r["noisy"]]
+    groups = _grouped([row for row in reliable if row["ratio"] is not None], _NETWORK)
+    sentences = []
+    for found in groups.values():
+        best = max(found, key=lambda row: row["ratio"])
+        if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
+            sentences.append(
+                f"{_name(best)}, batch {best['batch_size']}: {best['backend']} "
+                f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
+                f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
+            )
+    return sentences or ["No configuration is significantly faster than its reference."]
+
+
+def int8_pays(rows: Iterable[Row]) -> list[str]:
+    """Say of each network measured in int8 and otherwise whether int8 is worth it here.
+
+    The fastest int8 configuration is compared with the fastest other one of the same network and
+    batch size. A file in int8 whose network was measured in nothing else is compared with the one
+    other network there is. Noisy rows have no part.
+    """
+    reliable = [row for row in rows if row["status"] == "complete" and not row["noisy"]]
+    reliable = [row for row in reliable if row["images_per_second"] is not None]
+    sentences = []
+    for key, found in _grouped([r for r in reliable if r["precision"] == "int8"], _NETWORK).items():
+        case = tuple(found[0].get(name) for name in _CASE)
+        others = [
+            row
+            for row in reliable
+            if row["precision"] != "int8" and tuple(row.get(name) for name in _CASE) == case
+        ]
+        networks = _grouped(others, _NETWORK)
+        own = networks.get(key) or (others if len(networks) == 1 else [])
+        if own:
+            best, other = max(found, key=_speed), max(own, key=_speed)
+            sentences.append(_int8_sentence(best, other))
+    return sentences
+
+
+def _int8_sentence(int8: Row, other: Row) -> str:
+    """Compare int8 with the fastest other configuration, by their 95 % intervals."""
+    faster = (int8["ci_low"] or 0) > (other["ci_high"] or float("inf"))
+    cost = "accuracy unknown"
+    if int8["test_accuracy"] is not None and other["test_accuracy"] is not None:
+        change = (int8["test_accuracy"] - other["test_accuracy"]) * 100
+        cost = f"accuracy {change:+.2f} points"
+    return (
+        f"int8 {'pays' if faster else 'does not pay'} here for {_name(int8)}, batch "
+        f"{int8['batch_size']}: {int8['backend']} int8 gives {_speed(int8) / _speed(other):.2f} "
+        f"times the images/s of {other['backend']} {other['precision']}, {cost}."
+    )
+
+
+def _grouped(rows: Iterable[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
+    return groups
+
+
+def _speed(row: Row) -> float:
+    return float(row["images_per_second"])
+
+
+def _name(row: Row) -> str:
+    return " ".join(filter(None, (row["model"], row["options"])))
