@@ -37,7 +37,7 @@ def run_table(
     known = [name for name in store.run_ids() if run in {None, name}]
     studies = store.studies() if study is None else [store.read_study(study)]
     order = {name: place for place, name in enumerate(known)}
-    users = [
+    users: list[tuple[str, str | None, str | None]] = [
         (name, record.name, variant)
         for record in studies
         if record is not None
