@@ -1,6 +1,6 @@
 """What the commands do, as Python functions that return pandas frames.
 
-Each function imports its room when it is called, so that a command loads only what it needs.
+Each public function leaves the calling process as it was (`caller_state`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.store import Store
 from bench.store.tables.frames import analysed_frame, exports_frame, study_runs, throughput_frame
 from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, adhoc_study
 from bench.studies.growth import grown_request
+from bench.system.caller_state import caller_state
 from bench.targets.find import load_trained
 from bench.training.grown_start import DOCUMENT
 
@@ -43,6 +44,7 @@ def _silent(_text: str) -> None:
     """Say nothing."""
 
 
+@caller_state()
 def run_study(
     study: str | Path | Study,
     *,
@@ -96,13 +98,14 @@ def run_plan(
     """Carry out a plan as `bench.launch.study.carry_out` does, and log its runs to trackers."""
     logged: Any = nullcontext(how.on_event)
     if track:
-        from bench.report.tracking import tracked  # noqa: PLC0415 - Pillow
+        from bench.report.tracking import tracked
 
         logged = tracked(track, Store(how.results), plan.name, how.on_event)
     with logged as on_event:
         return carry_out(plan, replace(how, on_event=on_event), weights=weights)
 
 
+@caller_state()
 def train(
     model: str,
     *,
@@ -156,6 +159,7 @@ def train(
     return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
 
 
+@caller_state()
 def measure(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -163,7 +167,7 @@ def measure(
     device: str = "auto",
     threads: int | None = None,
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     on_event: OnEvent = lambda _event: None,
     **request: Any,
 ) -> pd.DataFrame:
@@ -176,7 +180,8 @@ def measure(
         device: auto, cpu, cuda, cuda:N or mps.
         threads: number of CPU threads (default: the physical cores this process may use).
         options: options of the models given by name.
-        input_size: image height and width in pixels, for models given by name.
+        input_size: side, or height and width, in pixels, for models given by name and for
+            `.onnx` files that take any size.
         on_event: called with the progress, as dictionaries.
         **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
 
@@ -187,8 +192,8 @@ def measure(
     Raises:
         BenchError: the request is not valid, or nothing of it can run here.
     """
-    from bench.measurement.measure import measure_names  # noqa: PLC0415 - ONNX Runtime
-    from bench.measurement.preparation import make_context  # noqa: PLC0415 - ONNX Runtime
+    from bench.measurement.measure import measure_names
+    from bench.measurement.preparation import make_context
 
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
@@ -198,6 +203,7 @@ def measure(
     return throughput_frame(record.rows)
 
 
+@caller_state()
 def grow(
     run: str | Path,
     to: str,
@@ -266,6 +272,7 @@ def grow_with_proof(
     return row, store.read_document(request.run_id, DOCUMENT) if complete else None
 
 
+@caller_state()
 def export_onnx(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -315,7 +322,7 @@ def export_with_proofs(
     targets: str | Path | Sequence[str | Path], **arguments: Any
 ) -> list[ExportRecord]:
     """Do what `export_onnx` does; return the records, whose `proof` has every figure."""
-    from bench.export.pipeline import export_networks  # noqa: PLC0415 - ONNX Runtime
+    from bench.export.pipeline import export_networks
 
     return export_networks(targets, draw=_draw_sensitivity, **arguments)
 
@@ -326,6 +333,7 @@ def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) ->
     save_charts([sensitivity_chart(effects, "sensitivity", title)], folder)
 
 
+@caller_state()
 def export_tensorrt(
     targets: str | Path | Sequence[str | Path] = (),
     *,
@@ -368,7 +376,7 @@ def export_tensorrt(
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
     """
-    from bench.export.build import build_engines  # noqa: PLC0415 - ONNX Runtime
+    from bench.export.build import build_engines
 
     rows = build_engines(
         targets, flavor=flavor, precision=precision, compute_capabilities=compute_capabilities,
@@ -378,6 +386,7 @@ def export_tensorrt(
     return exports_frame(rows)
 
 
+@caller_state()
 def lesion(
     run: str | Path,
     *,
@@ -422,6 +431,7 @@ def lesion(
     return analysed_frame([record], "lesions")
 
 
+@caller_state()
 def gradients(
     targets: Sequence[str],
     *,
@@ -465,6 +475,7 @@ def gradients(
     return analysed_frame(records, "gradients"), analysed_frame(records, "correlations")
 
 
+@caller_state()
 def landscape(
     runs: Sequence[str | Path],
     *,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from .blocks import BLOCKS, ORDERS, BasicBlock, Bottleneck, Order, ResidualBlock
 from .config import CHOICES, ResNetConfig
-from .errors import ModelError, UnknownModelError
+from .errors import LazyError, ModelError, UnknownModelError
 from .registry import (
     Family,
     SingleFamily,
@@ -37,7 +37,7 @@ from .resnet import ResNet
 from .families import ResidualFamily  # isort: skip
 from .plain_cnn import PlainCNN  # isort: skip
 from .book import Residual  # isort: skip
-from .external import LibraryFamily, UserFamily  # isort: skip
+from .external import LibraryFamily, UserFamily, materialise  # isort: skip
 
 __all__ = [
     "BLOCKS",
@@ -46,6 +46,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "Family",
+    "LazyError",
     "LibraryFamily",
     "ModelError",
     "Order",
@@ -62,6 +63,7 @@ __all__ = [
     "canonical",
     "default_shape",
     "list_models",
+    "materialise",
     "model_family",
     "register",
 ]

@@ -17,6 +17,10 @@ class UnknownModelError(ModelError):
     """No family of networks knows the name."""
 
 
+class LazyError(ModelError):
+    """A network's lazy layers get no shape from the input."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word most like *word*, or ``""``."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from dataclasses import dataclass
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from .errors import ModelError, nearest, one_line, reraise_ours
+from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
@@ -33,10 +36,22 @@ class LibraryFamily(Family):
         create: library's module, network's name, number of classes and input channels
             (None for the network's own), options → network.
         known: library's module → names, to suggest one.
+        trained_size: library's module, network's name → side in pixels of the images that its
+            published weights take; None if there are none.
     """
 
     create: Callable[[Any, str, int | None, int | None, Options], object]
     known: Callable[[Any], list[str]]
+    trained_size: Callable[[Any, str], int | None]
+
+    def size_of(self, name: str, options: Options) -> int:
+        """Return the side of the option `img_size` or `image_size`, or the library's own."""
+        for option in ("img_size", "image_size"):
+            if isinstance(options.get(option), int):
+                return int(options[option])
+        with contextlib.suppress(Exception):  # without the library or the name, building says so
+            return self.trained_size(self._import(), name.partition(":")[2]) or self.size
+        return self.size
 
     def canonical(self, name: str, options: Options) -> Canonical | None:
         """Return name and options as they are: only the library knows what they mean."""
@@ -83,6 +98,19 @@ def _create_timm(
     numbers = {"num_classes": num_classes, "in_chans": in_channels}
     given = {key: value for key, value in numbers.items() if value is not None}
     return timm.create_model(name, **{"pretrained": False, **given, **options})
+
+
+def _timm_size(timm: Any, name: str) -> int | None:
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else int(config.input_size[-1])
+
+
+def _torchvision_size(torchvision: Any, name: str) -> int | None:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    size = getattr(weights.transforms, "keywords", {}).get("crop_size")
+    # A network that takes one size only gets that of its weights with them, 224 without.
+    fixed = weights.meta.get("min_size") == (size, size)
+    return size if isinstance(size, int) and not fixed else None
 
 
 def _create_torchvision(
@@ -229,9 +257,55 @@ def _accepted(
 
 
 def _checked(name: str, model: object) -> nn.Module:
+    """Return a network without wrappers of `torch.compile` and data parallelism.
+
+    Raises:
+        ModelError: it is no module, or a scripted one.
+    """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    model = _unwrapped(model)
+    for path, part in list(model.named_modules()):
+        inner = _unwrapped(part)
+        if inner is not part:
+            model.set_submodule(path, inner)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ModelError(
+            f"{name} returned a scripted network, which can be neither trained in another layout "
+            "nor exported; return it as it is before torch.jit.script or torch.jit.trace"
+        )
     return model
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):  # torch.compile's
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+    """Give lazy modules their parameters, by an image of this shape; return the network.
+
+    Raises:
+        LazyError: the network cannot take it.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if not any(is_lazy(tensor) for tensor in tensors):
+        return model
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:
+        shape = "×".join(map(str, input_shape))
+        raise LazyError(
+            f"its lazy layers cannot be given shapes by an input of {shape}: {one_line(error)}"
+        ) from error
+    return model.train(training)
 
 
 register(
@@ -240,6 +314,7 @@ register(
         source="huggingface/pytorch-image-models",
         create=_create_timm,
         known=lambda timm: list(timm.list_models()),
+        trained_size=_timm_size,
     )
 )
 register(
@@ -249,6 +324,7 @@ register(
         create=_create_torchvision,
         # Without the argument, detection, segmentation and video networks come along.
         known=lambda torchvision: list(torchvision.models.list_models(torchvision.models)),
+        trained_size=_torchvision_size,
     )
 )
 register(UserFamily(name="user", source="the user's package.module:function"))

@@ -47,6 +47,11 @@ class Family(ABC):
             ModelError: an option is unknown, or the combination cannot be built.
         """
 
+    def size_of(self, name: str, options: Options) -> int:
+        """Return the side in pixels that a canonical network is made for."""
+        del name, options
+        return self.size
+
     @abstractmethod
     def build(
         self, name: str, options: Options, num_classes: int | None, in_channels: int | None
@@ -92,14 +97,15 @@ def model_family(name: str, options: Options | None = None) -> Family:
 def default_shape(name: str, options: Options | None = None) -> tuple[int, int, int]:
     """Return (channels, size in pixels, classes) that a name stands for.
 
-    3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere; 3, 32,
-    10 for the CIFAR family; 1, 96, 10 for `d2l_resnet18`.
+    3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere (those of
+    timm and torchvision at their own size); 3, 32, 10 for the CIFAR family; 1, 96, 10 for
+    `d2l_resnet18`.
 
     Raises:
         ModelError: no family knows the name, or not with these options.
     """
-    family = model_family(name, options)
-    return family.channels, family.size, family.classes
+    family, (model, own) = _resolve(name, options or {})
+    return family.channels, family.size_of(model, own), family.classes
 
 
 def canonical(name: str, options: Options | None = None) -> Canonical:

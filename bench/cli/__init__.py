@@ -30,8 +30,10 @@ def main() -> None:
     met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
     signal, resumable.
     """
-    from bench.cli.app import app  # noqa: PLC0415 - it imports the modules of this package
+    from bench.cli.app import app
+    from bench.cli.output import replace_unencodable_output
 
+    replace_unencodable_output()
     try:
         with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)

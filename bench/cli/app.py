@@ -105,7 +105,7 @@ def common(
 ) -> None:
     """Global options."""
     if version:
-        from importlib.metadata import version as version_of  # noqa: PLC0415 - 20 ms
+        from importlib.metadata import version as version_of
 
         typer.echo(f"bench {version_of('resnet-bench')}")
         raise typer.Exit

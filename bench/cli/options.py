@@ -61,6 +61,14 @@ InputSize = Annotated[
         metavar="PIXELS",
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    network(
+        "--input-size",
+        help="Input size of a model, or of an ONNX file of any size (default: its own).",
+        metavar="H[xW]",
+    ),
+]
 
 Epochs = Annotated[
     int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
@@ -176,6 +184,25 @@ def parse_seeds(text: str | None) -> list[int] | None:
         raise BenchError(
             f"--seeds {text}: random seeds are integers separated by commas, such as 0,1,2"
         ) from None
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """Parse `--input-size`: a side in pixels, or height and width such as 64x256.
+
+    Raises:
+        BenchError: it is neither, or out of range.
+    """
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in {1, 2}:
+        raise BenchError(f"--input-size {text}: write a side in pixels, or HxW, such as 64x256")
+    for side in sides:
+        require_positive(input_size=side)
+    return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
 
 
 def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, Any]:

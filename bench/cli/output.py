@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +21,50 @@ if TYPE_CHECKING:
 
     from bench.report.charts.chart import Chart
 
+_ASCII = {
+    "×": "x",
+    "→": "->",
+    "↔": "<->",
+    "±": "+-",
+    "\N{EN DASH}": "-",
+    "‖": "||",
+    "≤": "<=",
+    "≥": ">=",
+}
+
+
+def replace_unencodable_output() -> None:
+    """Let stdout and stderr write ASCII in place of what their encoding cannot represent.
+
+    Terminals and redirections in cp1252, Latin-1 or ASCII would otherwise end a command with a
+    traceback. Bytes of file names that are no text are written as they are.
+    """
+    codecs.register_error("bench-ascii", _replacement)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="bench-ascii")
+
+
+def _replacement(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what replaces the first character that cannot be encoded, and the place after it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is no text
+        return character.encode("utf-8", "surrogateescape"), error.start + 1
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return _ASCII.get(character) or plain or "?", error.start + 1
+
 
 def stdout() -> Console:
     """Return the console for results; off a terminal it is wide enough for whole tables."""
-    console = Console(soft_wrap=False, highlight=False)
-    return console if console.is_terminal else Console(width=200, highlight=False)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(width=200, highlight=False, emoji=False)
 
 
 def stderr() -> Console:
     """Return the console for progress and remarks."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def remarks(*, quiet: bool) -> Callable[[str], None]:
@@ -35,7 +73,7 @@ def remarks(*, quiet: bool) -> Callable[[str], None]:
 
     def say(text: str) -> None:
         if not quiet:
-            console.print(text, markup=False, emoji=False, soft_wrap=True)
+            console.print(text, markup=False, soft_wrap=True)
 
     return say
 

@@ -109,7 +109,7 @@ def report(
         return
     if to_stdout:
         require_finished(content)
-        typer.echo(markdown(content), nl=False)
+        sys.stdout.write(markdown(content))
         return
     folder = output or Path("results" if publish else "report") / name
     _print_paths(write(content, folder, wanted))

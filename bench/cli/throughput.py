@@ -74,7 +74,7 @@ def throughput(
     reference: Annotated[
         str, options.what("--reference", help="Backend to compare with.", metavar="NAME")
     ] = "eager",
-    input_size: options.InputSize = None,
+    input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     target_width: Annotated[
         float,
@@ -154,7 +154,8 @@ def throughput(
       bench throughput resnet50 --layers --figures pictures
 
     """
-    options.require_positive(input_size=input_size, threads=threads)
+    options.require_positive(threads=threads)
+    size = options.parse_size(input_size)
     sizes = [_batch_size(text) for text in batch_size or []]
     from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
@@ -184,9 +185,7 @@ def throughput(
     )
     with _progress(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
-        record = measure_names(
-            targets or [], request, context, options=values, input_size=input_size
-        )
+        record = measure_names(targets or [], request, context, options=values, input_size=size)
     if figures is not None:
         _save_figures(record, figures, say=remarks(quiet=quiet or as_json))
     raise typer.Exit(_show(record, results, as_json=as_json))

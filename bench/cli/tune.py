@@ -13,7 +13,7 @@ def tune(
     target: Annotated[
         str, typer.Argument(help="Model, run or .onnx file.", metavar="TARGET")
     ] = "resnet18",
-    input_size: options.InputSize = None,
+    input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
@@ -60,7 +60,8 @@ def tune(
       bench tune resnet18 --latency-bound 50
 
     """
-    options.require_positive(input_size=input_size, threads=threads, **_smallest(batch_size))
+    options.require_positive(threads=threads, batch_size=min(batch_size) if batch_size else None)
+    size = options.parse_size(input_size)
     from bench.measurement.measured_network import find_target
     from bench.measurement.preparation import make_context
     from bench.measurement.tuning import Bounds
@@ -74,16 +75,10 @@ def tune(
 
     context = make_context(results, device, threads, tell)
     bounds = Bounds(latency_bound, min_accuracy)
-    found = find_target(
-        target, results=results, options=options.parse_values(option), input_size=input_size
-    )
-    sizes = batch_size or (1, 8, 32)
-    tuned = tune_target(found, context, bounds, batch_sizes=sizes, minutes=max_minutes)
+    values = options.parse_values(option)
+    found = find_target(target, results=results, options=values, input_size=size)
+    tuned = tune_target(found, context, bounds, batch_sizes=batch_size, minutes=max_minutes)
     _show(tuned, results, as_json=as_json)
-
-
-def _smallest(sizes: list[int] | None) -> dict[str, int | None]:
-    return {"batch_size": min(sizes) if sizes else None}
 
 
 def _show(tuned: Any, results: Path, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ PaddingMode = Literal["reflect", "zero"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done at random to a training image; the default is nothing.
+    """Random changes to a training image; by default none.
 
     Attributes:
         crop_padding: Pixels added on every side before a crop of the original size is

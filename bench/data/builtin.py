@@ -1,4 +1,4 @@
-"""The datasets that need no file from outside: the embedded set, and noise for timing."""
+"""Datasets that need no download: the embedded set, and noise for timing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDER = Path(__file__).parent / "embedded"
 _SIDE = 28  # pixels of an embedded image
 
 SYNTHETIC_CLASSES = 10
-SYNTHETIC_SIZE = 32  # pixels, unless another size is asked for
+SYNTHETIC_SIZE = 32  # pixels, by default
 SYNTHETIC_TRAIN, SYNTHETIC_TEST = 2_048, 512
 
 

@@ -1,4 +1,4 @@
-"""Which datasets there are, and loading one by its name."""
+"""List the datasets, and load one by its name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from bench.data.published import PUBLISHED, load_published
 from bench.data.splits import balanced_subset
 from bench.data.userdata import load_user_dataset
 from bench.errors import BenchError, nearest
+from bench.system.folders import cache_folder
 
 EMBEDDED = "fashion-mnist-mini"
 SYNTHETIC = "synthetic"
@@ -60,10 +61,8 @@ def data_directory() -> Path:
 
     That is the environment variable ``BENCH_DATA``, or the user's cache folder.
     """
-    from platformdirs import user_cache_path
-
     chosen = os.environ.get("BENCH_DATA")
-    return Path(chosen).expanduser() if chosen else user_cache_path("bench")
+    return Path(chosen).expanduser() if chosen else cache_folder("bench")
 
 
 def load_dataset(
@@ -79,7 +78,7 @@ def load_dataset(
     Args:
         name: One of `list_datasets`, ``imagefolder:PATH``, or the user's own
             ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
-        train_images: Keep only so many training images, balanced over the classes and the
+        train_images: Keep only this many training images, balanced over the classes and the
             same in every run (see `bench.data.splits.balanced_subset`).
         image_size: H and W in pixels of ``imagefolder`` and ``synthetic``; the others have
             their own size, and batches are resized to what the network takes.

@@ -1,4 +1,4 @@
-"""Fetch one file of a published dataset: verified, resumable, atomic, once at a time."""
+"""Download one file of a published dataset: verified, resumable, atomic, one process at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RemoteFile:
         name: Its file name, the same on every mirror.
         sha256: Of what *hashed* says, in hexadecimal.
         hashed: ``file`` for the bytes as they are; ``content`` for what a .gz file holds, so
-            that a file which somebody compressed anew (Debian does) is still recognised.
+            that a file which somebody compressed again (Debian does) is still recognised.
     """
 
     name: str

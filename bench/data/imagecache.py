@@ -35,7 +35,7 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a whole cache says of itself; *fingerprint* doubles as its checksum."""
+    """The manifest of a complete cache; *fingerprint* is its checksum, too."""
 
     classes: list[str]
     shapes: dict[str, list[int]]  # split → N, C, H, W
@@ -165,7 +165,7 @@ def _read(name: str, cache: Path) -> Dataset | None:
     if not mapped:
         train, test = (Images(split.images.clone(), split.labels) for split in (train, test))
         if fingerprint(train, test) != manifest.fingerprint:
-            return None  # damaged since: made anew
+            return None  # damaged since: decode again
     return Dataset(
         name,
         tuple(manifest.classes),

@@ -1,4 +1,4 @@
-"""``imagefolder:PATH``: which files there are, and how one becomes pixels."""
+"""``imagefolder:PATH``: list the files of an image folder, and decode them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FileList:
 
 @dataclass(frozen=True)
 class Folder:
-    """An image folder as it was found.
+    """The files of an image folder.
 
     Attributes:
         root: The folder.

@@ -1,4 +1,4 @@
-"""What a dataset is once it is decoded: uint8 tensors, class names, statistics."""
+"""A decoded dataset: uint8 tensors, class names, statistics."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Dataset:
     """A decoded dataset, as `load_dataset` returns it.
 
     Attributes:
-        name: As it was asked for, e.g. ``fashion-mnist-mini`` or ``imagefolder:/path``.
+        name: As given to `load_dataset`, e.g. ``fashion-mnist-mini`` or ``imagefolder:/path``.
         classes: The K class names; label k is ``classes[k]``.
-        train: The training split, or the balanced subset of it that was asked for.
+        train: The training split, or the requested balanced subset of it.
         test: The test split, always whole.
         mean: Per channel, of the *full* training images scaled to 0…1.
         std: Likewise (population standard deviation); 1 for a channel that never varies.

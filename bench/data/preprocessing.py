@@ -1,4 +1,7 @@
-"""How uint8 images become a network's input, in training, exports and measurements alike."""
+"""How uint8 images become a network's input, in training, exports and measurements alike.
+
+A trained run's own is `bench.targets.trained_run.TrainedRun.preprocessing`.
+"""
 
 from __future__ import annotations
 

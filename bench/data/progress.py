@@ -1,4 +1,4 @@
-"""One progress bar, on stderr, so that stdout stays a program's to read."""
+"""A progress bar on stderr, so that stdout holds results only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are taken: subsets, splits and orders that stay the same for ever.
+"""Deterministic subsets, splits and orders.
 
 Subsets and splits rank images by a hash of their index (SplitMix64; Steele, Lea, Flood:
 "Fast splittable pseudorandom number generators", OOPSLA 2014) instead of by a library's

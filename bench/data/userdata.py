@@ -1,4 +1,4 @@
-"""The user's own dataset: ``package.module:function``, a function of no arguments."""
+"""A dataset of the user's own: ``package.module:function``, called without arguments."""
 
 from __future__ import annotations
 

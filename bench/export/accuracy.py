@@ -51,13 +51,16 @@ class Comparison:
 
 
 class Judge:
-    """A network's test set with PyTorch's answers, computed once."""
+    """A network's test set with PyTorch's answers, computed once, and at *batch_size* if given."""
 
-    def __init__(self, source: LoadedNetwork, images: Images) -> None:
+    def __init__(
+        self, source: LoadedNetwork, images: Images, batch_size: int | None = None
+    ) -> None:
         self.source = source
         self.images = images
         self.labels = images.labels.cpu().numpy()
-        self.logits = reference_logits(source, images.images)
+        chunks = [reference_logits(source, chunk, batch_size) for chunk in images.chunks(_CHUNK)]
+        self.logits = np.concatenate(chunks)
 
     def answers(
         self, session: Any, *, raw: bool = False, workers: int = 1

@@ -59,6 +59,11 @@ def check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
+        if "higher than the checker's" in str(error):
+            raise BenchError(
+                f"{path.name} is newer than onnx {onnx.__version__} reads: {short(error)} Upgrade "
+                "onnx, or save the file with an older ir_version"
+            ) from error
         raise BenchError(f"{path.name} is not a valid ONNX file: {short(error)}") from error
 
 

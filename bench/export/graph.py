@@ -8,21 +8,24 @@ import gc
 import io
 import linecache
 import logging
+import re
 import traceback
 import warnings
 from collections import Counter
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bench.targets.network import LoadedNetwork
 
@@ -32,6 +35,7 @@ OLDEST_OPSET = 18  # torch's exporter has nothing older
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TORCH = Path(torch.__file__).parent
 _LENGTH = 160  # of a message
+_MISSING = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,19 @@ class Traced:
 
 
 def trace(
-    source: LoadedNetwork, *, opset: int = DEFAULT_OPSET, static_batch: int | None = None
+    source: LoadedNetwork,
+    *,
+    opset: int = DEFAULT_OPSET,
+    static_batch: int | None = None,
+    optimize: bool = True,
 ) -> Traced:
     """Export a network with `torch.export`, batch norm folded where the graph permits it.
 
     Args:
         source: the network.
         opset: ONNX operator set.
-        static_batch: the one batch size the file takes; any without.
+        static_batch: the one batch size the file takes (default: any).
+        optimize: let the exporter optimise the graph.
 
     Returns:
         A graph from `image` (float32, N×C×H×W) to `logits` (float32, N×classes), without
@@ -73,60 +82,112 @@ def trace(
     with silence(), _without_collection():
         try:
             # A copy, because some networks keep tensors of their pass, here hollow ones.
-            model = copy.deepcopy(source.model).eval()
+            model = copy_network(source.model).eval()
             captured = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
-        except Exception as error:  # whatever a network raises is its own
-            raise _capture_error(source, error, dynamic=shapes is not None) from error
+        except Exception as error:  # a network raises exceptions of any class
+            raise _capture_error(source, error, example, dynamic=shapes is not None) from error
         try:
-            program = torch.onnx.export(
-                captured,
-                (example,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                opset_version=opset,
-                dynamo=True,
-                verbose=False,
-                external_data=False,
-            )
+            program = _to_onnx(captured, example, opset, optimize=optimize)
         except Exception as error:
-            raise _capture_error(source, error, dynamic=False) from error
-    assert program is not None  # noqa: S101 - it is None for another kind of export only
-    proto = program.model_proto
+            raise _conversion_error(source, error) from error
+    proto: onnx.ModelProto = program.model_proto
     _check_written(proto, opset, source)
     values = _values(proto)
     _clean(proto, source.model_name)
     return Traced(proto, values)
 
 
-def _capture_error(source: LoadedNetwork, error: BaseException, *, dynamic: bool) -> BenchError:
-    """Shorten what `torch.export` or the ONNX exporter raised to one line, with the network's."""
-    message = _first_line(error)
-    where = _own_line(error)
-    advice = "remove what depends on the values of the data, or use torch.where"
+def _to_onnx(
+    captured: torch.export.ExportedProgram, example: torch.Tensor, opset: int, *, optimize: bool
+) -> Any:
+    """Convert a captured network, avoiding the faults of torch's exporter that are known."""
+
+    def convert() -> Any:
+        return torch.onnx.export(
+            captured, (example,), input_names=[INPUT], output_names=[OUTPUT], opset_version=opset,
+            dynamo=True, verbose=False, external_data=False, optimize=optimize,
+        )  # fmt: skip
+
+    try:
+        return convert()
+    except Exception:
+        if not any("scaled_dot_product" in str(node.target) for node in captured.graph.nodes):
+            raise
+    # It cannot decompose the CPU's flash attention with a mask (torch 2.14).
+    with sdpa_kernel(SDPBackend.MATH):
+        return convert()
+
+
+def copy_network(model: nn.Module) -> nn.Module:
+    """Copy a network, also one with derived tensors (`torch.nn.utils.weight_norm`)."""
+    derived = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, derived)
+
+
+def _capture_error(
+    source: LoadedNetwork, error: BaseException, example: torch.Tensor, *, dynamic: bool
+) -> BenchError:
+    """Shorten what `torch.export` raised to one line, with the line of the network's code."""
+    message, where = _first_line(error), own_line(traceback.extract_tb(error.__traceback__))
     if "specialized" in str(error) and dynamic:
         message = "it takes one batch size only"
         advice = "make its forward independent of the batch size, or give --static-batch N"
-    elif where is None:
-        advice = "rewrite that part, or export it with --opset 18 … 22"
+    elif "data-dependent" in message:
+        advice = "remove what depends on the values of the data, or use torch.where"
+    elif _runs(source, example):
+        advice = "torch.export cannot capture that: use operations on tensors in its place"
+    else:
+        shown = "x".join(map(str, source.input_shape))
+        advice = f"it does not take images of {shown}: give another --input-size"
     line = f" at {where}" if where else ""
     return BenchError(f"{source.name} cannot be exported{line}: {message}; {advice}")
 
 
+def _conversion_error(source: LoadedNetwork, error: BaseException) -> BenchError:
+    """Shorten what the ONNX exporter raised to one line."""
+    missing = _MISSING.search(str(_deepest(error)))
+    if missing:
+        reason = f"torch's exporter has no ONNX form of {missing[1]}.{missing[2]}"
+        return BenchError(f"{source.name} cannot be exported: {reason}; use other operators")
+    return BenchError(
+        f"{source.name} cannot be exported: torch's exporter fails with {_first_line(error)}; "
+        "write that part with other operators"
+    )
+
+
+def _runs(source: LoadedNetwork, example: torch.Tensor) -> bool:
+    try:
+        with torch.inference_mode():
+            source.model(example)
+    except Exception:
+        return False
+    return True
+
+
+def _deepest(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _first_line(error: BaseException) -> str:
-    deepest = error
-    while deepest.__cause__ is not None:
-        deepest = deepest.__cause__
+    deepest = _deepest(error)
     lines = [line for line in str(deepest).strip().splitlines() if line.strip()]
     text = f"{type(deepest).__name__}: {lines[0].strip()}" if lines else type(deepest).__name__
     return text if len(text) <= _LENGTH else text[:_LENGTH] + " …"
 
 
-def _own_line(error: BaseException) -> str | None:
-    """Find the innermost line of the network's own code, as `file.py:12 (code)`."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+def own_line(frames: Sequence[traceback.FrameSummary]) -> str | None:
+    """Return the innermost line of the network's own code, as `file.py:12 (code)`."""
+    for frame in reversed(frames):
         path = Path(frame.filename)
-        ours = frame.name == "trace" and path.parent.name == "export"
-        if path.is_relative_to(_TORCH) or ours or not path.is_file():
+        outside = path.is_relative_to(_TORCH) or path.parent == Path(__file__).parent
+        if outside or not path.is_file():
             continue
         code = linecache.getline(frame.filename, frame.lineno or 0).strip()
         return f"{path.name}:{frame.lineno} ({code})"

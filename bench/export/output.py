@@ -92,6 +92,7 @@ def _write_bundle(
     """Write an export with preprocessing as a folder that runs without torch."""
     require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
+    static_batch = record.request["settings"]["static_batch"]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in record.files:
@@ -100,7 +101,7 @@ def _write_bundle(
     for name, content in {
         "labels.json": json.dumps(source.classes, indent=1).encode(),
         "images.npy": _npy(feed(source, images, raw=True)),
-        "logits.npy": _npy(reference_logits(source, images)),
+        "logits.npy": _npy(reference_logits(source, images, static_batch)),
         "predict.py": template.read_bytes(),
         "README.md": _readme(source, record).encode(),
     }.items():

@@ -56,7 +56,7 @@ class Parity:
     @property
     def max_rel_diff(self) -> float:
         """The same, relative to the largest logit."""
-        return self.max_abs_diff / self.largest_logit if self.largest_logit else math.inf
+        return relative(self.max_abs_diff, self.largest_logit)
 
     @property
     def accepted(self) -> bool:
@@ -75,6 +75,13 @@ class Parity:
         }
 
 
+def relative(difference: float, largest: float) -> float:
+    """Return a difference relative to the largest logit; 0 if both are 0."""
+    if difference == 0:
+        return 0.0
+    return difference / largest if largest else math.inf
+
+
 def fp16_tolerance(layers: int) -> float:
     """Bound on the relative difference that rounding to fp16 makes, to first order.
 
@@ -85,14 +92,23 @@ def fp16_tolerance(layers: int) -> float:
 
 
 @torch.inference_mode()
-def reference_logits(source: LoadedNetwork, images: Tensor) -> npt.NDArray[np.float32]:
+def reference_logits(
+    source: LoadedNetwork, images: Tensor, batch_size: int | None = None
+) -> npt.NDArray[np.float32]:
     """Return PyTorch's logits of uint8 or prepared images, float32, N×classes.
 
+    Args:
+        source: the network.
+        images: uint8 or prepared.
+        batch_size: for a network whose logits depend on it; the last batch is padded as
+            `bench.export.session.run` does.
+
     Raises:
-        BenchError: the network does not answer with finite logits, or not with N×classes.
+        BenchError: the network does not return finite logits N×classes.
     """
     answers = []
     size = max(1, min(REFERENCE_BATCH, _REFERENCE_PIXELS // math.prod(source.input_shape[1:])))
+    size = batch_size or size
     # Convolutions of this layout are faster on a CPU; the network itself is left as it is.
     weights = {
         name: weight.contiguous(memory_format=torch.channels_last)
@@ -101,18 +117,20 @@ def reference_logits(source: LoadedNetwork, images: Tensor) -> npt.NDArray[np.fl
     }
     for start in range(0, len(images), size):
         batch = source.prepare(images[start : start + size])
+        count = len(batch)
+        if batch_size and count < size:
+            batch = torch.cat([batch, batch[-1:].expand(size - count, *batch.shape[1:])])
         batch = batch.contiguous(memory_format=torch.channels_last)
         answer = torch.func.functional_call(source.model, weights, (batch,))
         if not isinstance(answer, torch.Tensor) or answer.dim() != 2:  # noqa: PLR2004 - N×classes
             raise BenchError(
-                f"{source.name} does not answer with logits N×classes; only classifiers can "
-                "be exported"
+                f"{source.name} does not return logits N×classes; only classifiers can be exported"
             )
-        answers.append(answer.float())
+        answers.append(answer[:count].float())
     logits: npt.NDArray[np.float32] = torch.cat(answers).numpy()
     if not np.isfinite(logits).all():
         raise BenchError(
-            f"{source.name} itself answers with logits that are not finite; "
+            f"{source.name} itself returns logits that are not finite; "
             "nothing can be compared with them: train it again"
         )
     return logits

@@ -17,7 +17,7 @@ import torch
 from bench.errors import BenchError
 from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
-from bench.export.graph import set_properties, trace
+from bench.export.graph import Traced, set_properties, trace
 from bench.export.metadata import environment, properties
 from bench.export.output import deliver
 from bench.export.preprocess import require_preprocessing, with_preprocessing
@@ -85,8 +85,7 @@ class Exporter:
     def _export(self, source: LoadedNetwork, request: dict[str, Any], folder: Path) -> ExportRecord:
         begun = time.monotonic()
         self.say(f"{source.name}: exporting")
-        traced = trace(source, opset=self.settings.opset, static_batch=self.settings.static_batch)
-        prover = Prover(source, self.threads)
+        traced, prover = self._trace(source)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             converted = self._convert(source, traced.proto, prover, Path(work))
         raw = self.settings.with_preprocessing
@@ -116,6 +115,27 @@ class Exporter:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return self.exports.publish(folder, record)
+
+    def _trace(self, source: LoadedNetwork) -> tuple[Traced, Prover]:
+        """Capture a network; without torch's graph optimiser if that changes what it computes."""
+        how: dict[str, Any] = {
+            "opset": self.settings.opset,
+            "static_batch": self.settings.static_batch,
+        }
+        traced = trace(source, **how)
+        prover = Prover(source, self.threads, self.settings.static_batch)
+        if prover.agrees(traced.proto):
+            return traced, prover
+        self.say(f"{source.name}: exporting again, without torch's graph optimiser")
+        plain = trace(source, **how, optimize=False)
+        if prover.agrees(plain.proto):
+            return plain, prover
+        if self.settings.precision != "fp32":
+            raise BenchError(
+                f"{source.name} is not exported in {self.settings.precision}: its fp32 graph does "
+                "not compute what PyTorch does; --precision fp32 names the first layer that differs"
+            )
+        return traced, prover
 
     def _convert(
         self, source: LoadedNetwork, proto: onnx.ModelProto, prover: Prover, work: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import numpy.typing as npt
 import torch
 
 from bench.data.splits import stable_seed
+from bench.errors import BenchError
 from bench.export.accuracy import BATCH, Comparison, Judge, feed
-from bench.export.files import check
+from bench.export.files import ONE_FILE_BYTES, check
 from bench.export.parity import (
     FP32_TOLERANCE,
     Parity,
@@ -19,17 +21,22 @@ from bench.export.parity import (
     first_divergence,
     fp16_tolerance,
     reference_logits,
+    relative,
 )
+from bench.export.repeatability import reference_batch
 from bench.export.session import logits_of, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
 
     from bench.export.graph import Traced
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
 _BISECTED = 4  # images whose intermediate values are compared
+_FEW = 8  # images that a graph is compared on before it is converted
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,34 @@ class Prover:
     Args:
         source: the network.
         threads: CPU threads of ONNX Runtime.
+        static_batch: the one batch size of the files; None for any.
+
+    Raises:
+        BenchError: the network does not repeat its logits (`reference_batch`).
     """
 
-    def __init__(self, source: LoadedNetwork, threads: int) -> None:
-        self.source, self.threads = source, threads
-        test = None if source.timing_only else source.test_images()
-        self.judge = Judge(source, test) if test is not None else None
+    def __init__(self, source: LoadedNetwork, threads: int, static_batch: int | None) -> None:
+        self.source, self.threads, self.static_batch = source, threads, static_batch
         self.images = source.proof_images()
+        self.batch = reference_batch(source, self.images, static_batch)
+        test = None if source.timing_only else source.test_images()
+        self.judge = Judge(source, test, self.batch) if test is not None else None
         self.logits = self._logits()
+
+    def agrees(self, proto: onnx.ModelProto) -> bool:
+        """Return whether an fp32 graph computes what the network does, on a few images."""
+        if proto.ByteSize() >= ONE_FILE_BYTES:
+            return True  # it cannot be opened before it is written
+        step = self.static_batch or _FEW
+        count = step * math.ceil(_FEW / step)
+        try:
+            session = open_session(proto.SerializeToString(), threads=self.threads)
+        except BenchError:
+            return False
+        few = feed(self.source, self.images[:count], raw=False)
+        return compare(
+            session, self.logits[:count], few, tolerance=FP32_TOLERANCE, batch_sizes=(step,)
+        ).accepted
 
     def prove(
         self, file: Path, traced: Traced, settings: Settings, *, layers: int, raw: bool
@@ -143,7 +170,7 @@ class Prover:
 
     def _logits(self) -> npt.NDArray[np.float32]:
         known = self._of_proof(self.judge.logits) if self.judge else None
-        return reference_logits(self.source, self.images) if known is None else known
+        return reference_logits(self.source, self.images, self.batch) if known is None else known
 
     def _of_proof(
         self, of_test_set: npt.NDArray[np.float32] | None
@@ -161,9 +188,10 @@ class Prover:
         for height, width in ((2 * side + 3, side + 5), (max(1, side // 2), side)):
             shape = (3, channels, height, width)
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-            expected = reference_logits(self.source, images)
+            expected = reference_logits(self.source, images, self.batch)
             ours = logits_of(session, feed(self.source, images, raw=True), len(images))
-            worst = max(worst, float(np.abs(ours - expected).max() / np.abs(expected).max()))
+            difference, largest = np.abs(ours - expected).max(), np.abs(expected).max()
+            worst = max(worst, relative(float(difference), float(largest)))
         return worst
 
     def _diverges_at(

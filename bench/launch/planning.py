@@ -18,9 +18,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
-from bench.models import build_model
 from bench.networks.summary import count_macs
 from bench.training.check import probe
+from bench.training.setup import build_blank
 from bench.training.sizes import data_size
 from bench.training.step_time import steps_of
 
@@ -160,9 +160,7 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     first = requests[0]
     size = data_size(first)
     shape = (1, size.channels, size.side, size.side)
-    model = build_model(
-        first.model, num_classes=size.classes, in_channels=size.channels, **first.options
-    ).eval()
+    model = build_blank(first, size.classes, shape[1:]).eval()
     elements = 0
 
     def add(_module: Any, _inputs: Any, output: Any) -> None:

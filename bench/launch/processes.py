@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
 import warnings
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,11 +37,27 @@ from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from bench.studies.request import RunRequest
     from bench.training.resources import Resources
+
+
+# After a request to stop, workers have this long to end a step and write a checkpoint.
+STOP_SECONDS = 10.0
+_NATIVE = "a fault in native code: a library, or an extension of the network"
+_CAUSES = {
+    "SIGKILL": "by hand, or by a memory limit of a container or scheduler",
+    "SIGTERM": "by hand, or by a scheduler",
+    "SIGSEGV": _NATIVE,
+    "SIGABRT": _NATIVE,
+    "SIGFPE": _NATIVE,
+    "SIGILL": "a library was built for a newer processor than this one",
+    "SIGBUS": "a file in use was cut short, or a disk or /dev/shm is full",
+    "SIGXCPU": "a limit of CPU time",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +66,7 @@ class LocalLauncher:
 
     Attributes:
         isolate: start a worker process even for a single worker, so that a crash fails only
-            the run it trains. Used by the command line; like all of `multiprocessing`, it
-            needs a main module that can be imported.
+            the run it trains. Used by the command line.
         timeout: seconds that a worker process may go without a sign of progress (a training
             step, a batch of an evaluation) before it is ended.
     """
@@ -112,18 +131,22 @@ class _Pool:
         self.look_again = 0.0
         self.reported_held = False
         self.workers: list[_Worker] = []
-        self.stopping = False
+        self.stop_by: float | None = None  # when workers are killed after a request to stop
+        work.stop.abandon = self._kill_all
 
     def run(self, count: int) -> None:
         for index in range(count):
             self._give(self._start(index))
         while self.held or any(worker.request for worker in self.workers):
-            if self.work.stop.signal is not None and not self.stopping:
-                self.stopping = True
+            if self.work.stop.signal is not None and self.stop_by is None:
+                self.stop_by = time.monotonic() + STOP_SECONDS
                 self.waiting.clear()
                 self.held.clear()
                 for worker in self.workers:
                     worker.process.terminate()  # SIGTERM: finish the step, write a checkpoint
+            if self.stop_by is not None and time.monotonic() > self.stop_by:
+                self._kill_all()  # the last checkpoint stays
+                return
             self._retry_held()
             busy = [w for w in self.workers if w.request]
             # A short wait, so that a signal to this process is passed on at once.
@@ -168,7 +191,8 @@ class _Pool:
             args=(there, self.work.store.root, resources, self.work.weights),
             daemon=True,
         )
-        process.start()
+        with _without_main():
+            process.start()
         there.close()
         worker = _Worker(index, process, here)
         self.workers.append(worker)
@@ -202,6 +226,10 @@ class _Pool:
             case _:
                 self.work.on_event(event)
 
+    def _kill_all(self) -> None:
+        for worker in self.workers:
+            worker.process.kill()
+
     def _kill(self, worker: _Worker) -> None:
         """Kill a worker that hangs."""
         worker.process.kill()
@@ -232,6 +260,17 @@ class _Pool:
                 self.held.append(request)
 
 
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a new process from importing the script that called bench, which would run it again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _death(worker: _Worker) -> tuple[str, str]:
     """Return the status and error of a run from its dead worker."""
     code = worker.process.exitcode
@@ -239,7 +278,18 @@ def _death(worker: _Worker) -> tuple[str, str]:
         return "failed", f"the worker process exited with code {code}"
     if code == -signal.SIGKILL and out_of_memory_kills() > worker.kills:
         return "out_of_memory", "the kernel ended the worker process: memory ran out"
-    return "failed", f"the worker process was ended by {signal.Signals(-code).name}"
+    name = signal.Signals(-code).name
+    cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
+    return "failed", f"the worker process was ended by {name}{cause}"
+
+
+def _end_with_parent(parent: int, stop: Stop) -> None:
+    """Stop this process, a worker, once its parent is gone, even if its run hangs."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    _stop_once(stop)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
 
 
 def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
@@ -248,6 +298,7 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
     warnings.formatwarning = warning_line
     be_killed_first()
     with stop_on_signals() as stop:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(), stop), daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
         # A scheduler signals the whole process group, so that SIGTERM arrives twice: the second
         # must not interrupt the writing of the checkpoint.

@@ -11,6 +11,7 @@ import torch
 from bench.errors import BenchError
 from bench.launch.assignment import Assignment
 from bench.launch.execution import Execution, allot
+from bench.launch.reuse import refuse_changed, settle_folders
 from bench.launch.tuning import choose, tuning_requests, unchosen
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
@@ -58,16 +59,7 @@ def make_plan(
     if weights is None:
         return plan
     digest = weights_digest(weights)
-    variants = tuple(
-        dataclasses.replace(
-            v,
-            requests={
-                s: dataclasses.replace(r, initial_weights=digest) for s, r in v.requests.items()
-            },
-        )
-        for v in plan.variants
-    )
-    return dataclasses.replace(plan, variants=variants)
+    return plan.map(lambda request: dataclasses.replace(request, initial_weights=digest))
 
 
 def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> StudyRecord:
@@ -87,6 +79,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         StorageError: the results folder cannot be written.
     """
     store = Store(how.results)
+    plan = settle_folders(plan, store)
     workers, resources = allot(plan, how)
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
@@ -96,6 +89,8 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
             _refuse_mixed(plan, store, resources)
         for request in {probe(request).hash: request for request in pending}.values():
             check_trainable(request, load_data(request))
+    candidates = tuning_requests(plan) if plan.study.tune else []
+    resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
     with stop_on_signals() as stop, training_lock(stop.check):
 
@@ -109,16 +104,28 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
 
         tuning: dict[str, Any] = {}
         if plan.study.tune:
-            candidates = tuning_requests(plan)
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
                 _record_study(plan, store, unchosen(plan))
             run(candidates, "tuning")
             plan, tuning = choose(plan, store)
+            _fix_data(plan.all_requests, plan, store, resources)
         _record_study(plan, store, tuning)
         for generation in plan.generations:
             run(generation, "training")
     return _record_study(plan, store, tuning)
+
+
+def _fix_data(
+    requests: Sequence[RunRequest], plan: Plan, store: Store, resources: Resources
+) -> Resources:
+    """Refuse recorded runs of other code or images, and let the runs train on these images."""
+    wanted = {request.run_id for request in plan.requests}
+    compared = [r for r in requests if r.run_id in wanted or store.read_run(r.run_id)]
+    retrained = {r.run_id for r in requests} if resources.force else set()
+    retrained -= {r.run_id for r in compared if r.run_id not in wanted}
+    fingerprints = refuse_changed(compared, store, retrained)
+    return dataclasses.replace(resources, fingerprints=fingerprints)
 
 
 def _labels(plan: Plan, requests: Sequence[RunRequest]) -> dict[str, str]:

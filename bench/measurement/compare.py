@@ -66,6 +66,11 @@ def compare(
         only = len(one.speeds.keys() - other.speeds.keys())
         if only:
             remarks.append(f"{only} configuration(s) only in {one.name}.")
+    remarks += [
+        f"{key}: not the same file in both (their SHA-256 differ)."
+        for key in shared
+        if baseline.speeds[key].is_other_file(candidate.speeds[key])
+    ]
     changes = [
         _change(key, baseline.speeds[key], candidate.speeds[key], threshold, relative=relative)
         for key in shared

@@ -34,6 +34,7 @@ class ComparedSpeed:
         value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
         noisy: whether no claim may be based on it.
+        file_sha256: of the file, if one was measured.
     """
 
     value: float
@@ -41,6 +42,13 @@ class ComparedSpeed:
     high: float
     relative: tuple[float, float, float] | None = None
     noisy: bool = False
+    file_sha256: str | None = None
+
+    def is_other_file(self, other: ComparedSpeed) -> bool:
+        """Return whether both ran a given file, and not the same one."""
+        return None not in {self.file_sha256, other.file_sha256} and (
+            self.file_sha256 != other.file_sha256
+        )
 
 
 @dataclass(frozen=True)
@@ -134,9 +142,15 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             high=row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             noisy=bool(row.get("noisy")),
+            file_sha256=row.get("file_sha256") if _is_file(row) else None,
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
+
+
+def _is_file(row: dict[str, Any]) -> bool:
+    """Whether a file was named, not a network of which a file was made."""
+    return str(row.get("model")).endswith((".onnx", ".engine"))
 
 
 def _has_interval(row: dict[str, Any]) -> bool:
@@ -177,7 +191,9 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
-    values = ((part, row.get(part)) for part in parts)
+    values = [(part, row.get(part)) for part in parts]
+    if "input_size" in parts and not row.get("input_size"):
+        values.append(("input_shape", row.get("input_shape")))  # not square
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})
 
 

@@ -181,6 +181,7 @@ class Configuration:
             precision=self.precision,
             memory_format=self.memory_format,
             threads=self.threads,
+            input_type=self.target.input_type,
         )
 
 

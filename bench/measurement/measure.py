@@ -34,6 +34,8 @@ from bench.system.machine_lock import measuring_lock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.targets.find import InputSize
+
 
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.
@@ -46,7 +48,7 @@ def measure_names(
     context: Context,
     *,
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
 ) -> MeasurementRecord:
     """Measure the networks that names stand for (default: ResNet-18), and publish the record.
 
@@ -141,6 +143,9 @@ def run_trials(
     try:
         for trial in trials:
             _open(trial, request, context)
+        if all(trial.status == "unsupported" for trial in trials):
+            reasons = dict.fromkeys(str(trial.error) for trial in trials)
+            raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
         precisions = {t.configuration.precision for t in trials if t.status == "complete"}
         before = take_snapshot(context.device)
         context.on_event({"event": "ceiling"})

@@ -10,12 +10,12 @@ import torch
 from bench.errors import BenchError
 from bench.export.engines import read_sidecar
 from bench.measurement.backends.tensorrt import engine_input
-from bench.measurement.onnx_file import examine
+from bench.measurement.onnx_file import Size, examine, image_shape
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
-from bench.targets.find import DEFAULT_MODEL, find_network, find_networks
+from bench.targets.find import DEFAULT_MODEL, InputSize, find_network, find_networks, sides_of
 from bench.targets.network import NamedNetwork
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class MeasuredNetwork(NamedNetwork):
     """A network to measure; small enough to be sent to another process, which loads it there.
 
     Attributes:
-        macs: multiply-adds of one image.
+        input_shape: sizes of an image in the network's own order, C×H×W or H×W×C.
+        channels_last: whether a file takes H×W×C.
+        input_type: element type of the images, such as float32 or uint8.
+        macs: multiply-adds of one image; None where they cannot be counted.
         traffic: what the layers that do them read and write; None where it cannot be told.
         file_sha256: of the file.
         file_precision: precision of the file's weights: fp32, fp16 or int8.
@@ -42,6 +45,8 @@ class MeasuredNetwork(NamedNetwork):
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
+    channels_last: bool = False
+    input_type: str = "float32"
     macs: int | None = None
     traffic: Traffic | None = None
     file_sha256: str | None = None
@@ -50,10 +55,18 @@ class MeasuredNetwork(NamedNetwork):
     test_accuracy: float | None = None
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
-        """Return what turns uint8 images N×C×H×W into the network's input, on the CPU."""
+        """Return what turns uint8 images of the network's shape into its input, on the CPU."""
         if self.kind == "run":
             return self.load().prepare
+        if not self.input_type.startswith("float"):
+            return lambda images: images  # it is part of the file
         return lambda images: images.float() / 255
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.input_shape[:2] if self.channels_last else self.input_shape[1:]
+        return height, width
 
 
 def find_targets(
@@ -61,7 +74,7 @@ def find_targets(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
 ) -> list[MeasuredNetwork]:
     """Find what is to be measured, as `bench.targets.find.find_networks` does.
 
@@ -82,7 +95,7 @@ def find_target(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
 ) -> MeasuredNetwork:
     """Find the one network that *name* names, to measure it.
 
@@ -93,13 +106,12 @@ def find_target(
     return _measured(found, input_size)
 
 
-def _measured(network: NamedNetwork, input_size: int | None) -> MeasuredNetwork:
+def _measured(network: NamedNetwork, input_size: InputSize | None) -> MeasuredNetwork:
     """Add a network's costs, and what is known of its accuracy."""
     if network.file is not None:
-        known = (_of_onnx if network.kind == "onnx" else _of_engine)(network.file, network.results)
-        size = known["input_shape"][-1]
-        if input_size not in {None, size}:
-            raise BenchError(f"--input-size {input_size}: {network.file} was made for {size}")
+        known = (_of_onnx if network.kind == "onnx" else _of_engine)(
+            network.file, network.results, sides_of(input_size)
+        )
         return MeasuredNetwork(**{**vars(network), **known})
     loaded = network.load()
     accuracy = None
@@ -113,11 +125,13 @@ def _measured(network: NamedNetwork, input_size: int | None) -> MeasuredNetwork:
     )
 
 
-def _of_onnx(path: Path, results: str) -> dict[str, Any]:
-    facts = examine(path)
+def _of_onnx(path: Path, results: str, size: Size | None) -> dict[str, Any]:
+    facts = examine(path, size)
     digest = sha256_of(path)
     return {
         "input_shape": facts.input_shape,
+        "channels_last": facts.channels_last,
+        "input_type": facts.input_type,
         "macs": facts.macs,
         "traffic": facts.traffic,
         "file_sha256": digest,
@@ -127,7 +141,7 @@ def _of_onnx(path: Path, results: str) -> dict[str, Any]:
     }
 
 
-def _of_engine(path: Path, results: str) -> dict[str, Any]:
+def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:
     sidecar = read_sidecar(path)
     if not torch.cuda.is_available():
         raise BenchError(
@@ -135,9 +149,13 @@ def _of_engine(path: Path, results: str) -> dict[str, Any]:
             "file it was built from"
         )
     low, high = sidecar["min_batch"], sidecar["max_batch"]
+    dimensions, input_type = engine_input(path)
+    shape, channels_last = image_shape(path, dimensions, size)
     return {
-        "input_shape": engine_input(path),
-        "macs": _macs_of_source(sidecar["onnx_sha256"], results),
+        "input_shape": shape,
+        "channels_last": channels_last,
+        "input_type": input_type,
+        "macs": _macs_of_source(sidecar["onnx_sha256"], results, size),
         "file_sha256": sidecar["engine_sha256"],
         "file_precision": sidecar["precision"],
         "static_batch": low if low == high else None,
@@ -152,11 +170,11 @@ def _of_export(sha256: str, results: str) -> dict[str, Any]:
     return {key: row.get(key) for key in ("model", "run", "test_accuracy")}
 
 
-def _macs_of_source(sha256: str, results: str) -> int | None:
+def _macs_of_source(sha256: str, results: str, size: Size | None) -> int | None:
     """Count the multiply-adds of the ONNX file an engine was built from; None if it is not here."""
     exports = Exports(results)
     record = exports.named(sha256)
     try:
-        return examine(exports.file(record)).macs if record else None
+        return examine(exports.file(record), size).macs if record else None
     except BenchError:  # gone or damaged: nothing is known
         return None

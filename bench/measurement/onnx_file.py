@@ -1,20 +1,42 @@
-"""ONNX files: what a given one takes and costs."""
+"""ONNX files, whoever made them: what a given one takes and costs."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
+from onnx import TensorProto, inliner
+from onnx.external_data_helper import load_external_data_for_model
+from onnx.shape_inference import InferenceError
+
 from bench.errors import BenchError
 from bench.export.files import load
+from bench.export.session import open_session
 from bench.networks.memory_traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+Shape = tuple[int, ...]
+Size = tuple[int, int]
+
 _IMAGE_RANK = 4
+_CHANNELS = (1, 3, 4)  # of images whose channels are recognised where they stand last
+_TYPES = {
+    TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64",
+    TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.UINT16: "uint16",
+    TensorProto.INT16: "int16", TensorProto.INT32: "int32", TensorProto.INT64: "int64",
+}  # fmt: skip
+_WEIGHTS = {
+    TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
+    TensorProto.DOUBLE: "fp64",
+}  # fmt: skip
+_QUANTISED = re.compile("Quantize|Integer|QLinear|QGemm|QAttention")
 
 
 @dataclass(frozen=True)
@@ -22,107 +44,255 @@ class FileFacts:
     """What an ONNX file says of itself.
 
     Attributes:
-        input_shape: channels, height, width.
+        input_shape: sizes of an image in the file's own order: C×H×W, or H×W×C if `channels_last`.
+        channels_last: whether the channels stand last.
+        input_type: element type of the images, such as float32 or uint8.
         static_batch: the one batch size it takes; None for any.
-        precision: fp32, fp16 or int8 (Q/DQ pairs or integer operators).
-        macs: multiply-adds of one image in convolutions and matrix products; None where
-            shapes cannot be inferred.
+        precision: of its weights: fp32, fp16, bf16 or fp64; int8 with quantised operators.
+        macs: multiply-adds of one image in convolutions and matrix products; None where they
+            cannot be counted.
         traffic: what these read and write; None likewise.
     """
 
     input_shape: tuple[int, int, int]
+    channels_last: bool
+    input_type: str
     static_batch: int | None
     precision: str
     macs: int | None
     traffic: Traffic | None
 
 
-def examine(path: Path) -> FileFacts:
-    """Read what a file takes.
+def examine(path: Path, size: Size | None = None) -> FileFacts:
+    """Read what a file takes, and count what it costs on images of *size* (height, width).
 
     Raises:
-        BenchError: it is not a valid ONNX file, or takes something else than one batch of images.
+        BenchError: it is not a valid ONNX file, takes something else than one batch of images, or
+            images of another size; or it takes any size, and none is given.
     """
     graph = load(path).graph
+    entry = _images(path, graph)
+    tensor = entry.type.tensor_type
+    if tensor.elem_type not in _TYPES:
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise BenchError(
+            f"{path} takes {entry.name} of type {kind}; export it with one of "
+            f"{', '.join(_TYPES.values())}"
+        )
+    batch, *sides = [d.dim_value or None for d in tensor.shape.dim] or [None]
+    shape, channels_last = image_shape(path, (batch, *sides), size)
+    macs, traffic = _count(path, entry.name, (batch or 1, *shape))
+    return FileFacts(
+        input_shape=shape,
+        channels_last=channels_last,
+        input_type=_TYPES[tensor.elem_type],
+        static_batch=batch,
+        precision=_precision(graph),
+        macs=macs,
+        traffic=traffic,
+    )
+
+
+def image_shape(
+    path: Path, dimensions: Sequence[int | None], size: Size | None
+) -> tuple[tuple[int, int, int], bool]:
+    """Return the sizes of an image in a file's own order, and whether the channels stand last.
+
+    Args:
+        path: the file.
+        dimensions: of its input, N first; None for those it leaves open.
+        size: height and width for those.
+
+    Raises:
+        BenchError: these are no images, or not of this size.
+    """
+    shown = "×".join(str(d or "?") for d in dimensions)
+    if len(dimensions) != _IMAGE_RANK:
+        raise BenchError(
+            f"{path} takes an input of {shown}; what can be measured is images, N×C×H×W or N×H×W×C"
+        )
+    first, last = dimensions[1], dimensions[3]
+    channels_last = first not in _CHANNELS and last in _CHANNELS
+    _, *sides = dimensions
+    channels, height, width = (last, *sides[:2]) if channels_last else sides
+    if channels is None:
+        raise BenchError(
+            f"{path} takes images of {shown} and does not say how many channels they have: "
+            "export it with a fixed number of channels"
+        )
+    if size is not None and (height not in {None, size[0]} or width not in {None, size[1]}):
+        made = spell_size((height, width))
+        raise BenchError(f"--input-size {spell_size(size)}: {path} was made for {made}")
+    if size is None and (height is None or width is None):
+        raise BenchError(
+            f"{path} takes images of any size ({shown}): choose one with --input-size H or HxW"
+        )
+    height, width = size or (height, width)
+    assert height and width  # noqa: S101, PT018 - checked above, for the types
+    shape = (height, width, channels) if channels_last else (channels, height, width)
+    return shape, channels_last
+
+
+def spell_size(size: tuple[int | None, int | None]) -> str:
+    """Write a height and width as `--input-size` takes them: 224, or 64x256."""
+    height, width = ("?" if side is None else str(side) for side in size)
+    return height if height == width else f"{height}x{width}"
+
+
+def _images(path: Path, graph: Any) -> Any:
+    """Return a graph's one input; older files list their weights among the inputs."""
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise BenchError(f"{path} has {len(inputs)} inputs ({names}); one of images is measured")
-    dimensions = [d.dim_value or None for d in inputs[0].type.tensor_type.shape.dim]
-    if len(dimensions) != _IMAGE_RANK or None in dimensions[1:]:
-        shown = "×".join(str(d or "?") for d in dimensions)
         raise BenchError(
-            f"{path} takes {inputs[0].name} of {shown}; what can be measured is N×C×H×W with "
-            "fixed C, H and W"
+            f"{path} has {len(inputs)} inputs ({names}); one of images is measured: export the "
+            "network with the others fixed"
         )
-    batch, channels, height, width = dimensions
-    assert channels and height and width  # noqa: S101, PT018 - checked above, for the types
-    macs, traffic = _count(path)
-    return FileFacts((channels, height, width), batch, _precision(graph), macs, traffic)
+    if not inputs[0].type.HasField("tensor_type"):
+        raise BenchError(f"{path} takes {inputs[0].name}, which is no tensor of images")
+    return inputs[0]
 
 
 def _precision(graph: Any) -> str:
-    from onnx import TensorProto
-
-    kinds = {node.op_type for node in graph.node}
-    if any(k in {"QuantizeLinear", "DequantizeLinear"} or "Integer" in k for k in kinds):
+    """Return int8 for quantised operators, or the type of most weights."""
+    if any(_QUANTISED.search(node.op_type) for node in graph.node):
         return "int8"
-    types = [tensor.data_type for tensor in graph.initializer]
-    half = sum(t == TensorProto.FLOAT16 for t in types)
-    return "fp16" if half > sum(t == TensorProto.FLOAT for t in types) else "fp32"
+    sizes = dict.fromkeys(_WEIGHTS.values(), 0)
+    for tensor in (*graph.initializer, *_constants(graph)):
+        if tensor.data_type in _WEIGHTS:
+            sizes[_WEIGHTS[tensor.data_type]] += math.prod(tensor.dims)
+    return max(sizes, key=lambda precision: sizes[precision])  # the first, fp32, without weights
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 # Operator → places of image, weights and bias among its inputs.
 _OPERANDS = {
-    "Conv": (0, 1, 2), "ConvInteger": (0, 1), "QLinearConv": (0, 3, 8), "Gemm": (0, 1, 2),
-    "MatMul": (0, 1), "MatMulInteger": (0, 1),
+    "Conv": (0, 1, 2), "FusedConv": (0, 1, 2), "ConvTranspose": (0, 1, 2), "ConvInteger": (0, 1),
+    "QLinearConv": (0, 3, 8), "Gemm": (0, 1, 2), "FusedGemm": (0, 1, 2), "QGemm": (0, 3, 6),
+    "MatMul": (0, 1), "FusedMatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3),
+    "DynamicQuantizeMatMul": (0, 1), "MatMulIntegerToFloat": (0, 1),
 }  # fmt: skip
+# Others that multiply and add, and what a domain of its own may define, are not counted.
+_UNCOUNTED = re.compile("Conv|MatMul|Gemm|Attention|LSTM|GRU|RNN|Einsum|MoE")
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 
 
-def _count(path: Path) -> tuple[int | None, Traffic | None]:
-    """Multiply-adds and traffic of one image, from inferred shapes."""
-    import onnx
+class _UncountedError(Exception):
+    """The graph has an operator or a shape that is not known."""
 
+
+def _count(path: Path, name: str, images: Shape) -> tuple[int | None, Traffic | None]:
+    """Count the multiply-adds and the traffic of one image, from a batch of shape *images*."""
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        graph = onnx.shape_inference.infer_shapes(model).graph
-        shapes = {
-            v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-            for v in (*graph.value_info, *graph.input, *graph.output)
-        } | {t.name: list(t.dims) for t in graph.initializer}
-        through = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-        constants = {t.name for t in graph.initializer}
-        constants |= {output for output, origin in through.items() if origin in constants}
-
-        def shape(name: str) -> list[int]:
-            return shapes.get(name) or shapes[through[name]]
-
-        counted = [node for node in graph.node if node.op_type in _OPERANDS]
-        macs = sum(_macs_of(node, shape) for node in counted)
-        return macs, _traffic(counted, shape, constants)
-    except (KeyError, IndexError, ValueError, RuntimeError):  # what it counts would be wrong
-        return None, None
+        model = inliner.inline_local_functions(onnx.load(str(path), load_external_data=False))
+        entry = next(value for value in model.graph.input if value.name == name)
+        for dimension, side in zip(entry.type.tensor_type.shape.dim, images, strict=True):
+            dimension.dim_value = side
+        nodes = _counted(model.graph)
+        shapes = _shapes(model, path, nodes, images)
+        macs = sum(_macs_of(node, shapes) for node in nodes)
+    except (_UncountedError, InferenceError, IndexError, ValueError, RuntimeError):
+        return None, None  # a count would be wrong
+    return macs // images[0], _traffic(nodes, shapes, _fixed(model.graph), images[0])
 
 
-def _macs_of(node: Any, shape: Callable[[str], list[int]]) -> int:
+def _counted(graph: Any) -> list[Any]:
+    """Return the nodes whose multiply-adds are counted.
+
+    Raises:
+        _UncountedError: others may have some, too.
+    """
+    found = []
+    for node in graph.node:
+        if node.op_type in _OPERANDS and node.domain in _DOMAINS:
+            found.append(node)
+        elif node.domain not in _DOMAINS or _UNCOUNTED.search(node.op_type):
+            raise _UncountedError
+        for attribute in node.attribute:  # the branches of an If, the body of a Loop
+            if any(map(_counted, (attribute.g, *attribute.graphs))):
+                raise _UncountedError
+    return found
+
+
+def _operands(node: Any) -> list[str]:
+    places = [place for place in _OPERANDS[node.op_type] if place < len(node.input)]
+    return [node.input[place] for place in places if node.input[place]]
+
+
+def _shapes(model: Any, path: Path, nodes: Sequence[Any], images: Shape) -> dict[str, Shape]:
+    """Return the shapes of what the nodes read and write.
+
+    Where ONNX's inference leaves one open (sizes that the graph computes, operators of another
+    domain), the file is run once and all of them are read back.
+
+    Raises:
+        _UncountedError: it cannot be run either.
+    """
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    known = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        sides = tuple(d.dim_value for d in tensor.shape.dim)
+        if tensor.HasField("shape") and all(sides):
+            known.setdefault(value.name, sides)
+    wanted = {name for node in nodes for name in (*_operands(node), node.output[0])}
+    unknown = sorted(wanted - known.keys())
+    return known | _run_for_shapes(path, model, unknown, images) if unknown else known
+
+
+def _run_for_shapes(
+    path: Path, model: Any, names: Sequence[str], images: Shape
+) -> dict[str, Shape]:
+    try:
+        load_external_data_for_model(model, str(path.parent))
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        session = open_session(model.SerializeToString(), threads=1, optimize=False)
+        entry = _images(path, model.graph)
+        feed = {entry.name: np.zeros(images, _TYPES[entry.type.tensor_type.elem_type])}
+        values = session.run(list(names), feed)
+    except Exception as error:  # whatever is wrong with it, nothing is counted
+        raise _UncountedError from error
+    return {name: np.shape(value) for name, value in zip(names, values, strict=True)}
+
+
+def _macs_of(node: Any, shapes: dict[str, Shape]) -> int:
+    """Return a node's multiply-adds for the whole batch."""
+    image, weight = (shapes[name] for name in _operands(node)[:2])
+    output = shapes[node.output[0]]
+    if node.op_type == "ConvTranspose":
+        return math.prod(image) * math.prod(weight[1:])
     if "Conv" in node.op_type:
-        weight = shape(node.input[_OPERANDS[node.op_type][1]])
-        return math.prod(weight) * math.prod(shape(node.output[0])[2:])
-    if node.op_type == "Gemm":
-        return math.prod(shape(node.input[1]))
-    return math.prod(shape(node.output[0])[1:]) * shape(node.input[0])[-1]
+        return math.prod(output) * math.prod(weight[1:])
+    if "Gemm" in node.op_type:
+        return output[0] * math.prod(weight)
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return math.prod(output) * image[-2 if transposed else -1]
+
+
+def _fixed(graph: Any) -> set[str]:
+    """Return the names of all values that do not depend on the images."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if all(name in fixed for name in node.input if name):
+            fixed |= set(node.output)
+    return fixed
 
 
 def _traffic(
-    nodes: Sequence[Any], shape: Callable[[str], list[int]], constants: set[str]
+    nodes: Sequence[Any], shapes: dict[str, Shape], fixed: set[str], batch: int
 ) -> Traffic:
     """What these nodes read and write (`bench.networks.memory_traffic`)."""
     weights = activations = 0
     for node in nodes:
-        places = [place for place in _OPERANDS[node.op_type] if place < len(node.input)]
-        names = [node.input[place] for place in places if node.input[place]]
-        weights += sum(math.prod(shape(name)) for name in names if name in constants)
-        images = [*(name for name in names if name not in constants), node.output[0]]
-        activations += sum(math.prod(shape(name)[1:]) for name in images)
-    return Traffic(weights, activations)
+        names = _operands(node)
+        weights += sum(math.prod(shapes[name]) for name in names if name in fixed)
+        images = [*(name for name in names if name not in fixed), node.output[0]]
+        activations += sum(math.prod(shapes[name]) for name in images)
+    return Traffic(weights, activations // batch)

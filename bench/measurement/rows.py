@@ -73,6 +73,7 @@ def noise_floors(trials: Sequence[Trial]) -> dict[str, float | None]:
 
 def _requested(trial: Trial) -> dict[str, Any]:
     made, target = trial.configuration, trial.configuration.target
+    height, width = target.image_size
     return {
         "configuration": made.name,  # which of the samples are its own; no column
         "model": target.model or target.label,
@@ -84,7 +85,9 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "precision": made.precision,
         "memory_format": made.memory_format,
         "batch_size": made.batch_size or None,
-        "input_size": target.input_shape[-1],
+        "input_size": height if height == width else None,
+        "input_shape": "x".join(map(str, target.input_shape)),
+        "input_type": target.input_type,
         "boundary": made.boundary,
         "scenario": made.scenario,
         "threads": made.threads,

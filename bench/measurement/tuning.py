@@ -6,6 +6,7 @@ thread counts that are still in the race: compiling every combination would take
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from bench.measurement.configurations import (
     expand,
 )
 from bench.measurement.measure import measure_targets
+from bench.measurement.onnx_file import spell_size
 from bench.measurement.preparation import Context, with_files
 from bench.measurement.timing.runner import Runner, open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
@@ -228,19 +230,21 @@ def tune(
     context: Context,
     bounds: Bounds,
     *,
-    batch_sizes: Sequence[int] = (1, 8, 32),
+    batch_sizes: Sequence[int] | None = None,
     minutes: float = MINUTES,
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    After so many *minutes* no further configuration is begun.
+    Batch sizes are 1, 8 and 32 by default, or the file's only one. After so many *minutes* no
+    further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
     threads = sorted({1, context.threads}, reverse=True)
-    sizes = sorted(batch_sizes, reverse=True)
+    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
+    sizes = sorted(batch_sizes or default, reverse=True)
     given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
@@ -266,8 +270,9 @@ def command_for(made: Configuration) -> str:
     """Return the command that measures a configuration again."""
     target = made.target
     parts = [
-        f"bench throughput {target.run or target.name}",
+        f"bench throughput {target.run or shlex.quote(str(target.file or target.name))}",
         *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
+        *([f"--input-size {spell_size(target.image_size)}"] if not target.run else []),
         f"--backend {made.backend}",
         f"--precision {made.precision}",
         f"--memory-format {made.memory_format}",

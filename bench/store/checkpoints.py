@@ -57,7 +57,7 @@ def _check(metadata: dict[str, str], run: str, tensors: dict[str, torch.Tensor])
 
 def _checksum(run: str, tensors: dict[str, torch.Tensor], state: str) -> str:
     """Return the SHA-256 of names, dtypes, shapes and bytes; safetensors has no checksum."""
-    import torch  # noqa: PLC0415 - `bench results` reads the folder without it
+    import torch
 
     digest = hashlib.sha256(json.dumps([run, state]).encode())
     for name, tensor in sorted(tensors.items()):

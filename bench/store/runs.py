@@ -44,7 +44,7 @@ class Store(Studies):
     """A results folder with its runs and, inherited, its studies."""
 
     def folder(self, run: str) -> Path:
-        """Return the folder of a finished run."""
+        """Return the folder of a finished run, whose id is `RunRequest.run_id`."""
         return self.root / "runs" / run
 
     def partial(self, run: str) -> Path:

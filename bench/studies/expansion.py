@@ -96,6 +96,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     model, options = _network(settings, place, variant.name)
     recipe = get_recipe(settings.get("recipe") or "fast")
     values = {k: settings[k] for k in Recipe.model_fields if settings.get(k) is not None}
+    if ":" in model:  # from elsewhere, perhaps with trained weights
+        values.setdefault("initialization", "model")
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)
@@ -113,7 +115,7 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
 
 def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
     """Return the canonical name and options of a variant's network."""
-    from bench.models import ModelError, canonical  # noqa: PLC0415 - torch
+    from bench.models import ModelError, canonical
 
     model = settings.get("model")
     if model is None:
@@ -128,7 +130,7 @@ def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, d
 
 def _why_not(model: str) -> str | None:
     """Return why there is no such network without options; some depths need one."""
-    from bench.models import ModelError, canonical  # noqa: PLC0415 - torch
+    from bench.models import ModelError, canonical
 
     try:
         canonical(model)
@@ -139,7 +141,7 @@ def _why_not(model: str) -> str | None:
 
 def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
     """Return a variant's dataset, and the height of its images in pixels if that is known."""
-    from bench.data import list_datasets  # noqa: PLC0415 - torch
+    from bench.data import list_datasets
 
     name = override or settings.get("dataset") or "fashion-mnist-mini"
     known = {info.name: info for info in list_datasets()}

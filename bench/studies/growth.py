@@ -30,7 +30,7 @@ def grown_requests(
     Raises:
         VariantError: no earlier variant has the name, or the networks do not nest.
     """
-    from bench.networks.nesting import check_nesting  # noqa: PLC0415 - torch
+    from bench.networks.nesting import check_nesting
 
     earlier = {v.name: v for v in planned}
     if variant.grow_from not in earlier:
@@ -85,8 +85,8 @@ def grown_request(
     Raises:
         BenchError: the networks do not nest, or a value is impossible.
     """
-    from bench.models import canonical  # noqa: PLC0415 - torch
-    from bench.networks.nesting import check_nesting, configuration  # noqa: PLC0415 - torch
+    from bench.models import canonical
+    from bench.networks.nesting import check_nesting, configuration
 
     if epochs is not None and epochs < 0:
         raise BenchError(f"--epochs {epochs}: it must be at least 0 (0: grow and prove only)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.studies.request import RunRequest
     from bench.studies.schema import Study
 
@@ -50,10 +52,31 @@ class Plan:
     variants: tuple[PlannedVariant, ...]
     only: tuple[str, ...] = ()
 
+    def map(self, change: Callable[[RunRequest], RunRequest]) -> Plan:
+        """Return the plan with every request changed; grown ones name their changed parent."""
+        renamed: dict[str, str] = {}
+
+        def changed(request: RunRequest) -> RunRequest:
+            parent = renamed.get(request.grown_from or "", request.grown_from)
+            new = change(replace(request, grown_from=parent))
+            renamed[request.run_id] = new.run_id
+            return new
+
+        variants = tuple(
+            replace(v, requests={s: changed(r) for s, r in v.requests.items()})
+            for v in self.variants
+        )
+        return replace(self, variants=variants)
+
     @property
     def selected(self) -> list[PlannedVariant]:
         """The variants to train: all, or those that `only` names."""
         return [v for v in self.variants if not self.only or v.name in self.only]
+
+    @property
+    def all_requests(self) -> list[RunRequest]:
+        """The requests of all variants, also of those that `only` leaves out."""
+        return replace(self, only=()).requests
 
     @property
     def requests(self) -> list[RunRequest]:

@@ -88,7 +88,9 @@ class Recipe(BaseModel):
     )
     antialias: bool = Field(True, description="Antialias when images are resized.")
     initialization: Literal["he", "xavier", "model"] = Field(
-        "he", description="How random weights are drawn; `model` keeps the network's own."
+        "he",
+        description="How initial weights are drawn; `model` keeps the network's own, and is the "
+        "default of networks from elsewhere (`timm:`, `torchvision:`, your own).",
     )
     validation_fraction: Fraction = Field(
         0.1, description="Share of the training images held out for choices."

@@ -18,6 +18,7 @@ TRAINING_REVISION = 1
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Data = tuple[str, int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class RunRequest:
         """Read a request back from `as_dict`'s values."""
         kept = {k: v for k, v in values.items() if not k.endswith(("_revision", "_version"))}
         return cls(**{**kept, "recipe": Recipe(**kept["recipe"])})
+
+    @property
+    def data(self) -> Data:
+        """What decides the images that a run loads: dataset, training images, input size."""
+        return self.dataset, self.train_images, self.input_size
 
     @property
     def hash(self) -> str:

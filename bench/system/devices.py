@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
         BenchError: the name is unknown or the device cannot be used, with the reason;
             another device is never used in its place.
     """
-    import torch  # noqa: PLC0415 - the command line checks names without it
+    import torch
 
     if name == "auto":
         if torch.cuda.is_available():
@@ -42,7 +42,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _require_cuda(name: str, index: int) -> None:
-    import torch  # noqa: PLC0415 - the command line checks names without it
+    import torch
 
     if torch.version.cuda is None:
         raise BenchError(
@@ -91,9 +91,34 @@ def check_count(option: str, count: int | None, places: int, kind: str) -> None:
 
 
 def _cgroup_cores() -> float | None:
-    """Return the cores granted by the cgroup v2 quota; None without a quota."""
+    """Return the cores that the CPU quota of the process's control groups grants; None without one.
+
+    The smallest of its group and those above it counts. A container may show its own group as the
+    root, so that also the root's files are read.
+    """
+    granted = []
+    for line in (_read("/proc/self/cgroup") or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups = [path, *map(str, PurePosixPath(path).parents), "/"]
+        if not controllers:  # version 2
+            files = [f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max" for group in groups]
+            granted += [_cores(*(_read(file) or "max").split()) for file in files]
+        elif "cpu" in controllers.split(","):
+            for name in (controllers, "cpu"):
+                folders = [f"/sys/fs/cgroup/{name}{group.rstrip('/')}" for group in groups]
+                granted += [
+                    _cores(*(_read(f"{f}/cpu.cfs_{n}_us") or "max" for n in ("quota", "period")))
+                    for f in folders
+                ]
+    return min((cores for cores in granted if cores is not None), default=None)
+
+
+def _read(file: str) -> str | None:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
+        return Path(file).read_text().strip()
+    except OSError:
         return None
-    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cores(quota: str, period: str = "100000") -> float | None:
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None

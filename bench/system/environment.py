@@ -69,7 +69,7 @@ def _output_of(*command: str) -> str:
 
 def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
     """Return the environment of a run on *device* with *threads* CPU threads, for its record."""
-    import torch  # noqa: PLC0415 - doctor reports a torch that cannot be imported
+    import torch
 
     cpu, instruction_sets = processor()
     commit, dirty = git_state()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import sys
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 import platformdirs
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +53,7 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
         while not _try(acquire):
             if not reported:
                 line = f"bench: waiting for {other} of another command on this machine to end"
-                print(line, file=sys.stderr, flush=True)  # noqa: T201
+                print(f"{line}{_holders(folder)}", file=sys.stderr, flush=True)  # noqa: T201
                 reported = True
             waiting()
             time.sleep(_POLL_SECONDS)
@@ -58,7 +62,8 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
         yield
         return
     try:
-        yield
+        with _named(folder):
+            yield
     finally:
         lock.release()
 
@@ -69,3 +74,36 @@ def _try(acquire: Callable[..., object]) -> bool:
     except filelock.Timeout:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Leave a note of this process for those who wait; they check that it still runs."""
+    note = folder / f"holder-{os.getpid()}"
+    if note.exists():  # held by this process already
+        yield
+        return
+    with contextlib.suppress(OSError):
+        note.touch()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            note.unlink()
+
+
+def _holders(folder: Path) -> str:
+    """Return who holds the lock, since when, and how to go on."""
+    found = []
+    for note in sorted(folder.glob("holder-*")):
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            process = psutil.Process(int(note.name.partition("-")[2]))
+            since = note.stat().st_mtime
+            if process.pid != os.getpid() and process.create_time() <= since:
+                when = time.strftime("%H:%M:%S", time.localtime(since))
+                words = textwrap.shorten(shlex.join(process.cmdline()), 80, placeholder=" …")
+                found.append(f"process {process.pid} ({words}), since {when}")
+    if not found:
+        return ""
+    first = found[0].split()[1]
+    return f": {'; '.join(found)}. If it hangs, end it with 'kill {first}'"

@@ -63,7 +63,7 @@ def says_out_of_memory(text: str) -> bool:
 
 def memory_left() -> int:
     """Return the bytes that this process may still allocate, by its limits and the machine's."""
-    import psutil  # noqa: PLC0415 - slow start
+    import psutil
 
     left = int(psutil.virtual_memory().available)
     if sys.platform == "win32":  # has no such limits

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 # Exit codes: the shell's for Ctrl-C; EX_TEMPFAIL makes schedulers requeue the job.
@@ -31,14 +31,21 @@ _REPEAT_SECONDS = 5.0
 
 
 class Stop:
-    """The first stop signal received, if any."""
+    """The first stop signal received, if any.
+
+    Attributes:
+        signal: its number.
+        abandon: called before a second signal ends this process.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.abandon: Callable[[], None] = lambda: None
 
     def request(self, number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal: remember the first; a second has its default effect."""
         if self.signal is not None:
+            self.abandon()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = number

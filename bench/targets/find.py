@@ -16,6 +16,7 @@ from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.models import ModelError, UnknownModelError, canonical, default_shape, list_models
 from bench.store import Store
 from bench.store.exports import Exports
+from bench.system.caller_state import caller_state
 from bench.targets.network import Kind, NamedNetwork
 from bench.training.setup import why_untrained
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from bench.store import RunRecord, StudyRecord
     from bench.targets.trained_run import TrainedRun
+
+InputSize = int | tuple[int, int]  # side in pixels, or height and width
 
 DEFAULT_MODEL = "resnet18"
 EVERYTHING: tuple[Kind, ...] = ("model", "run", "onnx", "engine")
@@ -41,7 +44,7 @@ class _Search:
     store: Store
     takes: tuple[Kind, ...]
     options: dict[str, Any] = field(default_factory=dict)
-    input_size: int | None = None
+    input_size: InputSize | None = None
     every_seed: bool = True
     unfinished: bool = False
 
@@ -51,7 +54,7 @@ def find_networks(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
     takes: tuple[Kind, ...] = EVERYTHING,
     every_seed: bool = True,
     unfinished: bool = False,
@@ -83,7 +86,7 @@ def find_network(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: InputSize | None = None,
     takes: tuple[Kind, ...] = EVERYTHING,
 ) -> NamedNetwork:
     """Find the one network that *name* names; the arguments are those of `find_networks`.
@@ -128,6 +131,7 @@ def load_trained(run: str | Path, *, results: str | Path = "bench-runs") -> Trai
     return find_network(str(run), results=results, takes=("run",)).load_run()
 
 
+@caller_state()
 def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Module:
     """Load a run's trained network, in evaluation mode on the CPU.
 
@@ -196,7 +200,7 @@ def _from_part(name: str, search: _Search, refusal: ModelError | None) -> NamedN
 
 
 def from_model(
-    name: str, options: dict[str, Any] | None = None, input_size: int | None = None
+    name: str, options: dict[str, Any] | None = None, input_size: InputSize | None = None
 ) -> NamedNetwork:
     """Name a model at its family's input size, unless another is given.
 
@@ -206,8 +210,13 @@ def from_model(
     model, own = canonical(name, options)
     channels, size, _ = default_shape(model, own)
     label = " ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())])
-    shape = (channels, input_size or size, input_size or size)
-    return NamedNetwork(label, "model", shape, model, own)
+    height, width = sides_of(input_size) or (size, size)
+    return NamedNetwork(label, "model", (channels, height, width), model, own)
+
+
+def sides_of(size: InputSize | None) -> tuple[int, int] | None:
+    """Return height and width of an input size; None for None."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def _from_study(study: StudyRecord, search: _Search) -> list[NamedNetwork]:
@@ -222,7 +231,7 @@ def _from_study(study: StudyRecord, search: _Search) -> list[NamedNetwork]:
             f"study '{study.name}' has no finished run; 'bench run-ablation {study.name}' trains "
             "them"
         )
-    return [_from_run(run, store) for run in dict.fromkeys(runs)]
+    return [_checked(_from_run(run, store), search) for run in dict.fromkeys(runs)]
 
 
 def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
@@ -235,9 +244,15 @@ def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
     _check_taken(run, found.kind, search)
     if found.error is not None:
         raise BenchError(found.error)
-    size = found.input_shape[-1] if found.input_shape else None
+    return _checked(found, search)
+
+
+def _checked(found: NamedNetwork, search: _Search) -> NamedNetwork:
+    """Refuse an input size that a run was not trained at."""
+    size = found.input_shape[-1] if found.input_shape else search.input_size
     if search.input_size not in {None, size}:
-        raise BenchError(f"--input-size {search.input_size}: run {run} was trained at {size}")
+        text = "x".join(map(str, dict.fromkeys(sides_of(search.input_size) or ())))
+        raise BenchError(f"--input-size {text}: run {found.run} was trained at {size}")
     return found
 
 

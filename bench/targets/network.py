@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.data import Dataset, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
-from bench.models import build_model
+from bench.models import build_model, materialise
 from bench.store import Store
 from bench.targets.trained_run import TrainedRun, load_run
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.data import Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
-PROOF_IMAGES = 256  # at least so many are compared
+PROOF_IMAGES = 256  # compared where the dataset has that many
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class NamedNetwork:
         if self.kind != "model" or self.model is None or self.input_shape is None:
             raise BenchError(f"{self.label} is a file and has no torch network")
         torch.manual_seed(0)  # the same weights, and so the same file, every time
-        model = build_model(self.model, **self.options).eval()
+        model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
         name = "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
         return LoadedNetwork(name, model, self.model, self.options, self.input_shape)
 
@@ -167,7 +167,7 @@ class LoadedNetwork:
         A bare model gets random ones.
 
         Raises:
-            BenchError: there are not so many.
+            BenchError: the run was trained on fewer.
         """
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:

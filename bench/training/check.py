@@ -10,9 +10,10 @@ from torch import nn
 
 from bench.data import Dataset, validation_split
 from bench.errors import BenchError
-from bench.models import ModelError, ResidualBlock, build_model
+from bench.models import LazyError, ModelError, ResidualBlock
 from bench.models.errors import reraise_ours
 from bench.training.schedule import side_at
+from bench.training.setup import build_blank
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
@@ -27,18 +28,14 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
             maps vanish at this input size, or batch norm would see a single value.
     """
     name = f"model '{request.model}'"
+    size = request.input_size or dataset.size
+    shape = (dataset.channels, size, size)
     try:
-        model = build_model(
-            request.model,
-            num_classes=len(dataset.classes),
-            in_channels=dataset.channels,
-            **request.options,
-        )
+        model = build_blank(request, len(dataset.classes), shape)
+    except LazyError as error:
+        raise BenchError(_explain(error.__cause__ or error, 2, shape, name)) from None
     except ModelError as error:
         raise BenchError(str(error)) from None
-    height, width = dataset.train.images.shape[-2:]
-    size = request.input_size
-    shape = (dataset.channels, size or height, size or width)
     _check_ingredients(model, request, dataset, name)
     output = _forward(model, 2, shape, name)
     if output.shape != (2, len(dataset.classes)):

@@ -9,6 +9,7 @@ from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import transplant
 from bench.studies.request import RunRequest
+from bench.training.inputs import describe_data, recorded_inputs, refuse_other_inputs
 from bench.training.setup import Split, read_trained
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
         return {}
     record, parent = read_trained(store, request.grown_from)
     before = RunRequest.from_dict(record.request)
+    if before.data == request.data:
+        data = describe_data(split.dataset)
+        refuse_other_inputs(record.run, request.dataset, recorded_inputs(record), data)
     check_nesting((before.model, before.options), (request.model, request.options))
     assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101

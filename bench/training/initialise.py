@@ -39,7 +39,8 @@ def initialise(
         if not isinstance(module, _DRAWN):
             continue
         for kind, tensor in module.named_parameters(recurse=False):
-            if _constant(tensor):
+            # Under weight_norm, the weight is made of weight_g and weight_v, which stay.
+            if kind not in {"weight", "bias"} or _constant(tensor):
                 continue
             if kind == "bias":
                 tensor.zero_()

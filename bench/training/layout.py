@@ -81,7 +81,7 @@ def _largest_maps(
 
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     handles = [m.register_forward_pre_hook(watch) for m in convolutions]
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     # Of a single image, every layout passes as contiguous.
     images = torch.zeros(2, *input_shape).contiguous(memory_format=torch.channels_last)
     try:
@@ -97,7 +97,7 @@ def _largest_maps(
 
 
 def _keep_contiguous(module: nn.Module) -> None:
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.to(memory_format=torch.contiguous_format)
     module.register_forward_pre_hook(_contiguous)
 
 

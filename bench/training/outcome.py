@@ -12,6 +12,7 @@ from bench.models.errors import one_line
 from bench.store import RunRecord
 from bench.system.environment import describe_environment
 from bench.system.memory import memory_left, says_out_of_memory
+from bench.training.inputs import describe_inputs
 
 if TYPE_CHECKING:
     from bench.studies.request import RunRequest
@@ -25,7 +26,10 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
         request=request.as_dict(),
         status="interrupted",
         error="not finished; the same command resumes it",
-        environment=describe_environment(resources.device, threads=resources.threads),
+        environment={
+            **describe_environment(resources.device, threads=resources.threads),
+            **describe_inputs(request),
+        },
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         parent=request.grown_from,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from bench.system.memory import keep_freed_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.studies.request import RunRequest
+    from bench.studies.request import Data, RunRequest
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Resources:
         compiled: train through `torch.compile`.
         quiet: show no progress of downloads and decoding.
         force: retrain runs that already exist.
+        fingerprints: what the images of the user's own datasets must be, so that all runs of a
+            study are trained on the same.
     """
 
     device: str = "cpu"
@@ -34,6 +36,7 @@ class Resources:
     compiled: bool = False
     quiet: bool = True
     force: bool = False
+    fingerprints: dict[Data, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
+from bench.errors import BenchError
 from bench.networks.gradient_norms import measure_blocks
+from bench.networks.graph import DOCUMENT as ARCHITECTURE
+from bench.networks.graph import trace_to_document
 from bench.networks.summary import count_macs, count_parameters
 from bench.store.files import StorageError
 from bench.system.signals import Stop, StopRequestedError
@@ -24,6 +27,7 @@ from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
 from bench.training.grown_start import grow_into
 from bench.training.initialise import digests
+from bench.training.inputs import describe_data, refuse_other_inputs
 from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
 from bench.training.outcome import begin_record, failure
@@ -33,7 +37,7 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.data import Images
+    from bench.data import Dataset, Images
     from bench.store import RunRecord, Store
     from bench.studies.request import RunRequest
 
@@ -111,6 +115,7 @@ class _Attempt:
     trainer: Trainer | None = None
     before: float = 0.0  # seconds of the attempts before this one
     memory_format: torch.memory_format = torch.contiguous_format
+    inputs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.started = self.saved = self.reported = time.monotonic()
@@ -152,18 +157,14 @@ class _Attempt:
         request, group = self.request, self.group
         device = torch.device(group.device if group.size > 1 else self.resources.device)
         dataset = load_data(request)
+        self._check_images(dataset)
         split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
         documents = grow_into(model, split, self.store)
         documents["initial_weights.json"] = digests(model)
         if ":" in request.model:  # a report does not rebuild foreign networks
-            from bench.networks.graph import (  # noqa: PLC0415 - torch.fx, networkx
-                DOCUMENT,
-                trace_to_document,
-            )
-
             architecture = trace_to_document(model, split.input_shape)
-            documents |= {DOCUMENT: architecture} if architecture else {}
+            documents |= {ARCHITECTURE: architecture} if architecture else {}
         model = group.synchronise_batch_norm(model)
         self.memory_format = lay_out(model, device, split.input_shape)
         self.trainer = Trainer(
@@ -189,11 +190,29 @@ class _Attempt:
         group.largest(0)  # all processes wait until the run is published
         return record
 
+    def _check_images(self, dataset: Dataset) -> None:
+        """Refuse images other than the study's, and than those the run was begun with."""
+        request = self.request
+        wanted = self.resources.fingerprints.get(request.data, dataset.fingerprint)
+        if wanted != dataset.fingerprint:
+            raise BenchError(
+                f"dataset '{request.dataset}' gave other images to this process than to the one "
+                "that began the study; let its function seed the random numbers that it draws"
+            )
+        self.inputs = {
+            "user_code": self.record.environment.get("user_code", {}),
+            **describe_data(dataset),
+        }
+
     def _resume(self) -> None:
         found = self.store.load_checkpoint(self.request.run_id)
         if found is None or self.trainer is None:
             return
         tensors, state = found
+        name = self.request.dataset
+        refuse_other_inputs(
+            self.request.run_id, name, state.get("inputs", {}), self.inputs, begun=True
+        )
         restore(self.trainer, tensors, state)
         self.before = state["seconds"]
         self.record = dataclasses.replace(self.record, started_at=state["started_at"])
@@ -256,6 +275,7 @@ class _Attempt:
             return
         tensors, state = capture(self.trainer)
         state |= {"seconds": self._seconds, "started_at": self.record.started_at}
+        state["inputs"] = self.inputs
         self.store.save_checkpoint(self.request.run_id, tensors, state)
         self.saved = time.monotonic()
 
@@ -311,11 +331,8 @@ class _Attempt:
             "test_loss": test.loss,
             "generalization_gap": training.accuracy - test.accuracy,
             "per_class_accuracy": per_class.tolist(),
-            "classes": list(split.dataset.classes),
-            "mean": list(split.dataset.mean),
-            "std": list(split.dataset.std),
             "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
-            "dataset_fingerprint": split.dataset.fingerprint,
+            **describe_data(split.dataset),
             "timing_only": split.dataset.timing_only,
         }
 

@@ -23,16 +23,18 @@ from bench.data import (
 from bench.data.catalog import FOLDER_PREFIX
 from bench.data.moved import record_move
 from bench.errors import BenchError
-from bench.models import build_model
+from bench.models import build_model, materialise
 from bench.studies.request import RunRequest
+from bench.system.user_code import current_code
 from bench.training.initialise import initialise
+from bench.training.inputs import recorded_inputs, refuse_other_inputs
 from bench.training.layout import preferred_memory_format
 from bench.training.schedule import side_at
 from bench.training.weights import load_weights
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bench.store import RunRecord, Store
@@ -119,15 +121,19 @@ class Split:
         )
 
 
+def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -> nn.Module:
+    """Build the request's network as its code makes it, lazy layers included."""
+    model = build_model(
+        request.model, num_classes=classes, in_channels=input_shape[0], **request.options
+    )
+    return materialise(model, tuple(input_shape))
+
+
 def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = None) -> nn.Module:
     """Build the request's network for *dataset* with its initial weights, on the CPU."""
     torch.manual_seed(request.seed)  # for what `initialise` leaves to the network's own code
-    model: nn.Module = build_model(
-        request.model,
-        num_classes=len(dataset.classes),
-        in_channels=dataset.channels,
-        **request.options,
-    )
+    side = request.input_size or dataset.size
+    model = build_blank(request, len(dataset.classes), (dataset.channels, side, side))
     initialise(model, request.seed, request.recipe.initialization)
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
@@ -156,12 +162,10 @@ def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
     if record is None or record.status != "complete":
         raise BenchError(why_untrained(run, record or store.read_unfinished(run), store))
     request = RunRequest.from_dict(record.request)
-    model: nn.Module = build_model(
-        request.model,
-        num_classes=len(record.result["classes"]),
-        in_channels=record.result["input_shape"][0],
-        **request.options,
-    )
+    if record.environment.get("user_code"):
+        now = {"user_code": current_code(request.model)}
+        refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
+    model = build_blank(request, len(record.result["classes"]), record.result["input_shape"])
     tensors = store.read_tensors(run, "model.safetensors")
     try:
         model.load_state_dict(tensors)
@@ -190,7 +194,12 @@ def why_untrained(run: str, record: RunRecord | None, store: Store) -> str:
 
 def load_data(request: RunRequest) -> Dataset:
     """Load a request's dataset, once for all runs of this process."""
-    return _dataset(request.dataset, request.train_images, request.input_size)
+    return _dataset(*request.data)
+
+
+def forget_data() -> None:
+    """Load datasets again when they are next needed."""
+    _dataset.cache_clear()
 
 
 def locate_data(store: Store, run: str, folder: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,15 +11,15 @@ import torch
 from bench.data import list_datasets
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
-from bench.models import build_model
-from bench.training.setup import load_data
+from bench.training.inputs import folder_of
+from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from bench.studies.request import RunRequest
-
-_FOLDER = "imagefolder:"
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,10 @@ def data_size(request: RunRequest) -> DataSize:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
-    shape = {"num_classes": size.classes, "in_channels": size.channels}
+    shape = (size.channels, size.side, size.side)
     with contextlib.suppress(Exception), torch.device("meta"):
-        return build_model(request.model, **shape, **request.options)
-    return build_model(request.model, **shape, **request.options)  # it computes when built
+        return build_blank(request, size.classes, shape)
+    return build_blank(request, size.classes, shape)  # it computes when built
 
 
 def _whole(request: RunRequest) -> DataSize:
@@ -92,8 +91,9 @@ def _whole(request: RunRequest) -> DataSize:
             return DataSize(
                 info.classes, info.channels, info.size, info.train, info.test, info.available
             )
-    if request.dataset.startswith(_FOLDER) and request.input_size is not None:
-        return _folder(Path(request.dataset.removeprefix(_FOLDER)).expanduser(), request.input_size)
+    folder = folder_of(request.dataset)
+    if folder is not None and request.input_size is not None:
+        return _folder(folder, request.input_size)
     data = load_data(request)
     return DataSize(len(data.classes), data.channels, data.size, len(data.train), len(data.test))
 
@@ -101,7 +101,7 @@ def _whole(request: RunRequest) -> DataSize:
 def _folder(root: Path, side: int) -> DataSize:
     if not root.exists() and root.name == "imagenet":
         return IMAGENET
-    folder = scan(root.resolve())
+    folder = scan(root)
     channels, _, _ = common_shape(folder.paths[:1], side)
     return DataSize(
         len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),

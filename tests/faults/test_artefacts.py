@@ -20,7 +20,7 @@ from bench.store.measurements import Measurements, read_samples
 
 
 def export(root, run, disk=None, **more):
-    from bench.export.pipeline import export_onnx
+    from bench.api import export_onnx
 
     files.disk = disk or Disk()
     export_onnx(run, results=root, threads=1, **more)

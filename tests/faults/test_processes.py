@@ -175,7 +175,7 @@ def test_killed_in_training_at_random_moments(root, fork, tiny, invariants, forg
 
 
 def export(root, run):
-    from bench.export.pipeline import export_onnx
+    from bench.api import export_onnx
 
     export_onnx(run, results=root)
 

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.launch import processes
 from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
-from bench.system.signals import Stop
+from bench.system.signals import Stop, StopRequestedError
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest
 
@@ -78,7 +85,8 @@ def test_workers_start_from_the_weights_that_were_given(make_requests, run, stor
 def test_a_crash_costs_its_run_alone_with_one_worker_too(make_requests, run, store):
     requests = make_requests("crashes", "fine")
     crashed, fine = run(requests, workers=1, launcher=LocalLauncher(isolate=True))
-    assert crashed == ("failed", "the worker process was ended by SIGSEGV")
+    assert crashed[0] == "failed"
+    assert crashed[1].startswith("the worker process was ended by SIGSEGV (a fault in native code")
     assert fine == ("complete", None)
     (record,) = store.unfinished()
     assert (record.run, record.status) == (requests[0].run_id, "failed")
@@ -124,3 +132,66 @@ def test_what_another_program_does_is_left_for_the_end(make_requests, run, store
         request.run_id for request in requests[1:]
     }
     assert [name for kind, name in events[told:] if kind == "start"] == [requests[0].run_id]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_request_to_stop_ends_a_worker_that_hangs(make_requests, store, monkeypatch, second):
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.5 if not second else 600)
+    stop, children = Stop(), []
+
+    def listen(event):
+        if event["event"] == "start":
+            children.extend(multiprocessing.active_children())
+            stop.request(signal.SIGTERM)
+            if second:
+                stop.abandon()  # as a second signal does
+
+    begun = time.monotonic()
+    work = Assignment(make_requests("hangs"), store, RESOURCES, 1, stop, listen)
+    with pytest.raises(StopRequestedError):
+        LocalLauncher(isolate=True).run(work)
+    assert time.monotonic() - begun < 60
+    assert children
+    assert not any(child.is_alive() for child in children)
+
+
+ORPHAN = """
+import bench, os, signal
+from bench.launch.processes import LocalLauncher
+def kill(event):
+    if event["event"] == "start":
+        os.kill(os.getpid(), signal.SIGKILL)
+bench.train("launched_networks:hangs", settings={"train_images": 100, "input_size": 8},
+            device="cpu", results="r", launcher=LocalLauncher(isolate=True), on_event=kill)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_models")
+def test_a_worker_that_hangs_does_not_outlive_its_parent(tmp_path):
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    parent = psutil.Popen([sys.executable, "orphan.py"], cwd=tmp_path)
+    children = []
+    while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+        children = parent.children() or children
+        time.sleep(0.05)
+    assert parent.wait() == -signal.SIGKILL
+    assert children
+    assert not psutil.wait_procs(children, timeout=2 * processes.STOP_SECONDS)[1]
+
+
+SCRIPT = """
+import bench
+print(list(bench.run_study("own.toml", seeds=[0, 1], results="r", device="cpu")["status"]))
+"""
+
+
+@pytest.mark.parametrize("place", ["file", pytest.param("stdin", marks=pytest.mark.slow)])
+def test_a_script_needs_no_main_guard(make_study, tmp_path, place):
+    make_study("fine", 1)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, *(["script.py"] if place == "file" else ["-"])],
+        cwd=tmp_path, input=SCRIPT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "['complete', 'complete']\n"), done.stderr

@@ -81,7 +81,7 @@ def test_other_input_sizes_two_inputs_and_open_sizes_are_refused(make, tmp_path)
         bench.measure(make(), input_size=32, results=tmp_path)
     with pytest.raises(BenchError, match="2 inputs"):
         bench.measure(make(inputs=2), results=tmp_path)
-    with pytest.raises(BenchError, match="N×C×H×W with fixed"):
+    with pytest.raises(BenchError, match="images of any size"):
         bench.measure(make(size="S"), results=tmp_path)
 
 

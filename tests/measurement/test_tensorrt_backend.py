@@ -179,7 +179,8 @@ def test_an_engines_multiply_adds_are_those_of_the_file_it_was_built_from(tmp_pa
     write_engine(tmp_path / "m.engine", b"engine", sidecar)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
-        "bench.measurement.measured_network.engine_input", lambda _file: (3, 32, 32)
+        "bench.measurement.measured_network.engine_input",
+        lambda _file: ((None, 3, 32, 32), "float32"),
     )
     name = str(tmp_path / "m.engine")
     model = build_model("resnet8", width=4).eval()

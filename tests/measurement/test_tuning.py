@@ -99,8 +99,8 @@ def test_a_bound_that_only_a_slow_one_reaches_is_reached(made, opened, clock, mo
 
 def test_the_command_reproduces_the_configuration(made):
     assert command_for(made[3]) == (
-        f"bench throughput {TINY} --backend fine --precision fp32 --memory-format contiguous "
-        "--batch-size 4 --threads 1 --device cpu"
+        f"bench throughput {TINY} --input-size 16 --backend fine --precision fp32 "
+        "--memory-format contiguous --batch-size 4 --threads 1 --device cpu"
     )
 
 

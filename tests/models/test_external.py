@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models import ModelError, build_model
+from bench.models import ModelError, build_model, materialise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,3 +183,65 @@ class TestLibraries:
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ModelError, match=rf"pip install {library} \(the extra '{library}'\)"):
             build_model(f"{library}:resnet18")
+
+
+WRAPPED = """
+import torch
+from torch import nn
+
+def plain(num_classes, in_channels):
+    return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, num_classes))
+
+def compiled(num_classes, in_channels):
+    return torch.compile(plain(num_classes, in_channels))
+
+def parallel(num_classes, in_channels):
+    return nn.DataParallel(torch.compile(plain(num_classes, in_channels)))
+
+def inside(num_classes, in_channels):
+    return nn.Sequential(torch.compile(plain(num_classes, in_channels)), nn.Identity())
+
+def scripted(num_classes, in_channels):
+    return nn.Sequential(torch.jit.script(plain(num_classes, in_channels)))
+
+def lazy(num_classes):
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(),
+                         nn.LazyLinear(num_classes))
+"""
+
+
+@pytest.fixture
+def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrapped_networks.py").write_text(WRAPPED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("wrapped")
+@pytest.mark.parametrize("name", ["compiled", "parallel", "inside"])
+def test_wrappers_of_a_network_are_taken_off(name: str) -> None:
+    model = build_model(f"wrapped_networks:{name}", num_classes=3, in_channels=1)
+    kinds = {type(module) for module in model.modules()}
+    assert kinds <= {nn.Sequential, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear,
+                     nn.Identity}  # fmt: skip
+    assert not any("_orig_mod" in key or "module" in key for key in model.state_dict())
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.usefixtures("wrapped")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_scripted_network_is_refused_before_anything_is_done_with_it() -> None:
+    with pytest.raises(ModelError, match=r"scripted network, .* before torch\.jit\.script"):
+        build_model("wrapped_networks:scripted", num_classes=3, in_channels=1)
+
+
+@pytest.mark.usefixtures("wrapped")
+def test_lazy_layers_get_their_shapes_from_the_input() -> None:
+    model = build_model("wrapped_networks:lazy", num_classes=3)
+    assert materialise(model, (1, 6, 6)) is model
+    assert model.training
+    assert model[3].in_features == 4 * 4 * 4
+    assert not model[1].num_batches_tracked
+    with pytest.raises(ModelError, match="its lazy layers cannot be given shapes by an input of 1"):
+        materialise(build_model("wrapped_networks:lazy", num_classes=3), (1, 2, 2))

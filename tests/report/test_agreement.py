@@ -26,7 +26,8 @@ IMAGES = 100
 
 
 def agreement(store: Store, study: StudyRecord) -> Agreement:
-    return compare(StudyData(store, study))
+    data = StudyData(store, study)
+    return compare(study, data.records, *data.predictions)
 
 
 def make_study(

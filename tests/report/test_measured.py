@@ -9,7 +9,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.report.pages.measurements import command, fastest, publish_measurements
+from bench.report.pages.measurements import fastest, publish_measurements
+from bench.report.pages.provenance import measuring_command as command
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of
 from builders import make_row

@@ -133,3 +133,18 @@ def test_a_run_id_is_a_safe_folder_name(model: str, dataset: str) -> None:
     run_id = dataclasses.replace(REQUEST, model=model, dataset=dataset).run_id
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id)
     assert run_id.endswith(f"-s3-{run_id.rsplit('-', 1)[-1]}")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "scheme"),
+    [
+        ("resnet20", {}, "he"),
+        ("resnet20", {"recipe": "book"}, "xavier"),
+        ("timm:resnet18", {}, "model"),
+        ("mine.models:net", {"recipe": "book"}, "model"),
+        ("mine.models:net", {"initialization": "he"}, "he"),
+    ],
+)
+def test_networks_from_elsewhere_keep_their_own_start(model, settings, scheme) -> None:
+    study = adhoc_study("?", {"name": "v", "model": model, **settings}, 0)
+    assert expand("x", study).requests[0].recipe.initialization == scheme

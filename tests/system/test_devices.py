@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.system import devices
 from bench.system.devices import physical_cores, resolve_device
+from bench.system.folders import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,3 +77,65 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
         assert physical_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+GROUP = "/sys/fs/cgroup"
+QUOTAS = {
+    "none": ({}, None),
+    "version 2, the root of a container": ({f"{GROUP}/cpu.max": "150000 100000"}, 1.5),
+    "version 2, without a limit": (
+        {"/proc/self/cgroup": "0::/a", f"{GROUP}/a/cpu.max": "max 100000"},
+        None,
+    ),
+    "version 2, a slice above": (
+        {
+            "/proc/self/cgroup": "0::/user.slice/run-1.scope",
+            f"{GROUP}/user.slice/cpu.max": "100000 100000",
+            f"{GROUP}/user.slice/run-1.scope/cpu.max": "300000 100000",
+        },
+        1,
+    ),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "9:memory:/docker/x\n4:cpu,cpuacct:/docker/x",
+            f"{GROUP}/cpu,cpuacct/docker/x/cpu.cfs_quota_us": "200000",
+            f"{GROUP}/cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000",
+        },
+        2,
+    ),
+    "version 1, the root of a container": (
+        {
+            "/proc/self/cgroup": "4:cpu,cpuacct:/docker/x",
+            f"{GROUP}/cpu/cpu.cfs_quota_us": "50000",
+            f"{GROUP}/cpu/cpu.cfs_period_us": "100000",
+        },
+        0.5,
+    ),
+    "version 1, without a limit": (
+        {
+            "/proc/self/cgroup": "4:cpu:/",
+            f"{GROUP}/cpu/cpu.cfs_quota_us": "-1",
+            f"{GROUP}/cpu/cpu.cfs_period_us": "100000",
+        },
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", QUOTAS)
+def test_a_quota_is_found_in_every_layout(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, cores = QUOTAS[layout]
+    monkeypatch.setattr(devices, "_read", files.get)
+    assert devices._cgroup_cores() == cores
+    assert physical_cores() >= 1
+
+
+def test_a_user_without_name_and_home_has_a_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_home(_name: str) -> str:
+        raise RuntimeError("could not determine the home directory for '~/.cache'")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", no_home)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cache_folder("bench") == tmp_path / f"bench-{os.getuid()}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,7 +63,12 @@ def test_the_second_waits_and_says_so_in_one_line(hold, capsys, there, here, nam
     with pytest.raises(GaveUpError), here(give_up):
         pass
     said = capsys.readouterr().err
-    assert said == f"bench: waiting for {named} of another command on this machine to end\n"
+    assert re.fullmatch(
+        f"bench: waiting for {named} of another command on this machine to end: process "
+        rf"{owner.pid} \(.*python.*\), since \d\d:\d\d:\d\d\. If it hangs, end it with "
+        f"'kill {owner.pid}'\n",
+        said,
+    )
     owner.kill()  # even a killed owner holds nothing
     owner.communicate()
     with here(give_up):
@@ -76,6 +84,7 @@ def test_trainings_go_side_by_side(hold, capsys):
 def test_a_measurement_may_measure_within_itself(hold):
     with machine_lock.measuring_lock(give_up), machine_lock.measuring_lock(give_up):
         pass
+    assert not list(Path(os.environ["XDG_RUNTIME_DIR"]).rglob("holder-*"))
     hold("training")
 
 

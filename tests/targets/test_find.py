@@ -38,6 +38,9 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(trained: Path, runs: lis
     assert (expected.kind, expected.run, expected.input_shape) == ("run", runs[0], (1, 28, 28))
     for name in (runs[0][:-2], runs[0].rsplit("-", 1)[-1]):
         assert find_network(name, results=trained) == expected
+    for name in (runs[0], "tiny"):
+        with pytest.raises(BenchError, match=r"--input-size 32: run .* was trained at 28"):
+            find_networks([name], results=trained, input_size=32)
     in_folder = find_network(str(trained / "runs" / runs[0]), results="elsewhere")
     assert in_folder.load_run().record == load_trained(runs[0], results=trained).record
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -112,3 +114,13 @@ def test_digests_tell_shape_and_value_apart():
 
 def test_seeds_are_the_same_on_every_machine():
     assert stable_seed("initial", 0, "conv1.weight") == 7635228259225723077
+
+
+def test_weights_made_of_others_are_left_alone():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls this weight_norm the old one
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 8, 3)), nn.Linear(2, 2))
+    before = digests(model)
+    initialise(model, 0)
+    changed = {name for name, digest in digests(model).items() if digest != before[name]}
+    assert changed == {"0.bias", "1.weight", "1.bias"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,9 +27,11 @@ from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Work
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
 from bench.store.files import sha256_of
 from bench.system.environment import version_of
+from bench.system.folders import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from bench.measurement.profile.layer_time import LayerProfile
 
@@ -137,10 +138,9 @@ def _cache(file: Path, batch_size: int) -> dict[str, Any]:
     (microsoft/onnxruntime#22244).
     """
     import onnxruntime as ort
-    import platformdirs
 
     versions = f"onnxruntime-{ort.__version__}-tensorrt-{version_of('tensorrt')}"
-    root = Path(platformdirs.user_cache_dir("resnet-bench")) / "tensorrt-engines"
+    root = cache_folder("resnet-bench") / "tensorrt-engines"
     folder = root / versions / f"{sha256_of(file)[:16]}-batch-{batch_size}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

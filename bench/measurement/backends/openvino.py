@@ -13,6 +13,7 @@ from bench.measurement.backends.protocol import (
     Support,
     UnsupportedError,
     Workload,
+    arithmetic,
 )
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ class OpenVINOPrepared:
                 f"OpenVINO cannot compile {workload.file.name}: {reason}"
             ) from error
         self.compile_seconds = time.perf_counter() - begin
+        self.dtype = self.compiled.input(0).get_element_type().to_dtype()
         self.request = self.compiled.create_infer_request()
         self.version = openvino.__version__
 
     def upload(self, images: Tensor) -> Any:
-        """Return a numpy view."""
-        return images.numpy()
+        """Return an array of the file's own type."""
+        return images.numpy().astype(self.dtype, copy=False)
 
     def infer(self, batch: Any) -> Any:
         """Run one batch; the input is read where it lies."""
@@ -80,12 +82,14 @@ class OpenVINOPrepared:
     def describe(self) -> Executed:
         """Read devices, precision and threads back from the compiled graph."""
         kinds = _precisions(self.compiled)
-        int8 = any(precision in {"u8", "i8"} for precision in kinds)
+        integer = sum(kinds.get(kind, 0) for kind in ("u8", "i8"))
         hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         device = self.compiled.get_property("EXECUTION_DEVICES")[0]
         return Executed(
             provider=f"OpenVINO {self.version} {device}",
-            precision="int8" if int8 else str(hint).replace("f32", "fp32"),
+            precision=arithmetic(integer, sum(kinds.values()) - integer)
+            if integer
+            else str(hint).replace("f32", "fp32"),
             compile_seconds=self.compile_seconds,
             details={
                 "threads": int(self.compiled.get_property("INFERENCE_NUM_THREADS")),

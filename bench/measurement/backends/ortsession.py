@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
-from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload
+from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload, arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,24 @@ if TYPE_CHECKING:
 
 CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 _NODES = "session.record_ep_graph_assignment_info"
-_INT8 = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
+# Prefixes of their names: the runtime fuses the quantisation before an operator and the scaling
+# after it into operators of its own.
+_INT8 = (
+    *("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
+)
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+# What is newer than the runtime → how it says so, and the way on.
+_TOO_NEW = {
+    "IR version": (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "save it with that ir_version",
+    ),
+    "opset": (
+        r"Opset (\d+) is under development.* is till opset (\d+)",
+        "export it for that opset (or use onnx.version_converter)",
+    ),
+}
 _NAMED = 5  # nodes that a row names; the record holds all
 _NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
 
@@ -53,7 +69,7 @@ class OrtPrepared:
         self.kernels = Counter[str]()
         self.session = self._open(provider_options)
         entry = self.session.get_inputs()[0]
-        self.input, self.half = entry.name, entry.type == "tensor(float16)"
+        self.input, self.dtype = entry.name, _dtype(entry)
         self.output = self.session.get_outputs()[0].name
 
     def _open(self, provider_options: dict[str, Any]) -> Any:
@@ -81,9 +97,9 @@ class OrtPrepared:
             try:
                 session = self.ort.InferenceSession(str(self.file), options, providers=wanted)
             except Exception as error:  # the runtime's exceptions have no common class
-                reason = str(error).strip().rpartition(" : ")[2].partition("\n")[0]
                 raise UnsupportedError(
-                    f"ONNX Runtime cannot open {self.file.name}: {reason}"
+                    f"ONNX Runtime {self.ort.__version__} cannot open {self.file.name}: "
+                    f"{_reason(error)}"
                 ) from error
         if self.provider not in session.get_providers():
             raise UnsupportedError(
@@ -94,7 +110,7 @@ class OrtPrepared:
 
     def upload(self, images: Tensor) -> Any:
         """Convert to the session's array type."""
-        return images.half().numpy() if self.half else images.numpy()
+        return images.to(self.dtype).numpy()
 
     def infer(self, batch: Any) -> Any:
         """Run one batch."""
@@ -136,11 +152,8 @@ class OrtPrepared:
         if self.provider != CPU:  # set by the session's options and the file's types
             return self.workload.precision
         if self.workload.precision == "int8":
-            whole = sum(n for kind, n in self.kernels.items() if kind.startswith(_INT8))
-            float32 = sum(n for kind, n in self.kernels.items() if kind in _FLOAT)
-            if not whole:
-                return "fp32"
-            return "int8" if whole >= float32 else f"int8 in {whole} of {whole + float32} layers"
+            integer = sum(n for kind, n in self.kernels.items() if kind.startswith(_INT8))
+            return arithmetic(integer, sum(n for k, n in self.kernels.items() if k in _FLOAT))
         return "fp32"
 
 
@@ -182,7 +195,7 @@ class OrtOnGpu(OrtPrepared):
         sides = tuple(entry.shape[1:]) if shape is None else shape
         if not all(isinstance(side, int) for side in sides):
             raise UnsupportedError(f"its output {entry.name} has no fixed shape: {entry.shape}")
-        kind = np.float16 if entry.type == "tensor(float16)" else np.float32
+        kind = torch.empty(0, dtype=_dtype(entry)).numpy().dtype.type
         index = int(self.workload.device.partition(":")[2] or 0)
         full = [self.workload.batch_size, *sides]
         return self.ort.OrtValue.ortvalue_from_shape_and_type(full, kind, "cuda", index)
@@ -286,6 +299,25 @@ def native_errors() -> Iterator[list[str]]:
             os.close(before)
             file.seek(0)
             messages.append(file.read().decode(errors="replace"))
+
+
+def _dtype(entry: Any) -> torch.dtype:
+    """Return the type of a session's input or output, which it writes as `tensor(float16)`."""
+    name = entry.type.removeprefix("tensor(").removesuffix(")")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be opened; for one that is too new, how to go on."""
+    text = str(error).strip()
+    for what, (pattern, way_on) in _TOO_NEW.items():
+        if found := re.search(pattern, text, re.DOTALL):
+            return (
+                f"its {what} {found[1]} is newer than this runtime's {found[2]}: {way_on}, or "
+                "upgrade onnxruntime"
+            )
+    return text.rpartition(" : ")[2].partition("\n")[0]
 
 
 def _library(messages: list[str]) -> str:

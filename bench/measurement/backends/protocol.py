@@ -87,12 +87,13 @@ class Workload:
         model: the network in evaluation mode on the CPU, a copy that the backend may change; None
             for a file.
         file: an ONNX file for backends whose `needs` is onnx, an engine for engine; else None.
-        input_shape: channels, height, width of an image.
+        input_shape: sizes of an image in the network's own order, C×H×W or H×W×C.
         batch_size: number of images that one call takes.
         device: cpu, cuda, cuda:N or mps.
         precision: one of `PRECISIONS`.
         memory_format: contiguous or channels_last.
         threads: number of CPU threads; the backend sets its library's own switch.
+        input_type: element type of the images, such as float32 or uint8.
     """
 
     model: nn.Module | None
@@ -103,6 +104,18 @@ class Workload:
     precision: str = "fp32"
     memory_format: str = CONTIGUOUS
     threads: int = 1
+    input_type: str = "float32"
+
+
+def arithmetic(integer: int, other: int) -> str:
+    """Name the arithmetic of convolutions and products, *integer* of which ran in int8.
+
+    Returns:
+        fp32 without any, int8 if they are at least half, else such as `int8 in 1 of 9 layers`.
+    """
+    if not integer:
+        return "fp32"
+    return "int8" if integer >= other else f"int8 in {integer} of {integer + other} layers"
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,11 @@ class Prepared(Protocol):
     """
 
     def upload(self, images: Tensor) -> Any:
-        """Copy float32 images N×C×H×W from host memory to where the network reads them."""
+        """Copy a batch from host memory to where the network reads it.
+
+        Args:
+            images: N × the workload's `input_shape`, of its `input_type` or, preprocessed, float32.
+        """
 
     def infer(self, batch: Any) -> Any:
         """Run one batch; may return before the device has finished."""

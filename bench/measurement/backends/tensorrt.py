@@ -36,6 +36,17 @@ _BUILT = ("fp32", "fp16", "int8")
 _NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
 
 
+_TYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "UINT8": torch.uint8,
+    "INT8": torch.int8,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+}
+
+
 class TensorRT:
     """Runs an engine file through TensorRT or TensorRT for RTX, whichever built it."""
 
@@ -85,7 +96,7 @@ class EnginePrepared:
     def _set_shape(self) -> None:
         wanted = (self.workload.batch_size, *self.workload.input_shape)
         made = tuple(self.engine.get_tensor_shape(self.input))
-        if made[1:] != wanted[1:]:
+        if any(side not in {-1, want} for side, want in zip(made[1:], wanted[1:], strict=True)):
             sizes = ("×".join(map(str, shape[1:])) for shape in (made, wanted))
             raise UnsupportedError("the engine takes images of {}, not of {}".format(*sizes))
         if not self.context.set_input_shape(self.input, wanted):
@@ -93,8 +104,7 @@ class EnginePrepared:
             raise UnsupportedError(f"the engine takes batches of {low} to {high}, not {wanted[0]}")
 
     def _empty(self, shape: tuple[int, ...], name: str) -> Tensor:
-        kinds = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
-        dtype = kinds[_last_word(self.engine.get_tensor_dtype(name))]
+        dtype = _TYPES[_last_word(self.engine.get_tensor_dtype(name))]
         return torch.empty(shape, dtype=dtype, device=self.workload.device)
 
     def upload(self, images: Tensor) -> Tensor:
@@ -191,16 +201,17 @@ def _require_same_gpu(file: Path, built_for: str, device: str | None) -> None:
         )
 
 
-def engine_input(file: Path) -> tuple[int, int, int]:
-    """Return channels, height and width that an engine takes.
+def engine_input(file: Path) -> tuple[tuple[int | None, ...], str]:
+    """Return the dimensions that an engine takes, None where they are open, and its input's type.
 
     Raises:
         BenchError: it cannot be opened here.
     """
     library, _, engine = open_engine(file)
-    shape = engine.get_tensor_shape(_names(engine, library)[0])
-    channels, height, width = map(int, tuple(shape)[1:])
-    return channels, height, width
+    name = _names(engine, library)[0]
+    shape = tuple(int(side) for side in engine.get_tensor_shape(name))
+    dtype = _TYPES[_last_word(engine.get_tensor_dtype(name))]
+    return tuple(None if side < 0 else side for side in shape), str(dtype).removeprefix("torch.")
 
 
 def _names(engine: Any, library: Any) -> tuple[str, str]:

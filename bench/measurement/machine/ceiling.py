@@ -82,7 +82,7 @@ def measure_ceiling(
             kernels[precision] = max(found, key=lambda kernel: found[kernel])
             flops[precision] = found[kernels[precision]]
     copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
-    return Ceiling(flops, max(copied.values()), side, copied, kernels)
+    return Ceiling(flops, max(copied.values(), default=0.0), side, copied, kernels)
 
 
 def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:

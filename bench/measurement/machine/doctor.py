@@ -56,7 +56,7 @@ def examine_machine(results: Path) -> list[Finding]:
 
 def _torch() -> Finding:
     try:
-        import torch  # noqa: PLC0415 - it may be broken
+        import torch
     except ImportError as error:
         return Finding("torch", "broken", str(error), "pip install torch")
     capability = torch.backends.cpu.get_cpu_capability()
@@ -70,7 +70,7 @@ def _processor() -> Finding:
 
 
 def _gpu() -> Iterator[Finding]:
-    import torch  # noqa: PLC0415 - it may be broken
+    import torch
 
     if torch.backends.mps.is_available():
         yield Finding("GPU", "ok", "Apple (mps)")
@@ -145,7 +145,7 @@ def _optional(package: str) -> Finding:
 
 
 def _datasets() -> Iterator[Finding]:
-    from bench.data import list_datasets  # noqa: PLC0415 - imports torch
+    from bench.data import list_datasets
 
     known = list_datasets()
     here = [info.name for info in known if info.available]

@@ -106,7 +106,7 @@ def open_gpu(device: str) -> Gpu | None:
 
 def _handle(library: Any, device: str) -> Any:
     """Find torch's device by its UUID: NVML ignores CUDA_VISIBLE_DEVICES and orders otherwise."""
-    import torch  # noqa: PLC0415 - doctor does without
+    import torch
 
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return library.nvmlDeviceGetHandleByUUID(uuid if "-" in uuid[:4] else f"GPU-{uuid}")

@@ -121,7 +121,11 @@ class LocalRunner:
         ready, work = self.prepared, self.workload
         shape = (work.batch_size, *work.input_shape)
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(shape, generator=generator)
+        kind: torch.dtype = getattr(torch, work.input_type)
+        if kind.is_floating_point:
+            images = torch.randn(shape, generator=generator).to(kind)
+        else:
+            images = torch.randint(0, 128, shape, generator=generator).to(kind)
         if boundary == "compute":
             batch = ready.upload(images)
             return lambda: ready.infer(batch)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -156,7 +155,7 @@ def _most_confused(runs: list[Tested]) -> tuple[list[Confused], str | None]:
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset  # noqa: PLC0415 - imports torch
+    from bench.data import list_datasets, load_dataset  # imports torch
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
@@ -170,6 +169,8 @@ def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], st
 
 def _picture(image: npt.NDArray[np.uint8]) -> str:
     """Return an image, C×H×W, as a data URI."""
+    from PIL import Image
+
     planes = image[0] if len(image) == 1 else np.moveaxis(image[:3], 0, -1)
     picture = Image.fromarray(planes)
     picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from bench.report.charts.chart import DASHES, SYMBOLS, Axis, Chart, Series
 from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ STYLE: Any = {
     "font.size": 9,
     "svg.fonttype": "none",  # keep text as text
     "svg.hashsalt": "bench",  # the same picture as the same bytes
+    "text.parse_math": False,  # a $ in a name is a $
     "figure.dpi": 120,
 }
 
@@ -44,7 +47,19 @@ _LEGEND_SIZE = 8  # points
 # matplotlib's defaults, in font sizes: line and gap before a name, between columns, around all.
 _BEFORE, _BETWEEN, _AROUND = 2.0 + 0.8, 2.0, 2 * (0.4 + 0.5)
 _DENSE = 20  # categories above which they are set closer and smaller
+_MOST_ROWS = 100  # labels of categories; of more, not every one is written
+_MOST_NAMED = 40  # names in a legend; more would be larger than the chart
 _LEVEL = 3  # categories across whose names fit without rotation
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in our style, without warnings about signs that the font lacks: SVG keeps the text."""
+    import matplotlib as mpl
+
+    with warnings.catch_warnings(), mpl.rc_context(STYLE):
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
@@ -67,10 +82,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    import matplotlib as mpl
-
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    with storage_errors(folder), mpl.rc_context(STYLE):
+    with storage_errors(folder), style():
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(paths[0], metadata={"Date": None})
         figure.savefig(paths[1], metadata={"Software": None}, dpi=160)
@@ -79,11 +92,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def draw(chart: Chart) -> Figure:
     """Draw a chart, as wide as a column of a paper, without its title and caption."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     rows = len(chart.y.categories)
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(_WIDTH, _height([chart])), layout="constrained")
         handles = _draw_chart(figure.subplots(), chart)
         if len(handles) > 1 or not rows:
@@ -96,10 +108,9 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
 
     A chart with nothing to show is replaced by the reason.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with style():
         size = (3.4 * len(charts), max(_HEIGHT, _height(charts)))
         figure = Figure(figsize=size, layout="constrained")
         handles: dict[str, Any] = {}
@@ -121,12 +132,11 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
 
 def draw_matrix(matrix: Matrix) -> Figure:
     """Draw a confusion matrix: true classes down, predicted classes across, shares as shades."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     count = len(matrix.classes)
     shares = np.array([[share for _, share in cells] for _, cells in matrix.rows])
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(1.6 + 0.32 * count, 1.4 + 0.3 * count), layout="constrained")
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -141,7 +151,7 @@ def draw_matrix(matrix: Matrix) -> Figure:
 
 
 def _height(charts: Sequence[Chart]) -> float:
-    rows = max(len(chart.y.categories) for chart in charts)
+    rows = min(_MOST_ROWS, max(len(chart.y.categories) for chart in charts))
     each = _ROW if rows <= _DENSE else _DENSE_ROW
     return max(2.0, 0.8 + each * rows) if rows else _HEIGHT
 
@@ -150,19 +160,16 @@ def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
     """Place the legend above the axes, and make the figure higher for it."""
     if not handles:
         return
+    placed: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
+    if len(handles) > _MOST_NAMED:
+        figure.legend([], [], title=f"{len(handles)} names, which are not listed", **placed)
+        return
     room = figure.get_figwidth() * 72 - (_BEFORE + _AROUND) * _LEGEND_SIZE
     names = [_broken(name, room) for name in handles]
     columns = _columns(names, columns, figure.get_figwidth() * 72)
     lines = max(sum(name.count("\n") + 1 for name in part) for part in _parts(names, columns))
     figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
-    figure.legend(
-        handles.values(),
-        names,
-        loc="outside upper left",
-        frameon=False,
-        fontsize=_LEGEND_SIZE,
-        ncols=columns,
-    )
+    figure.legend(handles.values(), names, fontsize=_LEGEND_SIZE, ncols=columns, **placed)
 
 
 def _columns(names: Sequence[str], most: int, width: float) -> int:
@@ -190,57 +197,44 @@ def _broken(name: str, room: float) -> str:
 
 def _points(text: str) -> float:
     """Return the width of the widest line of a legend text, in points."""
-    from matplotlib.textpath import TextPath
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-    widths = [
-        TextPath((0, 0), line, size=_LEGEND_SIZE).get_extents().x1
-        for line in text.split("\n")
-        if line.strip()
-    ]
-    return float(max(widths, default=0.0))
+    font = FontProperties(size=_LEGEND_SIZE)
+    lines = text.split("\n")
+    return max(text_to_path.get_text_width_height_descent(t, font, ismath=False)[0] for t in lines)
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
-    """Draw a chart; return name → handle for a legend."""
+    """Draw a chart; return name → handle for a legend, of series with one name the first."""
     ends: dict[float, float] = {}
+    handles: dict[str, Any] = {}
     for series in chart.series:
-        if not series.drawn:
-            continue
-        if series.kind == "bars":
-            _draw_bars(axes, series, ends)
-        else:
-            _draw_points(axes, series)
+        if series.drawn:
+            bars = series.kind == "bars"
+            drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
+            handles.setdefault(series.name, drawn)
     _set(axes, "x", chart.x)
     _set(axes, "y", chart.y)
-    handles, names = axes.get_legend_handles_labels()
-    # Of series with one name the first is shown.
-    last_first = dict(zip(reversed(names), reversed(handles), strict=True))
-    return {name: last_first[name] for name in names}
+    return handles
 
 
-def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> None:
+def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> Any:
     """Draw bars stacked on earlier ones at the same position; *ends* is where those end."""
     starts = [ends.get(place, 0.0) for place in series.y]
-    axes.barh(
-        list(series.y),
-        list(series.x),
-        left=starts,
-        color=series.colour or _NEUTRAL,
-        label=series.name,
-        height=0.75,
-    )
     ends |= {y: start + x for y, start, x in zip(series.y, starts, series.x, strict=True)}
+    colour = series.colour or _NEUTRAL
+    return axes.barh(list(series.y), list(series.x), left=starts, color=colour, height=0.75)
 
 
-def _draw_points(axes: Axes, series: Series) -> None:
-    """Draw points, a line or steps, with their intervals and labels."""
+def _draw_points(axes: Axes, series: Series) -> Any:
+    """Draw points, a line or steps, with their intervals and labels; return their handle."""
     colour = series.colour or _NEUTRAL
     x, y = list(series.x), list(series.y)
     if series.has_band:
         axes.fill_between(x, series.low, series.high, color=colour, alpha=0.17, lw=0)
     look: dict[str, Any] = {
         "color": colour,
-        "label": series.name,
         "alpha": 0.5 if series.faint else 1,
         "markersize": 3 if series.faint else 5,
         "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
@@ -250,9 +244,9 @@ def _draw_points(axes: Axes, series: Series) -> None:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
         look[f"{series.interval}err"] = series.error_bars
-        axes.errorbar(x, y, capsize=2, **look)
+        handle: Any = axes.errorbar(x, y, capsize=2, **look)
     else:
-        axes.plot(x, y, **look)
+        (handle,) = axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
         if text:
             axes.annotate(
@@ -264,6 +258,7 @@ def _draw_points(axes: Axes, series: Series) -> None:
                 fontsize=7,
                 color=_NEUTRAL,
             )
+    return handle
 
 
 def _set(axes: Axes, which: str, axis: Axis) -> None:
@@ -279,9 +274,10 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
         (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
     if axis.categories:
         turned = which == "x" and len(axis.categories) > _LEVEL
+        step = -(-len(axis.categories) // _MOST_ROWS)
         own.set_ticks(
-            range(len(axis.categories)),
-            labels=list(axis.categories),
+            range(0, len(axis.categories), step),
+            labels=axis.categories[::step],
             fontsize=7 if turned or len(axis.categories) > _DENSE else None,
             rotation=90 if turned else 0,
         )

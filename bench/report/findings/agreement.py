@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.answer import MOST_NAMED, first_named
 from bench.report.findings.statistics import (
     SIGNIFICANCE,
     Discordance,
@@ -15,7 +16,11 @@ from bench.report.findings.statistics import (
 )
 
 if TYPE_CHECKING:
-    from bench.report.study_data import StudyData
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from bench.store import RunRecord, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,11 @@ class Agreement:
     def sentences(self) -> list[str]:
         """One sentence per variant that counts its significant differences."""
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
-        return [self._sentence(*pair, [c.found for c in group]) for pair, group in grouped]
+        groups = [(pair, [c.found for c in group]) for pair, group in grouped]
+        if len(groups) > MOST_NAMED:
+            groups.sort(key=lambda group: -sum(d.p_value < SIGNIFICANCE for d in group[1]))
+        sentences = [self._sentence(*pair, found) for pair, found in groups]
+        return first_named(sentences, "more variants differ for as many seeds or fewer.")
 
     def _sentence(self, variant: str, reference: str, found: list[Discordance]) -> str:
         differing = [d for d in found if d.p_value < SIGNIFICANCE]
@@ -77,9 +86,20 @@ class Agreement:
         return f"{text}."
 
 
-def agreement(data: StudyData) -> Agreement:
-    """Compare a study's networks on the same test images; a damaged file is noted."""
-    predictions, notes = data.predictions
+def agreement(
+    study: StudyRecord,
+    records: Mapping[str, RunRecord],
+    predictions: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    notes: Sequence[str] = (),
+) -> Agreement:
+    """Compare a study's networks on the same test images.
+
+    Args:
+        study: which run stands for which variant and seed.
+        records: run → its record.
+        predictions: run → its `predictions` and the `labels`, of the runs that have them.
+        notes: why predictions of a run are missing.
+    """
     right = {
         run: tensors["predictions"] == tensors["labels"] for run, tensors in predictions.items()
     }
@@ -88,7 +108,7 @@ def agreement(data: StudyData) -> Agreement:
         """Compare two runs; None if one has no predictions, or their test images differ."""
         if first not in right or second not in right:
             return None
-        prints = {data.records[run].result.get("dataset_fingerprint") for run in (first, second)}
+        prints = {records[run].result.get("dataset_fingerprint") for run in (first, second)}
         return mcnemar(right[first], right[second]) if len(prints) == 1 else None
 
     def among(runs: dict[str, str]) -> tuple[Discordance, ...]:
@@ -97,7 +117,7 @@ def agreement(data: StudyData) -> Agreement:
         corrected = holm_values([d.p_value for d in found])
         return tuple(replace(d, p_value=p) for d, p in zip(found, corrected, strict=True))
 
-    variants = data.study.variants
+    variants = study.variants
     rows = [
         SeedComparison(name, entry["reference"], int(seed), found)
         for name, entry in variants.items()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     BySeed = dict[int, float]
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
+MOST_NAMED = 10  # variants in one sentence; the table has all
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 
 
@@ -190,16 +191,23 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
     tested = [
         *_significant(compared, "test"),
-        *(
-            _absence(summary)
-            for summary in summaries
-            if summary.difference is None and (summary.reference or summary.test_accuracy is None)
+        *first_named(
+            [
+                _absence(summary)
+                for summary in summaries
+                if summary.difference is None
+                and (summary.reference or summary.test_accuracy is None)
+            ],
+            "more cannot be compared",
         ),
-        *(
-            f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
-            f"({_statuses(s)})"
-            for s in summaries
-            if s.statuses and s.test_accuracy is not None
+        *first_named(
+            [
+                f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
+                f"({_statuses(s)})"
+                for s in summaries
+                if s.statuses and s.test_accuracy is not None
+            ],
+            "more have unfinished runs",
         ),
         *_not_significant(compared),
     ]
@@ -210,7 +218,10 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     ]
     trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
     return [
-        [*(tested or ["there is nothing to compare yet"]), *doubts],
+        [
+            *(tested or ["there is nothing to compare yet"]),
+            *first_named(doubts, "more are hardly better than guessing"),
+        ],
         [
             *_significant(trained, "training"),
             *_not_significant(trained, " in training accuracy"),
@@ -219,9 +230,14 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
 
 
 def _sentence(text: str, summaries: list[VariantSummary]) -> str:
-    names = [s.name for s in summaries]  # a name keeps its small first letter
-    first = text.split(maxsplit=1)[0].rstrip(",;")
-    return f"{text if first in names else text[0].upper() + text[1:]}."
+    named = any(text.startswith(s.name) for s in summaries)  # a name keeps its small first letter
+    return f"{text if named else text[0].upper() + text[1:]}."
+
+
+def first_named(texts: list[str], more: str) -> list[str]:
+    """Return texts about single variants, of too many the first ones and the number of others."""
+    left = len(texts) - MOST_NAMED
+    return texts if left <= 1 else [*texts[:MOST_NAMED], f"{left} {more}"]
 
 
 def outlook(summaries: list[VariantSummary]) -> list[str]:
@@ -239,20 +255,25 @@ def outlook(summaries: list[VariantSummary]) -> list[str]:
     ]
     words = (
         f"Seeds needed for a significant difference with {POWER * 100:.0f} % power, if the true "
-        f"difference is the observed one: {', '.join(needed)}."
+        f"difference is the observed one: {', '.join(first_named(needed, 'more'))}."
     )
     return [words] if needed else []
 
 
 def _significant(compared: Compared, which: str) -> list[str]:
     """Say of every significant difference how large it is."""
-    return [
-        f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
-        f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
-        f"(95 % interval {_interval(d)}, n = {d.seeds})"
-        for summary, d in compared
-        if d.significant
-    ]
+    differing = [(s, d) for s, d in compared if d.significant]
+    if len(differing) > MOST_NAMED:
+        differing.sort(key=lambda pair: -abs(pair[1].mean))
+    return first_named(
+        [
+            f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
+            f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
+            f"(95 % interval {_interval(d)}, n = {d.seeds})"
+            for summary, d in differing
+        ],
+        "more differ significantly, by less",
+    )
 
 
 def _interval(difference: Difference) -> str:
@@ -268,6 +289,8 @@ def _not_significant(compared: Compared, what: str = "") -> list[str]:
         return []
     pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
+    if len(pairs) > MOST_NAMED:
+        between = f"{len(pairs)} of {len(compared)} variants and their references"
     counts = [d.seeds for _, d in unclear]
     low, high = min(counts), max(counts)
     seeds = f"{low} to {high}" if low < high else f"{low}"

@@ -29,6 +29,7 @@ _SAME = [
     "memory_format",
     "batch_size",
     "input_size",
+    "input_shape",
     "boundary",
     "scenario",
 ]

@@ -88,10 +88,10 @@ def _draw(
 
 def _read(store: Store, record: RunRecord) -> Network | str:
     """Return a run's network, or why it cannot be drawn."""
-    import torch  # noqa: PLC0415 - only if a network is drawn
+    import torch
 
-    from bench.models import build_model  # noqa: PLC0415 - imports torch
-    from bench.networks.graph import DOCUMENT, Network, trace  # noqa: PLC0415 - torch.fx, networkx
+    from bench.models import build_model
+    from bench.networks.graph import DOCUMENT, Network, trace
 
     name = str(record.request["model"])
     shape = tuple(record.result["input_shape"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from bench.report.tables.text_table import markdown_code, markdown_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.report.charts.chart import Section
+    from bench.report.charts.chart import Chart, Section
     from bench.report.pages.study_report import StudyReport
     from bench.report.tables.text_table import TextTable
 
@@ -23,9 +26,9 @@ def markdown(report: StudyReport, *, pictures: bool = False) -> str:
             page under their keys; without, the page stands alone, as a CI summary must.
     """
     study = report.study
-    lines = [f"# {study.question}", ""]
+    lines = [f"# {markdown_text(study.question)}", ""]
     if study.source:
-        lines += [f"After {study.source}.", ""]
+        lines += [f"After {markdown_text(study.source)}.", ""]
     lines += [*_listed(report.statements), ""]
     lines += [*report.table.to_markdown(), "", report.table.note, ""]
     if pictures:
@@ -42,15 +45,16 @@ def markdown(report: StudyReport, *, pictures: bool = False) -> str:
         "",
     ]
     first, *others = report.commands
-    lines += [f"- command: `{first}`"]
-    lines += [f"- then `{command}`" for command in others if pictures]
-    lines += [f"- {name}: {text}" for name, text in report.provenance]
+    lines += [f"- command: {markdown_code(first)}"]
+    lines += [f"- then {markdown_code(command)}" for command in others if pictures]
+    lines += [f"- {name}: {markdown_text(text)}" for name, text in report.provenance]
     return "\n".join(lines) + "\n"
 
 
 def _listed(texts: Sequence[str]) -> list[str]:
-    """Return one text as it is, several as a list."""
-    return list(texts) if len(texts) == 1 else [f"- {text}" for text in texts]
+    """Return one text as a paragraph, several as a list."""
+    escaped = [markdown_text(text) for text in texts]
+    return escaped if len(texts) == 1 else [f"- {text}" for text in escaped]
 
 
 def _titled(title: str, table: TextTable) -> list[str]:
@@ -80,7 +84,10 @@ def _failures(report: StudyReport) -> list[str]:
     if not failed:
         return []
     lines = [f"**{len(failed)} of {len(report.data.places)} runs are not complete:**", ""]
-    lines += [f"- {f.what}: {f.status}: `{f.why}`" for f in failed[:DETAILED_ROWS]]
+    lines += [
+        f"- {markdown_text(f.what)}: {f.status}: {markdown_code(f.why)}"
+        for f in failed[:DETAILED_ROWS]
+    ]
     left = len(failed) - DETAILED_ROWS
     return [*lines, *([f"- … and {left} more"] if left > 0 else []), ""]
 
@@ -89,7 +96,7 @@ def _same_images(report: StudyReport) -> list[str]:
     """Compare networks on the same test images in sentences, with a collapsed row per seed."""
     notes = report.agreement.notes
     if not report.same_images:
-        return [line for note in notes for line in (note, "")]
+        return [line for note in notes for line in (markdown_text(note), "")]
     return [
         "## The same test images",
         "",
@@ -110,18 +117,25 @@ def _collapsed(title: str, table: TextTable, notes: Sequence[str] = ()) -> list[
         *table.first(DETAILED_ROWS).to_markdown(),
         *([f"\n… and {left} more."] if left > 0 else []),
         "",
-        *(line for note in notes for line in (note, "")),
+        *(line for note in notes for line in (markdown_text(note), "")),
         "</details>",
         "",
     ]
+
+
+def picture(chart: Chart) -> list[str]:
+    """Return the lines that show a chart, which lies beside the page, with title and caption."""
+    title = markdown_text(chart.title)
+    alternative = re.sub(r"[\[\]]", r"\\\g<0>", title)
+    caption = f"**{title}.** {markdown_text(chart.caption)}"
+    return [f"![{alternative}]({chart.key}.svg)", "", caption, ""]
 
 
 def _charts(sections: Sequence[Section]) -> list[str]:
     lines = []
     for section in sections:
         lines += [f"## {section.title}", ""]
-        lines += [line for note in section.notes for line in (note, "")]
+        lines += [line for note in section.notes for line in (markdown_text(note), "")]
         for chart in section.charts:
-            lines += [f"![{chart.title}]({chart.key}.svg)", ""]
-            lines += [f"**{chart.title}.** {chart.caption}", ""]
+            lines += picture(chart)
     return lines

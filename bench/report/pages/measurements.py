@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend
+from bench.report.pages.markdown import picture
+from bench.report.pages.provenance import measuring_command
+from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.files import write_atomically
 from bench.store.tables.frames import rows_of, throughput_frame
@@ -26,15 +26,6 @@ FOLDER = "throughput"
 FORMATS = ("markdown", "csv", "parquet")
 TITLE = "How fast do these networks run, and on what?"
 _NETWORK = ("measurement", "model", "options", "run", "batch_size", "boundary")
-_FLAGS = ("pin", "isolate", "clear_l2", "layers")
-_RENAMED = {
-    "backends": "backend",
-    "precisions": "precision",
-    "batch_sizes": "batch-size",
-    "memory_formats": "memory-format",
-    "boundaries": "boundary",
-    "latency_bound_ms": "latency-bound",
-}
 
 
 def publish_measurements(
@@ -87,14 +78,17 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
     """
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
-    lines += [*(f"- {line}" for line in fastest(row for _, rows in known for row in rows)), ""]
+    lines += [
+        *(f"- {markdown_text(line)}" for line in fastest(row for _, rows in known for row in rows)),
+        "",
+    ]
     for chart in charts:
-        drawn = [f"![{chart.title}]({chart.key}.svg)", "", chart.caption]
-        lines += [*([f"No roofline: {chart.missing}"] if chart.missing else drawn), ""]
+        lines += [f"No roofline: {chart.missing}", ""] if chart.missing else picture(chart)
     for record, rows in known:
         targets = ", ".join(record.request.get("targets", [])) or rows[0]["model"]
-        lines += [f"## {targets}", "", *throughput_text(rows).to_markdown(), ""]
-        lines += [f"- {line}" for line in (*footnotes(rows), *provenance(record))]
+        lines += [f"## {markdown_text(targets)}", "", *throughput_text(rows).to_markdown(), ""]
+        lines += [f"- {markdown_text(line)}" for line in footnotes(rows)]
+        lines += [f"- {line}" for line in provenance(record)]
         lines.append("")
     return "\n".join(lines)
 
@@ -131,7 +125,7 @@ def provenance(record: MeasurementRecord) -> list[str]:
     )
     dirty = " with uncommitted changes" if made.get("git_dirty") else ""
     lines = [
-        f"command: `{command(record)}`",
+        f"command: {markdown_code(measuring_command(record))}",
         (
             f"machine: {made.get('cpu')} ({' '.join(made.get('instruction_sets', []))}), device "
             f"{made.get('device')}, {made.get('threads')} threads"
@@ -144,29 +138,6 @@ def provenance(record: MeasurementRecord) -> list[str]:
         side = ceiling["matrix_side"]
         lines.insert(2, f"its ceiling: {flops}; matrices of {side}²; copy {copied:.0f} GB/s")
     return lines
-
-
-def command(record: MeasurementRecord) -> str:
-    """Return the command that measures this again, where the same targets are found."""
-    labels = [label.split(" ") for label in record.request.get("targets", [])]
-    parts = ["bench", "throughput", *(name for name, *_ in labels)]
-    for field in dataclasses.fields(Request):
-        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
-        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if field.name in _FLAGS:
-            parts.append(option)
-        else:
-            values = value if isinstance(value, list | tuple) else [value]
-            parts += [text for one in values for text in (option, str(one))]
-    options = dict.fromkeys(option for _, *given in labels for option in given)
-    parts += [text for option in options for text in ("--option", option)]
-    return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
-
-
-def _same(value: Any, default: Any) -> bool:
-    return list(value) == list(default) if isinstance(value, list | tuple) else value == default
 
 
 def _versions(made: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from bench.errors import BenchError
-from bench.report.charts.draw_matplotlib import STYLE, draw_row
+from bench.report.charts.draw_matplotlib import draw_row, style
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import require_finished
 from bench.report.pages.study_report import StudyReport, read_study_report
@@ -124,9 +124,7 @@ class Report:
 
 def _svg(figure: Figure) -> str:
     """Return a figure as SVG in base64: as an image, its ids meet no others of the page."""
-    import matplotlib as mpl
-
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with style():
         figure.savefig(content, format="svg", metadata={"Date": None})
     return base64.b64encode(content.getvalue()).decode()

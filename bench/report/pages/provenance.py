@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.report.pages.measurements import command
+from bench.measurement.configurations import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.report.study_data import StudyData
     from bench.store.analyses import AnalysisRecord
+    from bench.store.measurements import MeasurementRecord
 
 _GPU = ("gpu", "driver", "cuda", "cudnn")
 _PACKAGES = ("bench", "torch", "numpy", "python")
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
+# How the fields of a measurement's request are called on the command line.
+_FLAGS = ("pin", "isolate", "clear_l2", "layers")
+_RENAMED = {
+    "backends": "backend",
+    "precisions": "precision",
+    "batch_sizes": "batch-size",
+    "memory_formats": "memory-format",
+    "boundaries": "boundary",
+    "latency_bound_ms": "latency-bound",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,29 @@ def training_command(data: StudyData) -> str:
     return shlex.join(words)
 
 
+def measuring_command(record: MeasurementRecord) -> str:
+    """Return the command that measures this again, where the same targets are found."""
+    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    parts = ["bench", "throughput", *(name for name, *_ in labels)]
+    for field in dataclasses.fields(Request):
+        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
+        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if field.name in _FLAGS:
+            parts.append(option)
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            parts += [text for one in values for text in (option, str(one))]
+    options = dict.fromkeys(option for _, *given in labels for option in given)
+    parts += [text for option in options for text in ("--option", option)]
+    return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
+
+
+def _same(value: Any, default: Any) -> bool:
+    return list(value) == list(default) if isinstance(value, list | tuple) else value == default
+
+
 def analysing_commands(data: StudyData) -> list[str]:
     """Return the commands that export, measure and analyse a study's runs again."""
     made = [
@@ -78,7 +113,7 @@ def analysing_commands(data: StudyData) -> list[str]:
         for row in (record.row for record in data.export_records)
         if row["format"] == "onnx" and row["precision"] is not None
     ]
-    made += [command(record) for record in data.measurements]
+    made += [measuring_command(record) for record in data.measurements]
     analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
     return list(dict.fromkeys([*made, *_analysing(analyses)]))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.charts.confusion import Confusions, confusions
 from bench.report.findings.agreement import Agreement, agreement
-from bench.report.findings.answer import answer, outlook, statements
+from bench.report.findings.answer import answer, first_named, outlook, statements
 from bench.report.pages.architecture import Architecture, architectures
 from bench.report.pages.provenance import (
     Failure,
@@ -81,9 +81,8 @@ class StudyReport:
             f"{variant} {shared['equal']} of {shared['tensors']}"
             for variant, shared in self.study.shared_tensors.items()
         ]
-        if not counts:
-            return None
-        return f"Initial tensors equal to the reference's, same seed: {', '.join(counts)}"
+        named = ", ".join(first_named(counts, "more"))
+        return f"Initial tensors equal to the reference's, same seed: {named}" if counts else None
 
     @cached_property
     def failures(self) -> list[Failure]:
@@ -99,7 +98,7 @@ class StudyReport:
     @cached_property
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
-        return agreement(self.data)
+        return agreement(self.study, self.data.records, *self.data.predictions)
 
     @cached_property
     def same_images(self) -> TextTable:

@@ -18,6 +18,9 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$"}
 )
+# What GitHub's Markdown reads as markup within a line.
+_MARKUP = re.compile(r"[\\`*~$|]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|](?=[(\[])|&(?=#?\w+;)")
+_BLOCK = re.compile(r"^(\d+(?=[.)]\s)|(?=[#>\[]|[+-]\s))")  # at the beginning of a line
 _SIGNED = re.compile(r"(?<![\w.])([+-]\d[\d.,]*)")
 
 
@@ -59,9 +62,10 @@ class TextTable:
     def to_markdown(self) -> list[str]:
         """Return the lines of a Markdown table."""
         rule = ("---", *["---:"] * (len(self.columns) - 1))
-        lines = [self.columns, rule, *self.rows]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        return [f"| {' | '.join(line)} |" for line in escaped]
+        cells = [
+            [_MARKUP.sub(r"\\\g<0>", cell) for cell in line] for line in (self.columns, *self.rows)
+        ]
+        return [f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:])]
 
     def to_latex(self, caption: str) -> str:
         r"""Return a LaTeX `table` environment, which needs `\usepackage{booktabs}`.
@@ -79,6 +83,20 @@ class TextTable:
             hrules=True,
             caption=caption.translate(_LATEX),
         )
+
+
+def markdown_text(text: str) -> str:
+    """Escape a line of text so that Markdown shows every character of it."""
+    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _BLOCK.sub(r"\1\\", escaped)
+
+
+def markdown_code(text: str) -> str:
+    """Return text as a code span, between more backticks than it has in a row."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    padding = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
 
 
 def _latex_cell(text: str, *, first: bool) -> str:

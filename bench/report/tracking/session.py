@@ -165,10 +165,10 @@ class _Session:
 
     def _open(self, name: str) -> Tracker:
         if name == "mlflow":
-            from bench.report.tracking.mlflow import MlflowTracker  # noqa: PLC0415 - optional
+            from bench.report.tracking.mlflow import MlflowTracker
 
             return MlflowTracker(self.store, self.study)
-        from bench.report.tracking.tensorboard import TensorboardTracker  # noqa: PLC0415 - optional
+        from bench.report.tracking.tensorboard import TensorboardTracker
 
         return TensorboardTracker(self.store, self.study)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 if TYPE_CHECKING:
@@ -106,5 +105,7 @@ def _lines(run: TrackedRun) -> str:
 
 
 def _pixels(picture: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
     with Image.open(picture) as image:
         return np.asarray(image.convert("RGB"))

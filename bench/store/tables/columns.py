@@ -146,7 +146,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "precision": _PRECISION,
         "memory_format": _category("`contiguous` or `channels_last`."),
         "batch_size": _integer("Images in one batch."),
-        "input_size": _INPUT_SIZE,
+        "input_size": _integer(
+            "Side of the network's input images, pixels; missing if not square."
+        ),
+        "input_shape": _text(
+            "Sizes of one image in the order of the input: 3x64x256, or 64x256x3 (channels last)."
+        ),
+        "input_type": _category("Element type of the images that the network takes."),
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,

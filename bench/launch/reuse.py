@@ -1,0 +1,135 @@
+"""Recorded runs are reused only for the code and the images that they were trained with."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.data.catalog import FOLDER_PREFIX
+from bench.errors import BenchError
+from bench.system.user_code import current_code
+from bench.training.initialise import digests
+from bench.training.inputs import (
+    describe_data,
+    folder_of,
+    recorded_inputs,
+    refuse_other_inputs,
+)
+from bench.training.setup import build_blank, forget_data, load_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from bench.store import RunRecord, Store
+    from bench.studies import Plan
+    from bench.studies.request import Data, RunRequest
+
+
+def settle_folders(plan: Plan, store: Store) -> Plan:
+    """Give each image folder of a plan the one name that the results folder has for it.
+
+    A folder that is recorded under another spelling keeps that one. A relative name that stands
+    for another folder in the recorded runs, which were made elsewhere, becomes absolute.
+    """
+    requests = [request for v in plan.variants for request in v.requests.values()]
+    if any(":" in request.dataset for request in requests):
+        forget_data()  # a file, or the working directory, may have changed since
+    folders = {r.dataset: folder_of(r.dataset) for r in requests}
+    if not any(folders.values()):
+        return plan
+    recorded = list(itertools.chain(store.runs(), store.unfinished()))
+    names = {
+        name: _name_of(name, folder, [r for r in requests if r.dataset == name], recorded)
+        for name, folder in folders.items()
+        if folder is not None
+    }
+    return plan.map(lambda r: replace(r, dataset=names.get(r.dataset, r.dataset)))
+
+
+def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list[RunRecord]) -> str:
+    """Return the name under which to record the runs on a folder."""
+    wanted = {request.data[1:]: request for request in requests}
+    for record in recorded:
+        other = record.request["dataset"]
+        request = wanted.get((record.request["train_images"], record.request["input_size"]))
+        if request is None or not other.startswith(FOLDER_PREFIX):
+            continue
+        path = record.environment.get("dataset_path", str(folder_of(other)))
+        if other != name and folder_of(other) == folder and path == str(folder):
+            return str(other)
+        if other == name and path != str(folder) and not _same(record, request):
+            return f"{FOLDER_PREFIX}{folder}"
+    return name
+
+
+def _same(record: RunRecord, request: RunRequest) -> bool:
+    fingerprint = record.result.get("dataset_fingerprint")
+    return fingerprint is not None and bool(fingerprint == load_data(request).fingerprint)
+
+
+def refuse_changed(
+    requests: Iterable[RunRequest], store: Store, retrained: set[str]
+) -> dict[Data, str]:
+    """Refuse recorded runs of other code or images than *requests* name now.
+
+    Datasets that come with bench do not change; the user's own are loaded, also for runs that are
+    still to be trained.
+
+    Args:
+        requests: all runs that would be compared.
+        store: the results folder.
+        retrained: runs that are trained again, whatever is recorded.
+
+    Returns:
+        The fingerprint of each of the user's datasets, for the runs that are trained now.
+
+    Raises:
+        BenchError: naming the run and what differs.
+    """
+    images: dict[Data, dict[str, Any]] = {}
+    code: dict[str, dict[str, str]] = {}
+    for request in requests:
+        run = request.run_id
+        record = None if run in retrained else store.read_run(run)
+        found = None if record or run in retrained else store.load_checkpoint(run)
+        if ":" in request.dataset and request.data not in images:
+            images[request.data] = describe_data(load_data(request))
+        if request.model not in code:
+            code[request.model] = current_code(request.model)
+        now = {"user_code": code[request.model], **images.get(request.data, {})}
+        if record is not None:
+            refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
+            refuse_other_start(request, record, store)
+        elif found is not None:
+            inputs = found[1].get("inputs", {})
+            refuse_other_inputs(run, request.dataset, inputs, now, begun=True)
+    return {data: known["dataset_fingerprint"] for data, known in images.items()}
+
+
+def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> None:
+    """Refuse a run of a network that loads weights itself, if they are others now.
+
+    Tensors that do not depend on the random seed are compared.
+
+    Raises:
+        BenchError: naming the tensor.
+    """
+    own = ":" in request.model and request.recipe.initialization == "model"
+    if not own or request.initial_weights is not None or record.status != "complete":
+        return
+    starts = []
+    for seed in (request.seed, request.seed + 1):
+        torch.manual_seed(seed)
+        classes, shape = len(record.result["classes"]), record.result["input_shape"]
+        starts.append(digests(build_blank(request, classes, shape)))
+    before = store.read_document(record.run, "initial_weights.json")
+    for name, digest in starts[0].items():
+        if starts[1].get(name) == digest and before.get(name, digest) != digest:
+            raise BenchError(
+                f"run {record.run} was trained from other weights than '{request.model}' loads now "
+                f"('{name}' differs); --force trains it again"
+            )

@@ -1,0 +1,40 @@
+"""Leave the calling process as it was: PyTorch's settings and all global random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def caller_state() -> Iterator[None]:
+    """Restore threads, random states and arithmetic settings of the caller; also a decorator."""
+    import numpy as np
+    import torch
+
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn
+    flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    grad, wording = torch.is_grad_enabled(), warnings.formatwarning
+    plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(list(gpus)):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(numbers)  # noqa: NPY002
+        warnings.formatwarning = wording
+        torch.set_grad_enabled(grad)
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -1,0 +1,226 @@
+"""Digests of a user's `package.module:function`, to notice that its code was changed.
+
+What counts is the text of the function and of everything that it may reach by name in the user's
+own modules, without comments and blank lines: another function added to the same file, or a
+comment, changes nothing. An installed package stands for its version.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import io
+import sys
+import sysconfig
+import tokenize
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LIBRARIES = ("timm", "torchvision")
+_INSTALLED = {"site-packages", "dist-packages"}
+_first: dict[tuple[str, str], dict[str, str]] = {}
+
+
+def imported_code(name: str) -> dict[str, str]:
+    """Return the digests of a function's code, by module, as this process first saw it.
+
+    Call it before the function is imported. A name that is not of the user's own code gives none.
+    """
+    return _first.setdefault((name, _place(name)), _digests(name))
+
+
+def current_code(name: str) -> dict[str, str]:
+    """Return the digests of a function's code, by module, as its files are now.
+
+    Raises:
+        BenchError: this process has imported an earlier version, which it would run.
+    """
+    now = _digests(name)
+    changed = changes(imported_code(name), now)
+    if changed:
+        raise BenchError(
+            f"the code of {', '.join(changed)} changed after this process had imported it; start "
+            "Python (in a notebook: the kernel) again to use the new code"
+        )
+    return now
+
+
+def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Return the modules whose code differs."""
+    return [m for m in sorted(before | now) if before.get(m) != now.get(m)]
+
+
+def _place(name: str) -> str:
+    return str(_source(name.partition(":")[0]))
+
+
+def _digests(name: str) -> dict[str, str]:
+    module, colon, path = name.partition(":")
+    if not colon or module in _LIBRARIES:
+        return {}
+    here = str(Path.cwd())
+    if here not in sys.path:  # as where the function is imported
+        sys.path.append(here)
+    source, top = _source(module), module.partition(".")[0]
+    if source is not None and _INSTALLED & set(source.parts):
+        versions = [metadata.version(d) for d in metadata.packages_distributions().get(top, [])]
+        return {top: ", ".join(versions)}
+    reached = _reach(module, path.partition(".")[0])
+    texts = {m.name: "\n".join(p.text for p in m.parts if p.included) for m in reached}
+    return {m: hashlib.sha256(t.encode()).hexdigest()[:16] for m, t in texts.items() if t}
+
+
+@dataclass
+class _Part:
+    """A top-level statement; one without names always counts."""
+
+    text: str
+    names: set[str] | None
+    node: ast.stmt
+    included: bool = False
+
+
+@dataclass
+class _Module:
+    name: str
+    parts: list[_Part]
+    imports: list[str] = field(default_factory=list)
+
+
+def _reach(entry: str, function: str) -> list[_Module]:
+    """Return the user's modules that *function* may reach, with the parts that count included."""
+    source = _source(entry)
+    if source is None:
+        return []
+    root = source.parents[entry.count(".") + (source.name == "__init__.py")]
+    modules: dict[str, _Module] = {}
+    waiting, used = [entry], {function}
+    while True:
+        while waiting:
+            name = waiting.pop()
+            if name not in modules and _is_own(name, entry, root):
+                modules[name] = found = _parse(name)
+                waiting += found.imports
+        new = [
+            part
+            for module in modules.values()
+            for part in module.parts
+            if not part.included and (part.names is None or part.names & used)
+        ]
+        if not new:
+            return list(modules.values())
+        for part in new:
+            part.included = True
+            used |= set(_identifiers(part.node))
+
+
+def _is_own(name: str, entry: str, root: Path) -> bool:
+    source = _source(name)
+    if source is None:
+        return False
+    if name.partition(".")[0] == entry.partition(".")[0]:
+        return True
+    installed = _INSTALLED & set(source.parts)
+    standard = Path(sysconfig.get_path("stdlib"))
+    return not installed and source.is_relative_to(root) and not source.is_relative_to(standard)
+
+
+def _source(module: str) -> Path | None:
+    """Return the file of a module's source, None if there is none."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        with contextlib.suppress(Exception, SystemExit):  # it imports the packages above it
+            spec = importlib.util.find_spec(module)
+            file = spec.origin if spec else None
+    path = Path(file).resolve() if file else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _parse(name: str) -> _Module:
+    source = _source(name)
+    content = source.read_text(encoding="utf-8", errors="replace") if source else ""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # importing it explains the error
+        return _Module(name, [])
+    lines = _without_comments(content)
+    parts = [
+        _Part(_text(node, lines), _names(node), node) for node in tree.body if not _is_guard(node)
+    ]
+    package = name if source and source.name == "__init__.py" else name.rpartition(".")[0]
+    imports = [m for node in ast.walk(tree) for m in _imported(node, package)]
+    above = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    return _Module(name, parts, [*above, *imports])
+
+
+def _without_comments(content: str) -> list[str]:
+    lines = content.splitlines()
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(io.StringIO(content).readline):
+            if token.type == tokenize.COMMENT:
+                row, column = token.start
+                lines[row - 1] = lines[row - 1][:column]
+    return [line.rstrip() for line in lines]
+
+
+def _text(node: ast.stmt, lines: list[str]) -> str:
+    decorators = [d.lineno for d in getattr(node, "decorator_list", [])]
+    first = min([node.lineno, *decorators])
+    return "\n".join(line for line in lines[first - 1 : node.end_lineno] if line)
+
+
+def _names(node: ast.stmt) -> set[str] | None:
+    """Return the names that a statement binds, None if it may do more than that."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return None if node.decorator_list else {node.name}  # a decorator may register it
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        bound = {(a.asname or a.name).partition(".")[0] for a in node.names}
+        return None if "*" in bound else bound
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        plain = all(isinstance(t, ast.Name) for t in targets)
+        if plain and not any(isinstance(n, ast.Call) for n in ast.walk(node)):
+            return {t.id for t in targets if isinstance(t, ast.Name)}
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return set()  # a docstring
+    return None
+
+
+def _is_guard(node: ast.stmt) -> bool:
+    """Return whether a statement is the part of a script that an import does not run."""
+    return isinstance(node, ast.If) and "__name__" in _identifiers(node.test)
+
+
+def _identifiers(node: ast.AST) -> Iterator[str]:
+    """Yield every name in a piece of code, also those in strings and imports."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.Attribute):
+            yield part.attr
+        elif isinstance(part, ast.alias):
+            yield from part.name.split(".")
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    """Return the modules that a statement may import."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        above = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*above, *([base] if base else [])])
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []

@@ -1,0 +1,77 @@
+"""What a request only names, and what its run's result depends on: the user's code, the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.data.catalog import FOLDER_PREFIX
+from bench.errors import BenchError
+from bench.system.user_code import changes, imported_code
+
+if TYPE_CHECKING:
+    from bench.data import Dataset
+    from bench.store import RunRecord
+    from bench.studies.request import RunRequest
+
+
+def folder_of(dataset: str) -> Path | None:
+    """Return the folder that a dataset's name stands for here, None if it is no image folder."""
+    if not dataset.startswith(FOLDER_PREFIX):
+        return None
+    return Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
+
+
+def describe_inputs(request: RunRequest) -> dict[str, Any]:
+    """Return what to record of a run's code and folder, as this process found them."""
+    folder, code = folder_of(request.dataset), imported_code(request.model)
+    return {
+        **({"user_code": code} if code else {}),
+        **({"dataset_path": str(folder)} if folder else {}),
+    }
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a dataset from another of the same name, as a run records it."""
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+
+
+def recorded_inputs(record: RunRecord) -> dict[str, Any]:
+    """Return what a finished run recorded of its code and images."""
+    return {**record.result, "user_code": record.environment.get("user_code")}
+
+
+def refuse_other_inputs(
+    run: str, dataset: str, recorded: dict[str, Any], now: dict[str, Any], *, begun: bool = False
+) -> None:
+    """Refuse to take a run for one of other code or images; what was not recorded is not compared.
+
+    Args:
+        run: its id.
+        dataset: name of its dataset.
+        recorded: `user_code` and `describe_data` as recorded with it.
+        now: the same as they are now; what is missing is not compared.
+        begun: it is to be resumed, not to be reused.
+
+    Raises:
+        BenchError: something differs; it is named.
+    """
+    what, then = ("begun", "starts it again") if begun else ("trained", "trains it again")
+    changed = changes(recorded.get("user_code") or {}, now.get("user_code") or {})
+    if changed and recorded.get("user_code") and "user_code" in now:
+        raise BenchError(
+            f"run {run} was {what} with other code than there is now in {', '.join(changed)}; "
+            f"--force {then}, or give the new network another name"
+        )
+    for key in ("dataset_fingerprint", "classes", "mean", "std"):
+        if key in now and recorded.get(key, now[key]) != now[key]:
+            named = "images" if key == "dataset_fingerprint" else key
+            raise BenchError(
+                f"run {run} was {what} on other {named} than dataset '{dataset}' has now; "
+                f"--force {then} (a function that draws them must seed its random numbers)"
+            )

@@ -1,0 +1,163 @@
+"""Kinds of network that exporters and proofs stumble over."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import BenchError
+from bench.export.graph import trace
+from bench.export.pipeline import Exporter
+from bench.export.proof import Prover
+from bench.export.settings import Settings
+from bench.store.exports import Exports
+from bench.targets.network import LoadedNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Net(nn.Module):
+    """A convolution, *between* on its map, pooling and a classifier."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], *modules: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, 2, 1)
+        self.modules_between = nn.ModuleList(modules)
+        self.fc = nn.Linear(8, 10)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        for module in self.modules_between:
+            x = module(x)
+        return self.fc(self.between(x).mean((2, 3)))
+
+
+def source(network: nn.Module) -> LoadedNetwork:
+    return LoadedNetwork("net", network.eval(), "net", {}, (1, 28, 28))
+
+
+def export(network: nn.Module, results: Path, **settings: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    return Exporter(Exports(results), Settings(**settings)).export(source(network)).row
+
+
+RANDOM = {
+    "dropout": lambda x: F.dropout(x, 0.3),
+    "noise": lambda x: x + torch.randn_like(x),
+    "gumbel": lambda x: F.gumbel_softmax(x, dim=1),
+}
+
+
+@pytest.mark.parametrize("between", RANDOM.values(), ids=RANDOM)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_random_networks_are_called_random(tmp_path: Path, between: Any, precision: Any) -> None:
+    with pytest.raises(
+        BenchError, match=r"for the same images .*test_kinds.*py:\d+ .*random"
+    ) as no:
+        export(Net(between), tmp_path, precision=precision)
+    assert "\n" not in str(no.value)
+    assert not [f for f in (tmp_path / "exports").iterdir() if not f.name.startswith(".")]
+
+
+BY_BATCH: dict[str, Callable[[], Net]] = {
+    "statistics": lambda: Net(lambda x: x, nn.BatchNorm2d(8, track_running_stats=False)),
+    "mean": lambda: Net(lambda x: x + x.mean(0, keepdim=True)),
+    "halves": lambda: Net(lambda x: x.view(2, -1, *x.shape[1:]).flip(0).reshape(x.shape)),
+}
+
+
+@pytest.mark.parametrize("make", BY_BATCH.values(), ids=BY_BATCH)
+def test_networks_that_depend_on_the_batch_need_a_fixed_one(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(BenchError, match=r"(images of the|one) batch.*--static-batch N") as no:
+        export(make(), tmp_path)
+    assert ("modules_between.0" in str(no.value)) == bool(make().modules_between)
+    for size in (8, 6):  # 6 does not divide the number of images
+        row = export(make(), tmp_path, static_batch=size)
+        assert row["status"] == "complete", row["error"]
+        assert row["max_rel_diff"] < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_logits_that_are_all_zero_agree_with_zeros(tmp_path: Path, precision: Any) -> None:
+    network = Net(lambda x: x)
+    nn.init.zeros_(network.fc.weight)
+    nn.init.zeros_(network.fc.bias)
+    row = export(network, tmp_path, precision=precision)
+    assert row["status"] == "complete", row["error"]
+    assert row["max_rel_diff"] == 0
+
+
+def test_derived_weights_are_exported(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        old = Net(lambda x: x, torch.nn.utils.weight_norm(nn.Conv2d(8, 8, 3)))
+    new = Net(lambda x: x, torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)))
+    for network in (old, new):
+        assert export(network, tmp_path)["status"] == "complete"
+
+
+class Resized(nn.Module):
+    """Adds positions that are resized as timm's ViTs do at another size than their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, 8, 10, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.interpolate(self.positions, x.shape[2:], mode="bicubic", antialias=True)
+
+
+class Attention(nn.Module):
+    """Attention with a bias, and the view that torch's exporter cannot make of flash attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(1, 2, 196, 196))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2).unflatten(2, (2, 4)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=self.bias)
+        return mixed.transpose(1, 2).reshape(x.shape[0], 196, 8).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("module", [Resized, Attention])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_faults_of_the_exporter_are_avoided(tmp_path: Path, module: Any, precision: Any) -> None:
+    torch.manual_seed(0)
+    row = export(Net(lambda x: x, module()), tmp_path, precision=precision)
+    assert row["status"] == "complete", row["error"]
+
+
+def test_the_faults_are_there() -> None:
+    """Otherwise the test above proves nothing, and the ways round them can go."""
+    torch.manual_seed(0)
+    network = source(Net(lambda x: x, Resized()))
+    prover = Prover(network, 1, None)
+    assert not prover.agrees(trace(network).proto)
+    assert prover.agrees(trace(network, optimize=False).proto)
+
+
+WORDS = {
+    "missing operator": (Net(lambda x: x - x.flatten(2).median(2).values[..., None, None]),
+                         r"no ONNX form of aten.median.dim; use other operators$"),
+    "data-dependent": (Net(lambda x: x * 2 if x.mean() > 0 else x), r"torch.where$"),
+    "another size": (Net(lambda x: x.reshape(x.shape[0], 8, 49)[..., None]),
+                     r"does not take images of 1x28x28: give another --input-size$"),
+    "whole numbers": (Net(lambda x: x * float(x.shape[0])), "one batch size only.*--static-batch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "words"), WORDS.values(), ids=WORDS)
+def test_the_advice_fits_the_error(network: nn.Module, words: str) -> None:
+    with pytest.raises(BenchError, match=words) as refusal:
+        trace(source(network))
+    assert "\n" not in str(refusal.value)
+    assert "--opset" not in str(refusal.value)

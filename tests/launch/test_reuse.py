@@ -1,0 +1,245 @@
+"""Recorded runs are reused for the code and the images they were trained with, and no other."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bench
+from bench.store import Store
+from bench.system import user_code
+
+NETWORK = """
+from torch import nn
+def net(num_classes, in_channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * in_channels, WIDE),
+                         nn.Linear(WIDE, num_classes))
+WIDE = 8
+"""
+DATA = """
+import numpy as np
+SEED = 0
+def data():
+    draw = np.random.default_rng(SEED)
+    x, y = draw.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 2
+    return (x[:40], y[:40]), (x[40:], y[40:])
+"""
+STUDY = """
+question = "Is b better?"
+[base]
+dataset = "reused_data:data"
+epochs = 1
+seeds = [0]
+batch_size = 16
+[[variant]]
+name = "a"
+model = "resnet8"
+options = { width = 2 }
+"""
+ANOTHER = '[[variant]]\nname = "b"\nmodel = "resnet8"\nlearning_rate = 0.1\n'
+QUICK = {"epochs": 1, "results": "r", "workers": 1, "device": "cpu"}
+SETTINGS = {"train_images": 100, "batch_size": 20}
+
+
+@pytest.fixture
+def new_process():
+    """Forget the user's modules, as a new process would have."""
+
+    def forget():
+        user_code._first.clear()
+        for name in [name for name in sys.modules if name.startswith("reused_")]:
+            del sys.modules[name]
+
+    forget()
+    yield forget
+    forget()
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch, new_process):
+    """Write a module of the user's, and go on as in a new process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file of the same second and size
+
+    def change(name, content):
+        (tmp_path / name).write_text(content)
+        new_process()
+
+    return change
+
+
+def test_an_edited_network_is_not_taken_for_the_old_one(write, new_process):
+    write("reused_net.py", NETWORK)
+    train = {"settings": SETTINGS, **QUICK}
+    first = bench.train("reused_net:net", **train)["run"].item()
+    write("reused_net.py", NETWORK + "# a remark\ndef another(): ...\n")
+    assert bench.train("reused_net:net", **train)["run"].item() == first
+    assert bench.load_model(first, results="r")
+
+    write("reused_net.py", NETWORK.replace("WIDE = 8", "WIDE = 9"))
+    wrong = "was trained with other code than there is now in reused_net; --force"
+    with pytest.raises(bench.BenchError, match=wrong):
+        bench.train("reused_net:net", **train)
+    with pytest.raises(bench.BenchError, match=wrong):
+        bench.load_model(first, results="r")
+    bench.train("reused_net:net", **train, force=True)
+    assert bench.load_model(first, results="r")[3].in_features == 9
+    new_process()
+    assert bench.train("reused_net:net", **train)["status"].item() == "complete"
+
+
+def test_a_process_that_imported_the_old_code_does_not_pretend(write, tmp_path):
+    write("reused_net.py", NETWORK)
+    bench.train("reused_net:net", settings=SETTINGS, **QUICK)
+    (tmp_path / "reused_net.py").write_text(NETWORK.replace("WIDE = 8", "WIDE = 9"))
+    with pytest.raises(bench.BenchError, match="changed after this process had imported it"):
+        bench.train("reused_net:net", settings=SETTINGS, force=True, **QUICK)
+
+
+def study(tmp_path, content):
+    path = tmp_path / "own.toml"
+    path.write_text(content)
+    return {"study": path, "results": "r", "workers": 1, "device": "cpu"}
+
+
+def test_a_study_does_not_mix_two_versions_of_its_images(write, tmp_path):
+    write("reused_data.py", DATA)
+    bench.run_study(**study(tmp_path, STUDY))
+    write("reused_data.py", DATA.replace("SEED = 0", "SEED = 1"))
+    both = study(tmp_path, STUDY + ANOTHER)
+    wrong = "was trained on other images than dataset 'reused_data:data' has now"
+    for more in ({}, {"only": ["b"]}, {"only": ["b"], "force": True}):
+        with pytest.raises(bench.BenchError, match=wrong):
+            bench.run_study(**both, **more)
+    rows = bench.run_study(**both, force=True)
+    assert len({Store("r").read_run(r).result["dataset_fingerprint"] for r in rows["run"]}) == 1
+
+
+def test_class_names_and_statistics_count_as_well(write):
+    named = DATA.replace("return (", "return {'classes': ['cat', 'dog'], 'train': (").replace(
+        "), (x[40:], y[40:])", "), 'test': (x[40:], y[40:])}"
+    )
+    write("reused_data.py", named)
+    train = {"dataset": "reused_data:data", "settings": {"batch_size": 16}, **QUICK}
+    bench.train("resnet8", options={"width": 2}, **train)
+    write("reused_data.py", named.replace("'cat', 'dog'", "'dog', 'cat'"))
+    with pytest.raises(bench.BenchError, match="was trained on other classes than"):
+        bench.train("resnet8", options={"width": 2}, **train)
+
+
+def interrupt(event):
+    if event["event"] == "epoch":
+        raise KeyboardInterrupt
+
+
+def test_a_run_is_not_resumed_on_other_images(write, monkeypatch):
+    monkeypatch.setattr("bench.training.run.CHECKPOINT_SECONDS", 0.0)
+    unseeded = DATA.replace("default_rng(SEED)", "default_rng()")
+    write("reused_data.py", unseeded)
+    train = {"dataset": "reused_data:data", "settings": {"batch_size": 16}, **QUICK, "epochs": 3}
+    with pytest.raises(KeyboardInterrupt):
+        bench.train("resnet8", options={"width": 2}, **train, on_event=interrupt)
+    with pytest.raises(bench.BenchError, match=r"was begun on other images .* must seed"):
+        bench.train("resnet8", options={"width": 2}, **train)
+    assert (
+        bench.train("resnet8", options={"width": 2}, **train, force=True)["status"].item()
+        == "complete"
+    )
+
+
+def test_workers_refuse_images_that_every_call_draws_anew(write):
+    from bench.launch.processes import LocalLauncher
+
+    write("reused_data.py", DATA.replace("default_rng(SEED)", "default_rng()"))
+    row = bench.train(
+        "resnet8",
+        options={"width": 2},
+        dataset="reused_data:data",
+        **QUICK,
+        launcher=LocalLauncher(isolate=True),
+    )
+    assert row["status"].item() == "failed"
+    assert "gave other images to this process" in row["error"].item()
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A/pets and B/pets, of different images."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "cache"))
+    for place, seed in (("A", 0), ("B", 1)):
+        draw = np.random.default_rng(seed)
+        for split, count in (("train", 8), ("test", 4)):
+            for name in ("cat", "dog"):
+                folder = tmp_path / place / "pets" / split / name
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path
+
+
+def test_a_folder_is_one_dataset_however_it_is_written(folders, monkeypatch):
+    def train(place, name):
+        monkeypatch.chdir(folders / place)
+        quick = {**QUICK, "results": folders / "r"}
+        settings = {"batch_size": 8}
+        row = bench.train(
+            "resnet8",
+            options={"width": 2},
+            dataset=f"imagefolder:{name}",
+            settings=settings,
+            **quick,
+        )
+        return row["run"].item()
+
+    first = train("A", "pets")
+    for name in ("./pets/", "../A/pets", str(folders / "A" / "pets")):
+        assert train("A", name) == first
+    second = train("B", "pets")
+    assert second != first
+    assert train("B", "./pets") == second
+    assert train("A", "pets") == first
+    fingerprints = [r.result["dataset_fingerprint"] for r in Store(folders / "r").runs()]
+    assert len(set(fingerprints)) == 2
+
+    shutil.rmtree(folders / "A" / "pets" / "train" / "cat")
+    shutil.copytree(folders / "B" / "pets" / "train" / "cat", folders / "A/pets/train/cat")
+    with pytest.raises(bench.BenchError, match="was trained on other images than dataset"):
+        train("A", "pets")
+
+
+PRETRAINED = """
+import torch
+from torch import nn
+def small(num_classes, in_channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, num_classes))
+def pretrained(num_classes, in_channels):
+    model = small(num_classes, in_channels)
+    model.load_state_dict(torch.load("trained.pt", weights_only=True))
+    return model
+"""
+STILL = {"learning_rate": 1e-12, "muon_learning_rate": 0.0, "weight_decay": 0.0}
+
+
+def test_weights_that_the_network_loads_are_its_start(write):
+    write("reused_net.py", PRETRAINED)
+    settings = {"train_images": 200}
+    first = bench.train("reused_net:small", settings=settings, **{**QUICK, "epochs": 5})
+    torch.save(bench.load_model(first["run"].item(), results="r").state_dict(), "trained.pt")
+    kept = bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)
+    assert kept["test_accuracy"].item() == pytest.approx(first["test_accuracy"].item(), abs=0.01)
+    assert kept["test_accuracy"].item() > 0.3
+    drawn = {**settings, **STILL, "initialization": "he"}
+    redrawn = bench.train("reused_net:pretrained", settings=drawn, **QUICK)
+    assert redrawn["test_accuracy"].item() < 0.3
+
+    tensors = torch.load("trained.pt", weights_only=True)
+    torch.save({name: -values for name, values in tensors.items()}, "trained.pt")
+    with pytest.raises(bench.BenchError, match=r"was trained from other weights .*'2\.weight'"):
+        bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)

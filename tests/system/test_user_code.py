@@ -1,0 +1,114 @@
+"""A change of what a user's function reaches is noticed, and nothing else is."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import pytest
+
+from bench.errors import BenchError
+from bench.system.user_code import changes, current_code, imported_code
+
+NETS = """
+import math
+from torch import nn
+from own_package.blocks import Block
+from own_package import helpers
+
+WIDTH = 8
+UNUSED = 1
+
+def network(num_classes, in_channels):
+    return nn.Sequential(Block(WIDTH), helpers.head(num_classes))
+
+def other(num_classes, in_channels):
+    return math.pi
+
+if __name__ == "__main__":
+    print("a script")
+"""
+BLOCKS = """
+class Base:
+    size = 3
+
+class Block(Base):
+    pass
+
+class Stranger:
+    pass
+"""
+FILES = {
+    "nets.py": NETS,
+    "blocks.py": BLOCKS,
+    "helpers.py": "def head(n):\n    from .deeper import scale\n    return scale * n\n",
+    "deeper.py": "scale = 2\n",
+    "__init__.py": "",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "own_package"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        (folder / name).write_text(content)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "own_package"]:
+        del sys.modules[name]
+
+
+def code():
+    """The digests as a new process sees them."""
+    from bench.system import user_code
+
+    return user_code._digests("own_package.nets:network")
+
+
+@pytest.mark.usefixtures("package")
+def test_every_module_that_is_reached_has_a_digest():
+    assert set(code()) == {f"own_package.{m}" for m in ("nets", "blocks", "helpers", "deeper")}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "noticed"),
+    [
+        ("nets.py", "WIDTH = 8", "WIDTH = 16", True),
+        ("nets.py", "Block(WIDTH)", "Block(WIDTH, 2)", True),
+        ("blocks.py", "size = 3", "size = 5", True),
+        ("deeper.py", "scale = 2", "scale = 3", True),
+        ("__init__.py", "", "print('now it does something')\n", True),
+        ("nets.py", "WIDTH = 8", "WIDTH = 8  # a comment\n", False),
+        ("nets.py", "UNUSED = 1", "UNUSED = 2", False),
+        ("nets.py", "math.pi", "math.tau", False),
+        ("nets.py", "a script", "another", False),
+        ("blocks.py", "class Stranger:", "class Another:", False),
+    ],
+)
+def test_changes(package, file, old, new, noticed):
+    before = code()
+    path = package / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    named = [f"own_package.{file[:-3]}".removesuffix(".__init__")]
+    assert changes(before, code()) == (named if noticed else [])
+
+
+def test_a_process_that_imported_the_old_code_says_so(package):
+    name = "own_package.nets:network"
+    before = imported_code(name)
+    assert current_code(name) == before
+    (package / "deeper.py").write_text("scale = 4\n")
+    assert imported_code(name) == before  # what this process runs
+    with pytest.raises(BenchError, match=r"own_package\.deeper changed after this process"):
+        current_code(name)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:resnet18", "no_such_module:f"])
+def test_what_is_not_the_users_or_is_nowhere_has_none(name):
+    assert current_code(name) == {}
+
+
+def test_an_installed_package_stands_for_its_version():
+    assert current_code("typer.main:run") == {"typer": metadata.version("typer")}
