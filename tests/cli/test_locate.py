@@ -69,7 +69,7 @@ COMMANDS = {
     "lesion": ("--test-images", 4),
     "landscape": ("--points", 3, "--images", 4),
     "gradients": ("--correlation",),
-    "export-onnx": ("--precision", "int8", "--calibration-images", 16, "--quiet"),
+    "export-onnx": ("--precision", "int8", "--calibration-images", 32, "--quiet"),
     "grow": ("--to", "resnet14", "--epochs", 1, "--quiet"),
 }
 
