@@ -191,7 +191,9 @@ class _Pool:
             args=(there, self.work.store.root, resources, self.work.weights),
             daemon=True,
         )
-        with _without_main():
+        named = {name for r in self.work.requests for name in (r.model, r.dataset)}
+        script = any(name.startswith("__main__:") for name in named)
+        with contextlib.nullcontext() if script else _without_main():
             process.start()
         there.close()
         worker = _Worker(index, process, here)

@@ -76,8 +76,8 @@ def refuse_changed(
 ) -> dict[Data, str]:
     """Refuse recorded runs of other code or images than *requests* name now.
 
-    Datasets that come with bench do not change; the user's own are loaded, also for runs that are
-    still to be trained.
+    Networks and datasets that come with bench do not change. The user's own images are loaded, also
+    for runs that are still to be trained.
 
     Args:
         requests: all runs that would be compared.
@@ -93,6 +93,8 @@ def refuse_changed(
     images: dict[Data, dict[str, Any]] = {}
     code: dict[str, dict[str, str]] = {}
     for request in requests:
+        if ":" not in request.model + request.dataset:
+            continue  # both come with bench
         run = request.run_id
         record = None if run in retrained else store.read_run(run)
         found = None if record or run in retrained else store.load_checkpoint(run)

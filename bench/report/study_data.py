@@ -72,9 +72,30 @@ class StudyData:
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:
-        """One row per variant."""
+        """One row per variant.
+
+        Raises:
+            BenchError: a variant and its reference were trained on different images of one dataset.
+        """
+        for entry in self.study.variants.values():
+            self._refuse_other_images(entry, self.study.variants.get(entry["reference"] or ""))
         epochs = None if self.study.target_accuracy is None else self.epochs
         return summarise(self.study, self.records, epochs)
+
+    def _refuse_other_images(self, entry: dict[str, Any], reference: dict[str, Any] | None) -> None:
+        found: dict[tuple[Any, ...], tuple[str, str]] = {}
+        for run in (run for e in (reference, entry) if e for run in e["runs"].values()):
+            record = self.records.get(run)
+            images = record.result.get("dataset_fingerprint") if record else None
+            if record is None or images is None:
+                continue
+            data = tuple(record.request[k] for k in ("dataset", "train_images", "input_size"))
+            other, first = found.setdefault(data, (images, run))
+            if other != images:
+                raise BenchError(
+                    f"study '{self.study.name}' compares runs on different images of dataset "
+                    f"'{data[0]}' ({first}, {run}): train it again with --force"
+                )
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -24,7 +24,8 @@ def caller_state() -> Iterator[None]:
     flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     grad, wording = torch.is_grad_enabled(), warnings.formatwarning
     plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if used else ()
     try:
         with torch.random.fork_rng(list(gpus)):
             yield

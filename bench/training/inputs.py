@@ -64,6 +64,11 @@ def refuse_other_inputs(
     what, then = ("begun", "starts it again") if begun else ("trained", "trains it again")
     changed = changes(recorded.get("user_code") or {}, now.get("user_code") or {})
     if changed and recorded.get("user_code") and "user_code" in now:
+        if not now["user_code"]:
+            raise BenchError(
+                f"run {run}: the code of its network ({', '.join(changed)}) is not found; work in "
+                "the folder that holds it, or install it"
+            )
         raise BenchError(
             f"run {run} was {what} with other code than there is now in {', '.join(changed)}; "
             f"--force {then}, or give the new network another name"

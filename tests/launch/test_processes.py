@@ -195,3 +195,27 @@ def test_a_script_needs_no_main_guard(make_study, tmp_path, place):
         cwd=tmp_path, input=SCRIPT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "['complete', 'complete']\n"), done.stderr
+
+
+GUARDED = """
+import bench
+from bench.launch.processes import LocalLauncher
+from torch import nn
+
+def net(num_classes, in_channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, num_classes))
+
+if __name__ == "__main__":
+    row = bench.train("__main__:net", settings={"train_images": 100}, epochs=1, device="cpu",
+                      launcher=LocalLauncher(isolate=True))
+    print(row["status"].item())
+"""
+
+
+@pytest.mark.slow
+def test_a_network_of_the_script_itself_is_found_by_workers(tmp_path):
+    (tmp_path / "script.py").write_text(GUARDED)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "complete\n"), done.stderr

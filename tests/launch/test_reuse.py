@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def write(tmp_path, monkeypatch, new_process):
     return change
 
 
-def test_an_edited_network_is_not_taken_for_the_old_one(write, new_process):
+def test_an_edited_network_is_not_taken_for_the_old_one(write, new_process, monkeypatch):
     write("reused_net.py", NETWORK)
     train = {"settings": SETTINGS, **QUICK}
     first = bench.train("reused_net:net", **train)["run"].item()
@@ -88,6 +89,15 @@ def test_an_edited_network_is_not_taken_for_the_old_one(write, new_process):
         bench.train("reused_net:net", **train)
     with pytest.raises(bench.BenchError, match=wrong):
         bench.load_model(first, results="r")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.path", [p for p in sys.path if p != str(Path.cwd())])
+        patch.chdir("r")
+        new_process()
+        with pytest.raises(
+            bench.BenchError, match=r"code of its network \(reused_net\) is not found"
+        ):
+            bench.load_model(first, results=".")
+    new_process()
     bench.train("reused_net:net", **train, force=True)
     assert bench.load_model(first, results="r")[3].in_features == 9
     new_process()

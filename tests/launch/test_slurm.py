@@ -93,7 +93,7 @@ import sys, bench
 from bench.launch.slurm import SlurmLauncher
 
 if __name__ == "__main__":
-    bench.run_study("own.toml", results="results", device="cpu", threads=1,
+    bench.run_study("own.toml", results="bench-runs", device="cpu", threads=1,
                     launcher=SlurmLauncher(folder="jobs", cluster=sys.argv[1]))
 """
 

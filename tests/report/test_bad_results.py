@@ -280,3 +280,14 @@ def test_half_an_analysis_is_named_on_the_page(bench: Bench, results: Path, tmp_
     assert not (tmp_path / "out" / "lesions.csv").exists()
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"<p>Left out: bench-runs/analyses/lesion-\w+\.json: .*cannot be read", page)
+
+
+def test_runs_on_different_images_are_not_compared(bench: Bench, results: Path) -> None:
+    record = records(results)[0]
+    path = results / "runs" / record.run / "run.json"
+    resealed(path, result={**record.result, "dataset_fingerprint": "0" * 64})
+    for words in (("--format", "markdown", "--output", "-"), EVERYTHING):
+        assert re.search(
+            "compares runs on different images of dataset .* with --force",
+            bench("report", "tiny", "--results", results, *words).refusal,
+        )
