@@ -13,7 +13,7 @@ import torch
 
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.files import load
+from bench.export.files import load, onnx_sha256
 from bench.export.metadata import environment
 from bench.export.output import readable_name
 from bench.export.pipeline import FILE as ONNX
@@ -38,7 +38,7 @@ class OnnxInput:
     Attributes:
         name: for people and file names.
         file: its path.
-        sha256: of the file.
+        sha256: of the file and its external data.
         precision: fp32, fp16 or int8.
         row: the columns of the `exports` table that its engines share with it.
     """
@@ -243,7 +243,7 @@ def from_file(path: Path) -> OnnxInput:
     opset = next((e.version for e in proto.opset_import if e.domain == ""), None)
     row = {"run": known.get("run"), "model": known.get("model", path.stem), "opset": opset}
     name = path.stem if path.name != ONNX else f"{row['run'] or row['model']}"
-    return OnnxInput(name, path, sha256_of(path), _precision(proto), row)
+    return OnnxInput(name, path, onnx_sha256(path), _precision(proto), row)
 
 
 def _precision(proto: onnx.ModelProto) -> str:

@@ -21,7 +21,7 @@ class Sidecar:
     """What `NAME.engine.json` holds; an engine is reused only if all of it matches.
 
     Attributes:
-        onnx_sha256: of the ONNX file.
+        onnx_sha256: of the ONNX file and its external data (`onnx_sha256`).
         tensorrt: version of the library.
         flavor: rtx or standard.
         compute_capability: such as 86, or the name of the GPU it was built on.

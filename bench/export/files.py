@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import onnx
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # A protocol buffer cannot be larger; external data lies beside the file from there on.
 ONE_FILE_BYTES = 2**31 - 1
+WEIGHTS = "weights_sha256"  # property of a file whose weights lie beside it
 
 
 def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> None:
@@ -45,7 +47,7 @@ def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> 
         onnx.helper.set_model_props(
             proto,
             {p.key: p.value for p in proto.metadata_props}
-            | {"weights_sha256": sha256_of(path.parent / beside)},
+            | {WEIGHTS: sha256_of(path.parent / beside)},
         )
         files.disk.write(path, proto.SerializeToString(deterministic=True))
 
@@ -65,6 +67,28 @@ def check(path: Path) -> None:
                 "onnx, or save the file with an older ir_version"
             ) from error
         raise BenchError(f"{path.name} is not a valid ONNX file: {short(error)}") from error
+
+
+def onnx_sha256(path: Path) -> str:
+    """Return the SHA-256 of a valid file, or of the SHA-256s of it and its external data.
+
+    A file written by `save` holds that of its external data, so that its own is enough.
+
+    Raises:
+        BenchError: external data is missing.
+    """
+    proto = onnx.load(str(path), load_external_data=False)
+    tensors = onnx.external_data_helper._get_all_tensors(proto)
+    external = [t for t in tensors if onnx.external_data_helper.uses_external_data(t)]
+    locations = {onnx.external_data_helper.ExternalDataInfo(t).location for t in external}
+    own = sha256_of(path)
+    try:
+        parts = [sha256_of(path.parent / location) for location in sorted(locations)]
+    except OSError as error:
+        raise BenchError(f"cannot read {error.filename}, external data of {path}") from None
+    if parts in ([], [p.value for p in proto.metadata_props if p.key == WEIGHTS]):
+        return own
+    return hashlib.sha256(" ".join([own, *parts]).encode()).hexdigest()
 
 
 def load(path: Path) -> onnx.ModelProto:

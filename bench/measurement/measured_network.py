@@ -9,12 +9,12 @@ import torch
 
 from bench.errors import BenchError
 from bench.export.engines import read_sidecar
+from bench.export.files import onnx_sha256
 from bench.measurement.backends.tensorrt import engine_input
 from bench.measurement.onnx_file import Size, examine, image_shape
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
-from bench.store.files import sha256_of
 from bench.targets.find import DEFAULT_MODEL, InputSize, find_network, find_networks, sides_of
 from bench.targets.network import NamedNetwork
 
@@ -127,7 +127,7 @@ def _measured(network: NamedNetwork, input_size: InputSize | None) -> MeasuredNe
 
 def _of_onnx(path: Path, results: str, size: Size | None) -> dict[str, Any]:
     facts = examine(path, size)
-    digest = sha256_of(path)
+    digest = onnx_sha256(path)
     return {
         "input_shape": facts.input_shape,
         "channels_last": facts.channels_last,

@@ -180,6 +180,7 @@ def test_large_weights_lie_beside_the_file(tmp_path: Path) -> None:
     files.save(traced.proto, tmp_path / "model.onnx", limit=1000)
     assert (tmp_path / "model.onnx.data").is_file()
     files.check(tmp_path / "model.onnx")
+    assert files.onnx_sha256(tmp_path / "model.onnx") == files.sha256_of(tmp_path / "model.onnx")
     session = open_session(tmp_path / "model.onnx", threads=1)
     assert compare(session, expected, images.numpy(), tolerance=FP32_TOLERANCE).accepted
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
 import pytest
 
 from bench import BenchError, export_onnx, load_results
@@ -154,6 +156,32 @@ def test_an_engine_is_reused_only_if_everything_matches(model: Path, tmp_path: P
     table = load_results(tmp_path, "exports")
     assert set(first["sha256"]) <= set(table["sha256"])
     assert set(table["target"]) == {"sm86"}
+
+
+def test_other_external_weights_make_another_engine(tmp_path: Path) -> None:
+    fake = FakeTensorRT()
+    file, results = tmp_path / "model.onnx", tmp_path / "results"
+    for number in range(3):
+        weight = onnx.numpy_helper.from_array(np.full((3, 5), number // 2, "f"), "w")
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("MatMul", ["image", "w"], ["logits"])], "g",
+            [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3])],
+            [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 5])],
+            [weight],
+        )  # fmt: skip
+        for old in tmp_path.glob("model.onnx*"):
+            old.unlink()
+        proto = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+        )
+        onnx.save(
+            proto, file, save_as_external_data=True, location="model.onnx.data", size_threshold=0
+        )
+        build(file, results, fake, compute_capabilities=["86"])
+    assert fake.built == 2  # the second time nothing had changed
+    (tmp_path / "model.onnx.data").unlink()
+    with pytest.raises(BenchError, match=r"model\.onnx"):
+        build(file, results, fake, compute_capabilities=["86"])
 
 
 def test_a_damaged_engine_is_built_again(model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.export.files import onnx_sha256
 from bench.measurement.backends.eager import without_cuda
 from bench.measurement.backends.ortsession import (
     CPU,
@@ -25,7 +26,6 @@ from bench.measurement.backends.ortsession import (
 )
 from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
-from bench.store.files import sha256_of
 from bench.system.environment import version_of
 from bench.system.folders import cache_folder
 
@@ -141,7 +141,7 @@ def _cache(file: Path, batch_size: int) -> dict[str, Any]:
 
     versions = f"onnxruntime-{ort.__version__}-tensorrt-{version_of('tensorrt')}"
     root = cache_folder("resnet-bench") / "tensorrt-engines"
-    folder = root / versions / f"{sha256_of(file)[:16]}-batch-{batch_size}"
+    folder = root / versions / f"{onnx_sha256(file)[:16]}-batch-{batch_size}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
