@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import threading
 import warnings
@@ -39,9 +40,10 @@ def state():
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-    """The results folder of a small study, and one of its runs."""
-    return trained, next(r.run for r in Store(trained).runs() if r.status == "complete")
+def run(trained, tmp_path_factory):
+    """A results folder that may be written to, and one of its runs."""
+    root = shutil.copytree(trained, tmp_path_factory.mktemp("caller") / "bench-runs")
+    return root, next(r.run for r in Store(root).runs() if r.status == "complete")
 
 
 def show(root):
