@@ -290,7 +290,8 @@ def _not_significant(compared: Compared, what: str = "") -> list[str]:
     pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
     between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
     if len(pairs) > MOST_NAMED:
-        between = f"{len(pairs)} of {len(compared)} variants and their references"
+        of = "all" if len(pairs) == len(compared) else f"{len(pairs)} of"
+        between = f"{of} {len(compared)} variants and their references"
     counts = [d.seeds for _, d in unclear]
     low, high = min(counts), max(counts)
     seeds = f"{low} to {high}" if low < high else f"{low}"

@@ -152,7 +152,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "input_shape": _text(
             "Sizes of one image in the order of the input: 3x64x256, or 64x256x3 (channels last)."
         ),
-        "input_type": _category("Element type of the images that the network takes."),
+        "input_type": _text("Element type of the images that the network takes."),
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,
