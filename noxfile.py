@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -39,7 +40,12 @@ def lint(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PATHS)
     # From another folder, so that the installed package, which has bench.models, is read.
     with session.chdir("tests"):
-        session.run("lint-imports", "--no-logo", "--no-cache", "../pyproject.toml")
+        session.run(
+            str(Path(sys.executable).with_name("lint-imports")),
+            "--no-logo",
+            "--no-cache",
+            "../pyproject.toml",
+        )
 
 
 @nox.session
