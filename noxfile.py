@@ -2,7 +2,7 @@
 
 Every session runs in the environment that nox itself runs in: torch alone is several
 gigabytes, so it is installed once (`pip install '.[dev]'`), not once a session. What is
-checked is the installed package: each session first installs the working tree anew.
+checked is the installed package: each session first reinstalls the working tree.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def slow(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Run the GPU protocol, about ten minutes: writes gpu-report/report.md and report.json.
 
-    Without a CUDA device it says so and leaves with code 2.
+    Without a CUDA device it says so and exits with code 2.
     """
     install(session)
     words = [sys.executable, "-P", "tools/gpu", *session.posargs]

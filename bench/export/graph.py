@@ -110,7 +110,7 @@ def _to_onnx(
 
     try:
         return convert()
-    except Exception:
+    except Exception:  # the exporter's; raised again unless attention explains it
         if not any("scaled_dot_product" in str(node.target) for node in captured.graph.nodes):
             raise
     # It cannot decompose the CPU's flash attention with a mask (torch 2.14).
@@ -164,7 +164,7 @@ def _runs(source: LoadedNetwork, example: torch.Tensor) -> bool:
     try:
         with torch.inference_mode():
             source.model(example)
-    except Exception:
+    except Exception:  # a network raises exceptions of any class
         return False
     return True
 

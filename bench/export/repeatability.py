@@ -51,7 +51,7 @@ def reference_batch(source: LoadedNetwork, images: Tensor, static_batch: int | N
         part = reference_logits(source, images[:other], other)
         count = min(size, other)
         difference = _difference(first[:count], part[:count])
-    except Exception:
+    except Exception:  # a network that takes one batch size only; it ran at the other above
         difference = float("inf")
     if difference <= FP32_TOLERANCE:
         return None

@@ -37,7 +37,7 @@ class MeasuredNetwork(NamedNetwork):
         channels_last: whether a file takes H×W×C.
         input_type: element type of the images, such as float32 or uint8.
         macs: multiply-adds of one image; None where they cannot be counted.
-        traffic: what the layers that do them read and write; None where it cannot be told.
+        traffic: what the layers that do them read and write; None where that is unknown.
         file_sha256: of the file.
         file_precision: precision of the file's weights: fp32, fp16 or int8.
         static_batch: the one batch size the file takes; None for any.

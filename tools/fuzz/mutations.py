@@ -2,7 +2,7 @@
 
 Seeds are valid files of each format; each input is one of them with a few bytes flipped, cut,
 doubled, spliced with another or replaced by a token of the format. No coverage guides it here;
-`coverage.py` beside this file feeds the same parsers by coverage. Checksums are made anew after
+`coverage.py` beside this file feeds the same parsers by coverage. Checksums are recomputed after
 the mutation where a file has one, or hardly an input would come past them.
 What counts as a failure: any exception but `BenchError`, or an input that takes over a second
 of the processor.
@@ -248,7 +248,7 @@ def onnx_files(folder: Path) -> dict[str, Target]:
 
 
 def sealed(content: bytes) -> bytes:
-    """Make a record's checksum anew, as a forger would; what is no record stays as it is."""
+    """Recompute the checksum of a record; leave anything else as it is."""
     try:
         values: Any = json.loads(content)
         values.pop("checksum", None)

@@ -56,7 +56,7 @@ class Step:
 
 @dataclass
 class Report:
-    """All steps so far; written anew after each, so that an interruption loses nothing."""
+    """All steps so far; rewritten after each, so that an interruption loses nothing."""
 
     device: str
     environment: dict[str, Any]

@@ -56,11 +56,11 @@ def read_junit(file: Path) -> Iterator[Check]:
     cases = list(ET.parse(file).iter("testcase"))
     for case in cases:
         name = f"{case.get('classname')}::{case.get('name')}"
-        told = {child.tag: child.get("message", "") for child in case}
-        if "skipped" in told:
-            yield not_run(name, told["skipped"])
+        found = {child.tag: child.get("message", "") for child in case}
+        if "skipped" in found:
+            yield not_run(name, found["skipped"])
         else:
-            bad = [told[tag] for tag in ("failure", "error") if tag in told]
+            bad = [found[tag] for tag in ("failure", "error") if tag in found]
             yield judged(name, not bad, "; ".join(bad)[:300])
     if not cases:
         yield Check("pytest -m gpu", FAILED, "it ran no test")
