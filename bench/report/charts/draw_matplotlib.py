@@ -238,26 +238,17 @@ def _draw_points(axes: Axes, series: Series) -> Any:
         "alpha": 0.5 if series.faint else 1,
         "markersize": 3 if series.faint else 5,
         "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
-        "drawstyle": "steps-post" if series.kind == "steps" else "default",
     }
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        look[f"{series.interval}err"] = series.error_bars
-        handle: Any = axes.errorbar(x, y, capsize=2, **look)
+        handle: Any = axes.errorbar(x, y, xerr=series.error_bars, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
         if text:
-            axes.annotate(
-                text,
-                (across, up),
-                (0, 5),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                color=_NEUTRAL,
-            )
+            place: Any = {"textcoords": "offset points", "ha": "center"}
+            axes.annotate(text, (across, up), (0, 5), fontsize=7, color=_NEUTRAL, **place)
     return handle
 
 
