@@ -68,12 +68,8 @@ def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    return [
-        path
-        for chart in charts
-        if chart.missing is None
-        for path in save_figure(draw(chart), folder, chart.key)
-    ]
+    drawn = [(draw(chart), chart.key) for chart in charts if chart.missing is None]
+    return [path for figure, key in drawn for path in save_figure(figure, folder, key)]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -255,8 +251,8 @@ def _draw_points(axes: Axes, series: Series) -> Any:
 def _set(axes: Axes, which: str, axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    own = axes.xaxis if which == "x" else axes.yaxis
-    own.set_label_text(axis.title)
+    own = getattr(axes, f"{which}axis")
+    axes.set(**{f"{which}label": axis.title})
     if axis.log:
         _set_log(axes, which)
     elif axis.whole:
@@ -272,21 +268,19 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
             fontsize=7 if turned or len(axis.categories) > _DENSE else None,
             rotation=90 if turned else 0,
         )
-        (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
+        axes.set(**{f"{which}lim": (-0.6, len(axis.categories) - 0.4)})
 
 
 def _set_log(axes: Axes, which: str) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    own = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axes.set(**{f"{which}scale": "log"})
+    own = getattr(axes, f"{which}axis")
+    low, high = own.get_view_interval()
     decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
-    within = (
-        (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < _FEW else (1,)
-    )
+    within = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5)
     thousands = EngFormatter(sep="")
-    own.set_major_locator(LogLocator(subs=within))
+    own.set_major_locator(LogLocator(subs=within if decades < _FEW else (1,)))
     own.set_major_formatter(
         lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
     )

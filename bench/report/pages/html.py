@@ -62,6 +62,7 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
     return pages.get_template("page.html.jinja").render(
         report=report,
         study=report.study,
+        failed=[(f.what, f.status, f.why) for f in report.failures],
         data=data,
         css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
         scripts=scripts,
