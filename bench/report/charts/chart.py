@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.report.study_data import StudyData
+
 Kind = Literal["line", "points", "bars"]
 
 # Okabe and Ito's palette: distinguishable with every common kind of colour blindness.
@@ -44,6 +46,12 @@ class LegendEntry(NamedTuple):
 
 
 EntryOf = Callable[[Any], LegendEntry]  # from a run, target or row to its legend entry
+
+
+def variant_entry(data: StudyData, variant: str, seed: int | None = None) -> LegendEntry:
+    """Return the legend entry of a study's variant, or of its network of one random seed."""
+    label = variant if seed is None else f"{variant}, seed {seed}"
+    return LegendEntry(variant, data.style(variant), label)
 
 
 def legend_entries(names: Mapping[str, str]) -> EntryOf:

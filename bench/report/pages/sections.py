@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.report.charts.blocks import gradient_charts, lesion_charts
-from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart
+from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart, variant_entry
 from bench.report.charts.confusion import confusions
 from bench.report.charts.cost import fronts, latencies, measured_speed, quantisation, roofs, times
 from bench.report.charts.draw_matplotlib import draw_matrix, save_charts, save_figure
@@ -62,8 +62,7 @@ def _inside(data: StudyData) -> Section:
     """Chart the latest analyses of each run; for one that is missing, name its command."""
 
     def entry_of(run: str) -> LegendEntry:
-        variant, seed = data.places[run]
-        return LegendEntry(variant, data.style(variant), f"{variant}, seed {seed}")
+        return variant_entry(data, *data.places[run])
 
     lesions, gradients, correlations, landscapes = (
         data.analysed[table] for table in ("lesions", "gradients", "correlations", "landscapes")
