@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from bench.data import Dataset, Images
     from bench.store import RunRecord, Store
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
