@@ -13,7 +13,7 @@ from bench.store.files import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.networks.graph import Network
+    from bench.networks.traced_architecture import Network
     from bench.report.study_data import StudyData
     from bench.store import RunRecord, Store
 
@@ -87,7 +87,7 @@ def _read(store: Store, record: RunRecord) -> Network | str:
     import torch
 
     from bench.models import build_model
-    from bench.networks.graph import DOCUMENT, Network, trace
+    from bench.networks.traced_architecture import DOCUMENT, Network, trace
 
     name = str(record.request["model"])
     shape = tuple(record.result["input_shape"])

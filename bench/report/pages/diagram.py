@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
-    from bench.networks.graph import Block, Fork, Network
+    from bench.networks.traced_architecture import Block, Fork, Network
 
 WIDTH = 320
 # For a separate file; on a page, the style sheet colours it for light and dark.
