@@ -125,7 +125,7 @@ def _measured(
 
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
     """Label the rows on the front by what differs among all rows; empty if nothing does."""
-    records = rows.to_dict("records")
+    records: list[Any] = rows.to_dict("records")
     names = _shortened([[part.format(**row) for part in _PARTS] for row in records])
     if not any(names):
         return {}

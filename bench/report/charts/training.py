@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
 from bench.report.findings.statistics import Difference, Estimate, counted
@@ -57,7 +57,7 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
             continue
         hover = f"epoch {{epoch}}: {{mean:.4g}}{unit}, "
         hover += "seeds from {min:.4g} to {max:.4g} ({count:.0f})"
-        bands = {"low": by_epoch["min"].tolist(), "high": by_epoch["max"].tolist()}
+        bands: Any = {"low": by_epoch["min"].tolist(), "high": by_epoch["max"].tolist()}
         entry = variant_entry(data, name)
         series.append(line(entry, by_epoch.reset_index(), "mean", hover, x="epoch", **bands))
     return Chart(
