@@ -15,8 +15,8 @@ from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
 from bench.errors import BenchError
-from bench.launch.execution import Execution
 from bench.launch.study import carry_out, make_plan
+from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.sensitivity import sensitivity_chart
@@ -70,7 +70,7 @@ def run_study(
         deterministic: allow bit-reproducible kernels only.
         weights: file of weights that every run starts from.
         track: trackers to log the runs to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         This study's rows of the `runs` table of `bench.load_results`.
@@ -134,7 +134,7 @@ def train(
         weights: file of weights to start from.
         deterministic: allow bit-reproducible kernels only.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.
@@ -226,7 +226,7 @@ def grow(
         epochs: epochs of further training (0: only grow and verify; default: the parent's).
         settings: recipe values that replace the parent's, such as ``learning_rate``.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.
