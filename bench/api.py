@@ -15,7 +15,7 @@ from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
 from bench.errors import BenchError
-from bench.launch.study import carry_out, make_plan
+from bench.launch.carry_out import carry_out, make_plan
 from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
@@ -95,7 +95,7 @@ def run_study(
 def run_plan(
     plan: Plan, how: Execution, *, weights: Path | None = None, track: Sequence[str] = ()
 ) -> StudyRecord:
-    """Carry out a plan as `bench.launch.study.carry_out` does, and log its runs to trackers."""
+    """Carry out a plan as `bench.launch.carry_out.carry_out` does, and log its runs to trackers."""
     logged: Any = nullcontext(how.on_event)
     if track:
         from bench.report.tracking import tracked

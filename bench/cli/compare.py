@@ -46,8 +46,8 @@ def compare(
       bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
 
     """
-    from bench.measurement.compare import compare as compare_speeds
     from bench.measurement.compared_speeds import load_speeds
+    from bench.measurement.speed_changes import compare as compare_speeds
 
     changes, remarks = compare_speeds(load_speeds(baseline), load_speeds(candidate), threshold)
     rows = [asdict(change) for change in changes]

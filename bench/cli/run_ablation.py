@@ -96,8 +96,8 @@ def run_ablation(
 
     enable_huge_pages()
     from bench.api import run_plan
+    from bench.launch.carry_out import make_plan
     from bench.launch.launchers import make_launcher
-    from bench.launch.study import make_plan
     from bench.launch.workers import Execution
     from bench.studies import Overrides
 

@@ -13,13 +13,13 @@ The files, in the order in which a measurement passes through them:
 | `timing/runner.py`, `process_runner.py` | open a configuration, in this process or a subprocess |
 | `timing/warmup.py` | decides when warm-up ends |
 | `timing/sampling.py` | interleaves the configurations round by round until enough is known |
-| `timing/server.py` | finds the highest rate of the server scenario |
+| `timing/server_scenario.py` | finds the highest rate of the server scenario |
 | `machine/` | measures ceilings, noise and energy while the samples are taken |
 | `profile/` | measures the time of each layer, after the samples |
 | `timing/trial.py` | holds one configuration's samples, interval, status and error |
 | `rows.py` | turns trials into rows of the `throughput` table |
 | `tuning.py` | searches for the fastest configuration: `bench tune` |
-| `compared_speeds.py`, `compare.py` | compare two measurements: `bench compare` |
+| `compared_speeds.py`, `speed_changes.py` | compare two measurements: `bench compare` |
 
 Intervals are computed in `bench.system.intervals`, which `bench.export` uses as well.
 

@@ -25,7 +25,7 @@ from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.runner import open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
-from bench.measurement.timing.server import find_rate
+from bench.measurement.timing.server_scenario import find_rate
 from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of

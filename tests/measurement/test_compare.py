@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from bench.errors import BenchError
-from bench.measurement.compare import compare, ratio_of
 from bench.measurement.compared_speeds import load_speeds
+from bench.measurement.speed_changes import compare, ratio_of
 from builders import make_row
 
 
