@@ -5,7 +5,7 @@ The files, in the order in which a measurement passes through them:
 | file | what it does |
 |---|---|
 | `measure.py` | runs one measurement from names to a record: `bench.measure`, `bench throughput` |
-| `measured_network.py`, `onnx_file.py` | what a network or a file takes and costs |
+| `measured_network.py` | what a network takes and costs (of a file: `bench.export.examine`) |
 | `configurations.py` | checks a request and expands it into configurations |
 | `preparation.py` | resolves device and threads; makes ONNX files; finds batch sizes; pins cores |
 | `autobatch.py` | finds the batch size for `--batch-size auto` |

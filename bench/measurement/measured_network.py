@@ -9,9 +9,9 @@ import torch
 
 from bench.errors import BenchError
 from bench.export.engines import read_sidecar
+from bench.export.examine import Size, examine, image_shape
 from bench.export.files import onnx_sha256
 from bench.measurement.backends.tensorrt import engine_input
-from bench.measurement.onnx_file import Size, examine, image_shape
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
