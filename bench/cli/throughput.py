@@ -84,11 +84,20 @@ def throughput(
             metavar="SHARE",
         ),
     ] = 0.02,
+    processes: Annotated[
+        str,
+        options.measurement(
+            "--processes",
+            help="Fresh processes that each measure everything: auto (6 to 24, until the "
+            "intervals are narrow enough) or a number; 1: a quick look, without any claim.",
+            metavar="N",
+        ),
+    ] = "auto",
     max_seconds: Annotated[
         float,
         options.measurement(
             "--max-seconds",
-            help="Longest time per configuration after warm-up.",
+            help="Longest time per configuration, over all processes, after warm-up.",
             metavar="SECONDS",
         ),
     ] = 12.0,
@@ -156,7 +165,7 @@ def throughput(
     """
     options.require_positive(threads=threads)
     size = options.parse_size(input_size)
-    sizes = [_batch_size(text) for text in batch_size or []]
+    sizes = [_number_or_auto("--batch-size", text) for text in batch_size or []]
     from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
@@ -175,6 +184,7 @@ def throughput(
         scenario=cast("Any", scenario),  # checked there
         reference=reference,
         target_width=target_width,
+        processes=_number_or_auto("--processes", processes),
         max_seconds=max_seconds,
         isolate=isolate,
         timeout=timeout,
@@ -258,13 +268,13 @@ def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
     return {"name": share["name"], **kind, **figures}
 
 
-def _batch_size(text: str) -> int | str:
+def _number_or_auto(option: str, text: str) -> int | str:
     if text == "auto":
         return text
     try:
         return int(text)
     except ValueError:
-        raise BenchError(f"--batch-size {text}: it must be a number of images, or auto") from None
+        raise BenchError(f"{option} {text}: it must be a number, or auto") from None
 
 
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
@@ -288,7 +298,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
 
 
 def _tell(console: Any, event: dict[str, Any]) -> None:
-    if event["event"] != "round":
+    if event["event"] in {"export", "batch", "process", "failed", "server"}:
         console.print(_text(event), markup=False, soft_wrap=True)
 
 
@@ -304,6 +314,10 @@ _TEXTS = {
 
 
 def _text(event: dict[str, Any]) -> str:
+    if event["event"] == "process":
+        left = event["seconds_left"]
+        rest = "" if left is None else f", about {left:.0f} s left"
+        return f"process {event['number']} of {event['of']}{rest}"
     if event["event"] == "round":
         shares = event["shares"].values()
         done = sum(shares) / max(1, len(shares))

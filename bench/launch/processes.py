@@ -9,14 +9,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,11 +31,11 @@ from bench.store.files import StorageError
 from bench.store.locks import knows_flock
 from bench.system.memory import be_killed_first, enable_huge_pages, out_of_memory_kills
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
+from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
@@ -193,7 +191,7 @@ class _Pool:
         )
         named = {name for r in self.work.requests for name in (r.model, r.dataset)}
         script = any(name.startswith("__main__:") for name in named)
-        with contextlib.nullcontext() if script else _without_main():
+        with contextlib.nullcontext() if script else without_main():
             process.start()
         there.close()
         worker = _Worker(index, process, here)
@@ -260,29 +258,6 @@ class _Pool:
                 record_lost_worker(self.work, request, error, status=status)
             else:
                 self.held.append(request)
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from importing the script that called bench, which would run it again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _death(worker: _Worker) -> tuple[str, str]:
-    """Return the status and error of a run from its dead worker."""
-    code = worker.process.exitcode
-    if code is None or code >= 0:
-        return "failed", f"the worker process exited with code {code}"
-    if code == -signal.SIGKILL and out_of_memory_kills() > worker.kills:
-        return "out_of_memory", "the kernel ended the worker process: memory ran out"
-    name = signal.Signals(-code).name
-    cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
-    return "failed", f"the worker process was ended by {name}{cause}"
 
 
 def _end_with_parent(parent: int, stop: Stop) -> None:

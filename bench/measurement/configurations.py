@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
+MOST_PROCESSES = 100
 BASELINE = "eager"  # default PyTorch, the default reference
 
 
@@ -46,6 +47,9 @@ class Request:
         reference: the backend that others are compared with.
         target_width: relative half-width of the interval; 0.02 is ±2 %.
         max_seconds: for each configuration, after warm-up.
+        processes: number of fresh processes that each measure everything once; `auto`: 6, 10, 16
+            or 24, until the intervals are narrow enough; 1: in this process, for a quick look,
+            without any claim.
         isolate: run each configuration in a subprocess.
         timeout: seconds that an isolated configuration may take for one answer.
         latency_bound_ms: upper bound of p99 in the server scenario.
@@ -67,6 +71,7 @@ class Request:
     reference: str = BASELINE
     target_width: float = 0.02
     max_seconds: float = 12.0
+    processes: int | str = AUTO
     isolate: bool = False
     timeout: float = 600.0
     latency_bound_ms: float | None = None
@@ -93,6 +98,12 @@ class Request:
         for size in self.batch_sizes:
             if size != AUTO and (not isinstance(size, int) or size < 1):
                 raise BenchError(f"--batch-size {size}: it must be at least 1, or auto")
+        if self.processes != AUTO and (
+            not isinstance(self.processes, int) or not 1 <= self.processes <= MOST_PROCESSES
+        ):
+            raise BenchError(
+                f"--processes {self.processes}: it must be 1 to {MOST_PROCESSES}, or auto"
+            )
         for option in ("target_width", "max_seconds", "timeout"):
             check_above_zero(f"--{option.replace('_', '-')}", getattr(self, option))
         self._check_scenario()
@@ -103,6 +114,11 @@ class Request:
             raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
+
+    @property
+    def in_one_process(self) -> bool:
+        """Whether everything is measured in this process; a server's rate is always found so."""
+        return self.processes == 1 or self.scenario == "server"
 
     @property
     def sizes(self) -> tuple[int | str, ...]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from bench.errors import BenchError
 from bench.measurement.backends import ProfilingBackend, load_backend
@@ -22,7 +19,12 @@ from bench.measurement.preparation import Context, find_batch_sizes, pinned, wit
 from bench.measurement.profile.layer_time import RUNS, Share, shares
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
-from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.timing.replicates import (
+    Replicate,
+    describe_trials,
+    open_trials,
+    replicate,
+)
 from bench.measurement.timing.runner import open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server_scenario import find_rate
@@ -35,11 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.targets.find import InputSize
-
-
-# A batch whose images alone take this share of the free memory may not fit with its
-# activations (about twenty times as large in a residual network), so it runs in a subprocess.
-_RISKY_SHARE = 0.05
 
 
 def measure_names(
@@ -96,7 +93,7 @@ def measure_targets(
         trials = [Trial(made) for made in with_files(configurations, folder, context)]
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
-        ceiling, noise = run_trials(trials, request, context)
+        ceiling, noise, processes = run_trials(trials, request, context)
         if request.layers:
             _profile(trials)
     cpu, instruction_sets = processor()
@@ -117,6 +114,7 @@ def measure_targets(
         ceiling=asdict(ceiling),
         noise=noise | {"floors": noise_floors(trials)},
         lanes={trial.name: _details(trial) for trial in trials},
+        processes=[asdict(one) for one in processes],
     )
     return store.publish(record, _raw_samples(trials))
 
@@ -134,66 +132,56 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
 
 def run_trials(
     trials: Sequence[Trial], request: Request, context: Context
-) -> tuple[Ceiling, dict[str, Any]]:
-    """Open, sample, describe and close every trial, all in this process.
+) -> tuple[Ceiling, dict[str, Any], list[Replicate]]:
+    """Measure every trial, in this process or in several fresh ones.
 
     Returns:
-        The machine's ceiling, and its noise with `warnings`.
+        The machine's ceiling, its noise with `warnings`, and the processes.
+
+    Raises:
+        BenchError: nothing can run here.
     """
+    precisions = {t.configuration.precision for t in trials if t.status == "complete"}
+    budget = min(1.0, request.max_seconds / 10)
+    context.on_event({"event": "ceiling"})
+    ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+    before = take_snapshot(context.device)
+    processes: list[Replicate] = []
+    warnings: list[str] = []
+    if request.in_one_process:
+        _measure_here(trials, request, context)
+    else:
+        processes, warnings = replicate(
+            trials, request, _goal(request), context.device, context.on_event
+        )
+    noisy, noise = noise_between(before, take_snapshot(context.device))
+    if trials and all(trial.status == "unsupported" for trial in trials):
+        reasons = dict.fromkeys(str(trial.error) for trial in trials)
+        raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
+    again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+    return ceiling.merge(again), noise | {"warnings": [*warnings, *noisy]}, processes
+
+
+def _measure_here(trials: Sequence[Trial], request: Request, context: Context) -> None:
+    """Open, sample, describe and close every trial in this process."""
     try:
-        for trial in trials:
-            _open(trial, request, context)
-        if all(trial.status == "unsupported" for trial in trials):
-            reasons = dict.fromkeys(str(trial.error) for trial in trials)
-            raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-        precisions = {t.configuration.precision for t in trials if t.status == "complete"}
-        before = take_snapshot(context.device)
-        context.on_event({"event": "ceiling"})
-        budget = min(1.0, request.max_seconds / 10)
-        ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-        _sample(trials, request, context)
-        warnings, noise = noise_between(before, take_snapshot(context.device))
-        for trial in trials:
-            _describe(trial)
-        again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-        ceiling = ceiling.merge(again)
+        open_trials(trials, request, context.on_event)
+        opened = [trial for trial in trials if trial.runner is not None]
+        if request.scenario == "server":
+            _find_rates(opened, request, context)
+        else:
+            run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
+        describe_trials(trials)
     finally:
         for trial in trials:
             trial.close()
-    return ceiling, noise | {"warnings": warnings}
 
 
-def _open(trial: Trial, request: Request, context: Context) -> None:
-    if trial.status != "complete":
-        return
-    made = trial.configuration
-    context.on_event({"event": "prepare", "what": made.name})
-    isolate = request.isolate or _is_risky(made)
-    try:
-        trial.runner = (
-            ProcessRunner(made, timeout=request.timeout) if isolate else open_runner(made)
-        )
-    except Exception as error:  # a backend's failure is its row
-        trial.fail(error)
-
-
-def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
-    opened = [trial for trial in trials if trial.runner is not None]
-    if request.scenario != "server":
-        run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
-        return
+def _find_rates(opened: Sequence[Trial], request: Request, context: Context) -> None:
     for trial in opened:
         try:
             find_rate(trial, request, context.on_event)
         except Exception as error:  # its row says so, and the others continue
-            trial.fail(error)
-
-
-def _describe(trial: Trial) -> None:
-    if trial.is_running:
-        try:
-            trial.report = trial.opened().describe()
-        except Exception as error:  # what ran is unknown, so there is no figure
             trial.fail(error)
 
 
@@ -231,11 +219,6 @@ def _goal(request: Request) -> Goal:
     return Goal(request.target_width, request.max_seconds, fewest)
 
 
-def _is_risky(made: Configuration) -> bool:
-    images = 4 * made.batch_size * math.prod(made.target.input_shape)
-    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
-
-
 def _details(trial: Trial) -> dict[str, Any]:
     report = trial.report
     return {
@@ -243,7 +226,8 @@ def _details(trial: Trial) -> dict[str, Any]:
         "error": trial.error,
         "executed": asdict(report.executed) if report else None,
         "repeats": report.repeats if report else None,
-        "blocks": len(trial.blocks),
+        "blocks": sum(len(one.blocks) for one in (trial, *trial.replicates.values())),
+        "failures": trial.failures,
         "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),
@@ -255,11 +239,13 @@ def _raw_samples(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
     """Return rows of `bench.store.measurements.SAMPLE_COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
     for trial in trials:
-        warm_up = trial.warm_up.seconds if trial.warm_up else ()
-        rows += [(trial.name, "warm-up", -1, 0, repr(seconds)) for seconds in warm_up]
-        rows += [
-            (trial.name, "sample", number, trial.positions[number], repr(seconds))
-            for number, block in trial.blocks.items()
-            for seconds in block
-        ]
+        for process, one in trial.replicates.items() or ((0, trial),):
+            head = (trial.name, process)
+            warm_up = one.warm_up.seconds if one.warm_up else ()
+            rows += [(*head, "warm-up", -1, 0, repr(seconds)) for seconds in warm_up]
+            rows += [
+                (*head, "sample", number, one.positions[number], repr(seconds))
+                for number, block in one.blocks.items()
+                for seconds in block
+            ]
     return rows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank
+from bench.measurement.timing.replicates import is_reached
+from bench.system.intervals import two_modes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,10 +45,12 @@ def make_rows(
             continue
         row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu}
         row |= {"status": trial.status, "error": trial.error}
+        row["processes"] = len(trial.replicates) or 1
         if trial.report is not None:
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
-            row |= _speed(trial, trial.interval, goal, ceiling)
+            row |= _speed(trial, trial.interval, ceiling)
+            row["noisy"] = not is_reached(trial, trials, goal)
             reference = references.get(trial.group)
             if reference is not None and trial.configuration.computes:
                 row |= _ratio(trial, reference, floors.get(trial.group))
@@ -115,7 +120,7 @@ def _executed(report: RunnerReport) -> dict[str, Any]:
     }
 
 
-def _speed(trial: Trial, seconds: Interval, goal: Goal, ceiling: Ceiling | None) -> dict[str, Any]:
+def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str, Any]:
     made = trial.configuration
     images_per_second = seconds.per_second(made.batch_size)
     macs = made.target.macs
@@ -134,7 +139,6 @@ def _speed(trial: Trial, seconds: Interval, goal: Goal, ceiling: Ceiling | None)
         "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
         "ceiling_flops_per_second": ceilings.get(precision),
         "ceiling_bytes_per_second": copies.get(precision),
-        "noisy": not goal.is_reached(trial),
     }
     if trial.report is None or trial.report.repeats == 1:  # else samples are means
         for percentile in PERCENTILES:
@@ -165,7 +169,8 @@ def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any
         "ratio": found.median,
         "ratio_low": found.low,
         "ratio_high": found.high,
-        "difference": difference if found.confident else None,
+        # Within one process no interval knows what the next process would find: no claim.
+        "difference": difference if found.confident and trial.replicates else None,
     }
 
 
@@ -209,6 +214,16 @@ def _own_warnings(trial: Trial) -> list[str]:
         warnings += trial.report.gpu.warnings
     if trial.warm_up is not None and not trial.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")
+    medians = [one.interval.median for one in trial.replicates.values() if one.interval]
+    if (modes := two_modes(medians)) is not None:
+        made = trial.configuration
+        shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
+        warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
+    if trial.failures:
+        ran = len(trial.replicates)
+        warnings.append(
+            f"{_way(trial.configuration)}: {ran} of {ran + trial.failures} processes complete"
+        )
     executed = trial.report.executed.precision if trial.report else None
     requested = trial.configuration.precision
     if executed not in {None, "none", requested}:

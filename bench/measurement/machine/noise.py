@@ -55,7 +55,7 @@ def take_snapshot(device: str) -> Snapshot:
     return Snapshot(
         time=time.monotonic(),
         busy=times.user + times.system + getattr(times, "nice", 0.0),
-        own=mine.user + mine.system + sum(map(_cpu_seconds, children)),
+        own=sum(mine[:4]) + sum(map(_cpu_seconds, children)),  # with children that have ended
         steal=getattr(times, "steal", None),
         frequency_mhz=frequency.current if frequency else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -48,7 +48,8 @@ class ProcessRunner:
         self.timeout = timeout
         self.kills = out_of_memory_kills()
         self.process = context.Process(target=_serve, args=(there, configuration), daemon=True)
-        self.process.start()
+        with without_main():
+            self.process.start()
         there.close()
         self._answer()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -74,6 +74,19 @@ class RunnerReport:
     energy_joules: float | None = None
     images: int = 0
     gpu: GpuSummary | None = None
+
+    def plus(self, other: RunnerReport) -> RunnerReport:
+        """Return this report with the energy and images of another process added."""
+        joules = None
+        if self.energy_joules is not None and other.energy_joules is not None:
+            joules = self.energy_joules + other.energy_joules
+        peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
+        return replace(
+            self,
+            peak_memory_mib=max(peaks, default=None),
+            energy_joules=joules,
+            images=self.images + other.images,
+        )
 
 
 class LocalRunner:

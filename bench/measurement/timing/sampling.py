@@ -28,15 +28,20 @@ class Goal:
         max_seconds: for each configuration, after warm-up.
         min_samples: number of samples that a percentile needs.
         block_seconds: approximate length of a block.
+        rounds: number of blocks after which to stop, whatever the width of the interval; None
+            where one process is to reach that width.
     """
 
     target_width: float = 0.02
     max_seconds: float = 12.0
     min_samples: int = 0
     block_seconds: float = _BLOCK_SECONDS
+    rounds: int | None = None
 
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
+        if self.rounds is not None:
+            return len(trial.blocks) >= self.rounds and len(trial.samples) >= self.min_samples
         return (
             trial.interval is not None
             and trial.interval.confident

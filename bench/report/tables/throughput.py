@@ -67,6 +67,7 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
+    lines.append(_processes(rows))
     if any(row["noisy"] for row in rows):
         lines.append(
             "noisy: the interval did not become narrow enough; draw no conclusion from such a "
@@ -81,6 +82,18 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     if results is not None:
         lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
     return lines
+
+
+def _processes(rows: Sequence[dict[str, Any]]) -> str:
+    counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
+    if max(counts, default=1) == 1:
+        return (
+            "One process: intervals within this run only, so nothing is claimed; measure with "
+            "--processes auto to compare."
+        )
+    most, fewest = max(counts), min(counts)
+    number = str(most) if most == fewest else f"{fewest} to {most}"
+    return f"Intervals are over {number} fresh processes."
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,298 @@
+"""Replication in fresh processes: what differs between two runs of one command is measured.
+
+A network's speed differs from process to process by more than it does within one: memory lies
+elsewhere, caches and huge pages were found otherwise. An interval from one process does not know
+that, and does not cover what the next run finds. So each process opens all configurations of the
+comparison, in another order and after another amount of memory, warms up, and takes a few
+interleaved rounds; the interval is over processes (Kalibera and Jones 2013).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from bench.measurement.machine.noise import noise_between, take_snapshot
+from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.sampling import Goal, run_plan
+from bench.system.intervals import FEWEST_PROCESSES
+from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
+from bench.system.spawn import without_main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
+    from bench.measurement.configurations import Configuration, Request
+    from bench.measurement.timing.trial import Trial
+
+    OnEvent = Callable[[dict[str, Any]], None]
+
+# Numbers of processes after which `auto` looks whether the intervals are narrow enough, and the
+# level of each look's intervals, so that all four looks together keep 95 % (Pocock 1977).
+LOOKS = (6, 10, 16, 24)
+LOOK_CONFIDENCE = 1 - 0.0182
+
+_ROUNDS = 4  # of blocks in one process
+_BLOCK_SECONDS = 0.125
+_MOST_PADDING = 64 << 20  # bytes allocated before a network, which moves everything after it
+# A batch whose images alone take this share of the free memory may not fit with its
+# activations (about twenty times as large in a residual network), so it runs in a subprocess.
+_RISKY_SHARE = 0.05
+_CRASHES = 2  # processes that one configuration may cost
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One process of a measurement.
+
+    Attributes:
+        number: place in the order in which they ran.
+        pid: its process id.
+        started_at: UTC, ISO 8601.
+        seconds: wall time from its start to its end.
+        error: why it does not count; None if it does.
+        noise: the machine's counters before and after, and the warnings.
+    """
+
+    number: int
+    pid: int | None
+    started_at: str
+    seconds: float
+    error: str | None = None
+    noise: dict[str, Any] = field(default_factory=dict)
+
+
+def replicate(
+    trials: Sequence[Trial], request: Request, goal: Goal, device: str, on_event: OnEvent
+) -> tuple[list[Replicate], list[str]]:
+    """Measure all trials in one fresh process after the other, until the goal is reached.
+
+    Each trial's `replicates` are filled in place. A process that crashes or hangs is not counted;
+    a configuration that costs two is given up. Ctrl-C ends the measurement, and what is complete
+    is kept.
+
+    Args:
+        trials: what each process opens.
+        request: the number of processes: a number, or `auto`.
+        goal: width and time of the whole measurement.
+        device: whose noise is recorded.
+        on_event: called with the progress.
+
+    Returns:
+        The processes, and warnings.
+
+    Raises:
+        KeyboardInterrupt: before the first process was complete.
+    """
+    looks: tuple[int, ...] = LOOKS
+    if request.processes == "auto":
+        for trial in trials:
+            trial.confidence = LOOK_CONFIDENCE
+    else:
+        looks = (int(request.processes),)
+    done: list[Replicate] = []
+    crashes: Counter[str] = Counter()
+    try:
+        for look in looks:
+            while len(done) < look:
+                usable = [trial for trial in trials if trial.status == "complete"]
+                if not usable:
+                    return done, []
+                on_event(_progress(done, look))
+                done.append(_one(usable, len(done), request, goal, device, on_event, crashes))
+                if len(done) == 1 and (short := _too_short(usable, goal, looks[0])):
+                    return done, [short]
+            if all(is_reached(t, trials, goal) for t in trials if t.status == "complete"):
+                break
+            following = LOOKS[LOOKS.index(look) + 1 :][:1] if len(looks) > 1 else ()
+            spent = max((trial.seconds_spent for trial in trials), default=0.0)
+            if following and spent * following[0] / look > goal.max_seconds:
+                break
+    except KeyboardInterrupt:
+        if not any(trial.replicates for trial in trials):
+            raise
+        complete = sum(one.error is None for one in done)
+        claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
+        return done, [f"interrupted after {complete} complete processes{claim}"]
+    return done, []
+
+
+def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
+    """Return whether what a trial is judged by is narrow enough, and has enough samples.
+
+    That is its ratio to the reference, since images/s differ more between processes than ratios
+    within them do; of the reference itself, the ratio of its twin. Without a reference it is the
+    time itself. Of one process only, it is the interval within it.
+    """
+    if not trial.replicates:
+        return goal.is_reached(trial)
+    judged = trial.interval
+    reference = next((t for t in trials if t.is_reference and t.group == trial.group), None)
+    if reference is not None:
+        twins = [t for t in trials if t.configuration.twin and t.group == trial.group]
+        other = next(iter(twins), None) if trial is reference else trial
+        judged = other.speedup_over(reference) if other is not None else trial.interval
+    return (
+        judged is not None
+        and judged.confident
+        and judged.half_width <= goal.target_width
+        and len(trial.samples) >= goal.min_samples
+    )
+
+
+def _progress(done: Sequence[Replicate], look: int) -> dict[str, Any]:
+    left = None
+    if done:
+        left = sum(one.seconds for one in done) / len(done) * (look - len(done))
+    return {"event": "process", "number": len(done) + 1, "of": look, "seconds_left": left}
+
+
+def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
+    """Return why the time does not suffice for one sample in each of the processes."""
+    longest = max((max(t.samples, default=0.0) for t in trials), default=0.0) * fewest
+    if longest <= goal.max_seconds:
+        return None
+    return (
+        f"one process only, no claim: --max-seconds {goal.max_seconds:g} is too short for a sample "
+        f"in each of {fewest} processes; give at least {math.ceil(longest)}, or a smaller "
+        "--batch-size"
+    )
+
+
+def _one(
+    trials: Sequence[Trial],
+    number: int,
+    request: Request,
+    goal: Goal,
+    device: str,
+    on_event: OnEvent,
+    crashes: Counter[str],
+) -> Replicate:
+    """Run one process, and add what it measured to the trials."""
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang
+    here, there = context.Pipe()
+    fewest = LOOKS[0]
+    share = replace(
+        goal,
+        max_seconds=goal.max_seconds / fewest,
+        min_samples=math.ceil(goal.min_samples / fewest),
+        block_seconds=_BLOCK_SECONDS,
+        rounds=_ROUNDS,
+    )
+    plain = [trial.fresh() for trial in trials]
+    kills = out_of_memory_kills()
+    started_at, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    process = context.Process(
+        target=_measure, args=(there, plain, request, share, device, request.seed + number)
+    )
+    with without_main():
+        process.start()
+    there.close()
+    at_work, error, noise = "", None, {}
+    try:
+        while True:
+            if not here.poll(request.timeout):
+                error = f"no sign of progress for {request.timeout:g} s (--timeout)"
+                break
+            try:
+                event = here.recv()
+            except (EOFError, OSError):
+                process.join()
+                _, error = describe_exit(process.exitcode, kills, "the process")
+                break
+            if event["event"] == "done":
+                noise = event["noise"]
+                for trial, measured in zip(trials, event["trials"], strict=True):
+                    trial.add_replicate(number, measured)
+                break
+            at_work = event.get("what", at_work)
+            on_event(event)
+    finally:
+        if process.is_alive() and (error is not None or not noise):
+            process.kill()
+        process.join()
+        here.close()
+    if error is not None:
+        for trial in trials:
+            if trial.name == at_work:
+                crashes[at_work] += 1
+                if crashes[at_work] >= _CRASHES:
+                    trial.fail(RuntimeError(error))
+    seconds = time.monotonic() - begun
+    return Replicate(number, process.pid, started_at, seconds, error, noise)
+
+
+def _measure(
+    connection: Connection,
+    trials: list[Trial],
+    request: Request,
+    goal: Goal,
+    device: str,
+    seed: int,
+) -> None:
+    """Measure all trials in this process, and send them; the order of opening is random."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    be_killed_first()
+    source = random.Random(seed)  # noqa: S311 - nothing secret
+    # Written, so that it is there: neighbouring networks then lie at other addresses.
+    padding = bytearray(os.urandom(1)) * source.randrange(_MOST_PADDING)
+    order = list(trials)
+    source.shuffle(order)
+
+    def tell(event: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(event)
+
+    open_trials(order, request, tell)
+    before = take_snapshot(device)
+    run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
+    warnings, noise = noise_between(before, take_snapshot(device))
+    describe_trials(order)
+    for trial in trials:
+        trial.close()
+    tell({"event": "done", "trials": trials, "noise": noise | {"warnings": warnings}})
+    del padding
+
+
+def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) -> None:
+    """Make trials ready to run in this process; one that fails is marked."""
+    for trial in trials:
+        if trial.status != "complete":
+            continue
+        made = trial.configuration
+        on_event({"event": "prepare", "what": made.name})
+        try:
+            if request.isolate or _is_risky(made):
+                trial.runner = ProcessRunner(made, timeout=request.timeout)
+            else:
+                trial.runner = open_runner(made)
+        except Exception as error:  # a backend's failure is its row
+            trial.fail(error)
+
+
+def _is_risky(made: Configuration) -> bool:
+    images = 4 * made.batch_size * math.prod(made.target.input_shape)
+    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
+
+
+def describe_trials(trials: Sequence[Trial]) -> None:
+    """Read back what each trial really ran."""
+    for trial in trials:
+        if trial.is_running:
+            try:
+                trial.report = trial.opened().describe()
+            except Exception as error:  # what ran is unknown, so there is no figure
+                trial.fail(error)
