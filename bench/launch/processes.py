@@ -29,7 +29,12 @@ from bench.launch.assignment import (
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
-from bench.system.memory import be_killed_first, enable_huge_pages, out_of_memory_kills
+from bench.system.memory import (
+    be_killed_first,
+    describe_exit,
+    enable_huge_pages,
+    out_of_memory_kills,
+)
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
@@ -45,17 +50,6 @@ if TYPE_CHECKING:
 
 # After a request to stop, workers have this long to end a step and write a checkpoint.
 STOP_SECONDS = 10.0
-_NATIVE = "a fault in native code: a library, or an extension of the network"
-_CAUSES = {
-    "SIGKILL": "by hand, or by a memory limit of a container or scheduler",
-    "SIGTERM": "by hand, or by a scheduler",
-    "SIGSEGV": _NATIVE,
-    "SIGABRT": _NATIVE,
-    "SIGFPE": _NATIVE,
-    "SIGILL": "a library was built for a newer processor than this one",
-    "SIGBUS": "a file in use was cut short, or a disk or /dev/shm is full",
-    "SIGXCPU": "a limit of CPU time",
-}
 
 
 @dataclass(frozen=True)
@@ -245,7 +239,8 @@ class _Pool:
         worker.connection.close()
         request = worker.request
         if request is not None and self.work.stop.signal is None:
-            self._record(request, *(("failed", reason) if reason else _death(worker)))
+            exit_ = describe_exit(worker.process.exitcode, worker.kills, "the worker process")
+            self._record(request, *(("failed", reason) if reason else exit_))
         needed = self.waiting or (self.held and not self.workers)
         if needed and self.work.stop.signal is None:
             self._give(self._start(worker.index))

@@ -16,7 +16,7 @@ from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
-from bench.measurement.profile.layer_time import RUNS, Share, shares
+from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.replicates import (
@@ -190,16 +190,16 @@ def _profile(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.status == "complete" and not trial.configuration.twin:
             try:
-                trial.layers = [asdict(share) for share in profile_layers(trial.configuration)]
+                trial.layers = profile_layers(trial.configuration)
             except Exception as error:  # the samples are kept whatever a profiler does
                 trial.layers = [{"error": str(error)}]
 
 
-def profile_layers(configuration: Configuration) -> list[Share]:
+def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     """Profile a configuration in this process.
 
     Returns:
-        Layers in the network's order, then operators, slowest first.
+        Layers in the network's order, then operators, slowest first, as `layer_rows`.
 
     Raises:
         BenchError: its backend has no profiler, or it cannot be opened.
@@ -209,7 +209,7 @@ def profile_layers(configuration: Configuration) -> list[Share]:
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
     runner = open_runner(configuration)
     try:
-        return shares(*backend.profile(runner.prepared, runner.step, RUNS))
+        return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
     finally:
         runner.close()
 

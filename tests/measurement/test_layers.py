@@ -32,7 +32,7 @@ def profiled(backend, tmp_path, name="resnet14", options=None, size=16):
         from dataclasses import replace
 
         made = replace(made, file=make_file(target, "fp32", tmp_path, threads=1).path)
-    return [vars(share) for share in profile_layers(made)]
+    return profile_layers(made)
 
 
 @pytest.fixture(scope="module")

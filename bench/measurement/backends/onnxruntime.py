@@ -22,6 +22,7 @@ from bench.measurement.backends.ortsession import (
     TENSORRT,
     OrtOnGpu,
     OrtPrepared,
+    device_index,
     why_not_loaded,
 )
 from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
@@ -150,11 +151,6 @@ def _cache(file: Path, batch_size: int) -> dict[str, Any]:
     except OSError:
         return {}  # it only takes longer
     return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": str(folder)}
-
-
-def device_index(device: str) -> int:
-    """Return N of cuda:N, 0 of cuda."""
-    return int(device.partition(":")[2] or 0)
 
 
 def _missing(package: str) -> str | None:

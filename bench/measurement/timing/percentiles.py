@@ -6,7 +6,6 @@ scipy is imported inside a function: `bench choose` needs the numbers only of so
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,5 +36,4 @@ def nearest_rank(latencies: Sequence[float], percentile: float) -> float | None:
     """Return a percentile by nearest rank, in the unit of *latencies*; None from too few."""
     if len(latencies) < honest_count(percentile):
         return None
-    rank = math.ceil(percentile * len(latencies))
-    return float(np.partition(np.asarray(latencies), rank - 1)[rank - 1])
+    return float(np.quantile(latencies, percentile, method="inverted_cdf"))

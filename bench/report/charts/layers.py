@@ -23,7 +23,7 @@ def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
 
     Args:
         configuration: its name.
-        shares: `bench.measurement.profile.layer_time.Share` as dictionaries.
+        shares: rows of `bench.measurement.profile.layer_time.layer_rows`.
     """
     key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
     layers = [share for share in shares if share["by"] == "layer"]

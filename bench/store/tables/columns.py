@@ -221,8 +221,11 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of graph nodes run by another provider than the requested one."
         ),
         "cpu": _category("Processor with its instruction sets."),
-        "noisy": Column("boolean", "Whether the interval stayed wider than requested: that of the ratio to the reference, "
-            "or without one that of `images_per_second`."),
+        "noisy": Column(
+            "boolean",
+            "Whether the interval stayed wider than requested: that of the ratio to the reference, "
+            "or without one that of `images_per_second`.",
+        ),
         "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,
