@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from bench.measurement.timing.replicates import (
     describe_trials,
     open_trials,
     replicate,
+    run_process,
 )
 from bench.measurement.timing.runner import open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
@@ -151,9 +153,15 @@ def run_trials(
     if request.in_one_process:
         _measure_here(trials, request, context)
     else:
-        processes, warnings = replicate(
-            trials, request, _goal(request), context.device, context.on_event
+        goal = _goal(request)
+        run = partial(
+            run_process,
+            request=request,
+            goal=goal,
+            device=context.device,
+            on_event=context.on_event,
         )
+        processes, warnings = replicate(trials, request, goal, run, context.on_event)
     noisy, noise = noise_between(before, take_snapshot(context.device))
     if trials and all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)

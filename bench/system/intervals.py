@@ -5,10 +5,10 @@ constant within a process, so that only several processes show it: their logarit
 t-interval (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time"; Georges et al.
 2007).
 
-Within one process, samples come in blocks, one block of each compared configuration per round. Blocks are resampled,
-not samples: samples of one block share the machine's state, and treating them as independent
-would make an interval too narrow (the block, or cluster, bootstrap; Efron and Tibshirani 1993,
-section 8.6; Kalibera and Jones 2013 for benchmarks).
+Within one process, samples come in blocks, one block of each compared configuration per round.
+Blocks are resampled, not samples: samples of one block share the machine's state, and treating
+them as independent would make an interval too narrow (the block, or cluster, bootstrap; Efron and
+Tibshirani 1993, section 8.6).
 """
 
 from __future__ import annotations

@@ -11,7 +11,17 @@ import torch
 
 from .conftest import TINY
 
-QUICK = ("--max-seconds", "0.3", "--input-size", "16", "--threads", "1", "--quiet")
+QUICK = (
+    "--max-seconds",
+    "0.3",
+    "--processes",
+    "1",
+    "--input-size",
+    "16",
+    "--threads",
+    "1",
+    "--quiet",
+)
 
 
 def bench(*arguments: str, cwd) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from bench.measurement.speed_changes import compare
 from bench.measurement.tuning import Bounds, tune
 
 FLOAT = TensorProto.FLOAT
-QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2}
+QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2, "processes": 1}
 
 
 def values(name, *shape, kind=np.float32):
@@ -264,7 +264,17 @@ def test_open_sizes_are_chosen_by_the_input_size(channels_last, tmp_path):
 
 def test_the_command_takes_height_and_width(bench, tmp_path):
     path = small(tmp_path / "m.onnx", ("N", 3, "h", "w"))
-    words = ["throughput", str(path), "--batch-size", "2", "--max-seconds", "0.2", "--json"]
+    words = [
+        "throughput",
+        str(path),
+        "--batch-size",
+        "2",
+        "--max-seconds",
+        "0.2",
+        "--processes",
+        "1",
+        "--json",
+    ]
     words += ["--results", str(tmp_path / "r"), "--threads", "1"]
     done = bench(*words, "--input-size", "32x64")
     assert done.code == 0, done.err

@@ -18,7 +18,7 @@ from builders import make_row
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
-    "max_seconds": 0.2, "target_width": 0.5, "reference": "null", "pin": True,
+    "max_seconds": 0.2, "processes": 1, "target_width": 0.5, "reference": "null", "pin": True,
 }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,6 @@ _MOST_PADDING = 64 << 20  # bytes allocated before a network, which moves everyt
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.
 _RISKY_SHARE = 0.05
-_CRASHES = 2  # processes that one configuration may cost
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,23 @@ class Replicate:
 
 
 def replicate(
-    trials: Sequence[Trial], request: Request, goal: Goal, device: str, on_event: OnEvent
+    trials: Sequence[Trial],
+    request: Request,
+    goal: Goal,
+    run: Callable[[Sequence[Trial], int], Replicate],
+    on_event: OnEvent = lambda _event: None,
 ) -> tuple[list[Replicate], list[str]]:
-    """Measure all trials in one fresh process after the other, until the goal is reached.
+    """Measure all trials in one process after the other, until the goal is reached.
 
-    Each trial's `replicates` are filled in place. A process that crashes or hangs is not counted;
-    a configuration that costs two is given up. Ctrl-C ends the measurement, and what is complete
-    is kept.
+    Each trial's `replicates` are filled in place; one that fails in two processes is given up.
+    Ctrl-C ends the measurement, and what is complete is kept.
 
     Args:
-        trials: what each process opens.
+        trials: what each process measures.
         request: the number of processes: a number, or `auto`.
-        goal: width and time of the whole measurement.
-        device: whose noise is recorded.
-        on_event: called with the progress.
+        goal: width, and time for each trial over all processes.
+        run: measures trials in process number N, as `run_process` does.
+        on_event: called with `process`.
 
     Returns:
         The processes, and warnings.
@@ -104,23 +105,12 @@ def replicate(
     else:
         looks = (int(request.processes),)
     done: list[Replicate] = []
-    crashes: Counter[str] = Counter()
     try:
-        for look in looks:
-            while len(done) < look:
-                usable = [trial for trial in trials if trial.status == "complete"]
-                if not usable:
-                    return done, []
-                on_event(_progress(done, look))
-                done.append(_one(usable, len(done), request, goal, device, on_event, crashes))
-                if len(done) == 1 and (short := _too_short(usable, goal, looks[0])):
-                    return done, [short]
-            if all(is_reached(t, trials, goal) for t in trials if t.status == "complete"):
-                break
-            following = LOOKS[LOOKS.index(look) + 1 :][:1] if len(looks) > 1 else ()
-            spent = max((trial.seconds_spent for trial in trials), default=0.0)
-            if following and spent * following[0] / look > goal.max_seconds:
-                break
+        while (wanted := _wanted(trials, goal, looks, len(done))) > len(done):
+            on_event(_progress(done, wanted))
+            done.append(run([t for t in trials if t.status == "complete"], len(done)))
+            if len(done) == 1 and (short := _too_short(trials, goal, looks[0])):
+                return done, [short]
     except KeyboardInterrupt:
         if not any(trial.replicates for trial in trials):
             raise
@@ -128,6 +118,20 @@ def replicate(
         claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
         return done, [f"interrupted after {complete} complete processes{claim}"]
     return done, []
+
+
+def _wanted(trials: Sequence[Trial], goal: Goal, looks: Sequence[int], done: int) -> int:
+    """Return the number of processes at which to look next; *done* if it is enough."""
+    usable = [trial for trial in trials if trial.status == "complete"]
+    if not usable:
+        return done
+    if done not in looks:
+        return next((look for look in looks if look > done), done)
+    following = next((look for look in looks if look > done), done)
+    spent = max(trial.seconds_spent for trial in usable)
+    if all(is_reached(t, trials, goal) for t in usable):
+        return done
+    return following if spent * following / done <= goal.max_seconds else done
 
 
 def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
@@ -172,47 +176,33 @@ def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
     )
 
 
-def _one(
+def run_process(
     trials: Sequence[Trial],
     number: int,
+    *,
     request: Request,
     goal: Goal,
     device: str,
     on_event: OnEvent,
-    crashes: Counter[str],
 ) -> Replicate:
-    """Run one process, and add what it measured to the trials."""
+    """Run one process, and add what it measured to the trials.
+
+    A process that crashes or hangs does not count; it is a failure of what it was at work on.
+    """
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
     here, there = context.Pipe()
-    fewest = LOOKS[0]
-    share = replace(
-        goal,
-        max_seconds=goal.max_seconds / fewest,
-        min_samples=math.ceil(goal.min_samples / fewest),
-        block_seconds=_BLOCK_SECONDS,
-        rounds=_ROUNDS,
-    )
-    plain = [trial.fresh() for trial in trials]
     kills = out_of_memory_kills()
     started_at, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    process = context.Process(
-        target=_measure, args=(there, plain, request, share, device, request.seed + number)
-    )
+    arguments = ([t.fresh() for t in trials], request, _share(goal), device, request.seed + number)
+    process = context.Process(target=_measure, args=(there, *arguments))
     with without_main():
         process.start()
     there.close()
-    at_work, error, noise = "", None, {}
+    at_work: str | None = None
+    error, noise = None, {}
     try:
-        while True:
-            if not here.poll(request.timeout):
-                error = f"no sign of progress for {request.timeout:g} s (--timeout)"
-                break
-            try:
-                event = here.recv()
-            except (EOFError, OSError):
-                process.join()
-                _, error = describe_exit(process.exitcode, kills, "the process")
-                break
+        while here.poll(request.timeout):
+            event = here.recv()
             if event["event"] == "done":
                 noise = event["noise"]
                 for trial, measured in zip(trials, event["trials"], strict=True):
@@ -220,19 +210,34 @@ def _one(
                 break
             at_work = event.get("what", at_work)
             on_event(event)
+        else:
+            error = f"no sign of progress for {request.timeout:g} s (--timeout)"
+    except (EOFError, OSError):
+        process.join()
+        error = describe_exit(process.exitcode, kills, "the process")[1]
     finally:
-        if process.is_alive() and (error is not None or not noise):
+        if not noise:
             process.kill()
         process.join()
         here.close()
     if error is not None:
         for trial in trials:
-            if trial.name == at_work:
-                crashes[at_work] += 1
-                if crashes[at_work] >= _CRASHES:
-                    trial.fail(RuntimeError(error))
-    seconds = time.monotonic() - begun
-    return Replicate(number, process.pid, started_at, seconds, error, noise)
+            if at_work in {trial.name, None}:
+                trial.add_failure("failed", error)
+    return Replicate(
+        number, process.pid, started_at, time.monotonic() - begun, error=error, noise=noise
+    )
+
+
+def _share(goal: Goal) -> Goal:
+    """Return what one of the fewest processes is to measure."""
+    return replace(
+        goal,
+        max_seconds=goal.max_seconds / FEWEST_PROCESSES,
+        min_samples=math.ceil(goal.min_samples / FEWEST_PROCESSES),
+        block_seconds=_BLOCK_SECONDS,
+        rounds=_ROUNDS,
+    )
 
 
 def _measure(

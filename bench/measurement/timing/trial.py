@@ -124,9 +124,7 @@ class Trial:
         What failed there is given up after a second failure; what is not supported, at once.
         """
         if measured.status != "complete" or measured.interval is None:
-            self.failures += 1
-            if self.failures > 1 or measured.status == "unsupported":
-                self.status, self.error = measured.status, measured.error
+            self.add_failure(measured.status, measured.error)
             return
         self.replicates[number] = measured
         self.seconds_spent += measured.seconds_spent
@@ -137,6 +135,12 @@ class Trial:
             self.report = measured.report if earlier is None else earlier.plus(measured.report)
         medians = [one.interval.median for one in self.replicates.values() if one.interval]
         self.interval = process_interval(medians, self.confidence)
+
+    def add_failure(self, status: str, error: str | None) -> None:
+        """Record that a process failed at this configuration; after the second it is given up."""
+        self.failures += 1
+        if self.failures > 1 or status == "unsupported":
+            self.status, self.error = status, error
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
