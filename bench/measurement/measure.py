@@ -235,7 +235,7 @@ def _details(trial: Trial) -> dict[str, Any]:
         "executed": asdict(report.executed) if report else None,
         "repeats": report.repeats if report else None,
         "blocks": sum(len(one.blocks) for one in (trial, *trial.replicates.values())),
-        "failures": trial.failures,
+        "failures": [error for _, error in trial.failures],
         "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),

@@ -222,7 +222,7 @@ def _own_warnings(trial: Trial) -> list[str]:
     if trial.failures:
         ran = len(trial.replicates)
         warnings.append(
-            f"{_way(trial.configuration)}: {ran} of {ran + trial.failures} processes complete"
+            f"{_way(trial.configuration)}: {ran} of {ran + len(trial.failures)} processes complete"
         )
     executed = trial.report.executed.precision if trial.report else None
     requested = trial.configuration.precision

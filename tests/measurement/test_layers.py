@@ -142,8 +142,8 @@ def test_a_backend_without_a_profiler_says_so(tmp_path):
 def test_the_command_prints_and_draws(tmp_path, bench_process):
     done = bench_process(
         "throughput", "resnet8", "--option", "width=4", "--option", "shortcut=projection",
-        "--input-size", 16, "--batch-size", 2, "--max-seconds", 0.3, "--processes", 1, "--threads", 1,
-        "--layers", "--figures", "pictures", "--quiet",
+        "--input-size", 16, "--batch-size", 2, "--max-seconds", 0.3, "--processes", 1,
+        "--threads", 1, "--layers", "--figures", "pictures", "--quiet",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert done.out.count("The shortcuts: 1×1 projections") == 2

@@ -117,6 +117,10 @@ def replicate(
         complete = sum(one.error is None for one in done)
         claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
         return done, [f"interrupted after {complete} complete processes{claim}"]
+    finally:
+        for trial in trials:
+            if trial.status == "complete" and trial.failures and not trial.replicates:
+                trial.give_up()
     return done, []
 
 

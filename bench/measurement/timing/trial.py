@@ -46,7 +46,7 @@ class Trial:
         replicates: number of a fresh process → what it measured of this configuration. With any,
             they hold the samples, and the interval is over them.
         confidence: level of the intervals over processes.
-        failures: number of processes in which it failed.
+        failures: status and error of each process in which it failed.
     """
 
     configuration: Configuration
@@ -65,7 +65,7 @@ class Trial:
     layers: list[dict[str, Any]] = field(default_factory=list)
     replicates: dict[int, Trial] = field(default_factory=dict)
     confidence: float = CONFIDENCE
-    failures: int = 0
+    failures: list[tuple[str, str | None]] = field(default_factory=list)
     _blocks_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -138,9 +138,13 @@ class Trial:
 
     def add_failure(self, status: str, error: str | None) -> None:
         """Record that a process failed at this configuration; after the second it is given up."""
-        self.failures += 1
-        if self.failures > 1 or status == "unsupported":
-            self.status, self.error = status, error
+        self.failures.append((status, error))
+        if len(self.failures) > 1 or status == "unsupported":
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Fail as the last process did."""
+        self.status, self.error = self.failures[-1]
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
