@@ -57,7 +57,7 @@ def test_the_command_asks_for_the_same(measured):
     assert command(record) == (
         "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
         "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "
-        "--max-seconds 0.2 --pin --option width=4 --threads 1"
+        "--max-seconds 0.2 --processes 1 --pin --option width=4 --threads 1"
     )
 
 

@@ -85,11 +85,13 @@ def training_command(data: StudyData) -> str:
 
 def measuring_command(record: MeasurementRecord) -> str:
     """Return the command that measures this again, where the same targets are found."""
-    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    # Records from before there were several processes do not name their number.
+    request = {"processes": 1} | record.request
+    labels = [label.split(" ") for label in request.get("targets", [])]
     parts = ["bench", "throughput", *(name for name, *_ in labels)]
     for field in dataclasses.fields(Request):
-        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
-        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
+        value, name = request.get(field.name), _RENAMED.get(field.name, field.name)
+        if field.name not in request or field.name == "seed" or _same(value, field.default):
             continue
         option = f"--{name.replace('_', '-')}"
         if field.name in _FLAGS:
