@@ -18,7 +18,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
-from bench.measurement.rows import make_rows, noise_floors
+from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.replicates import (
     Replicate,
@@ -166,8 +166,14 @@ def run_trials(
     if trials and all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-    return ceiling.merge(again), noise | {"warnings": [*warnings, *noisy]}, processes
+    ceiling = ceiling.merge(
+        measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+    )
+    if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+        ceiling = ceiling.merge(
+            measure_ceiling(context.device, context.threads, precisions, seconds=3 * budget)
+        )
+    return ceiling, noise | {"warnings": [*warnings, *noisy]}, processes
 
 
 def _measure_here(trials: Sequence[Trial], request: Request, context: Context) -> None:

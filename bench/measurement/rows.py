@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.nvml import GpuSummary
-from bench.measurement.timing.percentiles import nearest_rank
+from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
 from bench.system.intervals import two_modes
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bench.system.intervals import Interval
 
 PERCENTILES = (0.5, 0.9, 0.99)
+# Winograd's convolutions need fewer operations than are counted, so a little more is possible.
+MOST_SHARE = 1.1
 
 
 def make_rows(
@@ -56,7 +58,13 @@ def make_rows(
                 row |= _ratio(trial, reference, floors.get(trial.group))
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
         row |= trial.columns
-        row["warnings"] = "; ".join([*_own_warnings(trial), *warnings]) or None
+        own = _own_warnings(trial)
+        if (share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE:
+            own.append(
+                f"{_way(trial.configuration)} was faster than this machine's measured peak, so no "
+                "share of it is shown"
+            )
+        row["warnings"] = "; ".join([*own, *warnings]) or None
         rows.append(row)
     return rows
 
@@ -127,6 +135,7 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
     flops = 2 * macs * images_per_second.median if macs and made.computes else None
     precision = trial.report.executed.precision if trial.report else made.precision
     ceilings = ceiling.flops_per_second if ceiling else {}
+    share = share_of_peak(trial, ceiling)
     copies = ceiling.copied if ceiling else {}
     row = {
         "images_per_second": images_per_second.median,
@@ -136,7 +145,7 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
         "samples": len(trial.samples),
         "flops_per_second": flops,
         "arithmetic_intensity": _intensity(made, precision) if flops else None,
-        "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
+        "peak_fraction": share if share is None or share <= MOST_SHARE else None,
         "ceiling_flops_per_second": ceilings.get(precision),
         "ceiling_bytes_per_second": copies.get(precision),
     }
@@ -144,7 +153,25 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
         for percentile in PERCENTILES:
             found = nearest_rank(trial.samples, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
+        if row["latency_p99_ms"] is not None:
+            bound = upper_bound(trial.samples, 0.99)
+            row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
     return row
+
+
+def share_of_peak(trial: Trial, ceiling: Ceiling | None) -> float | None:
+    """Return the share of the machine's ceiling that a trial reached; None if unknown.
+
+    More than `MOST_SHARE` is a fault of the ceiling.
+    """
+    made = trial.configuration
+    macs = made.target.macs
+    if ceiling is None or trial.report is None or trial.interval is None:
+        return None
+    most = ceiling.flops_per_second.get(trial.report.executed.precision)
+    if not macs or not most or not made.computes:
+        return None
+    return 2 * macs * made.batch_size / trial.interval.median / most
 
 
 def _intensity(made: Configuration, precision: str) -> float | None:

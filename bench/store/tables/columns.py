@@ -183,6 +183,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "latency_p50_ms": _number("Median time of a batch, milliseconds."),
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
+        "latency_p99_high_ms": _number(
+            "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
+        ),
         "samples": _integer("Number of timed samples."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
         "macs": _MACS,
