@@ -23,12 +23,12 @@ from scipy.signal import lfilter
 
 from bench.measurement.configurations import Configuration, Request
 from bench.measurement.measured_network import MeasuredNetwork
-from bench.measurement.timing.replicates import LOOKS, Replicate, replicate
+from bench.measurement.timing.replicates import Replicate, replicate
 from bench.measurement.timing.sampling import Goal
 from bench.measurement.timing.trial import Trial
 from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
-from bench.system.intervals import Interval
+from bench.system.intervals import LOOKS, Interval
 
 REPETITIONS = 1000
 GOAL = Goal(max_seconds=12)
@@ -95,8 +95,8 @@ SAMPLERS = {
 }
 
 
-def simulate(sampler: Sampler, seed: int) -> tuple[Trial, Trial]:
-    """Measure two configurations by the program's own rule, from drawn times."""
+def simulate(sampler: Sampler, seed: int, ratio: float = TRUE_RATIO) -> tuple[Trial, Trial]:
+    """Measure two configurations, one *ratio* times as fast, by the program's own rule."""
     source = np.random.default_rng(seed)
     most = LOOKS[-1]
     effects = sampler.process(source, 2 * most).reshape(2, most)
@@ -105,7 +105,7 @@ def simulate(sampler: Sampler, seed: int) -> tuple[Trial, Trial]:
     noise = noise.reshape(2, most, _BLOCKS, _SAMPLES)
     logs = effects[:, :, None, None] + drift.transpose(2, 0, 1)[..., None] + noise
     seconds = TRUE_SECONDS * np.exp(logs)
-    seconds[1] /= TRUE_RATIO
+    seconds[1] /= ratio
     trials = a_trial("reference"), a_trial("other")
     trials[0].is_reference = True
 
@@ -150,9 +150,20 @@ def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
     }
 
 
+def found_slower(kind: str, slowdown: float, repetitions: int = REPETITIONS) -> float:
+    """Return the share of measurements that find a slowdown, as 0.05, or none of 0, significant."""
+    found = 0
+    for seed in range(repetitions):
+        reference, other = simulate(SAMPLERS[kind], seed, 1 / (1 + slowdown))
+        ratio = other.speedup_over(reference)
+        found += ratio.high < 1 or (slowdown == 0 and ratio.low > 1)
+    return found / repetitions
+
+
 def page(document: dict[str, Any]) -> str:
     """Return the figures as Markdown, with what made them."""
-    cells = [["sampler", "repetitions", "ratio covered", "images/s covered", "processes (mean)"]]
+    cells = [["sampler", "repetitions", "ratio covered", "images/s covered", "processes (mean)",
+              "no change: found one", "5 % slower: found", "10 % slower: found"]]  # fmt: skip
     cells += [
         [
             row["sampler"],
@@ -160,6 +171,7 @@ def page(document: dict[str, Any]) -> str:
             f"{row['ratio_coverage']:.1%}",
             f"{row['speed_coverage']:.1%}",
             f"{row['processes']:.1f}",
+            *(f"{row[f'found_{s:g}']:.1%}" for s in (0, 0.05, 0.1)),
         ]
         for row in document["rows"]
     ]
@@ -182,7 +194,10 @@ def page(document: dict[str, Any]) -> str:
 def main() -> None:
     """Calibrate on every sampler; write JSON, and Markdown beside it."""
     document = {
-        "rows": [calibrate(kind) for kind in SAMPLERS],
+        "rows": [
+            calibrate(kind) | {f"found_{s:g}": found_slower(kind, s) for s in (0, 0.05, 0.1)}
+            for kind in SAMPLERS
+        ],
         "environment": describe_environment("cpu", threads=1),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -72,7 +72,13 @@ def throughput(
         ),
     ] = None,
     reference: Annotated[
-        str, options.what("--reference", help="Backend to compare with.", metavar="NAME")
+        str,
+        options.what(
+            "--reference",
+            help="Backend to compare with; or one of the TARGETs, with which the others are "
+            "compared on the same backend.",
+            metavar="NAME",
+        ),
     ] = "eager",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,

@@ -110,6 +110,7 @@ def measure_targets(
             goal=_goal(request),
             ceiling=ceiling,
             warnings=noise["warnings"],
+            other_processes=noise["others"],
         ),
         environment=describe_environment(context.device, threads=context.threads)
         | {name: version_of(name) for name in ("onnxruntime-gpu", "onnxruntime", "openvino")},

@@ -62,6 +62,11 @@ class MeasuredNetwork(NamedNetwork):
             return lambda images: images  # it is part of the file
         return lambda images: images.float() / 255
 
+    def is_called(self, name: str) -> bool:
+        """Return whether `--reference` may name it so: as it was given, or by its run's id."""
+        known = {self.name, self.label, str(self.file)}
+        return name in known or (self.run is not None and self.run.startswith(name))
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""

@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
+from bench.measurement.machine.noise import scheduler_tick
 from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
@@ -33,10 +34,12 @@ def make_rows(
     goal: Goal,
     ceiling: Ceiling | None,
     warnings: Sequence[str] = (),
+    other_processes: float | None = None,
 ) -> list[dict[str, Any]]:
     """Return a row for each trial that is not a twin; what is not known is None.
 
-    A row that does not reach the *goal* is noisy. *warnings* are of the whole measurement.
+    A row that does not reach the *goal* is noisy. *warnings* and *other_processes*, the share of
+    the processor that they used, are of the whole measurement.
     """
     references = {trial.group: trial for trial in trials if trial.is_reference}
     floors = noise_floors(trials)
@@ -48,11 +51,14 @@ def make_rows(
         row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu}
         row |= {"status": trial.status, "error": trial.error}
         row["processes"] = len(trial.replicates) or 1
+        row["other_processes"] = other_processes
         if trial.report is not None:
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
             row |= _speed(trial, trial.interval, ceiling)
-            row["noisy"] = not is_reached(trial, trials, goal)
+            row["noisy"] = scheduler_tick(trial.samples) is not None or not is_reached(
+                trial, trials, goal
+            )
             reference = references.get(trial.group)
             if reference is not None and trial.configuration.computes:
                 row |= _ratio(trial, reference, floors.get(trial.group))
@@ -221,7 +227,7 @@ def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
     for trial in trials:
         made = trial.configuration
         eager = (made.backend, made.precision, trial.status) == (BASELINE, "fp32", "complete")
-        if eager and trial.interval is not None and not made.twin:
+        if eager and trial.interval is not None and not made.twin and not made.across:
             seconds = trial.interval.median / made.batch_size
             groups.setdefault(made.group, []).append((seconds, trial))
     return {
@@ -232,7 +238,8 @@ def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
 
 
 def _way(made: Configuration) -> str:
-    return f"{made.backend} {made.precision} {made.memory_format}"
+    network = f"{made.target.label} " if made.across else ""
+    return f"{network}{made.backend} {made.precision} {made.memory_format}"
 
 
 def _own_warnings(trial: Trial) -> list[str]:
@@ -246,6 +253,11 @@ def _own_warnings(trial: Trial) -> list[str]:
         made = trial.configuration
         shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
         warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
+    if (tick := scheduler_tick(trial.samples)) is not None:
+        warnings.append(
+            f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
+            "quota decided them"
+        )
     if trial.failures:
         ran = len(trial.replicates)
         warnings.append(

@@ -11,10 +11,11 @@ from scipy import stats
 import bench
 from bench.errors import BenchError
 from bench.measurement.configurations import Request
-from bench.measurement.timing.replicates import LOOK_CONFIDENCE, Replicate, replicate
+from bench.measurement.machine.noise import scheduler_tick
+from bench.measurement.timing.replicates import Replicate, replicate
 from bench.measurement.timing.sampling import Goal
 from bench.store.measurements import Measurements, read_samples
-from bench.system.intervals import process_interval, two_modes
+from bench.system.intervals import LOOK_CONFIDENCE, process_interval, two_modes
 
 from .conftest import a_trial
 
@@ -134,3 +135,24 @@ def test_ctrl_c_keeps_what_is_complete_and_says_what_it_allows(after, claim):
     assert warning == f"interrupted after {after} complete processes{claim}"
     with pytest.raises(KeyboardInterrupt):
         replicate(pair(), Request(), Goal(), Samples(None, interrupted_after=0))
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_network_can_be_the_reference(tmp_path):
+    words = {**WORDS, "processes": 1, "max_seconds": 0.3, "backends": ("eager",)}
+    frame = bench.measure(["resnet8", "resnet14"], reference="resnet14", results=tmp_path, **words)
+    assert frame["model"].tolist() == ["resnet8", "resnet14"]
+    assert frame["reference"].tolist() == ["resnet14 eager fp32 contiguous"] * 2
+    assert frame["difference"][1] == "reference"
+    assert frame["ratio"][0] > 1
+    with pytest.raises(BenchError, match=r"--reference resnet15 is unknown.*one of the measured"):
+        bench.measure(["resnet8"], reference="resnet15", results=tmp_path, **words)
+
+
+def test_times_that_are_time_slices_are_recognised():
+    source = np.random.default_rng(0)
+    slices = 0.024 * source.integers(1, 4, 60) + source.normal(0, 1e-4, 60)
+    assert scheduler_tick(slices) == 0.024
+    assert scheduler_tick(source.normal(0.05, 0.002, 60)) is None
+    assert scheduler_tick(source.normal(0.024, 1e-4, 60)) is None  # one peak: chance
+    assert scheduler_tick(source.uniform(0.02, 0.4, 200)) is None

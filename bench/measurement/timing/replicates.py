@@ -26,7 +26,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.runner import open_runner
 from bench.measurement.timing.sampling import Goal, run_plan
-from bench.system.intervals import FEWEST_PROCESSES
+from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
 from bench.system.spawn import without_main
 
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
     from bench.measurement.timing.trial import Trial
 
     OnEvent = Callable[[dict[str, Any]], None]
-
-# Numbers of processes after which `auto` looks whether the intervals are narrow enough, and the
-# level of each look's intervals, so that all four looks together keep 95 % (Pocock 1977).
-LOOKS = (6, 10, 16, 24)
-LOOK_CONFIDENCE = 1 - 0.0182
 
 _ROUNDS = 4  # of blocks in one process
 _BLOCK_SECONDS = 0.125

@@ -151,7 +151,8 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
             f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
             f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
             f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
-            f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, among {len(rows)}."
+            f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "
+            f"among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)

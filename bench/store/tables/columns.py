@@ -229,6 +229,9 @@ TABLES: dict[str, dict[str, Column]] = {
             "Whether the interval stayed wider than requested: that of the ratio to the reference, "
             "or without one that of `images_per_second`.",
         ),
+        "other_processes": _number(
+            "Share of the processor that other processes used during the measurement, 0…1."
+        ),
         "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,
