@@ -249,7 +249,7 @@ def _save_figures(record: "MeasurementRecord", folder: Path, say: Callable[[str]
 
 def _show_layers(record: "MeasurementRecord") -> None:
     """Print each configuration's slowest layers and operators."""
-    from bench.report.charts.layers import shortcut_line
+    from bench.report.charts.layers import coverage_line, shortcut_line
 
     console = stdout()
     for name, details in record.lanes.items():
@@ -266,6 +266,9 @@ def _show_layers(record: "MeasurementRecord") -> None:
                 console.print(simple_table(cells, right=("ms", "share")))
         if shares:
             console.print(f"\n{shortcut_line(shares)}", markup=False, soft_wrap=True)
+            line = coverage_line(shares, details["measured_milliseconds"])
+            if line:
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def _layer_cells(share: dict[str, Any]) -> dict[str, str]:

@@ -246,6 +246,7 @@ def _details(trial: Trial) -> dict[str, Any]:
         "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),
+        **({"measured_milliseconds": trial.interval.median * 1e3} if trial.interval else {}),
         **trial.configuration.details,
     }
 
