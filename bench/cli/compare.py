@@ -24,9 +24,7 @@ def compare(
     compared: Annotated[
         list[str],
         typer.Argument(
-            help="Baseline and candidate: folders of measurements, runs or results, or JSON files. "
-            "One measurement alone: its configurations against the reference beside them. With "
-            "--python: targets and, after --, options of bench throughput.",
+            help="Folders of measurements, runs or results, or JSON files.",
             metavar="BASELINE [CANDIDATE]",
         ),
     ],
@@ -34,7 +32,7 @@ def compare(
         list[str] | None,
         typer.Option(
             "--python",
-            help="Interpreter of a virtual environment; twice: the old one and the new one.",
+            help="Interpreter of an environment; twice: the old and the new one.",
             metavar="PATH",
         ),
     ] = None,
@@ -57,6 +55,10 @@ def compare(
     processes or more (bench throughput --processes). If nothing became slower, but something could
     not be judged, the exit code is 3. For a results folder, its latest measurement and the
     training speed of its runs are compared.
+
+    One measurement alone is judged against the reference that was measured beside each of its
+    configurations. With --python, one process of each environment measures the targets in turn;
+    after --, give targets and options of bench throughput.
 
     Examples:
 

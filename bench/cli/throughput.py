@@ -75,8 +75,7 @@ def throughput(
         str,
         options.what(
             "--reference",
-            help="Backend to compare with; or one of the TARGETs, with which the others are "
-            "compared on the same backend.",
+            help="Backend, or one of the TARGETs, that the others are compared with.",
             metavar="NAME",
         ),
     ] = "eager",
@@ -94,8 +93,7 @@ def throughput(
         str,
         options.measurement(
             "--processes",
-            help="Fresh processes that each measure everything: auto (6 to 24, until the "
-            "intervals are narrow enough) or a number; 1: a quick look, without any claim.",
+            help="Number of fresh processes, or auto: 6 to 24 (1: a quick look).",
             metavar="N",
         ),
     ] = "auto",
@@ -103,7 +101,7 @@ def throughput(
         float,
         options.measurement(
             "--max-seconds",
-            help="Longest time per configuration, over all processes, after warm-up.",
+            help="Longest time per configuration in all processes, after warm-up.",
             metavar="SECONDS",
         ),
     ] = 12.0,
@@ -154,7 +152,9 @@ def throughput(
 ) -> None:
     """Measure throughput and latency, with confidence intervals.
 
-    All configurations are measured interleaved in one run, so that their ratios are comparable.
+    All configurations are measured interleaved, in several fresh processes (--processes), so that
+    their ratios are comparable and the next run of the command finds the same. One process is a
+    quick look, whose intervals hold within this run only: nothing is claimed.
     Every row shows what really ran. Raw samples are kept in the results folder. For a study, one
     run of each variant is measured.
 

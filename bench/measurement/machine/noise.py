@@ -130,6 +130,8 @@ def scheduler_tick(seconds: Sequence[float]) -> float | None:
         seconds: of each sample.
     """
     times = np.asarray(seconds)
+    if not times.size:
+        return None
     for tick in _TICKS:
         multiples = np.round(times / tick)
         near = (multiples >= 1) & (np.abs(times - multiples * tick) < _NEAR * tick)
