@@ -216,9 +216,9 @@ def expand(
                 size_label=str(size),
                 test_accuracy=_accuracy(target, backend, precision),
                 clear_l2=request.clear_l2,
+                file=target.file,
+                file_sha256=target.file_sha256,
             )
-            if target.kind in {"onnx", "engine"}:
-                made = replace(made, file=target.file, file_sha256=target.file_sha256)
             found.append(replace(made, unsupported=why_not(made)))
     return found
 

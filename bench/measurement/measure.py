@@ -17,7 +17,7 @@ from bench.measurement.backends import ProfilingBackend, load_backend
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
+from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import make_rows, noise_floors
@@ -30,6 +30,7 @@ from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring_lock
+from bench.targets.find import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def measure_names(
             written.
     """
     found = find_targets(
-        names or [DEFAULT_TARGET], results=context.results, options=options, input_size=input_size
+        names or [DEFAULT_MODEL], results=context.results, options=options, input_size=input_size
     )
     return measure_targets(_with_unique_labels(found), request, context)
 
@@ -154,7 +155,9 @@ def run_trials(
         _sample(trials, request, context)
         warnings, noise = noise_between(before, take_snapshot(context.device))
         for trial in trials:
-            _describe(trial)
+            if trial.runner is not None and trial.status == "complete":
+                with trial.recording_failure():  # what ran is unknown, so there is no figure
+                    trial.report = trial.runner.describe()
         again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
         ceiling = ceiling.merge(again)
     finally:
@@ -169,12 +172,10 @@ def _open(trial: Trial, request: Request, context: Context) -> None:
     made = trial.configuration
     context.on_event({"event": "prepare", "what": made.name})
     isolate = request.isolate or _is_risky(made)
-    try:
+    with trial.recording_failure():
         trial.runner = (
             ProcessRunner(made, timeout=request.timeout) if isolate else open_runner(made)
         )
-    except Exception as error:  # a backend's failure is its row
-        trial.fail(error)
 
 
 def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
@@ -183,18 +184,8 @@ def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None
         run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
         return
     for trial in opened:
-        try:
+        with trial.recording_failure():
             find_rate(trial, request, context.on_event)
-        except Exception as error:  # its row says so, and the others continue
-            trial.fail(error)
-
-
-def _describe(trial: Trial) -> None:
-    if trial.is_running:
-        try:
-            trial.report = trial.opened().describe()
-        except Exception as error:  # what ran is unknown, so there is no figure
-            trial.fail(error)
 
 
 def _profile(trials: Sequence[Trial]) -> None:

@@ -140,11 +140,9 @@ def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context
         made = trial.configuration
         if trial.status == "complete" and made.size_label == AUTO:
             context.on_event({"event": "batch", "what": made.name})
-            try:
+            with trial.recording_failure():
                 size, tried = find_batch_size(made, timeout=request.timeout)
                 trial.configuration = replace(made, batch_size=size, details={"tried": tried})
-            except Exception as error:  # its row says so, and the others continue
-                trial.fail(error)
 
 
 @contextmanager

@@ -143,8 +143,8 @@ def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
     monitor = GpuMonitor(open_gpu("cuda"))
     monitor.read()
     monitor.read()
-    assert monitor.summary().warnings == expected
-    assert monitor.summary().temperature_c == 61
+    assert monitor.warnings() == list(expected)
+    assert monitor.columns()["gpu_temperature_c"] == 61
 
 
 class Ready:

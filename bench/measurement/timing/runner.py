@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,7 +20,7 @@ from bench.measurement.backends import (
 )
 from bench.measurement.backends.clocks import WallClock
 from bench.measurement.machine.energy import AllocatorPeak, Meter
-from bench.measurement.machine.nvml import GpuMonitor, GpuSummary, open_gpu
+from bench.measurement.machine.nvml import GpuMonitor, open_gpu
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class RunnerReport:
             (GPU); None where it cannot be separated from other runners', or is not torch's.
         energy_joules: over all timed blocks; None without a counter.
         images: number of images in these blocks.
-        gpu: what the GPU did meanwhile; None without one, or without NVML.
+        gpu: columns of the row that say what the GPU did meanwhile; None where unknown.
+        warnings: what a reader of the figure must know of the GPU.
     """
 
     executed: Executed
@@ -73,7 +74,8 @@ class RunnerReport:
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
     images: int = 0
-    gpu: GpuSummary | None = None
+    gpu: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class LocalRunner:
@@ -197,7 +199,8 @@ class LocalRunner:
             peak_memory_mib=self.memory.mib,
             energy_joules=self.meter.joules,
             images=self.images,
-            gpu=self.monitor.summary(),
+            gpu=self.monitor.columns(),
+            warnings=tuple(self.monitor.warnings()),
         )
 
     def close(self) -> None:

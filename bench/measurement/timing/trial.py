@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from bench.measurement.backends import status_of
 from bench.system.intervals import Interval, median_interval, ratio_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.runner import Runner, RunnerReport
     from bench.measurement.timing.warmup import WarmUp
@@ -69,11 +72,6 @@ class Trial:
         return self.configuration.group
 
     @property
-    def is_running(self) -> bool:
-        """Whether it is open and nothing has failed."""
-        return self.runner is not None and self.status == "complete"
-
-    @property
     def samples(self) -> list[float]:
         """Seconds of one batch, of all samples in order."""
         return [second for block in self.blocks.values() for second in block]
@@ -94,9 +92,13 @@ class Trial:
             self.runner.close()
             self.runner = None
 
-    def fail(self, error: BaseException) -> None:
-        """Record why it is measured no further."""
-        self.status, self.error = status_of(error)
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Record an exception of the block as this trial's; the other trials are not affected."""
+        try:
+            yield
+        except Exception as error:  # a backend's code may raise anything
+            self.status, self.error = status_of(error)
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
