@@ -97,7 +97,9 @@ def measure_targets(
         trials = [Trial(made) for made in with_files(configurations, folder, context)]
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
-        ceiling, noise = run_trials(trials, request, context)
+        ceiling = _measure_ceiling(trials, request, context)
+        noise = run_trials(trials, request, context)
+        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
         if request.layers:
             _profile(trials)
     cpu, instruction_sets = processor()
@@ -133,42 +135,45 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
     return [Trial(replace(made, twin=True)) for made in chosen.values()]
 
 
-def run_trials(
-    trials: Sequence[Trial], request: Request, context: Context
-) -> tuple[Ceiling, dict[str, Any]]:
+def _measure_ceiling(trials: Sequence[Trial], request: Request, context: Context) -> Ceiling:
+    context.on_event({"event": "ceiling"})
+    precisions = {t.configuration.precision for t in trials if t.status == "complete"}
+    budget = min(1.0, request.max_seconds / 10)
+    return measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+
+
+def run_trials(trials: Sequence[Trial], request: Request, context: Context) -> dict[str, Any]:
     """Open, sample, describe and close every trial, all in this process.
 
+    Trials are plain data before and after it, so it can also be called in a process of its own.
+
     Returns:
-        The machine's ceiling, and its noise with `warnings`.
+        The machine's noise meanwhile, with `warnings`.
+
+    Raises:
+        BenchError: no trial is supported here.
     """
     try:
         for trial in trials:
-            _open(trial, request, context)
+            if trial.status == "complete":
+                _open(trial, request, context)
         if all(trial.status == "unsupported" for trial in trials):
             reasons = dict.fromkeys(str(trial.error) for trial in trials)
             raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-        precisions = {t.configuration.precision for t in trials if t.status == "complete"}
         before = take_snapshot(context.device)
-        context.on_event({"event": "ceiling"})
-        budget = min(1.0, request.max_seconds / 10)
-        ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
         _sample(trials, request, context)
         warnings, noise = noise_between(before, take_snapshot(context.device))
         for trial in trials:
             if trial.runner is not None and trial.status == "complete":
                 with trial.recording_failure():  # what ran is unknown, so there is no figure
                     trial.report = trial.runner.describe()
-        again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-        ceiling = ceiling.merge(again)
     finally:
         for trial in trials:
             trial.close()
-    return ceiling, noise | {"warnings": warnings}
+    return noise | {"warnings": warnings}
 
 
 def _open(trial: Trial, request: Request, context: Context) -> None:
-    if trial.status != "complete":
-        return
     made = trial.configuration
     context.on_event({"event": "prepare", "what": made.name})
     isolate = request.isolate or _is_risky(made)
