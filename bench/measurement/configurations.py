@@ -136,12 +136,12 @@ class Configuration:
 
     target: MeasuredNetwork
     backend: str
-    precision: str
-    memory_format: str
-    batch_size: int
-    boundary: Boundary
-    device: str
-    threads: int
+    precision: str = "fp32"
+    memory_format: str = CONTIGUOUS
+    batch_size: int = 1
+    boundary: Boundary = "compute"
+    device: str = "cpu"
+    threads: int = 1
     scenario: Scenario = "offline"
     size_label: str = ""
     unsupported: str | None = None

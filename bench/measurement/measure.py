@@ -23,7 +23,7 @@ from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.process_runner import ProcessRunner
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server_scenario import find_rate
 from bench.measurement.timing.trial import Trial
@@ -179,7 +179,7 @@ def _open(trial: Trial, request: Request, context: Context) -> None:
     isolate = request.isolate or _is_risky(made)
     with trial.recording_failure():
         trial.runner = (
-            ProcessRunner(made, timeout=request.timeout) if isolate else open_runner(made)
+            ProcessRunner(made, timeout=request.timeout) if isolate else LocalRunner(made)
         )
 
 
@@ -215,7 +215,7 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
-    runner = open_runner(configuration)
+    runner = LocalRunner(configuration)
     try:
         return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
     finally:

@@ -27,7 +27,7 @@ from bench.measurement.configurations import (
 )
 from bench.measurement.measure import measure_targets
 from bench.measurement.preparation import Context, OnEvent, with_files
-from bench.measurement.timing.runner import Runner, open_runner
+from bench.measurement.timing.runner import LocalRunner, Runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
 from bench.system.machine_lock import measuring_lock
@@ -246,7 +246,7 @@ def tune(
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         accurate = _accurate(ready, bounds)
         best, *_ = halve_by_preparation(
-            accurate, bounds, open_runner, budget=budget, on_event=context.on_event
+            accurate, bounds, LocalRunner, budget=budget, on_event=context.on_event
         )
     # One request measures the product of its lists; the surplus combinations do little harm.
     request = Request(
