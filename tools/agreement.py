@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.measurement.backends import Workload
+from bench.measurement.configurations import Configuration
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import MeasuredNetwork, find_target
 from bench.measurement.preparation import make_file
@@ -48,11 +48,17 @@ def ours(
     backend: str, target: MeasuredNetwork, file: Path | None, batch: int, threads: int, device: str
 ) -> LocalRunner:
     """Open the runner that `bench throughput` would sample."""
-    return LocalRunner(
+    made = Configuration(
+        target,
         backend,
-        Workload(target.load().model, file, target.input_shape, batch, device, threads=threads),
-        single=device == "cpu",  # a call on a GPU is too short to be timed alone
+        batch_size=batch,
+        device=device,
+        threads=threads,
+        file=file,
+        # A call on a GPU is too short to be timed alone.
+        scenario="single-stream" if device == "cpu" else "offline",
     )
+    return LocalRunner(made)
 
 
 def torch_timer(call: Callable[[], Any], threads: int) -> Instrument:

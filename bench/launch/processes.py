@@ -146,8 +146,10 @@ class _Pool:
             for worker in busy:
                 if worker.connection in ready:
                     self._receive(worker)
-                elif time.monotonic() - worker.heard > self.timeout:
-                    self._kill(worker)
+                elif time.monotonic() - worker.heard > self.timeout:  # it hangs
+                    worker.process.kill()
+                    reason = f"no sign of progress for {self.timeout:g} s (--timeout)"
+                    self._replace(worker, f"{reason}; its process was ended")
 
     def _retry_held(self) -> None:
         """Check now and then whether runs held by other programs are finished, or free."""
@@ -223,14 +225,6 @@ class _Pool:
     def _kill_all(self) -> None:
         for worker in self.workers:
             worker.process.kill()
-
-    def _kill(self, worker: _Worker) -> None:
-        """Kill a worker that hangs."""
-        worker.process.kill()
-        self._replace(
-            worker,
-            f"no sign of progress for {self.timeout:g} s (--timeout); its process was ended",
-        )
 
     def _replace(self, worker: _Worker, reason: str | None = None) -> None:
         """Record how a dead worker's run ended, and start another worker if one is needed."""

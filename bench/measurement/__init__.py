@@ -27,8 +27,9 @@ A measured network is described by as few types as keep four things apart. The *
 (`Request`) is what the user wants, checked before any work. The *plan* (`Configuration`) is one
 combination of it: immutable and small, so that a subprocess opens exactly what the parent planned.
 The *state* (`Trial`) is one configuration while it is measured: its runner and its samples, and
-nothing else is changed. Closed, it is plain data, so a process that measured a whole comparison
-can return its trials. The *result* is a row, a dictionary of columns; `Context` (results folder,
+nothing else is changed. Before it is opened and after it is closed it is plain data, so
+`measure.run_trials`, which opens, samples and closes a whole comparison, can be called in a
+process of its own. The *result* is a row, a dictionary of columns; `Context` (results folder,
 device, threads) accompanies all of them.
 
 At the border to a runtime stand the types that other packages rely on: a backend gets a `Workload`

@@ -154,12 +154,12 @@ class Configuration:
 
     target: MeasuredNetwork
     backend: str
-    precision: str
-    memory_format: str
-    batch_size: int
-    boundary: Boundary
-    device: str
-    threads: int
+    precision: str = "fp32"
+    memory_format: str = CONTIGUOUS
+    batch_size: int = 1
+    boundary: Boundary = "compute"
+    device: str = "cpu"
+    threads: int = 1
     scenario: Scenario = "offline"
     size_label: str = ""
     unsupported: str | None = None
@@ -239,9 +239,9 @@ def expand(
                 test_accuracy=_accuracy(target, backend, precision),
                 clear_l2=request.clear_l2,
                 across=across,
+                file=target.file,
+                file_sha256=target.file_sha256,
             )
-            if target.kind in {"onnx", "engine"}:
-                made = replace(made, file=target.file, file_sha256=target.file_sha256)
             found.append(replace(made, unsupported=why_not(made)))
     return found
 

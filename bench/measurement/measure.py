@@ -15,7 +15,7 @@ from bench.measurement.backends import ProfilingBackend, load_backend
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
+from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
@@ -27,13 +27,14 @@ from bench.measurement.timing.replicates import (
     replicate,
     run_process,
 )
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server_scenario import find_rate
 from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring_lock
+from bench.targets.find import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ def measure_names(
             written.
     """
     found = find_targets(
-        names or [DEFAULT_TARGET], results=context.results, options=options, input_size=input_size
+        names or [DEFAULT_MODEL], results=context.results, options=options, input_size=input_size
     )
     return measure_targets(_with_unique_labels(found), request, context)
 
@@ -95,7 +96,11 @@ def measure_targets(
         trials = [Trial(made) for made in with_files(configurations, folder, context)]
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
-        ceiling, noise, processes = run_trials(trials, request, context)
+        ceiling = _measure_ceiling(trials, request, context)
+        noise, processes = run_trials(trials, request, context)
+        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
         if request.layers:
             _profile(trials)
     cpu, instruction_sets = processor()
@@ -135,26 +140,28 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
 
 def run_trials(
     trials: Sequence[Trial], request: Request, context: Context
-) -> tuple[Ceiling, dict[str, Any], list[Replicate]]:
+) -> tuple[dict[str, Any], list[Replicate]]:
     """Measure every trial, in this process or in several fresh ones.
 
     Returns:
-        The machine's ceiling, its noise with `warnings`, and the processes.
+        The machine's noise meanwhile, with `warnings`, and the processes.
 
     Raises:
-        BenchError: nothing can run here.
+        BenchError: no trial is supported here.
     """
-    precisions = {t.configuration.precision for t in trials if t.status == "complete"}
-    budget = min(1.0, request.max_seconds / 10)
-    context.on_event({"event": "ceiling"})
-    ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
     before = take_snapshot(context.device)
     processes: list[Replicate] = []
     warnings: list[str] = []
+    goal = _goal(request)
     if request.in_one_process:
-        _measure_here(trials, request, context)
+        try:
+            open_trials(trials, request, context.on_event)
+            _sample(trials, request, context)
+            describe_trials(trials)
+        finally:
+            for trial in trials:
+                trial.close()
     else:
-        goal = _goal(request)
         run = partial(
             run_process,
             request=request,
@@ -164,40 +171,29 @@ def run_trials(
         )
         processes, warnings = replicate(trials, request, goal, run, context.on_event)
     noisy, noise = noise_between(before, take_snapshot(context.device))
-    if trials and all(trial.status == "unsupported" for trial in trials):
+    if all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    ceiling = ceiling.merge(
-        measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-    )
-    if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
-        ceiling = ceiling.merge(
-            measure_ceiling(context.device, context.threads, precisions, seconds=3 * budget)
-        )
-    return ceiling, noise | {"warnings": [*warnings, *noisy]}, processes
+    return noise | {"warnings": [*warnings, *noisy]}, processes
 
 
-def _measure_here(trials: Sequence[Trial], request: Request, context: Context) -> None:
-    """Open, sample, describe and close every trial in this process."""
-    try:
-        open_trials(trials, request, context.on_event)
-        opened = [trial for trial in trials if trial.runner is not None]
-        if request.scenario == "server":
-            _find_rates(opened, request, context)
-        else:
-            run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
-        describe_trials(trials)
-    finally:
-        for trial in trials:
-            trial.close()
+def _measure_ceiling(
+    trials: Sequence[Trial], request: Request, context: Context, longer: int = 1
+) -> Ceiling:
+    context.on_event({"event": "ceiling"})
+    precisions = {t.configuration.precision for t in trials if t.status == "complete"}
+    budget = longer * min(1.0, request.max_seconds / 10)
+    return measure_ceiling(context.device, context.threads, precisions, seconds=budget)
 
 
-def _find_rates(opened: Sequence[Trial], request: Request, context: Context) -> None:
+def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
+    opened = [trial for trial in trials if trial.runner is not None]
+    if request.scenario != "server":
+        run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
+        return
     for trial in opened:
-        try:
+        with trial.recording_failure():
             find_rate(trial, request, context.on_event)
-        except Exception as error:  # its row says so, and the others continue
-            trial.fail(error)
 
 
 def _profile(trials: Sequence[Trial]) -> None:
@@ -222,7 +218,7 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
-    runner = open_runner(configuration)
+    runner = LocalRunner(configuration)
     try:
         return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
     finally:

@@ -15,7 +15,7 @@ from bench.measurement.backends.tensorrt import engine_input
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
-from bench.targets.find import DEFAULT_MODEL, InputSize, find_network, find_networks, sides_of
+from bench.targets.find import InputSize, find_network, find_networks, sides_of
 from bench.targets.network import NamedNetwork
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-
-DEFAULT_TARGET = DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,10 @@ def _measured(network: NamedNetwork, input_size: InputSize | None) -> MeasuredNe
 
 
 def _of_onnx(path: Path, results: str, size: Size | None) -> dict[str, Any]:
-    facts = examine(path, size)
+    facts = dict(vars(examine(path, size)))
     digest = onnx_sha256(path)
-    return {
-        "input_shape": facts.input_shape,
-        "channels_last": facts.channels_last,
-        "input_type": facts.input_type,
-        "macs": facts.macs,
-        "traffic": facts.traffic,
-        "file_sha256": digest,
-        "file_precision": facts.precision,
-        "static_batch": facts.static_batch,
-        **_of_export(digest, results),
-    }
+    known = {"file_sha256": digest, "file_precision": facts.pop("precision")}
+    return facts | known | _of_export(digest, results)
 
 
 def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.noise import scheduler_tick
-from bench.measurement.machine.nvml import GpuSummary
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
 from bench.system.intervals import two_modes
@@ -118,18 +117,13 @@ def _requested(trial: Trial) -> dict[str, Any]:
 def _executed(report: RunnerReport) -> dict[str, Any]:
     images = report.images
     joules = report.energy_joules
-    gpu = report.gpu or GpuSummary()
     return {
         "provider": report.executed.provider,
         "executed_precision": report.executed.precision,
         "compile_seconds": report.executed.compile_seconds,
         "peak_memory_mib": report.peak_memory_mib,
         "energy_joules_per_image": joules / images if joules and images else None,
-        "gpu_sm_clock_mhz": gpu.sm_clock_mhz,
-        "gpu_memory_clock_mhz": gpu.memory_clock_mhz,
-        "gpu_temperature_c": gpu.temperature_c,
-        "gpu_slowed_by": ", ".join(gpu.slowed_by) or None,
-        "peak_gpu_memory_mib": gpu.memory_used_mib,
+        **report.gpu,
         "nodes_elsewhere": len(report.executed.elsewhere) if report.executed.nodes else None,
     }
 
@@ -189,36 +183,31 @@ def _intensity(made: Configuration, precision: str) -> float | None:
 
 def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"reference": _way(reference.configuration), "noise_floor": floor}
-    if reference is trial:
-        return row | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "difference": "reference"}
     found = trial.speedup_over(reference)
     if found is None:
         return row
+    row |= {"ratio": found.median, "ratio_low": found.low, "ratio_high": found.high}
+    if reference is trial:
+        return row | {"difference": "reference"}
     significant = (found.low > 1 or found.high < 1) and (
         floor is None or abs(found.median - 1) > floor
     )
     difference = ("faster" if found.median > 1 else "slower") if significant else "none"
-    return row | {
-        "ratio": found.median,
-        "ratio_low": found.low,
-        "ratio_high": found.high,
-        # Within one process no interval knows what the next process would find: no claim.
-        "difference": difference if found.confident and trial.replicates else None,
-    }
+    # Within one process no interval knows what the next process would find: no claim.
+    return row | {"difference": difference if found.confident and trial.replicates else None}
 
 
 def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:
     """Compare with what a user gets by choosing the memory format, not only with the default."""
-    if best is None:
+    found = trial.speedup_over(best) if best else None
+    if best is None or found is None:
         return {}
-    values = (1.0, 1.0, 1.0)
-    if best is not trial:
-        found = trial.speedup_over(best)
-        if found is None:
-            return {}
-        values = (found.median, found.low, found.high)
-    names = ("best_eager_ratio", "best_eager_ratio_low", "best_eager_ratio_high")
-    return {"best_eager": _way(best.configuration), **dict(zip(names, values, strict=True))}
+    return {
+        "best_eager": _way(best.configuration),
+        "best_eager_ratio": found.median,
+        "best_eager_ratio_low": found.low,
+        "best_eager_ratio_high": found.high,
+    }
 
 
 def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -243,9 +232,8 @@ def _way(made: Configuration) -> str:
 
 
 def _own_warnings(trial: Trial) -> list[str]:
-    warnings = list(trial.report.executed.warnings) if trial.report else []
-    if trial.report and trial.report.gpu:
-        warnings += trial.report.gpu.warnings
+    report = trial.report
+    warnings = [*report.executed.warnings, *report.warnings] if report else []
     if trial.warm_up is not None and not trial.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")
     medians = [one.interval.median for one in trial.replicates.values() if one.interval]
@@ -263,7 +251,7 @@ def _own_warnings(trial: Trial) -> list[str]:
         warnings.append(
             f"{_way(trial.configuration)}: {ran} of {ran + len(trial.failures)} processes complete"
         )
-    executed = trial.report.executed.precision if trial.report else None
+    executed = report.executed.precision if report else None
     requested = trial.configuration.precision
     if executed not in {None, "none", requested}:
         warnings.append(f"{requested} was computed in {executed}")

@@ -18,7 +18,7 @@ from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_context
 from bench.measurement.speed_changes import compare
-from bench.measurement.tuning import Bounds, tune
+from bench.measurement.tuning import Bounds, candidates, tune
 
 FLOAT = TensorProto.FLOAT
 QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2, "processes": 1}
@@ -345,7 +345,8 @@ def test_types_that_the_runtime_does_not_compute_are_refused_before_anything_run
         bench.measure(path, results=tmp_path / "r", **QUICK)
 
 
-def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
+def half(path):
+    """A convolution in fp16 whose weights are in a Constant node, and a linear layer."""
     weight = values("w", 32, 3, 3, 3, kind=np.float16)
     nodes = [
         helper.make_node("Constant", [], ["w"], value=weight),
@@ -354,8 +355,17 @@ def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
         helper.make_node("Cast", ["c"], ["d"], to=FLOAT),
         *head("d"),
     ]
-    path = save(tmp_path / "m.onnx", nodes, [entry("x", ["N", 3, 8, 8])], [values("fc", 10, 32)])
-    found = examine(path)
+    return save(path, nodes, [entry("x", ["N", 3, 8, 8])], [values("fc", 10, 32)])
+
+
+def test_an_fp16_file_can_be_tuned_on_a_cpu(tmp_path):
+    target = find_target(str(half(tmp_path / "m.onnx")))
+    found = candidates(target, device="cpu", threads=[1], batch_sizes=[1])
+    assert [(one.backend, one.precision) for one in found] == [("onnxruntime", "fp16")]
+
+
+def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
+    found = examine(half(tmp_path / "m.onnx"))
     assert (found.precision, found.macs) == ("fp16", 32 * 27 * 64 + 320)
     assert found.traffic.weights == 32 * 27 + 320
 

@@ -25,12 +25,10 @@ def honest_count(percentile: float) -> int:
     number of queries among which, at 99 % confidence, one query slower than the percentile
     (its criterion needs at least one) shows that no more than 1 - p of all are.
     """
-    from scipy.stats import binom
+    from scipy.stats import nbinom
 
-    count = 2
-    while binom.cdf(1, count, 1 - percentile) >= 1 - CONFIDENCE:
-        count += 1
-    return count
+    # Queries that are not slower, before the second one that is; and these two.
+    return int(nbinom.ppf(CONFIDENCE, 2, 1 - percentile)) + 2
 
 
 def nearest_rank(latencies: Sequence[float], percentile: float) -> float | None:

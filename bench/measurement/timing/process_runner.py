@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError, status_of
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.timing.runner import RunnerReport, open_runner
+from bench.measurement.timing.runner import LocalRunner, RunnerReport
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
 from bench.system.spawn import without_main
 
@@ -114,7 +114,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     try:
-        runner = open_runner(configuration)
+        runner = LocalRunner(configuration)
     except Exception as error:  # sent to the parent, whatever it is
         connection.send(status_of(error))
         return

@@ -24,7 +24,7 @@ import psutil
 
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.timing.process_runner import ProcessRunner
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
@@ -274,17 +274,14 @@ def _measure(
 def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) -> None:
     """Make trials ready to run in this process; one that fails is marked."""
     for trial in trials:
-        if trial.status != "complete":
-            continue
-        made = trial.configuration
-        on_event({"event": "prepare", "what": made.name})
-        try:
-            if request.isolate or _is_risky(made):
-                trial.runner = ProcessRunner(made, timeout=request.timeout)
-            else:
-                trial.runner = open_runner(made)
-        except Exception as error:  # a backend's failure is its row
-            trial.fail(error)
+        if trial.status == "complete":
+            made = trial.configuration
+            on_event({"event": "prepare", "what": made.name})
+            isolate = request.isolate or _is_risky(made)
+            with trial.recording_failure():
+                trial.runner = (
+                    ProcessRunner(made, timeout=request.timeout) if isolate else LocalRunner(made)
+                )
 
 
 def _is_risky(made: Configuration) -> bool:
@@ -295,8 +292,6 @@ def _is_risky(made: Configuration) -> bool:
 def describe_trials(trials: Sequence[Trial]) -> None:
     """Read back what each trial really ran."""
     for trial in trials:
-        if trial.is_running:
-            try:
-                trial.report = trial.opened().describe()
-            except Exception as error:  # what ran is unknown, so there is no figure
-                trial.fail(error)
+        if trial.runner is not None and trial.status == "complete":
+            with trial.recording_failure():  # what ran is unknown, so there is no figure
+                trial.report = trial.runner.describe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from bench.system.intervals import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.runner import Runner, RunnerReport
     from bench.measurement.timing.warmup import WarmUp
@@ -83,11 +86,6 @@ class Trial:
         return self.configuration.group
 
     @property
-    def is_running(self) -> bool:
-        """Whether it is open and nothing has failed."""
-        return self.runner is not None and self.status == "complete"
-
-    @property
     def samples(self) -> list[float]:
         """Seconds of one batch, of all samples in order."""
         if self.replicates:
@@ -110,9 +108,13 @@ class Trial:
             self.runner.close()
             self.runner = None
 
-    def fail(self, error: BaseException) -> None:
-        """Record why it is measured no further."""
-        self.status, self.error = status_of(error)
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Record an exception of the block as this trial's; the other trials are not affected."""
+        try:
+            yield
+        except Exception as error:  # a backend's code may raise anything
+            self.status, self.error = status_of(error)
 
     def fresh(self) -> Trial:
         """Return the trial as it is before it is measured, for another process."""
