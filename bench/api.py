@@ -15,8 +15,8 @@ from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
 from bench.errors import BenchError
-from bench.launch.execution import Execution
-from bench.launch.study import carry_out, make_plan
+from bench.launch.carry_out import carry_out, make_plan
+from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.sensitivity import sensitivity_chart
@@ -70,7 +70,7 @@ def run_study(
         deterministic: allow bit-reproducible kernels only.
         weights: file of weights that every run starts from.
         track: trackers to log the runs to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         This study's rows of the `runs` table of `bench.load_results`.
@@ -95,7 +95,7 @@ def run_study(
 def run_plan(
     plan: Plan, how: Execution, *, weights: Path | None = None, track: Sequence[str] = ()
 ) -> StudyRecord:
-    """Carry out a plan as `bench.launch.study.carry_out` does, and log its runs to trackers."""
+    """Carry out a plan as `bench.launch.carry_out.carry_out` does, and log its runs to trackers."""
     logged: Any = nullcontext(how.on_event)
     if track:
         from bench.report.tracking import tracked
@@ -134,7 +134,7 @@ def train(
         weights: file of weights to start from.
         deterministic: allow bit-reproducible kernels only.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.
@@ -226,7 +226,7 @@ def grow(
         epochs: epochs of further training (0: only grow and verify; default: the parent's).
         settings: recipe values that replace the parent's, such as ``learning_rate``.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.

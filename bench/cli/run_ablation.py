@@ -16,7 +16,7 @@ from bench.system.memory import enable_huge_pages
 DAY_SECONDS = 86_400
 
 if TYPE_CHECKING:
-    from bench.launch.execution import Execution
+    from bench.launch.workers import Execution
     from bench.store import StudyRecord
     from bench.studies import Plan
 
@@ -96,9 +96,9 @@ def run_ablation(
 
     enable_huge_pages()
     from bench.api import run_plan
-    from bench.launch.execution import Execution
+    from bench.launch.carry_out import make_plan
     from bench.launch.launchers import make_launcher
-    from bench.launch.study import make_plan
+    from bench.launch.workers import Execution
     from bench.studies import Overrides
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -168,8 +168,8 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
 
 def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     """Print the script that Slurm would be given."""
-    from bench.launch.execution import allot
     from bench.launch.slurm import SlurmLauncher
+    from bench.launch.workers import allot
 
     workers, resources = allot(plan, how)
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes

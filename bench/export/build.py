@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import torch
 
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.files import load, onnx_sha256
+from bench.export.files import load, onnx_sha256, precision_of
 from bench.export.metadata import environment
 from bench.export.output import readable_name
 from bench.export.pipeline import FILE as ONNX
@@ -39,7 +38,7 @@ class OnnxInput:
         name: for people and file names.
         file: its path.
         sha256: of the file and its external data.
-        precision: fp32, fp16 or int8.
+        precision: fp32, fp16, bf16 or int8.
         row: the columns of the `exports` table that its engines share with it.
     """
 
@@ -243,15 +242,7 @@ def from_file(path: Path) -> OnnxInput:
     opset = next((e.version for e in proto.opset_import if e.domain == ""), None)
     row = {"run": known.get("run"), "model": known.get("model", path.stem), "opset": opset}
     name = path.stem if path.name != ONNX else f"{row['run'] or row['model']}"
-    return OnnxInput(name, path, onnx_sha256(path), _precision(proto), row)
-
-
-def _precision(proto: onnx.ModelProto) -> str:
-    """Return a graph's arithmetic, from its types and Q/DQ pairs."""
-    if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
-        return "int8"
-    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in proto.graph.initializer)
-    return "fp16" if half else "fp32"
+    return OnnxInput(name, path, onnx_sha256(path), precision_of(proto.graph), row)
 
 
 def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import psutil
+
 from bench.errors import BenchError
 from bench.export.files import save
 from bench.export.graph import trace
@@ -140,11 +142,9 @@ def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context
         made = trial.configuration
         if trial.status == "complete" and made.size_label == AUTO:
             context.on_event({"event": "batch", "what": made.name})
-            try:
+            with trial.recording_failure():
                 size, tried = find_batch_size(made, timeout=request.timeout)
                 trial.configuration = replace(made, batch_size=size, details={"tried": tried})
-            except Exception as error:  # its row says so, and the others continue
-                trial.fail(error)
 
 
 @contextmanager
@@ -168,6 +168,5 @@ def pinned(threads: int) -> Iterator[None]:
 
 def _bind(cores: set[int]) -> None:
     """Bind every existing thread; those started later inherit it."""
-    folder = Path("/proc/self/task")
-    for thread in [int(t.name) for t in folder.iterdir()] if folder.is_dir() else [0]:
-        os.sched_setaffinity(thread, cores)
+    for thread in psutil.Process().threads():
+        os.sched_setaffinity(thread.id, cores)

@@ -16,7 +16,7 @@ from bench.store.measurements import Measurements, read_samples
 
 from .conftest import TINY, FakeRunner
 
-QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
+QUICK = {"max_seconds": 0.3, "processes": 1, "input_size": 16, "threads": 1, "device": "cpu"}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from builders import make_row
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
-    "max_seconds": 0.2, "target_width": 0.5, "reference": "null", "pin": True,
+    "max_seconds": 0.2, "processes": 1, "target_width": 0.5, "reference": "null", "pin": True,
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_the_command_asks_for_the_same(measured):
     assert command(record) == (
         "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
         "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "
-        "--max-seconds 0.2 --pin --option width=4 --threads 1"
+        "--max-seconds 0.2 --processes 1 --pin --option width=4 --threads 1"
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Shares = Sequence[Mapping[str, Any]]
 
 _MOST = 20  # kinds of operator in a chart
+_COVERED = 0.1  # relative difference from the measured time that needs no explanation
 
 
 def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
@@ -23,7 +24,7 @@ def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
 
     Args:
         configuration: its name.
-        shares: `bench.measurement.profile.layer_time.Share` as dictionaries.
+        shares: rows of `bench.measurement.profile.layer_time.layer_rows`.
     """
     key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
     layers = [share for share in shares if share["by"] == "layer"]
@@ -72,6 +73,27 @@ def _fusion(layers: Shares) -> str:
     if not fused:
         return ""
     return f" {fused} additions are fused into convolutions and counted there."
+
+
+def coverage_line(shares: Shares, measured: float) -> str | None:
+    """Say how the profiled operators compare with the measured time; None if within 10 %.
+
+    Args:
+        shares: of one configuration.
+        measured: milliseconds of one batch, without a profiler.
+    """
+    profiled = sum(share["milliseconds"] for share in shares if share["by"] == "operator")
+    if not profiled or abs(profiled / measured - 1) <= _COVERED:
+        return None
+    why = (
+        "the profiler takes time of its own, and operators that run side by side are added up"
+        if profiled > measured
+        else "the runtime's own work between operators is in no operator"
+    )
+    return (
+        f"The operators add up to {profiled:.3g} ms, {profiled / measured:.0%} of the "
+        f"{measured:.3g} ms measured without the profiler: {why}."
+    )
 
 
 def shortcut_line(shares: Shares) -> str:

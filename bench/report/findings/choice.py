@@ -49,7 +49,8 @@ class Choice:
     """The chosen configuration, and those it was chosen among.
 
     Attributes:
-        rows: the measured configurations, fastest first, with `latency_ms` (p99, of a batch),
+        rows: the measured configurations, fastest first, with `latency_ms` (of a batch: the
+            upper 95 % bound of p99),
             `drop_points` (points of test accuracy below the most accurate), `bytes`, `note` (why
             the row cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can
             be chosen is at once as accurate, as low in latency and as fast) and `fits`.
@@ -111,7 +112,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
 
     Args:
         rows: of `measured_rows`.
-        max_latency_ms: of a batch, at the 99th percentile.
+        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence.
         max_accuracy_drop: points of test accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
 
@@ -127,7 +128,8 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     )
     ranked: list[dict[Any, Any]] = accurate.sort_values("test_accuracy").to_dict("records")
     best = ranked[-1] if ranked else {}
-    rows["latency_ms"] = rows["latency_p99_ms"]
+    # Measurements made before the bound was recorded have the percentile of the sample only.
+    rows["latency_ms"] = rows["latency_p99_high_ms"].fillna(rows["latency_p99_ms"])
     rows["drop_points"] = float("nan")
     if best:
         comparable = rows["note"] != "other dataset"
@@ -148,9 +150,10 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
             f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
-            f"{chosen['latency_ms']:.3g} ms, test accuracy {chosen['test_accuracy'] * 100:.2f} %, "
-            f"{chosen['drop_points']:.2f} points below the most accurate measured, "
-            f"{describe(best)}; the fastest of {len(fitting)} that fit, among {len(rows)}."
+            f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
+            f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
+            f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "
+            f"among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)

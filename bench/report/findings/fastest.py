@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.system.intervals import FEWEST_PROCESSES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -26,7 +28,8 @@ def network_name(row: Mapping[Any, Any]) -> str:
 def closing_lines(rows: Iterable[Row]) -> list[str]:
     """Return what `bench throughput` ends with; nothing for a single configuration."""
     complete = [row for row in rows if row["status"] == "complete"]
-    return [*fastest(complete), *int8_pays(complete)] if len(complete) > 1 else []
+    compared = [row for row in complete if (row["processes"] or 1) >= FEWEST_PROCESSES]
+    return [*fastest(compared), *int8_pays(compared)] if len(compared) > 1 else []
 
 
 def fastest(rows: Iterable[Row]) -> list[str]:

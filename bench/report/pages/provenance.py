@@ -84,12 +84,14 @@ def training_command(data: StudyData) -> str:
 
 def measuring_command(record: MeasurementRecord) -> str:
     """Return the command that measures this again, where the same targets are found."""
-    labels = [label.split(" ") for label in record.request.get("targets", [])]
+    # Records from before there were several processes do not name their number.
+    request = {"processes": 1} | record.request
+    labels = [label.split(" ") for label in request.get("targets", [])]
     defaults = {field.name: field.default for field in dataclasses.fields(Request)}
     changed = {
-        _RENAMED.get(name, name): record.request[name]
+        _RENAMED.get(name, name): request[name]
         for name, default in defaults.items()
-        if name != "seed" and record.request.get(name, default) not in (default, _listed(default))
+        if name != "seed" and request.get(name, default) not in (default, _listed(default))
     }
     names = [name for name, *_ in labels]
     given = dict.fromkeys(option for _, *options in labels for option in options)

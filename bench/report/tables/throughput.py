@@ -30,6 +30,8 @@ _COLUMNS = (
     "note",
 )
 _LEFT = ("backend", "precision", "note")
+_DASH = "—"
+_NO_FIGURE = 1.0  # a relative half-width from which an interval says nothing
 _COMPILED = 0.5  # seconds from which compilation time is noted
 
 
@@ -61,13 +63,27 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     for reference in dict.fromkeys(r["reference"] for r in rows if r["reference"]):
         floors = [r["noise_floor"] for r in rows if r["reference"] == reference]
         known = [floor for floor in floors if floor is not None]
-        floor = f"; entered twice, it differs from itself by {max(known):.1%}" if known else ""
+        floor = ""
+        if known:
+            floor = (
+                f"; entered twice, it differs from itself by {max(known):.1%}"
+                if max(known) < _NO_FIGURE
+                else "; entered twice, it differs too much from itself for any comparison"
+            )
         lines.append(f"Reference: {reference}{floor}. Ratios are of images/s, paired by round.")
     first = rows[0]
     lines.append(
         f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
+    lines.append(_processes(rows))
+    if any(row["latency_p99_high_ms"] for row in rows):
+        lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
+    if any(_width(row) == _DASH for row in rows):
+        lines.append(
+            f"{_DASH}: one sample, or intervals as wide as the figure itself; give more "
+            "--max-seconds, or measure when the machine is quiet"
+        )
     if any(row["noisy"] for row in rows):
         lines.append(
             "noisy: the interval did not become narrow enough; draw no conclusion from such a "
@@ -82,6 +98,18 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     if results is not None:
         lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
     return lines
+
+
+def _processes(rows: Sequence[dict[str, Any]]) -> str:
+    counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
+    if max(counts, default=1) == 1:
+        return (
+            "One process: intervals within this run only, so nothing is claimed; measure with "
+            "--processes auto to compare."
+        )
+    most, fewest = max(counts), min(counts)
+    number = str(most) if most == fewest else f"{fewest} to {most}"
+    return f"Intervals are over {number} fresh processes."
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -99,8 +127,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         _ratio(row),
         _best_eager(row),
         _number(row["images_per_second"], ",.4g"),
-        _number(row["width"], ".1%"),
-        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90, 99)),
+        _width(row),
+        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90)),
+        _number(row["latency_p99_high_ms"] or row["latency_p99_ms"], ".3g"),
         "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:.3g}",
         "" if peak is None else f"{peak:.0%}",
         _note(row),
@@ -112,8 +141,18 @@ def _ratio(row: dict[str, Any]) -> str:
         return ""
     if row["difference"] == "reference":
         return "reference"
+    if row["samples"] == 1 or row["ratio_high"] - row["ratio_low"] >= 2 * row["ratio"]:
+        return _DASH
     text = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     return f"{text} none" if row["difference"] == "none" else text
+
+
+def _width(row: dict[str, Any]) -> str:
+    if row["width"] is None:
+        return ""
+    if row["samples"] == 1 or row["width"] >= _NO_FIGURE:
+        return _DASH
+    return f"{row['width']:.1%}"
 
 
 def _best_eager(row: dict[str, Any]) -> str:

@@ -157,7 +157,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,
         "images_per_second": _number("Batch size divided by the median time of a batch."),
-        "ci_low": _number("Lower end of the 95 % bootstrap interval of `images_per_second`."),
+        "processes": _integer(
+            "Number of fresh processes that the intervals are over; 1: within one process, so "
+            "that nothing is claimed."
+        ),
+        "ci_low": _number("Lower end of the 95 % interval of `images_per_second`."),
         "ci_high": _number("Upper end of it."),
         "width": _number("Half the width of that interval, relative to `images_per_second`."),
         "ratio": _number("How many times faster than `reference`, paired by round."),
@@ -179,6 +183,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "latency_p50_ms": _number("Median time of a batch, milliseconds."),
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
+        "latency_p99_high_ms": _number(
+            "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
+        ),
         "samples": _integer("Number of timed samples."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
         "macs": _MACS,
@@ -217,7 +224,14 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of graph nodes run by another provider than the requested one."
         ),
         "cpu": _category("Processor with its instruction sets."),
-        "noisy": Column("boolean", "Whether the interval stayed wider than requested."),
+        "noisy": Column(
+            "boolean",
+            "Whether the interval stayed wider than requested: that of the ratio to the reference, "
+            "or without one that of `images_per_second`.",
+        ),
+        "other_processes": _number(
+            "Share of the processor that other processes used during the measurement, 0…1."
+        ),
         "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,

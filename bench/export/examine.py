@@ -14,12 +14,12 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
 from bench.errors import BenchError
-from bench.export.files import load
-from bench.export.session import open_session
+from bench.export.files import inputs_of, load, precision_of
+from bench.export.session import open_session, with_outputs
 from bench.networks.memory_traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 Shape = tuple[int, ...]
@@ -32,11 +32,6 @@ _TYPES = {
     TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.UINT16: "uint16",
     TensorProto.INT16: "int16", TensorProto.INT32: "int32", TensorProto.INT64: "int64",
 }  # fmt: skip
-_WEIGHTS = {
-    TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
-    TensorProto.DOUBLE: "fp64",
-}  # fmt: skip
-_QUANTISED = re.compile("Quantize|Integer|QLinear|QGemm|QAttention")
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def examine(path: Path, size: Size | None = None) -> FileFacts:
         channels_last=channels_last,
         input_type=_TYPES[tensor.elem_type],
         static_batch=batch,
-        precision=_precision(graph),
+        precision=precision_of(graph),
         macs=macs,
         traffic=traffic,
     )
@@ -140,9 +135,8 @@ def spell_size(size: tuple[int | None, int | None]) -> str:
 
 
 def _images(path: Path, graph: Any) -> Any:
-    """Return a graph's one input; older files list their weights among the inputs."""
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
+    """Return a graph's one input."""
+    inputs = inputs_of(graph)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
         raise BenchError(
@@ -152,23 +146,6 @@ def _images(path: Path, graph: Any) -> Any:
     if not inputs[0].type.HasField("tensor_type"):
         raise BenchError(f"{path} takes {inputs[0].name}, which is no tensor of images")
     return inputs[0]
-
-
-def _precision(graph: Any) -> str:
-    """Return int8 for quantised operators, or the type of most weights."""
-    if any(_QUANTISED.search(node.op_type) for node in graph.node):
-        return "int8"
-    sizes = dict.fromkeys(_WEIGHTS.values(), 0)
-    for tensor in (*graph.initializer, *_constants(graph)):
-        if tensor.data_type in _WEIGHTS:
-            sizes[_WEIGHTS[tensor.data_type]] += math.prod(tensor.dims)
-    return max(sizes, key=lambda precision: sizes[precision])  # the first, fp32, without weights
-
-
-def _constants(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 # Operator → places of image, weights and bias among its inputs.
@@ -251,9 +228,7 @@ def _run_for_shapes(
 ) -> dict[str, Shape]:
     try:
         load_external_data_for_model(model, str(path.parent))
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        session = open_session(model.SerializeToString(), threads=1, optimize=False)
+        session = open_session(with_outputs(model, names), threads=1, optimize=False)
         entry = _images(path, model.graph)
         feed = {entry.name: np.zeros(images, _TYPES[entry.type.tensor_type.elem_type])}
         values = session.run(list(names), feed)

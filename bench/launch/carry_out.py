@@ -10,9 +10,9 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.assignment import Assignment
-from bench.launch.execution import Execution, allot
+from bench.launch.learning_rates import choose, tuning_requests, unchosen
 from bench.launch.reuse import refuse_changed, settle_folders
-from bench.launch.tuning import choose, tuning_requests, unchosen
+from bench.launch.workers import Execution, allot
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
