@@ -275,7 +275,7 @@ def _count(passed_over: Counter[str]) -> str:
     total = sum(passed_over.values())
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in passed_over.most_common(6))
     more = ", …" if len(passed_over) > 6 else ""  # noqa: PLR2004
-    return f"{total:,} file{'s' * (total != 1)} that are no images by their suffix ({kinds}{more})"
+    return f"{total:,} file{'s' * (total != 1)} without the suffix of an image ({kinds}{more})"
 
 
 def _hold_out(root: Path, files: FileList) -> tuple[FileList, FileList]:

@@ -248,7 +248,7 @@ def test_every_suffix_that_pillow_reads_counts_and_the_rest_is_reported(folder, 
     dataset = load(root)
     assert dataset.train.labels.tolist() == [0] * 7 + [1] * 3
     (note,) = dataset.notes
-    assert "passed over 4 files that are no images by their suffix" in note
+    assert "passed over 4 files without the suffix of an image" in note
     assert note.endswith("(2 .txt, 1 broken links, 1 without a suffix)")
 
 
