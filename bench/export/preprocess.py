@@ -94,7 +94,9 @@ class _Nodes:
 def _preprocessing_graph(made: Preprocessing, channels: int, batch: int | str) -> onnx.GraphProto:
     """Write `bench.data.Preprocessing.apply` as a graph, from `image` to `prepared`."""
     add = _Nodes()
-    side, size = made.input_size, made.image_size or made.input_size
+    side = made.input_size
+    assert side is not None  # noqa: S101 - a run has one
+    size = made.image_size or side
     levels = _resized(add, size, made.resize)
     floats = _normalised(add, add("Cast", levels, to=TensorProto.FLOAT), made)
     if size != side:
@@ -159,8 +161,10 @@ def _matrix(
         The pixels of the result that show the image, and the weight of each of the axis' pixels
         in each of the result's, times 2**22.
     """
-    places, begin, shown, margin = np.arange(side, dtype=np.float64), 0.0, length, 0.0
+    places, shown = np.arange(side, dtype=np.float64), length
     inner: str | float = float(side)
+    begin: str | float = 0.0
+    margin: str | float = 0.0
     if resize == "crop":
         shown = add("Min", length, other)
         begin = add("Mul", add("Sub", length, shown), 0.5)
