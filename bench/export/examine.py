@@ -15,6 +15,7 @@ from onnx.shape_inference import InferenceError
 
 from bench.errors import BenchError
 from bench.export.files import inputs_of, load, precision_of
+from bench.export.preprocess import PREFIX
 from bench.export.session import open_session, with_outputs
 from bench.networks.memory_traffic import Traffic
 
@@ -187,6 +188,8 @@ def _counted(graph: Any) -> list[Any]:
     """
     found = []
     for node in graph.node:
+        if node.name.startswith(PREFIX):
+            continue  # resizes images, which is not the network's work
         if node.op_type in _OPERANDS and node.domain in _DOMAINS:
             found.append(node)
         elif node.domain not in _DOMAINS or _UNCOUNTED.search(node.op_type):

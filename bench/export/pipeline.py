@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +151,7 @@ class Exporter:
 
     def _request(self, source: LoadedNetwork) -> dict[str, Any]:
         """Return everything that the file and its proof depend on, as JSON values."""
+        prepared = source.preprocessing if self.settings.with_preprocessing else None
         packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
         values = {
             "run": source.run,
@@ -159,6 +160,7 @@ class Exporter:
             "weights": source.weights,
             "input_shape": source.input_shape,
             "settings": self.settings.as_dict(),
+            **({"preprocessing": asdict(prepared)} if prepared else {}),
             "versions": {name: version_of(name) for name in packages},
             "instruction_sets": environment(self.threads)["instruction_sets"],
         }

@@ -323,6 +323,7 @@ class _Attempt:
             "parameters": count_parameters(model),
             "macs": count_macs(model, shape),
             "input_shape": list(split.input_shape),
+            "image_size": split.dataset.size,
             "train_accuracy": training.accuracy,
             "train_loss": training.loss,
             "validation_accuracy": last.get("validation_accuracy"),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from bench.data.preprocessing import Resize
     from bench.store import RunRecord, Store
 
 
@@ -76,7 +77,13 @@ class Split:
         """How images become the network's input."""
         recipe, data = self.request.recipe, self.dataset
         return Preprocessing(
-            self.request.input_size, data.mean, data.std, recipe.antialias, recipe.normalize
+            input_size=self.request.input_size,
+            mean=data.mean,
+            std=data.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            image_size=data.size,
+            resize=recipe.resize,
         )
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
@@ -226,6 +233,7 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
         f"{FOLDER_PREFIX}{folder}",
         train_images=request.train_images,
         image_size=request.input_size,
+        resize=request.recipe.resize,
     )
     if found.fingerprint != record.result.get("dataset_fingerprint"):
         raise BenchError(
@@ -237,5 +245,9 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
-    return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)
+def _dataset(
+    name: str, train_images: int | None, image_size: int | None, resize: Resize
+) -> Dataset:
+    return load_dataset(
+        name, train_images=train_images, image_size=image_size, resize=resize, quiet=True
+    )

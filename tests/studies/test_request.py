@@ -87,6 +87,7 @@ CHANGED = {
     "initial_size": 0.5,
     "test_time_flip": True,
     "record_blocks": True,
+    "resize": "pad",
 }
 
 

@@ -30,6 +30,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "flip at test time": {"test_time_flip": True},
     "decay of the branches": {"branch_weight_decay": 0.1},
     "recorded blocks": {"record_blocks": True},
+    "padding to a square": {"resize": "pad"},
 }
 
 
