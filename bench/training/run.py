@@ -30,6 +30,7 @@ from bench.training.initialise import digests
 from bench.training.inputs import describe_data, refuse_other_inputs
 from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
+from bench.training.optimisers import muon_precision
 from bench.training.outcome import begin_record, failure
 from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
@@ -182,6 +183,8 @@ class _Attempt:
         layout = str(self.memory_format).removeprefix("torch.")
         self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
+        if request.recipe.muon_learning_rate:
+            self.record.environment["muon_precision"] = muon_precision(device)
         self._resume()
         self._record_blocks()
         while self.trainer.position.epoch < request.recipe.epochs:
