@@ -25,6 +25,8 @@ from bench.store.analyses import Analyses
 from bench.store.tables.frames import COLUMNS
 from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
+from bench.system.devices import resolve_device
+from bench.training.optimisers import muon_precision
 from builders import make_unfinished
 
 if TYPE_CHECKING:
@@ -432,6 +434,11 @@ def test_doctor_fits_on_one_screen(bench: Bench) -> None:
     assert {"Python", "torch", "processor", "ONNX Runtime", "GPU", "disk"} <= set(names)
     (datasets,) = [row["found"] for row in rows if row["name"] == "datasets"]
     assert "fashion-mnist-mini" in datasets
+    chosen = {r["name"]: r["found"] for r in rows if r["name"].startswith("default ")}
+    assert chosen["default Muon's arithmetic"].startswith(
+        muon_precision(resolve_device("auto")) + " ("
+    )
+    assert {"default workers", "default memory layout", "default precision"} <= chosen.keys()
     # One source: what a sweep and `list backends` go by.
     pairs = bench("list", "backends", "--json").document["rows"]
     for name in {pair["name"] for pair in pairs} - {"null"}:
