@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ def caller_state() -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its parts
     flags = cudnn.benchmark, cudnn.deterministic
     # Reading `allow_tf32` raises after a program has used `fp32_precision`.
     parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,7 +44,8 @@ def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
     """Set threads, determinism, cuDNN's search and float32 arithmetic for one run; restore them."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its part `conv`
+    matmul = torch.backends.cuda.matmul
     searched = cudnn.benchmark
     # Unlike `allow_tf32`, it can be read whichever of the two a program has set.
     float32 = cudnn.conv.fp32_precision, matmul.fp32_precision
