@@ -30,6 +30,7 @@ from bench.training.grown_start import DOCUMENT
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from bench.export.settings import Flavor, Precision
     from bench.export.tensorrt import Profile
@@ -143,20 +144,49 @@ def train(
         BenchError: the request cannot be understood or met.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
+    how = Execution(**execution)
+    plan = train_plan(
+        model,
+        how.torch_device,
+        options=options,
+        dataset=dataset,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        weights=weights,
+        deterministic=deterministic,
+    )
+    run_plan(plan, how, weights=weights, track=track)
+    rows = study_runs(Store(how.results), plan.name)
+    return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
+
+
+def train_plan(
+    model: str,
+    device: torch.device,
+    *,
+    options: dict[str, Any] | None = None,
+    dataset: str = "fashion-mnist-mini",
+    recipe: str = "fast",
+    epochs: int | None = None,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    deterministic: bool = False,
+) -> Plan:
+    """Return the plan that `train` carries out on *device*; the arguments are `train`'s.
+
+    Raises:
+        BenchError: the request cannot be understood.
+    """
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     for key in variant.keys() & (settings or {}).keys():
         raise BenchError(f"--set {key}: it has an argument or option of its own; use that")
     values = {"recipe": recipe, **variant, **(settings or {})}
-    rows = run_study(
-        adhoc_study(f"What does {model} reach?", values, seed),
-        name=ADHOC,
-        epochs=epochs,
-        weights=weights,
-        deterministic=deterministic,
-        track=track,
-        **execution,
-    )
-    return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
+    study = adhoc_study(f"What does {model} reach?", values, seed)
+    overrides = Overrides(epochs=epochs, deterministic=deterministic)
+    return make_plan(study, device, overrides, name=ADHOC, weights=weights)
 
 
 @caller_state()

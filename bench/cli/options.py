@@ -70,6 +70,10 @@ ImageSize = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool,
+    what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+]
 Epochs = Annotated[
     int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
 ]

@@ -135,8 +135,8 @@ class Preprocessing:
         floats = images.to(torch.float32)
         if self.normalize:
             # (x / 255 - mean) / std as one multiplication and one addition.
-            mean, std = (_per_channel(values, images.device) for values in (self.mean, self.std))
-            floats = floats.mul_(1 / (255 * std)).sub_(mean / std)
+            scale, shift = self._constants(images.device)
+            floats = floats.mul_(scale).sub_(shift)
         else:
             floats = floats.div_(255)  # a division, to equal torchvision's ToTensor bit for bit
         size = self.input_size
@@ -146,6 +146,14 @@ class Preprocessing:
         return F.interpolate(
             floats, (size, size), mode="bilinear", align_corners=False, antialias=self.antialias
         )
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the factors and the subtrahends of the channels, copied to a device once."""
+        kept: dict[torch.device, tuple[Tensor, Tensor]] = vars(self).setdefault("_kept", {})
+        if device not in kept:
+            mean, std = (_per_channel(values, device) for values in (self.mean, self.std))
+            kept[device] = 1 / (255 * std), mean / std
+        return kept[device]
 
 
 def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:

@@ -96,7 +96,8 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]
-            how.on_event({"event": "plan", "what": what, "runs": _labels(plan, requests)})
+            labels = _labels(plan, requests)
+            how.on_event({"event": "plan", "what": what, "runs": labels, "workers": workers})
             if requests:
                 how.launcher.run(
                     Assignment(requests, store, resources, workers, stop, how.on_event, weights)
