@@ -85,5 +85,6 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "memory_format": "contiguous", "batch_size": 1, "input_size": 28, "boundary": "compute",
         "device": "cpu", "cpu": "A", "threads": 2, "status": "complete", "error": None,
         "noisy": False, "images_per_second": 10.0, "reference": "eager fp32 contiguous",
-        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, **changes,
+        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "calibration": None,
+        **changes,
     }  # fmt: skip

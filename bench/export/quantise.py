@@ -63,10 +63,16 @@ class Quantiser:
         folder: for intermediate files.
         images: calibration images, as the file takes them.
         settings: method, target and batch.
+        optimize: let the tool fold constants and normalisations first, renaming nodes.
     """
 
     def __init__(
-        self, file: Path, folder: Path, images: npt.NDArray[Any], settings: Settings
+        self,
+        file: Path,
+        folder: Path,
+        images: npt.NDArray[Any],
+        settings: Settings,
+        optimize: bool = False,
     ) -> None:
         self.tools = runtime_tool("onnxruntime.quantization")
         self.settings = settings
@@ -76,9 +82,8 @@ class Quantiser:
         self.prepared = folder / "prepared.onnx"
         self.ranges = folder / "ranges.json"
         with silence():
-            # The graph is folded already; the tool's own optimiser would rename its nodes.
             self.tools.quant_pre_process(
-                file, self.prepared, skip_optimization=True, skip_symbolic_shape=True
+                file, self.prepared, skip_optimization=not optimize, skip_symbolic_shape=True
             )
 
     @property

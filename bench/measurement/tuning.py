@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.export.onnx_file import spell_size
 from bench.measurement.backends import MEMORY_FORMATS, backend_names, load_backend
 from bench.measurement.configurations import (
     BASELINE,
@@ -23,7 +24,6 @@ from bench.measurement.configurations import (
     expand,
 )
 from bench.measurement.measure import measure_targets
-from bench.measurement.onnx_file import spell_size
 from bench.measurement.preparation import Context, with_files
 from bench.measurement.timing.runner import Runner, open_runner
 from bench.measurement.timing.sampling import Goal, run_plan

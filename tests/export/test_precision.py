@@ -18,7 +18,7 @@ from onnxruntime.quantization.calibrate import (
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from scipy.stats import binomtest
 
-from bench import export_onnx
+from bench import BenchError, export_onnx
 from bench.export.accuracy import compare_answers
 from bench.export.files import save
 from bench.export.graph import trace
@@ -131,6 +131,34 @@ def iter_batches(batches: Iterable[dict[str, np.ndarray]]) -> Any:
             return next(left, None)
 
     return Reader()
+
+
+def test_a_network_without_images_is_not_calibrated_on_noise_unasked(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "results": tmp_path, "options": {"width": 4}, "precision": "int8", "threads": 1,
+        "calibration_images": 32,
+    }  # fmt: skip
+    with pytest.raises(BenchError, match=r"--dataset NAME.*--dataset random"):
+        export_onnx("resnet8", **given)
+    with pytest.raises(BenchError, match="unknown dataset 'cifa'; did you mean 'cifar10'"):
+        export_onnx("resnet8", **given, dataset="cifa")
+    with pytest.raises(BenchError, match="have 1 channels, and resnet8-width-4 takes 3"):
+        export_onnx("resnet8", **given, dataset="fashion-mnist-mini")
+    with pytest.raises(BenchError, match="--dataset goes with --precision int8"):
+        export_onnx("resnet8", results=tmp_path, dataset="random")
+    row = export_onnx("resnet8", **given, dataset="random").iloc[0]
+    assert row["calibration"] == "random"
+    record = json.loads((tmp_path / "exports" / row["export"] / "export.json").read_text())
+    assert "random images" in record["proof"]["int8"]["verdict"]
+
+
+def test_another_dataset_calibrates(trained: Trained) -> None:
+    own, _, details = quantise(trained)
+    assert own["calibration"] == "training"
+    other, _, other_details = quantise(trained, dataset="fashion-mnist-mini")
+    assert other["calibration"] == "fashion-mnist-mini"
+    assert other["sha256"] != own["sha256"]  # other images of the same set
+    assert "random images" not in details["verdict"] + other_details["verdict"]
 
 
 @pytest.mark.slow

@@ -11,12 +11,12 @@ import bench
 from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.export.graph import trace
+from bench.export.onnx_file import examine
 from bench.export.preprocess import with_preprocessing
 from bench.measurement.backends.ortsession import _reason
 from bench.measurement.compare import compare
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.measured_network import find_target
-from bench.measurement.onnx_file import examine
 from bench.measurement.preparation import make_context
 from bench.measurement.tuning import Bounds, tune
 

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bench
 from bench.errors import BenchError
-from bench.measurement.onnx_file import examine
+from bench.export.onnx_file import examine
 
 from .conftest import TINY
 

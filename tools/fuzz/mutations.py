@@ -33,9 +33,9 @@ from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
 from bench.export.build import from_file
 from bench.export.classifier import ExportedClassifier
+from bench.export.onnx_file import examine
 from bench.launch.planning import read_machines
 from bench.measurement.compared_speeds import load_speeds
-from bench.measurement.onnx_file import examine
 from bench.store import RunRecord, Store
 from bench.store.archive import unpack
 from bench.store.measurements import read_samples

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.export.settings import is_noise
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -74,6 +76,8 @@ def _int8_sentence(int8: Row, other: Row) -> str:
     if int8["test_accuracy"] is not None and other["test_accuracy"] is not None:
         change = (int8["test_accuracy"] - other["test_accuracy"]) * 100
         cost = f"accuracy {change:+.2f} points"
+    if is_noise(int8["calibration"]):
+        cost += ", ranges from random images"
     return (
         f"{pays} here for {_name(int8)}, batch "
         f"{int8['batch_size']}: {int8['backend']} int8 gives {_speed(int8) / _speed(other):.2f} "
