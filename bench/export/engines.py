@@ -107,5 +107,5 @@ def why_rebuild(path: Path, sidecar: Sidecar) -> str | None:
 
 
 def _short(value: object) -> str:
-    text = "+".join(value) if isinstance(value, list) else str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[:12]

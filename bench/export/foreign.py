@@ -23,10 +23,11 @@ from bench.export.calibration import (
 )
 from bench.export.convert import Int8
 from bench.export.files import check, onnx_sha256, save
+from bench.export.messages import short
 from bench.export.onnx_file import FileFacts, Size, examine, inputs_of, opset_of, spell_size
 from bench.export.parity import compare
 from bench.export.pipeline import FILE, Exporter, compared
-from bench.export.session import logits_of, open_session, short
+from bench.export.session import logits_of, open_session
 from bench.export.settings import CALIBRATION_BATCH, RANDOM, Settings
 
 if TYPE_CHECKING:

@@ -137,8 +137,9 @@ class Exports:
     def known_files(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each file by its SHA-256.
 
-        That is the row of an export, and for an ONNX file that was quantised its `model` and its
-        `test_accuracy` when that was done last; both with the `dataset` that a file was tested on, where no run has one.
+        That is the row of an export, and for an ONNX file that was quantised its `model` and the
+        `test_accuracy` that it had then, the newest one. Both have the `dataset` of that test; it
+        is missing for an export of a run, which has it.
         """
         known: dict[str, dict[str, Any]] = {}
         for record in sorted(self.records(), key=lambda record: record.created_at, reverse=True):
