@@ -65,7 +65,7 @@ FilePreprocessing = Annotated[
     list[str] | None,
     int8(
         "--set",
-        help="How images are prepared for an ONNX file, such as mean=[0.5,0.5,0.5]; repeatable.",
+        help="Preparation of an ONNX file's images, such as std=0.5; repeatable.",
         metavar="KEY=VALUE",
     ),
 ]

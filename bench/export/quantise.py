@@ -174,7 +174,8 @@ class Quantiser:
 def _empty_histograms(calibrator: Any, batches: Sequence[dict[str, npt.NDArray[Any]]]) -> Any:
     """Return a collector whose histograms have the range of all batches, and no counts yet."""
     absolute = calibrator.method == "percentile" and calibrator.symmetric
-    session, ranges = calibrator.infer_session, {}
+    session = calibrator.infer_session
+    ranges: dict[str, tuple[Any, ...]] = {}
     names = [output.name for output in session.get_outputs()]
     for batch in batches:
         for name, values in zip(names, session.run(None, batch), strict=True):

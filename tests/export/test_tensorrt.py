@@ -205,7 +205,7 @@ def test_a_file_of_any_size_is_built_for_the_one_that_is_given(tmp_path: Path) -
     fake = FakeTensorRT()
     fake.shape = (-1, 1, -1, -1)
     file = a_file(tmp_path / "any.onnx", "h", "w")
-    with pytest.raises(BenchError, match="takes images of any size .*--input-size H or HxW"):
+    with pytest.raises(BenchError, match=r"takes images of any size .*--input-size H or HxW"):
         build(file, tmp_path, fake, compute_capabilities=["86"])
     profile = Profile(1, 2, 4)
     for size in (64, (32, 48), (32, 48)):
@@ -220,7 +220,7 @@ def test_a_file_is_quantised_for_tensorrt_before_it_is_built(tmp_path: Path) -> 
     file, fake = a_file(tmp_path / "mine.onnx", 28, 28), FakeTensorRT()
     fake.shape = (-1, 1, 28, 28)
     given: dict[str, Any] = {"precision": "int8", "compute_capabilities": ["86"], "threads": 1}
-    with pytest.raises(BenchError, match="no training images .*--dataset NAME"):
+    with pytest.raises(BenchError, match=r"no training images .*--dataset NAME"):
         build(file, tmp_path, fake, **given)
     row = build(file, tmp_path, fake, dataset="fashion-mnist-mini", **given).iloc[0]
     assert (row["precision"], row["calibration"]) == ("int8", "fashion-mnist-mini")
