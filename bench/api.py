@@ -308,7 +308,8 @@ def export_onnx(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    preprocessing: dict[str, Any] | None = None,
     output: str | Path | None = None,
     bundle: bool = False,
     force: bool = False,
@@ -320,10 +321,13 @@ def export_onnx(
 
     Args:
         targets: runs, studies and models (default: the runs of the most recent study, or
-            ResNet-18 if there is none).
+            ResNet-18 if there is none); and `.onnx` files, to be quantised.
         results: the results folder; files go to its `exports/SHA/`.
         options: options of models; runs have their own.
-        input_size: side in pixels for models (default: the family's).
+        input_size: side, or height and width, in pixels, for models (default: the family's) and
+            for `.onnx` files that take any size.
+        preprocessing: how a dataset's images become the input of an `.onnx` file: fields of
+            `bench.data.Preprocessing` (default: the dataset's own mean and deviation).
         output: a folder that files and proofs are copied to, under readable names.
         bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
             the current folder; implies `with_preprocessing`.
@@ -342,8 +346,9 @@ def export_onnx(
             networks, the others are exported and the failed one is a row.
     """
     records = export_with_proofs(
-        targets, results=results, options=options, input_size=input_size, output=output,
-        bundle=bundle, force=force, threads=threads, say=say, **settings,
+        targets, results=results, options=options, input_size=input_size,
+        preprocessing=preprocessing, output=output, bundle=bundle, force=force, threads=threads,
+        say=say, **settings,
     )  # fmt: skip
     return exports_frame(record.row for record in records)
 
@@ -352,9 +357,9 @@ def export_with_proofs(
     targets: str | Path | Sequence[str | Path], **arguments: Any
 ) -> list[ExportRecord]:
     """Do what `export_onnx` does; return the records, whose `proof` has every figure."""
-    from bench.export.pipeline import export_networks
+    from bench.export.export_targets import export_targets
 
-    return export_networks(targets, draw=_draw_sensitivity, **arguments)
+    return export_targets(targets, draw=_draw_sensitivity, **arguments)
 
 
 def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) -> None:
@@ -369,11 +374,13 @@ def export_tensorrt(
     *,
     flavor: Flavor = "rtx",
     precision: Precision = "fp32",
+    dataset: str | None = None,
+    preprocessing: dict[str, Any] | None = None,
     compute_capabilities: Sequence[str] = (),
     profile: Profile | None = None,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -386,13 +393,16 @@ def export_tensorrt(
         targets: runs, studies, models, or `.onnx` files (default: as in `export_onnx`).
         flavor: rtx (ahead of time, no GPU needed) or standard.
         precision: of runs and models, which are exported first if they are not yet;
-            int8 for TensorRT. A file's own is in its graph.
+            int8 for TensorRT. A file's own is in its graph; int8 quantises it first.
+        dataset: as in `export_onnx`, for int8.
+        preprocessing: as in `export_onnx`.
         compute_capabilities: such as 86 (rtx; default: this machine's GPU, or without one all
             that the library can target).
         profile: batch sizes of files that take any.
         results: the results folder; engines go to its `exports/SHA/`.
         options: options of models; runs have their own.
-        input_size: side in pixels for models (default: the family's).
+        input_size: side, or height and width, in pixels, for models (default: the family's) and
+            for `.onnx` files that take any size.
         output: a folder that engines and sidecars are copied to.
         force: export ONNX files again.
         threads: CPU threads (default: the physical cores).
@@ -409,9 +419,10 @@ def export_tensorrt(
     from bench.export.build import build_engines
 
     rows = build_engines(
-        targets, flavor=flavor, precision=precision, compute_capabilities=compute_capabilities,
-        profile=profile, results=results, options=options, input_size=input_size, output=output,
-        force=force, threads=threads, say=say, **toolkit,
+        targets, flavor=flavor, precision=precision, dataset=dataset, preprocessing=preprocessing,
+        compute_capabilities=compute_capabilities, profile=profile, results=results,
+        options=options, input_size=input_size, output=output, force=force, threads=threads,
+        say=say, **toolkit,
     )  # fmt: skip
     return exports_frame(rows)
 

@@ -84,7 +84,7 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "backend": "onnxruntime", "precision": "fp32", "executed_precision": "fp32",
         "memory_format": "contiguous", "batch_size": 1, "input_size": 28, "boundary": "compute",
         "device": "cpu", "cpu": "A", "threads": 2, "status": "complete", "error": None,
-        "processes": 6, "noisy": False, "images_per_second": 10.0,
+        "processes": 6, "noisy": False, "images_per_second": 10.0, "calibration": None,
         "reference": "eager fp32 contiguous", "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
         **changes,
     }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from bench.cli.output import print_json, simple_table, stdout
 
 if TYPE_CHECKING:
-    from bench.launch.execution import Execution
+    from bench.launch.workers import Execution
     from bench.studies import Plan
 
 DAY_SECONDS = 86_400

@@ -53,20 +53,28 @@ KeyValues = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
-InputSize = Annotated[
-    int | None,
-    network(
-        "--input-size",
-        help="Height and width of a named model's input (default: the family's).",
-        metavar="PIXELS",
-    ),
-]
 ImageSize = Annotated[
     str | None,
     network(
         "--input-size",
         help="Input size of a model, or of an ONNX file of any size (default: its own).",
         metavar="H[xW]",
+    ),
+]
+FilePreprocessing = Annotated[
+    list[str] | None,
+    int8(
+        "--set",
+        help="Preparation of an ONNX file's images, such as std=0.5; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+Int8Data = Annotated[
+    str | None,
+    int8(
+        "--dataset",
+        help="Images to calibrate int8 with: a dataset or random (default: the run's).",
+        metavar="NAME",
     ),
 ]
 

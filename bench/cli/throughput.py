@@ -81,6 +81,7 @@ def throughput(
     ] = "eager",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
+    dataset: options.Int8Data = None,
     target_width: Annotated[
         float,
         options.measurement(
@@ -198,6 +199,7 @@ def throughput(
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,
+        dataset=dataset,
     )
     with _progress(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)

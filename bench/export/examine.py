@@ -129,6 +129,25 @@ def image_shape(
     return shape, channels_last
 
 
+def open_shape(path: Path, graph: Any, size: Size | None) -> Shape | None:
+    """Return the sizes of an image for a file that leaves some of them open; None for others.
+
+    Raises:
+        BenchError: it takes images of another size; or of any, and none is given.
+    """
+    inputs = inputs_of(graph)
+    sides = [d.dim_value or None for d in inputs[0].type.tensor_type.shape.dim] if inputs else []
+    if len(inputs) != 1 or (size is None and None not in sides[1:]):
+        return None
+    shape, _ = image_shape(path, sides, size)
+    return shape if None in sides[1:] else None
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set; 0 for a file without one."""
+    return next((entry.version for entry in proto.opset_import if entry.domain in _STANDARD), 0)
+
+
 def spell_size(size: tuple[int | None, int | None]) -> str:
     """Write a height and width as `--input-size` takes them: 224, or 64x256."""
     height, width = ("?" if side is None else str(side) for side in size)
@@ -158,7 +177,8 @@ _OPERANDS = {
 }  # fmt: skip
 # Others that multiply and add, and what a domain of its own may define, are not counted.
 _UNCOUNTED = re.compile("Conv|MatMul|Gemm|Attention|LSTM|GRU|RNN|Einsum|MoE")
-_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+_STANDARD = {"", "ai.onnx"}
+_DOMAINS = {*_STANDARD, "ai.onnx.ml", "com.microsoft"}
 
 
 class _UncountedError(Exception):

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bench.errors import BenchError
-from bench.export.session import short
+from bench.export.messages import short
 from bench.store import files
 from bench.store.exports import refuse_damaged
 from bench.store.files import sha256_of, storage_errors

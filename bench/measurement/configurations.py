@@ -57,6 +57,8 @@ class Request:
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
+        dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
+            for a model given by name).
         seed: of the random order of blocks.
 
     Raises:
@@ -79,6 +81,7 @@ class Request:
     pin: bool = False
     clear_l2: bool = False
     layers: bool = False
+    dataset: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,6 +149,7 @@ class Configuration:
         file: the ONNX file or engine, for backends that need one.
         file_sha256: of its content.
         test_accuracy: of exactly this network or file; None if unknown.
+        calibration: images that its int8 ranges come from, as in the column.
         twin: whether it is a reference entered a second time, for the noise floor.
         clear_l2: overwrite a GPU's second-level cache before each sample.
         across: whether it is compared with another network, not with another backend.
@@ -166,6 +170,7 @@ class Configuration:
     file: Path | None = None
     file_sha256: str | None = None
     test_accuracy: float | None = None
+    calibration: str | None = None
     twin: bool = False
     clear_l2: bool = False
     across: bool = False
@@ -241,6 +246,7 @@ def expand(
                 across=across,
                 file=target.file,
                 file_sha256=target.file_sha256,
+                calibration=target.calibration,
             )
             found.append(replace(made, unsupported=why_not(made)))
     return found
@@ -252,7 +258,9 @@ def why_not(configuration: Configuration) -> str | None:
     own = made.target.file_precision
     as_tf32 = (own, made.precision) == ("fp32", "tf32") and backend.needs == "onnx"
     if own is not None and own != made.precision and not as_tf32:
-        return f"{made.target.label} is an {own} file"
+        convert = made.precision == "int8" and made.target.kind == "onnx"
+        how = f": quantise it with 'bench export-onnx {made.target.file} --precision int8'"
+        return f"{made.target.label} is an {own} file{how if convert else ''}"
     if other := _needs_other(made, backend.needs):
         return other
     if made.memory_format not in backend.memory_formats:

@@ -93,7 +93,9 @@ def measure_targets(
         if request.pin:
             stack.enter_context(pinned(context.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        trials = [Trial(made) for made in with_files(configurations, folder, context)]
+        trials = [
+            Trial(made) for made in with_files(configurations, folder, context, request.dataset)
+        ]
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
         ceiling = _measure_ceiling(trials, request, context)

@@ -39,6 +39,7 @@ class MeasuredNetwork(NamedNetwork):
         file_precision: precision of the file's weights: fp32, fp16 or int8.
         static_batch: the one batch size the file takes; None for any.
         test_accuracy: of the run in fp32 PyTorch, or of exactly this file; None if unknown.
+        calibration: images that an int8 file's ranges come from; None if unknown.
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
@@ -50,6 +51,7 @@ class MeasuredNetwork(NamedNetwork):
     file_precision: str | None = None
     static_batch: int | None = None
     test_accuracy: float | None = None
+    calibration: str | None = None
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
         """Return what turns uint8 images of the network's shape into its input, on the CPU."""
@@ -158,9 +160,8 @@ def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:
 
 def _of_export(sha256: str, results: str) -> dict[str, Any]:
     """Return what the results folder knows of an exported file."""
-    export = Exports(results).named(sha256)
-    row = export.row if export else {}
-    return {key: row.get(key) for key in ("model", "run", "test_accuracy")}
+    known = Exports(results).known_files().get(sha256, {})
+    return {key: known.get(key) for key in ("model", "run", "test_accuracy", "calibration")}
 
 
 def _macs_of_source(sha256: str, results: str, size: Size | None) -> int | None:

@@ -111,6 +111,7 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "threads": made.threads,
         "macs": target.macs,
         "test_accuracy": made.test_accuracy,
+        "calibration": made.calibration,
     }
 
 

@@ -99,8 +99,8 @@ def process_interval(
     if count > 1:
         quantile = float(t.ppf((1 + confidence) / 2, count - 1))
         half = quantile * float(logs.std(ddof=1)) / math.sqrt(count)
-    ends = (math.exp(centre + side * half) for side in (0, -1, 1))
-    return Interval(*ends, blocks=count, confident=count >= FEWEST_PROCESSES)
+    low, high = math.exp(centre - half), math.exp(centre + half)
+    return Interval(math.exp(centre), low, high, count, count >= FEWEST_PROCESSES)
 
 
 def two_modes(values: Sequence[float]) -> tuple[list[float], list[float]] | None:

@@ -12,8 +12,8 @@ from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.export.examine import examine
 from bench.export.graph import trace
+from bench.export.messages import short
 from bench.export.preprocess import with_preprocessing
-from bench.measurement.backends.ortsession import _reason
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_context
@@ -323,7 +323,7 @@ def test_the_runtimes_message_on_a_newer_ir_version_is_read():
         "onnxruntime::Model::Model(onnx::ModelProto&&, ...) Unsupported model IR version: 14, max "
         "supported IR version: 13\n"
     )
-    assert _reason(RuntimeError(message)).startswith(
+    assert short(RuntimeError(message)).startswith(
         "its IR version 14 is newer than this runtime's 13: save it with that ir_version"
     )
 

@@ -30,6 +30,11 @@ def measured(third_party, tmp_path):
     return run
 
 
+def test_int8_of_an_untrained_network_says_that_its_ranges_are_of_random_images(measured):
+    frame = measured(backends=("onnxruntime",), precisions=("fp32", "int8"), batch_sizes=(2,))
+    assert frame["calibration"].fillna("").tolist() == ["", "random"]
+
+
 def test_a_depth_that_an_option_makes_one_can_be_measured():
     target = find_target("resnet29", options={"block": "bottleneck"})
     assert target.input_shape == (3, 32, 32)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.export.messages import short
 from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload, arithmetic
 
 if TYPE_CHECKING:
@@ -36,17 +37,6 @@ _INT8 = (
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
 )
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-# What is newer than the runtime → how it says so, and the way on.
-_TOO_NEW = {
-    "IR version": (
-        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
-        "save it with that ir_version",
-    ),
-    "opset": (
-        r"Opset (\d+) is under development.* is till opset (\d+)",
-        "export it for that opset (or use onnx.version_converter)",
-    ),
-}
 _NAMED = 5  # nodes that a row names; the record holds all
 _ONE_NODE = (
     '<ir_version: 9, opset_import: ["": 17]> probe (float[1] x) => (float[1] y) { y = Relu(x) }'
@@ -105,7 +95,7 @@ class OrtPrepared:
             except Exception as error:  # the runtime's exceptions have no common class
                 raise UnsupportedError(
                     f"ONNX Runtime {self.ort.__version__} cannot open {self.file.name}: "
-                    f"{_reason(error)}"
+                    f"{short(error)}"
                 ) from error
         if self.provider not in session.get_providers():
             raise UnsupportedError(
@@ -292,18 +282,6 @@ def _dtype(entry: Any) -> torch.dtype:
     name = entry.type.removeprefix("tensor(").removesuffix(")")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file cannot be opened; for one that is too new, how to go on."""
-    text = str(error).strip()
-    for what, (pattern, way_on) in _TOO_NEW.items():
-        if found := re.search(pattern, text, re.DOTALL):
-            return (
-                f"its {what} {found[1]} is newer than this runtime's {found[2]}: {way_on}, or "
-                "upgrade onnxruntime"
-            )
-    return text.rpartition(" : ")[2].partition("\n")[0]
 
 
 def _library(messages: list[str]) -> str:

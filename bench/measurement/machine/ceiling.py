@@ -80,7 +80,7 @@ def measure_ceiling(
     largest = 0
     flops, kernels = {}, {}
     for precision in sorted(precisions):
-        found = {}
+        found: dict[str, float] = {}
         for side in reversed(sides):
             product = _product(precision, device, side, threads)
             if product is None:

@@ -91,15 +91,18 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
         if name is None
         else study_runs(store, name, "throughput")
     )
-    exported = {record.row["sha256"]: record.row for record in Exports(store.root).records()}
-    sizes = {sha256: row["bytes"] for sha256, row in exported.items()}
-    tested = {sha256: row["test_accuracy"] for sha256, row in exported.items()}
+    files = Exports(store.root).known_files()
+    sizes, tested, data = (
+        {sha256: known.get(name) for sha256, known in files.items()}
+        for name in ("bytes", "test_accuracy", "dataset")
+    )
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
     of_file = rows["file_sha256"].map(tested).astype("float64")
     rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
-    rows["dataset"] = rows["run"].map(datasets)
+    of_run = rows["run"].map(datasets).astype(object)
+    rows["dataset"] = of_run.fillna(rows["file_sha256"].map(data).astype(object))
     return rows
 
 

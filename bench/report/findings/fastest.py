@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.export.settings import is_noise
 from bench.system.intervals import FEWEST_PROCESSES
 
 if TYPE_CHECKING:
@@ -78,13 +79,19 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
 
 def _int8_sentence(int8: Row, other: Row) -> str:
     """Compare int8 with the fastest other configuration, by their 95 % intervals."""
-    faster = (int8["ci_low"] or 0) > (other["ci_high"] or float("inf"))
+    pays = "the times do not show whether int8 pays"
+    if (int8["ci_low"] or 0) > (other["ci_high"] or float("inf")):
+        pays = "int8 pays"
+    elif (int8["ci_high"] or float("inf")) < (other["ci_low"] or 0):
+        pays = "int8 does not pay"
     cost = "accuracy unknown"
     if int8["test_accuracy"] is not None and other["test_accuracy"] is not None:
         change = (int8["test_accuracy"] - other["test_accuracy"]) * 100
         cost = f"accuracy {change:+.2f} points"
+    if is_noise(int8["calibration"]):
+        cost += ", ranges from random images"
     return (
-        f"int8 {'pays' if faster else 'does not pay'} here for {_name(int8)}, batch "
+        f"{pays} here for {_name(int8)}, batch "
         f"{int8['batch_size']}: {int8['backend']} int8 gives {_speed(int8) / _speed(other):.2f} "
         f"times the images/s of {other['backend']} {other['precision']}, {cost}."
     )

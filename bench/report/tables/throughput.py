@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.export.settings import is_noise
 from bench.report.findings.fastest import network_name
 from bench.report.tables.text_table import TextTable
 
@@ -89,6 +90,11 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
             "noisy: the interval did not become narrow enough; draw no conclusion from such a "
             "row, and give more --max-seconds"
         )
+    if any(is_noise(row["calibration"]) for row in rows):
+        lines.append(
+            "calibrated on random images: int8 of an untrained network, or asked for; its speed "
+            "counts, its predictions do not (--dataset calibrates on data)"
+        )
     notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
     lines += [f"Warning: {note}" for note in sorted(notes)]
     unsupported = [row["error"] for row in rows if row["status"] == "unsupported"]
@@ -172,6 +178,8 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
         parts.append(f"accuracy {row['test_accuracy']:.4f}")
+    if is_noise(row["calibration"]):
+        parts.append("calibrated on random images")
     return ", ".join(parts)
 
 

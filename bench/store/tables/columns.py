@@ -46,6 +46,9 @@ _DEVICE = _category("Device that the work ran on.")
 _PRECISION = _category("Requested precision.")
 _THREADS = _integer("Number of CPU threads.")
 _EXECUTED_PRECISION = _category("Precision that was actually used, read back from the library.")
+_CALIBRATION = _text(
+    "Images that int8 ranges come from: `training` (the run's), a dataset's name, or `random`."
+)
 _ANALYSIS = _text("Id of the analysis recorded by `bench lesion`, `gradients` or `landscape`.")
 _BLOCK = _text("Path of the block in the network.")
 _TARGET = _text("Network or run, as named on the command line.")
@@ -125,13 +128,16 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of images whose predicted class differs from PyTorch's."
         ),
         "images_compared": _integer("Number of images compared."),
-        "torch_accuracy": _number("Test accuracy in PyTorch, 0…1."),
+        "torch_accuracy": _number(
+            "Test accuracy in PyTorch, or of the ONNX file that was quantised, 0…1."
+        ),
         "test_accuracy": _number("Test accuracy of the exported file itself, 0…1."),
         "seconds": _number("Time for export and verification, seconds."),
         "cpu": _category("Processor used for the verification, with its instruction sets."),
         "status": _category("`complete`, or how it failed."),
         "error": _ERROR,
         "executed_precision": _EXECUTED_PRECISION,
+        "calibration": _CALIBRATION,
     },
     "throughput": {
         "measurement": _text("Id of the measurement that the row belongs to."),
@@ -235,6 +241,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,
+        "calibration": _CALIBRATION,
     },
     "lesions": {
         "analysis": _ANALYSIS,
