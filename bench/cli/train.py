@@ -105,8 +105,8 @@ def train(
     enable_huge_pages()
     from bench.api import train as train_model
     from bench.api import train_plan
-    from bench.launch.workers import Execution
     from bench.launch.launchers import make_launcher
+    from bench.launch.workers import Execution
     from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
