@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.output import print_json, print_line, print_table
 
 
 class Form(StrEnum):
@@ -20,19 +20,13 @@ class Form(StrEnum):
 def compare(
     baseline: Annotated[
         str,
-        typer.Argument(
-            help="Folder of a measurement, a run or results, or a JSON file.",
-            metavar="BASELINE",
-        ),
+        options.argument("BASELINE", "Folder of a measurement, a run or results, or a JSON file."),
     ],
-    candidate: Annotated[
-        str, typer.Argument(help="What to compare with the baseline.", metavar="CANDIDATE")
-    ],
+    candidate: Annotated[str, options.argument("CANDIDATE", "What to compare with the baseline.")],
     threshold: Annotated[
-        float,
-        typer.Option("--threshold", help="Relative change that counts.", metavar="SHARE"),
+        float, options.option("--threshold SHARE", "Relative change that counts.")
     ] = 0.05,
-    form: Annotated[Form, options.output("--format", help="Format of the table.")] = Form.TABLE,
+    form: Annotated[Form, options.output("--format", "Format of the table.")] = Form.TABLE,
     as_json: options.Json = False,
 ) -> None:
     """Compare two measurements; exit with code 1 if one became slower.
@@ -57,10 +51,9 @@ def compare(
     elif form is Form.MARKDOWN:
         print("\n".join(_markdown(rows, remarks)))  # noqa: T201 - to be pasted, unwrapped
     else:
-        console = stdout()
-        console.print(simple_table([_shown(row) for row in rows], right=("speed",)))
+        print_table([_shown(row) for row in rows], {"speed": ""})
         for remark in remarks:
-            console.print(remark, markup=False, soft_wrap=True)
+            print_line(remark)
     raise typer.Exit(int(bool(slower)))
 
 

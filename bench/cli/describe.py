@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
 from rich.table import Table
 
 from bench.cli import options
@@ -14,24 +13,18 @@ from bench.errors import BenchError
 def describe(
     model: Annotated[
         str,
-        typer.Argument(
-            help="A model ('bench list models'), your own module:function, or a run.",
-            metavar="MODEL",
+        options.argument(
+            "MODEL", "A model ('bench list models'), your own module:function, or a run."
         ),
     ],
     input_shape: Annotated[
         str | None,
         options.network(
-            "--input",
-            help="Input shape N x C x H x W (default: the family's).",
-            metavar="1x3x224x224",
+            "--input 1x3x224x224", "Input shape N x C x H x W (default: the family's)."
         ),
     ] = None,
     classes: Annotated[
-        int | None,
-        options.network(
-            "--classes", help="Number of classes (default: the family's).", metavar="N"
-        ),
+        int | None, options.network("--classes N", "Number of classes (default: the family's).")
     ] = None,
     option: options.KeyValues = None,
     results: options.Results = options.DEFAULT_RESULTS,

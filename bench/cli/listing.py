@@ -4,10 +4,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.output import print_json, print_line, print_table
 
 
 class Thing(StrEnum):
@@ -22,7 +20,7 @@ class Thing(StrEnum):
 
 def list_things(
     what: Annotated[
-        Thing | None, typer.Argument(help="What to list (default: everything).", metavar="WHAT")
+        Thing | None, options.argument("WHAT", "What to list (default: everything).")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -37,13 +35,12 @@ def list_things(
     if as_json:
         print_json({"kind": thing.value, **row} for thing in wanted for row in _LISTS[thing]())
         return
-    console = stdout()
     for thing in wanted:
         if len(wanted) > 1:
-            console.print(thing.value, style="bold")
-        console.print(simple_table(_LISTS[thing](), right=("train", "test", "parameters")))
+            print_line(thing.value, style="bold")
+        print_table(_LISTS[thing](), {"train": "", "test": ""})
         if len(wanted) > 1:
-            console.print()
+            print_line("")
 
 
 def _models() -> list[dict[str, Any]]:

@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import stdout
+from bench.cli.output import print_line
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -20,47 +18,36 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[
-        str | None,
-        typer.Argument(help="Name of a study (default: the most recent).", metavar="STUDY"),
+        str | None, options.argument("STUDY", "Name of a study (default: the most recent).")
     ] = None,
     measurements: Annotated[
         bool,
-        typer.Option(
-            "--measurements", help="Report all measured speeds in the results folder, not a study."
+        options.option(
+            "--measurements", "Report all measured speeds in the results folder, not a study."
         ),
     ] = False,
     formats: Annotated[
         str,
         options.output(
-            "--format",
-            help="Formats, separated by commas: csv, parquet, markdown, latex, html.",
-            metavar="LIST",
+            "--format LIST", "Formats, separated by commas: csv, parquet, markdown, latex, html."
         ),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
-        options.output(
-            "--output",
-            help="Folder to write, or - for stdout (default: report/NAME).",
-            metavar="DIR",
-        ),
+        options.output("--output DIR", "Folder to write, or - for stdout (default: report/NAME)."),
     ] = None,
     publish: Annotated[
-        bool, options.output("--publish", help="Write to results/NAME instead of report/NAME.")
+        bool, options.output("--publish", "Write to results/NAME instead of report/NAME.")
     ] = False,
     figures: Annotated[
         Path | None,
-        options.output(
-            "--figures", help="Also write the charts as SVG and PNG to this folder.", metavar="DIR"
-        ),
+        options.output("--figures DIR", "Also write the charts as SVG and PNG to this folder."),
     ] = None,
     serve: Annotated[
-        bool,
-        options.output("--serve", help="Serve the live HTML page on this machine until Ctrl-C."),
+        bool, options.output("--serve", "Serve the live HTML page on this machine until Ctrl-C.")
     ] = False,
     port: Annotated[
-        int,
-        options.output("--port", help="Port for --serve (0: any free port).", metavar="N", min=0),
+        int, options.output("--port N", "Port for --serve (0: any free port).", min=0)
     ] = 0,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
@@ -129,14 +116,14 @@ def _report_measurements(
 
 def _print_paths(paths: "Iterable[Path]") -> None:
     for path in paths:
-        stdout().print(str(path), markup=False, soft_wrap=True)
+        print_line(str(path))
 
 
 def _serve(store: "Store", study: str, port: int) -> None:
     from bench.report.pages.server import PageServer
 
     with PageServer(store, study, port) as server:
-        stdout().print(server.url, markup=False, soft_wrap=True)
+        print_line(server.url)
         sys.stdout.flush()  # stdout may be a pipe
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after a shell's &
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the server

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.output import print_json, print_line, print_table, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
 from bench.system.memory import enable_huge_pages
@@ -23,19 +23,16 @@ if TYPE_CHECKING:
 
 def run_ablation(
     study: Annotated[
-        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
+        str, options.argument("STUDY", "Name of a shipped study, or a .toml file.")
     ] = "quickstart",
     seeds: options.Seeds = None,
     dataset: options.Dataset = None,
     only: Annotated[
         list[str] | None,
-        options.what(
-            "--only", help="Variant to train; repeatable (default: all).", metavar="VARIANT"
-        ),
+        options.what("--only VARIANT", "Variant to train; repeatable (default: all)."),
     ] = None,
     dry_run: Annotated[
-        bool,
-        options.what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+        bool, options.what("--dry-run", "Print the runs and the estimated time, but train nothing.")
     ] = False,
     epochs: options.Epochs = None,
     force: options.Force = False,
@@ -47,9 +44,7 @@ def run_ablation(
     threads: options.Threads = None,
     workers: Annotated[
         int | None,
-        options.hardware(
-            "--workers", help="Runs at a time (default: one per core, or one per GPU).", metavar="N"
-        ),
+        options.hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
     ] = None,
     gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",
@@ -157,12 +152,11 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
         ]
         print_json(rows_of(report.data.runs), errors)
         return failed
-    console = stdout()
-    print_report(report, console)
-    console.print(f"\nResults: {results} (study '{study.name}', {len(records)} runs)", markup=False)
+    print_report(report, stdout())
+    print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")
     complete = next((r.run for r in records if r.status == "complete"), None)
     for command in _next_commands(results, study.name, complete):
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        print_line(f"  {command}")
     return failed
 
 
@@ -174,7 +168,7 @@ def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     workers, resources = allot(plan, how)
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
     script = how.launcher.script(len(plan.requests), resources, workers)
-    stdout().print(script, markup=False)
+    print_line(script)
 
 
 def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bool) -> None:
@@ -193,8 +187,7 @@ def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: b
         return
     console = stdout()
     console.print(plan.study.question, style="bold", markup=False)
-    shown = [{**row, "seconds": f"{row['seconds']:.0f}"} for row in rows]
-    console.print(simple_table(shown, right=("seconds",)))
+    print_table(rows, {"seconds": ".0f"})
     left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
     console.print(
         f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
@@ -205,7 +198,7 @@ def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: b
     if gpu is not None or left > DAY_SECONDS:
         (row,) = plan_rows(plan, Store(how.results), [machine])
         there = _duration(row["hours"] * 3600)
-        console.print(f"one {machine.name}: {there} ({row['basis']})", markup=False)
+        print_line(f"one {machine.name}: {there} ({row['basis']})")
     pending = {row["run"] for row in rows if row["status"] == "to do"}
     left_to_do = [request for request in plan.requests if request.run_id in pending]
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
