@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from .config import CHOICES, SHORTCUT_NUMBERS, ResNetConfig
+from .config import CHOICES, SHORTCUT_NUMBERS, Block, ResNetConfig
 from .errors import ModelError
 from .registry import Canonical, Family, Options, check_options, register
 from .resnet import ResNet
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # He et al. 2016a, table 1: depth → kind of block, blocks in each stage.
-IMAGENET: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
+IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
