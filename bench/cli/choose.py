@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.options import option
 from bench.cli.output import print_json, print_line, print_table, scaled
 
 _FORMS = {
@@ -19,21 +20,17 @@ _FORMS = {
 def choose(
     max_latency_ms: Annotated[
         float,
-        options.option(
-            "--max-latency-ms MS", "Largest p99 latency of one batch, in milliseconds.", min=0
-        ),
+        option("--max-latency-ms MS", "Largest p99 latency of one batch, in milliseconds.", min=0),
     ],
     max_accuracy_drop: Annotated[
         float,
-        options.option(
+        option(
             "--max-accuracy-drop POINTS",
             "Largest drop from the best test accuracy, in percentage points.",
             min=0,
         ),
     ] = 0.5,
-    study: Annotated[
-        str | None, options.option("--study NAME", "Only consider this study's runs.")
-    ] = None,
+    study: Annotated[str | None, option("--study NAME", "Only consider this study's runs.")] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:

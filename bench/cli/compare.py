@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, option, output
 from bench.cli.output import print_json, print_line, print_table
 
 
@@ -19,14 +20,11 @@ class Form(StrEnum):
 
 def compare(
     baseline: Annotated[
-        str,
-        options.argument("BASELINE", "Folder of a measurement, a run or results, or a JSON file."),
+        str, argument("BASELINE", "Folder of a measurement, a run or results, or a JSON file.")
     ],
-    candidate: Annotated[str, options.argument("CANDIDATE", "What to compare with the baseline.")],
-    threshold: Annotated[
-        float, options.option("--threshold SHARE", "Relative change that counts.")
-    ] = 0.05,
-    form: Annotated[Form, options.output("--format", "Format of the table.")] = Form.TABLE,
+    candidate: Annotated[str, argument("CANDIDATE", "What to compare with the baseline.")],
+    threshold: Annotated[float, option("--threshold SHARE", "Relative change that counts.")] = 0.05,
+    form: Annotated[Form, output("--format", "Format of the table.")] = Form.TABLE,
     as_json: options.Json = False,
 ) -> None:
     """Compare two measurements; exit with code 1 if one became slower.

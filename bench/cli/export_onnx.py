@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, export, int8, output
 from bench.cli.output import print_json, print_line, print_table, remarks, scaled
 from bench.export.settings import CalibrationMethod, Int8Target, IoPrecision, Precision
 
@@ -18,65 +19,62 @@ _BAR = 40  # characters of the longest bar
 def export_onnx(
     targets: Annotated[
         list[str] | None,
-        options.argument(
+        argument(
             "TARGET", "Runs, studies or models (default: the most recent study, or resnet18)."
         ),
     ] = None,
     input_size: options.InputSize = None,
     option: options.KeyValues = None,
     precision: Annotated[
-        Precision, options.export("--precision", "Precision of weights and arithmetic.")
+        Precision, export("--precision", "Precision of weights and arithmetic.")
     ] = "fp32",
     io_precision: Annotated[
-        IoPrecision,
-        options.export("--io-precision", "Precision of inputs and outputs of an fp16 file."),
+        IoPrecision, export("--io-precision", "Precision of inputs and outputs of an fp16 file.")
     ] = "fp32",
-    opset: Annotated[int, options.export("--opset N", "Version of the ONNX operator set.")] = 20,
+    opset: Annotated[int, export("--opset N", "Version of the ONNX operator set.")] = 20,
     static_batch: Annotated[
-        int | None, options.export("--static-batch N", "Fix the batch size (default: dynamic).")
+        int | None, export("--static-batch N", "Fix the batch size (default: dynamic).")
     ] = None,
     preprocessing: Annotated[
         bool,
-        options.export(
-            "--with-preprocessing", "Include preprocessing: uint8 images N×H×W×C of any size."
-        ),
+        export("--with-preprocessing", "Include preprocessing: uint8 images N×H×W×C of any size."),
     ] = False,
-    force: Annotated[bool, options.export("--force", "Export again what exists already.")] = False,
+    force: Annotated[bool, export("--force", "Export again what exists already.")] = False,
     target: Annotated[
-        Int8Target, options.int8("--target", "Where the int8 file will run: cpu or tensorrt.")
+        Int8Target, int8("--target", "Where the int8 file will run: cpu or tensorrt.")
     ] = "cpu",
     calibration_method: Annotated[
-        CalibrationMethod, options.int8("--calibration-method", "Calibration method.")
+        CalibrationMethod, int8("--calibration-method", "Calibration method.")
     ] = "minmax",
     calibration_images: Annotated[
-        int, options.int8("--calibration-images N", "Number of calibration images.")
+        int, int8("--calibration-images N", "Number of calibration images.")
     ] = 128,
     calibration_seed: Annotated[
-        int, options.int8("--calibration-seed N", "Random seed for choosing calibration images.")
+        int, int8("--calibration-seed N", "Random seed for choosing calibration images.")
     ] = 0,
     calibration_draws: Annotated[
         int,
-        options.int8(
+        int8(
             "--calibration-draws N",
             "Number of sets of calibration images to measure the accuracy with.",
         ),
     ] = 1,
     max_accuracy_drop: Annotated[
         float | None,
-        options.int8(
+        int8(
             "--max-accuracy-drop POINTS",
             "Largest accuracy drop allowed for int8, in percentage points.",
         ),
     ] = None,
     sensitivity: Annotated[
-        bool, options.int8("--sensitivity", "Measure and show the effect of each layer in int8.")
+        bool, int8("--sensitivity", "Measure and show the effect of each layer in int8.")
     ] = False,
     threads: options.Threads = None,
     output: Annotated[
-        Path | None, options.output("--output DIR", "Also copy the files to this folder.")
+        Path | None, output("--output DIR", "Also copy the files to this folder.")
     ] = None,
     bundle: Annotated[
-        bool, options.output("--bundle", "Also write a folder that can be used without PyTorch.")
+        bool, output("--bundle", "Also write a folder that can be used without PyTorch.")
     ] = False,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,

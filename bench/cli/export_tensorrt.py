@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bench.cli import options
+from bench.cli.options import argument, export, output
 from bench.cli.output import print_json, print_line, print_table, remarks, scaled
 from bench.export.settings import Flavor, Precision
 
@@ -11,35 +12,32 @@ from bench.export.settings import Flavor, Precision
 def export_tensorrt(
     targets: Annotated[
         list[str] | None,
-        options.argument(
-            "TARGET", "Runs, studies, models or .onnx files (default: as in export-onnx)."
-        ),
+        argument("TARGET", "Runs, studies, models or .onnx files (default: as in export-onnx)."),
     ] = None,
     input_size: options.InputSize = None,
     option: options.KeyValues = None,
     flavor: Annotated[
-        Flavor, options.export("--flavor", "TensorRT for RTX (builds without a GPU) or standard.")
+        Flavor, export("--flavor", "TensorRT for RTX (builds without a GPU) or standard.")
     ] = "rtx",
     precision: Annotated[
-        Precision,
-        options.export("--precision", "Precision of runs and models; .onnx files keep theirs."),
+        Precision, export("--precision", "Precision of runs and models; .onnx files keep theirs.")
     ] = "fp32",
     capability: Annotated[
         list[str] | None,
-        options.export(
+        export(
             "--compute-capability SM",
             "Compute capability, such as 86; repeatable (default: this GPU's, or all).",
         ),
     ] = None,
-    min_batch: Annotated[int, options.export("--min-batch N", "Smallest batch size.")] = 1,
-    opt_batch: Annotated[int, options.export("--opt-batch N", "Batch size to optimise for.")] = 32,
-    max_batch: Annotated[int, options.export("--max-batch N", "Largest batch size.")] = 64,
+    min_batch: Annotated[int, export("--min-batch N", "Smallest batch size.")] = 1,
+    opt_batch: Annotated[int, export("--opt-batch N", "Batch size to optimise for.")] = 32,
+    max_batch: Annotated[int, export("--max-batch N", "Largest batch size.")] = 64,
     force: Annotated[
-        bool, options.export("--force", "Export ONNX files that already exist again.")
+        bool, export("--force", "Export ONNX files that already exist again.")
     ] = False,
     threads: options.Threads = None,
     output: Annotated[
-        Path | None, options.output("--output DIR", "Also copy the engines to this folder.")
+        Path | None, output("--output DIR", "Also copy the engines to this folder.")
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,

@@ -3,36 +3,22 @@
 from typing import Annotated
 
 from bench.cli import options
-from bench.cli.output import (
-    print_json,
-    print_line,
-    print_table,
-    remarks,
-    save_tables_and_picture,
-)
+from bench.cli.options import argument, measurement, what
+from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
 
 _FORMS = {"epoch": "", "gradient_norm": ".3g", "norm_ratio": ".3g"}
 
 
 def gradients(
-    targets: Annotated[
-        list[str], options.argument("TARGET", "Runs, or names of untrained networks.")
-    ],
+    targets: Annotated[list[str], argument("TARGET", "Runs, or names of untrained networks.")],
     dataset: Annotated[
-        str,
-        options.what(
-            "--dataset NAME", "Dataset for untrained networks; see 'bench list datasets'."
-        ),
+        str, what("--dataset NAME", "Dataset for untrained networks; see 'bench list datasets'.")
     ] = "fashion-mnist-mini",
-    seed: Annotated[
-        int, options.what("--seed N", "Random seed of the weights of untrained networks.")
-    ] = 0,
+    seed: Annotated[int, what("--seed N", "Random seed of the weights of untrained networks.")] = 0,
     option: options.KeyValues = None,
     correlation: Annotated[
         bool,
-        options.measurement(
-            "--correlation", "Also measure the correlation of gradients at nearby inputs."
-        ),
+        measurement("--correlation", "Also measure the correlation of gradients at nearby inputs."),
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,

@@ -5,32 +5,29 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, network, training
 from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
 from bench.system.memory import enable_huge_pages
 
 
 def grow(
-    run: Annotated[str, options.argument("RUN", "Finished run of a residual network.")],
-    to: Annotated[str, options.network("--to MODEL", "Name of the larger network.")],
+    run: Annotated[str, argument("RUN", "Finished run of a residual network.")],
+    to: Annotated[str, network("--to MODEL", "Name of the larger network.")],
     width: Annotated[
         int | None,
-        options.network(
-            "--width N", "Its width; channels are copied as in Net2Net (default: the run's)."
-        ),
+        network("--width N", "Its width; channels are copied as in Net2Net (default: the run's)."),
     ] = None,
     epochs: Annotated[
         int | None,
-        options.training(
+        training(
             "--epochs N",
             "Epochs of further training (0: only grow and verify; default: the run's).",
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        options.training(
-            "--set KEY=VALUE", "Value of the recipe for further training; repeatable."
-        ),
+        training("--set KEY=VALUE", "Value of the recipe for further training; repeatable."),
     ] = None,
     force: options.Force = False,
     allow_mixed: options.AllowMixed = False,

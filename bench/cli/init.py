@@ -6,12 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-from bench.cli import options
+from bench.cli.options import argument
 from bench.cli.output import print_line
 from bench.errors import BenchError
 
 
-def init(file: Annotated[Path, options.argument("STUDY.toml", "Study file to write.")]) -> None:
+def init(file: Annotated[Path, argument("STUDY.toml", "Study file to write.")]) -> None:
     """Write a commented study file to start from.
 
     Example:

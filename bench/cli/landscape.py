@@ -3,26 +3,26 @@
 from typing import Annotated
 
 from bench.cli import options
+from bench.cli.options import argument, measurement
 from bench.cli.output import print_json, print_table, remarks, save_tables_and_picture
 
 
 def landscape(
-    runs: Annotated[list[str], options.argument("RUN", "Finished runs.")],
+    runs: Annotated[list[str], argument("RUN", "Finished runs.")],
     plane: Annotated[
-        bool, options.measurement("--plane", "Measure a plane of two directions instead of a line.")
+        bool, measurement("--plane", "Measure a plane of two directions instead of a line.")
     ] = False,
     span: Annotated[
-        float,
-        options.measurement("--span X", "Largest step either way, in units of each filter's norm."),
+        float, measurement("--span X", "Largest step either way, in units of each filter's norm.")
     ] = 1.0,
     points: Annotated[
-        int, options.measurement("--points N", "Number of points along each direction.")
+        int, measurement("--points N", "Number of points along each direction.")
     ] = 21,
     split: Annotated[
-        str, options.measurement("--split SPLIT", "Split to evaluate: train or test.")
+        str, measurement("--split SPLIT", "Split to evaluate: train or test.")
     ] = "train",
-    images: Annotated[int, options.measurement("--images N", "Number of images to use.")] = 1000,
-    seed: Annotated[int, options.measurement("--seed N", "Random seed of the directions.")] = 0,
+    images: Annotated[int, measurement("--images N", "Number of images to use.")] = 1000,
+    seed: Annotated[int, measurement("--seed N", "Random seed of the directions.")] = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
     output: options.TablesAndPicture = None,

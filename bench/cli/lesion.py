@@ -3,26 +3,18 @@
 from typing import Annotated, Any
 
 from bench.cli import options
-from bench.cli.output import (
-    print_json,
-    print_line,
-    print_table,
-    remarks,
-    save_tables_and_picture,
-)
+from bench.cli.options import argument, measurement
+from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
 
 
 def lesion(
-    run: Annotated[str, options.argument("RUN", "Finished run of a residual or plain network.")],
+    run: Annotated[str, argument("RUN", "Finished run of a residual or plain network.")],
     test_images: Annotated[
         int | None,
-        options.measurement(
-            "--test-images N", "Number of test images, from the first (default: all)."
-        ),
+        measurement("--test-images N", "Number of test images, from the first (default: all)."),
     ] = None,
     swaps: Annotated[
-        bool,
-        options.measurement("--swaps/--no-swaps", "Also swap each pair of blocks of equal shape."),
+        bool, measurement("--swaps/--no-swaps", "Also swap each pair of blocks of equal shape.")
     ] = True,
     device: options.Device = "auto",
     threads: options.Threads = None,

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from bench.cli import options
+from bench.cli.options import argument
 from bench.cli.output import print_json, print_line, print_table
 
 
@@ -19,9 +20,7 @@ class Thing(StrEnum):
 
 
 def list_things(
-    what: Annotated[
-        Thing | None, options.argument("WHAT", "What to list (default: everything).")
-    ] = None,
+    what: Annotated[Thing | None, argument("WHAT", "What to list (default: everything).")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List models, studies, datasets, recipes and backends.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from bench.cli import options
+from bench.cli.options import argument, hardware
 from bench.cli.output import print_json, print_table
 from bench.errors import BenchError
 
@@ -11,12 +12,12 @@ _FORMS = {"runs": "", "images": "", "hours": ".3g", "cost": ".3g", "kilowatt_hou
 
 
 def plan(
-    study: Annotated[str, options.argument("STUDY", "Name of a shipped study, or a .toml file.")],
+    study: Annotated[str, argument("STUDY", "Name of a shipped study, or a .toml file.")],
     seeds: options.Seeds = None,
     dataset: options.Dataset = None,
     epochs: options.Epochs = None,
     machines: Annotated[
-        Path | None, options.hardware("--machines FILE", "TOML file that describes machines.")
+        Path | None, hardware("--machines FILE", "TOML file that describes machines.")
     ] = None,
     gpu: options.Gpu = None,
     results: options.Results = options.DEFAULT_RESULTS,

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 from bench.cli import options
+from bench.cli.options import argument, output
 from bench.cli.output import print_json, print_table
 
 
 def predict(
-    run: Annotated[
-        str, options.argument("RUN", "Finished run, or an export (.onnx file or SHA-256).")
-    ],
-    images: Annotated[list[Path], options.argument("IMAGE", "Image files.")],
-    top: Annotated[int, options.output("--top N", "Number of classes to show per image.")] = 1,
+    run: Annotated[str, argument("RUN", "Finished run, or an export (.onnx file or SHA-256).")],
+    images: Annotated[list[Path], argument("IMAGE", "Image files.")],
+    top: Annotated[int, output("--top N", "Number of classes to show per image.")] = 1,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from bench.cli import options
+from bench.cli.options import argument, option, output
 from bench.cli.output import print_line
 from bench.errors import BenchError
 
@@ -18,37 +19,32 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[
-        str | None, options.argument("STUDY", "Name of a study (default: the most recent).")
+        str | None, argument("STUDY", "Name of a study (default: the most recent).")
     ] = None,
     measurements: Annotated[
         bool,
-        options.option(
-            "--measurements", "Report all measured speeds in the results folder, not a study."
-        ),
+        option("--measurements", "Report all measured speeds in the results folder, not a study."),
     ] = False,
     formats: Annotated[
         str,
-        options.output(
+        output(
             "--format LIST", "Formats, separated by commas: csv, parquet, markdown, latex, html."
         ),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
-        options.output("--output DIR", "Folder to write, or - for stdout (default: report/NAME)."),
+        output("--output DIR", "Folder to write, or - for stdout (default: report/NAME)."),
     ] = None,
     publish: Annotated[
-        bool, options.output("--publish", "Write to results/NAME instead of report/NAME.")
+        bool, output("--publish", "Write to results/NAME instead of report/NAME.")
     ] = False,
     figures: Annotated[
-        Path | None,
-        options.output("--figures DIR", "Also write the charts as SVG and PNG to this folder."),
+        Path | None, output("--figures DIR", "Also write the charts as SVG and PNG to this folder.")
     ] = None,
     serve: Annotated[
-        bool, options.output("--serve", "Serve the live HTML page on this machine until Ctrl-C.")
+        bool, output("--serve", "Serve the live HTML page on this machine until Ctrl-C.")
     ] = False,
-    port: Annotated[
-        int, options.output("--port N", "Port for --serve (0: any free port).", min=0)
-    ] = 0,
+    port: Annotated[int, output("--port N", "Port for --serve (0: any free port).", min=0)] = 0,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write a study's report: page, charts, data and LaTeX table.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, option
 from bench.cli.output import print_json, print_line, print_table
 from bench.errors import BenchError
 
@@ -24,8 +25,8 @@ app = typer.Typer(
     """,
 )
 
-Runs = Annotated[list[str], options.argument("RUN", "IDs or folders of runs.")]
-Yes = Annotated[bool, options.option("--yes", "Do not ask for confirmation.")]
+Runs = Annotated[list[str], argument("RUN", "IDs or folders of runs.")]
+Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 
 
 @app.command("ls")
@@ -61,7 +62,7 @@ def list_runs(
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, options.argument("RUN", "ID or folder of a run.")],
+    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -152,10 +153,8 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
 
 @app.command("pack")
 def pack_runs(
-    archive: Annotated[Path, options.argument("FILE.tar.gz", "Archive to write.")],
-    runs: Annotated[
-        list[str] | None, options.argument("RUN", "Runs to pack (default: all).")
-    ] = None,
+    archive: Annotated[Path, argument("FILE.tar.gz", "Archive to write.")],
+    runs: Annotated[list[str] | None, argument("RUN", "Runs to pack (default: all).")] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write runs, their analyses and studies to one archive.
@@ -178,9 +177,7 @@ def pack_runs(
 
 @app.command("unpack")
 def unpack_runs(
-    archive: Annotated[
-        Path, options.argument("FILE.tar.gz", "Archive written by 'bench results pack'.")
-    ],
+    archive: Annotated[Path, argument("FILE.tar.gz", "Archive written by 'bench results pack'.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Add an archive's runs to the results folder.
@@ -203,8 +200,8 @@ def unpack_runs(
 
 @app.command("locate")
 def locate_images(
-    run: Annotated[str, options.argument("RUN", "ID or folder of a run.")],
-    folder: Annotated[Path, options.argument("PATH", "Where its image folder is on this machine.")],
+    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    folder: Annotated[Path, argument("PATH", "Where its image folder is on this machine.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Say where the image folder of a run is on this machine.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, hardware, what
 from bench.cli.output import print_json, print_line, print_table, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
@@ -23,16 +24,15 @@ if TYPE_CHECKING:
 
 def run_ablation(
     study: Annotated[
-        str, options.argument("STUDY", "Name of a shipped study, or a .toml file.")
+        str, argument("STUDY", "Name of a shipped study, or a .toml file.")
     ] = "quickstart",
     seeds: options.Seeds = None,
     dataset: options.Dataset = None,
     only: Annotated[
-        list[str] | None,
-        options.what("--only VARIANT", "Variant to train; repeatable (default: all)."),
+        list[str] | None, what("--only VARIANT", "Variant to train; repeatable (default: all).")
     ] = None,
     dry_run: Annotated[
-        bool, options.what("--dry-run", "Print the runs and the estimated time, but train nothing.")
+        bool, what("--dry-run", "Print the runs and the estimated time, but train nothing.")
     ] = False,
     epochs: options.Epochs = None,
     force: options.Force = False,
@@ -44,7 +44,7 @@ def run_ablation(
     threads: options.Threads = None,
     workers: Annotated[
         int | None,
-        options.hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
+        hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
     ] = None,
     gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",

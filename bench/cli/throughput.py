@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from bench.cli import options
+from bench.cli.options import argument, hardware, measurement, output, what
 from bench.cli.output import print_json, print_line, print_table, remarks, stderr, stdout
 from bench.errors import BenchError
 
@@ -23,93 +24,86 @@ _LAYER_FORMS = {"ms": ".3g", "share": ".1%"}
 def throughput(
     targets: Annotated[
         Repeated,
-        options.argument(
-            "TARGET", "Models, runs, studies or .onnx/.engine files (default: resnet18)."
-        ),
+        argument("TARGET", "Models, runs, studies or .onnx/.engine files (default: resnet18)."),
     ] = None,
     backend: Annotated[
         Repeated,
-        options.what(
+        what(
             "--backend NAME",
             "Backend, see 'bench list backends'; repeatable (default: eager, onnxruntime).",
         ),
     ] = None,
     precision: Annotated[
         Repeated,
-        options.what(
+        what(
             "--precision NAME",
             "fp32, tf32, bf16, fp16 or int8; repeatable (default: fp32, or the file's).",
         ),
     ] = None,
     batch_size: Annotated[
         Repeated,
-        options.what(
+        what(
             "--batch-size N",
             "Images per batch, or auto to search for it; repeatable (default: 1, 32).",
         ),
     ] = None,
     memory_format: Annotated[
         Repeated,
-        options.what(
+        what(
             "--memory-format NAME", "contiguous or channels_last; repeatable (default: contiguous)."
         ),
     ] = None,
     scenario: Annotated[
-        str, options.what("--scenario NAME", "offline, single-stream or server.")
+        str, what("--scenario NAME", "offline, single-stream or server.")
     ] = "offline",
     boundary: Annotated[
         Repeated,
-        options.what(
+        what(
             "--boundary NAME",
             "What to time: compute, copies, end-to-end or all (default: compute).",
         ),
     ] = None,
-    reference: Annotated[
-        str, options.what("--reference NAME", "Backend to compare with.")
-    ] = "eager",
+    reference: Annotated[str, what("--reference NAME", "Backend to compare with.")] = "eager",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     target_width: Annotated[
         float,
-        options.measurement(
+        measurement(
             "--target-width SHARE", "Stop at this relative half-width of the 95 % interval."
         ),
     ] = 0.02,
     max_seconds: Annotated[
-        float,
-        options.measurement(
-            "--max-seconds SECONDS", "Longest time per configuration after warm-up."
-        ),
+        float, measurement("--max-seconds SECONDS", "Longest time per configuration after warm-up.")
     ] = 12.0,
     latency_bound: Annotated[
         float | None,
-        options.measurement(
+        measurement(
             "--latency-bound MS", "Largest p99 latency of the server scenario, in milliseconds."
         ),
     ] = None,
     isolate: Annotated[
-        bool, options.measurement("--isolate", "Run each configuration in its own process.")
+        bool, measurement("--isolate", "Run each configuration in its own process.")
     ] = False,
     timeout: Annotated[
         float,
-        options.measurement(
+        measurement(
             "--timeout SECONDS", "Longest wait for one answer of an isolated configuration."
         ),
     ] = 600.0,
     clear_l2: Annotated[
-        bool, options.measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
+        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
     ] = False,
     layers: Annotated[
-        bool, options.measurement("--layers", "Also profile the time of each layer.")
+        bool, measurement("--layers", "Also profile the time of each layer.")
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     pin: Annotated[
-        bool, options.hardware("--pin", "Bind the process to as many cores as it has threads.")
+        bool, hardware("--pin", "Bind the process to as many cores as it has threads.")
     ] = False,
     figures: Annotated[
         Path | None,
-        options.output(
+        output(
             "--figures DIR",
             "Write charts (SVG, PNG) to this folder: roofline, time by layer (--layers).",
         ),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.options import argument, network, training, what
 from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
 from bench.system.memory import enable_huge_pages
@@ -17,34 +18,32 @@ if TYPE_CHECKING:
 def train(
     model: Annotated[
         str,
-        options.argument(
-            "MODEL", "Name of a network ('bench list models'), or your own module:function."
-        ),
+        argument("MODEL", "Name of a network ('bench list models'), or your own module:function."),
     ],
     dataset: Annotated[
-        str, options.what("--dataset NAME", "Dataset; see 'bench list datasets'.")
+        str, what("--dataset NAME", "Dataset; see 'bench list datasets'.")
     ] = "fashion-mnist-mini",
     recipe: Annotated[
-        str, options.what("--recipe NAME", "Training recipe; see 'bench list recipes'.")
+        str, what("--recipe NAME", "Training recipe; see 'bench list recipes'.")
     ] = "fast",
-    seed: Annotated[int, options.what("--seed N", "Random seed.")] = 0,
+    seed: Annotated[int, what("--seed N", "Random seed.")] = 0,
     option: options.KeyValues = None,
     weights: Annotated[
         Path | None,
-        options.network(
+        network(
             "--weights FILE", "Weights to start from: safetensors or state dict (default: random)."
         ),
     ] = None,
     epochs: options.Epochs = None,
     setting: Annotated[
         list[str] | None,
-        options.training(
+        training(
             "--set KEY=VALUE", "Value of the recipe, or input_size, train_images, …; repeatable."
         ),
     ] = None,
     target_accuracy: Annotated[
         float | None,
-        options.training(
+        training(
             "--target-accuracy SHARE",
             "Also report the time to reach this validation accuracy (0 to 1).",
         ),

@@ -4,33 +4,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bench.cli import options
+from bench.cli.options import argument, measurement
 from bench.cli.output import print_json, print_line, remarks, stdout
 
 
 def tune(
-    target: Annotated[str, options.argument("TARGET", "Model, run or .onnx file.")] = "resnet18",
+    target: Annotated[str, argument("TARGET", "Model, run or .onnx file.")] = "resnet18",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
-        options.measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
+        measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
     ] = None,
     latency_bound: Annotated[
         float | None,
-        options.measurement(
-            "--latency-bound MS", "Largest median latency of one batch, in milliseconds."
-        ),
+        measurement("--latency-bound MS", "Largest median latency of one batch, in milliseconds."),
     ] = None,
     min_accuracy: Annotated[
         float | None,
-        options.measurement(
+        measurement(
             "--min-accuracy SHARE",
             "Smallest test accuracy of the file or network that runs (0 to 1).",
         ),
     ] = None,
     max_minutes: Annotated[
-        float,
-        options.measurement("--max-minutes MINUTES", "Start no new configuration after this time."),
+        float, measurement("--max-minutes MINUTES", "Start no new configuration after this time.")
     ] = 10.0,
     device: options.Device = "auto",
     threads: options.Threads = None,
