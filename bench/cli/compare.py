@@ -1,8 +1,7 @@
 """`bench compare`."""
 
 from dataclasses import asdict
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,20 +10,15 @@ from bench.cli.options import argument, option, output
 from bench.cli.output import print_json, print_line, print_table
 
 
-class Form(StrEnum):
-    """How the comparison is printed."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-
-
 def compare(
     baseline: Annotated[
         str, argument("BASELINE", "Folder of a measurement, a run or results, or a JSON file.")
     ],
     candidate: Annotated[str, argument("CANDIDATE", "What to compare with the baseline.")],
     threshold: Annotated[float, option("--threshold SHARE", "Relative change that counts.")] = 0.05,
-    form: Annotated[Form, output("--format", "Format of the table.")] = Form.TABLE,
+    form: Annotated[
+        Literal["table", "markdown"], output("--format", "Format of the table.")
+    ] = "table",
     as_json: options.Json = False,
 ) -> None:
     """Compare two measurements; exit with code 1 if one became slower.
@@ -46,7 +40,7 @@ def compare(
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
         print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
-    elif form is Form.MARKDOWN:
+    elif form == "markdown":
         print("\n".join(_markdown(rows, remarks)))  # noqa: T201 - to be pasted, unwrapped
     else:
         print_table([_shown(row) for row in rows], {"speed": ""})
