@@ -113,11 +113,7 @@ def canonical(name: str, options: Options | None = None) -> Canonical:
 
 
 def build_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    **options: Any,
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
 ) -> nn.Module:
     """Build a network that maps (batch, channels, height, width) to (batch, classes).
 

@@ -252,20 +252,11 @@ def test_made_up_images_show_a_speed_and_no_accuracy(bench, tiny_run):
     assert outcome.err == ""
 
 
-STOPS = [
-    pytest.param(signal.SIGINT, 130),
-    pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
-]
+STOPS = [pytest.param(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS)
-def test_a_stopped_training_goes_on_with_the_same_command(
-    number,
-    code,
-    program,
-    bench,
-    tmp_path,
-):
+def test_a_stopped_training_goes_on_with_the_same_command(number, code, program, bench, tmp_path):
     words = (
         "train", "resnet8", "--option", "width=4", "--epochs", 12, "--set", "train_images=300",
         "--set", "batch_size=20", "--device", "cpu", "--threads", 1,

@@ -115,10 +115,7 @@ def net():
 LEAVES = {
     "on import": ("import sys\nsys.exit(7)\n", "importing it raised SystemExit: 7"),
     "when called": ("import sys\ndef net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
-    "in a forward pass": (
-        FORWARD,
-        "cannot take an input of .*: bye",
-    ),
+    "in a forward pass": (FORWARD, "cannot take an input of .*: bye"),
 }
 
 

@@ -8,15 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models import (
-    BLOCKS,
-    ORDERS,
-    Residual,
-    ResNetConfig,
-    book,
-    build_model,
-    registry,
-)
+from bench.models import BLOCKS, ORDERS, Residual, ResNetConfig, book, build_model, registry
 
 # The orders whose block ends with a ReLU are the identity on what a ReLU made.
 IDENTITY_ON_ALL = ("relu_before_add", "relu_preact", "preact")

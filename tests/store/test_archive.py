@@ -151,18 +151,11 @@ def drop(name, content):
 
 
 @pytest.mark.parametrize(
-    ("change", "file"),
-    [(corrupt, "model.safetensors"), (forge, "run.json"), (drop, "history.csv")],
+    ("change", "file"), [(corrupt, "model.safetensors"), (forge, "run.json"), (drop, "history.csv")]
 )
 @pytest.mark.filterwarnings("ignore:passing over")
 def test_a_damaged_run_is_refused_and_nothing_added(
-    change,
-    file,
-    store,
-    there,
-    archive,
-    finish,
-    entries,
+    change, file, store, there, archive, finish, entries
 ):
     runs = [finish(store, seed) for seed in (0, 1)]
     keep(store, *runs)

@@ -78,14 +78,7 @@ def test_a_run_is_absent_until_it_is_complete(store, record, finish, monkeypatch
 
 
 @pytest.mark.parametrize("file", range(5))
-def test_a_disk_that_fills_up_leaves_no_run(
-    file,
-    store,
-    record,
-    finish,
-    monkeypatch,
-    entries,
-):
+def test_a_disk_that_fills_up_leaves_no_run(file, store, record, finish, monkeypatch, entries):
     sync, calls = os.fsync, iter(range(100))
 
     def refuse(descriptor):
