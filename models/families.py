@@ -69,17 +69,16 @@ class ResidualFamily(Family):
         values = {option: getattr(config, option) for option in _telling(config)}
         return base, {k: v for k, v in sorted(values.items()) if v != getattr(own, k)}
 
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Build the network that the canonical name and options describe."""
+        name, options = network
         own = self.configure(int(name.removeprefix("resnet")), options.get("block"))
         if own is None:
             raise ModelError(f"'{name}' is not of the family '{self.name}'")
         return ResNet(
             replace(own, **options),
-            num_classes=num_classes or self.classes,
-            in_channels=in_channels or self.channels,
+            num_classes=classes or self.classes,
+            in_channels=channels or self.channels,
         )
 
 
