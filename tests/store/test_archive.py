@@ -29,14 +29,19 @@ def archive(tmp_path):
     return tmp_path / "runs.tar.gz"
 
 
+@pytest.fixture
+def runs(store, finish):
+    """Two finished runs, to be packed."""
+    return [finish(store, seed) for seed in (0, 1)]
+
+
 def keep(store, *runs):
     study = make_study({"a": runs})
     store.save_study(study)
     return study
 
 
-def test_runs_and_their_studies_arrive_as_they_were(store, there, archive, finish, entries):
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_runs_and_their_studies_arrive_as_they_were(store, there, archive, entries, runs):
     study = keep(store, *runs)
     assert pack(store, runs, archive) == 2
     assert unpack(there, archive) == (sorted(runs), [])
@@ -48,8 +53,7 @@ def test_runs_and_their_studies_arrive_as_they_were(store, there, archive, finis
     assert not [p for p in archive.parent.iterdir() if p.name.startswith(".")]
 
 
-def test_runs_merge_by_hash(store, there, archive, finish):
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_runs_merge_by_hash(store, there, archive, finish, runs):
     own = finish(there, seed=2)
     before = there.folder(finish(there, seed=0)).stat().st_ino
     pack(store, runs, archive)
@@ -59,8 +63,7 @@ def test_runs_merge_by_hash(store, there, archive, finish):
     assert unpack(there, archive) == ([], [])
 
 
-def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish):
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish, runs):
     keep(store, *runs)
     here = keep(there, finish(there, seed=5))
     pack(store, runs, archive)
@@ -68,8 +71,7 @@ def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish)
     assert there.read_study("mine") == here
 
 
-def test_only_the_runs_asked_for_are_packed(store, there, archive, finish):
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_only_the_runs_asked_for_are_packed(store, there, archive, runs):
     keep(store, runs[1])
     pack(store, runs[:1], archive)
     unpack(there, archive)
@@ -82,8 +84,7 @@ def lesion(store, run, accuracy=0.5):
     return Analyses(store.root).publish("lesion", {"run": run}, rows, {})
 
 
-def test_what_was_found_out_about_the_runs_goes_with_them(store, there, archive, finish):
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_what_was_found_out_about_the_runs_goes_with_them(store, there, archive, runs):
     packed, _ = lesion(store, runs[0]), lesion(store, runs[1])
     pack(store, runs[:1], archive)
     unpack(there, archive)
@@ -155,9 +156,8 @@ def drop(name, content):
 )
 @pytest.mark.filterwarnings("ignore:passing over")
 def test_a_damaged_run_is_refused_and_nothing_added(
-    change, file, store, there, archive, finish, entries
+    change, file, store, there, archive, entries, runs
 ):
-    runs = [finish(store, seed) for seed in (0, 1)]
     keep(store, *runs)
     pack(store, runs, archive)
     repack(archive, change)
