@@ -56,11 +56,11 @@ def export_tensorrt(
 
     """
     options.require_positive(threads=threads, input_size=input_size)
-    from bench.api import export_tensorrt as export
+    from bench.api import export_tensorrt as build
     from bench.export.tensorrt import Profile
     from bench.store.tables.frames import rows_of
 
-    frame = export(
+    frame = build(
         targets or (),
         flavor=flavor,
         precision=precision,
