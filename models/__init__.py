@@ -28,7 +28,6 @@ from .registry import (
     canonical,
     default_shape,
     list_models,
-    model_family,
     register,
 )
 from .resnet import ResNet
@@ -64,6 +63,5 @@ __all__ = [
     "default_shape",
     "list_models",
     "materialise",
-    "model_family",
     "register",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from .errors import ModelError, nearest
 
@@ -25,24 +25,17 @@ Shortcut = Literal[
     "shortcut_only_gated",
     "dropout",
 ]
+Block = Literal["basic", "bottleneck"]
+Stem = Literal["imagenet", "cifar"]
 # He et al. 2016b, figure 4 (a) to (e).
 ActivationOrder = Literal["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
 
 _WIDEST = 2**28  # beyond it the number of weights does not fit in 63 bits
 CHOICES: dict[str, tuple[str, ...]] = {
-    "shortcut": (
-        "projection",
-        "zero_pad",
-        "all_projection",
-        "none",
-        "scaled",
-        "gated",
-        "shortcut_only_gated",
-        "dropout",
-    ),
-    "block": ("basic", "bottleneck"),
-    "activation_order": ("post", "bn_after_add", "relu_before_add", "relu_preact", "preact"),
-    "stem": ("imagenet", "cifar"),
+    "shortcut": get_args(Shortcut),
+    "block": get_args(Block),
+    "activation_order": get_args(ActivationOrder),
+    "stem": get_args(Stem),
 }
 # Which numbers belong to which kind of shortcut.
 SHORTCUT_NUMBERS: dict[str, tuple[str, ...]] = {
@@ -84,8 +77,8 @@ class ResNetConfig:
     """
 
     stages: tuple[int, ...]
-    block: Literal["basic", "bottleneck"] = "basic"
-    stem: Literal["imagenet", "cifar"] = "imagenet"
+    block: Block = "basic"
+    stem: Stem = "imagenet"
     width: int = 64
     shortcut: Shortcut = "projection"
     resize: Literal["projection", "zero_pad"] = "projection"
@@ -98,7 +91,12 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         for option, allowed in CHOICES.items():
-            _check_choice(option, getattr(self, option), allowed)
+            value = getattr(self, option)
+            if value not in allowed:
+                raise ModelError(
+                    f"{option}={value!r} is unknown{nearest(str(value), allowed)} "
+                    f"(known: {', '.join(allowed)})"
+                )
         if not isinstance(self.zero_init_residual, bool):
             raise ModelError(
                 f"zero_init_residual={self.zero_init_residual!r} must be true or false"
@@ -147,11 +145,3 @@ class ResNetConfig:
                 "zero_init_residual with activation_order='relu_before_add' would never train: "
                 "the ReLU that ends the branch passes no gradient at zero; use another order"
             )
-
-
-def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ModelError(
-            f"{option}={value!r} is unknown{nearest(str(value), allowed)} "
-            f"(known: {', '.join(allowed)})"
-        )

@@ -44,8 +44,9 @@ class LibraryFamily(Family):
     known: Callable[[Any], list[str]]
     trained_size: Callable[[Any, str], int | None]
 
-    def size_of(self, name: str, options: Options) -> int:
+    def size_of(self, network: Canonical) -> int:
         """Return the side of the option `img_size` or `image_size`, or the library's own."""
+        name, options = network
         for option in ("img_size", "image_size"):
             if isinstance(options.get(option), int):
                 return int(options[option])
@@ -62,20 +63,19 @@ class LibraryFamily(Family):
             raise ModelError(f"'{name}' names no model; write {library}:NAME")
         return name, dict(options)
 
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Build the network with random weights, unless an option asks for others.
 
         Raises:
             ModelError: the library is missing, or refuses.
         """
-        library, network = self._import(), name.partition(":")[2]
+        (name, options), library = network, self._import()
+        own = name.partition(":")[2]
         known = self.known(library)
-        if network.partition(".")[0] not in known:  # timm writes NAME.WEIGHTS
-            raise ModelError(f"{self.name} has no model '{network}'{nearest(network, known)}")
+        if own.partition(".")[0] not in known:  # timm writes NAME.WEIGHTS
+            raise ModelError(f"{self.name} has no model '{own}'{nearest(own, known)}")
         try:
-            model = self.create(library, network, num_classes, in_channels, options)
+            model = self.create(library, own, classes, channels, options)
         except ModelError:
             raise
         except Exception as error:
@@ -93,9 +93,9 @@ class LibraryFamily(Family):
 
 
 def _create_timm(
-    timm: Any, name: str, num_classes: int | None, in_channels: int | None, options: Options
+    timm: Any, name: str, classes: int | None, channels: int | None, options: Options
 ) -> object:
-    numbers = {"num_classes": num_classes, "in_chans": in_channels}
+    numbers = {"num_classes": classes, "in_chans": channels}
     given = {key: value for key, value in numbers.items() if value is not None}
     return timm.create_model(name, **{"pretrained": False, **given, **options})
 
@@ -114,12 +114,12 @@ def _torchvision_size(torchvision: Any, name: str) -> int | None:
 
 
 def _create_torchvision(
-    torchvision: Any, name: str, num_classes: int | None, in_channels: int | None, options: Options
+    torchvision: Any, name: str, classes: int | None, channels: int | None, options: Options
 ) -> object:
-    given = {} if num_classes is None else {"num_classes": num_classes}
+    given = {} if classes is None else {"num_classes": classes}
     model = torchvision.models.get_model(name, **{"weights": None, **given, **options})
-    if in_channels not in {None, 3}:
-        _adapt_first_convolution(name, model, in_channels)
+    if channels not in {None, 3}:
+        _adapt_first_convolution(name, model, channels)
     return model
 
 
@@ -171,27 +171,20 @@ class UserFamily(Family):
             raise ModelError(f"'{name}' is no package.module:function")
         return name, dict(options)
 
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Import the module and call the function.
 
-        `num_classes` and `in_channels` are passed if the function takes them; None (no
+        The numbers of classes and channels are passed if the function takes them; None (no
         number requested) only if it has no default of its own, as 1000 and 3.
 
         Raises:
             ModelError: module or function is missing or raises, an option is not taken,
                 or what comes back is no `torch.nn.Module`.
         """
+        name, options = network
         function = _find_function(name)
-        arguments = {
-            **_accepted(function, "num_classes", num_classes, self.classes),
-            **_accepted(function, "in_channels", in_channels, self.channels),
-            **options,
-        }
-        parameters = _parameters(function)
-        if parameters is not None and not _takes_any(parameters):
-            check_options(name, options, parameters)
+        numbers = {"num_classes": (classes, self.classes), "in_channels": (channels, self.channels)}
+        arguments = _arguments(name, function, options, numbers)
         try:
             model = function(**arguments)
         except (Exception, SystemExit) as error:
@@ -232,28 +225,31 @@ def _find_function(name: str) -> Callable[..., object]:
     return found  # type: ignore[no-any-return]  # checked to be callable
 
 
-def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter] | None:
-    """Return the function's parameters by name, None if Python cannot tell."""
+def _arguments(
+    name: str,
+    function: Callable[..., object],
+    options: Options,
+    numbers: dict[str, tuple[int | None, int]],
+) -> dict[str, Any]:
+    """Return the arguments for a user's function: options and, of *numbers*, those it takes.
+
+    A number that was not requested is passed as its default where the function has none.
+    """
     try:
-        return dict(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return None
-
-
-def _takes_any(parameters: dict[str, inspect.Parameter]) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-
-
-def _accepted(
-    function: Callable[..., object], what: str, value: int | None, default: int
-) -> dict[str, int]:
-    """Return the argument to pass for one of the two numbers, if any."""
-    parameters = _parameters(function) or {}
-    own = parameters.get(what)
-    if value is not None:
-        return {what: value} if own is not None or _takes_any(parameters) else {}
-    required = own is not None and own.default is inspect.Parameter.empty
-    return {what: default} if required else {}
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # Python cannot tell
+        return dict(options)
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if not takes_any:
+        check_options(name, options, parameters)
+    taken: dict[str, Any] = {}
+    for key, (requested, default) in numbers.items():
+        own = parameters.get(key)
+        if requested is not None and (own is not None or takes_any):
+            taken[key] = requested
+        elif requested is None and own is not None and own.default is inspect.Parameter.empty:
+            taken[key] = default
+    return {**taken, **options}
 
 
 def _checked(name: str, model: object) -> nn.Module:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from .config import CHOICES, SHORTCUT_NUMBERS, ResNetConfig
+from .config import CHOICES, SHORTCUT_NUMBERS, Block, ResNetConfig
 from .errors import ModelError
 from .registry import Canonical, Family, Options, check_options, register
 from .resnet import ResNet
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # He et al. 2016a, table 1: depth → kind of block, blocks in each stage.
-IMAGENET: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
+IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
@@ -69,17 +69,16 @@ class ResidualFamily(Family):
         values = {option: getattr(config, option) for option in _telling(config)}
         return base, {k: v for k, v in sorted(values.items()) if v != getattr(own, k)}
 
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Build the network that the canonical name and options describe."""
+        name, options = network
         own = self.configure(int(name.removeprefix("resnet")), options.get("block"))
         if own is None:
             raise ModelError(f"'{name}' is not of the family '{self.name}'")
         return ResNet(
             replace(own, **options),
-            num_classes=num_classes or self.classes,
-            in_channels=in_channels or self.channels,
+            num_classes=classes or self.classes,
+            in_channels=channels or self.channels,
         )
 
 

@@ -47,15 +47,12 @@ class Family(ABC):
             ModelError: an option is unknown, or the combination cannot be built.
         """
 
-    def size_of(self, name: str, options: Options) -> int:
+    def size_of(self, network: Canonical) -> int:  # noqa: ARG002 - others look at it
         """Return the side in pixels that a canonical network is made for."""
-        del name, options
         return self.size
 
     @abstractmethod
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Build what `canonical` returned; None stands for the family's own number."""
 
 
@@ -85,15 +82,6 @@ def list_models() -> list[str]:
     return [name for family in _families for name in family.names]
 
 
-def model_family(name: str, options: Options | None = None) -> Family:
-    """Return the family of a network, which may depend on options (`resnet83`: bottlenecks only).
-
-    Raises:
-        ModelError: no family knows the name, or not with these options.
-    """
-    return _resolve(name, options or {})[0]
-
-
 def default_shape(name: str, options: Options | None = None) -> tuple[int, int, int]:
     """Return (channels, size in pixels, classes) that a name stands for.
 
@@ -104,8 +92,8 @@ def default_shape(name: str, options: Options | None = None) -> tuple[int, int, 
     Raises:
         ModelError: no family knows the name, or not with these options.
     """
-    family, (model, own) = _resolve(name, options or {})
-    return family.channels, family.size_of(model, own), family.classes
+    family, network = _resolve(name, options or {})
+    return family.channels, family.size_of(network), family.classes
 
 
 def canonical(name: str, options: Options | None = None) -> Canonical:
@@ -122,11 +110,7 @@ def canonical(name: str, options: Options | None = None) -> Canonical:
 
 
 def build_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    **options: Any,
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
 ) -> nn.Module:
     """Build a network that maps (batch, channels, height, width) to (batch, classes).
 
@@ -150,8 +134,8 @@ def build_model(
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value is not None:
             check_count(what, value)
-    family, (own_name, own_options) = _resolve(name, options)
-    return family.build(own_name, own_options, num_classes, in_channels)
+    family, network = _resolve(name, options)
+    return family.build(network, num_classes, in_channels)
 
 
 def check_count(what: str, value: object) -> int:
@@ -192,15 +176,12 @@ class SingleFamily(Family):
         given = {key: check_count(key, value) for key, value in sorted(options.items())}
         return name, {key: value for key, value in given.items() if value != self.counts[key]}
 
-    def build(
-        self, name: str, options: Options, num_classes: int | None, in_channels: int | None
-    ) -> nn.Module:
+    def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Call the builder."""
-        del name
         return self.builder(
-            num_classes=num_classes or self.classes,
-            in_channels=in_channels or self.channels,
-            **{**self.counts, **options},
+            num_classes=classes or self.classes,
+            in_channels=channels or self.channels,
+            **{**self.counts, **network[1]},
         )
 
 

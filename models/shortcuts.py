@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ZeroPad(nn.Module):
         self.extra_channels = out_channels - in_channels
         self.stride = stride
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (n, in_channels, h, w) to (n, out_channels, ⌈h / stride⌉, ⌈w / stride⌉)."""
         x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.extra_channels))
@@ -55,22 +55,16 @@ class ZeroPad(nn.Module):
 class Add(nn.Module):
     """h(x) + F: the residual network (figure 2a)."""
 
-    def forward(
-        self, carried: torch.Tensor, shortcut: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, _: Tensor, shortcut: Tensor, residual: Tensor) -> Tensor:
         """Join shortcut and residual branch; see the module's docstring."""
-        del carried
         return residual + shortcut
 
 
 class NoShortcut(nn.Module):
     """F alone: the plain network."""
 
-    def forward(
-        self, carried: torch.Tensor, shortcut: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, _x: Tensor, _shortcut: Tensor, residual: Tensor) -> Tensor:
         """Return the residual branch; see the module's docstring."""
-        del carried, shortcut
         return residual
 
 
@@ -82,11 +76,8 @@ class ScaledAdd(nn.Module):
         self.shortcut_scale = shortcut_scale
         self.residual_scale = residual_scale
 
-    def forward(
-        self, carried: torch.Tensor, shortcut: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, _: Tensor, shortcut: Tensor, residual: Tensor) -> Tensor:
         """Join shortcut and residual branch; see the module's docstring."""
-        del carried
         return self.shortcut_scale * shortcut + self.residual_scale * residual
 
     def extra_repr(self) -> str:
@@ -110,9 +101,7 @@ class Gate(nn.Module):
         nn.init.constant_(self.gate.bias, bias)  # type: ignore[arg-type]  # it has a bias
         self.exclusive = exclusive
 
-    def forward(
-        self, carried: torch.Tensor, shortcut: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, carried: Tensor, shortcut: Tensor, residual: Tensor) -> Tensor:
         """Join shortcut and residual branch; see the module's docstring."""
         gate = torch.sigmoid(self.gate(carried))
         return (1 - gate) * shortcut + (gate * residual if self.exclusive else residual)
@@ -129,12 +118,9 @@ class DropoutAdd(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(rate)
 
-    def forward(
-        self, carried: torch.Tensor, shortcut: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, _: Tensor, shortcut: Tensor, residual: Tensor) -> Tensor:
         """Join shortcut and residual branch; see the module's docstring."""
-        del carried
-        dropped: torch.Tensor = self.dropout(shortcut)
+        dropped: Tensor = self.dropout(shortcut)
         return residual + dropped
 
 

@@ -5,45 +5,32 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.options import option
+from bench.cli.output import print_json, print_line, print_table, scaled
 
-_COLUMNS = (
-    "network",
-    "images_per_second",
-    "p99_ms",
-    "accuracy_%",
-    "drop",
-    "MB",
-    "front",
-    "fits",
-    "note",
-)
-_RIGHT = _COLUMNS[1:6]
+_FORMS = {
+    "images_per_second": ",.4g",
+    "p99_ms": ".3g",
+    "accuracy_%": ".2f",
+    "drop": ".2f",
+    "MB": ".2f",
+}
 
 
 def choose(
     max_latency_ms: Annotated[
         float,
-        typer.Option(
-            "--max-latency-ms",
-            help="Largest p99 latency of one batch, in milliseconds.",
-            metavar="MS",
-            min=0,
-        ),
+        option("--max-latency-ms MS", "Largest p99 latency of one batch, in milliseconds.", min=0),
     ],
     max_accuracy_drop: Annotated[
         float,
-        typer.Option(
-            "--max-accuracy-drop",
-            help="Largest drop from the best test accuracy, in percentage points.",
-            metavar="POINTS",
+        option(
+            "--max-accuracy-drop POINTS",
+            "Largest drop from the best test accuracy, in percentage points.",
             min=0,
         ),
     ] = 0.5,
-    study: Annotated[
-        str | None,
-        typer.Option("--study", help="Only consider this study's runs.", metavar="NAME"),
-    ] = None,
+    study: Annotated[str | None, option("--study NAME", "Only consider this study's runs.")] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -73,31 +60,24 @@ def choose(
     if as_json:
         print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
     else:
-        console = stdout()
-        shown = [dict(zip(_COLUMNS, _cells(row, describe(row)), strict=True)) for row in rows]
-        console.print(simple_table(shown, right=_RIGHT))
+        print_table([_cells(row, describe(row)) for row in rows], _FORMS)
         for reason in choice.reasons:
-            console.print(f"Cannot be chosen: {reason}", markup=False, soft_wrap=True)
+            print_line(f"Cannot be chosen: {reason}")
         for reason, count in choice.passed_over.items():
-            console.print(f"Left out: {count} {reason}", markup=False)
-        console.print(choice.sentence, style="bold", markup=False, soft_wrap=True)
+            print_line(f"Left out: {count} {reason}")
+        print_line(choice.sentence, style="bold")
     raise typer.Exit(int(choice.chosen is None))
 
 
-def _cells(row: dict[str, Any], name: str) -> tuple[str | None, ...]:
-    size, accuracy = row["bytes"], row["test_accuracy"]
-    return (
-        name,
-        f"{row['images_per_second']:,.4g}",
-        _figure(row["latency_ms"], ".3g"),
-        _figure(None if accuracy is None else accuracy * 100, ".2f"),
-        _figure(row["drop_points"], ".2f"),
-        _figure(None if size is None else size / 1e6, ".2f"),
-        "*" if row["front"] else "",
-        "yes" if row["fits"] else "",
-        row["note"],
-    )
-
-
-def _figure(value: float | None, form: str) -> str | None:
-    return None if value is None else format(value, form)
+def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {
+        "network": name,
+        "images_per_second": row["images_per_second"],
+        "p99_ms": row["latency_ms"],
+        "accuracy_%": scaled(row["test_accuracy"], 100),
+        "drop": row["drop_points"],
+        "MB": scaled(row["bytes"], 1e-6),
+        "front": "*" if row["front"] else "",
+        "fits": "yes" if row["fits"] else "",
+        "note": row["note"],
+    }

@@ -1,50 +1,36 @@
 """`bench compare`."""
 
 from dataclasses import asdict
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.cli.options import argument, option, output
+from bench.cli.output import print_json, print_line, print_table, remarks
 from bench.errors import BenchError
 
 _UNDECIDED = 3  # exit code
 
 
-class Form(StrEnum):
-    """How the comparison is printed."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-
-
 def compare(
     compared: Annotated[
         list[str],
-        typer.Argument(
-            help="Folders of measurements, runs or results, or JSON files.",
-            metavar="BASELINE [CANDIDATE]",
+        argument(
+            "BASELINE [CANDIDATE]", "Folders of measurements, runs or results, or JSON files."
         ),
     ],
     python: Annotated[
         list[str] | None,
-        typer.Option(
-            "--python",
-            help="Interpreter of an environment; twice: the old and the new one.",
-            metavar="PATH",
-        ),
+        option("--python PATH", "Interpreter of an environment; twice: the old and the new one."),
     ] = None,
-    threshold: Annotated[
-        float,
-        typer.Option("--threshold", help="Relative change that counts.", metavar="SHARE"),
-    ] = 0.05,
+    threshold: Annotated[float, option("--threshold SHARE", "Relative change that counts.")] = 0.05,
     absolute: Annotated[
-        bool,
-        typer.Option("--absolute", help="Judge images/s, also those of one process."),
+        bool, option("--absolute", "Judge images/s, also those of one process.")
     ] = False,
-    form: Annotated[Form, options.output("--format", help="Format of the table.")] = Form.TABLE,
+    form: Annotated[
+        Literal["table", "markdown"], output("--format", "Format of the table.")
+    ] = "table",
     as_json: options.Json = False,
 ) -> None:
     """Compare two measurements; exit with code 1 if one became slower.
@@ -89,13 +75,12 @@ def compare(
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
         print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
-    elif form is Form.MARKDOWN:
+    elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:
-        console = stdout()
-        console.print(simple_table([_shown(row) for row in rows], right=("speed",)))
-        for remark in notes:
-            console.print(remark, markup=False, soft_wrap=True)
+        print_table([_shown(row) for row in rows], {"speed": ""})
+        for note in notes:
+            print_line(note)
     open_rows = [row for row in rows if row["verdict"] in {"undecided", "not judged"}]
     raise typer.Exit(1 if slower else _UNDECIDED if open_rows else 0)
 

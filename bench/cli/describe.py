@@ -3,35 +3,24 @@
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
 from rich.table import Table
 
 from bench.cli import options
+from bench.cli.options import argument, network
 from bench.cli.output import print_json, stdout
 from bench.errors import BenchError
 
 
 def describe(
     model: Annotated[
-        str,
-        typer.Argument(
-            help="A model ('bench list models'), your own module:function, or a run.",
-            metavar="MODEL",
-        ),
+        str, argument("MODEL", "A model ('bench list models'), your own module:function, or a run.")
     ],
     input_shape: Annotated[
         str | None,
-        options.network(
-            "--input",
-            help="Input shape N x C x H x W (default: the family's).",
-            metavar="1x3x224x224",
-        ),
+        network("--input 1x3x224x224", "Input shape N x C x H x W (default: the family's)."),
     ] = None,
     classes: Annotated[
-        int | None,
-        options.network(
-            "--classes", help="Number of classes (default: the family's).", metavar="N"
-        ),
+        int | None, network("--classes N", "Number of classes (default: the family's).")
     ] = None,
     option: options.KeyValues = None,
     results: options.Results = options.DEFAULT_RESULTS,

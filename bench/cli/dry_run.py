@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.output import print_json, print_line, print_table, stdout
 
 if TYPE_CHECKING:
     from bench.launch.workers import Execution
@@ -28,8 +28,7 @@ def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None = None, *, as_j
         return
     console = stdout()
     console.print(plan.study.question, style="bold", markup=False)
-    shown = [{**row, "seconds": f"{row['seconds']:.0f}"} for row in rows]
-    console.print(simple_table(shown, right=("seconds",)))
+    print_table(rows, {"seconds": ".0f"})
     left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
     console.print(
         f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
@@ -40,7 +39,7 @@ def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None = None, *, as_j
     if gpu is not None or left > DAY_SECONDS:
         (row,) = plan_rows(plan, Store(how.results), [machine])
         there = duration(row["hours"] * 3600)
-        console.print(f"one {machine.name}: {there} ({row['basis']})", markup=False)
+        print_line(f"one {machine.name}: {there} ({row['basis']})")
     pending = {row["run"] for row in rows if row["status"] == "to do"}
     left_to_do = [request for request in plan.requests if request.run_id in pending]
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)

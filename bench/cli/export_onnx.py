@@ -1,13 +1,13 @@
 """`bench export-onnx`."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.cli.options import argument, export, int8, output
+from bench.cli.output import print_json, print_line, print_table, remarks, scaled
 from bench.export.settings import CalibrationMethod, Int8Target, IoPrecision, Precision
 
 if TYPE_CHECKING:
@@ -19,86 +19,64 @@ _BAR = 40  # characters of the longest bar
 def export_onnx(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Runs, studies, models, .onnx files (default: the latest study, or resnet18).",
-            metavar="TARGET",
+        argument(
+            "TARGET", "Runs, studies, models, .onnx files (default: the latest study, or resnet18)."
         ),
     ] = None,
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     precision: Annotated[
-        Precision, options.export("--precision", help="Precision of weights and arithmetic.")
+        Precision, export("--precision", "Precision of weights and arithmetic.")
     ] = "fp32",
     io_precision: Annotated[
-        IoPrecision,
-        options.export("--io-precision", help="Precision of inputs and outputs of an fp16 file."),
+        IoPrecision, export("--io-precision", "Precision of inputs and outputs of an fp16 file.")
     ] = "fp32",
-    opset: Annotated[
-        int, options.export("--opset", help="Version of the ONNX operator set.", metavar="N")
-    ] = 20,
+    opset: Annotated[int, export("--opset N", "Version of the ONNX operator set.")] = 20,
     static_batch: Annotated[
-        int | None,
-        options.export(
-            "--static-batch", help="Fix the batch size (default: dynamic).", metavar="N"
-        ),
+        int | None, export("--static-batch N", "Fix the batch size (default: dynamic).")
     ] = None,
     with_preprocessing: Annotated[
         bool,
-        options.export(
-            "--with-preprocessing", help="Include preprocessing: uint8 images N×H×W×C of any size."
-        ),
-    ] = False,
-    force: Annotated[
-        bool,
-        options.export("--force", help="Export again what exists already."),
+        export("--with-preprocessing", "Include preprocessing: uint8 images N×H×W×C of any size."),
     ] = False,
     dataset: options.Int8Data = None,
     values: options.FilePreprocessing = None,
+    force: Annotated[bool, export("--force", "Export again what exists already.")] = False,
     target: Annotated[
-        Int8Target,
-        options.int8("--target", help="Where the int8 file will run: cpu or tensorrt."),
+        Int8Target, int8("--target", "Where the int8 file will run: cpu or tensorrt.")
     ] = "cpu",
     calibration_method: Annotated[
-        CalibrationMethod, options.int8("--calibration-method", help="Calibration method.")
+        CalibrationMethod, int8("--calibration-method", "Calibration method.")
     ] = "minmax",
     calibration_images: Annotated[
-        int,
-        options.int8("--calibration-images", help="Number of calibration images.", metavar="N"),
+        int, int8("--calibration-images N", "Number of calibration images.")
     ] = 128,
     calibration_seed: Annotated[
-        int,
-        options.int8(
-            "--calibration-seed", help="Random seed for choosing calibration images.", metavar="N"
-        ),
+        int, int8("--calibration-seed N", "Random seed for choosing calibration images.")
     ] = 0,
     calibration_draws: Annotated[
         int,
-        options.int8(
-            "--calibration-draws",
-            help="Number of sets of calibration images to measure the accuracy with.",
-            metavar="N",
+        int8(
+            "--calibration-draws N",
+            "Number of sets of calibration images to measure the accuracy with.",
         ),
     ] = 1,
     max_accuracy_drop: Annotated[
         float | None,
-        options.int8(
-            "--max-accuracy-drop",
-            help="Largest accuracy drop allowed for int8, in percentage points.",
-            metavar="POINTS",
+        int8(
+            "--max-accuracy-drop POINTS",
+            "Largest accuracy drop allowed for int8, in percentage points.",
         ),
     ] = None,
     sensitivity: Annotated[
-        bool,
-        options.int8("--sensitivity", help="Measure and show the effect of each layer in int8."),
+        bool, int8("--sensitivity", "Measure and show the effect of each layer in int8.")
     ] = False,
     threads: options.Threads = None,
     output: Annotated[
-        Path | None,
-        options.output("--output", help="Also copy the files to this folder.", metavar="DIR"),
+        Path | None, output("--output DIR", "Also copy the files to this folder.")
     ] = None,
     bundle: Annotated[
-        bool,
-        options.output("--bundle", help="Also write a folder that can be used without PyTorch."),
+        bool, output("--bundle", "Also write a folder that can be used without PyTorch.")
     ] = False,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
@@ -158,56 +136,58 @@ def export_onnx(
     if as_json:
         print_json(rows, errors)
     else:
-        _show(rows, records, results)
+        print_table([_cells(row) for row in rows], _FORMS)
+        for row, record in zip(rows, records, strict=True):
+            _remark(row, record, results)
     raise typer.Exit(int(bool(errors)))
 
 
-def _show(rows: list[dict[str, Any]], records: "list[ExportRecord]", results: Path) -> None:
-    console = stdout()
-    shown = [
-        {
-            "network": row["run"] or row["model"],
-            "precision": row["precision"],
-            "MB": None if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
-            "largest difference": _number(row["max_rel_diff"], ".1e"),
-            "torch %": _number(row["torch_accuracy"], ".2%", "%"),
-            "file %": _number(row["test_accuracy"], ".2%", "%"),
-            "flipped": row["flipped_predictions"],
-            "status": row["status"],
-        }
-        for row in rows
-    ]
-    right = ("MB", "largest difference", "torch %", "file %", "flipped")
-    console.print(simple_table(shown, right=right))
-    for row, record in zip(rows, records, strict=True):
-        _remark(row, record, results)
+_FORMS = {
+    "MB": ".1f",
+    "largest difference": ".1e",
+    "torch %": ".2f",
+    "file %": ".2f",
+    "flipped": "",
+}
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "network": row["run"] or row["model"],
+        "precision": row["precision"],
+        "MB": scaled(row["bytes"], 1e-6),
+        "largest difference": row["max_rel_diff"],
+        "torch %": scaled(row["torch_accuracy"], 100),
+        "file %": scaled(row["test_accuracy"], 100),
+        "flipped": row["flipped_predictions"],
+        "status": row["status"],
+    }
 
 
 def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
-    show = partial(stdout().print, markup=False, emoji=False, soft_wrap=True)
     if row["error"]:
-        show(f"{row['run'] or row['model']}: {row['error']}")
+        print_line(f"{row['run'] or row['model']}: {row['error']}")
     if not record.export:
         return
     folder = results / "exports" / record.export
-    show(folder / row["file"])
+    print_line(folder / row["file"])
     details = record.proof.get(row["precision"], {})
     if row["precision"] == "fp16":
         kept = ", ".join(details["kept_fp32"])
-        show(
+        print_line(
             "fp16: this CPU computes in fp32, so only the conversion is verified; "
             f"{len(details['kept_fp32'])} layers kept in fp32{kept and f': {kept}'}"
         )
     if details.get("sensitivity"):
-        stdout().print(simple_table(_effects(details["sensitivity"]), right=("effect",)))
-        show(folder / "sensitivity.svg")
+        print_table(_effects(details["sensitivity"]), {"effect": ".4f"})
+        print_line(folder / "sensitivity.svg")
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"
-        show(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
+        print_line(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
     if details.get("images_prepared"):
-        show(details["images_prepared"])
+        print_line(details["images_prepared"])
     if details.get("verdict"):
-        show(details["verdict"], style="bold")
+        print_line(details["verdict"], style="bold")
 
 
 def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -216,13 +196,9 @@ def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "layer": e["layer"],
-            "effect": f"{e['effect']:.4f}",
+            "effect": e["effect"],
             "of_the_largest": "█" * max(1, round(_BAR * e["effect"] / largest)),
             "kept_in_fp32": "yes" if e["kept"] else "",
         }
         for e in effects
     ]
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str | None:
-    return None if value is None else format(value, form).removesuffix(unit)

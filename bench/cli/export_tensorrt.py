@@ -1,62 +1,45 @@
 """`bench export-tensorrt`."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Annotated, Any
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.cli.options import argument, export, output
+from bench.cli.output import print_json, print_line, print_table, remarks, scaled
 from bench.export.settings import Flavor, Precision
 
 
 def export_tensorrt(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Runs, studies, models or .onnx files (default: as in export-onnx).",
-            metavar="TARGET",
-        ),
+        argument("TARGET", "Runs, studies, models or .onnx files (default: as in export-onnx)."),
     ] = None,
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     flavor: Annotated[
-        Flavor,
-        options.export("--flavor", help="TensorRT for RTX (builds without a GPU) or standard."),
+        Flavor, export("--flavor", "TensorRT for RTX (builds without a GPU) or standard.")
     ] = "rtx",
     precision: Annotated[
-        Precision,
-        options.export(
-            "--precision",
-            help="Precision; .onnx files keep theirs, unless it is int8.",
-        ),
+        Precision, export("--precision", "Precision; .onnx files keep theirs, unless it is int8.")
     ] = "fp32",
     capability: Annotated[
         list[str] | None,
-        options.export(
-            "--compute-capability",
-            help="Compute capability, such as 86; repeatable (default: this GPU's, or all).",
-            metavar="SM",
+        export(
+            "--compute-capability SM",
+            "Compute capability, such as 86; repeatable (default: this GPU's, or all).",
         ),
     ] = None,
-    min_batch: Annotated[
-        int, options.export("--min-batch", help="Smallest batch size.", metavar="N")
-    ] = 1,
-    opt_batch: Annotated[
-        int, options.export("--opt-batch", help="Batch size to optimise for.", metavar="N")
-    ] = 32,
-    max_batch: Annotated[
-        int, options.export("--max-batch", help="Largest batch size.", metavar="N")
-    ] = 64,
+    min_batch: Annotated[int, export("--min-batch N", "Smallest batch size.")] = 1,
+    opt_batch: Annotated[int, export("--opt-batch N", "Batch size to optimise for.")] = 32,
+    max_batch: Annotated[int, export("--max-batch N", "Largest batch size.")] = 64,
     force: Annotated[
-        bool, options.export("--force", help="Export ONNX files that already exist again.")
+        bool, export("--force", "Export ONNX files that already exist again.")
     ] = False,
     dataset: options.Int8Data = None,
     values: options.FilePreprocessing = None,
     threads: options.Threads = None,
     output: Annotated[
-        Path | None,
-        options.output("--output", help="Also copy the engines to this folder.", metavar="DIR"),
+        Path | None, output("--output DIR", "Also copy the engines to this folder.")
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
@@ -77,11 +60,11 @@ def export_tensorrt(
     options.require_positive(threads=threads)
     size = options.parse_size(input_size)
     preprocessing = options.parse_values(values, "--set")
-    from bench.api import export_tensorrt as export
+    from bench.api import export_tensorrt as build
     from bench.export.tensorrt import Profile
     from bench.store.tables.frames import rows_of
 
-    frame = export(
+    frame = build(
         targets or (),
         flavor=flavor,
         precision=precision,
@@ -101,21 +84,20 @@ def export_tensorrt(
     if as_json:
         print_json(rows, [row for row in rows if row["error"]])
         return
-    shown = [
-        {
-            "network": row["run"] or row["model"],
-            "precision": row["precision"],
-            "target": row["target"],
-            "MB": None if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
-            "seconds": None if row["seconds"] is None else f"{row['seconds']:.2f}",
-            "status": row["status"],
-            "file": f"exports/{row['export'][:12]}…/{row['file']}" if row["file"] else None,
-        }
-        for row in rows
-    ]
-    console = stdout()
-    console.print(simple_table(shown, right=("MB", "seconds")))
+    print_table([_cells(row) for row in rows], {"MB": ".1f", "seconds": ".2f"})
     for row in rows:
         if row["error"]:
-            console.print(row["error"], markup=False, emoji=False, soft_wrap=True)
-    console.print("Engines were built, not run: running one takes a GPU of its compute capability.")
+            print_line(row["error"])
+    print_line("Engines were built, not run: running one takes a GPU of its compute capability.")
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "network": row["run"] or row["model"],
+        "precision": row["precision"],
+        "target": row["target"],
+        "MB": scaled(row["bytes"], 1e-6),
+        "seconds": row["seconds"],
+        "status": row["status"],
+        "file": f"exports/{row['export'][:12]}…/{row['file']}" if row["file"] else None,
+    }

@@ -2,36 +2,23 @@
 
 from typing import Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
+from bench.cli.options import argument, measurement, what
+from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
+
+_FORMS = {"epoch": "", "gradient_norm": ".3g", "norm_ratio": ".3g"}
 
 
 def gradients(
-    targets: Annotated[
-        list[str], typer.Argument(help="Runs, or names of untrained networks.", metavar="TARGET")
-    ],
+    targets: Annotated[list[str], argument("TARGET", "Runs, or names of untrained networks.")],
     dataset: Annotated[
-        str,
-        options.what(
-            "--dataset",
-            help="Dataset for untrained networks; see 'bench list datasets'.",
-            metavar="NAME",
-        ),
+        str, what("--dataset NAME", "Dataset for untrained networks; see 'bench list datasets'.")
     ] = "fashion-mnist-mini",
-    seed: Annotated[
-        int,
-        options.what(
-            "--seed", help="Random seed of the weights of untrained networks.", metavar="N"
-        ),
-    ] = 0,
+    seed: Annotated[int, what("--seed N", "Random seed of the weights of untrained networks.")] = 0,
     option: options.KeyValues = None,
     correlation: Annotated[
         bool,
-        options.measurement(
-            "--correlation", help="Also measure the correlation of gradients at nearby inputs."
-        ),
+        measurement("--correlation", "Also measure the correlation of gradients at nearby inputs."),
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -77,24 +64,17 @@ def gradients(
         from bench.report.charts.blocks import gradient_charts
         from bench.report.charts.chart import legend_entries
 
-        names = dict.fromkeys(map(str, blocks["target"]))
-        charts = gradient_charts(
-            blocks, correlations, legend_entries({name: name for name in names})
-        )
+        names = {name: name for name in map(str, blocks["target"].unique())}
+        charts = gradient_charts(blocks, correlations, legend_entries(names))
         tables = {"gradients": blocks, "correlations": correlations}
         save_tables_and_picture(tables, charts, output, say)
     rows = rows_of(blocks)
     if as_json:
         print_json([*rows, *rows_of(correlations)])
         return
-    figures = ("gradient_norm", "norm_ratio")
-    shown = [
-        {key: row[key] for key in ("target", "epoch", "block")}
-        | {key: None if row[key] is None else f"{row[key]:.3g}" for key in figures}
-        for row in rows
-    ]
-    stdout().print(simple_table(shown, right=("epoch", *figures)))
+    shown = ("target", "epoch", "block", "gradient_norm", "norm_ratio")
+    print_table([{key: row[key] for key in shown} for row in rows], _FORMS)
     for target, values in correlations.groupby("target", sort=False):
         near = {lag: values.loc[values["lag"] == lag, "correlation"].item() for lag in (1, 4, 16)}
         listed = ", ".join(f"{value:.2f} at lag {lag}" for lag, value in near.items())
-        stdout().print(f"{target}: correlation of gradients {listed}", markup=False)
+        print_line(f"{target}: correlation of gradients {listed}")

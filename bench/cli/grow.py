@@ -5,40 +5,29 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, stdout
+from bench.cli.options import argument, network, training
+from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
 from bench.system.memory import enable_huge_pages
 
 
 def grow(
-    run: Annotated[str, typer.Argument(help="Finished run of a residual network.", metavar="RUN")],
-    to: Annotated[
-        str,
-        options.network("--to", help="Name of the larger network.", metavar="MODEL"),
-    ],
+    run: Annotated[str, argument("RUN", "Finished run of a residual network.")],
+    to: Annotated[str, network("--to MODEL", "Name of the larger network.")],
     width: Annotated[
         int | None,
-        options.network(
-            "--width",
-            help="Its width; channels are copied as in Net2Net (default: the run's).",
-            metavar="N",
-        ),
+        network("--width N", "Its width; channels are copied as in Net2Net (default: the run's)."),
     ] = None,
     epochs: Annotated[
         int | None,
-        options.training(
-            "--epochs",
-            help="Epochs of further training (0: only grow and verify; default: the run's).",
-            metavar="N",
+        training(
+            "--epochs N",
+            "Epochs of further training (0: only grow and verify; default: the run's).",
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        options.training(
-            "--set",
-            help="Value of the recipe for further training; repeatable.",
-            metavar="KEY=VALUE",
-        ),
+        training("--set KEY=VALUE", "Value of the recipe for further training; repeatable."),
     ] = None,
     force: options.Force = False,
     allow_mixed: options.AllowMixed = False,
@@ -90,18 +79,13 @@ def grow(
     if as_json:
         print_json([{**values, "proof": proof}], [values] if failed else [])
     elif proof is None:
-        stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
+        print_line(f"{values['run']}: {values['status']}: {values['error']}")
     else:
         from bench.networks.same_function import Proof
 
         accuracy = values["test_accuracy"]
         shown = "unknown (synthetic images)" if accuracy is None else f"{accuracy:.4f}"
-        console = stdout()
-        console.print(f"Grown from {values['parent']}", markup=False, soft_wrap=True)
-        console.print(f"Proof: {Proof.of(proof)}", markup=False, soft_wrap=True)
-        console.print(
-            f"{values['run']}: test accuracy {shown} after {values['epochs']} more epochs",
-            markup=False,
-            soft_wrap=True,
-        )
+        print_line(f"Grown from {values['parent']}")
+        print_line(f"Proof: {Proof.of(proof)}")
+        print_line(f"{values['run']}: test accuracy {shown} after {values['epochs']} more epochs")
     raise typer.Exit(int(failed))

@@ -6,15 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from bench.cli.output import stdout
+from bench.cli.options import argument
+from bench.cli.output import print_line
 from bench.errors import BenchError
 
 
-def init(
-    file: Annotated[Path, typer.Argument(help="Study file to write.", metavar="STUDY.toml")],
-) -> None:
+def init(file: Annotated[Path, argument("STUDY.toml", "Study file to write.")]) -> None:
     """Write a commented study file to start from.
 
     Example:
@@ -36,4 +33,4 @@ def init(
             file.unlink()  # it may be partly written
         raise BenchError(f"cannot write {file}: {error.strerror}; choose another folder") from None
     words = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
-    stdout().print(f"Wrote {file}. Run it: bench run-ablation {words}", markup=False)
+    print_line(f"Wrote {file}. Run it: bench run-ablation {words}")

@@ -2,40 +2,27 @@
 
 from typing import Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
+from bench.cli.options import argument, measurement
+from bench.cli.output import print_json, print_table, remarks, save_tables_and_picture
 
 
 def landscape(
-    runs: Annotated[list[str], typer.Argument(help="Finished runs.", metavar="RUN")],
+    runs: Annotated[list[str], argument("RUN", "Finished runs.")],
     plane: Annotated[
-        bool,
-        options.measurement("--plane", help="Measure a plane of two directions instead of a line."),
+        bool, measurement("--plane", "Measure a plane of two directions instead of a line.")
     ] = False,
     span: Annotated[
-        float,
-        options.measurement(
-            "--span", help="Largest step either way, in units of each filter's norm.", metavar="X"
-        ),
+        float, measurement("--span X", "Largest step either way, in units of each filter's norm.")
     ] = 1.0,
     points: Annotated[
-        int,
-        options.measurement("--points", help="Number of points along each direction.", metavar="N"),
+        int, measurement("--points N", "Number of points along each direction.")
     ] = 21,
     split: Annotated[
-        str,
-        options.measurement("--split", help="Split to evaluate: train or test.", metavar="SPLIT"),
+        str, measurement("--split SPLIT", "Split to evaluate: train or test.")
     ] = "train",
-    images: Annotated[
-        int,
-        options.measurement("--images", help="Number of images to use.", metavar="N"),
-    ] = 1000,
-    seed: Annotated[
-        int,
-        options.measurement("--seed", help="Random seed of the directions.", metavar="N"),
-    ] = 0,
+    images: Annotated[int, measurement("--images N", "Number of images to use.")] = 1000,
+    seed: Annotated[int, measurement("--seed N", "Random seed of the directions.")] = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
     output: options.TablesAndPicture = None,
@@ -86,12 +73,5 @@ def landscape(
     if as_json:
         print_json(rows)
         return
-    shown = [
-        {
-            "run": row["run"], "x": f"{row['x']:+.2f}",
-            **({} if row["y"] is None else {"y": f"{row['y']:+.2f}"}),
-            "loss": f"{row['loss']:.4g}", "accuracy": f"{row['accuracy']:.4f}",
-        }
-        for row in rows
-    ]  # fmt: skip
-    stdout().print(simple_table(shown, right=("x", "y", "loss", "accuracy")))
+    forms = {"x": "+.2f", **({"y": "+.2f"} if plane else {}), "loss": ".4g", "accuracy": ".4f"}
+    print_table([{key: row[key] for key in ("run", *forms)} for row in rows], forms)

@@ -2,29 +2,19 @@
 
 from typing import Annotated, Any
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, remarks, save_tables_and_picture, simple_table, stdout
+from bench.cli.options import argument, measurement
+from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
 
 
 def lesion(
-    run: Annotated[
-        str, typer.Argument(help="Finished run of a residual or plain network.", metavar="RUN")
-    ],
+    run: Annotated[str, argument("RUN", "Finished run of a residual or plain network.")],
     test_images: Annotated[
         int | None,
-        options.measurement(
-            "--test-images",
-            help="Number of test images, from the first (default: all).",
-            metavar="N",
-        ),
+        measurement("--test-images N", "Number of test images, from the first (default: all)."),
     ] = None,
     swaps: Annotated[
-        bool,
-        options.measurement(
-            "--swaps/--no-swaps", help="Also swap each pair of blocks of equal shape."
-        ),
+        bool, measurement("--swaps/--no-swaps", "Also swap each pair of blocks of equal shape.")
     ] = True,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -66,23 +56,24 @@ def lesion(
     if as_json:
         print_json(rows)
         return
-    console = stdout()
-    console.print(f"{rows[0]['run']}, {rows[0]['images']:,} test images", markup=False)
-    console.print(simple_table([_shown(row) for row in rows], right=_NUMBERS))
+    print_line(f"{rows[0]['run']}, {rows[0]['images']:,} test images")
+    print_table([_shown(row) for row in rows], _FORMS)
 
 
-_NUMBERS = ("test_accuracy", "drop", "norm_ratio", "initial_gradient_norm")
+_FORMS = {
+    "test_accuracy": ".4f",
+    "drop": "+.4f",
+    "norm_ratio": ".3g",
+    "initial_gradient_norm": ".3g",
+}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    def number(key: str, form: str) -> str | None:
-        return None if row[key] is None else format(row[key], form)
-
     place = {"none": "whole network", "drop": f"without {row['block']}"}
     return {
         "lesion": place.get(row["lesion"], f"{row['block']} ↔ {row['other']}"),
-        "test_accuracy": number("test_accuracy", ".4f"),
-        "drop": number("accuracy_drop", "+.4f"),
-        "norm_ratio": number("norm_ratio", ".3g"),
-        "initial_gradient_norm": number("initial_gradient_norm", ".3g"),
+        "test_accuracy": row["test_accuracy"],
+        "drop": row["accuracy_drop"],
+        "norm_ratio": row["norm_ratio"],
+        "initial_gradient_norm": row["initial_gradient_norm"],
     }

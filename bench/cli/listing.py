@@ -1,29 +1,17 @@
 """`bench list`."""
 
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated, Any, Literal, get_args
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.options import argument
+from bench.cli.output import print_json, print_line, print_table
 
-
-class Thing(StrEnum):
-    """Kinds of things to list."""
-
-    MODELS = "models"
-    STUDIES = "studies"
-    DATASETS = "datasets"
-    RECIPES = "recipes"
-    BACKENDS = "backends"
+Thing = Literal["models", "studies", "datasets", "recipes", "backends"]
 
 
 def list_things(
-    what: Annotated[
-        Thing | None, typer.Argument(help="What to list (default: everything).", metavar="WHAT")
-    ] = None,
+    what: Annotated[Thing | None, argument("WHAT", "What to list (default: everything).")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List models, studies, datasets, recipes and backends.
@@ -33,17 +21,16 @@ def list_things(
       bench list models
 
     """
-    wanted = [what] if what else list(Thing)
+    wanted: tuple[Thing, ...] = (what,) if what else get_args(Thing)
     if as_json:
-        print_json({"kind": thing.value, **row} for thing in wanted for row in _LISTS[thing]())
+        print_json({"kind": thing, **row} for thing in wanted for row in _LISTS[thing]())
         return
-    console = stdout()
     for thing in wanted:
         if len(wanted) > 1:
-            console.print(thing.value, style="bold")
-        console.print(simple_table(_LISTS[thing](), right=("train", "test", "parameters")))
+            print_line(thing, style="bold")
+        print_table(_LISTS[thing](), {"train": "", "test": ""})
         if len(wanted) > 1:
-            console.print()
+            print_line("")
 
 
 def _models() -> list[dict[str, Any]]:
@@ -107,9 +94,9 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 _LISTS: dict[Thing, Callable[[], list[dict[str, Any]]]] = {
-    Thing.MODELS: _models,
-    Thing.STUDIES: _studies,
-    Thing.DATASETS: _datasets,
-    Thing.RECIPES: _recipes,
-    Thing.BACKENDS: _backends,
+    "models": _models,
+    "studies": _studies,
+    "datasets": _datasets,
+    "recipes": _recipes,
+    "backends": _backends,
 }

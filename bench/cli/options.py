@@ -11,172 +11,134 @@ import typer
 
 from bench.errors import BenchError
 
+
+def argument(metavar: str, text: str) -> Any:
+    """Declare an argument by its name in the help, and its help text."""
+    return typer.Argument(metavar=metavar, help=text)
+
+
+def option(declaration: str, help: str, **settings: Any) -> Any:  # noqa: A002 - as Typer names it
+    """Declare an option as the help shows it, such as `--epochs N`.
+
+    Args:
+        declaration: the flag, followed by the name of its value if it takes one.
+        help: one line that says what it is, its unit and its default.
+        **settings: further arguments of `typer.Option`.
+    """
+    flag, _, metavar = declaration.partition(" ")
+    return typer.Option(flag, **{"help": help, "metavar": metavar or None, **settings})
+
+
 # Options of a panel of the help; a command declares its options in the order of the panels.
-what = partial(typer.Option, rich_help_panel="What to run")
-network = partial(typer.Option, rich_help_panel="Network")
-training = partial(typer.Option, rich_help_panel="Training")
-export = partial(typer.Option, rich_help_panel="Export")
-int8 = partial(typer.Option, rich_help_panel="int8")
-measurement = partial(typer.Option, rich_help_panel="Measurement")
-hardware = partial(typer.Option, rich_help_panel="Hardware")
-cluster = partial(typer.Option, rich_help_panel="Cluster")
-output = partial(typer.Option, rich_help_panel="Output")
+what = partial(option, rich_help_panel="What to run")
+network = partial(option, rich_help_panel="Network")
+training = partial(option, rich_help_panel="Training")
+export = partial(option, rich_help_panel="Export")
+int8 = partial(option, rich_help_panel="int8")
+measurement = partial(option, rich_help_panel="Measurement")
+hardware = partial(option, rich_help_panel="Hardware")
+cluster = partial(option, rich_help_panel="Cluster")
+output = partial(option, rich_help_panel="Output")
 
 Seeds = Annotated[
     str | None,
     what(
-        "--seeds",
-        help="Random seeds, separated by commas, such as 0,1,2 (default: the study's).",
-        metavar="LIST",
+        "--seeds LIST", "Random seeds, separated by commas, such as 0,1,2 (default: the study's)."
     ),
 ]
 Dataset = Annotated[
-    str | None,
-    what(
-        "--dataset",
-        help="Dataset; see 'bench list datasets' (default: the study's).",
-        metavar="NAME",
-    ),
+    str | None, what("--dataset NAME", "Dataset; see 'bench list datasets' (default: the study's).")
 ]
 Gpu = Annotated[
-    str | None,
-    hardware(
-        "--gpu", help="GPU to estimate the time for: T4, RTX4090, A100 or H100.", metavar="NAME"
-    ),
+    str | None, hardware("--gpu NAME", "GPU to estimate the time for: T4, RTX4090, A100 or H100.")
 ]
 
 KeyValues = Annotated[
     list[str] | None,
-    network(
-        "--option",
-        help="Option of the network, such as shortcut=none; repeatable.",
-        metavar="KEY=VALUE",
-    ),
+    network("--option KEY=VALUE", "Option of the network, such as shortcut=none; repeatable."),
 ]
 ImageSize = Annotated[
     str | None,
     network(
-        "--input-size",
-        help="Input size of a model, or of an ONNX file of any size (default: its own).",
-        metavar="H[xW]",
+        "--input-size H[xW]",
+        "Input size of a model, or of an ONNX file of any size (default: its own).",
     ),
 ]
 FilePreprocessing = Annotated[
     list[str] | None,
-    int8(
-        "--set",
-        help="Preparation of an ONNX file's images, such as std=0.5; repeatable.",
-        metavar="KEY=VALUE",
-    ),
+    int8("--set KEY=VALUE", "Preparation of an ONNX file's images, such as std=0.5; repeatable."),
 ]
 Int8Data = Annotated[
     str | None,
     int8(
-        "--dataset",
-        help="Images to calibrate int8 with: a dataset or random (default: the run's).",
-        metavar="NAME",
+        "--dataset NAME", "Images to calibrate int8 with: a dataset or random (default: the run's)."
     ),
 ]
 
 DryRun = Annotated[
-    bool,
-    what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+    bool, what("--dry-run", "Print the runs and the estimated time, but train nothing.")
 ]
-Epochs = Annotated[
-    int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
-]
-Force = Annotated[bool, training("--force", help="Retrain runs that already exist.")]
+Epochs = Annotated[int | None, training("--epochs N", "Number of epochs (default: the recipe's).")]
+Force = Annotated[bool, training("--force", "Retrain runs that already exist.")]
 Deterministic = Annotated[
     bool,
     training(
-        "--deterministic",
-        help="Use bit-reproducible kernels only, and one thread per run by default.",
+        "--deterministic", "Use bit-reproducible kernels only, and one thread per run by default."
     ),
 ]
 AllowMixed = Annotated[
-    bool,
-    training("--allow-mixed", help="Continue a study whose runs used other versions or hardware."),
+    bool, training("--allow-mixed", "Continue a study whose runs used other versions or hardware.")
 ]
 Compile = Annotated[
-    bool, training("--compile", help="Train with torch.compile, which takes 15 to 40 s to start.")
+    bool, training("--compile", "Train with torch.compile, which takes 15 to 40 s to start.")
 ]
 Timeout = Annotated[
     float | None,
-    training(
-        "--timeout",
-        help="End a run after this long without progress (default: 3600 s).",
-        metavar="SECONDS",
-    ),
+    training("--timeout SECONDS", "End a run after this long without progress (default: 3600 s)."),
 ]
 
-Device = Annotated[
-    str, hardware("--device", help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
-]
+Device = Annotated[str, hardware("--device DEVICE", "Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[
     int | None,
-    hardware(
-        "--threads",
-        help="CPU threads per run (default: the cores, divided among workers).",
-        metavar="N",
-    ),
+    hardware("--threads N", "CPU threads per run (default: the cores, divided among workers)."),
 ]
 
 LauncherName = Annotated[
-    str, cluster("--launcher", help="Where runs execute: local, ray or slurm.", metavar="NAME")
+    str, cluster("--launcher NAME", "Where runs execute: local, ray or slurm.")
 ]
 RayAddress = Annotated[
     str | None,
     cluster(
-        "--ray-address",
-        help="HOST:PORT of a Ray cluster, or auto (default: start Ray here).",
-        metavar="ADDRESS",
+        "--ray-address ADDRESS", "HOST:PORT of a Ray cluster, or auto (default: start Ray here)."
     ),
 ]
 ReturnBytes = Annotated[
     bool,
     cluster(
-        "--return-bytes",
-        help="Send results back from Ray nodes that cannot reach the results folder.",
+        "--return-bytes", "Send results back from Ray nodes that cannot reach the results folder."
     ),
 ]
 SlurmMinutes = Annotated[
     int | None,
-    cluster(
-        "--slurm-minutes",
-        help="Time limit of one Slurm job, in minutes (default: 60).",
-        metavar="N",
-    ),
+    cluster("--slurm-minutes N", "Time limit of one Slurm job, in minutes (default: 60)."),
 ]
 SlurmOptions = Annotated[
     list[str] | None,
     cluster(
-        "--slurm-option",
-        help="Further option of sbatch, such as partition=gpu; repeatable.",
-        metavar="KEY=VALUE",
+        "--slurm-option KEY=VALUE", "Further option of sbatch, such as partition=gpu; repeatable."
     ),
 ]
 
 TablesAndPicture = Annotated[
-    Path | None,
-    output(
-        "--output", help="Write tables (CSV) and charts (SVG, PNG) to this folder.", metavar="DIR"
-    ),
+    Path | None, output("--output DIR", "Write tables (CSV) and charts (SVG, PNG) to this folder.")
 ]
 Track = Annotated[
     str | None,
-    output(
-        "--track",
-        help="Also log to: tensorboard, mlflow or both (extra 'tracking').",
-        metavar="LIST",
-    ),
+    output("--track LIST", "Also log to: tensorboard, mlflow or both (extra 'tracking')."),
 ]
-Results = Annotated[
-    Path, output("--results", help="Folder of runs, exports and measurements.", metavar="DIR")
-]
-Json = Annotated[
-    bool, output("--json", help="Print one JSON document on stdout, and nothing else.")
-]
-Quiet = Annotated[bool, output("--quiet", help="Show no progress.")]
+Results = Annotated[Path, output("--results DIR", "Folder of runs, exports and measurements.")]
+Json = Annotated[bool, output("--json", "Print one JSON document on stdout, and nothing else.")]
+Quiet = Annotated[bool, output("--quiet", "Show no progress.")]
 
 DEFAULT_RESULTS = Path("bench-runs")
 _MOST = 2**31 - 1  # as `bench.studies.recipe.MOST`, which is heavy to import

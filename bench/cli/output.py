@@ -108,12 +108,27 @@ def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, 
     print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
 
 
-def simple_table(rows: list[dict[str, Any]], *, right: Iterable[str] = ()) -> Table:
-    """Return rows as a table whose columns are the keys of the first row."""
+def print_table(rows: Sequence[Mapping[str, Any]], forms: Mapping[str, str] = {}) -> None:
+    """Print rows as a table whose columns are the keys of the first row.
+
+    Args:
+        rows: column → value; a missing value is shown as "-".
+        forms: column → format of its values, such as ".2f"; these columns are aligned on the right.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    aligned = set(right)
     for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "), justify="right" if name in aligned else "left")
+        table.add_column(name.replace("_", " "), justify="right" if name in forms else "left")
     for row in rows:
-        table.add_row(*("-" if value is None else escape(str(value)) for value in row.values()))
-    return table
+        cells = ((value, forms.get(name, "")) for name, value in row.items())
+        table.add_row(*("-" if v is None else escape(format(v, form)) for v, form in cells))
+    stdout().print(table)
+
+
+def scaled(value: float | None, factor: float) -> float | None:
+    """Return a value in another unit, None for a missing one."""
+    return None if value is None else value * factor
+
+
+def print_line(text: object, *, style: str | None = None) -> None:
+    """Print one line of results without wrapping it; no part of it is read as markup."""
+    stdout().print(str(text), style=style, markup=False, soft_wrap=True)

@@ -3,23 +3,21 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.options import argument, hardware
+from bench.cli.output import print_json, print_table
 from bench.errors import BenchError
+
+_FORMS = {"runs": "", "images": "", "hours": ".3g", "cost": ".3g", "kilowatt_hours": ".3g"}
 
 
 def plan(
-    study: Annotated[
-        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
-    ],
+    study: Annotated[str, argument("STUDY", "Name of a shipped study, or a .toml file.")],
     seeds: options.Seeds = None,
     dataset: options.Dataset = None,
     epochs: options.Epochs = None,
     machines: Annotated[
-        Path | None,
-        options.hardware("--machines", help="TOML file that describes machines.", metavar="FILE"),
+        Path | None, hardware("--machines FILE", "TOML file that describes machines.")
     ] = None,
     gpu: options.Gpu = None,
     results: options.Results = options.DEFAULT_RESULTS,
@@ -57,11 +55,4 @@ def plan(
     if as_json:
         print_json(rows)
         return
-    shown = [
-        {
-            key: f"{value:.3g}" if isinstance(value, float) else "-" if value is None else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
-    stdout().print(simple_table(shown, right=("runs", "images", "hours", "cost", "kilowatt_hours")))
+    print_table(rows, _FORMS)

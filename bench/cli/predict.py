@@ -3,21 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.options import argument, output
+from bench.cli.output import print_json, print_table
 
 
 def predict(
-    run: Annotated[
-        str,
-        typer.Argument(help="Finished run, or an export (.onnx file or SHA-256).", metavar="RUN"),
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE")],
-    top: Annotated[
-        int, options.output("--top", help="Number of classes to show per image.", metavar="N")
-    ] = 1,
+    run: Annotated[str, argument("RUN", "Finished run, or an export (.onnx file or SHA-256).")],
+    images: Annotated[list[Path], argument("IMAGE", "Image files.")],
+    top: Annotated[int, output("--top N", "Number of classes to show per image.")] = 1,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -43,5 +37,4 @@ def predict(
     if as_json:
         print_json(rows)
         return
-    shown = [{**row, "probability": f"{row['probability']:.3f}"} for row in rows]
-    stdout().print(simple_table(shown, right=("rank", "probability")))
+    print_table(rows, {"rank": "", "probability": ".3f"})

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import stdout
+from bench.cli.options import argument, option, output
+from bench.cli.output import print_line
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -20,48 +19,32 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[
-        str | None,
-        typer.Argument(help="Name of a study (default: the most recent).", metavar="STUDY"),
+        str | None, argument("STUDY", "Name of a study (default: the most recent).")
     ] = None,
     measurements: Annotated[
         bool,
-        typer.Option(
-            "--measurements", help="Report all measured speeds in the results folder, not a study."
-        ),
+        option("--measurements", "Report all measured speeds in the results folder, not a study."),
     ] = False,
     formats: Annotated[
         str,
-        options.output(
-            "--format",
-            help="Formats, separated by commas: csv, parquet, markdown, latex, html.",
-            metavar="LIST",
+        output(
+            "--format LIST", "Formats, separated by commas: csv, parquet, markdown, latex, html."
         ),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
-        options.output(
-            "--output",
-            help="Folder to write, or - for stdout (default: report/NAME).",
-            metavar="DIR",
-        ),
+        output("--output DIR", "Folder to write, or - for stdout (default: report/NAME)."),
     ] = None,
     publish: Annotated[
-        bool, options.output("--publish", help="Write to results/NAME instead of report/NAME.")
+        bool, output("--publish", "Write to results/NAME instead of report/NAME.")
     ] = False,
     figures: Annotated[
-        Path | None,
-        options.output(
-            "--figures", help="Also write the charts as SVG and PNG to this folder.", metavar="DIR"
-        ),
+        Path | None, output("--figures DIR", "Also write the charts as SVG and PNG to this folder.")
     ] = None,
     serve: Annotated[
-        bool,
-        options.output("--serve", help="Serve the live HTML page on this machine until Ctrl-C."),
+        bool, output("--serve", "Serve the live HTML page on this machine until Ctrl-C.")
     ] = False,
-    port: Annotated[
-        int,
-        options.output("--port", help="Port for --serve (0: any free port).", metavar="N", min=0),
-    ] = 0,
+    port: Annotated[int, output("--port N", "Port for --serve (0: any free port).", min=0)] = 0,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write a study's report: page, charts, data and LaTeX table.
@@ -129,14 +112,14 @@ def _report_measurements(
 
 def _print_paths(paths: "Iterable[Path]") -> None:
     for path in paths:
-        stdout().print(str(path), markup=False, soft_wrap=True)
+        print_line(str(path))
 
 
 def _serve(store: "Store", study: str, port: int) -> None:
     from bench.report.pages.server import PageServer
 
     with PageServer(store, study, port) as server:
-        stdout().print(server.url, markup=False, soft_wrap=True)
+        print_line(server.url)
         sys.stdout.flush()  # stdout may be a pipe
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after a shell's &
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends the server

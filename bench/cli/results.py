@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.options import argument, option
+from bench.cli.output import print_json, print_line, print_table
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ app = typer.Typer(
     """,
 )
 
-Runs = Annotated[list[str], typer.Argument(help="IDs or folders of runs.", metavar="RUN")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Runs = Annotated[list[str], argument("RUN", "IDs or folders of runs.")]
+Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 
 
 @app.command("ls")
@@ -55,14 +56,13 @@ def list_runs(
         print_json(rows)
         return
     total = sum(row["bytes"] for row in rows)
-    shown = [{**row, "bytes": f"{row['bytes']:,}"} for row in rows]
-    stdout().print(simple_table(shown, right=("bytes",)))
-    stdout().print(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}", markup=False)
+    print_table(rows, {"bytes": ","})
+    print_line(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}")
 
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, typer.Argument(help="ID or folder of a run.", metavar="RUN")],
+    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -84,7 +84,6 @@ def show_run(
     if as_json:
         print_json([dataclasses.asdict(record)])
         return
-    console = stdout()
     sections = {
         "run": {k: getattr(record, k) for k in ("run", "status", "error", "started_at", "seconds")},
         "request": _flat(record.request),
@@ -93,13 +92,13 @@ def show_run(
         "files": record.files,
     }
     for title, values in sections.items():
-        console.print(title, style="bold")
+        print_line(title, style="bold")
         for key, value in values.items():
-            console.print(f"  {key}: {_short(value)}", markup=False, soft_wrap=True)
+            print_line(f"  {key}: {_short(value)}")
     history = store.checked_file(name, "history.csv").read_text(encoding="utf-8").strip()
     if history:
-        console.print("history", style="bold")
-        console.print(history, markup=False, soft_wrap=True)
+        print_line("history", style="bold")
+        print_line(history)
 
 
 @app.command("rm")
@@ -126,7 +125,7 @@ def remove_runs(
     if not yes:
         typer.confirm(f"Remove {len(names)} run(s)?{warning}{again}\nRemove", abort=True)
     _remove(store, names)
-    stdout().print(f"Removed {len(names)} run(s).{warning}", markup=False)
+    print_line(f"Removed {len(names)} run(s).{warning}")
 
 
 @app.command("gc")
@@ -144,20 +143,18 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
     users = _users(store)
     unused = [r.run for r in [*store.runs(), *store.unfinished()] if r.run not in users]
     if not unused:
-        stdout().print("Every run is used by a study; nothing to remove.")
+        print_line("Every run is used by a study; nothing to remove.")
         return
     if not yes:
         typer.confirm(f"Remove {len(unused)} run(s) that no study uses?", abort=True)
     _remove(store, unused)
-    stdout().print(f"Removed {len(unused)} run(s).")
+    print_line(f"Removed {len(unused)} run(s).")
 
 
 @app.command("pack")
 def pack_runs(
-    archive: Annotated[Path, typer.Argument(help="Archive to write.", metavar="FILE.tar.gz")],
-    runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs to pack (default: all).", metavar="RUN")
-    ] = None,
+    archive: Annotated[Path, argument("FILE.tar.gz", "Archive to write.")],
+    runs: Annotated[list[str] | None, argument("RUN", "Runs to pack (default: all).")] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write runs, their analyses and studies to one archive.
@@ -175,15 +172,12 @@ def pack_runs(
     names = [store.find_run(r) for r in runs] if runs else [r.run for r in store.runs()]
     count = pack(store, names, archive)
     size = archive.stat().st_size / 1e6
-    stdout().print(f"Packed {count} run(s) into {archive} ({size:.1f} MB).", markup=False)
+    print_line(f"Packed {count} run(s) into {archive} ({size:.1f} MB).")
 
 
 @app.command("unpack")
 def unpack_runs(
-    archive: Annotated[
-        Path,
-        typer.Argument(help="Archive written by 'bench results pack'.", metavar="FILE.tar.gz"),
-    ],
+    archive: Annotated[Path, argument("FILE.tar.gz", "Archive written by 'bench results pack'.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Add an archive's runs to the results folder.
@@ -199,19 +193,15 @@ def unpack_runs(
     from bench.store.archive import unpack
 
     added, kept = unpack(Store(results), archive)
-    stdout().print(f"Added {len(added)} run(s) to {results}.", markup=False)
+    print_line(f"Added {len(added)} run(s) to {results}.")
     for name in kept:
-        stdout().print(
-            f"Study '{name}' already exists here and differs; it was kept.", markup=False
-        )
+        print_line(f"Study '{name}' already exists here and differs; it was kept.")
 
 
 @app.command("locate")
 def locate_images(
-    run: Annotated[str, typer.Argument(help="ID or folder of a run.", metavar="RUN")],
-    folder: Annotated[
-        Path, typer.Argument(help="Where its image folder is on this machine.", metavar="PATH")
-    ],
+    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    folder: Annotated[Path, argument("PATH", "Where its image folder is on this machine.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Say where the image folder of a run is on this machine.
@@ -228,7 +218,7 @@ def locate_images(
 
     store = _existing(results)
     name = locate_data(store, store.find_run(run), folder.expanduser().resolve())
-    stdout().print(f"{name} is read from {folder}.", markup=False)
+    print_line(f"{name} is read from {folder}.")
 
 
 def _existing(path: Path) -> "Store":

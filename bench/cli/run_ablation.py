@@ -8,7 +8,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.dry_run import show_dry_run
-from bench.cli.output import print_json, stdout
+from bench.cli.options import argument, hardware, what
+from bench.cli.output import print_json, print_line, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
 from bench.system.memory import enable_huge_pages
@@ -21,15 +22,12 @@ if TYPE_CHECKING:
 
 def run_ablation(
     study: Annotated[
-        str, typer.Argument(help="Name of a shipped study, or a .toml file.", metavar="STUDY")
+        str, argument("STUDY", "Name of a shipped study, or a .toml file.")
     ] = "quickstart",
     seeds: options.Seeds = None,
     dataset: options.Dataset = None,
     only: Annotated[
-        list[str] | None,
-        options.what(
-            "--only", help="Variant to train; repeatable (default: all).", metavar="VARIANT"
-        ),
+        list[str] | None, what("--only VARIANT", "Variant to train; repeatable (default: all).")
     ] = None,
     dry_run: options.DryRun = False,
     epochs: options.Epochs = None,
@@ -42,9 +40,7 @@ def run_ablation(
     threads: options.Threads = None,
     workers: Annotated[
         int | None,
-        options.hardware(
-            "--workers", help="Runs at a time (default: one per core, or one per GPU).", metavar="N"
-        ),
+        hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
     ] = None,
     gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",
@@ -152,12 +148,11 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
         ]
         print_json(rows_of(report.data.runs), errors)
         return failed
-    console = stdout()
-    print_report(report, console)
-    console.print(f"\nResults: {results} (study '{study.name}', {len(records)} runs)", markup=False)
+    print_report(report, stdout())
+    print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")
     complete = next((r.run for r in records if r.status == "complete"), None)
     for command in _next_commands(results, study.name, complete):
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        print_line(f"  {command}")
     return failed
 
 
@@ -169,7 +164,7 @@ def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     workers, resources = allot(plan, how)
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
     script = how.launcher.script(len(plan.requests), resources, workers)
-    stdout().print(script, markup=False)
+    print_line(script)
 
 
 def _next_commands(root: Path, study: str, run: str | None) -> list[str]:

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from bench.cli import options
-from bench.cli.output import print_json, remarks, simple_table, stderr, stdout
+from bench.cli.options import argument, hardware, measurement, output, what
+from bench.cli.output import print_json, print_line, print_table, remarks, stderr, stdout
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -17,66 +18,55 @@ if TYPE_CHECKING:
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
+_LAYER_FORMS = {"ms": ".3g", "share": ".1%"}
 
 
 def throughput(
     targets: Annotated[
         Repeated,
-        typer.Argument(
-            help="Models, runs, studies or .onnx/.engine files (default: resnet18).",
-            metavar="TARGET",
-        ),
+        argument("TARGET", "Models, runs, studies or .onnx/.engine files (default: resnet18)."),
     ] = None,
     backend: Annotated[
         Repeated,
-        options.what(
-            "--backend",
-            help="Backend, see 'bench list backends'; repeatable (default: eager, onnxruntime).",
-            metavar="NAME",
+        what(
+            "--backend NAME",
+            "Backend, see 'bench list backends'; repeatable (default: eager, onnxruntime).",
         ),
     ] = None,
     precision: Annotated[
         Repeated,
-        options.what(
-            "--precision",
-            help="fp32, tf32, bf16, fp16 or int8; repeatable (default: fp32, or the file's).",
-            metavar="NAME",
+        what(
+            "--precision NAME",
+            "fp32, tf32, bf16, fp16 or int8; repeatable (default: fp32, or the file's).",
         ),
     ] = None,
     batch_size: Annotated[
         Repeated,
-        options.what(
-            "--batch-size",
-            help="Images per batch, or auto to search for it; repeatable (default: 1, 32).",
-            metavar="N",
+        what(
+            "--batch-size N",
+            "Images per batch, or auto to search for it; repeatable (default: 1, 32).",
         ),
     ] = None,
     memory_format: Annotated[
         Repeated,
-        options.what(
-            "--memory-format",
-            help="contiguous or channels_last; repeatable (default: contiguous).",
-            metavar="NAME",
+        what(
+            "--memory-format NAME", "contiguous or channels_last; repeatable (default: contiguous)."
         ),
     ] = None,
     scenario: Annotated[
-        str,
-        options.what("--scenario", help="offline, single-stream or server.", metavar="NAME"),
+        str, what("--scenario NAME", "offline, single-stream or server.")
     ] = "offline",
     boundary: Annotated[
         Repeated,
-        options.what(
-            "--boundary",
-            help="What to time: compute, copies, end-to-end or all (default: compute).",
-            metavar="NAME",
+        what(
+            "--boundary NAME",
+            "What to time: compute, copies, end-to-end or all (default: compute).",
         ),
     ] = None,
     reference: Annotated[
         str,
-        options.what(
-            "--reference",
-            help="Backend, or one of the TARGETs, that the others are compared with.",
-            metavar="NAME",
+        what(
+            "--reference NAME", "Backend, or one of the TARGETs, that the others are compared with."
         ),
     ] = "eager",
     input_size: options.ImageSize = None,
@@ -84,67 +74,54 @@ def throughput(
     dataset: options.Int8Data = None,
     target_width: Annotated[
         float,
-        options.measurement(
-            "--target-width",
-            help="Stop at this relative half-width of the 95 % interval.",
-            metavar="SHARE",
+        measurement(
+            "--target-width SHARE", "Stop at this relative half-width of the 95 % interval."
         ),
     ] = 0.02,
     processes: Annotated[
         str,
-        options.measurement(
-            "--processes",
-            help="Number of fresh processes, or auto: 6 to 24 (1: a quick look).",
-            metavar="N",
+        measurement(
+            "--processes N", "Number of fresh processes, or auto: 6 to 24 (1: a quick look)."
         ),
     ] = "auto",
     max_seconds: Annotated[
         float,
-        options.measurement(
-            "--max-seconds",
-            help="Longest time per configuration in all processes, after warm-up.",
-            metavar="SECONDS",
+        measurement(
+            "--max-seconds SECONDS",
+            "Longest time per configuration in all processes, after warm-up.",
         ),
     ] = 12.0,
     latency_bound: Annotated[
         float | None,
-        options.measurement(
-            "--latency-bound",
-            help="Largest p99 latency of the server scenario, in milliseconds.",
-            metavar="MS",
+        measurement(
+            "--latency-bound MS", "Largest p99 latency of the server scenario, in milliseconds."
         ),
     ] = None,
     isolate: Annotated[
-        bool,
-        options.measurement("--isolate", help="Run each configuration in its own process."),
+        bool, measurement("--isolate", "Run each configuration in its own process.")
     ] = False,
     timeout: Annotated[
         float,
-        options.measurement(
-            "--timeout",
-            help="Longest wait for one answer of an isolated configuration.",
-            metavar="SECONDS",
+        measurement(
+            "--timeout SECONDS", "Longest wait for one answer of an isolated configuration."
         ),
     ] = 600.0,
     clear_l2: Annotated[
-        bool,
-        options.measurement("--clear-l2", help="Clear the GPU's L2 cache before each sample."),
+        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
     ] = False,
     layers: Annotated[
-        bool, options.measurement("--layers", help="Also profile the time of each layer.")
+        bool, measurement("--layers", "Also profile the time of each layer.")
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     pin: Annotated[
-        bool,
-        options.hardware("--pin", help="Bind the process to as many cores as it has threads."),
+        bool, hardware("--pin", "Bind the process to as many cores as it has threads.")
     ] = False,
     figures: Annotated[
         Path | None,
-        options.output(
-            "--figures",
-            help="Write charts (SVG, PNG) to this folder: roofline, time by layer (--layers).",
-            metavar="DIR",
+        output(
+            "--figures DIR",
+            "Write charts (SVG, PNG) to this folder: roofline, time by layer (--layers).",
         ),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
@@ -222,13 +199,12 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
         from bench.report.findings.fastest import closing_lines
         from bench.report.tables.throughput import footnotes, throughput_table
 
-        console = stdout()
-        console.print(throughput_table(rows))
+        stdout().print(throughput_table(rows))
         for line in footnotes(rows, results):
-            console.print(line, markup=False, soft_wrap=True)
+            print_line(line)
         _show_layers(record)
         for line in closing_lines(rows):
-            console.print(line, style="bold", markup=False, soft_wrap=True)
+            print_line(line, style="bold")
     if not any(row["status"] == "complete" for row in rows):
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
@@ -253,30 +229,26 @@ def _show_layers(record: "MeasurementRecord") -> None:
     """Print each configuration's slowest layers and operators."""
     from bench.report.charts.layers import coverage_line, shortcut_line
 
-    console = stdout()
     for name, details in record.lanes.items():
         shares = details.get("layers", [])
         if shares and "error" in shares[0]:
-            console.print(f"{name}: {shares[0]['error']}", markup=False)
+            print_line(f"{name}: {shares[0]['error']}")
             continue
         for by in ("layer", "operator"):
             part = [share for share in shares if share["by"] == by]
             slowest = sorted(part, key=lambda share: -share["share"])[:_LAYERS_SHOWN]
             if slowest:
-                console.print(f"\n{name}, by {by}", style="bold", markup=False)
-                cells = [_layer_cells(share) for share in slowest]
-                console.print(simple_table(cells, right=("ms", "share")))
+                print_line(f"\n{name}, by {by}", style="bold")
+                print_table([_layer_cells(share) for share in slowest], _LAYER_FORMS)
         if shares:
-            console.print(f"\n{shortcut_line(shares)}", markup=False, soft_wrap=True)
-            line = coverage_line(shares, details["measured_milliseconds"])
-            if line:
-                console.print(line, markup=False, soft_wrap=True)
+            print_line(f"\n{shortcut_line(shares)}")
+            if line := coverage_line(shares, details["measured_milliseconds"]):
+                print_line(line)
 
 
-def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
+def _layer_cells(share: dict[str, Any]) -> dict[str, Any]:
     kind = {} if share["kind"] == share["name"] else {"kind": share["kind"]}
-    figures = {"ms": f"{share['milliseconds']:.3g}", "share": f"{share['share']:.1%}"}
-    return {"name": share["name"], **kind, **figures}
+    return {"name": share["name"], **kind, "ms": share["milliseconds"], "share": share["share"]}
 
 
 def _number_or_auto(option: str, text: str) -> int | str:
@@ -302,17 +274,14 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
         return
     console = stderr()
     if not console.is_terminal:
-        yield lambda event: _tell(console, event)
+        say = remarks(quiet=False)
+        yield lambda event: None if event["event"] in _FREQUENT else say(_text(event))
         return
     with console.status("starting") as status:
         yield lambda event: status.update(escape(_text(event)))
 
 
-def _tell(console: Any, event: dict[str, Any]) -> None:
-    if event["event"] in {"export", "batch", "process", "failed", "server"}:
-        console.print(_text(event), markup=False, soft_wrap=True)
-
-
+_FREQUENT = {"prepare", "warm_up", "round"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what}",

@@ -7,7 +7,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.dry_run import show_dry_run
-from bench.cli.output import print_json, stdout
+from bench.cli.options import argument, network, training, what
+from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
 from bench.system.memory import enable_huge_pages
 
@@ -18,47 +19,34 @@ if TYPE_CHECKING:
 def train(
     model: Annotated[
         str,
-        typer.Argument(
-            help="Name of a network ('bench list models'), or your own module:function.",
-            metavar="MODEL",
-        ),
+        argument("MODEL", "Name of a network ('bench list models'), or your own module:function."),
     ],
     dataset: Annotated[
-        str,
-        options.what("--dataset", help="Dataset; see 'bench list datasets'.", metavar="NAME"),
+        str, what("--dataset NAME", "Dataset; see 'bench list datasets'.")
     ] = "fashion-mnist-mini",
     recipe: Annotated[
-        str,
-        options.what("--recipe", help="Training recipe; see 'bench list recipes'.", metavar="NAME"),
+        str, what("--recipe NAME", "Training recipe; see 'bench list recipes'.")
     ] = "fast",
-    seed: Annotated[
-        int,
-        options.what("--seed", help="Random seed.", metavar="N"),
-    ] = 0,
+    seed: Annotated[int, what("--seed N", "Random seed.")] = 0,
     option: options.KeyValues = None,
     weights: Annotated[
         Path | None,
-        options.network(
-            "--weights",
-            help="Weights to start from: safetensors or state dict (default: random).",
-            metavar="FILE",
+        network(
+            "--weights FILE", "Weights to start from: safetensors or state dict (default: random)."
         ),
     ] = None,
     epochs: options.Epochs = None,
     setting: Annotated[
         list[str] | None,
-        options.training(
-            "--set",
-            help="Value of the recipe, or input_size, train_images, …; repeatable.",
-            metavar="KEY=VALUE",
+        training(
+            "--set KEY=VALUE", "Value of the recipe, or input_size, train_images, …; repeatable."
         ),
     ] = None,
     target_accuracy: Annotated[
         float | None,
-        options.training(
-            "--target-accuracy",
-            help="Also report the time to reach this validation accuracy (0 to 1).",
-            metavar="SHARE",
+        training(
+            "--target-accuracy SHARE",
+            "Also report the time to reach this validation accuracy (0 to 1).",
         ),
     ] = None,
     dry_run: options.DryRun = False,
@@ -150,11 +138,11 @@ def train(
     if as_json:
         print_json([values], [values] if failed else [])
     elif failed:
-        stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
+        print_line(f"{values['run']}: {values['status']}: {values['error']}")
     else:
-        stdout().print(_summary(values), markup=False, soft_wrap=True)
+        print_line(_summary(values))
         if reached is not None:
-            stdout().print(str(reached), markup=False, soft_wrap=True)
+            print_line(str(reached))
     raise typer.Exit(int(failed))
 
 

@@ -3,45 +3,32 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from bench.cli import options
-from bench.cli.output import print_json, stderr, stdout
+from bench.cli.options import argument, measurement
+from bench.cli.output import print_json, print_line, remarks, stdout
 
 
 def tune(
-    target: Annotated[
-        str, typer.Argument(help="Model, run or .onnx file.", metavar="TARGET")
-    ] = "resnet18",
+    target: Annotated[str, argument("TARGET", "Model, run or .onnx file.")] = "resnet18",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
-        options.measurement(
-            "--batch-size", help="Batch size to try; repeatable (default: 1, 8, 32).", metavar="N"
-        ),
+        measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
     ] = None,
     latency_bound: Annotated[
         float | None,
-        options.measurement(
-            "--latency-bound",
-            help="Largest median latency of one batch, in milliseconds.",
-            metavar="MS",
-        ),
+        measurement("--latency-bound MS", "Largest median latency of one batch, in milliseconds."),
     ] = None,
     min_accuracy: Annotated[
         float | None,
-        options.measurement(
-            "--min-accuracy",
-            help="Smallest test accuracy of the file or network that runs (0 to 1).",
-            metavar="SHARE",
+        measurement(
+            "--min-accuracy SHARE",
+            "Smallest test accuracy of the file or network that runs (0 to 1).",
         ),
     ] = None,
     max_minutes: Annotated[
-        float,
-        options.measurement(
-            "--max-minutes", help="Start no new configuration after this time.", metavar="MINUTES"
-        ),
+        float, measurement("--max-minutes MINUTES", "Start no new configuration after this time.")
     ] = 10.0,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -67,11 +54,11 @@ def tune(
     from bench.measurement.tuning import Bounds
     from bench.measurement.tuning import tune as tune_target
 
-    console = stderr()
+    say = remarks(quiet=quiet or as_json)
 
     def tell(event: dict[str, Any]) -> None:
-        if event["event"] == "rung" and not (quiet or as_json):
-            console.print(f"{event['left']} configurations left after {event['seconds']:g} s each")
+        if event["event"] == "rung":
+            say(f"{event['left']} configurations left after {event['seconds']:g} s each")
 
     context = make_context(results, device, threads, tell)
     bounds = Bounds(latency_bound, min_accuracy)
@@ -89,10 +76,9 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([{**row, "command": tuned.command} for row in rows])
         return
-    console = stdout()
-    console.print(throughput_table(rows))
+    stdout().print(throughput_table(rows))
     for line in footnotes(rows, results):
-        console.print(line, markup=False, soft_wrap=True)
+        print_line(line)
     skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
-    console.print(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
-    console.print(f"  {tuned.command}", markup=False, soft_wrap=True)
+    print_line(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
+    print_line(f"  {tuned.command}")

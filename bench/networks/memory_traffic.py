@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bench.networks.summary import black_images, evaluation, without_data
@@ -92,13 +93,6 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         output = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
-            self.values += sum(t.numel() for t in _tensors((args, output)))
+            leaves = tree_leaves((args, output))
+            self.values += sum(t.numel() for t in leaves if isinstance(t, torch.Tensor))
         return output
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, list | tuple):
-        return [tensor for value in values for tensor in _tensors(value)]
-    return []

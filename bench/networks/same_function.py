@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,10 +44,6 @@ class Proof:
     def of(cls, document: dict[str, Any]) -> Proof:
         """Read a proof back from a document that holds its fields among others."""
         return cls(**{field.name: document[field.name] for field in fields(cls)})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         """One line for a person."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import torch
+from pydantic import TypeAdapter
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
@@ -92,31 +93,9 @@ class Network:
         """Read what `as_document` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: the values are of another form.
+            pydantic.ValidationError: the values are of another form.
         """
-        return cls(
-            _integers(values["input_shape"]),
-            tuple(
-                Block(
-                    str(block["name"]),
-                    tuple(
-                        part if isinstance(part, str) else _fork(part) for part in block["parts"]
-                    ),
-                    _integers(block["shape"]),
-                    int(block["count"]),
-                )
-                for block in values["blocks"]
-            ),
-        )
-
-
-def _fork(values: dict[str, Any]) -> Fork:
-    shortcuts = tuple(tuple(map(str, path)) for path in values["shortcuts"])
-    return Fork(tuple(map(str, values["branch"])), shortcuts, str(values["join"]))
-
-
-def _integers(values: Iterable[Any]) -> tuple[int, ...]:
-    return tuple(map(int, values))
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,8 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
     with torch.no_grad():
         _Shapes(module).propagate(torch.zeros((1, *input_shape), device=device))
     reader = _Reader(module)
-    blocks = [_block(name, list(items)) for name, items in groupby(reader.items(), _block_of)]
+    in_blocks = groupby(reader.items(), lambda item: item.block)
+    blocks = [_block(name, list(items)) for name, items in in_blocks]
     return Network(tuple(input_shape), tuple(_repeats(_named(blocks))))
 
 
@@ -169,10 +149,6 @@ class _Shapes(ShapeProp):
         if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):
             return args[0]
         return super().call_module(target, args, kwargs)
-
-
-def _block_of(item: _Item) -> str:
-    return item.block
 
 
 def _block(name: str, items: list[_Item]) -> Block:

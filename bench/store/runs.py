@@ -22,13 +22,7 @@ from bench.store.files import (
     write_atomically,
 )
 from bench.store.locks import hold
-from bench.store.records import (
-    RunRecord,
-    dump,
-    read_or_warn,
-    read_record,
-    refuse_overwriting_newer,
-)
+from bench.store.records import RunRecord, dump, read_or_warn, read_record, refuse_overwriting_newer
 from bench.store.studies import Studies
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.models import ResNet
@@ -51,4 +52,4 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
         split="validation" if held_out else "training",
     )
     model.to("cpu")
-    return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **proof.as_dict()}}
+    return {DOCUMENT: {"parent": record.run, "tensors_taken": tensors, **asdict(proof)}}

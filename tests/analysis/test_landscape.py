@@ -119,6 +119,9 @@ def test_the_command_has_the_trained_network_in_the_middle(bench, tmp_path):
     assert (tmp_path / "out" / "landscape.png").read_bytes()[:4] == b"\x89PNG"
     both = load_results(tmp_path / "bench-runs", "landscapes")
     assert sorted(both.groupby("analysis").size()) == [3, 9]
+    far = bench(*words, "--span", 1e35, "--images", 100)
+    assert far.code == 0, far.err
+    assert re.search(r"\+0\.00 +\d\.\d+ .*\n.* - ", far.out)  # a loss that is not finite
 
 
 def test_impossible_slices_are_refused(bench):

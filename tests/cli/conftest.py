@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.fixture
-def tiny_run() -> tuple[object, ...]:
+def tiny_run():
     """Words that train what the tiny study calls `residual`, seed 0."""
     return (
         "train", "resnet8", "--option", "width=4", "--epochs", 1, "--set", "train_images=200",

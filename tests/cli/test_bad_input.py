@@ -6,25 +6,17 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bench.store import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from typing import Any
-
-    Bench = Callable[..., Any]
-    Entries = Callable[[Path], set[str]]
 
 STUDY = """question = "Why?"
 [base]
@@ -35,138 +27,138 @@ model = "resnet8"
 """
 
 USAGE = {
-    "no command": ([], r"give a command \(see 'bench --help'\)"),
-    "unknown command": (["traim"], "No such command 'traim'. Did you mean 'train'.*bench --help"),
-    "no command of results": (["results"], r"give a command \(see 'bench results --help'\)"),
-    "unknown command of results": (["results", "lst"], "No such command 'lst'"),
-    "unknown option": (["train", "resnet8", "--sead", "1"], "No such option: --sead .*--seed"),
-    "missing argument": (["train"], "Missing argument 'MODEL'"),
-    "one argument too many": (["train", "resnet8", "resnet14"], "unexpected extra argument.*14"),
-    "an option without its value": (["train", "resnet8", "--seed"], "Option '--seed' requires"),
-    "a bad integer": (["train", "resnet8", "--epochs", "ten"], "Invalid value for '--epochs'"),
-    "an unknown list": (["list", "model"], "'model' is not one of 'models', 'studies', 'datasets'"),
+    "no command": ("", r"give a command \(see 'bench --help'\)"),
+    "unknown command": ("traim", "No such command 'traim'. Did you mean 'train'.*bench --help"),
+    "no command of results": ("results", r"give a command \(see 'bench results --help'\)"),
+    "unknown command of results": ("results lst", "No such command 'lst'"),
+    "unknown option": ("train resnet8 --sead 1", "No such option: --sead .*--seed"),
+    "missing argument": ("train", "Missing argument 'MODEL'"),
+    "one argument too many": ("train resnet8 resnet14", "unexpected extra argument.*14"),
+    "an option without its value": ("train resnet8 --seed", "Option '--seed' requires"),
+    "a bad integer": ("train resnet8 --epochs ten", "Invalid value for '--epochs'"),
+    "an unknown list": ("list model", "'model' is not one of 'models', 'studies', 'datasets'"),
 }
 
 REQUESTS = {
     "unknown study": (
-        ["run-ablation", "quikstart"],
+        "run-ablation quikstart",
         "unknown study 'quikstart'; did you mean 'quickstart'",
     ),
-    "missing study file": (["run-ablation", "x.toml"], "cannot read the study x.toml: No such"),
-    "broken TOML": (["run-ablation", "broken.toml"], r"broken.toml: not valid TOML: .*\(at "),
-    "empty TOML": (["run-ablation", "empty.toml"], "empty.toml is empty; 'bench init empty.toml'"),
-    "invalid study": (["run-ablation", "invalid.toml"], r"invalid.toml:7: \[\[variant\]\] 1, e"),
-    "unknown variant": (["run-ablation", "study.toml", "--only", "b"], "--only b: no such variant"),
+    "missing study file": ("run-ablation x.toml", "cannot read the study x.toml: No such"),
+    "broken TOML": ("run-ablation broken.toml", r"broken.toml: not valid TOML: .*\(at "),
+    "empty TOML": ("run-ablation empty.toml", "empty.toml is empty; 'bench init empty.toml'"),
+    "invalid study": ("run-ablation invalid.toml", r"invalid.toml:7: \[\[variant\]\] 1, e"),
+    "unknown variant": ("run-ablation study.toml --only b", "--only b: no such variant"),
     "seeds that are words": (
-        ["run-ablation", "study.toml", "--seeds", "0,one"],
+        "run-ablation study.toml --seeds 0,one",
         "--seeds 0,one: random seeds are integers separated by commas, such as 0,1,2",
     ),
-    "seeds that are fractions": (["run-ablation", "study.toml", "--seeds", "1.5"], "--seeds 1.5: "),
-    "no seeds": (["run-ablation", "study.toml", "--seeds", ""], "--seeds : random seeds are"),
-    "no epochs": (["run-ablation", "study.toml", "--epochs", "0"], "--epochs 0: it must be at"),
-    "no workers": (["run-ablation", "study.toml", "--workers", "0"], "--workers 0: .* use 1 to"),
+    "seeds that are fractions": ("run-ablation study.toml --seeds 1.5", "--seeds 1.5: "),
+    "no seeds": ("run-ablation study.toml --seeds ''", "--seeds : random seeds are"),
+    "no epochs": ("run-ablation study.toml --epochs 0", "--epochs 0: it must be at"),
+    "no workers": ("run-ablation study.toml --workers 0", "--workers 0: .* use 1 to"),
     "absurdly many workers": (
-        ["run-ablation", "study.toml", "--workers", "100000"],
+        "run-ablation study.toml --workers 100000",
         "--workers 100000: this machine has .*; use 1 to .* leave --workers out",
     ),
     "absurdly many threads": (
-        ["run-ablation", "study.toml", "--threads", "99999"],
+        "run-ablation study.toml --threads 99999",
         "--threads 99999: this machine has .*; use 1 to",
     ),
-    "no threads": (["train", "resnet8", "--threads", "0"], "--threads 0: .* use 1 to"),
-    "negative epochs": (["train", "resnet8", "--epochs", "-1"], "--epochs -1: it must be at least"),
+    "no threads": ("train resnet8 --threads 0", "--threads 0: .* use 1 to"),
+    "negative epochs": ("train resnet8 --epochs -1", "--epochs -1: it must be at least"),
     "no batch": (
-        ["train", "resnet8", "--set", "batch_size=0"],
+        "train resnet8 --set batch_size=0",
         "batch_size = 0: input should be greater than or equal to 1",
     ),
-    "unknown model": (["train", "resnet8x"], "unknown model 'resnet8x'; did you mean 'resnet"),
-    "impossible depth": (["train", "resnet33"], "resnet33"),
+    "unknown model": ("train resnet8x", "unknown model 'resnet8x'; did you mean 'resnet"),
+    "impossible depth": ("train resnet33", "resnet33"),
     "unknown dataset": (
-        ["train", "resnet8", "--dataset", "fashion-mnst"],
+        "train resnet8 --dataset fashion-mnst",
         "unknown dataset 'fashion-mnst'; did you mean 'fashion-mnist'",
     ),
-    "unknown recipe": (
-        ["train", "resnet8", "--recipe", "fats"],
-        "unknown recipe 'fats'; did you mean 'fast'",
-    ),
+    "unknown recipe": ("train resnet8 --recipe fats", "unknown recipe 'fats'; did you mean 'fast'"),
     "unknown option of the network": (
-        ["train", "resnet8", "--option", "shortcuts=none"],
+        "train resnet8 --option shortcuts=none",
         "has no option 'shortcuts'; did you mean 'shortcut'",
     ),
     "unknown value of an option": (
-        ["train", "resnet8", "--option", "shortcut=non"],
+        "train resnet8 --option shortcut=non",
         "shortcut='non' is unknown; did you mean 'none'",
     ),
     "unknown setting": (
-        ["train", "resnet8", "--set", "learning_rat=0.1"],
+        "train resnet8 --set learning_rat=0.1",
         "learning_rat is unknown; did you mean 'learning_rate'",
     ),
     "an option without a value": (
-        ["train", "resnet8", "--option", "shortcut"],
+        "train resnet8 --option shortcut",
         "--option shortcut: write it as key=value, such as shortcut=none",
     ),
     "a setting without a value": (
-        ["train", "resnet8", "--set", "momentum"],
+        "train resnet8 --set momentum",
         "--set momentum: write it as key=value, such as learning_rate=0.1",
     ),
     "a setting with an option of its own": (
-        ["train", "resnet8", "--set", "dataset=mnist"],
+        "train resnet8 --set dataset=mnist",
         "--set dataset: it has an argument or option of its own",
     ),
     "more images than there are": (
-        ["train", "resnet8", "--set", "train_images=6001"],
+        "train resnet8 --set train_images=6001",
         "train_images = 6001, but the training set has 6000 images",
     ),
-    "unknown device": (["train", "resnet8", "--device", "gpu"], "unknown device 'gpu': use auto"),
-    "missing weights": (["train", "resnet8", "--weights", "x.pt"], "--weights x.pt: No such file"),
+    "unknown device": ("train resnet8 --device gpu", "unknown device 'gpu': use auto"),
+    "missing weights": ("train resnet8 --weights x.pt", "--weights x.pt: No such file"),
     "an input where a map vanishes": (
-        ["train", "torchvision:squeezenet1_0", "--set", "input_size=8", "--epochs", "1"],
+        "train torchvision:squeezenet1_0 --set input_size=8 --epochs 1",
         "its maps vanish at an input of 1×8×8; choose a larger input_size",
     ),
     "an input where batch norm sees one value": (
-        ["train", "resnet18", "--option", "width=2", "--set", "input_size=28",
-         "--set", "train_images=110", "--set", "batch_size=9"],
+        (
+            "train resnet18 --option width=2 --set input_size=28 --set train_images=110 "
+            "--set batch_size=9"
+        ),
         "single value per channel for batch norm .*; choose another batch_size or a larger",
     ),
     "a batch of one image": (
-        ["train", "resnet18", "--option", "width=2", "--set", "batch_size=1"],
+        "train resnet18 --option width=2 --set batch_size=1",
         "single value per channel for batch norm",
     ),
     "results in a file": (
-        ["train", "resnet8", "--results", "empty.toml"],
+        "train resnet8 --results empty.toml",
         "--results empty.toml is a file; give a folder",
     ),
     "results with too long a name": (
-        ["train", "resnet8", "--results", "x" * 300],
+        f"train resnet8 --results {'x' * 300}",
         "cannot write x*: File name too long",
     ),
-    "no results to list": (["results", "ls", "--results", "x"], "no results folder at x; 'bench"),
-    "no results to show": (["results", "show", "r", "--results", "x"], "no results folder at x"),
-    "no results to remove": (["results", "rm", "r", "--results", "x"], "no results folder at x"),
-    "no results to clear": (["results", "gc", "--results", "x"], "no results folder at x"),
-    "no results to pack": (["results", "pack", "a.gz", "--results", "x"], "no results folder at x"),
-    "no archive": (["results", "unpack", "a.tar.gz"], "a.tar.gz cannot be unpacked: there is no"),
-    "no study to report": (["report", "x"], "no results folder at bench-runs; 'bench run-abl"),
-    "no run to predict with": (["predict", "x", "empty.toml"], "no run 'x' in bench-runs"),
-    "no classes to show": (["predict", "x", "a.png", "--top", "0"], "--top 0: it must be at least"),
+    "no results to list": ("results ls --results x", "no results folder at x; 'bench"),
+    "no results to show": ("results show r --results x", "no results folder at x"),
+    "no results to remove": ("results rm r --results x", "no results folder at x"),
+    "no results to clear": ("results gc --results x", "no results folder at x"),
+    "no results to pack": ("results pack a.gz --results x", "no results folder at x"),
+    "no archive": ("results unpack a.tar.gz", "a.tar.gz cannot be unpacked: there is no"),
+    "no study to report": ("report x", "no results folder at bench-runs; 'bench run-abl"),
+    "no run to predict with": ("predict x empty.toml", "no run 'x' in bench-runs"),
+    "no classes to show": ("predict x a.png --top 0", "--top 0: it must be at least"),
     "unknown model to describe": (
-        ["describe", "resnet8x"], "no model, run or study 'resnet8x'; did you mean"
+        "describe resnet8x",
+        "no model, run or study 'resnet8x'; did you mean",
     ),
     "a shape of three numbers": (
-        ["describe", "resnet8", "--input", "3x32x32"],
+        "describe resnet8 --input 3x32x32",
         "--input 3x32x32: write it as N x C x H x W, such as 1x3x224x224",
     ),
-    "no time to tune": (["tune", "resnet8", "--max-minutes", "0"], "--max-minutes 0: it must be"),
-    "an empty shape": (["describe", "resnet8", "--input", ""], "--input : write it as N x C"),
-    "no classes to describe": (["describe", "resnet8", "--classes", "0"], "--classes 0: it must"),
-    "a study file that is there": (["init", "study.toml"], "study.toml exists; give another name"),
-    "a study file of another kind": (["init", "my-study"], "my-study: a study file ends in .toml"),
-    "a study file in no folder": (["init", "no/my.toml"], "cannot write no/my.toml: No such file"),
-}  # fmt: skip
+    "no time to tune": ("tune resnet8 --max-minutes 0", "--max-minutes 0: it must be"),
+    "an empty shape": ("describe resnet8 --input ''", "--input : write it as N x C"),
+    "no classes to describe": ("describe resnet8 --classes 0", "--classes 0: it must"),
+    "a study file that is there": ("init study.toml", "study.toml exists; give another name"),
+    "a study file of another kind": ("init my-study", "my-study: a study file ends in .toml"),
+    "a study file in no folder": ("init no/my.toml", "cannot write no/my.toml: No such file"),
+}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, entries: Entries) -> Callable[[], set[str]]:
+def folder(tmp_path, entries):
     """A folder with good and bad studies; tells what has come to it since."""
     (tmp_path / "study.toml").write_text(STUDY)
     (tmp_path / "invalid.toml").write_text(f"{STUDY}epoch = 2\n")
@@ -177,17 +169,15 @@ def folder(tmp_path: Path, entries: Entries) -> Callable[[], set[str]]:
 
 
 @pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
-def test_a_usage_error_is_one_line(words: list[str], message: str, bench: Bench) -> None:
-    refusal = bench(*words).refusal
+def test_a_usage_error_is_one_line(words, message, bench):
+    refusal = bench(*shlex.split(words)).refusal
     assert re.search(message, refusal), refusal
     assert re.search(r"\(see 'bench.* --help'\)$|requires an argument$", refusal), refusal
 
 
 @pytest.mark.parametrize(("words", "message"), REQUESTS.values(), ids=REQUESTS)
-def test_a_request_that_cannot_be_met_is_one_line_and_writes_nothing(
-    words: list[str], message: str, bench: Bench, folder: Callable[[], set[str]]
-) -> None:
-    outcome = bench(*words)
+def test_a_request_that_cannot_be_met_is_one_line_and_writes_nothing(words, message, bench, folder):
+    outcome = bench(*shlex.split(words))
     assert re.search(message, outcome.refusal), outcome.refusal
     assert outcome.out == ""
     assert folder() == set()
@@ -196,24 +186,23 @@ def test_a_request_that_cannot_be_met_is_one_line_and_writes_nothing(
 @pytest.mark.parametrize(
     "words",
     [
-        ["train", "resnet8x"],
-        ["run-ablation", "quikstart"],
-        ["describe", "resnet8x"],
-        ["list", "model"],
-        ["results", "ls", "--results", "nowhere"],
-        ["results", "show", "x", "--results", "nowhere"],
-        ["predict", "x", "image.png"],
-        ["train", "resnet8", "--sead", "1"],
+        "train resnet8x",
+        "run-ablation quikstart",
+        "describe resnet8x",
+        "list model",
+        "results ls --results nowhere",
+        "results show x --results nowhere",
+        "predict x image.png",
+        "train resnet8 --sead 1",
     ],
-    ids=" ".join,
 )
-def test_a_refusal_is_json_where_json_is_asked_for(words: list[str], bench: Bench) -> None:
-    outcome = bench(*words, "--json")
+def test_a_refusal_is_json_where_json_is_asked_for(words, bench):
+    outcome = bench(*words.split(), "--json")
     assert outcome.document["rows"] == []
     assert outcome.document["errors"] == [{"error": outcome.refusal}]
 
 
-def test_a_process_refuses_in_one_line_too(bench_process: Bench) -> None:
+def test_a_process_refuses_in_one_line_too(bench_process):
     assert bench_process("traim").refusal.startswith("No such command 'traim'")
     refusal = bench_process("results", "ls", "--results", "nowhere").refusal
     assert refusal.startswith("no results folder at nowhere")
@@ -228,8 +217,8 @@ UNWRITABLE = {
 @pytest.mark.parametrize(("results", "message"), UNWRITABLE.values(), ids=UNWRITABLE)
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_results_folder_that_cannot_be_made_is_refused_before_training(
-    results: str, message: str, bench: Bench, tiny_run: tuple[object, ...], tmp_path: Path
-) -> None:
+    results, message, bench, tiny_run, tmp_path
+):
     (tmp_path / "file").write_text("")
     outcome = bench(*tiny_run, "--results", results)
     assert re.search(message, outcome.refusal), outcome.refusal
@@ -245,14 +234,9 @@ def test_a_results_folder_that_cannot_be_made_is_refused_before_training(
     ],
 )
 def test_a_disk_that_refuses_is_refused_before_training(
-    number: int,
-    message: str,
-    bench: Bench,
-    tiny_run: tuple[object, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_descriptor: int) -> None:
+    number, message, bench, tiny_run, tmp_path, monkeypatch
+):
+    def refuse(_descriptor):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
@@ -262,9 +246,7 @@ def test_a_disk_that_refuses_is_refused_before_training(
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_while_training_leaves_no_run(
-    program: Callable[..., list[str]], tiny_run: tuple[object, ...], tmp_path: Path
-) -> None:
+def test_a_disk_that_fills_up_while_training_leaves_no_run(program, tiny_run, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     # A mount namespace of its own: nothing else sees the disk, and it goes with the process.
@@ -290,16 +272,14 @@ def test_a_disk_that_fills_up_while_training_leaves_no_run(
     assert done.stdout == ""  # no run.json
 
 
-def test_an_image_that_is_none_is_named(bench: Bench, trained: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_none_is_named(bench, trained, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
     assert "notes.txt is no image that Pillow can read" in bench(*words, "notes.txt").refusal
     assert "cannot read the image gone.png: No such file" in bench(*words, "gone.png").refusal
 
 
-def test_an_image_of_16_bits_is_refused_rather_than_cut_to_white(
-    bench: Bench, trained: Path, tmp_path: Path
-) -> None:
+def test_an_image_of_16_bits_is_refused_rather_than_cut_to_white(bench, trained, tmp_path):
     Image.fromarray(np.full((28, 28), 4000, dtype=np.uint16)).save(tmp_path / "deep.png")
     words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
     refusal = bench(*words, "deep.png").refusal
@@ -307,11 +287,11 @@ def test_an_image_of_16_bits_is_refused_rather_than_cut_to_white(
 
 
 @pytest.mark.parametrize(("name", "words"), [("a b.toml", "'a b.toml'"), ("-x.toml", "./-x.toml")])
-def test_the_next_command_can_be_pasted(name: str, words: str, bench: Bench) -> None:
+def test_the_next_command_can_be_pasted(name, words, bench):
     assert bench("init", "--", name).out.endswith(f"bench run-ablation {words}\n")
 
 
-def test_an_unknown_run_is_refused_with_the_nearest(bench: Bench, trained: Path) -> None:
+def test_an_unknown_run_is_refused_with_the_nearest(bench, trained):
     run = next((trained / "runs").glob("resnet*")).name
     wrong = run.replace("fashion", "fasion")
     for words in (("results", "show"), ("results", "rm"), ("predict",)):
@@ -321,14 +301,12 @@ def test_an_unknown_run_is_refused_with_the_nearest(bench: Bench, trained: Path)
     assert "fits 4 runs" in bench("results", "show", "resnet8", "--results", trained).refusal
 
 
-def test_an_unknown_study_is_not_reported(bench: Bench, trained: Path) -> None:
+def test_an_unknown_study_is_not_reported(bench, trained):
     refusal = bench("report", "tinny", "--results", trained).refusal
     assert refusal == f"no study 'tinny' in {trained}; did you mean 'tiny'? (there: tiny)"
 
 
-def test_other_hardware_is_not_mixed_in_silently(
-    bench: Bench, results: Path, tiny_study: Path
-) -> None:
+def test_other_hardware_is_not_mixed_in_silently(bench, results, tiny_study):
     store = Store(results)
     first, *others = store.runs()
     store.finish_run(replace(first, environment={**first.environment, "torch": "1.0"}))
@@ -343,9 +321,7 @@ def test_other_hardware_is_not_mixed_in_silently(
     assert store.read_run(others[0].run) is not None
 
 
-def test_a_folder_of_a_newer_version_is_left_alone(
-    bench: Bench, results: Path, tiny_study: Path
-) -> None:
+def test_a_folder_of_a_newer_version_is_left_alone(bench, results, tiny_study):
     store = Store(results)
     path = store.folder(next(store.runs()).run) / "run.json"
     values = json.loads(path.read_text())
@@ -361,8 +337,8 @@ def test_a_folder_of_a_newer_version_is_left_alone(
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
 
 
-def test_what_is_unknown_is_not_hidden(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_what_is_unknown_is_not_hidden(bench, monkeypatch):
+    def fail(*_, **__):
         raise ZeroDivisionError("a mistake of ours")
 
     monkeypatch.setattr("bench.studies.file.shipped_studies", fail)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import pytest
 import typer
@@ -29,16 +28,8 @@ from bench.system.devices import resolve_device
 from bench.training.optimisers import muon_precision
 from builders import make_unfinished
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from typing import Any
 
-    Bench = Callable[..., Any]
-    Entries = Callable[[Path], set[str]]
-
-
-def leaves(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(group=None, path=()):
     for name, command in (group or typer.main.get_command(app)).commands.items():
         if hasattr(command, "commands"):
             yield from leaves(command, (*path, name))
@@ -46,21 +37,21 @@ def leaves(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             yield (*path, name), command
 
 
-def commands() -> Iterator[tuple[str, ...]]:
+def commands():
     return (path for path, _ in leaves())
 
 
-def first_run(results: Path) -> str:
+def first_run(results):
     return next(Store(results).runs()).run
 
 
-def run_study(bench: Bench, study: Path, results: Path, *words: object) -> Any:
+def run_study(bench, study, results, *words):
     where = ("--results", results, "--device", "cpu", "--threads", 1, "--workers", 1)
     return bench("run-ablation", study, *where, *words)
 
 
 @pytest.mark.parametrize("command", list(commands()), ids=" ".join)
-def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...], bench: Bench) -> None:
+def test_the_help_of_every_command_shows_an_example(command, bench):
     outcome = bench(*command, "--help")
     assert outcome.code == 0
     assert outcome.err == ""
@@ -72,20 +63,18 @@ def test_the_help_of_every_command_shows_an_example(command: tuple[str, ...], be
 @pytest.mark.parametrize(
     ("path", "command"), [pytest.param(*x, id=" ".join(x[0])) for x in leaves()]
 )
-def test_the_help_of_a_command_is_its_docstring(
-    path: tuple[str, ...], command: Any, bench: Bench
-) -> None:
+def test_the_help_of_a_command_is_its_docstring(path, command, bench):
     shown, written = bench(*path, "--help").out, command.callback.__doc__
     assert " ".join(written.split()) in " ".join(shown.split())  # [[machine]] is no markup
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, id=" ".join(p)) for p, c in leaves()])
-def test_the_help_of_every_option_is_a_sentence_below_80_characters(command: Any) -> None:
+def test_the_help_of_every_option_is_a_sentence_below_80_characters(command):
     for parameter in command.params:
         assert re.fullmatch(r".{1,78}\.", parameter.help or ""), parameter.opts
 
 
-def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench: Bench) -> None:
+def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench):
     shown = bench("--help").out
     panels = re.findall(r"^╭─ (\w+) ─", shown, re.MULTILINE)
     assert panels == ["Options", "Study", "Results", "Export", "Speed", "Inspect", "Manage"]
@@ -95,9 +84,7 @@ def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench: Bench)
     assert set(listed) == {name for name, *_ in commands()}
 
 
-def test_a_shell_can_complete_commands_and_values(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shell_can_complete_commands_and_values(bench, monkeypatch):
     monkeypatch.setenv("_BENCH_COMPLETE", "complete_bash")
     for words, position, completed in (
         ("bench run", 1, "run-ablation"),
@@ -108,11 +95,11 @@ def test_a_shell_can_complete_commands_and_values(
         assert bench().out.split() == [completed]
 
 
-def test_the_version_is_the_packages(bench: Bench) -> None:
+def test_the_version_is_the_packages(bench):
     assert bench("--version").out == f"bench {version('resnet-bench')}\n"
 
 
-def test_a_bare_command_shows_the_help(bench: Bench) -> None:
+def test_a_bare_command_shows_the_help(bench):
     outcome = bench()
     assert "run-ablation" in outcome.out + outcome.err
     assert outcome.code == 2
@@ -122,8 +109,8 @@ def test_a_bare_command_shows_the_help(bench: Bench) -> None:
 
 
 def test_a_finished_study_trains_nothing_and_prints_its_table_again(
-    bench: Bench, results: Path, tiny_study: Path, entries: Entries
-) -> None:
+    bench, results, tiny_study, entries
+):
     before = {name: (results / name).stat().st_mtime_ns for name in entries(results / "runs")
               if (results / name).is_file()}  # fmt: skip
     first, again = (run_study(bench, tiny_study, results) for _ in range(2))
@@ -139,9 +126,7 @@ def test_a_finished_study_trains_nothing_and_prints_its_table_again(
     assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
 
 
-def test_the_next_commands_can_be_pasted(
-    bench: Bench, trained: Path, tiny_study: Path, tmp_path: Path
-) -> None:
+def test_the_next_commands_can_be_pasted(bench, trained, tiny_study, tmp_path):
     spaced = shutil.copytree(trained, tmp_path / "my runs")
     shown = run_study(bench, tiny_study, spaced).out.splitlines()
     pasted = [shlex.split(line) for line in shown if line.startswith("  bench ")]
@@ -150,7 +135,7 @@ def test_the_next_commands_can_be_pasted(
     assert all(words[1] in {name for name, *_ in commands()} for words in pasted)
 
 
-def test_a_study_is_json_for_a_program(bench: Bench, results: Path, tiny_study: Path) -> None:
+def test_a_study_is_json_for_a_program(bench, results, tiny_study):
     outcome = run_study(bench, tiny_study, results, "--json")
     assert outcome.code == 0
     assert outcome.err == ""
@@ -163,7 +148,7 @@ def test_a_study_is_json_for_a_program(bench: Bench, results: Path, tiny_study: 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z?", rows[0]["started_at"])
 
 
-def test_only_what_changed_is_trained(bench: Bench, results: Path, tiny_study: Path) -> None:
+def test_only_what_changed_is_trained(bench, results, tiny_study):
     before = {record.run for record in Store(results).runs()}
     outcome = run_study(bench, tiny_study, results, "--seeds", "1,2", "--only", "residual")
     assert outcome.code == 0
@@ -173,7 +158,7 @@ def test_only_what_changed_is_trained(bench: Bench, results: Path, tiny_study: P
     assert re.findall(r"^(\w+ seed \d): complete", outcome.err, re.MULTILINE) == ["residual seed 2"]
 
 
-def test_force_trains_again(bench: Bench, results: Path, tiny_study: Path) -> None:
+def test_force_trains_again(bench, results, tiny_study):
     before = {r.run: r.started_at for r in Store(results).runs()}
     words = ("--force", "--only", "plain", "--seeds", "0", "--quiet")
     outcome = run_study(bench, tiny_study, results, *words)
@@ -185,8 +170,8 @@ def test_force_trains_again(bench: Bench, results: Path, tiny_study: Path) -> No
 
 
 def test_a_dry_run_tells_what_is_left_and_writes_nothing(
-    bench: Bench, results: Path, tiny_study: Path, entries: Entries, tmp_path: Path
-) -> None:
+    bench, results, tiny_study, entries, tmp_path
+):
     before = entries(results)
     words = ("--seeds", "0,7", "--dry-run")
     rows = run_study(bench, tiny_study, results, *words, "--json").document["rows"]
@@ -203,7 +188,7 @@ def test_a_dry_run_tells_what_is_left_and_writes_nothing(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_dry_run_of_train_writes_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_a_dry_run_of_train_writes_nothing(bench, tmp_path):
     words = ("train", "resnet8", "--option", "width=4", "--threads", 1, "--dry-run")
     (row,) = bench(*words, "--json").document["rows"]
     assert (row["variant"], row["status"]) == ("resnet8", "to do")
@@ -213,9 +198,7 @@ def test_a_dry_run_of_train_writes_nothing(bench: Bench, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_long_plans_are_announced_once(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_long_plans_are_announced_once(terminal, monkeypatch, capsys):
     console = Console(stderr=True, width=300, force_terminal=terminal, color_system=None)
     monkeypatch.setattr(progress, "stderr", lambda: console)
     runs = {name: name for name in "abcd"}
@@ -230,7 +213,7 @@ def test_long_plans_are_announced_once(
     assert said.count("--dry-run") == 2
 
 
-def test_the_starter_study_can_be_dry_run(bench: Bench, tmp_path: Path) -> None:
+def test_the_starter_study_can_be_dry_run(bench, tmp_path):
     written = bench("init", "mine.toml")
     assert written.out == "Wrote mine.toml. Run it: bench run-ablation mine.toml\n"
     outcome = bench("run-ablation", "mine.toml", "--dry-run", "--only", "plain", "--threads", 1)
@@ -254,9 +237,7 @@ def network(num_classes, in_channels):
 """
 
 
-def test_a_failed_run_is_told_and_exits_with_1(
-    bench: Bench, results: Path, tiny_study: Path, tmp_path: Path
-) -> None:
+def test_a_failed_run_is_told_and_exits_with_1(bench, results, tiny_study, tmp_path):
     (tmp_path / "tripping.py").write_text(TRIPPING)
     study = tmp_path / "own.toml"
     variant = '[[variant]]\nname = "own"\nmodel = "tripping:network"\n'
@@ -277,9 +258,7 @@ def test_a_failed_run_is_told_and_exits_with_1(
 # train
 
 
-def test_a_network_that_a_study_trained_is_not_trained_again(
-    bench: Bench, results: Path, tiny_run: tuple[object, ...]
-) -> None:
+def test_a_network_that_a_study_trained_is_not_trained_again(bench, results, tiny_run):
     before = {record.run for record in Store(results).runs()}
     outcome = bench(*tiny_run, "--results", results)
     assert outcome.code == 0
@@ -295,29 +274,18 @@ def test_a_network_that_a_study_trained_is_not_trained_again(
     assert set(row) == set(COLUMNS["runs"])
 
 
-def test_made_up_images_show_a_speed_and_no_accuracy(
-    bench: Bench, tiny_run: tuple[object, ...]
-) -> None:
+def test_made_up_images_show_a_speed_and_no_accuracy(bench, tiny_run):
     outcome = bench(*tiny_run, "--dataset", "synthetic", "--quiet")
     assert outcome.code == 0
     assert re.search(r": [\d,]+ images/s \(synthetic images: no accuracy\), \d+ s", outcome.out)
     assert outcome.err == ""
 
 
-STOPS = [
-    pytest.param(signal.SIGINT, 130),
-    pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
-]
+STOPS = [pytest.param(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS)
-def test_a_stopped_training_goes_on_with_the_same_command(
-    number: signal.Signals,
-    code: int,
-    program: Callable[..., list[str]],
-    bench: Bench,
-    tmp_path: Path,
-) -> None:
+def test_a_stopped_training_goes_on_with_the_same_command(number, code, program, bench, tmp_path):
     words = (
         "train", "resnet8", "--option", "width=4", "--epochs", 12, "--set", "train_images=300",
         "--set", "batch_size=20", "--device", "cpu", "--threads", 1,
@@ -355,9 +323,7 @@ def test_a_stopped_training_goes_on_with_the_same_command(
 # predict, report, describe, list, doctor
 
 
-def test_predict_tells_classes_and_probabilities(
-    bench: Bench, trained: Path, tmp_path: Path
-) -> None:
+def test_predict_tells_classes_and_probabilities(bench, trained, tmp_path):
     for name in ("a.png", "b [1].png"):
         Image.new("RGB", (40, 30), "white").save(tmp_path / name)
     words = ("predict", first_run(trained), "a.png", "b [1].png", "--results", trained)
@@ -372,7 +338,7 @@ def test_predict_tells_classes_and_probabilities(
     assert all(0 <= row["probability"] <= 1 for row in rows)
 
 
-def test_report_writes_the_last_studys_page(bench: Bench, trained: Path, tmp_path: Path) -> None:
+def test_report_writes_the_last_studys_page(bench, trained, tmp_path):
     outcome = bench("report", "--results", trained, "--output", "page")
     assert outcome.code == 0
     files = outcome.out.split()
@@ -380,13 +346,13 @@ def test_report_writes_the_last_studys_page(bench: Bench, trained: Path, tmp_pat
     assert all((tmp_path / file).is_file() for file in files)
 
 
-def test_describe_takes_a_depth_that_an_option_makes_one(bench: Bench) -> None:
+def test_describe_takes_a_depth_that_an_option_makes_one(bench):
     words = ("--option", "block=bottleneck", "--json")
     *rows, _ = bench("describe", "resnet29", *words).document["rows"]
     assert [row["kind"] for row in rows].count("Bottleneck") == 9
 
 
-def test_describe_prints_the_layers_and_their_totals(bench: Bench) -> None:
+def test_describe_prints_the_layers_and_their_totals(bench):
     outcome = bench("describe", "resnet20", "--input", "1x3x32x32")
     assert outcome.code == 0
     assert re.search(r"^layer +kind +output shape +parameters +multiply-adds$", outcome.out, re.M)
@@ -400,7 +366,7 @@ def test_describe_prints_the_layers_and_their_totals(bench: Bench) -> None:
     assert bench(*words).document["rows"][-2]["output_shape"] == [1, 7]
 
 
-def test_list_tells_what_there_is(bench: Bench) -> None:
+def test_list_tells_what_there_is(bench):
     rows = bench("list", "--json").document["rows"]
     kinds = {kind: {r["name"] for r in rows if r["kind"] == kind} for kind in
              ("models", "studies", "datasets", "recipes")}  # fmt: skip
@@ -415,7 +381,7 @@ def test_list_tells_what_there_is(bench: Bench) -> None:
     assert all(f"\n{kind}\n" in "\n" + bench("list").out for kind in kinds)
 
 
-def test_list_shows_every_value_in_which_the_recipes_differ(bench: Bench) -> None:
+def test_list_shows_every_value_in_which_the_recipes_differ(bench):
     rows = bench("list", "recipes", "--json").document["rows"]
     book, fast = (get_recipe(row["name"]).model_dump(mode="json") for row in rows)
     assert {key for key in book if book[key] != fast[key]} <= set(rows[0])
@@ -425,7 +391,7 @@ def test_list_shows_every_value_in_which_the_recipes_differ(bench: Bench) -> Non
         }
 
 
-def test_doctor_fits_on_one_screen(bench: Bench) -> None:
+def test_doctor_fits_on_one_screen(bench):
     outcome = bench("doctor")
     assert outcome.code in {0, 1}
     assert len(outcome.out.splitlines()) <= 30
@@ -452,7 +418,7 @@ def test_doctor_fits_on_one_screen(bench: Bench) -> None:
     assert outcome.code == int(any(row["state"] == "broken" for row in rows))
 
 
-def test_doctor_tells_when_torch_is_missing(bench_process: Bench, tmp_path: Path) -> None:
+def test_doctor_tells_when_torch_is_missing(bench_process, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
     outcome = bench_process("doctor", "--json")  # -c puts the current folder first
     assert outcome.code == 1
@@ -465,7 +431,7 @@ def test_doctor_tells_when_torch_is_missing(bench_process: Bench, tmp_path: Path
 # results
 
 
-def test_results_are_listed_with_their_size_and_studies(bench: Bench, results: Path) -> None:
+def test_results_are_listed_with_their_size_and_studies(bench, results):
     make_unfinished(Store(results))
     rows = bench("results", "ls", "--results", results, "--json").document["rows"]
     assert len(rows) == 4
@@ -477,7 +443,7 @@ def test_results_are_listed_with_their_size_and_studies(bench: Bench, results: P
     assert re.search(r"^4 runs, \d\.\d MB in ", shown.out, re.MULTILINE)
 
 
-def test_a_run_is_shown_in_full(bench: Bench, trained: Path) -> None:
+def test_a_run_is_shown_in_full(bench, trained):
     run = first_run(trained)
     outcome = bench("results", "show", run[:-3], "--results", trained)
     assert outcome.code == 0
@@ -496,7 +462,7 @@ def test_a_run_is_shown_in_full(bench: Bench, trained: Path) -> None:
     assert {"torch", "cpu", "instruction_sets", "git_commit", "threads"} <= set(row["environment"])
 
 
-def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, results: Path) -> None:
+def test_removal_asks_and_names_the_studies_that_lose_a_run(bench, results):
     run = first_run(results)
     Analyses(results).publish("lesion", {"run": run}, {"lesions": []}, {})
     refused = bench("results", "rm", run, "--results", results, stdin="n\n")
@@ -514,7 +480,7 @@ def test_removal_asks_and_names_the_studies_that_lose_a_run(bench: Bench, result
     assert "is used by: tiny" in told.out  # said even where it does not ask
 
 
-def test_only_what_no_study_uses_is_collected(bench: Bench, results: Path) -> None:
+def test_only_what_no_study_uses_is_collected(bench, results):
     store = Store(results)
     nothing = bench("results", "gc", "--yes", "--results", results)
     assert nothing.out == "Every run is used by a study; nothing to remove.\n"
@@ -528,7 +494,7 @@ def test_only_what_no_study_uses_is_collected(bench: Bench, results: Path) -> No
     assert {record.run for record in store.runs()} == tiny.runs - unused
 
 
-def test_a_study_asks_for_what_was_removed(bench: Bench, results: Path, tiny_study: Path) -> None:
+def test_a_study_asks_for_what_was_removed(bench, results, tiny_study):
     run = first_run(results)
     bench("results", "rm", run, "--yes", "--results", results)
     rows = run_study(bench, tiny_study, results, "--dry-run", "--json").document["rows"]
@@ -537,7 +503,7 @@ def test_a_study_asks_for_what_was_removed(bench: Bench, results: Path, tiny_stu
     assert page.code == 0
 
 
-def test_packed_runs_unpack_elsewhere(bench: Bench, trained: Path, tmp_path: Path) -> None:
+def test_packed_runs_unpack_elsewhere(bench, trained, tmp_path):
     packed = bench("results", "pack", "runs.tar.gz", "--results", trained)
     assert re.fullmatch(r"Packed 4 run\(s\) into runs\.tar\.gz \(\d\.\d MB\)\.\n", packed.out)
     unpacked = bench("results", "unpack", "runs.tar.gz", "--results", "there")

@@ -6,30 +6,21 @@ import io
 import subprocess
 import sys
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.cli import main
 from builders import make_record
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from bench.store import Store
-
-    Encoded = Callable[..., str]
-
 ENCODINGS = ("ascii", "cp1252", "latin-1", "koi8-r", "cp932")
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Encoded:
+def encoded(monkeypatch, tmp_path):
     """Run `bench WORDS…` with stdout and stderr in an encoding; return what stdout received."""
     monkeypatch.chdir(tmp_path)
 
-    def run(encoding: str, *words: object, errors: str = "strict") -> str:
+    def run(encoding, *words, errors="strict"):
         written = io.BytesIO()
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
@@ -56,17 +47,13 @@ def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Encoded:
     ],
     ids=" ".join,
 )
-def test_every_encoding_gets_the_whole_output(
-    encoding: str, words: tuple[str, ...], encoded: Encoded
-) -> None:
+def test_every_encoding_gets_the_whole_output(encoding, words, encoded):
     lines = encoded(encoding, *words).splitlines()
     assert len(lines) == len(encoded("utf-8", *words).splitlines())
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_study_is_reported_in_every_encoding(
-    encoding: str, encoded: Encoded, trained: Path, tiny_study: Path
-) -> None:
+def test_a_study_is_reported_in_every_encoding(encoding, encoded, trained, tiny_study):
     words = ("--results", trained)
     page = encoded(encoding, "report", "tiny", *words, "--format", "markdown", "--output", "-")
     assert "means over seeds" in page
@@ -75,7 +62,7 @@ def test_a_study_is_reported_in_every_encoding(
     assert "Does the shortcut matter here?" in again
 
 
-def test_a_finished_measurement_is_shown_in_ascii(encoded: Encoded, tmp_path: Path) -> None:
+def test_a_finished_measurement_is_shown_in_ascii(encoded, tmp_path):
     words = ("resnet8", "--option", "width=4", "--input-size", 8, "--batch-size", 1)
     out = encoded(
         "ascii", "throughput", *words, "--backend", "eager", "--max-seconds", 0.2, "--processes", 1
@@ -84,7 +71,7 @@ def test_a_finished_measurement_is_shown_in_ascii(encoded: Encoded, tmp_path: Pa
     assert list((tmp_path / "bench-runs" / "measurements").iterdir())
 
 
-def test_characters_become_ascii_that_reads_the_same(encoded: Encoded) -> None:
+def test_characters_become_ascii_that_reads_the_same(encoded):
     assert encoded("ascii", "list", "recipes") == (
         encoded("utf-8", "list", "recipes").translate(
             str.maketrans({"×": "x", "→": "->", "…": "..."})
@@ -92,9 +79,7 @@ def test_characters_become_ascii_that_reads_the_same(encoded: Encoded) -> None:
     )
 
 
-def test_a_file_name_that_is_no_text_is_written_as_its_bytes(
-    encoded: Encoded, trained: Path
-) -> None:
+def test_a_file_name_that_is_no_text_is_written_as_its_bytes(encoded, trained):
     folder = "r\udce9sultats"  # Latin-1 on a UTF-8 system
     out = encoded("latin-1", "report", "tiny", "--results", trained, "--output", folder)
     assert "résultats/README.md" in out
@@ -103,9 +88,7 @@ def test_a_file_name_that_is_no_text_is_written_as_its_bytes(
 @pytest.mark.parametrize(
     "words", [("init", "mine.toml"), ("list", "recipes"), ("list", "models")], ids=" ".join
 )
-def test_nothing_is_read_in_the_locales_encoding(
-    words: tuple[str, ...], program: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_nothing_is_read_in_the_locales_encoding(words, program, tmp_path):
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(program(*words), capture_output=True, check=True, cwd=tmp_path, env=plain)
     assert done.stdout.isascii()
@@ -114,16 +97,14 @@ def test_nothing_is_read_in_the_locales_encoding(
         assert written.read_bytes() == template.read_bytes()
 
 
-def test_documents_of_runs_are_read_as_utf8(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_of_runs_are_read_as_utf8(store, monkeypatch):
     document = {"classes": ["é", "→"]}
     record = store.finish_run(make_record(), documents={"classes.json": document})
     monkeypatch.setattr("io.text_encoding", lambda *_: "ascii")  # the default of read_text
     assert store.read_document(record.run, "classes.json") == document
 
 
-def test_a_process_of_its_own_writes_ascii(
-    program: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_process_of_its_own_writes_ascii(program, tmp_path):
     done = subprocess.run(
         program("list", "models"),
         capture_output=True,

@@ -7,14 +7,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Bench = Callable[..., Any]
 
 STUDY = 'question = "q"\n[[variant]]\nname = "a"\nmodel = "resnet8"\n'
 GRID = "".join(f"options.o{n} = [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for n in range(12))
@@ -34,26 +28,24 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "message"), FILES.values(), ids=FILES)
-def test_a_hostile_study_is_refused_in_one_line(
-    content: str, message: str, bench: Bench, tmp_path: Path, entries: Callable[[Path], set[str]]
-) -> None:
+def test_a_hostile_study_is_refused_in_one_line(content, message, bench, tmp_path, entries):
     (tmp_path / "study.toml").write_text(content)
     refusal = bench("run-ablation", "study.toml", "--dry-run").refusal
     assert re.search(message, refusal), refusal
     assert entries(tmp_path) == {"study.toml"}
 
 
-def test_a_pipe_is_no_study(bench: Bench, tmp_path: Path) -> None:
+def test_a_pipe_is_no_study(bench, tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     assert "it is a device or pipe; give a file" in bench("run-ablation", "pipe.toml").refusal
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb.toml", "a\udcffb.toml", "a\x07b.toml"])
-def test_a_name_cannot_steer_the_terminal(name: str, bench: Bench) -> None:
+def test_a_name_cannot_steer_the_terminal(name, bench):
     assert bench("run-ablation", name).refusal.isprintable()
 
 
-def test_a_network_larger_than_any_memory_is_refused(bench: Bench, tmp_path: Path) -> None:
+def test_a_network_larger_than_any_memory_is_refused(bench, tmp_path):
     outcome = bench("train", "resnet8", "--option", "width=99999999")
     assert "not enough memory" in outcome.refusal
     assert not list(tmp_path.iterdir())
@@ -61,9 +53,7 @@ def test_a_network_larger_than_any_memory_is_refused(bench: Bench, tmp_path: Pat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
 @pytest.mark.parametrize("words", [["list", "models"], ["list", "models", "--json"]], ids=" ".join)
-def test_output_to_a_full_disk_is_one_line(
-    words: list[str], program: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_output_to_a_full_disk_is_one_line(words, program, tmp_path):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             program(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
@@ -76,43 +66,20 @@ def test_output_to_a_full_disk_is_one_line(
 
 BIG = "9" * 23
 NUMBERS = {
-    "epochs of 23 digits": (["train", "resnet8", "--epochs", BIG], "--epochs 9+: .* at most 2,147"),
-    "epochs of 23 digits of a study": (
-        ["run-ablation", "--epochs", BIG, "--dry-run"],
-        "--epochs 9+: .* at most 2,147",
-    ),
-    "epochs of 23 digits of a plan": (
-        ["plan", "depth", "--machines", "m.toml", "--epochs", BIG],
-        "--epochs 9+: .* at most 2,147",
-    ),
-    "a batch of 23 digits": (
-        ["train", "resnet8", "--set", f"batch_size={BIG}"],
-        "batch_size = 9+: input should be less than or equal to 2147483647",
-    ),
-    "an infinite rate": (
-        ["train", "resnet8", "--set", "learning_rate=inf"],
-        "learning_rate = Infinity: input should be less than or equal to 1000000",
-    ),
-    "an infinite decay": (
-        ["train", "resnet8", "--set", "weight_decay=1e400"],
-        "weight_decay = Infinity: input should be less than or equal to 1000000",
-    ),
-    "a width of 23 digits": (
-        ["train", "resnet8", "--option", f"width={BIG}"],
-        "width=9+ must be a whole number of at least 1 and below 268,435,456",
-    ),
-    "a network of 23 digits' width": (
-        ["describe", "resnet8", "--option", f"width={BIG}"],
-        "width=9+ must be a whole number of at least 1 and below 268,435,456",
-    ),
+    f"train resnet8 --epochs {BIG}": "--epochs 9+: .* at most 2,147",
+    f"run-ablation --epochs {BIG} --dry-run": "--epochs 9+: .* at most 2,147",
+    f"plan depth --machines m.toml --epochs {BIG}": "--epochs 9+: .* at most 2,147",
+    f"train resnet8 --set batch_size={BIG}": "batch_size = 9+: .* less than or equal to 2147483647",
+    "train resnet8 --set learning_rate=inf": "learning_rate = Infinity: .* or equal to 1000000",
+    "train resnet8 --set weight_decay=1e400": "weight_decay = Infinity: .* or equal to 1000000",
+    f"train resnet8 --option width={BIG}": "width=9+ must be a .* at least 1 and below 268,435,456",
+    f"describe resnet8 --option width={BIG}": "width=9+ must be a .* at least 1 and below 268,435",
 }
 
 
-@pytest.mark.parametrize(("words", "message"), NUMBERS.values(), ids=NUMBERS)
-def test_a_number_that_fits_nothing_is_refused(
-    words: list[str], message: str, bench: Bench, tmp_path: Path
-) -> None:
-    refusal = bench(*words).refusal
+@pytest.mark.parametrize(("words", "message"), NUMBERS.items(), ids=NUMBERS)
+def test_a_number_that_fits_nothing_is_refused(words, message, bench, tmp_path):
+    refusal = bench(*words.split()).refusal
     assert re.search(message, refusal), refusal
     assert not list(tmp_path.iterdir())
 
@@ -127,17 +94,12 @@ def net():
 LEAVES = {
     "on import": ("import sys\nsys.exit(7)\n", "importing it raised SystemExit: 7"),
     "when called": ("import sys\ndef net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
-    "in a forward pass": (
-        FORWARD,
-        "cannot take an input of .*: bye",
-    ),
+    "in a forward pass": (FORWARD, "cannot take an input of .*: bye"),
 }
 
 
 @pytest.mark.parametrize(("code", "message"), LEAVES.values(), ids=LEAVES)
-def test_a_network_that_ends_the_program_is_refused(
-    code: str, message: str, bench: Bench, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_network_that_ends_the_program_is_refused(code, message, bench, tmp_path, request):
     name = f"leaving_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(code)
     refusal = bench("train", f"{name}:net", "--epochs", "1").refusal
@@ -145,7 +107,7 @@ def test_a_network_that_ends_the_program_is_refused(
     assert [p.name for p in tmp_path.iterdir() if p.suffix] == [f"{name}.py"]
 
 
-def test_a_clone_is_used_as_well_as_what_is_installed(tmp_path: Path) -> None:
+def test_a_clone_is_used_as_well_as_what_is_installed(tmp_path):
     """Python finds a clone's `bench/` before the installed one; its models lie beside it."""
     clone = tmp_path / "clone"
     here = Path(__file__).parents[2]
@@ -162,9 +124,7 @@ def test_a_clone_is_used_as_well_as_what_is_installed(tmp_path: Path) -> None:
     assert str(clone) in done.stdout
 
 
-def test_a_signal_while_a_network_is_imported_is_no_error_of_the_network(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_a_signal_while_a_network_is_imported_is_no_error_of_the_network(bench, tmp_path):
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndef net(): pass\n"
     (tmp_path / "signalled.py").write_text(code)
     outcome = bench("train", "signalled:net", "--epochs", "1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,16 +13,8 @@ from bench.store import Store
 from bench.store.archive import pack
 from bench.training import setup
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-    from conftest import Outcome
-
-    Bench = Callable[..., Outcome]
-
-
-def write_images(folder: Path, seed: int = 0) -> Path:
+def write_images(folder, seed=0):
     """Write an image folder with two classes that differ in brightness."""
     generator = np.random.default_rng(seed)
     for split, count in (("train", 20), ("test", 8)):
@@ -36,7 +27,7 @@ def write_images(folder: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+def packed(tmp_path_factory):
     """An archive with a run trained elsewhere, its images, and its id."""
     root = tmp_path_factory.mktemp("server")
     images = write_images(root / "flowers")
@@ -53,9 +44,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 
 @pytest.fixture
-def laptop(
-    packed: tuple[Path, Path, str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def laptop(packed, bench, tmp_path, monkeypatch):
     """Unpack the run on a machine that has the images elsewhere; returns its id."""
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "cache"))
     setup._dataset.cache_clear()  # another machine has another process
@@ -75,7 +64,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_finds_located_images(bench: Bench, laptop: str, command: str) -> None:
+def test_every_command_finds_located_images(bench, laptop, command):
     words = (command, laptop, *COMMANDS[command])
     refused = bench(*words)
     assert refused.code != 0
@@ -89,7 +78,7 @@ def test_every_command_finds_located_images(bench: Bench, laptop: str, command: 
     assert done.code == 0, done.err
 
 
-def test_other_images_are_refused(bench: Bench, laptop: str, tmp_path: Path) -> None:
+def test_other_images_are_refused(bench, laptop, tmp_path):
     write_images(tmp_path / "others", seed=1)
     refusal = bench("results", "locate", laptop, "others").refusal
     assert "does not hold the images" in refusal
@@ -97,7 +86,7 @@ def test_other_images_are_refused(bench: Bench, laptop: str, tmp_path: Path) -> 
     assert "no such folder" in bench("lesion", laptop).refusal
 
 
-def test_a_run_of_a_named_dataset_is_refused(bench: Bench, results: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_named_dataset_is_refused(bench, results, tmp_path):
     run = next(Store(results).runs()).run
     refusal = bench("results", "locate", run, tmp_path, "--results", results).refusal
     assert "was trained on 'fashion-mnist-mini', not on an image folder" in refusal

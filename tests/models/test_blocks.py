@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import doctest
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bench.models import (
-    BLOCKS,
-    ORDERS,
-    Residual,
-    ResidualBlock,
-    ResNetConfig,
-    book,
-    build_model,
-    registry,
-)
+from bench.models import BLOCKS, ORDERS, Residual, ResNetConfig, book, build_model, registry
 
 # The orders whose block ends with a ReLU are the identity on what a ReLU made.
 IDENTITY_ON_ALL = ("relu_before_add", "relu_preact", "preact")
 
 
-def make(block: str, in_channels: int = 8, stride: int = 1, **options: Any) -> ResidualBlock:
+def make(block, in_channels=8, stride=1, **options):
     config = ResNetConfig(stages=(1,), block=block, **options)  # type: ignore[arg-type]
     made = BLOCKS[block](config, in_channels, 8 // BLOCKS[block].expansion, stride)
     for parameter in made.parameters():
@@ -35,7 +25,7 @@ def make(block: str, in_channels: int = 8, stride: int = 1, **options: Any) -> R
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("order", ["post", *IDENTITY_ON_ALL])
 @pytest.mark.parametrize("block", BLOCKS)
-def test_zero_branch_is_exactly_the_identity(block: str, order: str, training: bool) -> None:
+def test_zero_branch_is_exactly_the_identity(block, order, training):
     made = make(block, activation_order=order).train(training)
     silence(made, order)
     x = torch.randn(3, 8, 6, 6)
@@ -50,7 +40,7 @@ def test_zero_branch_is_exactly_the_identity(block: str, order: str, training: b
     assert torch.equal(gradient[where], positive[where])
 
 
-def test_identity_holds_on_negative_input_only_without_a_relu_at_the_end() -> None:
+def test_identity_holds_on_negative_input_only_without_a_relu_at_the_end():
     made = make("basic")
     silence(made, "post")
     x = -torch.rand(2, 8, 4, 4)
@@ -58,7 +48,7 @@ def test_identity_holds_on_negative_input_only_without_a_relu_at_the_end() -> No
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_books_block_with_a_zero_branch_is_the_identity(stride: int) -> None:
+def test_the_books_block_with_a_zero_branch_is_the_identity(stride):
     made = Residual(3, 3, use_1x1conv=stride > 1, stride=stride)
     nn.init.zeros_(made.bn2.weight)
     x = torch.rand(2, 3, 6, 6)
@@ -66,7 +56,7 @@ def test_the_books_block_with_a_zero_branch_is_the_identity(stride: int) -> None
     assert torch.equal(made(x), expected)
 
 
-def silence(block: ResidualBlock, order: str) -> None:
+def silence(block, order):
     """Make the residual branch zero, biases included."""
     block.zero_residual()
     if order in {"post", "relu_before_add", "relu_preact"}:
@@ -76,7 +66,7 @@ def silence(block: ResidualBlock, order: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_orders_are_those_of_the_figure(block: str, order: str) -> None:
+def test_orders_are_those_of_the_figure(block, order):
     """Record which layers run, and compare with figure 4 of He et al. 2016b."""
     made = make(block, activation_order=order).eval()
     ran: list[str] = []
@@ -101,28 +91,28 @@ class TestShortcuts:
 
     x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
 
-    def parts(self, **options: Any) -> tuple[ResidualBlock, torch.Tensor, torch.Tensor]:
+    def parts(self, **options):
         made = make("basic", activation_order="preact", **options).eval()
         plain = make("basic", activation_order="preact", shortcut="none").eval()
         plain.load_state_dict(made.state_dict(), strict=False)
         return made, made(self.x), plain(self.x)
 
-    def test_identity(self) -> None:
+    def test_identity(self):
         _, out, residual = self.parts()
         assert torch.allclose(out, self.x + residual)
 
-    def test_scaled(self) -> None:
+    def test_scaled(self):
         _, out, residual = self.parts(shortcut="scaled", shortcut_scale=0.25, residual_scale=2)
         assert torch.allclose(out, 0.25 * self.x + 2 * residual)
 
     @pytest.mark.parametrize("kind", ["gated", "shortcut_only_gated"])
-    def test_gates(self, kind: str) -> None:
+    def test_gates(self, kind):
         made, out, residual = self.parts(shortcut=kind)
         gate = torch.sigmoid(made.join.get_submodule("gate")(self.x))
         kept = gate * residual if kind == "gated" else residual
         assert torch.allclose(out, (1 - gate) * self.x + kept, atol=1e-6)
 
-    def test_dropout(self) -> None:
+    def test_dropout(self):
         made, out, residual = self.parts(shortcut="dropout", dropout_rate=0.25)
         assert torch.allclose(out, self.x + residual)  # in evaluation
         torch.manual_seed(0)
@@ -132,7 +122,7 @@ class TestShortcuts:
         assert 0.15 < zeros < 0.35
         assert torch.allclose(dropped[dropped != 0], (self.x / 0.75)[dropped != 0])
 
-    def test_zero_pad(self) -> None:
+    def test_zero_pad(self):
         config = ResNetConfig(stages=(1,), shortcut="zero_pad", activation_order="relu_before_add")
         made = BLOCKS["basic"](config, 4, 8, 2)
         silence(made, "relu_before_add")
@@ -142,7 +132,7 @@ class TestShortcuts:
         assert torch.equal(out[:, :4], x[:, :, ::2, ::2])
         assert not out[:, 4:].any()
 
-    def test_gates_start_with_the_bias_that_was_asked_for(self) -> None:
+    def test_gates_start_with_the_bias_that_was_asked_for(self):
         model = build_model("resnet8", shortcut="gated", gate_bias=-3)
         biases = [p for name, p in model.named_parameters() if name.endswith("gate.bias")]
         assert len(biases) == 3
@@ -150,7 +140,7 @@ class TestShortcuts:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "plain18", "d2l_resnet18"])
-def test_stage_shapes_are_the_books(name: str) -> None:
+def test_stage_shapes_are_the_books(name):
     model = build_model(name, num_classes=10, in_channels=1).eval()
     stages = {
         child: module
@@ -174,7 +164,7 @@ def test_stage_shapes_are_the_books(name: str) -> None:
     ]
 
 
-def test_the_books_network_has_the_books_parameters() -> None:
+def test_the_books_network_has_the_books_parameters():
     model = build_model("d2l_resnet18")
     assert sum(p.numel() for p in model.parameters()) == 11_178_378
     biased = [m.bias is not None for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -183,7 +173,7 @@ def test_the_books_network_has_the_books_parameters() -> None:
 
 
 @pytest.mark.parametrize("module", [book, registry])
-def test_examples_in_the_documentation(module: Any) -> None:
+def test_examples_in_the_documentation(module):
     ran = doctest.testmod(module)
     assert ran.attempted
     assert not ran.failed

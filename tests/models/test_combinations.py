@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
@@ -20,12 +19,12 @@ SMALLEST = {
 SHORTCUTS, ORDERS = CHOICES["shortcut"], CHOICES["activation_order"]
 
 
-def cannot_train(shortcut: str, order: str) -> bool:
+def cannot_train(shortcut, order):
     """Whether a zero-initialised branch would leave the network dead."""
     return shortcut == "none" or order == "relu_before_add"
 
 
-def grad_check(name: str, **options: Any) -> dict[str, torch.Tensor]:
+def grad_check(name, **options):
     torch.manual_seed(0)
     model = build_model(name, num_classes=7, in_channels=2, width=4, **options)
     scores = model(torch.randn(5, 2, 24, 24))
@@ -41,9 +40,7 @@ def grad_check(name: str, **options: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 @pytest.mark.parametrize(("family", "block"), SMALLEST)
-def test_all_weights_get_a_gradient(
-    family: str, block: str, shortcut: str, order: str, stem: str
-) -> None:
+def test_all_weights_get_a_gradient(family, block, shortcut, order, stem):
     gradients = grad_check(
         SMALLEST[family, block], block=block, shortcut=shortcut, activation_order=order, stem=stem
     )
@@ -55,9 +52,7 @@ def test_all_weights_get_a_gradient(
     [pair for pair in itertools.product(SHORTCUTS, ORDERS) if not cannot_train(*pair)],
 )
 @pytest.mark.parametrize("block", CHOICES["block"])
-def test_zero_initialised_branches_get_a_gradient_at_their_end(
-    block: str, shortcut: str, order: str
-) -> None:
+def test_zero_initialised_branches_get_a_gradient_at_their_end(block, shortcut, order):
     name = SMALLEST["cifar", block]
     options = {"block": block, "shortcut": shortcut, "activation_order": order}
     gradients = grad_check(name, zero_init_residual=True, **options)
@@ -75,14 +70,14 @@ def test_zero_initialised_branches_get_a_gradient_at_their_end(
 @pytest.mark.parametrize(
     ("shortcut", "order"), [p for p in itertools.product(SHORTCUTS, ORDERS) if cannot_train(*p)]
 )
-def test_dead_networks_are_refused(shortcut: str, order: str) -> None:
+def test_dead_networks_are_refused(shortcut, order):
     with pytest.raises(ModelError, match="never train") as refusal:
         build_model("resnet8", shortcut=shortcut, activation_order=order, zero_init_residual=True)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["plain_cnn", "d2l_resnet18"])
-def test_single_networks_train(name: str) -> None:
+def test_single_networks_train(name):
     torch.manual_seed(0)
     model = build_model(name, num_classes=7, in_channels=2)
     torch.nn.functional.cross_entropy(model(torch.randn(5, 2, 24, 24)), torch.arange(5)).backward()
@@ -134,7 +129,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "options", "message"), REFUSED)
-def test_refusals_say_what_would_work(name: str, options: dict[str, Any], message: str) -> None:
+def test_refusals_say_what_would_work(name, options, message):
     with pytest.raises(ModelError, match=message) as refusal:
         build_model(name, **options)
     assert "\n" not in str(refusal.value)

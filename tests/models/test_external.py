@@ -5,16 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import nn
 
 from bench.models import ModelError, build_model, materialise
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 USERS_MODULE = """
     from torch import nn
@@ -51,7 +47,7 @@ USERS_MODULE = """
 
 
 @pytest.fixture
-def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def users_folder(tmp_path, monkeypatch):
     (tmp_path / "users_networks.py").write_text(textwrap.dedent(USERS_MODULE))
     (tmp_path / "broken_networks.py").write_text("def make(:\n")
     (tmp_path / "needy_networks.py").write_text("import no_such_library\n")
@@ -63,26 +59,26 @@ def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("users_folder")
 class TestUsersFunction:
-    def test_gets_what_was_asked_for(self) -> None:
+    def test_gets_what_was_asked_for(self):
         model = build_model("users_networks:make", num_classes=7, in_channels=1, width=2)
         assert model(torch.randn(2, 1, 8, 8)).shape == (2, 7)
 
-    def test_keeps_its_own_defaults(self) -> None:
+    def test_keeps_its_own_defaults(self):
         assert build_model("users_networks:make")(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
-    def test_gets_only_the_numbers_it_takes(self) -> None:
+    def test_gets_only_the_numbers_it_takes(self):
         model = build_model("users_networks:only_classes", num_classes=7, in_channels=1)
         assert isinstance(model, nn.Linear)
         assert model.out_features == 7
 
-    def test_gets_a_number_that_it_requires(self) -> None:
+    def test_gets_a_number_that_it_requires(self):
         assert build_model("users_networks:only_classes").out_features == 1000
 
-    def test_gets_everything_if_it_takes_everything(self) -> None:
+    def test_gets_everything_if_it_takes_everything(self):
         model = build_model("users_networks:anything", num_classes=7, in_channels=1, depth=3)
         assert model.options == {"num_classes": 7, "in_channels": 1, "depth": 3}
 
-    def test_may_be_a_class(self) -> None:
+    def test_may_be_a_class(self):
         assert build_model("users_networks:Network", num_classes=7).out_features == 7
 
     @pytest.mark.parametrize(
@@ -103,15 +99,13 @@ class TestUsersFunction:
             ("C:/models/net.py", {}, "is no package.module:function"),
         ],
     )
-    def test_errors_say_what_is_wrong(
-        self, name: str, options: dict[str, int], message: str
-    ) -> None:
+    def test_errors_say_what_is_wrong(self, name, options, message):
         with pytest.raises(ModelError, match=message) as refusal:
             build_model(name, **options)
         assert "\n" not in str(refusal.value)
 
 
-def test_users_package_may_be_called_models(tmp_path: Path) -> None:
+def test_users_package_may_be_called_models(tmp_path):
     package = tmp_path / "models"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -138,12 +132,12 @@ def test_users_package_may_be_called_models(tmp_path: Path) -> None:
 
 
 class TestLibraries:
-    def test_timm(self) -> None:
+    def test_timm(self):
         model = build_model("timm:resnet10t", num_classes=7, in_channels=1).eval()
         assert model(torch.randn(1, 1, 32, 32)).shape == (1, 7)
 
     @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
-    def test_torchvision_answers_to_grey_as_to_its_rgb_copy(self, name: str) -> None:
+    def test_torchvision_answers_to_grey_as_to_its_rgb_copy(self, name):
         outputs = []
         grey = torch.rand(1, 1, 64, 64)
         for channels in (1, 3):
@@ -154,7 +148,7 @@ class TestLibraries:
         assert outputs[0].shape == (1, 7)
         assert torch.allclose(*outputs, rtol=1e-3, atol=1e-5)
 
-    def test_torchvision_takes_other_channels(self) -> None:
+    def test_torchvision_takes_other_channels(self):
         model = build_model("torchvision:resnet18", num_classes=7, in_channels=5)
         assert model(torch.randn(2, 5, 32, 32)).shape == (2, 7)
 
@@ -169,17 +163,13 @@ class TestLibraries:
             ("torchvision:resnet18", {"weights": "NO_SUCH"}, "cannot be built"),
         ],
     )
-    def test_errors_say_what_is_wrong(
-        self, name: str, options: dict[str, object], message: str
-    ) -> None:
+    def test_errors_say_what_is_wrong(self, name, options, message):
         with pytest.raises(ModelError, match=message) as refusal:
             build_model(name, **options)
         assert "\n" not in str(refusal.value)
 
     @pytest.mark.parametrize("library", ["timm", "torchvision"])
-    def test_a_missing_library_names_the_extra(
-        self, library: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_missing_library_names_the_extra(self, library, monkeypatch):
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ModelError, match=rf"pip install {library} \(the extra '{library}'\)"):
             build_model(f"{library}:resnet18")
@@ -212,7 +202,7 @@ def lazy(num_classes):
 
 
 @pytest.fixture
-def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def wrapped(tmp_path, monkeypatch):
     (tmp_path / "wrapped_networks.py").write_text(WRAPPED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -220,7 +210,7 @@ def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("wrapped")
 @pytest.mark.parametrize("name", ["compiled", "parallel", "inside"])
-def test_wrappers_of_a_network_are_taken_off(name: str) -> None:
+def test_wrappers_of_a_network_are_taken_off(name):
     model = build_model(f"wrapped_networks:{name}", num_classes=3, in_channels=1)
     kinds = {type(module) for module in model.modules()}
     assert kinds <= {nn.Sequential, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear,
@@ -231,13 +221,13 @@ def test_wrappers_of_a_network_are_taken_off(name: str) -> None:
 
 @pytest.mark.usefixtures("wrapped")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-def test_a_scripted_network_is_refused_before_anything_is_done_with_it() -> None:
+def test_a_scripted_network_is_refused_before_anything_is_done_with_it():
     with pytest.raises(ModelError, match=r"scripted network, .* before torch\.jit\.script"):
         build_model("wrapped_networks:scripted", num_classes=3, in_channels=1)
 
 
 @pytest.mark.usefixtures("wrapped")
-def test_lazy_layers_get_their_shapes_from_the_input() -> None:
+def test_lazy_layers_get_their_shapes_from_the_input():
     model = build_model("wrapped_networks:lazy", num_classes=3)
     assert materialise(model, (1, 6, 6)) is model
     assert model.training

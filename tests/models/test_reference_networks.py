@@ -24,7 +24,7 @@ NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in IM
 
 
 @torch.no_grad()
-def randomise_norms(model: nn.Module) -> None:
+def randomise_norms(model):
     """Give every batch norm statistics of its own, mild enough for 152 layers of them."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
@@ -35,14 +35,14 @@ def randomise_norms(model: nn.Module) -> None:
             module.running_var.uniform_(0.6, 1.6, generator=generator)
 
 
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+def assert_close(ours, theirs):
     assert theirs.isfinite().all()
     assert theirs.abs().max() > 1e-3, "outputs must be of a size that can differ"
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("name", IMAGENET)
-def test_parameters_and_multiply_adds(name: str) -> None:
+def test_parameters_and_multiply_adds(name):
     with torch.device("meta"):
         model = build_model(name)
         grey = build_model(name, num_classes=10, in_channels=1)
@@ -54,7 +54,7 @@ def test_parameters_and_multiply_adds(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_torchvision_weights_give_torchvision_outputs(name: str) -> None:
+def test_torchvision_weights_give_torchvision_outputs(name):
     theirs = torchvision.models.get_model(name, weights=None).eval()
     randomise_norms(theirs)
     ours = build_model(name).eval()
@@ -65,7 +65,7 @@ def test_torchvision_weights_give_torchvision_outputs(name: str) -> None:
     assert_close(ours(images), theirs(images))
 
 
-def test_torchvision_gradients_are_ours_in_training() -> None:
+def test_torchvision_gradients_are_ours_in_training():
     theirs = torchvision.models.resnet18(weights=None).double()
     ours = build_model("resnet18").double()
     ours.load_state_dict(theirs.state_dict())
@@ -81,13 +81,13 @@ def test_torchvision_gradients_are_ours_in_training() -> None:
     ("depth", "parameters"),
     [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
 )
-def test_cifar_family_has_the_papers_parameters(depth: int, parameters: int) -> None:
+def test_cifar_family_has_the_papers_parameters(depth, parameters):
     assert count_parameters(build_model(f"resnet{depth}")) == parameters
     # Option A has no weights, so the plain network has as many (section 4.2).
     assert count_parameters(build_model(f"plain{depth}")) == parameters
 
 
-def test_bottlenecks_on_cifar_cost_what_the_paper_says() -> None:
+def test_bottlenecks_on_cifar_cost_what_the_paper_says():
     # He et al. 2016b, appendix: ResNet-164 has about ResNet-110's parameters; its table 4: 1.7 M.
     model = build_model("resnet164", block="bottleneck", shortcut="projection")
     assert round(count_parameters(model) / 1e6, 1) == 1.7
@@ -96,7 +96,7 @@ def test_bottlenecks_on_cifar_cost_what_the_paper_says() -> None:
 TIMM_PATHS = {"stem.conv.": "conv1.", "norm.": "final.0.", "head.fc.": "fc."}
 
 
-def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def from_timm(state):
     """Rename timm's pre-activation weights to ours; its first norm is our stem's."""
     renamed = {}
     for path, tensor in state.items():
@@ -113,7 +113,7 @@ def from_timm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def timm_pair(name: str, theirs_name: str) -> tuple[nn.Module, nn.Module]:
+def timm_pair(name, theirs_name):
     theirs = timm.create_model(theirs_name, num_classes=7).eval()
     randomise_norms(theirs)
     ours = build_model(name, num_classes=7).eval()
@@ -123,7 +123,7 @@ def timm_pair(name: str, theirs_name: str) -> tuple[nn.Module, nn.Module]:
 
 @pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_preactivation_bottlenecks_give_timms_outputs(depth: int) -> None:
+def test_preactivation_bottlenecks_give_timms_outputs(depth):
     ours, theirs = timm_pair(f"preact_resnet{depth}", f"resnetv2_{depth}")
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     assert_close(ours(images), theirs(images))
@@ -135,7 +135,7 @@ def test_preactivation_bottlenecks_give_timms_outputs(depth: int) -> None:
 
 
 @torch.no_grad()
-def test_preactivation_basic_blocks_differ_from_timm_in_the_first_shortcut_alone() -> None:
+def test_preactivation_basic_blocks_differ_from_timm_in_the_first_shortcut_alone():
     ours, theirs = timm_pair("preact_resnet18", "resnetv2_18")
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     # timm's first block carries its input past the first activation; He et al. 2016b,
@@ -151,7 +151,7 @@ def test_preactivation_basic_blocks_differ_from_timm_in_the_first_shortcut_alone
 
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize(("channels", "classes"), [(3, 1000), (1, 10)])
-def test_plain_cnn_costs_what_resnet18_costs(width: int, channels: int, classes: int) -> None:
+def test_plain_cnn_costs_what_resnet18_costs(width, channels, classes):
     options = {"width": width, "num_classes": classes, "in_channels": channels}
     with torch.device("meta"):
         plain, residual = (build_model(name, **options) for name in ("plain_cnn", "resnet18"))
@@ -161,7 +161,7 @@ def test_plain_cnn_costs_what_resnet18_costs(width: int, channels: int, classes:
 
 
 @pytest.mark.parametrize("size", [14, 28])
-def test_plain_cnn_trains_on_small_images(size: int) -> None:
+def test_plain_cnn_trains_on_small_images(size):
     torch.manual_seed(0)
     model = build_model("plain_cnn", num_classes=7, in_channels=1, width=8)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.02)
@@ -177,7 +177,7 @@ def test_plain_cnn_trains_on_small_images(size: int) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_name_builds_with_its_own_shape(name: str) -> None:
+def test_every_name_builds_with_its_own_shape(name):
     channels, size, classes = default_shape(name)
     with torch.device("meta"):
         model = build_model(name).eval()
@@ -186,6 +186,6 @@ def test_every_name_builds_with_its_own_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet20", "d2l_resnet18"])
 @pytest.mark.parametrize("size", [1, 13])
-def test_any_input_size_is_taken(name: str, size: int) -> None:
+def test_any_input_size_is_taken(name, size):
     model = build_model(name, num_classes=7, in_channels=2).eval()
     assert model(torch.randn(1, 2, size, size)).shape == (1, 7)

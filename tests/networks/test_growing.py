@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -168,7 +168,7 @@ def test_the_proof_fails_for_a_network_that_differs(images):
     proof = prove(parent, child, batches, split="validation")
     assert proof.max_abs_diff == 0
     assert proof.accuracy == proof.parent_accuracy
-    assert replace(proof) == proof.of({**proof.as_dict(), "parent": "x"})
+    assert replace(proof) == proof.of({**asdict(proof), "parent": "x"})
     with torch.no_grad():
         child.layer1[1].bn2.weight.fill_(0.1)
     with pytest.raises(BenchError, match="does not compute what its parent does"):

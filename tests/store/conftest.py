@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import torch
 
 from builders import make_record, make_request
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.store import RunRecord, Store
-
-    Finish = Callable[..., str]
-
 
 @pytest.fixture
-def record() -> Callable[..., RunRecord]:
+def record():
     """Make a run's record as training begins it."""
 
-    def make(seed: int = 0, model: str = "resnet20", **values: object) -> RunRecord:
+    def make(seed=0, model="resnet20", **values):
         return make_record(make_request(model, seed=seed), **values)
 
     return make
 
 
 @pytest.fixture
-def finish(record: Callable[..., RunRecord]) -> Finish:
+def finish(record):
     """Publish a run with files of every kind; returns its id."""
 
-    def publish(store: Store, seed: int = 0, **values: object) -> str:
+    def publish(store, seed=0, **values):
         made = record(seed, **values)
         store.finish_run(
             made,

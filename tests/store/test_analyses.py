@@ -19,16 +19,16 @@ ROW = {"run": "resnet20-s0", "lesion": "drop", "test_accuracy": 0.1 + 0.2, "othe
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Analyses:
+def store(tmp_path):
     return Analyses(tmp_path / "bench-runs")
 
 
-def publish(store: Analyses, run: str = "resnet20-s0", accuracy: float = 0.1 + 0.2) -> str:
+def publish(store, run="resnet20-s0", accuracy=0.1 + 0.2):
     rows = {"lesions": [{**ROW, "run": run, "test_accuracy": accuracy}]}
     return store.publish("lesion", {"run": run}, rows, {"cpu": "made up"}).analysis
 
 
-def test_what_is_written_is_read_back_and_the_same_request_replaces_it(store: Analyses) -> None:
+def test_what_is_written_is_read_back_and_the_same_request_replaces_it(store):
     assert store.records() == []
     name = publish(store, accuracy=0.5)
     other = publish(store, "plain20-s0")
@@ -42,7 +42,7 @@ def test_what_is_written_is_read_back_and_the_same_request_replaces_it(store: An
     assert [record.analysis for record in store.records()] == [other, name]  # the oldest first
 
 
-def test_numbers_that_json_lacks_are_missing(store: Analyses) -> None:
+def test_numbers_that_json_lacks_are_missing(store):
     rows = [{"loss": float("inf")}, {"loss": float("nan")}, {"loss": 1.0}]
     name = store.publish("landscape", {"run": "a"}, {"landscapes": rows}, {}).analysis
     (found,) = store.records()
@@ -50,18 +50,18 @@ def test_numbers_that_json_lacks_are_missing(store: Analyses) -> None:
     json.loads(store.file(name).read_text(), parse_constant=pytest.fail)
 
 
-def test_the_analyses_of_a_run_are_removed_and_no_others(store: Analyses) -> None:
+def test_the_analyses_of_a_run_are_removed_and_no_others(store):
     name, other = publish(store), publish(store, "plain20-s0")
     assert [record.analysis for record in store.of(["resnet20-s0"])] == [name]
     store.remove(["resnet20-s0", "no such run"])
     assert [record.analysis for record in store.records()] == [other]
 
 
-def flip(path: Path) -> None:
+def flip(path):
     path.write_text(path.read_text().replace("0.3000", "0.9000"))
 
 
-def of_a_newer_format(path: Path) -> None:
+def of_a_newer_format(path):
     values = json.loads(path.read_text())
     del values["checksum"]
     path.write_bytes(seal({**values, "format_version": 7}))
@@ -79,9 +79,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
-def test_a_broken_one_is_named_and_the_others_are_read(
-    damage: Callable[[Path], object], said: str, store: Analyses
-) -> None:
+def test_a_broken_one_is_named_and_the_others_are_read(damage, said, store):
     broken, whole = publish(store), publish(store, "plain20-s0")
     damage(store.file(broken))
     with pytest.warns(UserWarning, match=said) as warned:
@@ -92,7 +90,7 @@ def test_a_broken_one_is_named_and_the_others_are_read(
     assert str(store.root) in problems[0]
 
 
-def test_a_newer_one_is_not_written_over(store: Analyses) -> None:
+def test_a_newer_one_is_not_written_over(store):
     path = store.file(publish(store))
     of_a_newer_format(path)
     before = path.read_bytes()
@@ -101,7 +99,7 @@ def test_a_newer_one_is_not_written_over(store: Analyses) -> None:
     assert path.read_bytes() == before
 
 
-def test_where_nothing_can_be_written_nothing_is_left(tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_nothing_is_left(tmp_path):
     (tmp_path / "bench-runs").mkdir()
     (tmp_path / "bench-runs" / "analyses").write_text("mine")
     store = Analyses(tmp_path / "bench-runs")

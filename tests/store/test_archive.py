@@ -7,49 +7,41 @@ import gzip
 import io
 import json
 import tarfile
-from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.errors import BenchError
-from bench.store import RunRecord, Store
+from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.archive import pack, unpack
 from bench.store.records import seal
 from builders import make_study
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from bench.store import StudyRecord
-    from bench.store.analyses import AnalysisRecord
-
-    Finish = Callable[..., str]
-    Entries = Callable[[Path], set[str]]
-
 
 @pytest.fixture
-def there(tmp_path: Path) -> Store:
+def there(tmp_path):
     """Another machine's results folder."""
     return Store(tmp_path / "there")
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
+def archive(tmp_path):
     return tmp_path / "runs.tar.gz"
 
 
-def keep(store: Store, *runs: str) -> StudyRecord:
+@pytest.fixture
+def runs(store, finish):
+    """Two finished runs, to be packed."""
+    return [finish(store, seed) for seed in (0, 1)]
+
+
+def keep(store, *runs):
     study = make_study({"a": runs})
     store.save_study(study)
     return study
 
 
-def test_runs_and_their_studies_arrive_as_they_were(
-    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
-) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_runs_and_their_studies_arrive_as_they_were(store, there, archive, entries, runs):
     study = keep(store, *runs)
     assert pack(store, runs, archive) == 2
     assert unpack(there, archive) == (sorted(runs), [])
@@ -61,8 +53,7 @@ def test_runs_and_their_studies_arrive_as_they_were(
     assert not [p for p in archive.parent.iterdir() if p.name.startswith(".")]
 
 
-def test_runs_merge_by_hash(store: Store, there: Store, archive: Path, finish: Finish) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_runs_merge_by_hash(store, there, archive, finish, runs):
     own = finish(there, seed=2)
     before = there.folder(finish(there, seed=0)).stat().st_ino
     pack(store, runs, archive)
@@ -72,10 +63,7 @@ def test_runs_merge_by_hash(store: Store, there: Store, archive: Path, finish: F
     assert unpack(there, archive) == ([], [])
 
 
-def test_a_study_that_differs_stays_as_it_is_here(
-    store: Store, there: Store, archive: Path, finish: Finish
-) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish, runs):
     keep(store, *runs)
     here = keep(there, finish(there, seed=5))
     pack(store, runs, archive)
@@ -83,10 +71,7 @@ def test_a_study_that_differs_stays_as_it_is_here(
     assert there.read_study("mine") == here
 
 
-def test_only_the_runs_asked_for_are_packed(
-    store: Store, there: Store, archive: Path, finish: Finish
-) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_only_the_runs_asked_for_are_packed(store, there, archive, runs):
     keep(store, runs[1])
     pack(store, runs[:1], archive)
     unpack(there, archive)
@@ -94,15 +79,12 @@ def test_only_the_runs_asked_for_are_packed(
     assert there.studies() == []
 
 
-def lesion(store: Store, run: str, accuracy: float = 0.5) -> AnalysisRecord:
+def lesion(store, run, accuracy=0.5):
     rows = {"lesions": [{"run": run, "lesion": "drop", "test_accuracy": accuracy}]}
     return Analyses(store.root).publish("lesion", {"run": run}, rows, {})
 
 
-def test_what_was_found_out_about_the_runs_goes_with_them(
-    store: Store, there: Store, archive: Path, finish: Finish
-) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+def test_what_was_found_out_about_the_runs_goes_with_them(store, there, archive, runs):
     packed, _ = lesion(store, runs[0]), lesion(store, runs[1])
     pack(store, runs[:1], archive)
     unpack(there, archive)
@@ -112,9 +94,7 @@ def test_what_was_found_out_about_the_runs_goes_with_them(
     assert Analyses(there.root).records() == [here]
 
 
-def test_a_damaged_analysis_is_refused_and_nothing_added(
-    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
-) -> None:
+def test_a_damaged_analysis_is_refused_and_nothing_added(store, there, archive, finish, entries):
     run = finish(store)
     name = lesion(store, run).analysis
     pack(store, [run], archive)
@@ -125,9 +105,7 @@ def test_a_damaged_analysis_is_refused_and_nothing_added(
     assert entries(there.root) == {"runs"}
 
 
-def test_a_missing_or_damaged_run_is_not_packed(
-    store: Store, archive: Path, finish: Finish
-) -> None:
+def test_a_missing_or_damaged_run_is_not_packed(store, archive, finish):
     run = finish(store)
     with pytest.raises(BenchError, match="no finished run 'x'"):
         pack(store, [run, "x"], archive)
@@ -137,9 +115,7 @@ def test_a_missing_or_damaged_run_is_not_packed(
     assert not archive.exists()
 
 
-def test_an_archive_that_cannot_be_written_leaves_nothing(
-    store: Store, tmp_path: Path, finish: Finish, entries: Entries
-) -> None:
+def test_an_archive_that_cannot_be_written_leaves_nothing(store, tmp_path, finish, entries):
     run = finish(store)
     (tmp_path / "file").write_text("")
     before = entries(tmp_path)
@@ -148,7 +124,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(
     assert entries(tmp_path) == before
 
 
-def repack(archive: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
+def repack(archive, change):
     """Write an archive anew with names and contents changed."""
     with tarfile.open(archive) as tar:
         files = [(m.name, tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
@@ -162,34 +138,26 @@ def repack(archive: Path, change: Callable[[str, bytes], tuple[str, bytes] | Non
                 tar.addfile(member, io.BytesIO(kept[1]))
 
 
-def corrupt(name: str, content: bytes) -> tuple[str, bytes]:
+def corrupt(name, content):
     flipped = bytes([content[0] ^ 1]) + content[1:]
     return name, flipped if name.endswith("model.safetensors") else content
 
 
-def forge(name: str, content: bytes) -> tuple[str, bytes]:
+def forge(name, content):
     return name, content.replace(b'"complete"', b'"diverged"')
 
 
-def drop(name: str, content: bytes) -> tuple[str, bytes] | None:
+def drop(name, content):
     return None if name.endswith("history.csv") else (name, content)
 
 
 @pytest.mark.parametrize(
-    ("change", "file"),
-    [(corrupt, "model.safetensors"), (forge, "run.json"), (drop, "history.csv")],
+    ("change", "file"), [(corrupt, "model.safetensors"), (forge, "run.json"), (drop, "history.csv")]
 )
 @pytest.mark.filterwarnings("ignore:passing over")
 def test_a_damaged_run_is_refused_and_nothing_added(
-    change: Callable[[str, bytes], tuple[str, bytes] | None],
-    file: str,
-    store: Store,
-    there: Store,
-    archive: Path,
-    finish: Finish,
-    entries: Entries,
-) -> None:
-    runs = [finish(store, seed) for seed in (0, 1)]
+    change, file, store, there, archive, entries, runs
+):
     keep(store, *runs)
     pack(store, runs, archive)
     repack(archive, change)
@@ -216,9 +184,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_a_name_that_is_no_file_of_a_run_is_refused(
-    name: str, there: Store, archive: Path, entries: Entries
-) -> None:
+def test_a_name_that_is_no_file_of_a_run_is_refused(name, there, archive, entries):
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo(name))
     before = entries(archive.parent)
@@ -241,9 +207,7 @@ def test_a_name_that_is_no_file_of_a_run_is_refused(
     ],
 )
 @pytest.mark.parametrize("target", ["/etc/passwd", "run.json", "../../../outside"])
-def test_what_is_no_plain_file_is_refused(
-    kind: bytes, message: str, target: str, there: Store, archive: Path, entries: Entries
-) -> None:
+def test_what_is_no_plain_file_is_refused(kind, message, target, there, archive, entries):
     member = tarfile.TarInfo("runs/a/model.safetensors")
     member.type, member.linkname = kind, target
     with tarfile.open(archive, "w:gz") as tar:
@@ -254,7 +218,7 @@ def test_what_is_no_plain_file_is_refused(
     assert entries(archive.parent) - before == {"there", "there/runs"}
 
 
-def test_a_link_cannot_lead_a_later_file_outside(there: Store, archive: Path) -> None:
+def test_a_link_cannot_lead_a_later_file_outside(there, archive):
     link, file = tarfile.TarInfo("runs/a"), tarfile.TarInfo("runs/a/outside")
     link.type, link.linkname = tarfile.SYMTYPE, str(archive.parent)
     with tarfile.open(archive, "w:gz") as tar:
@@ -266,9 +230,7 @@ def test_a_link_cannot_lead_a_later_file_outside(there: Store, archive: Path) ->
 
 
 @pytest.mark.parametrize("shape", ["one file", "one name"])
-def test_a_bomb_stops_long_before_it_is_unpacked(
-    shape: str, there: Store, archive: Path, entries: Entries
-) -> None:
+def test_a_bomb_stops_long_before_it_is_unpacked(shape, there, archive, entries):
     """Half a gigabyte of zeros, or of a file's name, in a few megabytes."""
     header = tarfile.TarInfo("runs/a/model.safetensors")
     header.type = tarfile.REGTYPE if shape == "one file" else tarfile.GNUTYPE_LONGNAME
@@ -284,9 +246,7 @@ def test_a_bomb_stops_long_before_it_is_unpacked(
     assert entries(there.root) == {"runs"}
 
 
-def test_a_file_that_the_record_does_not_vouch_for_is_refused(
-    store: Store, there: Store, archive: Path, finish: Finish
-) -> None:
+def test_a_file_that_the_record_does_not_vouch_for_is_refused(store, there, archive, finish):
     run = finish(store)
     (store.folder(run) / "extra.pkl").write_bytes(b"cos\nsystem\n.")
     pack(store, [run], archive)
@@ -295,9 +255,7 @@ def test_a_file_that_the_record_does_not_vouch_for_is_refused(
     assert list(there.runs()) == []
 
 
-def test_a_run_under_the_name_of_another_request_is_refused(
-    store: Store, there: Store, archive: Path, finish: Finish, record: Callable[..., RunRecord]
-) -> None:
+def test_a_run_under_the_name_of_another_request_is_refused(store, there, archive, finish, record):
     run = finish(store)
     other = record(seed=9).request
     forged = dataclasses.replace(store.read_run(run), request=other)
@@ -307,14 +265,12 @@ def test_a_run_under_the_name_of_another_request_is_refused(
         unpack(there, archive)
 
 
-def test_a_study_with_a_path_for_a_name_is_passed_over(
-    store: Store, there: Store, archive: Path, finish: Finish, entries: Entries
-) -> None:
+def test_a_study_with_a_path_for_a_name_is_passed_over(store, there, archive, finish, entries):
     run = finish(store)
     keep(store, run)
     pack(store, [run], archive)
 
-    def rename(name: str, content: bytes) -> tuple[str, bytes]:
+    def rename(name, content):
         if not name.startswith("studies/"):
             return name, content
         values = {**json.loads(content), "name": "../../../outside"}
@@ -328,9 +284,7 @@ def test_a_study_with_a_path_for_a_name_is_passed_over(
 
 @pytest.mark.filterwarnings("ignore:passing over")
 @pytest.mark.parametrize("damage", ["no archive", "truncated", "a flipped byte"])
-def test_an_unreadable_archive_is_one_line(
-    damage: str, store: Store, there: Store, archive: Path, finish: Finish
-) -> None:
+def test_an_unreadable_archive_is_one_line(damage, store, there, archive, finish):
     pack(store, [finish(store)], archive)
     content = bytearray(archive.read_bytes())
     if damage == "no archive":
@@ -346,7 +300,7 @@ def test_an_unreadable_archive_is_one_line(
     assert list(there.runs()) == []
 
 
-def test_a_missing_archive_makes_no_results_folder(there: Store, archive: Path) -> None:
+def test_a_missing_archive_makes_no_results_folder(there, archive):
     with pytest.raises(BenchError, match=r"runs.tar.gz cannot be unpacked: there is no such"):
         unpack(there, archive)
     assert not there.root.exists()

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.store.files import StorageError, publish_folder, remove_folder, write_atomically
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 
 @pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def full_disk(monkeypatch):
     """Every fsync says that the disk is full."""
 
-    def refuse(_descriptor: int) -> None:
+    def refuse(_descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", refuse)
 
 
-def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+def test_a_file_is_written_with_its_folders(tmp_path):
     path = tmp_path / "a" / "b.json"
     write_atomically(path, b"1")
     write_atomically(path, b"22")
@@ -33,16 +28,14 @@ def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["b.json"]
 
 
-def test_a_file_has_the_users_usual_permissions(tmp_path: Path) -> None:
+def test_a_file_has_the_users_usual_permissions(tmp_path):
     (tmp_path / "usual").write_bytes(b"")
     write_atomically(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_the_old_file_and_no_other(
-    tmp_path: Path, entries: Callable[[Path], set[str]]
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, entries):
     path = tmp_path / "b.json"
     path.write_bytes(b"old")
     with pytest.raises(StorageError, match=r"cannot write .*b.json: the disk is full; free some"):
@@ -52,7 +45,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_folder_that_cannot_be_synced_is_not_published(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_synced_is_not_published(tmp_path):
     partial, final = tmp_path / "run.partial", tmp_path / "run"
     partial.mkdir()
     (partial / "file").write_bytes(b"content")
@@ -61,7 +54,7 @@ def test_a_folder_that_cannot_be_synced_is_not_published(tmp_path: Path) -> None
     assert not final.exists()
 
 
-def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path):
     partial, final = tmp_path / "run.partial", tmp_path / "run"
     for folder, content in ((final, "old"), (partial, "new")):
         folder.mkdir()
@@ -71,7 +64,7 @@ def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
+def test_a_removed_folder_leaves_nothing(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("content")
     remove_folder(tmp_path / "run")
@@ -85,7 +78,7 @@ def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
         ("x" * 300 + "/inside", "File name too long"),
     ],
 )
-def test_an_impossible_place_is_one_line(place: str, reason: str, tmp_path: Path) -> None:
+def test_an_impossible_place_is_one_line(place, reason, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=reason) as refusal:
         write_atomically(tmp_path / place, b"")

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -26,13 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.store import RunRecord, StudyRecord
 
-    Finish = Callable[..., str]
-    Record = Callable[..., RunRecord]
-
-
-def test_a_finished_run_is_read_back(store: Store, record: Record, finish: Finish) -> None:
+def test_a_finished_run_is_read_back(store, record, finish):
     run = finish(store, seed=7)
     read = store.read_run(run)
     assert read is not None
@@ -45,32 +40,30 @@ def test_a_finished_run_is_read_back(store: Store, record: Record, finish: Finis
     assert store.size(run) > 0
 
 
-def test_an_empty_or_missing_folder_has_nothing(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_has_nothing(tmp_path):
     store = Store(tmp_path / "nowhere")
     assert list(store.runs()) == list(store.unfinished()) == store.studies() == []
     assert store.read_run("x") is store.read_study("x") is store.load_checkpoint("x") is None
     assert not store.root.exists()
 
 
-def test_a_file_is_no_results_folder(tmp_path: Path) -> None:
+def test_a_file_is_no_results_folder(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(BenchError, match=r"--results .*file is a file; give a folder"):
         Store(path)
 
 
-def test_preparing_leaves_no_file(store: Store, entries: Callable[[Path], set[str]]) -> None:
+def test_preparing_leaves_no_file(store, entries):
     store.prepare()
     assert entries(store.root) == {"runs"}
 
 
-def test_a_run_is_absent_until_it_is_complete(
-    store: Store, record: Record, finish: Finish, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_absent_until_it_is_complete(store, record, finish, monkeypatch):
     written: list[str] = []
     replace = os.replace
 
-    def watch(source: Any, target: Any, **rest: Any) -> None:
+    def watch(source, target, **rest):
         replace(source, target, **rest)
         if os.path.isdir(target):  # noqa: PTH112 - the publication itself
             return
@@ -85,17 +78,10 @@ def test_a_run_is_absent_until_it_is_complete(
 
 
 @pytest.mark.parametrize("file", range(5))
-def test_a_disk_that_fills_up_leaves_no_run(
-    file: int,
-    store: Store,
-    record: Record,
-    finish: Finish,
-    monkeypatch: pytest.MonkeyPatch,
-    entries: Callable[[Path], set[str]],
-) -> None:
+def test_a_disk_that_fills_up_leaves_no_run(file, store, record, finish, monkeypatch, entries):
     sync, calls = os.fsync, iter(range(100))
 
-    def refuse(descriptor: int) -> None:
+    def refuse(descriptor):
         if next(calls) >= 2 * file:  # each file is synced, and then its folder
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(descriptor)
@@ -117,13 +103,13 @@ def test_a_disk_that_fills_up_leaves_no_run(
     }
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def rewrite(path, change):
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
 
 
-def forge(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def forge(path, change):
     """Rewrite a record with a checksum that fits: damage of another kind than the disk's."""
     values = json.loads(path.read_text())
     del values["checksum"], values["format_version"]
@@ -131,11 +117,11 @@ def forge(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_bytes(seal(values))
 
 
-def truncate(path: Path) -> None:
+def truncate(path):
     path.write_bytes(path.read_bytes()[:100])
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_a_bit(path):
     text = path.read_text()
     assert text.count('"seconds": 1.5') == 1
     path.write_text(text.replace('"seconds": 1.5', '"seconds": 3.5'))
@@ -161,9 +147,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "reason"), BREAKAGES.values(), ids=BREAKAGES)
-def test_a_broken_run_is_passed_over_with_a_warning_that_names_it(
-    damage: Callable[[Path], object], reason: str, store: Store, finish: Finish
-) -> None:
+def test_a_broken_run_is_passed_over_with_a_warning_that_names_it(damage, reason, store, finish):
     broken, whole = finish(store, seed=0), finish(store, seed=1)
     damage(store.folder(broken) / "run.json")
     with pytest.warns(UserWarning, match=rf"passing over .*{broken}: .*{reason}"):
@@ -172,7 +156,7 @@ def test_a_broken_run_is_passed_over_with_a_warning_that_names_it(
         assert [r.run for r in store.runs()] == [whole]
 
 
-def test_a_record_with_other_fields_is_passed_over(store: Store, record: Record) -> None:
+def test_a_record_with_other_fields_is_passed_over(store, record):
     values = {**json.loads(record().to_json()), "mood": "good"}
     del values["checksum"]
     checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -183,14 +167,14 @@ def test_a_record_with_other_fields_is_passed_over(store: Store, record: Record)
         assert store.read_run(run) is None
 
 
-def test_another_runs_folder_is_passed_over(store: Store, finish: Finish) -> None:
+def test_another_runs_folder_is_passed_over(store, finish):
     run = finish(store)
     shutil.copytree(store.folder(run), store.folder("foreign"))
     with pytest.warns(UserWarning, match=f"foreign: it holds the record of another run, {run}"):
         assert [r.run for r in store.runs()] == [run]
 
 
-def test_damaged_weights_are_not_loaded(store: Store, finish: Finish) -> None:
+def test_damaged_weights_are_not_loaded(store, finish):
     run = finish(store)
     path = store.folder(run) / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -207,9 +191,7 @@ def test_damaged_weights_are_not_loaded(store: Store, finish: Finish) -> None:
         store.read_document(run, "other.json")
 
 
-def test_a_checkpoint_is_kept_until_the_run_is_finished(
-    store: Store, record: Record, finish: Finish
-) -> None:
+def test_a_checkpoint_is_kept_until_the_run_is_finished(store, record, finish):
     run = record().run
     store.save_checkpoint(run, {"momentum": torch.ones(2)}, {"epoch": 3})
     store.mark_unfinished(record(status="interrupted", error="stopped"))
@@ -226,9 +208,7 @@ def test_a_checkpoint_is_kept_until_the_run_is_finished(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b'{"a": 1}'])
-def test_a_broken_checkpoint_starts_the_run_from_the_beginning(
-    content: bytes, store: Store
-) -> None:
+def test_a_broken_checkpoint_starts_the_run_from_the_beginning(content, store):
     store.save_checkpoint("run", {"a": torch.ones(1)}, {})
     (path,) = store.partial("run").iterdir()
     path.write_bytes(content)
@@ -237,22 +217,20 @@ def test_a_broken_checkpoint_starts_the_run_from_the_beginning(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "other"}'])
-def test_a_broken_mark_of_an_unfinished_run_is_passed_over(
-    content: str, store: Store, record: Record
-) -> None:
+def test_a_broken_mark_of_an_unfinished_run_is_passed_over(content, store, record):
     store.mark_unfinished(record(status="failed"))
     (path,) = store.partial(record().run).iterdir()
     path.write_text(content)
     assert list(store.unfinished()) == []
 
 
-def test_an_unfinished_mark_speaks_for_its_own_folder_only(store: Store, record: Record) -> None:
+def test_an_unfinished_mark_speaks_for_its_own_folder_only(store, record):
     store.mark_unfinished(record(status="failed"))
     store.partial(record().run).rename(store.partial("another"))
     assert list(store.unfinished()) == []
 
 
-def test_a_run_is_found_by_id_beginning_hash_and_folder(store: Store, finish: Finish) -> None:
+def test_a_run_is_found_by_id_beginning_hash_and_folder(store, finish):
     run, other = finish(store, seed=0), finish(store, seed=1)
     for name in (run, run[:-3], run.rsplit("-", 1)[-1], str(store.folder(run)), f"runs/{run}/"):
         assert store.find_run(name) == run
@@ -265,7 +243,7 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(store: Store, finish: Fi
         store.find_run(run.replace("mnist", "mist"))
 
 
-def test_an_unfinished_run_is_found_and_removed(store: Store, record: Record) -> None:
+def test_an_unfinished_run_is_found_and_removed(store, record):
     run = record().run
     store.mark_unfinished(record(status="failed"))
     assert store.find_run(run[:-2]) == store.find_run(f"{run}.partial") == run
@@ -273,13 +251,13 @@ def test_an_unfinished_run_is_found_and_removed(store: Store, record: Record) ->
     assert list((store.root / "runs").iterdir()) == []
 
 
-def study(finish: Finish, store: Store, name: str = "mine") -> StudyRecord:
+def study(finish, store, name="mine"):
     runs = [finish(store, seed) for seed in (0, 1)]
     tried = {"values": {"0.1": 0.5}, "chosen": 0.1, "runs": {"0.1": finish(store, 2)}}
     return make_study({"a": runs}, name=name, tuning={"a": tried}, updated_at="2026-01-02")
 
 
-def test_a_study_is_read_back_and_refers_to_its_tuning_too(store: Store, finish: Finish) -> None:
+def test_a_study_is_read_back_and_refers_to_its_tuning_too(store, finish):
     record = study(finish, store)
     store.save_study(record)
     assert store.read_study("mine") == record
@@ -300,9 +278,7 @@ def test_a_study_is_read_back_and_refers_to_its_tuning_too(store: Store, finish:
         (lambda values: values.update(variants=[]), "cannot be read"),
     ],
 )
-def test_a_broken_study_is_passed_over_with_a_warning(
-    change: Callable[[dict[str, Any]], object], reason: str, store: Store, finish: Finish
-) -> None:
+def test_a_broken_study_is_passed_over_with_a_warning(change, reason, store, finish):
     store.save_study(study(finish, store))
     forge(store.root / "studies" / "mine.json", change)
     with pytest.warns(UserWarning, match=rf"passing over .*mine.json: .*{reason}"):
@@ -310,7 +286,7 @@ def test_a_broken_study_is_passed_over_with_a_warning(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"format_version"'])
-def test_a_study_of_another_form_is_passed_over(content: str, store: Store) -> None:
+def test_a_study_of_another_form_is_passed_over(content, store):
     path = store.root / "studies" / "mine.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
@@ -327,7 +303,7 @@ with Store(sys.argv[1]).lock("run") as ours:
 """
 
 
-def test_a_lock_keeps_other_processes_out_until_its_owner_is_gone(store: Store) -> None:
+def test_a_lock_keeps_other_processes_out_until_its_owner_is_gone(store):
     owner = subprocess.Popen(
         [sys.executable, "-c", HOLD, store.root],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -345,7 +321,7 @@ def test_a_lock_keeps_other_processes_out_until_its_owner_is_gone(store: Store) 
         assert ours
 
 
-def test_a_newer_run_is_not_written_over(store: Store, finish: Finish) -> None:
+def test_a_newer_run_is_not_written_over(store, finish):
     """The refusal is an error like any other that a person can mend, so it was once swallowed."""
     path = store.folder(finish(store)) / "run.json"
     values = json.loads(path.read_text())

@@ -16,7 +16,7 @@ from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.runs import run_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     import pandas as pd
 
@@ -60,31 +60,23 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
         known = ", ".join(COLUMNS)
         raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
     store, study, run = _locate(Path(path))
-    if table == "exports":
-        return exports_frame(_export_rows(store, study, run))
-    if table == "throughput":
-        return throughput_frame(_throughput_rows(store, study, run))
+    if table in {"runs", "epochs"}:
+        return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
+    found = store.read_study(study) if study is not None else None
+    wanted = found.runs if found else ({run} if run is not None else None)
     if table in ANALYSED:
-        return analysed_frame(Analyses(store.root).records(), table, _wanted(store, study, run))
-    return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
+        return analysed_frame(Analyses(store.root).records(), table, wanted)
+    if table == "exports":
+        rows = [record.row for record in Exports(store.root).records()]
+    else:
+        rows = [row for record in Measurements(store.root).records() for row in record.rows]
+    kept = [row for row in rows if wanted is None or row["run"] in wanted]
+    return typed_frame(kept, COLUMNS[table])
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of exports as the `exports` table; absent values are missing."""
     return typed_frame(list(rows), COLUMNS["exports"])
-
-
-def _export_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
-    wanted = _wanted(store, study, run)
-    for record in Exports(store.root).records():
-        if wanted is None or record.row["run"] in wanted:
-            yield record.row
-
-
-def _wanted(store: Store, study: str | None, run: str | None) -> set[str] | None:
-    """Return the ids of the requested runs; None for every row, of a run or not."""
-    found = store.read_study(study) if study is not None else None
-    return found.runs if found else ({run} if run is not None else None)
 
 
 def analysed_frame(
@@ -118,12 +110,6 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of measurements as the `throughput` table; absent values are missing."""
     return typed_frame(list(rows), COLUMNS["throughput"])
-
-
-def _throughput_rows(store: Store, study: str | None, run: str | None) -> Iterator[dict[str, Any]]:
-    wanted = _wanted(store, study, run)
-    for record in Measurements(store.root).records():
-        yield from (row for row in record.rows if wanted is None or row["run"] in wanted)
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,10 +23,7 @@ _ACCURACIES = [c for c in COLUMNS["runs"] if "accuracy" in c or "loss" in c or "
 
 
 def run_table(
-    store: Store,
-    table: Literal["runs", "epochs"],
-    study: str | None = None,
-    run: str | None = None,
+    store: Store, table: Literal["runs", "epochs"], study: str | None = None, run: str | None = None
 ) -> pd.DataFrame:
     """Return the `runs` or `epochs` table of a results folder, of one study, or of one run.
 
