@@ -281,7 +281,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
         yield lambda event: status.update(escape(_text(event)))
 
 
-_FREQUENT = {"prepare", "warm_up", "round"}  # repeated in each process
+_FREQUENT = {"prepare", "warm_up", "round", "score"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what}",
@@ -290,6 +290,7 @@ _TEXTS = {
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "trying {what}",
+    "score": "testing the accuracy of {what}: {share:.0%}",
 }
 
 

@@ -12,19 +12,20 @@ def tune(
     target: Annotated[str, argument("TARGET", "Model, run or .onnx file.")] = "resnet18",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
+    dataset: options.Int8Data = None,
     batch_size: Annotated[
         list[int] | None,
         measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
     ] = None,
     latency_bound: Annotated[
         float | None,
-        measurement("--latency-bound MS", "Largest median latency of one batch, in milliseconds."),
+        measurement("--latency-bound MS", "Largest p99 latency of one batch, in milliseconds."),
     ] = None,
     min_accuracy: Annotated[
         float | None,
         measurement(
             "--min-accuracy SHARE",
-            "Smallest test accuracy of the file or network that runs (0 to 1).",
+            "Smallest validation accuracy of what runs (test accuracy if there is none).",
         ),
     ] = None,
     max_minutes: Annotated[
@@ -39,8 +40,10 @@ def tune(
     """Find the fastest way to run a network on this machine.
 
     Tries every backend, precision, memory format, thread count and batch size by successive
-    halving, then measures the fastest and PyTorch eager interleaved in one run. Backends that
-    compile are tried last, with the batch sizes and thread counts that are still in the search.
+    halving, then measures the fastest three and PyTorch eager again, interleaved, in fresh
+    processes. There p99 must stay below --latency-bound at 95 % confidence, and each answers the
+    run's images itself for --min-accuracy. Backends that compile are tried last, with the batch
+    sizes and thread counts that are still in the search.
 
     Example:
 
@@ -64,7 +67,9 @@ def tune(
     bounds = Bounds(latency_bound, min_accuracy)
     values = options.parse_values(option)
     found = find_target(target, results=results, options=values, input_size=size)
-    tuned = tune_target(found, context, bounds, batch_sizes=batch_size, minutes=max_minutes)
+    tuned = tune_target(
+        found, context, bounds, batch_sizes=batch_size, minutes=max_minutes, dataset=dataset
+    )
     _show(tuned, results, as_json=as_json)
 
 
@@ -78,6 +83,8 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
         return
     stdout().print(throughput_table(rows))
     for line in footnotes(rows, results):
+        print_line(line)
+    for line in tuned.left_out:
         print_line(line)
     skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
     print_line(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")

@@ -17,6 +17,10 @@ from bench.system.spawn import without_main
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.warmup import WarmUp
 
@@ -67,6 +71,11 @@ class ProcessRunner:
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries."""
         result: list[float] = self._ask("serve", offsets, bound)
+        return result
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images."""
+        result: npt.NDArray[np.float32] = self._ask("answer", images)
         return result
 
     def describe(self) -> RunnerReport:

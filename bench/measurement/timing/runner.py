@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from bench.measurement.backends import (
@@ -23,6 +24,9 @@ from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy.typing as npt
+    from torch import Tensor
 
     from bench.measurement.configurations import Configuration
 
@@ -42,6 +46,9 @@ class Runner(Protocol):
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `serve`."""
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images, N first, at the configuration's batch size."""
 
     def describe(self) -> RunnerReport:
         """Return what ran and what it used."""
@@ -142,7 +149,7 @@ class LocalRunner:
         self._set_threads()
         result = warm_up(self._one, cap_seconds=cap_seconds)
         self.typical = result.typical
-        if self.configuration.scenario == "offline":  # else each call is a latency
+        if not self.configuration.times_each_call:
             self.repeats = max(1, round(SHORTEST_SAMPLE / max(self.typical, 1e-9)))
         return result
 
@@ -174,6 +181,21 @@ class LocalRunner:
             self.prepared.synchronize()
 
         return serve(answer, offsets, bound)
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images; the last batch is padded with its last image."""
+        self._set_threads()
+        ready, size = self.prepared, self.configuration.batch_size
+        found = []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            count = len(batch)
+            if count < size:
+                batch = torch.cat([batch, batch[-1:].expand(size - count, *batch.shape[1:])])
+            output = ready.download(ready.infer(ready.upload(batch.contiguous())))
+            # A runtime may write the next batch's logits to the same place.
+            found.append(torch.as_tensor(output)[:count].float().numpy().copy())
+        return np.concatenate(found)
 
     def _set_threads(self) -> None:
         """Set torch's number of threads, which is global to the process."""

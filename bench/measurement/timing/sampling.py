@@ -41,14 +41,18 @@ class Goal:
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
         if self.rounds is not None:
-            return len(trial.blocks) >= self.rounds and len(trial.samples) >= self.min_samples
+            return len(trial.blocks) >= self.rounds and self.has_samples(trial)
         return (
             trial.interval is not None
             and trial.interval.confident
             and len(trial.blocks) >= MIN_BLOCKS
             and trial.interval.half_width <= self.target_width
-            and len(trial.samples) >= self.min_samples
+            and self.has_samples(trial)
         )
+
+    def has_samples(self, trial: Trial) -> bool:
+        """Return whether a trial has the samples that its percentiles need."""
+        return not trial.configuration.times_each_call or len(trial.samples) >= self.min_samples
 
 
 def run_plan(

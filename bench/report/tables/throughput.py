@@ -42,7 +42,8 @@ def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
     Configurations that a backend does not support are left to `footnotes`, and columns that no
     row fills are left out.
     """
-    cells = [_cells(row) for row in rows if row["status"] != "unsupported"]
+    mixed = len({row["threads"] for row in rows}) > 1
+    cells = [_cells(row, mixed_threads=mixed) for row in rows if row["status"] != "unsupported"]
     kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
     columns, *shown = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
     return TextTable(columns, tuple(shown))
@@ -118,16 +119,17 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     return f"Intervals are over {number} fresh processes."
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], *, mixed_threads: bool) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
     layout = "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
+    threads = f" {row['threads']} threads" if mixed_threads else ""
     peak = row["peak_fraction"]
     return (
         network_name(row),
-        row["backend"] + layout + boundary,
+        row["backend"] + layout + threads + boundary,
         precision,
         _number(row["batch_size"], "d"),
         _ratio(row),
@@ -178,6 +180,10 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
         parts.append(f"accuracy {row['test_accuracy']:.4f}")
+    if row["flipped_predictions"]:
+        parts.append(
+            f"{row['flipped_predictions']:.0f} of {row['test_images']:.0f} answers flipped"
+        )
     if is_noise(row["calibration"]):
         parts.append("calibrated on random images")
     return ", ".join(parts)
