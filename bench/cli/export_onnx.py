@@ -1,5 +1,6 @@
 """`bench export-onnx`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,7 +137,8 @@ def export_onnx(
     if as_json:
         print_json(rows, errors)
     else:
-        print_table([_cells(row) for row in rows], _FORMS)
+        reference = _reference(records)
+        print_table([_cells(row, reference) for row in rows], _FORMS)
         for row, record in zip(rows, records, strict=True):
             _remark(row, record, results)
     raise typer.Exit(int(bool(errors)))
@@ -146,18 +148,28 @@ _FORMS = {
     "MB": ".1f",
     "largest difference": ".1e",
     "torch %": ".2f",
+    "fp32 file %": ".2f",
+    "reference %": ".2f",
     "file %": ".2f",
     "flipped": "",
 }
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _reference(records: Sequence["ExportRecord"]) -> str:
+    """Name what the files are compared with: PyTorch, or the files that were quantised."""
+    of_files = {"file_sha256" in record.request for record in records if record.export}
+    if of_files == {True}:
+        return "fp32 file"
+    return "reference" if of_files == {True, False} else "torch"
+
+
+def _cells(row: dict[str, Any], reference: str) -> dict[str, Any]:
     return {
         "network": row["run"] or row["model"],
         "precision": row["precision"],
         "MB": scaled(row["bytes"], 1e-6),
         "largest difference": row["max_rel_diff"],
-        "torch %": scaled(row["torch_accuracy"], 100),
+        f"{reference} %": scaled(row["torch_accuracy"], 100),
         "file %": scaled(row["test_accuracy"], 100),
         "flipped": row["flipped_predictions"],
         "status": row["status"],
