@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.data import Images
     from bench.measurement.configurations import Configuration
+    from bench.measurement.examples import HeldOut
     from bench.measurement.measured_network import MeasuredNetwork
 
     Logits = npt.NDArray[np.float32]
@@ -97,7 +97,7 @@ class Scorer:
     """
 
     on_event: OnEvent = lambda _event: None
-    _examples: dict[str, Examples | None] = field(default_factory=dict)
+    _examples: dict[str, Examples | BenchError | None] = field(default_factory=dict)
     _judges: dict[str, Judge] = field(default_factory=dict)
     _literal: dict[str, Logits] = field(default_factory=dict)
     _answered: dict[tuple[Any, ...], _Answered] = field(default_factory=dict)
@@ -135,11 +135,11 @@ class Scorer:
         return score
 
     def _whole(self, made: Configuration, examples: Examples, answer: Answer) -> Score:
-        logits = self._logits(made, examples, examples.test, answer)
+        logits = self._logits(made, examples, examples.test.images, answer)
         if logits.shape != (len(examples.test), len(examples.classes)):
             shape = "×".join(map(str, logits.shape))
             return Score(
-                wrong=f"returns {shape} for {len(examples.test)} images of "
+                wrong=f"it answers wrongly: it returns {shape} for {len(examples.test)} images of "
                 f"{len(examples.classes)} classes"
             )
         judge = self._judge(made, examples)
@@ -150,7 +150,8 @@ class Scorer:
         validation = None
         if examples.validation is not None:
             found = self._logits(made, examples, examples.validation, answer).argmax(1)
-            validation = float((found == examples.validation.labels.cpu().numpy()).mean())
+            held_out = examples.validation.labels.cpu().numpy()
+            validation = float((found == held_out).mean())
         return Score(
             dataset=examples.dataset,
             test_accuracy=float((logits.argmax(1) == labels).mean()),
@@ -161,13 +162,13 @@ class Scorer:
         )
 
     def _logits(
-        self, made: Configuration, examples: Examples, images: Images, answer: Answer
+        self, made: Configuration, examples: Examples, images: Tensor | HeldOut, answer: Answer
     ) -> Logits:
         size = made.batch_size * math.ceil(_CHUNK / made.batch_size)
         found = []
-        for number, chunk in enumerate(images.chunks(size)):
-            self._tell(made.name, number * size / len(images))
-            found.append(answer(examples.feed(chunk)))
+        for start in range(0, len(images), size):
+            self._tell(made.name, start / len(images))
+            found.append(answer(examples.feed(images[start : start + size])))
         return np.concatenate(found)
 
     def _wrong(
@@ -229,9 +230,14 @@ class Scorer:
     def _examples_for(self, target: MeasuredNetwork) -> Examples | None:
         """Load the images of a network or file once; None if it has none."""
         if target.label not in self._examples:
-            self._examples[target.label] = None  # also if it cannot be loaded: not again
-            self._examples[target.label] = find_examples(target)
-        return self._examples[target.label]
+            try:
+                self._examples[target.label] = find_examples(target)
+            except BenchError as error:
+                self._examples[target.label] = error
+        found = self._examples[target.label]
+        if isinstance(found, BenchError):
+            raise found
+        return found
 
     def _check_shape(self, made: Configuration, examples: Examples) -> None:
         """Refuse images of another size than what is measured."""
