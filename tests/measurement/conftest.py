@@ -155,7 +155,7 @@ class WrongPrepared(Prepared):
     behave = staticmethod(lambda batch: None)
     def infer(self, batch):
         logits = self.model(batch).detach()
-        logits[batch.mean((1, 2, 3)) > 1.5] *= -1
+        logits[batch.mean((1, 2, 3)) > 0.5] *= -1
         return logits
 
 class WrongAlone(Wrong):
