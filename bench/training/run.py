@@ -328,6 +328,7 @@ class _Attempt:
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
             "test_accuracy": test.accuracy,
+            "test_images": len(split.test),
             "test_loss": test.loss,
             "generalization_gap": training.accuracy - test.accuracy,
             "per_class_accuracy": per_class.tolist(),
