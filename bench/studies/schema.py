@@ -82,12 +82,20 @@ class Variant(Settings):
 
 
 class Tune(BaseModel):
-    """Values tried for every variant with one seed; the best on validation accuracy is used."""
+    """Values tried for every variant with seeds of their own, and chosen on validation accuracy.
+
+    The smallest value is used whose mean is within one standard error of the best one's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
         min_length=2, description="Peak learning rates to try."
+    )
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(
+        [1000, 1001],
+        min_length=2,
+        description="Random seeds of the search: two or more, none of which is evaluated.",
     )
 
 

@@ -327,6 +327,7 @@ class _Attempt:
             "train_loss": training.loss,
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
+            "validation_images": len(split.validation),
             "test_accuracy": test.accuracy,
             "test_images": len(split.test),
             "test_loss": test.loss,

@@ -9,10 +9,15 @@ from bench.report.tables.text_table import TextTable
 if TYPE_CHECKING:
     from bench.store import StudyRecord
 
-_NOTE = (
+_OLD = (
     "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
-    "file. Each variant trains with the value that is best for it; test images have no part in the "
-    "choice."
+    "file, which is also evaluated. Each variant trains with the value that is best for it; test "
+    "images have no part in the choice."
+)
+_NOTE = (
+    "Mean validation accuracy (%) of the seeds {seeds}, which are not evaluated, ± its standard "
+    "error. Each variant trains with the smallest value within one standard error of its best; "
+    "test images have no part in the choice."
 )
 
 
@@ -24,7 +29,13 @@ def tuned_table(study: StudyRecord) -> TextTable:
         for name, tried in study.tuning.items()
     ]
     settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
-    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), _NOTE)
+    columns = ("variant", *values, f"{' or '.join(settings)} taken")
+    return TextTable(columns, tuple(rows), _note(study))
+
+
+def _note(study: StudyRecord) -> str:
+    seeds = {", ".join(map(str, tried.get("seeds", ()))) for tried in study.tuning.values()}
+    return _OLD if "" in seeds else _NOTE.format(seeds=" or ".join(sorted(seeds)))
 
 
 def _taken(tried: dict[str, Any]) -> str:
@@ -41,4 +52,7 @@ def _score(tried: dict[str, Any], value: str) -> str:
     if value not in tried["values"]:
         return ""
     score = tried["values"][value]
-    return "-" if score is None else f"{score * 100:.2f}"
+    if score is None:
+        return "-"
+    error = tried.get("standard_errors", {}).get(value)
+    return f"{score * 100:.2f}" + ("" if error is None else f" ± {error * 100:.2f}")
