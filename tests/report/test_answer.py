@@ -98,8 +98,8 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "no spread": (
         {"a": [*REFERENCE], "b": [*REFERENCE]},
         (
-            r"b and a differ by \+0\.00 points for each of 3 seeds: without any spread, nothing "
-            r"can be tested\."
+            r"No difference can be tested that is the same for each seed: "
+            r"b and a \(\+0\.00 points\)\."
         ),
     ),
     "undecided": (
@@ -142,9 +142,10 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "some runs of a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged", 0.899, 0.903]},
         (
-            r"b has a result for 2 seeds only \(1 diverged\); b did not learn in 1 of 3 runs "
+            r"b has a result for 2 seeds only \(1 diverged\); there is no significant "
+            r"difference between b and a \(n = 2\); b did not learn in 1 of 3 runs "
             r"\(diverged, or at chance accuracy; against a's rate, Fisher's exact test gives p = "
-            r"1\.000\); there is no significant difference between b and a \(n = 2\)\."
+            r"1\.000\)\."
         ),
     ),
     "a better one lacks a seed": (

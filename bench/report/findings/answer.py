@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
+_A_FEW = 7  # detectable differences in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
 _TEST_IMAGES = 1000  # assumed of runs that did not record their number: the smallest shipped set
@@ -130,7 +131,7 @@ class ContrastSummary:
 
 def formula(weights: Mapping[str, float]) -> str:
     """Return a weighted sum in words, such as `a - 0.5 b - 0.5 c`."""
-    terms = []
+    terms: list[str] = []
     for name, weight in weights.items():
         factor = "" if abs(weight) == 1 else f"{abs(weight):g} "
         sign = ("- " if terms else "-") if weight < 0 else ("+ " if terms else "")
@@ -396,7 +397,6 @@ def _clauses(
             ],
             "more have unfinished runs",
         ),
-        *first_named([*map(_failed, (s for s in summaries if s.failures))], "more failed as well"),
         *_undecided(compared),
     ]
     doubts = [
@@ -408,6 +408,9 @@ def _clauses(
     return [
         [
             *(tested or ["there is nothing to compare yet"]),
+            *first_named(
+                [_failed(s, s.failures) for s in summaries if s.failures], "more failed as well"
+            ),
             *first_named(doubts, "more are hardly better than guessing"),
         ],
         [
@@ -426,10 +429,10 @@ def _sentence(
     return f"{text if named else text[0].upper() + text[1:]}."
 
 
-def first_named(texts: list[str], more: str) -> list[str]:
+def first_named(texts: list[str], more: str, most: int = MOST_NAMED) -> list[str]:
     """Return texts about single variants, of too many the first ones and the number of others."""
-    left = len(texts) - MOST_NAMED
-    return texts if left <= 1 else [*texts[:MOST_NAMED], f"{left} {more}"]
+    left = len(texts) - most
+    return texts if left <= 1 else [*texts[:most], f"{left} {more}"]
 
 
 def outlook(
@@ -452,7 +455,7 @@ def outlook(
     words = (
         f"Differences that these seeds would find with {POWER * 100:.0f} % power (in brackets the "
         "observed difference, and the seeds that it needs if it is the true one): "
-        f"{', '.join(first_named(needed, 'more'))}."
+        f"{', '.join(first_named(needed, 'more in the table', _A_FEW))}."
     )
     return [words] if needed else []
 
@@ -546,14 +549,12 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
             f"there is no significant difference{what} between "
             f"{_pairs(unclear, compared)} (n = {_counts(unclear)})"
         )
-    texts += first_named(
-        [
-            f"{s.name} and {s.reference} differ{what} by {d.mean * 100:+.2f} points for each of "
-            f"{counted(d.seeds, 'seed')}: without any spread, nothing can be tested"
-            for s, d in same
-        ],
-        "more have no spread over seeds",
-    )
+    if same:
+        amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in same]
+        texts.append(
+            f"no difference{what} can be tested that is the same for each seed: "
+            f"{', '.join(first_named(amounts, 'more'))}"
+        )
     if missing:
         texts.append(
             f"no claim is made{what} about {_pairs(missing, compared)}, because the one that seems "
@@ -581,10 +582,8 @@ def _counts(pairs: Compared) -> str:
     return f"{low} to {high}" if low < high else f"{low}"
 
 
-def _failed(summary: VariantSummary) -> str:
+def _failed(summary: VariantSummary, found: Failures) -> str:
     """Say how many runs of a variant did not learn, against its reference's."""
-    found = summary.failures
-    assert found is not None  # noqa: S101 - asked of those that failed
     rate = f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')}"
     if found.p_value is None:
         return f"{rate} (diverged, or at chance accuracy)"

@@ -402,7 +402,7 @@ def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) 
     """Return the p-value of Fisher's exact test that two failure rates are equal (Fisher 1935)."""
     from scipy import stats
 
-    table = [[failed, runs - failed], [other_failed, other_runs - other_failed]]
+    table = np.array([[failed, runs - failed], [other_failed, other_runs - other_failed]])
     return float(stats.fisher_exact(table).pvalue)
 
 
