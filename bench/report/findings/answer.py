@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
-_A_FEW = 7  # detectable differences in one sentence
+_A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
 _TEST_IMAGES = 1000  # assumed of runs that did not record their number: the smallest shipped set
@@ -553,7 +553,7 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
         amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in same]
         texts.append(
             f"no difference{what} can be tested that is the same for each seed: "
-            f"{', '.join(first_named(amounts, 'more'))}"
+            f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
         )
     if missing:
         texts.append(
