@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.store import RunRecord, Store, StudyRecord
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

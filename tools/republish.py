@@ -23,7 +23,6 @@ from bench.report.findings.statistics import Discordance
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import StudyReport
 from bench.report.study_data import StudyData
-from bench.report.tables.tuned import tuned_table
 from bench.store import RunRecord, Store, StudyRecord
 from bench.store.tables.columns import COLUMNS, typed_frame
 from bench.studies import load_study
@@ -92,7 +91,6 @@ def republish(folder: Path) -> None:
         for p in [mcnemar_p_value(ours, theirs)]
     ]
     vars(report)["agreement"] = Agreement(tuple(pairs), {}, ())
-    vars(report)["tuned"] = tuned_table(report.study)
     vars(report)["commands"] = [""]
     vars(report)["provenance"] = []
     vars(report)["failures"] = []

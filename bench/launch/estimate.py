@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.studies import Plan
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 PREDICTION_BYTES = 12  # class, confidence and label of a test image
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.store import Store
     from bench.studies import Plan
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 # The backward pass takes two products per forward one: gradients of activations and of weights.
 TRAINING_PASSES = 3

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bench.store import RunRecord, Store
     from bench.studies import Plan
-    from bench.studies.request import Data, RunRequest
+    from bench.studies.run_request import Data, RunRequest
 
 
 def settle_folders(plan: Plan, store: Store) -> Plan:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.studies.request import Precision, RunRequest
+    from bench.studies.run_request import Precision, RunRequest
     from bench.training.resources import Resources
 
 

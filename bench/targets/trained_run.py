@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.data import Preprocessing
 from bench.errors import BenchError
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training.setup import load_data, read_trained
 
 if TYPE_CHECKING:

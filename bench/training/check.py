@@ -17,7 +17,7 @@ from bench.training.setup import build_blank
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 
 def check_trainable(request: RunRequest, dataset: Dataset) -> None:

@@ -15,7 +15,7 @@ from bench.system.memory import memory_left, says_out_of_memory
 from bench.training.inputs import describe_inputs
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
 

@@ -14,7 +14,7 @@ from bench.system.memory import keep_freed_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.studies.request import Data, RunRequest
+    from bench.studies.run_request import Data, RunRequest
 
 
 @dataclass(frozen=True)

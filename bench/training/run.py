@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.networks.gradient_norms import measure_blocks
-from bench.networks.graph import DOCUMENT as ARCHITECTURE
-from bench.networks.graph import trace_to_document
 from bench.networks.summary import count_macs, count_parameters
+from bench.networks.traced_architecture import DOCUMENT as ARCHITECTURE
+from bench.networks.traced_architecture import trace_to_document
 from bench.store.files import StorageError
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.checkpoint import capture, restore
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from bench.data import Dataset, Images
     from bench.store import RunRecord, Store
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]

@@ -24,7 +24,7 @@ from bench.data.catalog import FOLDER_PREFIX
 from bench.data.moved import record_move
 from bench.errors import BenchError
 from bench.models import build_model, materialise
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.system.user_code import current_code
 from bench.training.initialise import initialise
 from bench.training.inputs import recorded_inputs, refuse_other_inputs

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 
 @dataclass(frozen=True)

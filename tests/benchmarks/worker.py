@@ -17,7 +17,7 @@ import torch
 from bench.data import load_dataset
 from bench.models import build_model
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.system.memory import keep_freed_memory
 from bench.training.layout import lay_out
 from bench.training.loop import Trainer

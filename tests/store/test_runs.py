@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.records import NewerFormatError, seal
-from bench.studies.request import FORMAT_VERSION, RunRequest
+from bench.studies.run_request import FORMAT_VERSION, RunRequest
 from builders import make_study
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench import load_model, load_results
 from bench.errors import BenchError
 from bench.studies.recipe import LATER, RECIPES, Recipe, get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training.check import check_trainable
 from bench.training.loop import Trainer
 from bench.training.optimisers import KernelMuon, branch_parameters, hidden_matrices

@@ -136,7 +136,7 @@ def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeyp
 
 KILLED = """
 import json, sys
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.store import Store
 from bench.training import run
 run.CHECKPOINT_SECONDS = 0

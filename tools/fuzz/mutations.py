@@ -43,7 +43,7 @@ from bench.store.records import read_study_record, seal
 from bench.store.tables.runs import epoch_rows
 from bench.studies.file import parse_study
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -54,17 +54,12 @@ def _stacked(shares: Shares, column: str) -> dict[str, Any]:
     rows = list(dict.fromkeys(share[column] for share in shares))[::-1]
     series = []
     for style, part in enumerate(PARTS):  # the same colour in every chart
-        times: dict[str, float] = {}
-        whole: dict[str, float] = {}
-        for share in shares:
-            if share["part"] == part:
-                name = share[column]
-                times[name] = times.get(name, 0.0) + share["milliseconds"]
-                whole[name] = whole.get(name, 0.0) + share["share"]
-        hover = [f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()]
-        if times:
-            places = [rows.index(name) for name in times]
-            series.append(Series(part, list(times.values()), places, "bars", style, hover=hover))
+        own = pd.DataFrame([share for share in shares if share["part"] == part])
+        if len(own):
+            sums = own.groupby(column, sort=False)[["milliseconds", "share"]].sum()
+            hover = [f"{name}, {part}: {t:.3g} ms, {s:.1%}" for name, t, s in sums.itertuples()]
+            times, places = sums["milliseconds"].tolist(), [rows.index(name) for name in sums.index]
+            series.append(Series(part, times, places, "bars", style, hover=hover))
     return {
         "x": Axis("milliseconds per batch"),
         "y": Axis("", categories=tuple(rows)),

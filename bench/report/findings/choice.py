@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
+from bench.report.findings.fastest import network_name
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_results, study_runs
 
@@ -160,9 +161,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
 
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, batch size."""
-    name = row["run"]
-    if not isinstance(name, str):
-        name = " ".join(filter(None, (row["model"], row["options"] or "")))
+    name = network_name(row)
     scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
     return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
 
@@ -186,7 +185,8 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         ran.loc[doubtful, "note"] = note
     ran["usable"] = ran["note"] == ""
     ran = ran.sort_values(["usable", "measurement"])
-    here = _of_the_place(ran, ran.iloc[-1])
+    places = ran[_PLACE].astype(str)
+    here = ran[(places == places.iloc[-1]).all(axis=1)]
     passed_over["of another machine or number of threads"] = len(ran) - len(here)
     rows = _newest(here)
     passed_over["measured again later"] = len(here) - len(rows)
@@ -201,10 +201,6 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         rows.loc[other, "note"] = "other dataset"
     kept = {reason: count for reason, count in passed_over.items() if count}
     return rows.drop(columns=["dataset", "usable"]), kept
-
-
-def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:
-    return frame[(frame[_PLACE].astype(str) == row[_PLACE].astype(str)).all(axis=1)]
 
 
 def _newest(frame: pd.DataFrame, same: list[str] = _SAME) -> pd.DataFrame:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     Row = dict[str, Any]
 
 _CASE = ("measurement", "batch_size", "boundary", "scenario")
 _NETWORK = ("model", "options", "run", *_CASE)
+
+
+def network_name(row: Mapping[Any, Any]) -> str:
+    """Name a measured network: its run, else the model with the options that make it another one.
+
+    Args:
+        row: of the `throughput` table.
+    """
+    named = [row["run"]] if isinstance(row["run"], str) else [row["model"], row["options"]]
+    return " ".join(part for part in named if isinstance(part, str) and part)
 
 
 def closing_lines(rows: Iterable[Row]) -> list[str]:

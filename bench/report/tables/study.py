@@ -1,9 +1,9 @@
-"""The tables of a study: its variants, its runs, and its networks on the same test images."""
+"""The tables of a study: variants, the paper's figures, what was tuned, runs, the same images."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.tables.text_table import TextTable
 
@@ -40,6 +40,21 @@ COMPARED = (
     "over seeds: pairing by seed narrows an interval only if it is positive."
 )
 TESTS = {"paired": "the t-test, paired by seed", "welch": "Welch's t-test"}
+PUBLISHED = (
+    "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
+    "compared with: a positive one is better. The settings differ, so compare the differences, not "
+    "the errors."
+)
+TUNED_BEFORE = (
+    "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
+    "file, which is also evaluated. Each variant trains with the value that is best for it; test "
+    "images have no part in the choice."
+)
+TUNED = (
+    "Mean validation accuracy (%) of the seeds {seeds}, which are not evaluated, ± its standard "
+    "error. Each variant trains with the smallest value within one standard error of its best; "
+    "test images have no part in the choice."
+)
 
 
 def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTable:
@@ -53,7 +68,7 @@ def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTabl
         place = COLUMNS.index("train accuracy %") + 1
         added = [["train difference (points)", "train p (adjusted)"]]
         for s in summaries:
-            found = difference_cell(s.train_difference) if s.reference else "reference"
+            found = _difference(s.train_difference) if s.reference else "reference"
             added.append([found, _corrected_p(s.train_difference)])
         table = [
             [*row[:place], *more, *row[place:]] for row, more in zip(table, added, strict=True)
@@ -106,7 +121,7 @@ def _compared(name: str, found: Difference) -> tuple[str, ...]:
     return (
         name,
         str(found.seeds),
-        difference_cell(found),
+        _difference(found),
         _corrected_p(found),
         "-" if found.detectable is None else f"{found.detectable * 100:.2f}",
         chance,
@@ -150,6 +165,48 @@ def _seeds_note(study: StudyRecord) -> str:
     there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
     note = f"The seeds {', '.join(map(str, declared))} were declared beforehand"
     return f"{note}; others are not tested." if there - set(declared) else f"{note}."
+
+
+def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:
+    """Return the paper's figures beside ours.
+
+    Args:
+        study: the study; without `published` there is no row.
+        summaries: of its variants; those that the paper has no figure of are left out.
+    """
+    columns = (
+        "variant",
+        "published error %",
+        "published difference (points)",
+        "error % here",
+        "difference here (points)",
+    )
+    errors: dict[str, float] = (study.published or {}).get("top1_error", {})
+    rows = []
+    for s in summaries:
+        if s.name not in errors:
+            continue
+        here = "-" if s.test_accuracy is None else f"{100 - s.test_accuracy.mean * 100:.2f}"
+        published, found = "reference", "reference"
+        if s.reference:
+            known = s.reference in errors
+            published = f"{errors[s.reference] - errors[s.name]:+.2f}" if known else ""
+            found = _difference(s.difference)
+        rows.append((s.name, f"{errors[s.name]:.2f}", published, here, found))
+    return TextTable(columns, tuple(rows), PUBLISHED)
+
+
+def tuned_table(study: StudyRecord) -> TextTable:
+    """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
+    values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
+    rows = [
+        (name, *(_score(tried, value) for value in values), _taken(tried))
+        for name, tried in study.tuning.items()
+    ]
+    settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
+    seeds = {", ".join(map(str, tried.get("seeds", ()))) for tried in study.tuning.values()}
+    note = TUNED_BEFORE if "" in seeds else TUNED.format(seeds=" or ".join(sorted(seeds)))
+    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), note)
 
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
@@ -207,7 +264,7 @@ def _cells(summary: VariantSummary) -> list[str]:
         _count(summary.parameters),
         _count(summary.macs),
         _estimate(summary.test_accuracy) + _spread(summary),
-        difference_cell(summary.difference) if summary.reference else "reference",
+        _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
@@ -241,7 +298,7 @@ def _spread(summary: VariantSummary) -> str:
     return f" (median {found.median * 100:.2f}, worst {found.worst * 100:.2f})"
 
 
-def difference_cell(value: Difference | None) -> str:
+def _difference(value: Difference | None) -> str:
     """Return a difference in points, with its interval."""
     if value is None:
         return "-"
@@ -261,3 +318,23 @@ def _p_value(value: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _taken(tried: dict[str, Any]) -> str:
+    """Name the value that was taken, and whether it is an end of the range that was tried."""
+    chosen = tried["chosen"]
+    if chosen is None:
+        return "not known yet"
+    values = sorted(map(float, tried["values"]))
+    ends = {values[0]: ", the smallest tried", values[-1]: ", the largest tried"}
+    return f"{chosen}{ends.get(chosen, '') if len(values) > 1 else ''}"
+
+
+def _score(tried: dict[str, Any], value: str) -> str:
+    if value not in tried["values"]:
+        return ""
+    score = tried["values"][value]
+    if score is None:
+        return "-"
+    error = tried.get("standard_errors", {}).get(value)
+    return f"{score * 100:.2f}" + ("" if error is None else f" ± {error * 100:.2f}")

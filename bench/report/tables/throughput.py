@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.fastest import network_name
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
     peak = row["peak_fraction"]
     return (
-        row["run"] or " ".join(filter(None, (row["model"], row["options"]))),
+        network_name(row),
         row["backend"] + layout + boundary,
         precision,
         _number(row["batch_size"], "d"),
