@@ -7,7 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.report.findings.answer import VariantSummary, summarise
+from bench.report.findings.answer import (
+    ContrastSummary,
+    VariantSummary,
+    summarise,
+    summarise_contrasts,
+)
 from bench.store.analyses import Analyses, AnalysisRecord
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
@@ -81,6 +86,11 @@ class StudyData:
             self._refuse_other_images(entry, self.study.variants.get(entry["reference"] or ""))
         epochs = None if self.study.target_accuracy is None else self.epochs
         return summarise(self.study, self.records, epochs)
+
+    @cached_property
+    def contrasts(self) -> list[ContrastSummary]:
+        """The weighted sums of variants that the study declares."""
+        return summarise_contrasts(self.study, self.records)
 
     def _refuse_other_images(self, entry: dict[str, Any], reference: dict[str, Any] | None) -> None:
         found: dict[tuple[Any, ...], tuple[str, str]] = {}

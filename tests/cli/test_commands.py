@@ -120,9 +120,13 @@ def test_a_finished_study_trains_nothing_and_prints_its_table_again(
     assert before == {name: (results / name).stat().st_mtime_ns for name in before}
     lines = first.out.strip().splitlines()
     assert lines[:2] == ["Does the shortcut matter here?", "(He et al. 2016a, Table 2)"]
-    assert re.match(r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d +reference", lines[3])
+    # A run as short as these may end at chance accuracy; then median and worst seed follow.
+    assert re.match(
+        r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d( \(median .*\))? +reference", lines[3]
+    )
     assert re.match(r"plain +4\.\d+ k .* [+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", lines[4])
-    assert "There is no significant difference between plain and residual (n = 2)." in lines
+    said = "There is no significant difference between plain and residual (n = 2)"
+    assert any(line.startswith(said) for line in lines)
     assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
 from bench.report.findings.statistics import Difference, Estimate, counted
-from bench.report.tables.study import methods
+from bench.report.tables.study import TESTS
 
 if TYPE_CHECKING:
     from bench.report.study_data import StudyData
@@ -112,15 +112,16 @@ def forest(data: StudyData) -> Chart:
     series = []
     for place, summary in enumerate(compared):
         if found := summary.difference:
-            p_value = "" if found.p_value is None else f"corrected p {found.p_value:.3g}, "
+            p_value = "" if found.p_value is None else f"adjusted p {found.p_value:.3g}, "
             hover = f"{found.mean * 100:+.2f} points, {p_value}{counted(found.seeds, 'seed')}"
             style = data.style(summary.name)
             series.append(_mean(summary.name, place, style, found, hover, sign="+"))
     return Chart(
         key="differences",
         title="Difference from the reference",
-        caption="Points of test accuracy, paired by seed, with the 95 % interval of "
-        f"{methods(data.summaries)}; if it includes zero, the difference is not significant.",
+        caption="Points of test accuracy, with the 95 % interval of "
+        f"{TESTS[data.study.test]}, simultaneous for all comparisons; if it includes zero, the "
+        "difference is not significant.",
         x=Axis("points of test accuracy", zero=True),
         y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
         series=tuple(series),

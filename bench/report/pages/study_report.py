@@ -20,6 +20,7 @@ from bench.report.pages.provenance import (
 from bench.report.pages.sections import further, overview, sections
 from bench.report.study_data import StudyData, read_study_data
 from bench.report.tables.study import (
+    comparisons_table,
     published_table,
     runs_table,
     same_images_table,
@@ -51,22 +52,27 @@ class StudyReport:
     @cached_property
     def answer(self) -> str:
         """The sentence that answers the question."""
-        return answer(self.data.summaries)
+        return answer(self.data.summaries, self.data.contrasts)
 
     @cached_property
     def outlook(self) -> list[str]:
-        """How many seeds the differences that are not significant would need."""
-        return outlook(self.data.summaries)
+        """Which differences the undecided comparisons could have found."""
+        return outlook(self.data.summaries, self.data.contrasts)
 
     @cached_property
     def statements(self) -> list[str]:
         """Answer and outlook: one paragraph, or the items of a list if that would be long."""
-        return statements(self.data.summaries)
+        return statements(self.data.summaries, self.data.contrasts)
 
     @cached_property
     def table(self) -> TextTable:
         """A row per variant."""
-        return study_table(self.data.summaries)
+        return study_table(self.data.summaries, self.study)
+
+    @cached_property
+    def comparisons(self) -> TextTable:
+        """A row per comparison and contrast; no row if nothing is compared."""
+        return comparisons_table(self.data.summaries, self.data.contrasts)
 
     @cached_property
     def published(self) -> TextTable:
