@@ -8,6 +8,7 @@ import typer
 from bench.cli import options
 from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
+from bench.errors import RunsFailedError
 from bench.system.memory import enable_huge_pages
 
 if TYPE_CHECKING:
@@ -105,27 +106,30 @@ def train(
     from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
-        row = train_model(
-            model,
-            options=options.parse_values(option),
-            dataset=dataset,
-            recipe=recipe,
-            epochs=epochs,
-            seed=seed,
-            settings=settings,
-            weights=weights,
-            force=force,
-            deterministic=deterministic,
-            allow_mixed=allow_mixed,
-            compiled=compiled,
-            track=trackers,
-            results=results,
-            device=device,
-            threads=threads,
-            quiet=quiet or as_json,
-            launcher=make_launcher("local", timeout=timeout),
-            on_event=view,
-        )
+        try:
+            row = train_model(
+                model,
+                options=options.parse_values(option),
+                dataset=dataset,
+                recipe=recipe,
+                epochs=epochs,
+                seed=seed,
+                settings=settings,
+                weights=weights,
+                force=force,
+                deterministic=deterministic,
+                allow_mixed=allow_mixed,
+                compiled=compiled,
+                track=trackers,
+                results=results,
+                device=device,
+                threads=threads,
+                quiet=quiet or as_json,
+                launcher=make_launcher("local", timeout=timeout),
+                on_event=view,
+            )
+        except RunsFailedError as error:
+            row = error.rows
     if follows():
         raise typer.Exit
     (values,) = rows_of(row)

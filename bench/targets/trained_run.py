@@ -46,8 +46,8 @@ class TrainedRun:
         recipe, result = self.request.recipe, self.record.result
         return Preprocessing(
             input_size=self.input_shape[-1],
-            mean=tuple(result["mean"]),
-            std=tuple(result["std"]),
+            mean=self.request.mean or tuple(result["mean"]),
+            std=self.request.std or tuple(result["std"]),
             antialias=recipe.antialias,
             normalize=recipe.normalize,
         )

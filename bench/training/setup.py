@@ -75,9 +75,8 @@ class Split:
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
         recipe, data = self.request.recipe, self.dataset
-        return Preprocessing(
-            self.request.input_size, data.mean, data.std, recipe.antialias, recipe.normalize
-        )
+        mean, std = self.request.mean or data.mean, self.request.std or data.std
+        return Preprocessing(self.request.input_size, mean, std, recipe.antialias, recipe.normalize)
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
         """Return shuffled, augmented batches of the training images."""
