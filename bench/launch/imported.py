@@ -105,7 +105,7 @@ def _check_name(name: str) -> None:
     """Refuse a study's name that would not be found again, or means something else."""
     if _NAME.fullmatch(name) is None:
         raise BenchError(
-            f"--name {name}: use letters, digits, '.', '-' and '_', beginning with a letter or digit"
+            f"--name {name}: begin with a letter or digit; '.', '-' and '_' may follow"
         )
     if name in {ADHOC, *shipped_studies()}:
         raise BenchError(f"--name {name}: that is another study; choose another name")
