@@ -13,7 +13,9 @@ from bench.errors import BenchError, nearest
 from bench.launch.reuse import loaded_tensors, settle_folders
 from bench.launch.study import make_plan
 from bench.models import LibraryFamily, ModelError, canonical, default_shape, model_family
+from bench.models.errors import one_line
 from bench.studies import ADHOC, Overrides, Plan, adhoc_study, shipped_studies
+from bench.system.mcnemar import mcnemar_p_value
 from bench.training.check import check_trainable
 from bench.training.evaluation import evaluate
 from bench.training.layout import lay_out
@@ -22,7 +24,7 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from bench.data import Dataset
     from bench.store import Store
@@ -33,7 +35,8 @@ SETTINGS = ("input_size", "mean", "std", "normalize", "antialias", "precision", 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}", re.ASCII)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TRIED_IMAGES = 128
-_HIGH, _FAR = 0.98, 0.05  # an accuracy that needs no explanation, and a difference that does
+_HIGH = 0.98  # an accuracy that needs no explanation
+_SURE = 0.001  # p-value of a difference that needs one
 
 
 def import_plan(
@@ -88,7 +91,10 @@ def import_plan(
     if weights is None:
         _refuse_random(request, data)
     network = build_network(request, data, weights)
-    _warn_of_normalisation(network, Split.of(data, request, device))
+    try:
+        _warn_of_normalisation(network, Split.of(data, request, device))
+    except Exception as error:  # a user's network may raise anything
+        raise BenchError(f"model '{model}' fails on training images: {one_line(error)}") from None
     return plan
 
 
@@ -164,13 +170,15 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     count = min(_TRIED_IMAGES, len(split.train))
     images = split.train.subset(torch.linspace(0, len(split.train) - 1, count).long())
 
-    def accuracy(**changes: Any) -> float:
-        recipe = {"normalize": changes.pop("normalize", True)}
-        tried = replace(split, request=replace(request, **changes).with_recipe(**recipe))
-        return evaluate(network, tried.evaluation(images, memory_format)).accuracy
+    def right(*, normalize: bool = True, **changes: Any) -> Tensor:
+        """Return which images are classified correctly with another normalisation."""
+        other = replace(request, **changes).with_recipe(normalize=normalize)
+        batches = replace(split, request=other).evaluation(images, memory_format)
+        found = evaluate(network, batches)
+        return found.predictions == found.labels
 
-    used = evaluate(network, split.evaluation(images, memory_format)).accuracy
-    if used > _HIGH:
+    used = right(normalize=request.recipe.normalize)
+    if used.float().mean() > _HIGH:
         return
     half = (0.5,) * channels
     ways: dict[str, dict[str, Any]] = {
@@ -180,11 +188,13 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     }
     if channels == len(IMAGENET[0]):
         ways[_written(*IMAGENET)] = {"mean": IMAGENET[0], "std": IMAGENET[1]}
-    best, way = max((accuracy(**changes), way) for way, changes in ways.items())
-    if best > used + _FAR:
+    tried = {way: right(**changes) for way, changes in ways.items()}
+    way, best = max(tried.items(), key=lambda item: int(item[1].sum()))
+    gained, lost = int((best & ~used).sum()), int((used & ~best).sum())
+    if gained > lost and mcnemar_p_value(gained, lost) < _SURE:
         warnings.warn(
-            f"{used:.0%} of {count} training images are classified correctly, but {best:.0%} with "
-            f"{way}; set what the network was trained with",
+            f"{used.float().mean():.0%} of {count} training images are classified correctly, but "
+            f"{best.float().mean():.0%} with {way}; set what the network was trained with",
             stacklevel=2,
         )
 
