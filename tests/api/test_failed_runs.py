@@ -53,7 +53,7 @@ def test_a_warning_names_the_first_of_several_runs_that_failed():
 
 
 def test_an_error_has_the_rows_of_runs_that_all_failed():
-    with pytest.raises(bench.RunsFailedError, match="1 of 1 runs failed; .* tripped") as caught:
+    with pytest.raises(bench.RunsFailedError, match=r"1 of 1 runs failed; .* tripped") as caught:
         bench.run_study("mine.toml", only=["trips"], **HERE)
     rows = caught.value.rows
     assert rows.loc[rows["variant"] == "trips", "status"].tolist() == ["failed"]
