@@ -230,9 +230,9 @@ def _run_one(
     record = run_plan(plan, how, weights=weights, track=track)
     ((variant, requests),) = [(v.name, v.requests) for v in plan.variants]
     (seed,) = requests
-    run = record.variants[variant]["runs"][str(seed)]
+    run = str(record.variants[variant]["runs"][str(seed)])
     rows = study_runs(Store(how.results), plan.name)
-    row = rows[(rows["run"] == run) & (rows["variant"] == variant)].tail(1)
+    row: pd.DataFrame = rows[(rows["run"] == run) & (rows["variant"] == variant)].tail(1)
     _report_failures(row, row)
     return row
 
