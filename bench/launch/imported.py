@@ -82,6 +82,8 @@ def import_plan(
     plan = make_plan(study, device, Overrides(), name=name or ADHOC, weights=weights)
     plan = settle_folders(plan.map(lambda r: _with_own_size(r, settings)), store)
     data = load_data(plan.requests[0])
+    if data.timing_only:
+        raise BenchError(f"--dataset {dataset}: its images are noise; give those of the network")
     plan = plan.map(lambda r: _with_own_colours(r, settings, data))
     plan = plan.map(lambda r: r.with_recipe(epochs=0, initialization="model"))
     if name is not None and not force:

@@ -262,6 +262,7 @@ REFUSED = {
     "a whole module": (["--weights", "whole.pt"], "torch.save(model.state_dict(), FILE)"),
     "another network": (["--weights", "another.pt"], "give weights of the same network"),
     "no dataset": (["--dataset", "nowhere"], "unknown dataset 'nowhere'"),
+    "no images": (["--dataset", "synthetic"], "its images are noise"),
 }
 
 
