@@ -16,8 +16,8 @@ from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
 from bench.errors import BenchError, RunsFailedError
-from bench.launch.execution import Execution
-from bench.launch.study import carry_out, make_plan
+from bench.launch.carry_out import carry_out, make_plan
+from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.sensitivity import sensitivity_chart
@@ -31,6 +31,7 @@ from bench.training.grown_start import DOCUMENT
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from bench.export.settings import Flavor, Precision
     from bench.export.tensorrt import Profile
@@ -71,7 +72,7 @@ def run_study(
         deterministic: allow bit-reproducible kernels only.
         weights: file of weights that every run starts from.
         track: trackers to log the runs to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         This study's rows of the `runs` table of `bench.load_results`. If some of its runs failed,
@@ -115,7 +116,7 @@ def _report_failures(requested: pd.DataFrame, rows: pd.DataFrame) -> None:
 def run_plan(
     plan: Plan, how: Execution, *, weights: Path | None = None, track: Sequence[str] = ()
 ) -> StudyRecord:
-    """Carry out a plan as `bench.launch.study.carry_out` does, and log its runs to trackers."""
+    """Carry out a plan as `bench.launch.carry_out.carry_out` does, and log its runs to trackers."""
     logged: Any = nullcontext(how.on_event)
     if track:
         from bench.report.tracking import tracked
@@ -154,7 +155,7 @@ def train(
         weights: file of weights to start from.
         deterministic: allow bit-reproducible kernels only.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.
@@ -164,15 +165,47 @@ def train(
         RunsFailedError: the run failed; `rows` of the error has its row.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
+    how = Execution(**execution)
+    plan = train_plan(
+        model,
+        how.torch_device,
+        options=options,
+        dataset=dataset,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        weights=weights,
+        deterministic=deterministic,
+    )
+    return _run_one(plan, how, weights=weights, track=track)
+
+
+def train_plan(
+    model: str,
+    device: torch.device,
+    *,
+    options: dict[str, Any] | None = None,
+    dataset: str = "fashion-mnist-mini",
+    recipe: str = "fast",
+    epochs: int | None = None,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    deterministic: bool = False,
+) -> Plan:
+    """Return the plan that `train` carries out on *device*; the arguments are `train`'s.
+
+    Raises:
+        BenchError: the request cannot be understood.
+    """
     variant = {"name": model, "model": model, "options": options or {}, "dataset": dataset}
     for key in variant.keys() & (settings or {}).keys():
         raise BenchError(f"--set {key}: it has an argument or option of its own; use that")
     values = {"recipe": recipe, **variant, **(settings or {})}
-    how = Execution(**execution)
-    overrides = Overrides(epochs=epochs, deterministic=deterministic)
     study = adhoc_study(f"What does {model} reach?", values, seed)
-    plan = make_plan(study, how.torch_device, overrides, name=ADHOC, weights=weights)
-    return _run_one(plan, how, weights=weights, track=track)
+    overrides = Overrides(epochs=epochs, deterministic=deterministic)
+    return make_plan(study, device, overrides, name=ADHOC, weights=weights)
 
 
 @caller_state()
@@ -199,11 +232,11 @@ def import_model(
             the network comes with, such as with `options={"pretrained": True}` of timm.
         options: options of the network.
         settings: `input_size`, `mean`, `std` (lists, one number per channel), `normalize`,
-            `antialias`, `precision`, `batch_size`. By default, networks of timm and torchvision
-            take images as their published weights do; others in the images' own size, normalised
-            with the training images' mean and standard deviation.
+            `resize`, `antialias`, `precision`, `batch_size`. By default, networks of timm and
+            torchvision take images as their published weights do; others in the images' own size,
+            normalised with the training images' mean and standard deviation.
         name: a study to record the run in, by which commands find it (default: `adhoc`).
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table; `recipe` is `imported` and `epochs` 0.
@@ -304,7 +337,7 @@ def grow(
         epochs: epochs of further training (0: only grow and verify; default: the parent's).
         settings: recipe values that replace the parent's, such as ``learning_rate``.
         track: trackers to log the run to as well, of `tensorboard` and `mlflow`.
-        **execution: fields of `bench.launch.execution.Execution`.
+        **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
         The run's row of the `runs` table.
@@ -358,7 +391,8 @@ def export_onnx(
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    preprocessing: dict[str, Any] | None = None,
     output: str | Path | None = None,
     bundle: bool = False,
     force: bool = False,
@@ -370,10 +404,13 @@ def export_onnx(
 
     Args:
         targets: runs, studies and models (default: the runs of the most recent study, or
-            ResNet-18 if there is none).
+            ResNet-18 if there is none); and `.onnx` files, to be quantised.
         results: the results folder; files go to its `exports/SHA/`.
         options: options of models; runs have their own.
-        input_size: side in pixels for models (default: the family's).
+        input_size: side, or height and width, in pixels, for models (default: the family's) and
+            for `.onnx` files that take any size.
+        preprocessing: how a dataset's images become the input of an `.onnx` file: fields of
+            `bench.data.Preprocessing` (default: the dataset's own mean and deviation).
         output: a folder that files and proofs are copied to, under readable names.
         bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
             the current folder; implies `with_preprocessing`.
@@ -392,8 +429,9 @@ def export_onnx(
             networks, the others are exported and the failed one is a row.
     """
     records = export_with_proofs(
-        targets, results=results, options=options, input_size=input_size, output=output,
-        bundle=bundle, force=force, threads=threads, say=say, **settings,
+        targets, results=results, options=options, input_size=input_size,
+        preprocessing=preprocessing, output=output, bundle=bundle, force=force, threads=threads,
+        say=say, **settings,
     )  # fmt: skip
     return exports_frame(record.row for record in records)
 
@@ -402,9 +440,9 @@ def export_with_proofs(
     targets: str | Path | Sequence[str | Path], **arguments: Any
 ) -> list[ExportRecord]:
     """Do what `export_onnx` does; return the records, whose `proof` has every figure."""
-    from bench.export.pipeline import export_networks
+    from bench.export.export_targets import export_targets
 
-    return export_networks(targets, draw=_draw_sensitivity, **arguments)
+    return export_targets(targets, draw=_draw_sensitivity, **arguments)
 
 
 def _draw_sensitivity(effects: list[dict[str, Any]], folder: Path, name: str) -> None:
@@ -419,11 +457,13 @@ def export_tensorrt(
     *,
     flavor: Flavor = "rtx",
     precision: Precision = "fp32",
+    dataset: str | None = None,
+    preprocessing: dict[str, Any] | None = None,
     compute_capabilities: Sequence[str] = (),
     profile: Profile | None = None,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -436,13 +476,16 @@ def export_tensorrt(
         targets: runs, studies, models, or `.onnx` files (default: as in `export_onnx`).
         flavor: rtx (ahead of time, no GPU needed) or standard.
         precision: of runs and models, which are exported first if they are not yet;
-            int8 for TensorRT. A file's own is in its graph.
+            int8 for TensorRT. A file's own is in its graph; int8 quantises it first.
+        dataset: as in `export_onnx`, for int8.
+        preprocessing: as in `export_onnx`.
         compute_capabilities: such as 86 (rtx; default: this machine's GPU, or without one all
             that the library can target).
         profile: batch sizes of files that take any.
         results: the results folder; engines go to its `exports/SHA/`.
         options: options of models; runs have their own.
-        input_size: side in pixels for models (default: the family's).
+        input_size: side, or height and width, in pixels, for models (default: the family's) and
+            for `.onnx` files that take any size.
         output: a folder that engines and sidecars are copied to.
         force: export ONNX files again.
         threads: CPU threads (default: the physical cores).
@@ -459,9 +502,10 @@ def export_tensorrt(
     from bench.export.build import build_engines
 
     rows = build_engines(
-        targets, flavor=flavor, precision=precision, compute_capabilities=compute_capabilities,
-        profile=profile, results=results, options=options, input_size=input_size, output=output,
-        force=force, threads=threads, say=say, **toolkit,
+        targets, flavor=flavor, precision=precision, dataset=dataset, preprocessing=preprocessing,
+        compute_capabilities=compute_capabilities, profile=profile, results=results,
+        options=options, input_size=input_size, output=output, force=force, threads=threads,
+        say=say, **toolkit,
     )  # fmt: skip
     return exports_frame(rows)
 

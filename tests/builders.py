@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.store import RunRecord, Store, StudyRecord
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,6 +84,7 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "backend": "onnxruntime", "precision": "fp32", "executed_precision": "fp32",
         "memory_format": "contiguous", "batch_size": 1, "input_size": 28, "boundary": "compute",
         "device": "cpu", "cpu": "A", "threads": 2, "status": "complete", "error": None,
-        "noisy": False, "images_per_second": 10.0, "reference": "eager fp32 contiguous",
-        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, **changes,
+        "processes": 6, "noisy": False, "images_per_second": 10.0, "calibration": None,
+        "reference": "eager fp32 contiguous", "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
+        **changes,
     }  # fmt: skip

@@ -19,7 +19,7 @@ LAZY = {
     "platformdirs", "psutil", "pydantic", "pynvml", "ray", "requests", "resource", "rich",
     "safetensors", "scipy", "statsmodels", "submitit", "tensorboard", "tensorrt", "tensorrt_rtx",
     "timm", "torch", "torchvision", "urllib3",
-    "bench.data", "bench.models", "bench.networks",  # they import torch
+    "bench.data", "bench.models", "bench.networks", "bench.training",  # they import torch
     "bench.report.tracking.mlflow", "bench.report.tracking.tensorboard",
 }  # fmt: skip
 # Commands and the Python interface import only the rooms that a call needs.

@@ -1,4 +1,4 @@
-"""How often our intervals cover the true median, on samplers of known truth.
+"""How often our intervals cover the truth, on samplers for which it is known.
 
     python tools/calibration.py results/throughput/calibration.json
 
@@ -7,129 +7,183 @@ writes the figures that results/ shows, from the repository's root.
 
 from __future__ import annotations
 
-import itertools
 import json
-import random
+import math
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.measurement.configurations import Configuration
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import lfilter
+
+from bench.measurement.configurations import Configuration, Request
 from bench.measurement.measured_network import MeasuredNetwork
-from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.timing.replicates import Replicate, replicate
+from bench.measurement.timing.sampling import Goal
 from bench.measurement.timing.trial import Trial
-from bench.measurement.timing.warmup import WarmUp
 from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
+from bench.system.intervals import LOOKS, Interval
 
-Draw = Callable[[], float]
 REPETITIONS = 1000
 GOAL = Goal(max_seconds=12)
+TRUE_SECONDS, TRUE_RATIO = 0.05, 1.25
+_BLOCKS, _SAMPLES = 4, 3  # of one process and configuration
+_START_UP = 5.0  # seconds between the measurements of two processes
+
+Drift = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 
 
-@dataclass
-class SimulatedTime:
-    """A clock that only the simulated samples move."""
+def _slow_drift(tau: float) -> Drift:
+    """Return a first-order autoregression of the machine's speed: 5 %, time constant *tau* s."""
 
-    now: float = 0.0
+    def draw(source: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+        step = _START_UP / (2 * _BLOCKS)  # one draw for each block of each configuration
+        kept = math.exp(-step / tau)
+        shocks = source.normal(0, 0.05 * math.sqrt(1 - kept**2), count)
+        shocks[0] = source.normal(0, 0.05)
+        return lfilter([1.0], [1.0, -kept], shocks)
 
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class SimulatedRunner:
-    """A runner whose times are drawn from a known distribution."""
-
-    clock: SimulatedTime
-    draw: Draw
-
-    def warm_up(self, cap_seconds: float) -> WarmUp:
-        del cap_seconds
-        return WarmUp((self.draw(),), True)
-
-    def block(self, count: int) -> list[float]:
-        seconds = [self.draw() for _ in range(count)]
-        self.clock.now += sum(seconds)
-        return seconds
+    return draw
 
 
-def a_trial(name: str, runner: SimulatedRunner) -> Trial:
-    target = MeasuredNetwork("", "model", (3, 4, 4), macs=10)
-    made = Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1)
-    return Trial(made, runner)
+def _none(_source: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return np.zeros(count)
 
 
-def steady(source: random.Random) -> Draw:
-    return lambda: source.gauss(0.05, 0.0025)
+@dataclass(frozen=True)
+class Sampler:
+    """Times on two levels: each process has an effect of its own, and so has each sample.
+
+    Attributes:
+        process: draws log effects of one configuration in processes.
+        sample: draws log effects of samples.
+        drift: draws log effects that both configurations of a process share, in time.
+    """
+
+    process: Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+    sample: Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+    drift: Drift = _none
 
 
-def heavy_tailed(source: random.Random) -> Draw:
-    return lambda: 0.05 * source.paretovariate(8)
+def _normal(spread: float) -> Callable[[np.random.Generator, int], npt.NDArray[np.float64]]:
+    return lambda source, count: source.normal(0, spread, count)
 
 
-def bimodal(source: random.Random) -> Draw:
-    # Two clock speeds, 70 to 30: the median lies in the faster one.
-    return lambda: source.gauss(0.05 if source.random() < 0.7 else 0.06, 0.001)
+def _two_speeds(source: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    # Three of ten processes find the slower state, 15 % slower; centred, so that truth is known.
+    return 0.15 * ((source.random(count) < 0.3) - 0.3) + source.normal(0, 0.01, count)
 
 
-def drifting(source: random.Random) -> Draw:
-    # A slow wave of ±3 %: samples of neighbouring blocks are alike.
-    time = itertools.count(source.randrange(1000))
-    steps = random.Random(0)
-    wave = [0.0]
-    for _ in range(5000):
-        wave.append(0.995 * wave[-1] + steps.gauss(0, 0.003))
-    return lambda: 0.05 * (1 + wave[next(time) % 5000]) * source.gauss(1, 0.01)
+def _heavy(source: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return 0.02 * source.standard_t(3, count)
 
 
-TRUTH = {
-    "steady": (steady, 0.05),
-    "heavy_tailed": (heavy_tailed, 0.05 * 2 ** (1 / 8)),
-    "bimodal": (bimodal, None),
-    "drifting": (drifting, None),
+SAMPLERS = {
+    "steady": Sampler(_normal(0.03), _normal(0.03)),
+    "heavy-tailed": Sampler(_normal(0.03), _heavy),
+    "heavy-tailed processes": Sampler(_heavy, _heavy),
+    "two speeds": Sampler(_two_speeds, _normal(0.03)),
+    "drift over 1 s": Sampler(_normal(0.01), _normal(0.02), _slow_drift(1)),
+    "drift over 10 s": Sampler(_normal(0.01), _normal(0.02), _slow_drift(10)),
+    "drift over 60 s": Sampler(_normal(0.01), _normal(0.02), _slow_drift(60)),
 }
 
 
+def simulate(sampler: Sampler, seed: int, ratio: float = TRUE_RATIO) -> tuple[Trial, Trial]:
+    """Measure two configurations, one *ratio* times as fast, by the program's own rule."""
+    source = np.random.default_rng(seed)
+    most = LOOKS[-1]
+    effects = sampler.process(source, 2 * most).reshape(2, most)
+    drift = sampler.drift(source, most * _BLOCKS * 2).reshape(most, _BLOCKS, 2)
+    noise = sampler.sample(source, 2 * most * _BLOCKS * _SAMPLES)
+    noise = noise.reshape(2, most, _BLOCKS, _SAMPLES)
+    logs = effects[:, :, None, None] + drift.transpose(2, 0, 1)[..., None] + noise
+    seconds = TRUE_SECONDS * np.exp(logs)
+    seconds[1] /= ratio
+    trials = a_trial("reference"), a_trial("other")
+    trials[0].is_reference = True
+
+    def run(usable: Sequence[Trial], number: int) -> Replicate:
+        for trial in usable:
+            measured = trial.fresh()
+            blocks = seconds[trials.index(trial), number]
+            measured.blocks = dict(enumerate(blocks.tolist()))
+            # The process's own interval is not used, and its bootstrap would take the most time.
+            typical = float(np.median(blocks))
+            measured.interval = Interval(typical, typical, typical, _BLOCKS, True)
+            measured.seconds_spent = 0.5
+            trial.add_replicate(number, measured)
+        return Replicate(number, None, "", _START_UP)
+
+    replicate(trials, Request(), GOAL, run)
+    return trials
+
+
+def a_trial(name: str) -> Trial:
+    """Return a trial that nothing runs."""
+    target = MeasuredNetwork("", "model", (3, 4, 4), macs=10)
+    return Trial(Configuration(target, name, "fp32", "contiguous", 1, "compute", "cpu", 1))
+
+
 def calibrate(kind: str, repetitions: int = REPETITIONS) -> dict[str, Any]:
-    """Sample so many times with the plan's own stopping rule; count what covers the truth."""
-    make, truth = TRUTH[kind]
-    if truth is None:
-        draw = make(random.Random(99))
-        many = sorted(draw() for _ in range(200_000))
-        truth = many[len(many) // 2]
-    covered = reached = 0
+    """Simulate so many measurements; count the intervals that cover the truth."""
+    speeds = ratios = 0
+    counts = []
     for seed in range(repetitions):
-        clock = SimulatedTime()
-        trial = a_trial(kind, SimulatedRunner(clock, make(random.Random(seed))))
-        run_plan([trial], GOAL, seed=seed, now=clock)
-        covered += trial.interval.low <= truth <= trial.interval.high
-        reached += GOAL.is_reached(trial)
+        reference, other = simulate(SAMPLERS[kind], seed)
+        ratio, speed = other.speedup_over(reference), reference.interval
+        ratios += ratio.low <= TRUE_RATIO <= ratio.high
+        speeds += speed.low <= TRUE_SECONDS <= speed.high
+        counts.append(len(reference.replicates))
     return {
         "sampler": kind,
         "repetitions": repetitions,
-        "coverage": covered / repetitions,
-        "reached": reached / repetitions,
+        "ratio_coverage": ratios / repetitions,
+        "speed_coverage": speeds / repetitions,
+        "processes": statistics.mean(counts),
     }
+
+
+def found_slower(kind: str, slowdown: float, repetitions: int = REPETITIONS) -> float:
+    """Return the share of measurements that find a slowdown, as 0.05, or none of 0, significant."""
+    found = 0
+    for seed in range(repetitions):
+        reference, other = simulate(SAMPLERS[kind], seed, 1 / (1 + slowdown))
+        ratio = other.speedup_over(reference)
+        found += ratio.high < 1 or (slowdown == 0 and ratio.low > 1)
+    return found / repetitions
 
 
 def page(document: dict[str, Any]) -> str:
     """Return the figures as Markdown, with what made them."""
-    cells = [["sampler", "repetitions", "covers the true median", "reached ±2 %"]]
+    cells = [["sampler", "repetitions", "ratio covered", "images/s covered", "processes (mean)",
+              "no change: found one", "5 % slower: found", "10 % slower: found"]]  # fmt: skip
     cells += [
-        [row["sampler"], str(row["repetitions"]), f"{row['coverage']:.1%}", f"{row['reached']:.1%}"]
+        [
+            row["sampler"],
+            str(row["repetitions"]),
+            f"{row['ratio_coverage']:.1%}",
+            f"{row['speed_coverage']:.1%}",
+            f"{row['processes']:.1f}",
+            *(f"{row[f'found_{s:g}']:.1%}" for s in (0, 0.05, 0.1)),
+        ]
         for row in document["rows"]
     ]
     table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
         "# How often do our 95 % intervals cover the truth?", "", *table.to_markdown(), "",
-        "Times are drawn, not measured, so the truth is known; what stops the sampling is the",
-        "program's own rule. Where the times drift more slowly than the run is long (a wave of",
-        "±3 % over thousands of samples), an interval knows only of its own stretch of the wave",
-        "and covers the long-run median far less often than it says: repeat the whole command.",
+        "Times are drawn, not measured, so the truth is known: each process has an effect of its",
+        "own, and so has each sample; drifts of 5 % are shared by the two configurations that are",
+        "compared. What stops the sampling is the program's own rule, with its four looks. The",
+        "ratio is of two interleaved configurations. Where the machine drifts more slowly than the",
+        "measurement takes, images/s are covered less often than their interval says, and ratios",
+        "are not affected: compare by ratios.",
         "",
         "- command: `python tools/calibration.py FILE`",
         f"- commit: {document['environment']['git_commit']}; {document['created_at']}",
@@ -140,7 +194,10 @@ def page(document: dict[str, Any]) -> str:
 def main() -> None:
     """Calibrate on every sampler; write JSON, and Markdown beside it."""
     document = {
-        "rows": [calibrate(kind) for kind in TRUTH],
+        "rows": [
+            calibrate(kind) | {f"found_{s:g}": found_slower(kind, s) for s in (0, 0.05, 0.1)}
+            for kind in SAMPLERS
+        ],
         "environment": describe_environment("cpu", threads=1),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

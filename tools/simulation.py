@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.store import Store
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training import run as training
 from bench.training.outcome import begin_record
 from bench.training.resources import Resources

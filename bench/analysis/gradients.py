@@ -14,7 +14,7 @@ from bench.networks.gradient_norms import measure_blocks
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import find_networks

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.output import print_json, remarks, simple_table, stdout
+from bench.errors import BenchError
+
+_UNDECIDED = 3  # exit code
 
 
 class Form(StrEnum):
@@ -18,63 +21,101 @@ class Form(StrEnum):
 
 
 def compare(
-    baseline: Annotated[
-        str,
+    compared: Annotated[
+        list[str],
         typer.Argument(
-            help="Folder of a measurement, a run or results, or a JSON file.",
-            metavar="BASELINE",
+            help="Folders of measurements, runs or results, or JSON files.",
+            metavar="BASELINE [CANDIDATE]",
         ),
     ],
-    candidate: Annotated[
-        str, typer.Argument(help="What to compare with the baseline.", metavar="CANDIDATE")
-    ],
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--python",
+            help="Interpreter of an environment; twice: the old and the new one.",
+            metavar="PATH",
+        ),
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option("--threshold", help="Relative change that counts.", metavar="SHARE"),
     ] = 0.05,
+    absolute: Annotated[
+        bool,
+        typer.Option("--absolute", help="Judge images/s, also those of one process."),
+    ] = False,
     form: Annotated[Form, options.output("--format", help="Format of the table.")] = Form.TABLE,
     as_json: options.Json = False,
 ) -> None:
     """Compare two measurements; exit with code 1 if one became slower.
 
-    A configuration is slower if the whole 95 % interval of its speed ratio lies beyond the
-    threshold. Measure both on the same machine, one right after the other. For a results folder,
-    its latest measurement and the training speed of its runs are compared.
+    A configuration is slower (faster) if the whole 95 % interval of the change lies beyond the
+    threshold, and the same if it lies within; else it is undecided. Each is compared by its ratio
+    to the reference that was measured beside it. Images/s are judged only where both are of six
+    processes or more (bench throughput --processes). If nothing became slower, but something could
+    not be judged, the exit code is 3. For a results folder, its latest measurement and the
+    training speed of its runs are compared.
 
-    Example:
+    One measurement alone is judged against the reference that was measured beside each of its
+    configurations. With --python, one process of each environment measures the targets in turn;
+    after --, give targets and options of bench throughput.
+
+    Examples:
 
       bench compare main-results/ branch-results/ --threshold 0.03 --format markdown
 
-    """
-    from bench.measurement.compare import compare as compare_speeds
-    from bench.measurement.compared_speeds import load_speeds
+      bench compare --python old/bin/python --python new/bin/python -- model.onnx --batch-size 1
 
-    changes, remarks = compare_speeds(load_speeds(baseline), load_speeds(candidate), threshold)
+    """
+    from bench.measurement.compared_speeds import load_speeds
+    from bench.measurement.speed_changes import compare as compare_speeds
+    from bench.measurement.speed_changes import judge
+
+    if python:
+        from bench.measurement.environments import compare_environments
+
+        say = remarks(quiet=as_json)
+        changes, notes = compare_environments(
+            python, compared, threshold, on_event=lambda event: say(_progress(event))
+        )
+    elif len(compared) == 1:
+        changes, notes = judge(load_speeds(compared[0]), threshold)
+    elif len(compared) == 2:  # noqa: PLR2004 - baseline and candidate
+        before, now = map(load_speeds, compared)
+        changes, notes = compare_speeds(before, now, threshold, absolute=absolute)
+    else:
+        raise BenchError(f"bench compare takes one or two measurements, not {len(compared)}")
     rows = [asdict(change) for change in changes]
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
         print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
     elif form is Form.MARKDOWN:
-        print("\n".join(_markdown(rows, remarks)))  # noqa: T201 - to be pasted, unwrapped
+        print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:
         console = stdout()
         console.print(simple_table([_shown(row) for row in rows], right=("speed",)))
-        for remark in remarks:
+        for remark in notes:
             console.print(remark, markup=False, soft_wrap=True)
-    raise typer.Exit(int(bool(slower)))
+    open_rows = [row for row in rows if row["verdict"] in {"undecided", "not judged"}]
+    raise typer.Exit(1 if slower else _UNDECIDED if open_rows else 0)
+
+
+def _progress(event: dict[str, Any]) -> str:
+    return f"pair {event['number']} of {event['of']}"
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "configuration": row["configuration"],
         "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-        "verdict": row["verdict"],
+        "by": row["basis"],
+        "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
     }
 
 
 def _markdown(rows: list[dict[str, Any]], remarks: list[str]) -> list[str]:
-    lines = ["| configuration | speed, candidate / baseline | verdict |", "|---|---:|---|"]
+    lines = ["| configuration | candidate / baseline | by | verdict |", "|---|---:|---|---|"]
     for row in map(_shown, rows):
         verdict = f"**{row['verdict']}**" if row["verdict"] == "slower" else row["verdict"]
-        lines.append(f"| {row['configuration']} | {row['speed']} | {verdict} |")
+        lines.append(f"| {row['configuration']} | {row['speed']} | {row['by']} | {verdict} |")
     return [*lines, *(f"\n{remark}" for remark in remarks)]

@@ -26,7 +26,7 @@ def doctor(
       bench doctor
 
     """
-    from bench.measurement.machine.doctor import examine_machine
+    from bench.measurement.machine.capabilities import examine_machine
 
     findings = examine_machine(Path(results))
     if as_json:

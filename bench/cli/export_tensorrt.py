@@ -18,7 +18,7 @@ def export_tensorrt(
             metavar="TARGET",
         ),
     ] = None,
-    input_size: options.InputSize = None,
+    input_size: options.ImageSize = None,
     option: options.KeyValues = None,
     flavor: Annotated[
         Flavor,
@@ -27,7 +27,8 @@ def export_tensorrt(
     precision: Annotated[
         Precision,
         options.export(
-            "--precision", help="Precision of runs and models; .onnx files keep theirs."
+            "--precision",
+            help="Precision; .onnx files keep theirs, unless it is int8.",
         ),
     ] = "fp32",
     capability: Annotated[
@@ -50,6 +51,8 @@ def export_tensorrt(
     force: Annotated[
         bool, options.export("--force", help="Export ONNX files that already exist again.")
     ] = False,
+    dataset: options.Int8Data = None,
+    values: options.FilePreprocessing = None,
     threads: options.Threads = None,
     output: Annotated[
         Path | None,
@@ -71,7 +74,9 @@ def export_tensorrt(
       bench export-tensorrt model.onnx --max-batch 128 --output engines
 
     """
-    options.require_positive(threads=threads, input_size=input_size)
+    options.require_positive(threads=threads)
+    size = options.parse_size(input_size)
+    preprocessing = options.parse_values(values, "--set")
     from bench.api import export_tensorrt as export
     from bench.export.tensorrt import Profile
     from bench.store.tables.frames import rows_of
@@ -80,11 +85,13 @@ def export_tensorrt(
         targets or (),
         flavor=flavor,
         precision=precision,
+        dataset=dataset,
         compute_capabilities=capability or (),
         profile=Profile(min_batch, opt_batch, max_batch),
         results=results,
         options=options.parse_values(option),
-        input_size=input_size,
+        input_size=size,
+        preprocessing=preprocessing,
         output=output,
         force=force,
         threads=threads,

@@ -44,7 +44,7 @@ def import_model(
         list[str] | None,
         options.network(
             "--set",
-            help="input_size, mean, std, normalize, antialias, batch_size; repeatable.",
+            help="input_size, resize, mean, std, normalize, antialias, …; repeatable.",
             metavar="KEY=VALUE",
         ),
     ] = None,

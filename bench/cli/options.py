@@ -53,14 +53,6 @@ KeyValues = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
-InputSize = Annotated[
-    int | None,
-    network(
-        "--input-size",
-        help="Height and width of a named model's input (default: the family's).",
-        metavar="PIXELS",
-    ),
-]
 ImageSize = Annotated[
     str | None,
     network(
@@ -69,7 +61,27 @@ ImageSize = Annotated[
         metavar="H[xW]",
     ),
 ]
+FilePreprocessing = Annotated[
+    list[str] | None,
+    int8(
+        "--set",
+        help="Preparation of an ONNX file's images, such as std=0.5; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+Int8Data = Annotated[
+    str | None,
+    int8(
+        "--dataset",
+        help="Images to calibrate int8 with: a dataset or random (default: the run's).",
+        metavar="NAME",
+    ),
+]
 
+DryRun = Annotated[
+    bool,
+    what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
+]
 Epochs = Annotated[
     int | None, training("--epochs", help="Number of epochs (default: the recipe's).", metavar="N")
 ]

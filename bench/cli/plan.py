@@ -42,8 +42,8 @@ def plan(
     options.require_positive(epochs=epochs)
     import torch
 
+    from bench.launch.carry_out import make_plan
     from bench.launch.planning import known_gpu, plan_rows, read_machines
-    from bench.launch.study import make_plan
     from bench.store import Store
     from bench.studies import Overrides
 

@@ -1,6 +1,5 @@
 """`bench run-ablation`."""
 
-import math
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -8,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, simple_table, stdout
+from bench.cli.dry_run import show_dry_run
+from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
 from bench.system.memory import enable_huge_pages
 
-DAY_SECONDS = 86_400
-
 if TYPE_CHECKING:
-    from bench.launch.execution import Execution
+    from bench.launch.workers import Execution
     from bench.store import StudyRecord
     from bench.studies import Plan
 
@@ -33,10 +31,7 @@ def run_ablation(
             "--only", help="Variant to train; repeatable (default: all).", metavar="VARIANT"
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        options.what("--dry-run", help="Print the runs and the estimated time, but train nothing."),
-    ] = False,
+    dry_run: options.DryRun = False,
     epochs: options.Epochs = None,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
@@ -96,9 +91,9 @@ def run_ablation(
 
     enable_huge_pages()
     from bench.api import run_plan
-    from bench.launch.execution import Execution
+    from bench.launch.carry_out import make_plan
     from bench.launch.launchers import make_launcher
-    from bench.launch.study import make_plan
+    from bench.launch.workers import Execution
     from bench.studies import Overrides
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -135,7 +130,7 @@ def run_ablation(
     if launcher == "slurm" and not as_json:
         _show_batch_script(plan, how)
     else:
-        _show_dry_run(plan, how, gpu, as_json=as_json)
+        show_dry_run(plan, how, gpu, as_json=as_json)
 
 
 def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
@@ -168,61 +163,13 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
 
 def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     """Print the script that Slurm would be given."""
-    from bench.launch.execution import allot
     from bench.launch.slurm import SlurmLauncher
+    from bench.launch.workers import allot
 
     workers, resources = allot(plan, how)
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
     script = how.launcher.script(len(plan.requests), resources, workers)
     stdout().print(script, markup=False)
-
-
-def _show_dry_run(plan: "Plan", how: "Execution", gpu: str | None, *, as_json: bool) -> None:
-    """Print every run of a plan with its status, and the time and disk space still needed.
-
-    If this machine would take more than a day, or *gpu* is given, the time on a GPU is printed too.
-    """
-    from bench.launch.estimate import estimate_plan, footprint
-    from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
-    from bench.store import Store
-
-    machine = known_gpu(gpu or DEFAULT_GPU)
-    rows = estimate_plan(plan, how)
-    if as_json:
-        print_json(rows)
-        return
-    console = stdout()
-    console.print(plan.study.question, style="bold", markup=False)
-    shown = [{**row, "seconds": f"{row['seconds']:.0f}"} for row in rows]
-    console.print(simple_table(shown, right=("seconds",)))
-    left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
-    console.print(
-        f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
-        f"{_duration(left)} left here, estimated from a few timed steps of each network"
-    )
-    if left == 0:
-        return
-    if gpu is not None or left > DAY_SECONDS:
-        (row,) = plan_rows(plan, Store(how.results), [machine])
-        there = _duration(row["hours"] * 3600)
-        console.print(f"one {machine.name}: {there} ({row['basis']})", markup=False)
-    pending = {row["run"] for row in rows if row["status"] == "to do"}
-    left_to_do = [request for request in plan.requests if request.run_id in pending]
-    console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
-
-
-# Unit, its seconds, decimal places, and the seconds from which the next unit is used.
-_UNITS = (
-    ("s", 1, 0, 90),
-    ("min", 60, 0, 5400),
-    ("h", 3600, 1, 3.6e6),
-    ("days", 86400, 0, math.inf),
-)
-
-
-def _duration(seconds: float) -> str:
-    unit, size, digits, _ = next(known for known in _UNITS if seconds < known[-1])
-    return f"{seconds / size:,.{digits}f} {unit}"
 
 
 def _next_commands(root: Path, study: str, run: str | None) -> list[str]:

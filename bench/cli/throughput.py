@@ -72,10 +72,16 @@ def throughput(
         ),
     ] = None,
     reference: Annotated[
-        str, options.what("--reference", help="Backend to compare with.", metavar="NAME")
+        str,
+        options.what(
+            "--reference",
+            help="Backend, or one of the TARGETs, that the others are compared with.",
+            metavar="NAME",
+        ),
     ] = "eager",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
+    dataset: options.Int8Data = None,
     target_width: Annotated[
         float,
         options.measurement(
@@ -84,11 +90,19 @@ def throughput(
             metavar="SHARE",
         ),
     ] = 0.02,
+    processes: Annotated[
+        str,
+        options.measurement(
+            "--processes",
+            help="Number of fresh processes, or auto: 6 to 24 (1: a quick look).",
+            metavar="N",
+        ),
+    ] = "auto",
     max_seconds: Annotated[
         float,
         options.measurement(
             "--max-seconds",
-            help="Longest time per configuration after warm-up.",
+            help="Longest time per configuration in all processes, after warm-up.",
             metavar="SECONDS",
         ),
     ] = 12.0,
@@ -139,7 +153,9 @@ def throughput(
 ) -> None:
     """Measure throughput and latency, with confidence intervals.
 
-    All configurations are measured interleaved in one run, so that their ratios are comparable.
+    All configurations are measured interleaved, in several fresh processes (--processes), so that
+    their ratios are comparable and the next run of the command finds the same. One process is a
+    quick look, whose intervals hold within this run only: nothing is claimed.
     Every row shows what really ran. Raw samples are kept in the results folder. For a study, one
     run of each variant is measured.
 
@@ -156,7 +172,7 @@ def throughput(
     """
     options.require_positive(threads=threads)
     size = options.parse_size(input_size)
-    sizes = [_batch_size(text) for text in batch_size or []]
+    sizes = [_number_or_auto("--batch-size", text) for text in batch_size or []]
     from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
@@ -175,6 +191,7 @@ def throughput(
         scenario=cast("Any", scenario),  # checked there
         reference=reference,
         target_width=target_width,
+        processes=_number_or_auto("--processes", processes),
         max_seconds=max_seconds,
         isolate=isolate,
         timeout=timeout,
@@ -182,6 +199,7 @@ def throughput(
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,
+        dataset=dataset,
     )
     with _progress(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
@@ -233,7 +251,7 @@ def _save_figures(record: "MeasurementRecord", folder: Path, say: Callable[[str]
 
 def _show_layers(record: "MeasurementRecord") -> None:
     """Print each configuration's slowest layers and operators."""
-    from bench.report.charts.layers import shortcut_line
+    from bench.report.charts.layers import coverage_line, shortcut_line
 
     console = stdout()
     for name, details in record.lanes.items():
@@ -250,6 +268,9 @@ def _show_layers(record: "MeasurementRecord") -> None:
                 console.print(simple_table(cells, right=("ms", "share")))
         if shares:
             console.print(f"\n{shortcut_line(shares)}", markup=False, soft_wrap=True)
+            line = coverage_line(shares, details["measured_milliseconds"])
+            if line:
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
@@ -258,13 +279,13 @@ def _layer_cells(share: dict[str, Any]) -> dict[str, str]:
     return {"name": share["name"], **kind, **figures}
 
 
-def _batch_size(text: str) -> int | str:
+def _number_or_auto(option: str, text: str) -> int | str:
     if text == "auto":
         return text
     try:
         return int(text)
     except ValueError:
-        raise BenchError(f"--batch-size {text}: it must be a number of images, or auto") from None
+        raise BenchError(f"{option} {text}: it must be a number, or auto") from None
 
 
 def _boundaries(given: Repeated) -> tuple[Any, ...]:
@@ -288,7 +309,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
 
 
 def _tell(console: Any, event: dict[str, Any]) -> None:
-    if event["event"] != "round":
+    if event["event"] in {"export", "batch", "process", "failed", "server"}:
         console.print(_text(event), markup=False, soft_wrap=True)
 
 
@@ -304,6 +325,10 @@ _TEXTS = {
 
 
 def _text(event: dict[str, Any]) -> str:
+    if event["event"] == "process":
+        left = event["seconds_left"]
+        rest = "" if left is None else f", about {left:.0f} s left"
+        return f"process {event['number']} of {event['of']}{rest}"
     if event["event"] == "round":
         shares = event["shares"].values()
         done = sum(shares) / max(1, len(shares))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import options
+from bench.cli.dry_run import show_dry_run
 from bench.cli.output import print_json, stdout
 from bench.cli.progress import progress_view
 from bench.errors import RunsFailedError
@@ -61,6 +62,7 @@ def train(
             metavar="SHARE",
         ),
     ] = None,
+    dry_run: options.DryRun = False,
     force: options.Force = False,
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
@@ -84,6 +86,8 @@ def train(
 
       bench train resnet18 --dataset fashion-mnist --epochs 10 --option shortcut=none
 
+      bench train resnet50 --dataset cifar10 --dry-run
+
       bench train resnet20 --set learning_rate=0.1 --set input_size=32
 
       torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
@@ -101,33 +105,39 @@ def train(
 
     enable_huge_pages()
     from bench.api import train as train_model
+    from bench.api import train_plan
     from bench.launch.launchers import make_launcher
+    from bench.launch.workers import Execution
     from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
+    request: dict[str, Any] = {
+        "options": options.parse_values(option),
+        "dataset": dataset,
+        "recipe": recipe,
+        "epochs": epochs,
+        "seed": seed,
+        "settings": settings,
+        "weights": weights,
+        "deterministic": deterministic,
+    }
+    execution: dict[str, Any] = {
+        "force": force,
+        "allow_mixed": allow_mixed,
+        "compiled": compiled,
+        "results": results,
+        "device": device,
+        "threads": threads,
+        "quiet": quiet or as_json,
+        "launcher": make_launcher("local", timeout=timeout),
+    }
+    if dry_run:
+        how = Execution(**execution)
+        show_dry_run(train_plan(model, how.torch_device, **request), how, as_json=as_json)
+        return
     with progress_view(quiet=quiet or as_json) as view:
         try:
-            row = train_model(
-                model,
-                options=options.parse_values(option),
-                dataset=dataset,
-                recipe=recipe,
-                epochs=epochs,
-                seed=seed,
-                settings=settings,
-                weights=weights,
-                force=force,
-                deterministic=deterministic,
-                allow_mixed=allow_mixed,
-                compiled=compiled,
-                track=trackers,
-                results=results,
-                device=device,
-                threads=threads,
-                quiet=quiet or as_json,
-                launcher=make_launcher("local", timeout=timeout),
-                on_event=view,
-            )
+            row = train_model(model, track=trackers, on_event=view, **request, **execution)
         except RunsFailedError as error:
             row = error.rows
     if follows():

@@ -58,8 +58,9 @@ class Augmentation:
 def augment(
     images: Tensor,
     augmentation: Augmentation,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     *,
+    draws: Tensor | None = None,
     fill: Tensor | None = None,
     mirrored: Tensor | None = None,
 ) -> Tensor:
@@ -72,6 +73,7 @@ def augment(
         images: NxCxHxW, uint8 or float, on any device.
         augmentation: What to do.
         generator: A CPU generator; it advances by five draws an image.
+        draws: What `draw` gave, on the images' device, instead of a generator.
         mirrored: Which images to flip, int64 0 or 1, N; drawn if None.
         fill: What cutout leaves, one value a channel in the images' own scale; black if
             None. `Batches` passes the training mean, which is 0 after normalisation.
@@ -88,8 +90,8 @@ def augment(
             f"crop_padding = {augmentation.crop_padding} on {height}x{width} images: "
             f"use less than {min(height, width)}"
         )
-    # The remainder of a 31-bit integer is uniform to within 1e-7, and exact on every device.
-    draws = torch.randint(2**31, (5, count), generator=generator).to(images.device)
+    if draws is None:
+        draws = draw(count, generator).to(images.device)
     if augmentation.flip:
         images = _flip(images, draws[0] % 2 if mirrored is None else mirrored)
     if augmentation.crop_padding:
@@ -97,6 +99,12 @@ def augment(
     if augmentation.cutout:
         images = _cutout(images, augmentation.cutout, draws[3:], fill)
     return images
+
+
+def draw(count: int, generator: torch.Generator | None) -> Tensor:
+    """Draw the random numbers with which *count* images are augmented, int64, 5×N, on the CPU."""
+    # The remainder of a 31-bit integer is uniform to within 1e-7, and exact on every device.
+    return torch.randint(2**31, (5, count), generator=generator)
 
 
 def _flip(images: Tensor, mirrored: Tensor) -> Tensor:

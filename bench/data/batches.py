@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from bench.data.augmentation import Augmentation, augment
+from bench.data.augmentation import Augmentation, augment, draw
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 
@@ -74,7 +75,7 @@ class Batches:
         self._preprocessing = preprocessing
         self._memory_format = memory_format
         grey_levels = [round(255 * value) for value in preprocessing.mean]
-        self._fill = torch.tensor(grey_levels, dtype=torch.uint8)
+        self._fill = torch.tensor(grey_levels, dtype=torch.uint8).to(self._augmented_on)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -89,6 +90,7 @@ class Batches:
         """
         generator = torch.Generator().manual_seed(stable_seed("order", self.seed, epoch))
         order = torch.randperm(len(self.images), generator=generator)
+        draws = self._draws(epoch, start, generator)
         order = order.to(self.images.labels.device)
         preprocessing = self._preprocessing
         if epoch < len(self.sides):
@@ -97,12 +99,31 @@ class Batches:
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             images, labels = _select(self.images, chosen, self._device)
-            generator.manual_seed(stable_seed("augmentation", self.seed, epoch, number))
             mirrored = None if flips is None else flips[chosen].to(images.device)
             images = augment(
-                images, self.augmentation, generator, fill=self._fill, mirrored=mirrored
+                images,
+                self.augmentation,
+                draws=draws[number - start, :, : len(chosen)],
+                fill=self._fill,
+                mirrored=mirrored,
             )
             yield _prepare(images, preprocessing, self._memory_format), labels
+
+    @property
+    def _augmented_on(self) -> torch.device:
+        return self.images.images.device if self._device is None else torch.device(self._device)
+
+    def _draws(self, epoch: int, start: int, generator: torch.Generator) -> Tensor:
+        """Draw an epoch's random numbers from batch *start* on, batches×5×B, copied at once.
+
+        Each batch has a seed of its own. A GPU would wait for a copy in every step.
+        """
+        drawn = []
+        for number in range(start, len(self)):
+            generator.manual_seed(stable_seed("augmentation", self.seed, epoch, number))
+            count = min(self.batch_size, len(self.images) - number * self.batch_size)
+            drawn.append(F.pad(draw(count, generator), (0, self.batch_size - count)))
+        return torch.stack(drawn).to(self._augmented_on) if drawn else torch.empty(0)
 
     def _alternating_flips(self, epoch: int) -> Tensor | None:
         """Which of all images are mirrored in this epoch, 0 or 1; None where each batch draws."""

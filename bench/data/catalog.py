@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.data.builtin import (
     SYNTHETIC_CLASSES,
@@ -23,6 +24,9 @@ from bench.data.splits import balanced_subset
 from bench.data.userdata import load_user_dataset
 from bench.errors import BenchError, nearest
 from bench.system.folders import cache_folder
+
+if TYPE_CHECKING:
+    from bench.data.preprocessing import Resize
 
 EMBEDDED = "fashion-mnist-mini"
 SYNTHETIC = "synthetic"
@@ -70,6 +74,7 @@ def load_dataset(
     *,
     train_images: int | None = None,
     image_size: int | None = None,
+    resize: Resize = "crop",
     data_dir: Path | None = None,
     quiet: bool = False,
 ) -> Dataset:
@@ -80,8 +85,12 @@ def load_dataset(
             ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
         train_images: Keep only this many training images, balanced over the classes and the
             same in every run (see `bench.data.splits.balanced_subset`).
-        image_size: H and W in pixels of ``imagefolder`` and ``synthetic``; the others have
-            their own size, and batches are resized to what the network takes.
+        image_size: H and W in pixels of ``imagefolder`` and ``synthetic``, and of a user's own
+            images that are not square; the others have their own size, and batches are resized
+            to what the network takes.
+        resize: How images of an ``imagefolder``, and a user's own that are not square, are
+            resized: ``crop``, ``squash`` or ``pad`` (see
+            `bench.data.preprocessing.resize_image`).
         data_dir: Where to look for, and keep, files; `data_directory` if None.
         quiet: Show no progress bar.
 
@@ -90,14 +99,16 @@ def load_dataset(
             wrong form; one line names the file or function and the fix.
     """
     directory = data_directory() if data_dir is None else data_dir
-    dataset = _load(name, image_size, directory, quiet)
+    dataset = _load(name, image_size, resize, directory, quiet)
     if train_images is None:
         return dataset
     train = dataset.train.subset(balanced_subset(dataset.train.labels, train_images))
     return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
 
 
-def _load(name: str, image_size: int | None, directory: Path, quiet: bool) -> Dataset:
+def _load(
+    name: str, image_size: int | None, resize: Resize, directory: Path, quiet: bool
+) -> Dataset:
     if name == EMBEDDED:
         return load_embedded(name)
     if name == SYNTHETIC:
@@ -108,9 +119,11 @@ def _load(name: str, image_size: int | None, directory: Path, quiet: bool) -> Da
         root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
         if not root.is_dir():
             root = find_moved(name, directory) or root
-        return load_imagefolder(name, root, directory, image_size=image_size, quiet=quiet)
+        return load_imagefolder(
+            name, root, directory, image_size=image_size, resize=resize, quiet=quiet
+        )
     if _USER_FUNCTION.fullmatch(name):
-        return load_user_dataset(name, quiet=quiet)
+        return load_user_dataset(name, image_size=image_size, resize=resize, quiet=quiet)
     known = [*NAMES, "imagefolder:PATH"]
     raise BenchError(
         f"unknown dataset '{name}'{nearest(name, known)} "

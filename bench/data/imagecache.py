@@ -1,9 +1,9 @@
 """An image folder's decoded pixels, kept on disk between runs.
 
 A cache is a folder named by what it was made from (file names, sizes, modification times,
-image size). It holds one raw file each of images and labels for each split and a manifest
-with their shapes and checksum, is written under a temporary name, and gets its own only
-once it is whole.
+image size, how images are resized). It holds one raw file each of images and labels for
+each split and a manifest with their shapes and checksum, is written under a temporary
+name, and gets its own only once it is whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,11 @@ from bench.data.progress import progress_bar
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from bench.data.preprocessing import Resize
 
 _FORMAT = 1  # raise when the files' layout, or the pixels made from a given image, change
 _MANIFEST = "manifest.json"
@@ -49,7 +53,13 @@ class _Manifest:
 
 
 def load_imagefolder(
-    name: str, root: Path, data_dir: Path, *, image_size: int | None = None, quiet: bool = False
+    name: str,
+    root: Path,
+    data_dir: Path,
+    *,
+    image_size: int | None = None,
+    resize: Resize = "crop",
+    quiet: bool = False,
 ) -> Dataset:
     """Decode an image folder once, and read it from the cache afterwards.
 
@@ -61,6 +71,7 @@ def load_imagefolder(
         root: See `bench.data.imagefolder.scan` for its layout.
         data_dir: The cache is in *data_dir*/imagefolder.
         image_size: H and W in pixels to resize to; None if all images are of one size.
+        resize: See `bench.data.preprocessing.resize_image`.
         quiet: Show no progress bar.
 
     Raises:
@@ -73,13 +84,14 @@ def load_imagefolder(
         raise BenchError(f"image size {image_size} is below 1: use for example 64 or 224")
     folder = scan(root.expanduser().resolve())
     parent = data_dir / "imagefolder"
-    cache = parent / _key(folder, image_size)
+    cache = parent / _key(folder, image_size, resize)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(cache.with_suffix(".lock")):  # one process decodes, the others wait
             dataset = _read(name, cache)
             if dataset is None:
-                _write(cache, folder, common_shape(folder.paths, image_size), quiet=quiet)
+                shape = common_shape(folder.paths, image_size)
+                _write(cache, folder, shape, resize, quiet=quiet)
                 dataset = _read(name, cache)
     except OSError as error:
         raise BenchError(
@@ -88,12 +100,13 @@ def load_imagefolder(
         ) from error
     if dataset is None:
         raise BenchError(f"{cache}: written, but not readable as written: check the disk")
-    return dataset
+    return replace(dataset, notes=folder.notes)
 
 
-def _key(folder: Folder, image_size: int | None) -> str:
+def _key(folder: Folder, image_size: int | None, resize: Resize) -> str:
     """Return a hash of everything the pixels depend on."""
-    digest = hashlib.sha256(repr((_FORMAT, image_size, folder.classes)).encode())
+    how = () if resize == "crop" else (resize,)  # caches written before there was a choice stay
+    digest = hashlib.sha256(repr((_FORMAT, image_size, folder.classes, *how)).encode())
     for files in (folder.train, folder.test):
         for path, label in zip(files.paths, files.labels, strict=True):
             status = path.stat()
@@ -104,7 +117,9 @@ def _key(folder: Folder, image_size: int | None) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write(cache: Path, folder: Folder, shape: tuple[int, int, int], *, quiet: bool) -> None:
+def _write(
+    cache: Path, folder: Folder, shape: tuple[int, int, int], resize: Resize, *, quiet: bool
+) -> None:
     """Decode into a temporary folder, and give it its name once it is whole."""
     # Under the lock, whatever is there of this name was left by a process that died.
     for remains in cache.parent.glob(f"{cache.name}*.tmp"):
@@ -114,7 +129,8 @@ def _write(cache: Path, folder: Folder, shape: tuple[int, int, int], *, quiet: b
     try:
         with progress_bar(f"decoding {folder.root.name}", len(folder.paths), quiet=quiet) as step:
             for split, files in zip(_SPLITS, (folder.train, folder.test), strict=True):
-                _write_split(temporary, split, files, shape, step)
+                decoded = decode(files.paths, shape, resize)
+                _write_split(temporary, split, files, decoded, step)
         shapes = {
             split: [len(files.paths), *shape]
             for split, files in zip(_SPLITS, (folder.train, folder.test), strict=True)
@@ -135,12 +151,12 @@ def _write_split(
     folder: Path,
     split: str,
     files: FileList,
-    shape: tuple[int, int, int],
+    decoded: Iterator[npt.NDArray[np.uint8]],
     step: Callable[[int], None],
 ) -> None:
     # Written as a stream: on a full disk, writing through a memory map kills the process.
     with (folder / f"{split}-images.bin").open("wb") as stream:
-        for pixels in decode(files.paths, shape):
+        for pixels in decoded:
             stream.write(np.ascontiguousarray(pixels).data)
             step(1)
     np.array(files.labels, dtype="<i8").tofile(folder / f"{split}-labels.bin")

@@ -62,6 +62,7 @@ class Dataset:
             here, see `fingerprint`: what the figures were made from.
         timing_only: The images are noise; no accuracy may be shown for them.
         memory_mapped: The images lie on disk: leave them there, and move batches instead.
+        notes: What a person should know of how it was read, a line each.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Dataset:
     fingerprint: str
     timing_only: bool = False
     memory_mapped: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:

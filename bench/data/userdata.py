@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ import torch
 from torch import Tensor
 
 from bench.data.images import Dataset, Images, fingerprint, make_dataset
+from bench.data.preprocessing import Resize, resize_images
 from bench.data.progress import progress_bar
 from bench.errors import BenchError, nearest
 from bench.models.errors import reraise_ours
 
+Square = Callable[[str, Tensor], Tensor]
+_CHANNELS = (1, 3)
 _FORMS = (
     "(train, test), (train_images, train_labels, test_images, test_labels), a dict with these "
     "names, or a bench Dataset"
 )
 
 
-def load_user_dataset(name: str, *, quiet: bool = False) -> Dataset:
+def load_user_dataset(
+    name: str, *, image_size: int | None = None, resize: Resize = "crop", quiet: bool = False
+) -> Dataset:
     """Call the user's function and check what it returns.
 
     It may return
@@ -35,12 +41,15 @@ def load_user_dataset(name: str, *, quiet: bool = False) -> Dataset:
     - a dict with either set of names, and perhaps ``classes``, the class names;
     - a `Dataset` of this package.
 
-    Images are arrays or tensors, NxHxW, NxHxWxC or NxCxHxW, square, uint8. Floats are taken
+    Images are arrays or tensors, NxHxW, NxHxWxC or NxCxHxW, uint8. Those that are not square are
+    resized to *image_size*. Floats are taken
     if they are grey levels k/255, as torchvision's ``ToTensor`` makes them. Labels are
     integers 0…K-1. The current folder is importable, after everything that is installed.
 
     Args:
         name: ``package.module:function``.
+        image_size: H and W in pixels of what images that are not square become.
+        resize: How they do, see `bench.data.preprocessing.resize_image`.
         quiet: Show no progress bar.
 
     Raises:
@@ -58,11 +67,12 @@ def load_user_dataset(name: str, *, quiet: bool = False) -> Dataset:
             f"dataset '{name}': the function raised {type(error).__name__}: "
             f"{' '.join(str(error).split())}"
         ) from error
+    square = partial(_square, side=image_size, resize=resize)
     if isinstance(returned, Dataset):
-        return _checked(name, returned)
+        return _checked(name, returned, square)
     train, test, classes = _splits(name, returned)
-    train_images = _images(f"dataset '{name}', training set", train, quiet=quiet)
-    test_images = _images(f"dataset '{name}', test set", test, quiet=quiet)
+    train_images = _images(f"dataset '{name}', training set", train, square, quiet=quiet)
+    test_images = _images(f"dataset '{name}', test set", test, square, quiet=quiet)
     names = _class_names(name, classes, train_images, test_images)
     return make_dataset(name, names, train_images, test_images)
 
@@ -92,10 +102,10 @@ def _find(name: str) -> Any:
     return function
 
 
-def _checked(name: str, dataset: Dataset) -> Dataset:
+def _checked(name: str, dataset: Dataset, square: Square) -> Dataset:
     """Check a ready-made dataset like any other, and keep its own statistics."""
     splits = [
-        _images(f"dataset '{name}', {split} set", images, quiet=True)
+        _images(f"dataset '{name}', {split} set", images, square, quiet=True)
         for split, images in (("training", dataset.train), ("test", dataset.test))
     ]
     _class_names(name, dataset.classes, *splits)
@@ -133,7 +143,7 @@ def _describe(value: Any) -> str:
     return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else f"a {kind}"
 
 
-def _images(what: str, split: Any, *, quiet: bool) -> Images:
+def _images(what: str, split: Any, square: Square, *, quiet: bool) -> Images:
     """Turn one split into checked uint8 images and int64 labels."""
     if isinstance(split, Images):
         images, labels = split.images, split.labels
@@ -143,7 +153,7 @@ def _images(what: str, split: Any, *, quiet: bool) -> Images:
         images, labels = _read_torch_dataset(what, split, quiet=quiet)
     else:
         raise BenchError(f"{what} is {_describe(split)}: give (images, labels) or a torch Dataset")
-    images = _planes(what, _grey_levels(what, images))
+    images = square(what, _planes(what, _grey_levels(what, images)))
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise BenchError(
             f"{what}: labels are {labels.dtype} of shape {tuple(labels.shape)}: "
@@ -207,19 +217,32 @@ def _grey_levels(what: str, images: Tensor) -> Tensor:
 
 
 def _planes(what: str, images: Tensor) -> Tensor:
-    """Return NxCxHxW: of four dimensions, the square pair tells which two are H and W."""
+    """Return NxCxHxW: of four dimensions, a square pair or else C = 1 or 3 tells which is which."""
     if images.ndim == 3:  # noqa: PLR2004
-        images = images.unsqueeze(1)
+        return images.unsqueeze(1)
     if images.ndim == 4:  # noqa: PLR2004
         _, first, second, third = images.shape
-        if second == third:
+        if second == third or (first != second and first in _CHANNELS and third not in _CHANNELS):
             return images
-        if first == second:
+        if first == second or (third in _CHANNELS and first not in _CHANNELS):
             return images.permute(0, 3, 1, 2)
     raise BenchError(
         f"{what}: images are of shape {tuple(images.shape)}: give NxHxW, NxHxWxC or NxCxHxW "
-        "with H = W"
+        "with H = W or C = 1 or 3"
     )
+
+
+def _square(what: str, images: Tensor, *, side: int | None, resize: Resize) -> Tensor:
+    """Return square images as they are, and others resized."""
+    height, width = images.shape[2:]
+    if height == width:
+        return images
+    if side is None:
+        raise BenchError(
+            f"{what}: images are {width}x{height} pixels, not square: set an input size "
+            "(input_size) to resize to"
+        )
+    return resize_images(images, side, resize)
 
 
 def _class_names(

@@ -1,4 +1,4 @@
-"""Accuracy of a file on the whole test set, next to PyTorch's."""
+"""Accuracy of a file on the whole test set, next to that of a reference."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.export.parity import BATCH_SIZES, reference_logits
+from bench.export.parity import BATCH_SIZES
 from bench.export.session import logits_of
 from bench.system.mcnemar import mcnemar_p_value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from bench.data.images import Images
     from bench.targets.network import LoadedNetwork
+
+    Feed = Callable[[Tensor], npt.NDArray[Any]]
 
 _CHUNK = 256  # images prepared at a time
 BATCH = max(BATCH_SIZES)  # one of parity's, which need not compute these answers again
@@ -51,39 +55,46 @@ class Comparison:
 
 
 class Judge:
-    """A network's test set with PyTorch's answers, computed once, and at *batch_size* if given."""
+    """A test set with the answers of a reference, computed once.
+
+    Args:
+        images: the test set.
+        reference: from some of its images, uint8 N×C×H×W, to the reference's logits.
+        feed: from these images to the input of a file.
+    """
 
     def __init__(
-        self, source: LoadedNetwork, images: Images, batch_size: int | None = None
+        self,
+        images: Images,
+        reference: Callable[[Tensor], npt.NDArray[np.float32]],
+        feed: Feed,
     ) -> None:
-        self.source = source
-        self.images = images
+        self.images, self.feed = images, feed
         self.labels = images.labels.cpu().numpy()
-        chunks = [reference_logits(source, chunk, batch_size) for chunk in images.chunks(_CHUNK)]
-        self.logits = np.concatenate(chunks)
+        self.logits = np.concatenate([reference(chunk) for chunk in images.chunks(_CHUNK)])
 
     def answers(
-        self, session: Any, *, raw: bool = False, workers: int = 1
+        self, session: Any, *, feed: Feed | None = None, workers: int = 1
     ) -> npt.NDArray[np.float32]:
         """Return a file's logits of the whole test set, float32, N×classes, at batch `BATCH`.
 
         Args:
             session: the open file.
-            raw: it takes uint8 images N×H×W×C.
+            feed: from images to its input, if it takes another.
             workers: see `bench.export.session.run`.
         """
         chunks = [
-            logits_of(session, feed(self.source, chunk, raw=raw), BATCH, workers=workers)
+            logits_of(session, (feed or self.feed)(chunk), BATCH, workers=workers)
             for chunk in self.images.chunks(_CHUNK)
         ]
         return np.concatenate(chunks)
 
     def score(self, answers: npt.NDArray[np.float32]) -> Comparison:
-        """Compare a file's `answers` with PyTorch's."""
+        """Compare a file's `answers` with the reference's."""
         return compare_answers(self.logits.argmax(1), answers.argmax(1), self.labels)
 
 
-def feed(source: LoadedNetwork, images: Tensor, *, raw: bool) -> npt.NDArray[Any]:
+def feed(source: LoadedNetwork, images: Tensor, *, raw: bool = False) -> npt.NDArray[Any]:
     """Turn uint8 images N×C×H×W, or prepared ones, into a file's input."""
     if raw:
         return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())

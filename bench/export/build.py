@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import torch
 
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.files import load, onnx_sha256
+from bench.export.examine import open_shape, opset_of
+from bench.export.files import load, onnx_sha256, precision_of
+from bench.export.foreign import quantise_file, read_foreign
 from bench.export.metadata import environment
 from bench.export.output import readable_name
 from bench.export.pipeline import FILE as ONNX
@@ -23,10 +24,14 @@ from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
 from bench.system.devices import physical_cores
-from bench.targets.find import default_names, find_networks
+from bench.targets.find import default_names, find_networks, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from bench.export.examine import Size
+    from bench.targets.find import InputSize
+    from bench.targets.network import NamedNetwork
 
 ENGINE = "model" + SUFFIX
 
@@ -39,8 +44,9 @@ class OnnxInput:
         name: for people and file names.
         file: its path.
         sha256: of the file and its external data.
-        precision: fp32, fp16 or int8.
+        precision: of its arithmetic: fp32, fp16, bf16 or int8.
         row: the columns of the `exports` table that its engines share with it.
+        image: sizes of an image, if the file leaves some open.
     """
 
     name: str
@@ -48,6 +54,7 @@ class OnnxInput:
     sha256: str
     precision: str
     row: dict[str, Any]
+    image: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class EngineBuilder:
         begun = time.monotonic()
         cache = self.exports.root.parent / "timing-caches" / f"{self.toolkit.version}.cache"
         engine = self.toolkit.build(
-            model.file, self.profile, capability=capability, timing_cache=cache
+            model.file, self.profile, image=model.image, capability=capability, timing_cache=cache
         )
         seconds = time.monotonic() - begun
         with self.exports.workspace() as folder:
@@ -140,6 +147,7 @@ class EngineBuilder:
             opt_batch=self.profile.optimum,
             max_batch=self.profile.maximum,
             precision=model.precision,
+            image=model.image,
         )
 
 
@@ -148,11 +156,13 @@ def build_engines(
     *,
     flavor: Flavor,
     precision: Precision,
+    dataset: str | None,
+    preprocessing: dict[str, Any] | None,
     compute_capabilities: Sequence[str],
     profile: Profile | None,
     results: str | Path,
     options: dict[str, Any] | None,
-    input_size: int | None,
+    input_size: InputSize | None,
     output: str | Path | None,
     force: bool,
     threads: int | None,
@@ -172,12 +182,16 @@ def build_engines(
     if output is not None:
         prove_writable(Path(output), "--output")
     exports = Exports(results)
-    settings = Settings(precision=precision, target="tensorrt")
+    settings = Settings(precision=precision, target="tensorrt", dataset=dataset)
     exporter = Exporter(exports, settings, threads or physical_cores(), force, say)
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     builder = EngineBuilder(library, exports, profile or Profile(), say)
     rows = []
-    for model in _inputs(names, exporter, results, options, input_size):
+    found = find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run", "onnx"), unfinished=True,
+    )  # fmt: skip
+    for model in _inputs(found, exporter, sides_of(input_size), preprocessing or {}):
         for capability in chosen:
             record = _built(builder, model, capability)
             if isinstance(record, ExportRecord) and output is not None:
@@ -208,20 +222,17 @@ def _built(
 
 
 def _inputs(
-    names: list[str],
-    exporter: Exporter,
-    results: str | Path,
-    options: dict[str, Any] | None,
-    input_size: int | None,
+    found: list[NamedNetwork], exporter: Exporter, size: Size | None, preprocessing: dict[str, Any]
 ) -> Iterator[OnnxInput]:
-    """Find the ONNX files of the targets, exporting networks first."""
-    found = find_networks(
-        names or default_names(results), results=results, options=options, input_size=input_size,
-        takes=("model", "run", "onnx"), unfinished=True,
-    )  # fmt: skip
+    """Yield the ONNX files of the targets, exporting networks first."""
     for network in sorted(found, key=lambda network: network.file is None):  # files first
         if network.file is not None:
-            yield from_file(network.file)
+            model = from_file(network.file, size)
+            if exporter.settings.precision == "int8" and model.precision != "int8":
+                source = read_foreign(network.file, exporter.settings, size, preprocessing)
+                record = quantise_file(source, exporter)
+                model = replace(_exported(network.file.stem, record, exporter), image=model.image)
+            yield model
             continue
         if network.error is not None:
             exporter.say(f"{network.error}: passed over")
@@ -230,28 +241,27 @@ def _inputs(
         record = exporter.export(loaded)
         if record.row["status"] != "complete":
             raise BenchError(f"{network.label} is not built: its ONNX file {record.row['error']}")
-        yield OnnxInput(
-            loaded.name, exporter.exports.file(record), record.export,
-            record.row["precision"], {k: record.row[k] for k in ("run", "model", "opset")},
-        )  # fmt: skip
+        yield _exported(loaded.name, record, exporter)
 
 
-def from_file(path: Path) -> OnnxInput:
-    """Read a user's file."""
+def _exported(name: str, record: ExportRecord, exporter: Exporter) -> OnnxInput:
+    row = {key: record.row.get(key) for key in ("run", "model", "opset", "calibration")}
+    file = exporter.exports.file(record)
+    return OnnxInput(name, file, record.export, record.row["precision"], row)
+
+
+def from_file(path: Path, size: Size | None = None) -> OnnxInput:
+    """Read a user's file, which takes images of *size* (height, width) if it takes any."""
     proto = load(path)
     known = {entry.key: entry.value for entry in proto.metadata_props}
-    opset = next((e.version for e in proto.opset_import if e.domain == ""), None)
-    row = {"run": known.get("run"), "model": known.get("model", path.stem), "opset": opset}
+    row = {
+        "run": known.get("run"),
+        "model": known.get("model", path.stem),
+        "opset": opset_of(proto) or None,
+    }
     name = path.stem if path.name != ONNX else f"{row['run'] or row['model']}"
-    return OnnxInput(name, path, onnx_sha256(path), _precision(proto), row)
-
-
-def _precision(proto: onnx.ModelProto) -> str:
-    """Return a graph's arithmetic, from its types and Q/DQ pairs."""
-    if any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
-        return "int8"
-    half = any(i.data_type == onnx.TensorProto.FLOAT16 for i in proto.graph.initializer)
-    return "fp16" if half else "fp32"
+    image = open_shape(path, proto.graph, size)
+    return OnnxInput(name, path, onnx_sha256(path), precision_of(proto.graph), row, image)
 
 
 def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None]:

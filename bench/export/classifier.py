@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from bench.data import Preprocessing
+from bench.data.preprocessing import Resize
 from bench.errors import BenchError
 from bench.export.files import load
 from bench.export.session import logits_of, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_RESIZE: dict[str, Resize] = {mode: mode for mode in get_args(Resize)}
 
 
 class ExportedClassifier:
@@ -47,12 +51,15 @@ class ExportedClassifier:
                 )
             }  # fmt: skip
             channels, height, width = map(int, values["input_shape"])
+            image_size = int(json.loads(known.get("image_size", str(height))))
             self._preprocessing = Preprocessing(
                 height,
                 tuple(map(float, values["mean"])),
                 tuple(map(float, values["std"])),
                 bool(values["antialias"]),
                 bool(values["normalize"]),
+                image_size,  # files made before it was recorded: of an image folder, mostly
+                _RESIZE[known.get("resize", "crop")],
             )
         except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise BenchError(

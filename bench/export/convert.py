@@ -15,16 +15,20 @@ from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
 from bench.export.quantise import LAYERS, Quantiser
 from bench.export.sensitivity import Effect, fewest_kept, layer_effects
 from bench.export.session import open_session
+from bench.export.settings import is_noise
 from bench.export.verdict import relative_speed, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy.typing as npt
 
     from bench.export.accuracy import Comparison, Judge
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
 _SPEED_BATCH = 32
+NOISE = " Its ranges come from random images: do not use the file for predictions."
 
 
 @dataclass(frozen=True)
@@ -57,25 +61,29 @@ class Int8:
 
     Args:
         proto: its fp32 graph.
-        source: the network.
+        images: from settings to calibration images, as the graph takes them.
         settings: of the export.
         judge: its test set, if it has one.
         folder: for intermediate files.
         threads: number of CPU threads.
         say: called with the progress.
+        optimize: fold normalisations and constants first.
     """
 
     def __init__(
         self,
         proto: onnx.ModelProto,
-        source: LoadedNetwork,
+        images: Callable[[Settings], npt.NDArray[Any]],
         settings: Settings,
         judge: Judge | None,
         folder: Path,
         threads: int,
         say: Callable[[str], None],
+        *,
+        optimize: bool = False,
     ) -> None:
-        self.source, self.settings, self.judge = source, settings, judge
+        self.optimize = optimize
+        self.images, self.settings, self.judge = images, settings, judge
         self.folder, self.threads, self.say = folder, threads, say
         self.fp32 = folder / "fp32.onnx"
         save(proto, self.fp32)
@@ -109,18 +117,19 @@ class Int8:
     ) -> dict[str, Any]:
         marked = [asdict(replace(e, kept=e.layer in kept)) for e in effects]
         size = self.settings.static_batch or min(_SPEED_BATCH, len(self.quantiser.images))
-        batch = np.resize(self.quantiser.images, (size, *self.source.input_shape))
+        batch = np.resize(self.quantiser.images, (size, *self.quantiser.images.shape[1:]))
         int8, fp32 = (open_session(f, threads=self.threads) for f in (self.file, self.fp32))
         speed = relative_speed(int8, fp32, batch)
         drop, p_value = (final.drop, final.p_value) if final else (None, None)
         images = final.images if final else 0
+        noise = NOISE if is_noise(self.settings.dataset) else ""
         return {
             "all_layers": asdict(whole) | {"drop": whole.drop} if whole else None,
             "accuracy": asdict(final) | {"drop": final.drop} if final else None,
             "sensitivity": marked,
             "kept_fp32": kept,
             "speed": asdict(speed),
-            "verdict": verdict(speed, drop, p_value, images),
+            "verdict": verdict(speed, drop, p_value, images) + noise,
         }
 
     def _draws(self, kept: list[str], first: Comparison | None) -> dict[str, Any]:
@@ -155,10 +164,7 @@ class Int8:
         return self.quantiser.write(path, keep=kept)
 
     def _calibrated(self, settings: Settings, folder: Path) -> Quantiser:
-        images = self.source.calibration_images(
-            settings.calibration_images, settings.calibration_seed
-        )
-        return Quantiser(self.fp32, folder, images.numpy(), settings)
+        return Quantiser(self.fp32, folder, self.images(settings), settings, self.optimize)
 
     def _score(self, file: Path) -> Comparison | None:
         if self.judge is None:

@@ -30,6 +30,7 @@ class Sidecar:
         max_batch: largest batch it takes.
         precision: of the ONNX file.
         builder_flags: flags that the builder was given.
+        image: sizes of an image, if the ONNX file leaves some open.
     """
 
     onnx_sha256: str
@@ -41,6 +42,7 @@ class Sidecar:
     max_batch: int
     precision: str
     builder_flags: tuple[str, ...] = ("STRONGLY_TYPED", NO_TF32)
+    image: tuple[int, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -105,5 +107,5 @@ def why_rebuild(path: Path, sidecar: Sidecar) -> str | None:
 
 
 def _short(value: object) -> str:
-    text = "+".join(value) if isinstance(value, list) else str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[:12]

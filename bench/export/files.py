@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bench.errors import BenchError
-from bench.export.session import short
+from bench.export.messages import short
 from bench.store import files
 from bench.store.exports import refuse_damaged
 from bench.store.files import sha256_of, storage_errors
@@ -21,6 +25,14 @@ if TYPE_CHECKING:
 # A protocol buffer cannot be larger; external data lies beside the file from there on.
 ONE_FILE_BYTES = 2**31 - 1
 WEIGHTS = "weights_sha256"  # property of a file whose weights lie beside it
+
+_PRECISIONS = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+    TensorProto.DOUBLE: "fp64",
+}
+_QUANTISED = re.compile("Quantize|Integer|QLinear|QGemm|QAttention")
 
 
 def save(proto: onnx.ModelProto, path: Path, *, limit: int = ONE_FILE_BYTES) -> None:
@@ -114,3 +126,29 @@ def load(path: Path) -> onnx.ModelProto:
         raise BenchError(f"{path} is no ONNX file: it holds no graph; export it again")
     check(path)
     return proto
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return a graph's inputs, without the weights that older files list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def precision_of(graph: onnx.GraphProto) -> str:
+    """Return int8 for a graph with quantised operators, else the type of most of its weights.
+
+    That is fp32, fp16, bf16 or fp64; fp32 without weights.
+    """
+    if any(_QUANTISED.search(node.op_type) for node in graph.node):
+        return "int8"
+    constants = (
+        attribute.t
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    )
+    sizes = Counter({"fp32": 0})
+    for tensor in (*graph.initializer, *constants):
+        if tensor.data_type in _PRECISIONS:
+            sizes[_PRECISIONS[tensor.data_type]] += math.prod(tensor.dims)
+    return sizes.most_common(1)[0][0]

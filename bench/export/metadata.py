@@ -33,6 +33,8 @@ def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
             "std": made.std,
             "antialias": made.antialias,
             "normalize": made.normalize,
+            "image_size": made.image_size,
+            "resize": made.resize,
             # Of the training: that of the current folder would make files differ by folder.
             "git_commit": source.trained.record.environment.get("git_commit"),
         }

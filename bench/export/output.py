@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,8 @@ from bench.export.preprocess import require_preprocessing
 from bench.store.files import storage_errors, write_atomically
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.store.exports import ExportRecord, Exports
     from bench.targets.network import LoadedNetwork
 
@@ -51,29 +51,13 @@ def readable_name(name: str, *details: str) -> str:
     return "-".join([re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-."), *details])
 
 
-def deliver(
-    source: LoadedNetwork,
-    record: ExportRecord,
-    exports: Exports,
-    *,
-    output: str | Path | None,
-    bundle: bool,
-) -> None:
-    """Copy an export to *output*, and write its bundle there or to the current folder.
+def copy_export(folder: Path, name: str, record: ExportRecord, exports: Exports) -> None:
+    """Copy file and proof under a readable name; with external data, into a folder of that name.
 
     Raises:
-        StorageError: a folder cannot be written.
+        StorageError: the folder cannot be written.
     """
-    precision = record.row["precision"]
-    name = readable_name(source.name, *([] if precision == "fp32" else [precision]))
-    if output is not None:
-        _copy(Path(output), name, record, exports)
-    if bundle and record.row["status"] == "complete":
-        _write_bundle(Path(output or os.curdir) / f"{name}-bundle", source, record, exports)
-
-
-def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> None:
-    """Copy file and proof; a file with external data keeps its name, in a folder of its own."""
+    name = _name(name, record)
     source = exports.folder(record.export)
     kind = str(record.row["file"]).removeprefix("model")
     beside = [f for f in record.files if f.endswith(".data")]
@@ -86,10 +70,15 @@ def _copy(folder: Path, name: str, record: ExportRecord, exports: Exports) -> No
     write_atomically(folder / f"{name}.export.json", proof.encode())
 
 
-def _write_bundle(
+def write_bundle(
     folder: Path, source: LoadedNetwork, record: ExportRecord, exports: Exports
 ) -> None:
-    """Write an export with preprocessing as a folder that runs without torch."""
+    """Write an export with preprocessing as a folder `NAME-bundle` that runs without torch.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    folder /= f"{_name(source.name, record)}-bundle"
     require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
     static_batch = record.request["settings"]["static_batch"]
@@ -106,6 +95,11 @@ def _write_bundle(
         "README.md": _readme(source, record).encode(),
     }.items():
         write_atomically(folder / name, content)
+
+
+def _name(name: str, record: ExportRecord) -> str:
+    precision = record.row["precision"]
+    return readable_name(name, *([] if precision == "fp32" else [precision]))
 
 
 def _npy(values: npt.NDArray[Any]) -> bytes:

@@ -1,13 +1,13 @@
-"""Exporting networks to ONNX and comparing each file with its network (`bench export-onnx`)."""
+"""Exporting a network to ONNX, and comparing the file with it."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,29 +15,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError
+from bench.export.calibration import calibrated_on, calibration_dataset, calibration_images
 from bench.export.convert import Converted, Int8, count_layers, to_fp16
 from bench.export.files import save
 from bench.export.graph import Traced, set_properties, trace
 from bench.export.metadata import environment, properties
-from bench.export.output import deliver
 from bench.export.preprocess import require_preprocessing, with_preprocessing
-from bench.export.proof import Proof, Prover
-from bench.export.settings import Settings
+from bench.export.proof import Prover
 from bench.store.exports import ExportRecord, Exports
-from bench.store.files import StorageError, prove_writable, sha256_of
-from bench.system.devices import physical_cores
+from bench.store.files import sha256_of
 from bench.system.environment import version_of
-from bench.targets.find import default_names, find_networks
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnx
 
-    from bench.targets.network import LoadedNetwork, NamedNetwork
+    from bench.export.accuracy import Comparison
+    from bench.export.parity import Parity
+    from bench.export.settings import Settings
+    from bench.targets.network import LoadedNetwork
 
 FILE, REJECTED = "model.onnx", "model.rejected.onnx"
 
 Say = Callable[[str], None]
 Draw = Callable[[list[dict[str, Any]], Path, str], None]
+Make = Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,60 @@ class Exporter:
         """
         if self.settings.with_preprocessing:
             require_preprocessing(source, "--with-preprocessing")
-        request = self._request(source)
+        return self.once(
+            source.name, self._request(source), lambda folder: self._export(source, folder)
+        )
+
+    def once(self, name: str, request: dict[str, Any], make: Make) -> ExportRecord:
+        """Return the export of *request*, or make it.
+
+        Args:
+            name: for people.
+            request: everything that the file and its proof depend on, but for versions.
+            make: writes the file into a folder; returns columns of its row and its proof.
+        """
+        packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+        here = environment(self.threads)
+        request = request | {
+            "versions": {name: version_of(name) for name in packages},
+            "instruction_sets": here["instruction_sets"],
+        }
+        request = json.loads(json.dumps(request))
         self.exports.tidy()
         known = None if self.force else self.exports.find(request)
         if known is not None:
-            self.say(f"{source.name}: exported already, {known.export[:12]}")
+            self.say(f"{name}: exported already, {known.export[:12]}")
             return known
         with _threads(self.threads), self.exports.workspace() as folder:
-            return self._export(source, request, folder)
+            begun = time.monotonic()
+            columns, proof = make(folder)
+            file = folder / columns["file"]
+            sha256 = sha256_of(file)
+            row = {
+                "export": sha256,
+                "format": "onnx",
+                "precision": self.settings.precision,
+                "target": self.settings.target if self.settings.precision == "int8" else "any",
+                "sha256": sha256,
+                "bytes": sum(f.stat().st_size for f in file.parent.iterdir()),
+                "seconds": time.monotonic() - begun,
+                "cpu": f"{here['cpu']} ({' '.join(here['instruction_sets'])})",
+                "calibration": calibrated_on(self.settings),
+                **columns,
+            }
+            if effects := proof.get(self.settings.precision, {}).get("sensitivity"):
+                self.draw(effects, folder, name)
+            record = ExportRecord(
+                export=sha256,
+                request=request,
+                row=row,
+                proof=proof,
+                environment=here,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            return self.exports.publish(folder, record)
 
-    def _export(self, source: LoadedNetwork, request: dict[str, Any], folder: Path) -> ExportRecord:
-        begun = time.monotonic()
+    def _export(self, source: LoadedNetwork, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         self.say(f"{source.name}: exporting")
         traced, prover = self._trace(source)
         with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -99,22 +144,19 @@ class Exporter:
         self.say(f"{source.name}: comparing with PyTorch")
         layers = count_layers(traced.proto)
         proof = prover.prove(folder / FILE, traced, self.settings, layers=layers, raw=raw)
-        name = FILE if proof.accepted else REJECTED
         if not proof.accepted:
             (folder / FILE).rename(folder / REJECTED)
-        sha256 = sha256_of(folder / name)
-        row = self._row(source, proof, folder / name, sha256, time.monotonic() - begun)
-        if converted.details.get("sensitivity"):
-            self.draw(converted.details["sensitivity"], folder, source.name)
-        record = ExportRecord(
-            export=sha256,
-            request=request,
-            row=row,
-            proof=proof.as_dict() | {self.settings.precision: converted.details},
-            environment=environment(self.threads),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        return self.exports.publish(folder, record)
+        columns = {
+            "run": source.run,
+            "model": source.model_name,
+            "opset": self.settings.opset,
+            "file": FILE if proof.accepted else REJECTED,
+            **compared(proof.parity, proof.accuracy),
+            "status": "complete" if proof.accepted else "rejected",
+            "error": proof.error,
+            "executed_precision": proof.executed_precision,
+        }
+        return columns, proof.as_dict() | {self.settings.precision: converted.details}
 
     def _trace(self, source: LoadedNetwork) -> tuple[Traced, Prover]:
         """Capture a network; without torch's graph optimiser if that changes what it computes."""
@@ -144,114 +186,42 @@ class Exporter:
             return to_fp16(proto, source, self.settings, self.threads)
         if self.settings.precision == "int8":
             self.say(f"{source.name}: calibrating")
+
+            def images(settings: Settings) -> npt.NDArray[Any]:
+                drawn: npt.NDArray[Any] = calibration_images(source, settings).numpy()
+                return drawn
+
             return Int8(
-                proto, source, self.settings, prover.judge, work, self.threads, self.say
+                proto, images, self.settings, prover.judge, work, self.threads, self.say
             ).convert()
         return Converted(proto)
 
     def _request(self, source: LoadedNetwork) -> dict[str, Any]:
-        """Return everything that the file and its proof depend on, as JSON values."""
-        packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
-        values = {
+        prepared = source.preprocessing if self.settings.with_preprocessing else None
+        dataset = None
+        if self.settings.precision == "int8":
+            dataset = calibration_dataset(source, self.settings)
+        return {
             "run": source.run,
             "model": source.model_name,
             "options": source.options,
             "weights": source.weights,
             "input_shape": source.input_shape,
             "settings": self.settings.as_dict(),
-            "versions": {name: version_of(name) for name in packages},
-            "instruction_sets": environment(self.threads)["instruction_sets"],
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(values))
-        return plain
-
-    def _row(
-        self, source: LoadedNetwork, proof: Proof, file: Path, sha256: str, seconds: float
-    ) -> dict[str, Any]:
-        here = environment(self.threads)
-        accuracy = proof.accuracy
-        return {
-            "export": sha256,
-            "run": source.run,
-            "model": source.model_name,
-            "format": "onnx",
-            "precision": self.settings.precision,
-            "target": self.settings.target if self.settings.precision == "int8" else "any",
-            "opset": self.settings.opset,
-            "file": file.name,
-            "sha256": sha256,
-            "bytes": sum(f.stat().st_size for f in file.parent.iterdir()),
-            "max_abs_diff": proof.parity.max_abs_diff,
-            "max_rel_diff": proof.parity.max_rel_diff,
-            "flipped_predictions": proof.flipped,
-            "images_compared": proof.parity.images,
-            "torch_accuracy": accuracy.reference if accuracy else None,
-            "test_accuracy": accuracy.accuracy if accuracy else None,
-            "seconds": seconds,
-            "cpu": f"{here['cpu']} ({' '.join(here['instruction_sets'])})",
-            "status": "complete" if proof.accepted else "rejected",
-            "error": proof.error,
-            "executed_precision": proof.executed_precision,
+            **({"preprocessing": asdict(prepared)} if prepared else {}),
+            **({"dataset_fingerprint": dataset.fingerprint} if dataset else {}),
         }
 
 
-def export_networks(
-    targets: str | Path | Sequence[str | Path],
-    *,
-    results: str | Path,
-    options: dict[str, Any] | None,
-    input_size: int | None,
-    output: str | Path | None,
-    bundle: bool,
-    force: bool,
-    threads: int | None,
-    say: Say,
-    draw: Draw,
-    **settings: Any,
-) -> list[ExportRecord]:
-    """Export networks to ONNX; the arguments, but for *draw*, are those of `bench.export_onnx`.
-
-    Returns:
-        A record of each network, in order; one that failed has an empty `export`, and the reason
-        in its row.
-
-    Raises:
-        BenchError: a target or a setting cannot be understood or met, or the only network failed.
-    """
-    wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
-    if output is not None:
-        prove_writable(Path(output), "--output")
-    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say, draw)
-    records = []
-    for network in find_networks(
-        names or default_names(results), results=results, options=options, input_size=input_size,
-        takes=("model", "run"), unfinished=True,
-    ):  # fmt: skip
-        try:
-            source = network.load()
-            record = exporter.export(source)
-        except StorageError:
-            raise
-        except BenchError as error:
-            records.append(ExportRecord("", {}, _failed(network, str(error), wanted)))
-            continue
-        deliver(source, record, exporter.exports, output=output, bundle=bundle)
-        records.append(record)
-    if len(records) == 1 and records[0].row["status"] == "failed":
-        raise BenchError(records[0].row["error"])
-    return records
-
-
-def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:
+def compared(parity: Parity, accuracy: Comparison | None) -> dict[str, Any]:
+    """Return the columns that say how a file compares with its reference."""
     return {
-        "run": network.run,
-        "model": network.model,
-        "format": "onnx",
-        "precision": settings.precision,
-        "opset": settings.opset,
-        "status": "failed",
-        "error": reason,
+        "max_abs_diff": parity.max_abs_diff,
+        "max_rel_diff": parity.max_rel_diff,
+        "flipped_predictions": accuracy.flipped if accuracy else parity.flipped,
+        "images_compared": parity.images,
+        "torch_accuracy": accuracy.reference if accuracy else None,
+        "test_accuracy": accuracy.accuracy if accuracy else None,
     }
 
 

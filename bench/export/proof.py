@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +109,10 @@ class Prover:
         self.images = source.proof_images()
         self.batch = reference_batch(source, self.images, static_batch)
         test = None if source.timing_only else source.test_images()
-        self.judge = Judge(source, test, self.batch) if test is not None else None
+        self.judge = None
+        if test is not None:
+            reference = partial(reference_logits, source, batch_size=self.batch)
+            self.judge = Judge(test, reference, partial(feed, source))
         self.logits = self._logits()
 
     def agrees(self, proto: onnx.ModelProto) -> bool:
@@ -121,7 +125,7 @@ class Prover:
             session = open_session(proto.SerializeToString(), threads=self.threads)
         except BenchError:
             return False
-        few = feed(self.source, self.images[:count], raw=False)
+        few = feed(self.source, self.images[:count])
         return compare(
             session, self.logits[:count], few, tolerance=FP32_TOLERANCE, batch_sizes=(step,)
         ).accepted
@@ -145,11 +149,12 @@ class Prover:
         session = open_session(file, threads=1)  # batches run beside each other
         tolerances = {"fp32": FP32_TOLERANCE, "fp16": fp16_tolerance(layers), "int8": None}
         tolerance = tolerances[settings.precision]
-        fed = feed(self.source, self.images, raw=raw)
+        feeding = partial(feed, self.source, raw=raw)
+        fed = feeding(self.images)
         # A CPU computes an fp16 file in fp32: that is not the accuracy of fp16.
         replaced = settings.precision == "fp16"
         judge = None if replaced else self.judge
-        answers = judge.answers(session, raw=raw, workers=self.threads) if judge else None
+        answers = judge.answers(session, feed=feeding, workers=self.threads) if judge else None
         first = self._of_proof(answers)
         known = {} if first is None else {BATCH: first}
         parity = compare(

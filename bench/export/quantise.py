@@ -6,22 +6,26 @@ import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
-from bench.export.graph import INPUT, silence
+from bench.export.graph import silence
+from bench.export.settings import CALIBRATION_BATCH
 from bench.system.environment import processor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from bench.export.settings import Settings
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+HISTOGRAM_BATCH = 8  # images whose activations are in memory at once
+_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
@@ -59,20 +63,27 @@ class Quantiser:
         folder: for intermediate files.
         images: calibration images, as the file takes them.
         settings: method, target and batch.
+        optimize: let the tool fold constants and normalisations first, renaming nodes.
     """
 
     def __init__(
-        self, file: Path, folder: Path, images: npt.NDArray[np.float32], settings: Settings
+        self,
+        file: Path,
+        folder: Path,
+        images: npt.NDArray[Any],
+        settings: Settings,
+        optimize: bool = False,
     ) -> None:
         self.tools = runtime_tool("onnxruntime.quantization")
         self.settings = settings
         self.images = images
+        graph = onnx.load(str(file), load_external_data=False).graph
+        self.input = graph.input[0].name
         self.prepared = folder / "prepared.onnx"
         self.ranges = folder / "ranges.json"
         with silence():
-            # The graph is folded already; the tool's own optimiser would rename its nodes.
             self.tools.quant_pre_process(
-                file, self.prepared, skip_optimization=True, skip_symbolic_shape=True
+                file, self.prepared, skip_optimization=not optimize, skip_symbolic_shape=True
             )
 
     @property
@@ -85,26 +96,49 @@ class Quantiser:
         self, path: Path, *, only: Sequence[str] | None = None, keep: Sequence[str] = ()
     ) -> Path:
         """Write a file with all layers quantised, or *only* some, and those in *keep* in fp32."""
-        tools = self.tools
-        methods = {
-            "minmax": tools.CalibrationMethod.MinMax,
-            "entropy": tools.CalibrationMethod.Entropy,
-            "percentile": tools.CalibrationMethod.Percentile,
-        }
+        method = getattr(self.tools.CalibrationMethod, _METHODS[self.settings.calibration_method])
         with silence():
-            tools.quantize_static(
+            if method != self.tools.CalibrationMethod.MinMax and not self.ranges.exists():
+                self._calibrate_histograms(method)
+            self.tools.quantize_static(
                 self.prepared,
                 path,
-                None if self.ranges.exists() else _reader(self.images, self.settings),
-                quant_format=tools.QuantFormat.QDQ,
+                None if self.ranges.exists() else _reader(self._batches(CALIBRATION_BATCH)),
+                quant_format=self.tools.QuantFormat.QDQ,
                 per_channel=True,
-                calibrate_method=methods[self.settings.calibration_method],
+                calibrate_method=method,
                 nodes_to_quantize=list(only) if only is not None else None,
                 nodes_to_exclude=list(keep),
                 calibration_cache_path=self.ranges,
                 **self._types(),
             )
         return path
+
+    def _calibrate_histograms(self, method: Any) -> None:
+        """Write the ranges that ONNX Runtime's calibrator finds, within bounded memory.
+
+        It would keep the activations of all images. Given them in parts, it would choose the bins
+        by the first part and widen them later, which changes the result: entropy chooses among
+        the added bins only. So the range of each histogram is found in a first pass.
+        """
+        tools = runtime_tool("onnxruntime.quantization.calibrate")
+        registry = runtime_tool("onnxruntime.quantization.registry")
+        operators = sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry})
+        with TemporaryDirectory(dir=self.prepared.parent) as folder:
+            calibrator = tools.create_calibrator(
+                self.prepared, operators, str(Path(folder) / "augmented.onnx"), method
+            )
+            batches = list(self._batches(HISTOGRAM_BATCH))
+            calibrator.collector = _empty_histograms(calibrator, batches)
+            for batch in batches:
+                calibrator.collect_data(_reader([batch]))
+            tools.save_tensors_data(calibrator.compute_data(), self.ranges)
+
+    def _batches(self, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Yield whole batches of calibration images."""
+        step = self.settings.static_batch or size
+        for start in range(0, len(self.images) - step + 1, step):
+            yield {self.input: self.images[start : start + step]}
 
     def _types(self) -> dict[str, Any]:
         kinds = self.tools.QuantType
@@ -137,15 +171,45 @@ class Quantiser:
         }
 
 
-def _reader(images: npt.NDArray[np.float32], settings: Settings) -> Any:
-    """Feed whole batches of calibration images, one after the other."""
+def _empty_histograms(calibrator: Any, batches: Sequence[dict[str, npt.NDArray[Any]]]) -> Any:
+    """Return a collector whose histograms have the range of all batches, and no counts yet."""
+    absolute = calibrator.method == "percentile" and calibrator.symmetric
+    session = calibrator.infer_session
+    ranges: dict[str, tuple[Any, ...]] = {}
+    names = [output.name for output in session.get_outputs()]
+    for batch in batches:
+        for name, values in zip(names, session.run(None, batch), strict=True):
+            if name in calibrator.tensors_to_calibrate and values.size:
+                magnitudes = np.abs(values)
+                found = (values.min(), values.max(), magnitudes.min(), magnitudes.max())
+                known = ranges.get(name, found)
+                ranges[name] = tuple(
+                    pick(pair) for pick, pair in zip(
+                        (min, max, min, max), zip(known, found, strict=True), strict=True
+                    )
+                )  # fmt: skip
+    collector = runtime_tool("onnxruntime.quantization.calibrate").HistogramCollector(
+        calibrator.method, calibrator.symmetric, calibrator.num_bins,
+        calibrator.num_quantized_bins, calibrator.percentile, calibrator.scenario,
+    )  # fmt: skip
+    for name, (lowest, highest, least, most) in ranges.items():
+        start = least if absolute else -most
+        counts, edges = np.histogram(
+            np.empty(0, most.dtype), collector.num_bins, range=(start, most)
+        )
+        edges = edges.astype(most.dtype) if absolute else edges
+        known = (counts, edges, lowest, highest)
+        collector.histogram_dict[name] = known if absolute else (*known, most)
+    return collector
+
+
+def _reader(batches: Iterable[dict[str, npt.NDArray[Any]]]) -> Any:
+    """Feed batches of calibration images, one after the other."""
     reader = runtime_tool("onnxruntime.quantization").CalibrationDataReader
-    step = settings.calibration_batch
-    starts = range(0, len(images) - step + 1, step)
-    batches = iter([{INPUT: images[start : start + step]} for start in starts])
+    left = iter(batches)
 
     class Reader(reader):  # type: ignore[misc, valid-type]  # untyped
         def get_next(self) -> Any:
-            return next(batches, None)
+            return next(left, None)
 
     return Reader()

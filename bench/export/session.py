@@ -10,6 +10,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from bench.errors import BenchError
+from bench.export.messages import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -113,9 +114,3 @@ def with_outputs(proto: onnx.ModelProto, names: Iterable[str]) -> bytes:
     )
     content: bytes = proto.SerializeToString()
     return content
-
-
-def short(error: BaseException) -> str:
-    """First line of a runtime's message, without its own long prefixes."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit(" : ", 1)[-1][:200]

@@ -15,6 +15,7 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavor = Literal["rtx", "standard"]
 
 CALIBRATION_BATCH = 32
+RANDOM = "random"  # instead of the name of a dataset
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Settings:
         opset: ONNX operator set.
         static_batch: the one batch size the file takes; None for any.
         with_preprocessing: it takes uint8 images N×H×W×C of any size.
+        dataset: images to calibrate int8 with, and to test a file on: the name of a dataset, or
+            `random`; None for the run's own.
         calibration_method: how int8 ranges are determined: minmax, entropy or percentile.
-        calibration_images: number of training images used for that.
+        calibration_images: number of images used for that.
         calibration_seed: random seed for choosing those images.
         calibration_draws: number of such choices that the accuracy is measured for.
         max_accuracy_drop: largest accuracy drop allowed for int8, in percentage points; layers are
@@ -46,6 +49,7 @@ class Settings:
     opset: int = 20
     static_batch: int | None = None
     with_preprocessing: bool = False
+    dataset: str | None = None
     calibration_method: CalibrationMethod = "minmax"
     calibration_images: int = 128
     calibration_seed: int = 0
@@ -73,6 +77,8 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without those that the precision does not use."""
         values = dataclasses.asdict(self)
+        if self.dataset is None:
+            values.pop("dataset")
         if self.precision != "int8":
             int8 = [k for k in values if k.startswith("calibration")]
             for key in (*int8, "target", "max_accuracy_drop", "sensitivity"):
@@ -97,9 +103,14 @@ class Settings:
             )
         if self.precision == "int8":
             return
-        for name in ("max_accuracy_drop", "sensitivity"):
+        for name in ("max_accuracy_drop", "sensitivity", "dataset"):
             if getattr(self, name):
                 raise BenchError(f"--{name.replace('_', '-')} goes with --precision int8")
+
+
+def is_noise(dataset: str | None) -> bool:
+    """Whether images of this name show nothing."""
+    return dataset in {RANDOM, "synthetic"}
 
 
 def _known(option: str, value: str, known: tuple[str, ...]) -> None:

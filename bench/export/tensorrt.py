@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.export.settings import Flavor
@@ -84,6 +84,7 @@ class Toolkit:
         model: Path,
         profile: Profile,
         *,
+        image: Sequence[int] | None = None,
         capability: str | None = None,
         timing_cache: Path | None = None,
     ) -> bytes:
@@ -95,6 +96,7 @@ class Toolkit:
         Args:
             model: a valid ONNX file.
             profile: batch sizes, for a file of any batch size.
+            image: sizes of an image, for a file that leaves some open.
             capability: such as 86 (default: the GPU of this machine).
             timing_cache: file of kernel timings, which the standard flavour reuses.
 
@@ -115,7 +117,7 @@ class Toolkit:
             config.num_compute_capabilities = 1
             known = getattr(library.ComputeCapability, f"SM{capability}")
             config.set_compute_capability(known, 0)
-        self._add_profile(builder, network, config, profile)
+        self._add_profile(builder, network, config, profile, image)
         cache = self._open_cache(config, timing_cache)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
@@ -136,15 +138,22 @@ class Toolkit:
                 ) from None
             raise BenchError(f"TensorRT RTX cannot start here: {reason[:160]}") from None
 
-    def _add_profile(self, builder: Any, network: Any, config: Any, profile: Profile) -> None:
-        """Set the batch sizes; a file of one batch size needs no profile."""
+    def _add_profile(
+        self,
+        builder: Any,
+        network: Any,
+        config: Any,
+        profile: Profile,
+        image: Sequence[int] | None,
+    ) -> None:
+        """Set the batch sizes and the size of images; a file of one of both needs no profile."""
         entry = network.get_input(0)
-        shape = tuple(entry.shape)
-        if shape[0] != -1:
+        batch, *sides = entry.shape
+        if -1 not in entry.shape:
             return
         made = builder.create_optimization_profile()
-        sizes = (profile.minimum, profile.optimum, profile.maximum)
-        made.set_shape(entry.name, *((size, *shape[1:]) for size in sizes))
+        sizes = (profile.minimum, profile.optimum, profile.maximum) if batch == -1 else (batch,) * 3
+        made.set_shape(entry.name, *((size, *(image or sides)) for size in sizes))
         config.add_optimization_profile(made)
 
     def _open_cache(self, config: Any, path: Path | None) -> Any:

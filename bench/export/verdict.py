@@ -54,6 +54,8 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
 def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:
     """Say what int8 gains in speed and costs in accuracy.
 
+    An interval that includes 1 decides nothing.
+
     Args:
         speed: of the int8 file relative to fp32.
         drop: loss of accuracy in percentage points; None without a test set.
@@ -66,9 +68,13 @@ def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int
     if drop is not None:
         tested = f"{images:,} images (McNemar p = {p_value:.2g})"
         cost = f"accuracy {0.0 - drop:+.2f} points on {tested}"
-    if speed.low <= 1:
-        return f"int8 does not pay here: {measured} {where}, {cost}."
-    return f"int8 pays here: {measured} {where}, {cost}."
+    if speed.low > 1:
+        pays = "int8 pays here"
+    elif speed.high < 1:
+        pays = "int8 does not pay here"
+    else:
+        pays = "The times do not show whether int8 pays here"
+    return f"{pays}: {measured} {where}, {cost}."
 
 
 def _time(session: Any, batch: npt.NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.store import Store
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.system.signals import Stop
     from bench.training.resources import Resources
     from bench.training.run import OnEvent

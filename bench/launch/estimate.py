@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.launch.execution import Execution, allot
-from bench.launch.tuning import tuning_requests
+from bench.launch.learning_rates import tuning_requests
+from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies.recipe import recipe_name
 from bench.training.check import probe
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.studies import Plan
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 PREDICTION_BYTES = 12  # class, confidence and label of a test image
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import BenchError, nearest
+from bench.launch.carry_out import make_plan
 from bench.launch.reuse import loaded_tensors, settle_folders
-from bench.launch.study import make_plan
 from bench.models import LibraryFamily, ModelError, canonical, default_shape, model_family
 from bench.models.errors import one_line
 from bench.studies import ADHOC, Overrides, Plan, adhoc_study, shipped_studies
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from bench.studies.request import RunRequest
 
 # What decides how images become the network's input, and how many are evaluated at a time.
-SETTINGS = ("input_size", "mean", "std", "normalize", "antialias", "precision", "batch_size")
+SETTINGS = (
+    "input_size",
+    "mean",
+    "std",
+    "resize",
+    "normalize",
+    "antialias",
+    "precision",
+    "batch_size",
+)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}", re.ASCII)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TRIED_IMAGES = 128

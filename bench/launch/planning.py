@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.store import Store
     from bench.studies import Plan
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 # The backward pass takes two products per forward one: gradients of activations and of weights.
 TRAINING_PASSES = 3
@@ -130,14 +130,15 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
     """
     left = [r for r in plan.requests if store.read_run(r.run_id) is None]
     work = [work_of(requests) for requests in _by_network(left)]
-    seen = {machine.name: _measured(machine, store) for machine in machines}
-    fraction, sources = _reached_fraction(work, machines, seen)
+    known = {machine.name: _known_speeds(machine, store) for machine in machines}
+    fraction, sources = _reached_fraction(work, machines, known)
     rows = []
     for machine in machines:
         seconds, bases = 0.0, set()
         for part in work:
-            known = _known(part, machine, seen[machine.name])
-            speed, basis = known or _estimate(part, machine, fraction, sources)
+            speed, basis = known[machine.name].get(part.model) or _estimate(
+                part, machine, fraction, sources
+            )
             seconds += part.images / speed
             bases.add(basis)
         hours = seconds / 3600 / max(1, min(machine.workers, len(left)))
@@ -194,35 +195,35 @@ def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
     return list(groups.values())
 
 
-def _measured(machine: Machine, store: Store) -> dict[str, float]:
-    """Return each network's median images/s over the recorded runs of a machine's processor."""
-    found: dict[str, list[float]] = {}
+def _known_speeds(machine: Machine, store: Store) -> dict[str, tuple[float, str]]:
+    """Return the images/s of networks that nothing has to estimate, and where they come from.
+
+    Recorded runs of a machine's processor, of which the median counts, precede the file.
+    """
+    measured: dict[str, list[float]] = {}
     for record in store.runs() if machine.cpu else ():
         speed = record.result.get("images_per_second")
         if record.environment.get("cpu") == machine.cpu and speed:
-            found.setdefault(record.request["model"], []).append(speed)
-    return {model: statistics.median(speeds) for model, speeds in found.items()}
-
-
-def _known(work: Work, machine: Machine, seen: dict[str, float]) -> tuple[float, str] | None:
-    """Return the images/s of a machine that nothing has to estimate, and where they come from."""
-    if work.model in seen:
-        return seen[work.model], "measured by recorded runs"
-    if work.model in machine.images_per_second:
-        return machine.images_per_second[work.model], "given in the file"
-    return None
+            measured.setdefault(record.request["model"], []).append(speed)
+    given = machine.images_per_second.items()
+    return {model: (speed, "given in the file") for model, speed in given} | {
+        model: (statistics.median(speeds), "measured by recorded runs")
+        for model, speeds in measured.items()
+    }
 
 
 def _reached_fraction(
-    work: Sequence[Work], machines: Sequence[Machine], seen: dict[str, dict[str, float]]
+    work: Sequence[Work],
+    machines: Sequence[Machine],
+    known: dict[str, dict[str, tuple[float, str]]],
 ) -> tuple[float, list[str]]:
     """Return the median fraction of the roofline that known speeds reach, and their machines."""
     shares, sources = [], []
     for machine in machines:
         for part in work:
-            known, bound = _known(part, machine, seen[machine.name]), roofline(part, machine)
-            if known and bound:
-                shares.append(known[0] / bound)
+            speed, bound = known[machine.name].get(part.model), roofline(part, machine)
+            if speed and bound:
+                shares.append(speed[0] / bound)
                 sources.append(machine.name)
     return (statistics.median(shares) if shares else 1.0), sorted(set(sources))
 

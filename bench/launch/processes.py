@@ -9,14 +9,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
 from collections import deque
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,33 +29,27 @@ from bench.launch.assignment import (
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
-from bench.system.memory import be_killed_first, enable_huge_pages, out_of_memory_kills
+from bench.system.memory import (
+    be_killed_first,
+    describe_exit,
+    enable_huge_pages,
+    out_of_memory_kills,
+)
 from bench.system.signals import Stop, StopRequestedError, stop_on_signals
+from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
 
 # After a request to stop, workers have this long to end a step and write a checkpoint.
 STOP_SECONDS = 10.0
-_NATIVE = "a fault in native code: a library, or an extension of the network"
-_CAUSES = {
-    "SIGKILL": "by hand, or by a memory limit of a container or scheduler",
-    "SIGTERM": "by hand, or by a scheduler",
-    "SIGSEGV": _NATIVE,
-    "SIGABRT": _NATIVE,
-    "SIGFPE": _NATIVE,
-    "SIGILL": "a library was built for a newer processor than this one",
-    "SIGBUS": "a file in use was cut short, or a disk or /dev/shm is full",
-    "SIGXCPU": "a limit of CPU time",
-}
 
 
 @dataclass(frozen=True)
@@ -154,8 +146,10 @@ class _Pool:
             for worker in busy:
                 if worker.connection in ready:
                     self._receive(worker)
-                elif time.monotonic() - worker.heard > self.timeout:
-                    self._kill(worker)
+                elif time.monotonic() - worker.heard > self.timeout:  # it hangs
+                    worker.process.kill()
+                    reason = f"no sign of progress for {self.timeout:g} s (--timeout)"
+                    self._replace(worker, f"{reason}; its process was ended")
 
     def _retry_held(self) -> None:
         """Check now and then whether runs held by other programs are finished, or free."""
@@ -193,7 +187,7 @@ class _Pool:
         )
         named = {name for r in self.work.requests for name in (r.model, r.dataset)}
         script = any(name.startswith("__main__:") for name in named)
-        with contextlib.nullcontext() if script else _without_main():
+        with contextlib.nullcontext() if script else without_main():
             process.start()
         there.close()
         worker = _Worker(index, process, here)
@@ -232,14 +226,6 @@ class _Pool:
         for worker in self.workers:
             worker.process.kill()
 
-    def _kill(self, worker: _Worker) -> None:
-        """Kill a worker that hangs."""
-        worker.process.kill()
-        self._replace(
-            worker,
-            f"no sign of progress for {self.timeout:g} s (--timeout); its process was ended",
-        )
-
     def _replace(self, worker: _Worker, reason: str | None = None) -> None:
         """Record how a dead worker's run ended, and start another worker if one is needed."""
         worker.process.join()
@@ -247,7 +233,8 @@ class _Pool:
         worker.connection.close()
         request = worker.request
         if request is not None and self.work.stop.signal is None:
-            self._record(request, *(("failed", reason) if reason else _death(worker)))
+            exit_ = describe_exit(worker.process.exitcode, worker.kills, "the worker process")
+            self._record(request, *(("failed", reason) if reason else exit_))
         needed = self.waiting or (self.held and not self.workers)
         if needed and self.work.stop.signal is None:
             self._give(self._start(worker.index))
@@ -260,29 +247,6 @@ class _Pool:
                 record_lost_worker(self.work, request, error, status=status)
             else:
                 self.held.append(request)
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from importing the script that called bench, which would run it again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _death(worker: _Worker) -> tuple[str, str]:
-    """Return the status and error of a run from its dead worker."""
-    code = worker.process.exitcode
-    if code is None or code >= 0:
-        return "failed", f"the worker process exited with code {code}"
-    if code == -signal.SIGKILL and out_of_memory_kills() > worker.kills:
-        return "out_of_memory", "the kernel ended the worker process: memory ran out"
-    name = signal.Signals(-code).name
-    cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
-    return "failed", f"the worker process was ended by {name}{cause}"
 
 
 def _end_with_parent(parent: int, stop: Stop) -> None:

@@ -25,7 +25,7 @@ from bench.training.run import execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
 

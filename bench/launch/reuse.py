@@ -10,6 +10,7 @@ import torch
 
 from bench.data.catalog import FOLDER_PREFIX
 from bench.errors import BenchError
+from bench.studies.recipe import LATER
 from bench.system.user_code import current_code
 from bench.training.initialise import digests
 from bench.training.inputs import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from bench.store import RunRecord, Store
     from bench.studies import Plan
-    from bench.studies.request import Data, RunRequest
+    from bench.studies.run_request import Data, RunRequest
 
 
 def settle_folders(plan: Plan, store: Store) -> Plan:
@@ -55,7 +56,9 @@ def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list
     wanted = {request.data[1:]: request for request in requests}
     for record in recorded:
         other = record.request["dataset"]
-        request = wanted.get((record.request["train_images"], record.request["input_size"]))
+        how = tuple(record.request[key] for key in ("train_images", "input_size"))
+        resize = record.request["recipe"].get("resize", LATER["resize"])
+        request = wanted.get((*how, resize))
         if request is None or not other.startswith(FOLDER_PREFIX):
             continue
         path = record.environment.get("dataset_path", str(folder_of(other)))

@@ -20,7 +20,7 @@ from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
 _LOOK_SECONDS = {"slurm": 10.0, "local": 0.5}

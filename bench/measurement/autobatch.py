@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, status_of
 from bench.measurement.timing.process_runner import ProcessRunner
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 KNEE = 0.03  # smallest gain of images/s for which the batch is doubled
 LARGEST = 4096
 _SAMPLES = 3
-
-
-class Probe(NamedTuple):
-    """One batch size that was tried; its images/s are None if it did not fit."""
-
-    batch_size: int
-    images_per_second: float | None
 
 
 def find_batch_size(
@@ -43,59 +36,50 @@ def find_batch_size(
         open_runner: opens a configuration (default: in a subprocess, which may run out of memory).
 
     Returns:
-        The batch size, and everything that was tried (`Probe` as dictionaries).
+        The batch size; and each size that was tried (`batch_size`) with its `images_per_second`,
+        None if it did not fit.
 
     Raises:
         OutOfMemoryError: not even a batch of one fits.
     """
     opened = open_runner or (lambda made: ProcessRunner(made, timeout=timeout))
+    tried: dict[int, float | None] = {}
 
-    def probe(size: int) -> Probe:
-        return _probe(opened, replace(configuration, batch_size=size), size)
+    def rate(size: int) -> float:
+        tried[size] = _images_per_second(opened, replace(configuration, batch_size=size))
+        return tried[size] or 0.0
 
-    tried = [probe(1)]
-    if tried[0].images_per_second is None:
+    best, most, size = 1, rate(1), 2
+    if not most:
         raise OutOfMemoryError("not even a batch of 1 fits")
-    best, size = tried[0], 2
-    while size <= LARGEST:
-        tried.append(probe(size))
-        rate = tried[-1].images_per_second
-        if rate is None:
-            best = _between(best, size, probe, tried)
-            break
-        if rate < (best.images_per_second or 0) * (1 + KNEE):
-            break
-        best, size = tried[-1], size * 2
-    return best.batch_size, [p._asdict() for p in tried]
+    while size <= LARGEST and (found := rate(size)) >= most * (1 + KNEE):
+        best, most, size = size, found, size * 2
+    if size in tried and tried[size] is None:  # the best size lies between the two
+        while size - best > max(1, best // 8):
+            middle = (best + size) // 2
+            found = rate(middle)
+            if tried[middle] is None:
+                size = middle
+            elif found > most:
+                best, most = middle, found
+            else:
+                break
+    return best, [{"batch_size": n, "images_per_second": found} for n, found in tried.items()]
 
 
-def _between(
-    best: Probe, too_large: int, probe: Callable[[int], Probe], tried: list[Probe]
-) -> Probe:
-    """Bisect between a size that fits and one that does not."""
-    while too_large - best.batch_size > max(1, best.batch_size // 8):
-        middle = (best.batch_size + too_large) // 2
-        tried.append(probe(middle))
-        rate = tried[-1].images_per_second
-        if rate is None:
-            too_large = middle
-        elif rate > (best.images_per_second or 0):
-            best = tried[-1]
-        else:
-            return best
-    return best
-
-
-def _probe(opened: Callable[[Configuration], Runner], made: Configuration, size: int) -> Probe:
+def _images_per_second(
+    opened: Callable[[Configuration], Runner], made: Configuration
+) -> float | None:
+    """Measure a few batches; None if they do not fit into memory."""
     runner = None
     try:
         runner = opened(made)
         runner.warm_up(1.0)
-        return Probe(size, size / statistics.median(runner.block(_SAMPLES)))
+        return made.batch_size / statistics.median(runner.block(_SAMPLES))
     except Exception as error:
         if status_of(error)[0] != "out_of_memory":
             raise
-        return Probe(size, None)
+        return None
     finally:
         if runner is not None:
             runner.close()

@@ -23,6 +23,7 @@ _KEY = (
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
+_BUSY = 0.1  # share of the processor used by others, from which no verdict is given
 _WORDS = {"threads": "{} threads", "batch_size": "batch {}", "input_size": "{} px"}
 
 
@@ -33,7 +34,11 @@ class ComparedSpeed:
     Attributes:
         value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
-        noisy: whether no claim may be based on it.
+        reference: that reference; None if there is none.
+        busy: what other programs used of the machine, if that forbids any claim.
+        doubt: why no claim may be based on it alone; None if one may.
+        is_reference: whether others of its measurement are compared with it.
+        processes: number of fresh processes that its interval is over.
         file_sha256: of the file, if one was measured.
     """
 
@@ -41,7 +46,11 @@ class ComparedSpeed:
     low: float
     high: float
     relative: tuple[float, float, float] | None = None
-    noisy: bool = False
+    reference: str | None = None
+    busy: str | None = None
+    doubt: str | None = None
+    is_reference: bool = False
+    processes: int = 1
     file_sha256: str | None = None
 
     def is_other_file(self, other: ComparedSpeed) -> bool:
@@ -84,7 +93,7 @@ def load_speeds(path: str | Path) -> ComparedSpeeds:
             rows = read_measurement(given).rows
         except BenchError as error:
             raise BenchError(f"{path} cannot be compared: {error}; measure again") from None
-        return _from_rows(str(path), rows)
+        return speeds_of(str(path), rows)
     if given.is_dir():
         return _from_folder(str(path), given)
     try:
@@ -97,7 +106,7 @@ def load_speeds(path: str | Path) -> ComparedSpeeds:
         if isinstance(document, dict) and "benchmarks" in document:
             return _from_pytest(str(path), document)
         if isinstance(document, dict) and "rows" in document:
-            return _from_rows(str(path), document["rows"])
+            return speeds_of(str(path), document["rows"])
     except BenchError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -117,7 +126,7 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     trained = _from_runs(name, folder)
     found = [] if trained is None else [trained]
     if records and (trained is None or any(map(_has_interval, records[-1].rows))):
-        found.insert(0, _from_rows(name, records[-1].rows))
+        found.insert(0, speeds_of(name, records[-1].rows))
     if not found:
         raise BenchError(
             f"{name} holds no measurement and no complete training run; 'bench throughput "
@@ -129,7 +138,12 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries)
 
 
-def _from_rows(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
+def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
+    """Return the speeds of rows of the `throughput` table.
+
+    Raises:
+        BenchError: none is complete and has an interval.
+    """
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
@@ -141,7 +155,11 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             low=row["ci_low"],
             high=row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
-            noisy=bool(row.get("noisy")),
+            reference=row.get("reference"),
+            busy=_busy(row),
+            doubt="the interval is too wide" if row.get("noisy") else None,
+            is_reference=row.get("difference") == "reference",
+            processes=row.get("processes") or 1,
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
@@ -177,6 +195,12 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     return ComparedSpeeds(name, "; ".join(machines), speeds)
 
 
+def _busy(row: dict[str, Any]) -> str | None:
+    if (row.get("other_processes") or 0.0) > _BUSY:
+        return f"other processes used {row['other_processes']:.0%} of the processor"
+    return None
+
+
 def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:
     """Return the median of the epochs' images/s; with few epochs it is noisy."""
     rates = [rate for rate in epochs["images_per_second"].dropna() if rate > 0]
@@ -187,7 +211,8 @@ def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:
 
 def _speed(seconds: Interval) -> ComparedSpeed:
     found = seconds.per_second()
-    return ComparedSpeed(found.median, found.low, found.high, noisy=not found.confident)
+    doubt = None if found.confident else "too few samples"
+    return ComparedSpeed(found.median, found.low, found.high, doubt=doubt)
 
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
@@ -215,5 +240,5 @@ def _pytest_speed(stats: dict[str, Any]) -> ComparedSpeed:
     # The notch of a box plot (McGill, Tukey and Larsen 1978).
     half = 1.57 * float(stats["iqr"]) / math.sqrt(stats["rounds"])
     if half >= median:
-        return ComparedSpeed(1 / median, 1 / (2 * median), 1 / median, noisy=True)
+        return ComparedSpeed(1 / median, 1 / (2 * median), 1 / median, doubt="too few samples")
     return ComparedSpeed(1 / median, 1 / (median + half), 1 / (median - half))

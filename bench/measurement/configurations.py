@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
+MOST_PROCESSES = 100
 BASELINE = "eager"  # default PyTorch, the default reference
 
 
@@ -43,15 +44,21 @@ class Request:
         boundaries: what is inside the timed section: compute, copies, end-to-end.
         scenario: offline (images/s), single-stream (latency of one image after the other) or
             server (highest Poisson rate within `latency_bound_ms`).
-        reference: the backend that others are compared with.
+        reference: the backend that others are compared with, for each network; or one of the
+            networks (as it was named), with which the others are compared on the same backend.
         target_width: relative half-width of the interval; 0.02 is ±2 %.
         max_seconds: for each configuration, after warm-up.
+        processes: number of fresh processes that each measure everything once; `auto`: 6, 10, 16
+            or 24, until the intervals are narrow enough; 1: in this process, for a quick look,
+            without any claim.
         isolate: run each configuration in a subprocess.
         timeout: seconds that an isolated configuration may take for one answer.
         latency_bound_ms: upper bound of p99 in the server scenario.
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
+        dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
+            for a model given by name).
         seed: of the random order of blocks.
 
     Raises:
@@ -67,12 +74,14 @@ class Request:
     reference: str = BASELINE
     target_width: float = 0.02
     max_seconds: float = 12.0
+    processes: int | str = AUTO
     isolate: bool = False
     timeout: float = 600.0
     latency_bound_ms: float | None = None
     pin: bool = False
     clear_l2: bool = False
     layers: bool = False
+    dataset: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,11 +97,17 @@ class Request:
             ("scenario", (self.scenario,), get_args(Scenario)),
         ):
             _known(option, values, known)
-        for name in (*self.backends, self.reference):
+        for name in self.backends:
             load_backend(name)
         for size in self.batch_sizes:
             if size != AUTO and (not isinstance(size, int) or size < 1):
                 raise BenchError(f"--batch-size {size}: it must be at least 1, or auto")
+        if self.processes != AUTO and (
+            not isinstance(self.processes, int) or not 1 <= self.processes <= MOST_PROCESSES
+        ):
+            raise BenchError(
+                f"--processes {self.processes}: it must be 1 to {MOST_PROCESSES}, or auto"
+            )
         for option in ("target_width", "max_seconds", "timeout"):
             check_above_zero(f"--{option.replace('_', '-')}", getattr(self, option))
         self._check_scenario()
@@ -103,6 +118,11 @@ class Request:
             raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
+
+    @property
+    def in_one_process(self) -> bool:
+        """Whether everything is measured in this process; a server's rate is always found so."""
+        return self.processes == 1 or self.scenario == "server"
 
     @property
     def sizes(self) -> tuple[int | str, ...]:
@@ -129,27 +149,31 @@ class Configuration:
         file: the ONNX file or engine, for backends that need one.
         file_sha256: of its content.
         test_accuracy: of exactly this network or file; None if unknown.
+        calibration: images that its int8 ranges come from, as in the column.
         twin: whether it is a reference entered a second time, for the noise floor.
         clear_l2: overwrite a GPU's second-level cache before each sample.
+        across: whether it is compared with another network, not with another backend.
         details: what else the record shall hold.
     """
 
     target: MeasuredNetwork
     backend: str
-    precision: str
-    memory_format: str
-    batch_size: int
-    boundary: Boundary
-    device: str
-    threads: int
+    precision: str = "fp32"
+    memory_format: str = CONTIGUOUS
+    batch_size: int = 1
+    boundary: Boundary = "compute"
+    device: str = "cpu"
+    threads: int = 1
     scenario: Scenario = "offline"
     size_label: str = ""
     unsupported: str | None = None
     file: Path | None = None
     file_sha256: str | None = None
     test_accuracy: float | None = None
+    calibration: str | None = None
     twin: bool = False
     clear_l2: bool = False
+    across: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -162,6 +186,8 @@ class Configuration:
     @property
     def group(self) -> str:
         """Configurations are compared within a group: equal network, batch and boundary."""
+        if self.across:
+            return f"{self.backend} / {self.memory_format} / {self.size_label} / {self.boundary}"
         return f"{self.target.label} / batch {self.size_label} / {self.boundary}"
 
     @property
@@ -191,9 +217,10 @@ def expand(
     """Return every combination, with the reason for those that cannot run here.
 
     Raises:
-        BenchError: a file was made for another batch size.
+        BenchError: a file was made for another batch size, or the reference is unknown.
     """
-    found = []
+    targets, found = list(targets), []
+    across = _is_across(request.reference, targets)
     for target in targets:
         combinations = product(
             _backends(request, target),
@@ -216,9 +243,11 @@ def expand(
                 size_label=str(size),
                 test_accuracy=_accuracy(target, backend, precision),
                 clear_l2=request.clear_l2,
+                across=across,
+                file=target.file,
+                file_sha256=target.file_sha256,
+                calibration=target.calibration,
             )
-            if target.kind in {"onnx", "engine"}:
-                made = replace(made, file=target.file, file_sha256=target.file_sha256)
             found.append(replace(made, unsupported=why_not(made)))
     return found
 
@@ -229,7 +258,9 @@ def why_not(configuration: Configuration) -> str | None:
     own = made.target.file_precision
     as_tf32 = (own, made.precision) == ("fp32", "tf32") and backend.needs == "onnx"
     if own is not None and own != made.precision and not as_tf32:
-        return f"{made.target.label} is an {own} file"
+        convert = made.precision == "int8" and made.target.kind == "onnx"
+        how = f": quantise it with 'bench export-onnx {made.target.file} --precision int8'"
+        return f"{made.target.label} is an {own} file{how if convert else ''}"
     if other := _needs_other(made, backend.needs):
         return other
     if made.memory_format not in backend.memory_formats:
@@ -256,14 +287,42 @@ def _needs_other(made: Configuration, needs: str) -> str | None:
 
 
 def references(configurations: Sequence[Configuration], wanted: str) -> dict[str, Configuration]:
-    """Return each group's reference: *wanted* in fp32 and contiguous, else the group's first."""
+    """Return each group's reference.
+
+    It is the backend *wanted* in fp32 and contiguous, else the group's first; or the network
+    *wanted*, in fp32 if it was measured so.
+    """
     chosen: dict[str, Configuration] = {}
     for made in configurations:
-        if made.unsupported is None and made.computes:
+        if made.unsupported is not None or not made.computes:
+            continue
+        if made.across:
+            first = made.group not in chosen
+            best = made.target.is_called(wanted) and (first or made.precision == "fp32")
+        else:
             plain = (made.backend, made.precision, made.memory_format)
-            if made.group not in chosen or plain == (wanted, "fp32", CONTIGUOUS):
-                chosen[made.group] = made
+            best = made.group not in chosen or plain == (wanted, "fp32", CONTIGUOUS)
+        if best:
+            chosen[made.group] = made
     return chosen
+
+
+def _is_across(reference: str, targets: Sequence[MeasuredNetwork]) -> bool:
+    """Return whether the reference is a network; False for a backend.
+
+    Raises:
+        BenchError: it is neither.
+    """
+    if reference in backend_names():
+        return False
+    networks = [target.label for target in targets]
+    if any(target.is_called(reference) for target in targets):
+        return True
+    raise BenchError(
+        f"--reference {reference} is unknown{nearest(reference, [*backend_names(), *networks])}: "
+        f"give a backend ({', '.join(backend_names())}) or one of the measured networks "
+        f"({', '.join(networks)})"
+    )
 
 
 def _backends(request: Request, target: MeasuredNetwork) -> tuple[str, ...]:

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from bench.errors import BenchError
 from bench.measurement.backends import ProfilingBackend, load_backend
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.measured_network import DEFAULT_TARGET, MeasuredNetwork, find_targets
+from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
-from bench.measurement.profile.layer_time import RUNS, Share, shares
-from bench.measurement.rows import make_rows, noise_floors
+from bench.measurement.profile.layer_time import RUNS, layer_rows
+from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.percentiles import honest_count
-from bench.measurement.timing.process_runner import ProcessRunner
-from bench.measurement.timing.runner import open_runner
+from bench.measurement.timing.replicates import (
+    Replicate,
+    describe_trials,
+    open_trials,
+    replicate,
+    run_process,
+)
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
-from bench.measurement.timing.server import find_rate
+from bench.measurement.timing.server_scenario import find_rate
 from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
 from bench.system.machine_lock import measuring_lock
+from bench.targets.find import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.targets.find import InputSize
-
-
-# A batch whose images alone take this share of the free memory may not fit with its
-# activations (about twenty times as large in a residual network), so it runs in a subprocess.
-_RISKY_SHARE = 0.05
 
 
 def measure_names(
@@ -59,7 +59,7 @@ def measure_names(
             written.
     """
     found = find_targets(
-        names or [DEFAULT_TARGET], results=context.results, options=options, input_size=input_size
+        names or [DEFAULT_MODEL], results=context.results, options=options, input_size=input_size
     )
     return measure_targets(_with_unique_labels(found), request, context)
 
@@ -93,10 +93,16 @@ def measure_targets(
         if request.pin:
             stack.enter_context(pinned(context.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        trials = [Trial(made) for made in with_files(configurations, folder, context)]
+        trials = [
+            Trial(made) for made in with_files(configurations, folder, context, request.dataset)
+        ]
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
-        ceiling, noise = run_trials(trials, request, context)
+        ceiling = _measure_ceiling(trials, request, context)
+        noise, processes = run_trials(trials, request, context)
+        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
         if request.layers:
             _profile(trials)
     cpu, instruction_sets = processor()
@@ -111,12 +117,14 @@ def measure_targets(
             goal=_goal(request),
             ceiling=ceiling,
             warnings=noise["warnings"],
+            other_processes=noise["others"],
         ),
         environment=describe_environment(context.device, threads=context.threads)
         | {name: version_of(name) for name in ("onnxruntime-gpu", "onnxruntime", "openvino")},
         ceiling=asdict(ceiling),
         noise=noise | {"floors": noise_floors(trials)},
         lanes={trial.name: _details(trial) for trial in trials},
+        processes=[asdict(one) for one in processes],
     )
     return store.publish(record, _raw_samples(trials))
 
@@ -134,47 +142,50 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
 
 def run_trials(
     trials: Sequence[Trial], request: Request, context: Context
-) -> tuple[Ceiling, dict[str, Any]]:
-    """Open, sample, describe and close every trial, all in this process.
+) -> tuple[dict[str, Any], list[Replicate]]:
+    """Measure every trial, in this process or in several fresh ones.
 
     Returns:
-        The machine's ceiling, and its noise with `warnings`.
+        The machine's noise meanwhile, with `warnings`, and the processes.
+
+    Raises:
+        BenchError: no trial is supported here.
     """
-    try:
-        for trial in trials:
-            _open(trial, request, context)
-        if all(trial.status == "unsupported" for trial in trials):
-            reasons = dict.fromkeys(str(trial.error) for trial in trials)
-            raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-        precisions = {t.configuration.precision for t in trials if t.status == "complete"}
-        before = take_snapshot(context.device)
-        context.on_event({"event": "ceiling"})
-        budget = min(1.0, request.max_seconds / 10)
-        ceiling = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-        _sample(trials, request, context)
-        warnings, noise = noise_between(before, take_snapshot(context.device))
-        for trial in trials:
-            _describe(trial)
-        again = measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-        ceiling = ceiling.merge(again)
-    finally:
-        for trial in trials:
-            trial.close()
-    return ceiling, noise | {"warnings": warnings}
-
-
-def _open(trial: Trial, request: Request, context: Context) -> None:
-    if trial.status != "complete":
-        return
-    made = trial.configuration
-    context.on_event({"event": "prepare", "what": made.name})
-    isolate = request.isolate or _is_risky(made)
-    try:
-        trial.runner = (
-            ProcessRunner(made, timeout=request.timeout) if isolate else open_runner(made)
+    before = take_snapshot(context.device)
+    processes: list[Replicate] = []
+    warnings: list[str] = []
+    goal = _goal(request)
+    if request.in_one_process:
+        try:
+            open_trials(trials, request, context.on_event)
+            _sample(trials, request, context)
+            describe_trials(trials)
+        finally:
+            for trial in trials:
+                trial.close()
+    else:
+        run = partial(
+            run_process,
+            request=request,
+            goal=goal,
+            device=context.device,
+            on_event=context.on_event,
         )
-    except Exception as error:  # a backend's failure is its row
-        trial.fail(error)
+        processes, warnings = replicate(trials, request, goal, run, context.on_event)
+    noisy, noise = noise_between(before, take_snapshot(context.device))
+    if all(trial.status == "unsupported" for trial in trials):
+        reasons = dict.fromkeys(str(trial.error) for trial in trials)
+        raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
+    return noise | {"warnings": [*warnings, *noisy]}, processes
+
+
+def _measure_ceiling(
+    trials: Sequence[Trial], request: Request, context: Context, longer: int = 1
+) -> Ceiling:
+    context.on_event({"event": "ceiling"})
+    precisions = {t.configuration.precision for t in trials if t.status == "complete"}
+    budget = longer * min(1.0, request.max_seconds / 10)
+    return measure_ceiling(context.device, context.threads, precisions, seconds=budget)
 
 
 def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
@@ -183,18 +194,8 @@ def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None
         run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
         return
     for trial in opened:
-        try:
+        with trial.recording_failure():
             find_rate(trial, request, context.on_event)
-        except Exception as error:  # its row says so, and the others continue
-            trial.fail(error)
-
-
-def _describe(trial: Trial) -> None:
-    if trial.is_running:
-        try:
-            trial.report = trial.opened().describe()
-        except Exception as error:  # what ran is unknown, so there is no figure
-            trial.fail(error)
 
 
 def _profile(trials: Sequence[Trial]) -> None:
@@ -202,16 +203,16 @@ def _profile(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.status == "complete" and not trial.configuration.twin:
             try:
-                trial.layers = [asdict(share) for share in profile_layers(trial.configuration)]
+                trial.layers = profile_layers(trial.configuration)
             except Exception as error:  # the samples are kept whatever a profiler does
                 trial.layers = [{"error": str(error)}]
 
 
-def profile_layers(configuration: Configuration) -> list[Share]:
+def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     """Profile a configuration in this process.
 
     Returns:
-        Layers in the network's order, then operators, slowest first.
+        Layers in the network's order, then operators, slowest first, as `layer_rows`.
 
     Raises:
         BenchError: its backend has no profiler, or it cannot be opened.
@@ -219,9 +220,9 @@ def profile_layers(configuration: Configuration) -> list[Share]:
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
-    runner = open_runner(configuration)
+    runner = LocalRunner(configuration)
     try:
-        return shares(*backend.profile(runner.prepared, runner.step, RUNS))
+        return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
     finally:
         runner.close()
 
@@ -231,11 +232,6 @@ def _goal(request: Request) -> Goal:
     return Goal(request.target_width, request.max_seconds, fewest)
 
 
-def _is_risky(made: Configuration) -> bool:
-    images = 4 * made.batch_size * math.prod(made.target.input_shape)
-    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
-
-
 def _details(trial: Trial) -> dict[str, Any]:
     report = trial.report
     return {
@@ -243,10 +239,12 @@ def _details(trial: Trial) -> dict[str, Any]:
         "error": trial.error,
         "executed": asdict(report.executed) if report else None,
         "repeats": report.repeats if report else None,
-        "blocks": len(trial.blocks),
+        "blocks": sum(len(one.blocks) for one in (trial, *trial.replicates.values())),
+        "failures": [error for _, error in trial.failures],
         "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),
+        **({"measured_milliseconds": trial.interval.median * 1e3} if trial.interval else {}),
         **trial.configuration.details,
     }
 
@@ -255,11 +253,13 @@ def _raw_samples(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
     """Return rows of `bench.store.measurements.SAMPLE_COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
     for trial in trials:
-        warm_up = trial.warm_up.seconds if trial.warm_up else ()
-        rows += [(trial.name, "warm-up", -1, 0, repr(seconds)) for seconds in warm_up]
-        rows += [
-            (trial.name, "sample", number, trial.positions[number], repr(seconds))
-            for number, block in trial.blocks.items()
-            for seconds in block
-        ]
+        for process, one in trial.replicates.items() or ((0, trial),):
+            head = (trial.name, process)
+            warm_up = one.warm_up.seconds if one.warm_up else ()
+            rows += [(*head, "warm-up", -1, 0, repr(seconds)) for seconds in warm_up]
+            rows += [
+                (*head, "sample", number, one.positions[number], repr(seconds))
+                for number, block in one.blocks.items()
+                for seconds in block
+            ]
     return rows

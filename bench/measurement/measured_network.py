@@ -9,13 +9,13 @@ import torch
 
 from bench.errors import BenchError
 from bench.export.engines import read_sidecar
+from bench.export.examine import Size, examine, image_shape
 from bench.export.files import onnx_sha256
 from bench.measurement.backends.tensorrt import engine_input
-from bench.measurement.onnx_file import Size, examine, image_shape
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.summary import count_macs
 from bench.store.exports import Exports
-from bench.targets.find import DEFAULT_MODEL, InputSize, find_network, find_networks, sides_of
+from bench.targets.find import InputSize, find_network, find_networks, sides_of
 from bench.targets.network import NamedNetwork
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-
-DEFAULT_TARGET = DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class MeasuredNetwork(NamedNetwork):
         file_precision: precision of the file's weights: fp32, fp16 or int8.
         static_batch: the one batch size the file takes; None for any.
         test_accuracy: of the run in fp32 PyTorch, or of exactly this file; None if unknown.
+        calibration: images that an int8 file's ranges come from; None if unknown.
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
@@ -53,6 +51,7 @@ class MeasuredNetwork(NamedNetwork):
     file_precision: str | None = None
     static_batch: int | None = None
     test_accuracy: float | None = None
+    calibration: str | None = None
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
         """Return what turns uint8 images of the network's shape into its input, on the CPU."""
@@ -61,6 +60,11 @@ class MeasuredNetwork(NamedNetwork):
         if not self.input_type.startswith("float"):
             return lambda images: images  # it is part of the file
         return lambda images: images.float() / 255
+
+    def is_called(self, name: str) -> bool:
+        """Return whether `--reference` may name it so: as it was given, or by its run's id."""
+        known = {self.name, self.label, str(self.file)}
+        return name in known or (self.run is not None and self.run.startswith(name))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -126,19 +130,10 @@ def _measured(network: NamedNetwork, input_size: InputSize | None) -> MeasuredNe
 
 
 def _of_onnx(path: Path, results: str, size: Size | None) -> dict[str, Any]:
-    facts = examine(path, size)
+    facts = dict(vars(examine(path, size)))
     digest = onnx_sha256(path)
-    return {
-        "input_shape": facts.input_shape,
-        "channels_last": facts.channels_last,
-        "input_type": facts.input_type,
-        "macs": facts.macs,
-        "traffic": facts.traffic,
-        "file_sha256": digest,
-        "file_precision": facts.precision,
-        "static_batch": facts.static_batch,
-        **_of_export(digest, results),
-    }
+    known = {"file_sha256": digest, "file_precision": facts.pop("precision")}
+    return facts | known | _of_export(digest, results)
 
 
 def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:
@@ -165,9 +160,8 @@ def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:
 
 def _of_export(sha256: str, results: str) -> dict[str, Any]:
     """Return what the results folder knows of an exported file."""
-    export = Exports(results).named(sha256)
-    row = export.row if export else {}
-    return {key: row.get(key) for key in ("model", "run", "test_accuracy")}
+    known = Exports(results).known_files().get(sha256, {})
+    return {key: known.get(key) for key in ("model", "run", "test_accuracy", "calibration")}
 
 
 def _macs_of_source(sha256: str, results: str, size: Size | None) -> int | None:

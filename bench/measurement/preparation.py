@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import psutil
+
 from bench.errors import BenchError
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.pipeline import Exporter
-from bench.export.settings import Settings
+from bench.export.settings import RANDOM, Settings
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Configuration, Request
@@ -62,15 +64,25 @@ def make_context(
 
 
 class NetworkFile(NamedTuple):
-    """A file made of a network; its test accuracy is None if it was not tested."""
+    """A file made of a network.
+
+    Its test accuracy is None if it was not tested, and `calibration` None if it is not in int8.
+    """
 
     path: Path
     sha256: str
     test_accuracy: float | None = None
+    calibration: str | None = None
 
 
 def make_file(
-    target: MeasuredNetwork, precision: str, folder: Path, *, threads: int, int8_target: str = "cpu"
+    target: MeasuredNetwork,
+    precision: str,
+    folder: Path,
+    *,
+    threads: int,
+    int8_target: str = "cpu",
+    dataset: str | None = None,
 ) -> NetworkFile:
     """Export a network for a backend that needs an ONNX file.
 
@@ -84,6 +96,8 @@ def make_file(
         folder: for files that are not needed afterwards.
         threads: number of CPU threads.
         int8_target: as `bench export-onnx --target` takes it.
+        dataset: as `bench export-onnx --dataset` takes it. A model given by name is calibrated on
+            random images by default: its weights are random, too, and its row says so.
 
     Raises:
         BenchError: it cannot be exported so.
@@ -94,19 +108,31 @@ def make_file(
         save(trace(source).proto, path)
         return NetworkFile(path, sha256_of(path))
     exports = Exports(folder if target.kind == "model" else target.results)
-    settings = Settings(precision=cast("Any", precision), target=cast("Any", int8_target))
+    if precision == "int8" and target.kind == "model":
+        dataset = dataset or RANDOM
+    settings = Settings(
+        precision=cast("Any", precision), target=cast("Any", int8_target),
+        dataset=dataset if precision == "int8" else None,
+    )  # fmt: skip
     record = Exporter(exports, settings, threads).export(source)
     if record.row["status"] != "complete":
         raise BenchError(f"the {precision} export was rejected: {record.row['error']}")
-    return NetworkFile(exports.file(record), record.export, record.row["test_accuracy"])
+    row = record.row
+    return NetworkFile(
+        exports.file(record), record.export, row["test_accuracy"], row.get("calibration")
+    )
 
 
 def with_files(
-    configurations: Sequence[Configuration], folder: Path, context: Context
+    configurations: Sequence[Configuration],
+    folder: Path,
+    context: Context,
+    dataset: str | None = None,
 ) -> Iterator[Configuration]:
     """Yield the configurations, with an ONNX file for those that need one.
 
-    Each file is made once for all configurations of a network and precision.
+    Each file is made once for all configurations of a network and precision. For *dataset*, see
+    `make_file`.
     """
     made: dict[tuple[str, str, str], Any] = {}
     for one in configurations:
@@ -121,8 +147,9 @@ def with_files(
             context.on_event({"event": "export", "what": f"{one.target.label} {precision}"})
             try:
                 made[key] = make_file(
-                    one.target, precision, folder, threads=context.threads, int8_target=int8_target
-                )
+                    one.target, precision, folder, threads=context.threads,
+                    int8_target=int8_target, dataset=dataset,
+                )  # fmt: skip
             except BenchError as error:
                 made[key] = error
         found = made[key]
@@ -130,8 +157,9 @@ def with_files(
             yield replace(one, unsupported=str(found))
         else:
             yield replace(
-                one, file=found.path, file_sha256=found.sha256, test_accuracy=found.test_accuracy
-            )
+                one, file=found.path, file_sha256=found.sha256, test_accuracy=found.test_accuracy,
+                calibration=found.calibration,
+            )  # fmt: skip
 
 
 def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context) -> None:
@@ -140,11 +168,9 @@ def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context
         made = trial.configuration
         if trial.status == "complete" and made.size_label == AUTO:
             context.on_event({"event": "batch", "what": made.name})
-            try:
+            with trial.recording_failure():
                 size, tried = find_batch_size(made, timeout=request.timeout)
                 trial.configuration = replace(made, batch_size=size, details={"tried": tried})
-            except Exception as error:  # its row says so, and the others continue
-                trial.fail(error)
 
 
 @contextmanager
@@ -168,6 +194,5 @@ def pinned(threads: int) -> Iterator[None]:
 
 def _bind(cores: set[int]) -> None:
     """Bind every existing thread; those started later inherit it."""
-    folder = Path("/proc/self/task")
-    for thread in [int(t.name) for t in folder.iterdir()] if folder.is_dir() else [0]:
-        os.sched_setaffinity(thread, cores)
+    for thread in psutil.Process().threads():
+        os.sched_setaffinity(thread.id, cores)

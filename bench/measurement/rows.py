@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
-from bench.measurement.machine.nvml import GpuSummary
-from bench.measurement.timing.percentiles import nearest_rank
+from bench.measurement.machine.noise import scheduler_tick
+from bench.measurement.timing.percentiles import nearest_rank, upper_bound
+from bench.measurement.timing.replicates import is_reached
+from bench.system.intervals import two_modes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from bench.system.intervals import Interval
 
 PERCENTILES = (0.5, 0.9, 0.99)
+# Winograd's convolutions need fewer operations than are counted, so a little more is possible.
+MOST_SHARE = 1.1
 
 
 def make_rows(
@@ -28,10 +33,12 @@ def make_rows(
     goal: Goal,
     ceiling: Ceiling | None,
     warnings: Sequence[str] = (),
+    other_processes: float | None = None,
 ) -> list[dict[str, Any]]:
     """Return a row for each trial that is not a twin; what is not known is None.
 
-    A row that does not reach the *goal* is noisy. *warnings* are of the whole measurement.
+    A row that does not reach the *goal* is noisy. *warnings* and *other_processes*, the share of
+    the processor that they used, are of the whole measurement.
     """
     references = {trial.group: trial for trial in trials if trial.is_reference}
     floors = noise_floors(trials)
@@ -42,16 +49,27 @@ def make_rows(
             continue
         row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu}
         row |= {"status": trial.status, "error": trial.error}
+        row["processes"] = len(trial.replicates) or 1
+        row["other_processes"] = other_processes
         if trial.report is not None:
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
-            row |= _speed(trial, trial.interval, goal, ceiling)
+            row |= _speed(trial, trial.interval, ceiling)
+            row["noisy"] = scheduler_tick(trial.samples) is not None or not is_reached(
+                trial, trials, goal
+            )
             reference = references.get(trial.group)
             if reference is not None and trial.configuration.computes:
                 row |= _ratio(trial, reference, floors.get(trial.group))
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
         row |= trial.columns
-        row["warnings"] = "; ".join([*_own_warnings(trial), *warnings]) or None
+        own = _own_warnings(trial)
+        if (share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE:
+            own.append(
+                f"{_way(trial.configuration)} was faster than this machine's measured peak, so no "
+                "share of it is shown"
+            )
+        row["warnings"] = "; ".join([*own, *warnings]) or None
         rows.append(row)
     return rows
 
@@ -93,35 +111,32 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "threads": made.threads,
         "macs": target.macs,
         "test_accuracy": made.test_accuracy,
+        "calibration": made.calibration,
     }
 
 
 def _executed(report: RunnerReport) -> dict[str, Any]:
     images = report.images
     joules = report.energy_joules
-    gpu = report.gpu or GpuSummary()
     return {
         "provider": report.executed.provider,
         "executed_precision": report.executed.precision,
         "compile_seconds": report.executed.compile_seconds,
         "peak_memory_mib": report.peak_memory_mib,
         "energy_joules_per_image": joules / images if joules and images else None,
-        "gpu_sm_clock_mhz": gpu.sm_clock_mhz,
-        "gpu_memory_clock_mhz": gpu.memory_clock_mhz,
-        "gpu_temperature_c": gpu.temperature_c,
-        "gpu_slowed_by": ", ".join(gpu.slowed_by) or None,
-        "peak_gpu_memory_mib": gpu.memory_used_mib,
+        **report.gpu,
         "nodes_elsewhere": len(report.executed.elsewhere) if report.executed.nodes else None,
     }
 
 
-def _speed(trial: Trial, seconds: Interval, goal: Goal, ceiling: Ceiling | None) -> dict[str, Any]:
+def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str, Any]:
     made = trial.configuration
     images_per_second = seconds.per_second(made.batch_size)
     macs = made.target.macs
     flops = 2 * macs * images_per_second.median if macs and made.computes else None
     precision = trial.report.executed.precision if trial.report else made.precision
     ceilings = ceiling.flops_per_second if ceiling else {}
+    share = share_of_peak(trial, ceiling)
     copies = ceiling.copied if ceiling else {}
     row = {
         "images_per_second": images_per_second.median,
@@ -131,16 +146,33 @@ def _speed(trial: Trial, seconds: Interval, goal: Goal, ceiling: Ceiling | None)
         "samples": len(trial.samples),
         "flops_per_second": flops,
         "arithmetic_intensity": _intensity(made, precision) if flops else None,
-        "peak_fraction": flops / ceilings[precision] if flops and precision in ceilings else None,
+        "peak_fraction": share if share is None or share <= MOST_SHARE else None,
         "ceiling_flops_per_second": ceilings.get(precision),
         "ceiling_bytes_per_second": copies.get(precision),
-        "noisy": not goal.is_reached(trial),
     }
     if trial.report is None or trial.report.repeats == 1:  # else samples are means
         for percentile in PERCENTILES:
             found = nearest_rank(trial.samples, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
+        if row["latency_p99_ms"] is not None:
+            bound = upper_bound(trial.samples, 0.99)
+            row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
     return row
+
+
+def share_of_peak(trial: Trial, ceiling: Ceiling | None) -> float | None:
+    """Return the share of the machine's ceiling that a trial reached; None if unknown.
+
+    More than `MOST_SHARE` is a fault of the ceiling.
+    """
+    made = trial.configuration
+    macs = made.target.macs
+    if ceiling is None or trial.report is None or trial.interval is None:
+        return None
+    most = ceiling.flops_per_second.get(trial.report.executed.precision)
+    if not macs or not most or not made.computes:
+        return None
+    return 2 * macs * made.batch_size / trial.interval.median / most
 
 
 def _intensity(made: Configuration, precision: str) -> float | None:
@@ -152,35 +184,31 @@ def _intensity(made: Configuration, precision: str) -> float | None:
 
 def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"reference": _way(reference.configuration), "noise_floor": floor}
-    if reference is trial:
-        return row | {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "difference": "reference"}
     found = trial.speedup_over(reference)
     if found is None:
         return row
+    row |= {"ratio": found.median, "ratio_low": found.low, "ratio_high": found.high}
+    if reference is trial:
+        return row | {"difference": "reference"}
     significant = (found.low > 1 or found.high < 1) and (
         floor is None or abs(found.median - 1) > floor
     )
     difference = ("faster" if found.median > 1 else "slower") if significant else "none"
-    return row | {
-        "ratio": found.median,
-        "ratio_low": found.low,
-        "ratio_high": found.high,
-        "difference": difference if found.confident else None,
-    }
+    # Within one process no interval knows what the next process would find: no claim.
+    return row | {"difference": difference if found.confident and trial.replicates else None}
 
 
 def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:
     """Compare with what a user gets by choosing the memory format, not only with the default."""
-    if best is None:
+    found = trial.speedup_over(best) if best else None
+    if best is None or found is None:
         return {}
-    values = (1.0, 1.0, 1.0)
-    if best is not trial:
-        found = trial.speedup_over(best)
-        if found is None:
-            return {}
-        values = (found.median, found.low, found.high)
-    names = ("best_eager_ratio", "best_eager_ratio_low", "best_eager_ratio_high")
-    return {"best_eager": _way(best.configuration), **dict(zip(names, values, strict=True))}
+    return {
+        "best_eager": _way(best.configuration),
+        "best_eager_ratio": found.median,
+        "best_eager_ratio_low": found.low,
+        "best_eager_ratio_high": found.high,
+    }
 
 
 def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -189,7 +217,7 @@ def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
     for trial in trials:
         made = trial.configuration
         eager = (made.backend, made.precision, trial.status) == (BASELINE, "fp32", "complete")
-        if eager and trial.interval is not None and not made.twin:
+        if eager and trial.interval is not None and not made.twin and not made.across:
             seconds = trial.interval.median / made.batch_size
             groups.setdefault(made.group, []).append((seconds, trial))
     return {
@@ -200,16 +228,31 @@ def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
 
 
 def _way(made: Configuration) -> str:
-    return f"{made.backend} {made.precision} {made.memory_format}"
+    network = f"{made.target.label} " if made.across else ""
+    return f"{network}{made.backend} {made.precision} {made.memory_format}"
 
 
 def _own_warnings(trial: Trial) -> list[str]:
-    warnings = list(trial.report.executed.warnings) if trial.report else []
-    if trial.report and trial.report.gpu:
-        warnings += trial.report.gpu.warnings
+    report = trial.report
+    warnings = [*report.executed.warnings, *report.warnings] if report else []
     if trial.warm_up is not None and not trial.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")
-    executed = trial.report.executed.precision if trial.report else None
+    medians = [one.interval.median for one in trial.replicates.values() if one.interval]
+    if (modes := two_modes(medians)) is not None:
+        made = trial.configuration
+        shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
+        warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
+    if (tick := scheduler_tick(trial.samples)) is not None:
+        warnings.append(
+            f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
+            "quota decided them"
+        )
+    if trial.failures:
+        ran = len(trial.replicates)
+        warnings.append(
+            f"{_way(trial.configuration)}: {ran} of {ran + len(trial.failures)} processes complete"
+        )
+    executed = report.executed.precision if report else None
     requested = trial.configuration.precision
     if executed not in {None, "none", requested}:
         warnings.append(f"{requested} was computed in {executed}")

@@ -6,15 +6,18 @@ thread counts that are still in the race: compiling every combination would take
 
 from __future__ import annotations
 
+import functools
 import shlex
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
-from bench.measurement.backends import MEMORY_FORMATS, backend_names, load_backend
+from bench.export.examine import spell_size
+from bench.measurement.backends import MEMORY_FORMATS, PRECISIONS, backend_names, load_backend
 from bench.measurement.configurations import (
     BASELINE,
     Configuration,
@@ -23,18 +26,19 @@ from bench.measurement.configurations import (
     expand,
 )
 from bench.measurement.measure import measure_targets
-from bench.measurement.onnx_file import spell_size
-from bench.measurement.preparation import Context, with_files
-from bench.measurement.timing.runner import Runner, open_runner
+from bench.measurement.preparation import Context, OnEvent, with_files
+from bench.measurement.timing.runner import LocalRunner, Runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bench.measurement.measured_network import MeasuredNetwork
     from bench.store.measurements import MeasurementRecord
+
+OpenRunner = Callable[[Configuration], Runner]
 
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
 _FIRST_SECONDS = 0.5
@@ -121,40 +125,32 @@ def candidates(
     target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
 ) -> list[Configuration]:
     """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
-    found = []
-    for backend in backend_names():
-        if load_backend(backend).needs == "nothing":
-            continue
-        pairs = load_backend(backend).support()
-        precisions = tuple(dict.fromkeys(p.precision for p in pairs if p.missing is None))
-        if not precisions:
-            continue
-        request = Request(
-            backends=(backend,),
-            precisions=precisions,
-            batch_sizes=tuple(batch_sizes),
-            memory_formats=MEMORY_FORMATS,
-        )
-        for count in threads:
-            found += expand(request, [target], device=device, threads=count)
+    request = Request(
+        backends=tuple(name for name in backend_names() if load_backend(name).needs != "nothing"),
+        precisions=PRECISIONS,
+        batch_sizes=tuple(batch_sizes),
+        memory_formats=MEMORY_FORMATS,
+    )
+    found = [
+        one for count in threads for one in expand(request, [target], device=device, threads=count)
+    ]
     return [one for one in found if one.unsupported is None]
 
 
 def halve(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_runner: Callable[[Configuration], Runner],
+    open_runner: OpenRunner,
     *,
-    keep: int = _LAST,
     budget: Budget | None = None,
-    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
 ) -> list[Configuration]:
     """Measure all for a short time, keep the faster half for twice the time, and so on.
 
     Once the *budget* is spent, the ranking so far is the answer.
 
     Returns:
-        At most *keep* configurations, fastest first, all within the latency bound.
+        At most three configurations, fastest first, all within the latency bound.
 
     Raises:
         UnreachedError: none keeps the latency bound; the message names the best latency.
@@ -166,8 +162,8 @@ def halve(
     ranked: list[Configuration] = []
     while True:
         timed = _rung(left, seconds, open_runner, budget)
-        if ranked and len(timed) < min(len(left), keep):
-            return ranked[:keep]  # the budget ended within this rung
+        if ranked and len(timed) < min(len(left), _LAST):
+            return ranked[:_LAST]  # the budget ended within this rung
         if not timed:
             raise BenchError("none of the configurations could run here")
         within = [(one, median) for one, median in timed if median <= limit]
@@ -180,21 +176,19 @@ def halve(
         within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
         ranked = [one for one, _ in within]
         on_event({"event": "rung", "left": len(ranked), "seconds": seconds})
-        if len(ranked) <= keep or budget.spent:
-            return ranked[:keep]
-        left = ranked[: max(keep, len(ranked) // 2)]
-        if len(left) == len(ranked):
-            return left
+        if len(ranked) <= _LAST or budget.spent:
+            return ranked[:_LAST]
+        left = ranked[: max(_LAST, len(ranked) // 2)]
         seconds *= 2
 
 
 def halve_by_preparation(
     configurations: Sequence[Configuration],
     bounds: Bounds,
-    open_runner: Callable[[Configuration], Runner],
+    open_runner: OpenRunner,
     *,
     budget: Budget,
-    on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+    on_event: OnEvent = lambda _event: None,
 ) -> list[Configuration]:
     """Halve what is quick to prepare, then the finalists together with what is slow to prepare.
 
@@ -207,22 +201,24 @@ def halve_by_preparation(
     Raises:
         BenchError: as `halve`.
     """
-    names = {one.backend for one in configurations}
-    late = {n for n in names if getattr(load_backend(n), "slow_to_prepare", False)}
-    slow = [one for one in configurations if one.backend in late]
-    quick = [one for one in configurations if one.backend not in late]
+    race = functools.partial(
+        halve, bounds=bounds, open_runner=open_runner, budget=budget, on_event=on_event
+    )
+    quick: list[Configuration] = []
+    slow: list[Configuration] = []
+    for one in configurations:
+        late = getattr(load_backend(one.backend), "slow_to_prepare", False)
+        (slow if late else quick).append(one)
     if not quick or not slow:
-        return halve(configurations, bounds, open_runner, budget=budget, on_event=on_event)
+        return race(configurations)
     try:
-        left = halve(quick, bounds, open_runner, budget=budget, on_event=on_event)
+        left = race(quick)
     except UnreachedError:
-        return halve([*quick, *slow], bounds, open_runner, budget=budget, on_event=on_event)
+        return race([*quick, *slow])
     sizes = {(one.threads, one.batch_size) for one in left}
     matching = [one for one in slow if (one.threads, one.batch_size) in sizes]
     admitted = [one for one in matching if budget.admit(one)]
-    if not admitted:
-        return left
-    return halve([*left, *admitted], bounds, open_runner, budget=budget, on_event=on_event)
+    return race([*left, *admitted]) if admitted else left
 
 
 def tune(
@@ -248,13 +244,10 @@ def tune(
     given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
-        best = halve_by_preparation(
-            _accurate(ready, bounds),
-            bounds,
-            open_runner,
-            budget=budget,
-            on_event=context.on_event,
-        )[0]
+        accurate = _accurate(ready, bounds)
+        best, *_ = halve_by_preparation(
+            accurate, bounds, LocalRunner, budget=budget, on_event=context.on_event
+        )
     # One request measures the product of its lists; the surplus combinations do little harm.
     request = Request(
         backends=tuple(dict.fromkeys((BASELINE, best.backend))),
@@ -286,7 +279,7 @@ def command_for(made: Configuration) -> str:
 def _rung(
     configurations: Sequence[Configuration],
     seconds: float,
-    open_runner: Callable[[Configuration], Runner],
+    open_runner: OpenRunner,
     budget: Budget,
 ) -> list[tuple[Configuration, float]]:
     """Measure a rung: interleaved within each group of equal thread count and batch size."""
@@ -296,15 +289,13 @@ def _rung(
     timed = []
     for members in groups.values():
         trials = []
-        for one in members:
-            if not budget.admit(one):
-                continue
-            try:
-                trials.append(Trial(one, open_runner(one)))
-            except Exception:  # noqa: S112 - what cannot be prepared is no candidate
-                continue
-        run_plan(trials, Goal(max_seconds=seconds, block_seconds=seconds / 8))
-        for trial in trials:
+        for one in filter(budget.admit, members):
+            trials.append(Trial(one))
+            with trials[-1].recording_failure():  # what cannot be prepared is no candidate
+                trials[-1].runner = open_runner(one)
+        opened = [trial for trial in trials if trial.runner is not None]
+        run_plan(opened, Goal(max_seconds=seconds, block_seconds=seconds / 8))
+        for trial in opened:
             if trial.status == "complete" and trial.interval is not None:
                 timed.append((trial.configuration, trial.interval.median))
             trial.close()

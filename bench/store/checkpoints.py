@@ -44,7 +44,9 @@ def load_checkpoint(
         _check(metadata, run, tensors)
         return tensors, json.loads(metadata["state"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"starting {run} anew: its checkpoint is broken ({error})", stacklevel=3)
+        warnings.warn(
+            f"{run} starts from the beginning: its checkpoint is broken ({error})", stacklevel=3
+        )
         return None
 
 

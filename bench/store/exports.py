@@ -134,6 +134,24 @@ class Exports:
                     return record
         return None
 
+    def known_files(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each file by its SHA-256.
+
+        That is the row of an export, and for an ONNX file that was quantised its `model` and the
+        `test_accuracy` that it had then, the newest one. Both have the `dataset` of that test; it
+        is missing for an export of a run, which has it.
+        """
+        known: dict[str, dict[str, Any]] = {}
+        for record in sorted(self.records(), key=lambda record: record.created_at, reverse=True):
+            dataset = {"dataset": record.request.get("dataset")}
+            known[record.row["sha256"]] = record.row | dataset
+            source = record.request.get("file_sha256")
+            if source is not None:
+                accuracy = record.row["torch_accuracy"]
+                own = {"model": record.row["model"], "test_accuracy": accuracy} | dataset
+                known.setdefault(source, own)
+        return known
+
     def named(self, name: str) -> ExportRecord | None:
         """Return the only export whose SHA-256 begins with *name* (8 digits or more), or None."""
         if len(name) < 8:  # noqa: PLR2004 - shorter beginnings are ambiguous soon

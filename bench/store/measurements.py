@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 RECORD, SAMPLES = "measurement.json", "samples.csv"
-SAMPLE_COLUMNS = ("configuration", "phase", "round", "position", "seconds")
+SAMPLE_COLUMNS = ("configuration", "process", "phase", "round", "position", "seconds")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class MeasurementRecord:
         ceiling: the machine's measured peak performance.
         noise: machine noise, and the difference between the two entries of each reference.
         lanes: configuration → everything else that was read back from its runner.
+        processes: the fresh processes that measured, in order; empty for one process.
         created_at: UTC, ISO 8601.
         files: SHA-256 of every other file of the folder.
     """
@@ -52,6 +53,7 @@ class MeasurementRecord:
     ceiling: dict[str, Any] = field(default_factory=dict)
     noise: dict[str, Any] = field(default_factory=dict)
     lanes: dict[str, Any] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
     created_at: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
@@ -132,8 +134,8 @@ def read_measurement(folder: Path) -> MeasurementRecord:
     return read_record(folder / RECORD, MeasurementRecord, folder.name)
 
 
-def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
-    """Read the samples without warm-up: configuration → round → seconds of one batch.
+def read_samples(folder: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
+    """Read the samples without warm-up: configuration → (process, round) → seconds of one batch.
 
     Raises:
         BenchError: the file is missing or damaged.
@@ -141,10 +143,12 @@ def read_samples(folder: Path) -> dict[str, dict[int, list[float]]]:
     path = folder / SAMPLES
     if damaged_file(folder, {SAMPLES: read_measurement(folder).files.get(SAMPLES, "")}):
         raise BenchError(f"{path} is missing or damaged (its checksum differs); measure again")
-    samples: dict[str, dict[int, list[float]]] = {}
+    samples: dict[str, dict[tuple[int, int], list[float]]] = {}
     with reading(path), path.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["phase"] == "sample":
                 rounds = samples.setdefault(row["configuration"], {})
-                rounds.setdefault(int(row["round"]), []).append(float(row["seconds"]))
+                # Files written before there were several processes have no such column.
+                block = (int(row.get("process") or 0), int(row["round"]))
+                rounds.setdefault(block, []).append(float(row["seconds"]))
     return samples

@@ -1,8 +1,9 @@
 """Studies: one question, a base, and the variants that answer it, as a TOML file.
 
 `schema` defines the file's keys, `file` reads one, `lines` finds the line of an error,
-`expansion` expands a study into a `plan` of runs, each a `request` with a `recipe`, and `growth`
-makes the requests of runs that start as another run's network, made larger.
+`expansion` expands a study into a `plan` of runs, each a `run_request` with a `recipe` (its hash
+names the run's folder), and `growth` makes the requests of runs that start as another run's
+network, made larger.
 
 `bench.models` and `bench.data` import torch, so functions here import them when they are called:
 reading a study and a run's record stays fast.

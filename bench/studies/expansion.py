@@ -9,7 +9,7 @@ from bench.errors import BenchError, nearest
 from bench.studies.growth import check_growth, grown_requests
 from bench.studies.plan import Plan, PlannedVariant, VariantError
 from bench.studies.recipe import MOST, Recipe, get_recipe
-from bench.studies.request import Precision, RunRequest
+from bench.studies.run_request import Precision, RunRequest
 
 if TYPE_CHECKING:
     from bench.studies.schema import Study, Variant

@@ -15,7 +15,7 @@ from bench.studies.recipe import Recipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.studies.schema import Study, Variant
 
 

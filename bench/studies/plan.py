@@ -10,7 +10,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.studies.schema import Study
 
 

@@ -20,6 +20,7 @@ from bench.errors import BenchError, nearest
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 MOST = 2**31 - 1  # the largest that C libraries below take
 Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]  # refuses "3" and true
+Resize = Literal["crop", "squash", "pad"]
 Rate = Annotated[float, Field(le=1e6)]  # refuses infinity
 
 
@@ -33,6 +34,7 @@ LATER: dict[str, Any] = {
     "initial_size": 1.0,
     "test_time_flip": False,
     "record_blocks": False,
+    "resize": "crop",
 }
 
 
@@ -138,6 +140,12 @@ class Recipe(BaseModel):
         LATER["record_blocks"],
         description="Record each block's gradient norm, and the norm of its branch against its "
         "shortcut, before training and after every epoch; nothing is chosen by it.",
+    )
+
+    resize: Resize = Field(
+        LATER["resize"],
+        description="How image files of another size become square: crop the longer side at the "
+        "centre, squash both sides, or pad the shorter one with black.",
     )
 
     @field_validator("ema_decay")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from bench.studies.recipe import MOST, Recipe
-from bench.studies.request import Precision  # noqa: TC001 - pydantic reads it
+from bench.studies.run_request import Precision  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

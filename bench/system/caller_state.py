@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,11 @@ def caller_state() -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn
-    flags = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its parts
+    flags = cudnn.benchmark, cudnn.deterministic
+    # Reading `allow_tf32` raises after a program has used `fp32_precision`.
+    parts = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    float32 = [part.fp32_precision for part in parts]
     grad, wording = torch.is_grad_enabled(), warnings.formatwarning
     plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -34,7 +37,9 @@ def caller_state() -> Iterator[None]:
         np.random.set_state(numbers)  # noqa: NPY002
         warnings.formatwarning = wording
         torch.set_grad_enabled(grad)
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
+        cudnn.benchmark, cudnn.deterministic = flags
+        for part, precision in zip(parts, float32, strict=True):
+            part.fp32_precision = precision
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_default_dtype(dtype)
         if torch.get_num_threads() != threads:

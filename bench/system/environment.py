@@ -98,6 +98,7 @@ def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
     return described
 
 
+@functools.cache
 def _nvidia_driver() -> str | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         query = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")

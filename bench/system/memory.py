@@ -1,4 +1,4 @@
-"""Memory of the process: allocator settings, free memory, and out-of-memory errors.
+"""Memory of the process: allocator settings, free memory, out-of-memory errors and exits.
 
 A training step frees its activations, and the next one allocates the same sizes again. By
 default glibc returns such blocks to the system, which zeroes every page when it is used again:
@@ -13,6 +13,7 @@ import functools
 import os
 import platform
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,18 @@ _REFUSALS = (
 # oneDNN reports any failed set-up like this, not only a failed allocation.
 _AMBIGUOUS = ("could not create a primitive", "could not create a memory")
 _SCARCE_BYTES = 1 << 30
+
+_NATIVE = "a fault in native code: a library, or an extension of the network"
+_CAUSES = {
+    "SIGKILL": "by hand, or by a memory limit of a container or scheduler",
+    "SIGTERM": "by hand, or by a scheduler",
+    "SIGSEGV": _NATIVE,
+    "SIGABRT": _NATIVE,
+    "SIGFPE": _NATIVE,
+    "SIGILL": "a library was built for a newer processor than this one",
+    "SIGBUS": "a file in use was cut short, or a disk or /dev/shm is full",
+    "SIGXCPU": "a limit of CPU time",
+}
 
 
 @functools.cache
@@ -83,6 +96,26 @@ def out_of_memory_kills() -> int:
         found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
         return int(found.group(1)) if found else 0
     return 0
+
+
+def describe_exit(code: int | None, kills: int, process: str) -> tuple[str, str]:
+    """Return why a process ended that was not meant to: a status and one line.
+
+    Args:
+        code: its exit code; -N if signal N ended it.
+        kills: `out_of_memory_kills` before it started.
+        process: what the line calls it.
+
+    Returns:
+        `out_of_memory` or `failed`, and the reason.
+    """
+    if code is None or code >= 0:
+        return "failed", f"{process} exited with code {code}"
+    if code == -signal.SIGKILL and out_of_memory_kills() > kills:
+        return "out_of_memory", f"the kernel ended {process}: memory ran out"
+    name = signal.Signals(-code).name
+    cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
+    return "failed", f"{process} was ended by {name}{cause}"
 
 
 def be_killed_first() -> None:

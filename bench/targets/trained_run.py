@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from bench.data import Preprocessing
 from bench.errors import BenchError
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training.setup import load_data, read_trained
+from bench.training.sizes import image_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +45,15 @@ class TrainedRun:
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input, as in its training."""
         recipe, result = self.request.recipe, self.record.result
+        size = result.get("image_size")  # not in the oldest records
         return Preprocessing(
             input_size=self.input_shape[-1],
             mean=self.request.mean or tuple(result["mean"]),
             std=self.request.std or tuple(result["std"]),
             antialias=recipe.antialias,
             normalize=recipe.normalize,
+            image_size=image_size(self.request) if size is None else size,
+            resize=recipe.resize,
         )
 
     def dataset(self) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ from bench.training.setup import build_blank
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
+
+_FEW_IMAGES = 50  # of a split: one image is more than two points
+_FEW_STEPS = 2
+_SHOWN = 4  # classes that a remark names
 
 
 def check_trainable(request: RunRequest, dataset: Dataset) -> None:
@@ -50,6 +55,43 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     kept, _ = validation_split(dataset.train.labels, request.recipe.validation_fraction)
     if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
         _forward(model, 1, shape, name)
+
+
+def remarks(request: RunRequest, dataset: Dataset) -> list[str]:
+    """Say what makes a run's figures coarse or its training short; one line each, no error."""
+    data, recipe = f"dataset '{dataset.name}'", request.recipe
+    found = list(dataset.notes)
+    kept, held_out = validation_split(dataset.train.labels, recipe.validation_fraction)
+    counts = dataset.train.labels.bincount(minlength=len(dataset.classes)).tolist()
+    lone = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
+    if lone:
+        found.append(
+            f"{data}: {_listed(lone)} one training image: it stays in training, so that "
+            "no validation accuracy covers it"
+        )
+    tested = dataset.test.labels.bincount(minlength=len(dataset.classes)).tolist()
+    untested = [name for name, count in zip(dataset.classes, tested, strict=True) if not count]
+    if untested:
+        found.append(f"{data}: {_listed(untested)} no test image")
+    for split, size in (("validation", len(held_out)), ("test", len(dataset.test))):
+        if 0 < size < _FEW_IMAGES:
+            found.append(
+                f"{data}: the {split} set has {size} images, of which one is "
+                f"{100 / size:.1f} points of accuracy"
+            )
+    steps = math.ceil(len(kept) / recipe.batch_size)
+    if steps <= _FEW_STEPS:
+        found.append(
+            f"{data}: {len(kept)} training images in batches of {recipe.batch_size} are "
+            f"{steps} step{'s' * (steps > 1)} an epoch; a smaller batch_size makes more"
+        )
+    return found
+
+
+def _listed(classes: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in classes[:_SHOWN])
+    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    return f"class {shown} has" if len(classes) == 1 else f"classes {shown}{more} have"
 
 
 def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, name: str) -> None:

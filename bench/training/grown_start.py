@@ -8,7 +8,7 @@ from bench.models import ResNet
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import transplant
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training.inputs import describe_data, recorded_inputs, refuse_other_inputs
 from bench.training.setup import Split, read_trained
 

@@ -28,7 +28,8 @@ def initialise(
     Args:
         model: on the CPU.
         seed: the run's random seed.
-        scheme: `he` draws convolutions from N(0, 2 / fan_out) (He et al. 2015, eq. 14) and
+        scheme: `he` draws convolutions from N(0, 2 / fan_out) (He et al. 2015, eq. 14; PyTorch
+            does not divide fan_out by groups) and
             linear layers uniformly within ±1/sqrt(fan_in), with zero biases; `xavier`
             draws both uniformly within ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio
             2010, eq. 16), with zero biases; `model` changes nothing.

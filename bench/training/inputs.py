@@ -13,7 +13,7 @@ from bench.system.user_code import LIBRARIES, changes, imported_code
 if TYPE_CHECKING:
     from bench.data import Dataset
     from bench.store import RunRecord
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 
 def folder_of(dataset: str) -> Path | None:

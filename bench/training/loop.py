@@ -100,7 +100,8 @@ class Trainer:
         self.precision = precision
         self.forward: Callable[[Tensor], Tensor] = replicas.wrap(model)
         if compiled:
-            self.forward = torch.compile(self.forward)
+            # Sizes are few: those of a batch and of the last one. Each has faster code of its own.
+            self.forward = torch.compile(self.forward, dynamic=False)
         self.optimizers = make_optimisers(model, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = _average(model, recipe)

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 LOOKAHEAD_SHARE = 0.5
 
+STEPS = 5  # of Newton-Schulz
+# Up to so many columns per row, iterating on X costs about as little as on the Gram matrix (equal
+# at 1.5), and loses less in bf16.
+NEARLY_SQUARE = 2.5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 def make_optimisers(
     model: nn.Module, recipe: Recipe, device: torch.device
@@ -63,7 +69,8 @@ class KernelMuon(torch.optim.Muon):
     """PyTorch's Muon, which takes matrices only, on convolution kernels as well.
 
     A kernel O×I×H×W is seen as the matrix O×(I·H·W), in the order in which it lies in memory:
-    orthogonalising a matrix does not depend on the order of its columns.
+    orthogonalising a matrix does not depend on the order of its columns. The update is PyTorch's,
+    computed in fewer operations (`orthogonalise`) and in the arithmetic of `muon_precision`.
     """
 
     def __init__(
@@ -76,11 +83,103 @@ class KernelMuon(torch.optim.Muon):
         ]
         super().__init__(matrices, lr=lr, momentum=momentum, nesterov=nesterov)
         self.matrices = [p for group in self.param_groups for p in group["params"]]
+        self.dtype = DTYPES[muon_precision(self.matrices[0].device)]
 
     def take_gradients(self) -> None:
         """Pass the kernels' gradients to the matrices; call it after every backward pass."""
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _as_matrix(kernel.grad, kernel)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Update the matrices by their gradients, those of one shape together."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    shapes.setdefault(matrix.shape, []).append(matrix)
+            for (rows, columns), matrices in shapes.items():
+                wanted = torch.stack([self._direction(matrix, group) for matrix in matrices])
+                updates = orthogonalise(wanted, group["ns_coefficients"], self.dtype, group["eps"])
+                rate = group["lr"] * max(1, rows / columns) ** 0.5
+                for matrix, update in zip(matrices, updates, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(update, alpha=-rate)
+
+    def _direction(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
+        """Add the gradient to the momentum, and return the direction to orthogonalise."""
+        gradient, state = matrix.grad, self.state[matrix]
+        assert gradient is not None  # noqa: S101 - the caller has checked
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+
+
+def muon_precision(device: torch.device) -> str:
+    """Return the arithmetic in which Muon orthogonalises: bf16 where hardware has it, else fp32.
+
+    PyTorch's Muon always takes bf16, which a CPU without it emulates, 36 times slower than fp32
+    (EPYC with AVX2). It is the fastest arithmetic of GPUs, and of CPUs with AVX512-BF16.
+    """
+    if device.type != "cpu":
+        return "bf16"
+    native = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def orthogonalise(
+    matrices: Tensor, coefficients: tuple[float, float, float], dtype: torch.dtype, eps: float
+) -> Tensor:
+    """Replace the singular values of matrices by five steps of s ← a·s + b·s³ + c·s⁵ each.
+
+    These are Muon's Newton-Schulz iterations, from the matrices divided by their Frobenius norms.
+    The polynomial is iterated on the small Gram matrix G = X·Xᵀ, and the wide X is multiplied by
+    the product of all steps at the end ("Gram Newton-Schulz",
+    dao-lab.ai/blog/2026/gram-newton-schulz). bf16 loses small singular values that way, so there X
+    is multiplied and G computed again after the second step, as the authors advise. For matrices
+    that are nearly square, doing so after every step is cheaper. On a CPU, columns that are zero in
+    all matrices are left out: most columns of a kernel whose outer pixels meet padding only.
+
+    Args:
+        matrices: N×O×I.
+        coefficients: a, b and c.
+        dtype: the arithmetic of the iterations.
+        eps: least norm that is divided by.
+
+    Returns:
+        N×O×I, of type *dtype*.
+    """
+    a, b, c = coefficients
+    rows, columns = matrices.shape[1:]
+    x = matrices.mT if rows > columns else matrices
+    norms = torch.linalg.vector_norm(x, dim=1)  # N×I, of the columns
+    whole, used = x, None
+    if x.device.type == "cpu" and not norms.any(0).all():
+        used = norms.any(0).nonzero().flatten()
+        x = x[:, :, used]
+    norm = torch.linalg.vector_norm(norms, dim=1).clamp(min=eps)
+    x = (x / norm[:, None, None]).to(dtype)
+    for steps in _restarts(x):
+        gram, product = x @ x.mT, None
+        for step in range(steps):
+            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            factor.diagonal(dim1=1, dim2=2).add_(a)
+            product = factor if product is None else product @ factor
+            if step + 1 < steps:
+                gram = gram @ factor @ factor  # polynomials of one matrix commute
+        x = product @ x
+    if used is not None:
+        x = torch.zeros_like(whole, dtype=dtype).index_copy_(2, used, x)
+    return x.mT if rows > columns else x
+
+
+def _restarts(x: Tensor) -> tuple[int, ...]:
+    """Return after how many steps each X is multiplied: as seldom as pays and dtype allows."""
+    rows, columns = x.shape[1:]
+    if columns < NEARLY_SQUARE * rows:
+        return (1,) * STEPS
+    return (STEPS,) if x.dtype == torch.float32 else (2, STEPS - 2)
 
 
 def _as_matrix(values: Tensor, kernel: Tensor) -> Tensor:

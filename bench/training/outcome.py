@@ -15,7 +15,7 @@ from bench.system.memory import memory_left, says_out_of_memory
 from bench.training.inputs import describe_inputs
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
 
@@ -41,8 +41,16 @@ def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRe
     status = "out_of_memory" if is_out_of_memory(error) else "failed"
     reason = one_line(error)[:400]
     if status == "out_of_memory":
-        reason += f" ({memory_left() >> 20} MiB of memory were left)"
+        reason += f" ({_memory(error, record.environment['device'])})"
     return dataclasses.replace(record, status=status, error=reason, seconds=seconds)
+
+
+def _memory(error: BaseException, device: str) -> str:
+    """Return how much memory was left where an allocation failed."""
+    if isinstance(error, torch.OutOfMemoryError) and torch.device(device).type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return f"{device} has {total >> 20} MiB; {free >> 20} MiB were free afterwards"
+    return f"{memory_left() >> 20} MiB of memory were left"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

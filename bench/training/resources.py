@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,7 @@ from bench.system.memory import keep_freed_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.studies.request import Data, RunRequest
+    from bench.studies.run_request import Data, RunRequest
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,27 @@ class Resources:
 
 @contextlib.contextmanager
 def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
-    """Set threads, determinism and float32 arithmetic for one run, and restore them."""
+    """Set threads, determinism, cuDNN's search and float32 arithmetic for one run; restore them."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its part `conv`
+    matmul = torch.backends.cuda.matmul
+    searched = cudnn.benchmark
+    # Unlike `allow_tf32`, it can be read whichever of the two a program has set.
+    float32 = cudnn.conv.fp32_precision, matmul.fp32_precision
     torch.set_num_threads(resources.threads)
     keep_freed_memory()
     if request.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(request.deterministic)
-    torch.backends.cudnn.allow_tf32 = request.precision != "fp32"  # fp32 means fp32
+    cudnn.benchmark = not request.deterministic  # time cuDNN's algorithms, take the fastest
+    cudnn.conv.fp32_precision = "ieee" if request.precision == "fp32" else "tf32"
+    if request.precision == "fp32":  # means fp32
+        matmul.fp32_precision = "ieee"
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.allow_tf32 = tf32
+        cudnn.benchmark = searched
+        cudnn.conv.fp32_precision, matmul.fp32_precision = float32

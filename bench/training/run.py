@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +19,9 @@ from torch import Tensor, nn
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.networks.gradient_norms import measure_blocks
-from bench.networks.graph import DOCUMENT as ARCHITECTURE
-from bench.networks.graph import trace_to_document
 from bench.networks.summary import count_macs, count_parameters
+from bench.networks.traced_architecture import DOCUMENT as ARCHITECTURE
+from bench.networks.traced_architecture import trace_to_document
 from bench.store.files import StorageError
 from bench.system.signals import Stop, StopRequestedError
 from bench.training.checkpoint import capture, restore
@@ -30,16 +32,18 @@ from bench.training.initialise import digests
 from bench.training.inputs import describe_data, refuse_other_inputs
 from bench.training.layout import lay_out
 from bench.training.loop import DivergedError, Trainer
+from bench.training.optimisers import muon_precision
 from bench.training.outcome import begin_record, failure
 from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
+from bench.training.step_time import TIMED_STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.data import Dataset, Images
     from bench.store import RunRecord, Store
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -72,7 +76,7 @@ def execute(
         store: where to record it.
         resources: where and how.
         stop: checked between steps.
-        on_event: called with the start, progress, every epoch and the end.
+        on_event: called with the start, the estimated time, progress, every epoch and the end.
         weights: safetensors or state-dict file to start from, if the request names one.
         wait: for another process that is doing the run.
 
@@ -119,6 +123,7 @@ class _Attempt:
 
     def __post_init__(self) -> None:
         self.started = self.saved = self.reported = time.monotonic()
+        self.step_ends: list[float] = []  # of the first steps
         self.record = begin_record(self.request, self.resources)
         if self.weights is not None:
             self.record.environment["weights_file"] = str(self.weights.resolve())
@@ -184,6 +189,8 @@ class _Attempt:
         layout = str(self.memory_format).removeprefix("torch.")
         self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
+        if request.recipe.muon_learning_rate:
+            self.record.environment["muon_precision"] = muon_precision(device)
         self._resume()
         self._record_blocks()
         while self.trainer.position.epoch < request.recipe.epochs:
@@ -251,8 +258,21 @@ class _Attempt:
     def _after_step(self) -> None:
         self.stop.signal = self.group.largest(self.stop.signal or 0) or None
         self.stop.check()
+        if len(self.step_ends) < TIMED_STEPS:
+            self._estimate()
         self._report_progress()
         self._checkpoint_if_due()
+
+    def _estimate(self) -> None:
+        """Report how long the run still takes, as soon as enough steps are timed."""
+        trainer = self._trainer
+        trainer.read_losses()  # waits for the device
+        self.step_ends.append(time.monotonic())
+        if len(self.step_ends) == TIMED_STEPS:
+            step = statistics.median(b - a for a, b in itertools.pairwise(self.step_ends))
+            done = trainer.position.epoch * len(trainer.batches) + trainer.position.batch
+            seconds = step * (trainer.steps - done)
+            self.on_event({"event": "estimate", "run": self.request.run_id, "seconds": seconds})
 
     def _report_progress(self) -> None:
         now = time.monotonic()
@@ -325,6 +345,7 @@ class _Attempt:
             "parameters": count_parameters(model),
             "macs": count_macs(model, shape),
             "input_shape": list(split.input_shape),
+            "image_size": split.dataset.size,
             "train_accuracy": training.accuracy if training else None,
             "train_loss": training.loss if training else None,
             "validation_accuracy": last.get("validation_accuracy"),

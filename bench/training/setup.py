@@ -24,7 +24,7 @@ from bench.data.catalog import FOLDER_PREFIX
 from bench.data.moved import record_move
 from bench.errors import BenchError
 from bench.models import build_model, materialise
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.system.user_code import current_code
 from bench.training.initialise import initialise
 from bench.training.inputs import recorded_inputs, refuse_other_inputs
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from bench.data.preprocessing import Resize
     from bench.store import RunRecord, Store
 
 
@@ -75,8 +76,15 @@ class Split:
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
         recipe, data = self.request.recipe, self.dataset
-        mean, std = self.request.mean or data.mean, self.request.std or data.std
-        return Preprocessing(self.request.input_size, mean, std, recipe.antialias, recipe.normalize)
+        return Preprocessing(
+            input_size=self.request.input_size,
+            mean=self.request.mean or data.mean,
+            std=self.request.std or data.std,
+            antialias=recipe.antialias,
+            normalize=recipe.normalize,
+            image_size=data.size,
+            resize=recipe.resize,
+        )
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
         """Return shuffled, augmented batches of the training images."""
@@ -225,6 +233,7 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
         f"{FOLDER_PREFIX}{folder}",
         train_images=request.train_images,
         image_size=request.input_size,
+        resize=request.recipe.resize,
     )
     if found.fingerprint != record.result.get("dataset_fingerprint"):
         raise BenchError(
@@ -236,5 +245,9 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, train_images: int | None, image_size: int | None) -> Dataset:
-    return load_dataset(name, train_images=train_images, image_size=image_size, quiet=True)
+def _dataset(
+    name: str, train_images: int | None, image_size: int | None, resize: Resize
+) -> Dataset:
+    return load_dataset(
+        name, train_images=train_images, image_size=image_size, resize=resize, quiet=True
+    )

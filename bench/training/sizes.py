@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
+
+
+_OPENED = 32  # images of a folder that are opened, to learn whether it is a grey or a colour set
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,19 @@ def data_size(request: RunRequest) -> DataSize:
     return replace(size, train=wanted or size.train, side=request.input_size or size.side)
 
 
+def image_size(request: RunRequest) -> int:
+    """Return height and width in pixels of a dataset's images, before they reach the network.
+
+    Only a user's own dataset of another size than the request's input is loaded.
+
+    Raises:
+        BenchError: that dataset cannot be had.
+    """
+    if request.input_size is not None and folder_of(request.dataset) is not None:
+        return request.input_size
+    return _whole(request).side
+
+
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
     shape = (size.channels, size.side, size.side)
@@ -102,7 +118,8 @@ def _folder(root: Path, side: int) -> DataSize:
     if not root.exists() and root.name == "imagenet":
         return IMAGENET
     folder = scan(root)
-    channels, _, _ = common_shape(folder.paths[:1], side)
+    some = folder.paths[:: max(1, len(folder.paths) // _OPENED)]  # grey ones may be among them
+    channels, _, _ = common_shape(some, side)
     return DataSize(
         len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),
         on_hand=False,

@@ -18,7 +18,7 @@ from bench.training.setup import Split, build_network, load_data
 from bench.training.sizes import DataSize, blank_network, data_size
 
 if TYPE_CHECKING:
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 TIMED_STEPS = 4  # the first is a warm-up
 TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two on two cores

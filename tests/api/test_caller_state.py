@@ -70,7 +70,7 @@ CALLS = {
     "load_results": lambda root, _run, _new: bench.load_results(root),
     "measure": lambda _root, _run, new: bench.measure(
         "resnet8", results=new, backends=["eager", "onnxruntime"], batch_sizes=[1],
-        max_seconds=0.1, input_size=8, **TINY,
+        max_seconds=0.1, processes=1, input_size=8, **TINY,
     ),
     "run_study": lambda _root, _run, new: bench.run_study(
         new / "one.toml", results=new, device="cpu", threads=1

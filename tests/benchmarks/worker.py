@@ -1,7 +1,8 @@
 """A process that trains: so many steps for every line on stdin, by our loop or the textbook's.
 
-Arguments: `textbook`, `ours` (the same SGD, crops and flips by our loop), or `fast` or `book` (our
-loop by the recipe of that name), model, input size, batch size, threads, random seed.
+Arguments: `textbook`, `ours` (the same SGD, crops and flips by our loop), `fast` or `book` (our
+loop by the recipe of that name) or `sgd` (`fast` without Muon), model, input size, batch size,
+threads, random seed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from bench.data import load_dataset
 from bench.models import build_model
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.system.memory import keep_freed_memory
 from bench.training.layout import lay_out
 from bench.training.loop import Trainer
@@ -32,6 +33,7 @@ CPU = torch.device("cpu")
 RECIPES = {
     "ours": get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0, "crop_padding": 2}),
     "fast": get_recipe("fast"),
+    "sgd": get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0}),
     "book": get_recipe("book"),
 }
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 from PIL import Image
+from rich.console import Console
 
+from bench.cli import progress
 from bench.cli.app import app
 from bench.models import list_models
 from bench.store import Store
@@ -23,6 +25,8 @@ from bench.store.analyses import Analyses
 from bench.store.tables.frames import COLUMNS
 from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
+from bench.system.devices import resolve_device
+from bench.training.optimisers import muon_precision
 from builders import make_unfinished
 
 if TYPE_CHECKING:
@@ -197,6 +201,33 @@ def test_a_dry_run_tells_what_is_left_and_writes_nothing(
     assert entries(results) == before
     assert run_study(bench, tiny_study, tmp_path / "none", "--dry-run").code == 0
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_of_train_writes_nothing(bench: Bench, tmp_path: Path) -> None:
+    words = ("train", "resnet8", "--option", "width=4", "--threads", 1, "--dry-run")
+    (row,) = bench(*words, "--json").document["rows"]
+    assert (row["variant"], row["status"]) == ("resnet8", "to do")
+    assert row["seconds"] > 0
+    assert "1 runs, 1 to do: about" in bench(*words).out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_long_plans_are_announced_once(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(stderr=True, width=300, force_terminal=terminal, color_system=None)
+    monkeypatch.setattr(progress, "stderr", lambda: console)
+    runs = {name: name for name in "abcd"}
+    with progress.progress_view(quiet=False) as view:
+        for seconds in (600, 5400, 5400):  # short as a plan of two after two, then long
+            view({"event": "plan", "what": "training", "runs": runs, "workers": 2})
+            for run in "ab":
+                view({"event": "start", "run": run, "epochs": 1})
+                view({"event": "estimate", "run": run, "seconds": seconds})
+    said = capsys.readouterr().err
+    assert said.count("about 3.0 h here") == 2
+    assert said.count("--dry-run") == 2
 
 
 def test_the_starter_study_can_be_dry_run(bench: Bench, tmp_path: Path) -> None:
@@ -403,6 +434,11 @@ def test_doctor_fits_on_one_screen(bench: Bench) -> None:
     assert {"Python", "torch", "processor", "ONNX Runtime", "GPU", "disk"} <= set(names)
     (datasets,) = [row["found"] for row in rows if row["name"] == "datasets"]
     assert "fashion-mnist-mini" in datasets
+    chosen = {r["name"]: r["found"] for r in rows if r["name"].startswith("default ")}
+    assert chosen["default Muon's arithmetic"].startswith(
+        muon_precision(resolve_device("auto")) + " ("
+    )
+    assert {"default workers", "default memory layout", "default precision"} <= chosen.keys()
     # One source: what a sweep and `list backends` go by.
     pairs = bench("list", "backends", "--json").document["rows"]
     for name in {pair["name"] for pair in pairs} - {"null"}:

@@ -77,7 +77,9 @@ def test_a_study_is_reported_in_every_encoding(
 
 def test_a_finished_measurement_is_shown_in_ascii(encoded: Encoded, tmp_path: Path) -> None:
     words = ("resnet8", "--option", "width=4", "--input-size", 8, "--batch-size", 1)
-    out = encoded("ascii", "throughput", *words, "--backend", "eager", "--max-seconds", 0.2)
+    out = encoded(
+        "ascii", "throughput", *words, "--backend", "eager", "--max-seconds", 0.2, "--processes", 1
+    )
     assert "2 x multiply-adds" in out
     assert list((tmp_path / "bench-runs" / "measurements").iterdir())
 

@@ -11,11 +11,13 @@ import psutil
 import pytest
 
 MODEL = ("resnet8", "--option", "width=4")
+LONG = ("throughput", *MODEL, "--input-size", 8, "--max-seconds", 60)
 COMMANDS = {
     "export": ("export-onnx", *MODEL),
     "int8 export": ("export-onnx", "RUN", "--precision", "int8"),
-    "throughput": ("throughput", *MODEL, "--input-size", 8, "--max-seconds", 60),
-    "isolated": ("throughput", *MODEL, "--input-size", 8, "--max-seconds", 60, "--isolate"),
+    "throughput": (*LONG, "--processes", 1),
+    "isolated": (*LONG, "--processes", 1, "--isolate"),
+    "processes": LONG,
     "tune": ("tune", *MODEL, "--input-size", 8, "--batch-size", 1),
 }
 ENDS = {"SIGTERM": (signal.SIGTERM, 75), "Ctrl-C": (signal.SIGINT, 130)}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+import torchvision
+from PIL import Image, ImageOps
 from torchvision.transforms import functional as reference
 
 from bench.data import imagecache, load_dataset
@@ -79,7 +81,7 @@ def test_a_cache_that_is_not_whole_is_made_anew(folder, own_cache, damage):
 
 
 def test_an_interrupted_decoding_leaves_no_cache(folder, own_cache, monkeypatch):
-    def interrupted(_, shape):
+    def interrupted(_, shape, _resize):
         yield np.zeros(shape, np.uint8)
         raise KeyboardInterrupt
 
@@ -121,6 +123,43 @@ def test_val_stands_in_for_test(folder):
     assert load(root).fingerprint == expected
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Training", "Testing"), ("TRAIN", "valid"), ("training_set", "test-set"), ("train", "Val")],
+)
+def test_usual_names_of_splits_are_known(folder, train, test):
+    root, _ = folder
+    expected = load(root).fingerprint
+    (root / "train").rename(root / train)
+    (root / "test").rename(root / test)
+    dataset = load(root)
+    assert dataset.fingerprint == expected
+    if test.lower().startswith("val"):
+        assert f"without a test/, {test}/ is the test set" in " ".join(dataset.notes)
+
+
+def test_what_lies_beside_the_splits_is_passed_over_and_named(folder):
+    root, _ = folder
+    expected = load(root).fingerprint
+    for name in ("val/cat", "masks", "__MACOSX/train"):
+        (root / name).mkdir(parents=True)
+    dataset = load(root)
+    assert dataset.fingerprint == expected
+    first, second = dataset.notes
+    assert "val/ is not used; validation images are held out" in first
+    assert second.endswith("beside the splits: masks/")
+
+
+@pytest.mark.parametrize("names", [("car", "train"), ("invalid", "valid"), ("control", "test")])
+def test_a_class_may_be_called_like_a_split(tmp_path, write_image, names):
+    for name in names:
+        for number in range(5):
+            write_image(tmp_path / "set" / name / f"{number}.png", seed=number)
+    dataset = load(tmp_path / "set")
+    assert dataset.classes == names
+    assert not dataset.notes
+
+
 def test_without_splits_a_fifth_of_each_class_is_held_out(tmp_path, write_image):
     for name in ("a", "b"):
         for number in range(10):
@@ -144,6 +183,38 @@ def test_images_are_resized_by_their_shorter_side_and_cropped(tmp_path, write_im
     assert difference.abs().max() <= 1
 
 
+@pytest.mark.parametrize("size", [(40, 17), (17, 40), (9, 9), (31, 6)])
+def test_images_are_squashed_or_padded_on_request(tmp_path, write_image, size):
+    for name in ("a", "b"):
+        for split in ("train", "test"):
+            write_image(tmp_path / "set" / split / name / "0.png", size, "RGB")
+    with Image.open(tmp_path / "set" / "train" / "a" / "0.png") as image:
+        expected = {
+            "crop": ImageOps.fit(image, (10, 10), Image.Resampling.BILINEAR),
+            "squash": image.resize((10, 10), Image.Resampling.BILINEAR),
+            "pad": ImageOps.pad(image, (10, 10), Image.Resampling.BILINEAR),
+        }
+    for resize, wanted in expected.items():
+        found = load(tmp_path / "set", image_size=10, resize=resize).train.images[0].int()
+        # Earlier Pillow versions round in another order.
+        assert (found - reference.pil_to_tensor(wanted).int()).abs().max() <= 1
+
+
+def test_grey_and_cmyk_images_among_colour_ones_are_read_as_torchvision_does(tmp_path, write_image):
+    root = tmp_path / "set"
+    modes = {"0.jpeg": "RGB", "1.jpeg": "L", "2.jpeg": "CMYK", "3.png": "LA", "4.png": "1"}
+    for split in ("train", "test"):
+        for seed, name in enumerate(("a", "b")):
+            for file, mode in modes.items():
+                write_image(root / split / name / file, mode=mode, seed=seed)
+    dataset = load(root)
+    expected = torchvision.datasets.ImageFolder(root / "train", reference.pil_to_tensor)
+    assert torch.equal(dataset.train.images, torch.stack([image for image, _ in expected]))
+    for path in root.rglob("*.jpeg"):
+        path.unlink()
+    assert load(root).channels == 1
+
+
 def test_colour_modes_become_rgb(tmp_path, write_image):
     root = tmp_path / "set"
     for split in ("train", "test"):
@@ -164,14 +235,77 @@ def test_other_files_are_passed_over_and_subfolders_are_not(folder, write_image)
     assert load(root).train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
+def test_every_suffix_that_pillow_reads_counts_and_the_rest_is_reported(folder, write_image):
+    root, _ = folder
+    cats = root / "train" / "cat"
+    pixels = write_image(cats / "3.gif")
+    for name in ("4.JFIF", "5.tga", "6.jp2"):
+        kind = {"4.JFIF": "JPEG"}.get(name)
+        Image.fromarray(pixels).save(cats / name, kind)
+    for name in ("a.txt", "b.txt", "noname", ".DS_Store"):
+        (cats / name).write_text("x")
+    (cats / "gone.png").symlink_to(root / "nowhere.png")
+    dataset = load(root)
+    assert dataset.train.labels.tolist() == [0] * 7 + [1] * 3
+    (note,) = dataset.notes
+    assert "passed over 4 files without the suffix of an image" in note
+    assert note.endswith("(2 .txt, 1 broken links, 1 without a suffix)")
+
+
+def test_a_class_of_other_files_says_what_they_are(folder):
+    for path in (folder[0] / "train" / "cat").iterdir():
+        path.rename(path.with_suffix(".dat"))
+    with pytest.raises(
+        BenchError, match=r"cat: class folder with no image \(only 3 .* \(3 \.dat\)"
+    ):
+        load(folder[0])
+
+
+def test_an_animation_gives_its_first_image(tmp_path, write_image):
+    for name in ("a", "b"):
+        for split in ("train", "test"):
+            path = tmp_path / "set" / split / name / "0.gif"
+            first = write_image(path)
+            second = Image.fromarray(np.zeros((6, 6), np.uint8))
+            Image.fromarray(first).save(path, save_all=True, append_images=[second])
+    images = load(tmp_path / "set").train.images
+    assert torch.equal(images[0, 0], torch.from_numpy(first))
+
+
+def test_links_are_followed_once(folder, tmp_path):
+    root, _ = folder
+    expected = load(root).fingerprint
+    for path in list((root / "train" / "cat").iterdir()):
+        moved = tmp_path / "store" / "more" / path.name
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(moved)
+    (root / "train" / "cat").rmdir()
+    (root / "train" / "cat").symlink_to(tmp_path / "store")
+    assert load(root).fingerprint == expected
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (root / "train" / "cat").unlink()
+    (root / "train" / "cat").mkdir()
+    (root / "train" / "cat" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "more" / "back").symlink_to(root / "train" / "cat")
+    assert load(root).fingerprint == expected
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everything can be read")
+@pytest.mark.parametrize("name", ["train/cat/0.png", "train/cat", "train"])
+def test_what_may_not_be_read_is_named(folder, name):
+    path = folder[0] / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with pytest.raises(BenchError, match=f"{name}: .*Permission denied"):
+            load(folder[0])
+    finally:
+        path.chmod(mode)
+
+
 def break_size(root, write_image):
     write_image(root / "train" / "dog" / "1.png", (7, 6))
     return r"train/dog/1\.png: 7x6 pixels where 0\.png has 6x6: set an input size"
-
-
-def break_mode(root, write_image):
-    write_image(root / "train" / "cat" / "2.png", mode="RGB")
-    return r"train/cat/2\.png: a colour image among grey ones .*0\.png"
 
 
 def break_image(root, _):
@@ -183,6 +317,11 @@ def break_image(root, _):
 def break_header(root, _):
     (root / "test" / "dog" / "1.png").write_text("no image")
     return r"test/dog/1\.png: unreadable image"
+
+
+def empty_file(root, _):
+    (root / "test" / "dog" / "1.png").write_bytes(b"")
+    return r"test/dog/1\.png: unreadable image \(an empty file\)"
 
 
 def break_depth(root, _):
@@ -210,21 +349,49 @@ def missing_class(root, write_image):
 
 def no_test(root, _):
     (root / "test").rename(root / "holdout")
-    return "has train/ but neither test/ nor val/"
+    return "has train/ but neither test/ nor val/: add one, or give imagefolder:.*/train"
+
+
+def no_train(root, _):
+    (root / "train").rename(root / "Validation")
+    return "has Validation/ and test/ but no train/"
+
+
+def two_test_sets(root, _):
+    (root / "Testing").mkdir()
+    return "has Testing/ and test/, each a test set"
+
+
+def no_classes(root, _):
+    for path in sorted((root / "train").rglob("*.png")):
+        path.rename(root / "train" / f"{path.parent.name}{path.name}")
+    for name in ("cat", "dog"):
+        (root / "train" / name).rmdir()
+    return "train has 0 class folders"
+
+
+def prefixed_splits(root, _):
+    for name in ("train", "test"):
+        (root / name).rename(root / f"seg_{name}")
+    return "seg_test/ and seg_train/ look like splits, not classes: call them train/ and test/"
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         break_size,
-        break_mode,
         break_image,
         break_header,
+        empty_file,
         break_depth,
         empty_class,
         one_class,
         missing_class,
         no_test,
+        no_train,
+        two_test_sets,
+        no_classes,
+        prefixed_splits,
     ],
 )
 def test_what_is_wrong_is_named_in_one_line_and_nothing_is_cached(

@@ -145,7 +145,10 @@ WRONG = {
         (TRAIN.reshape(12, -1), TRAIN_LABELS, TEST, TEST_LABELS),
         r"shape \(12, 108\): give NxHxW",
     ),
-    "oblong images": ((TRAIN[:, :4], TRAIN_LABELS, TEST, TEST_LABELS), "with H = W"),
+    "oblong images": (
+        (TRAIN[:, :4], TRAIN_LABELS, TEST, TEST_LABELS),
+        "6x4 pixels, not square: set an",
+    ),
     "two sizes": (
         (TRAIN, TRAIN_LABELS, TEST[:, :4, :4], TEST_LABELS),
         "training images are 3x6x6 but test images are 3x4x4",

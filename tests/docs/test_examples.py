@@ -89,7 +89,7 @@ def test_the_backend_of_the_how_to_is_listed_and_measured(
         f"--target {tmp_path / 'installed'} ."
     )
     assert re.search(r"^inference +cpu +fp32 +True", shell(listing), re.MULTILINE)
-    assert "inference" in shell(f"{measuring} --max-seconds 1")
+    assert "inference" in shell(f"{measuring} --max-seconds 1 --processes 1")
 
 
 def test_both_languages_show_the_same_commands() -> None:

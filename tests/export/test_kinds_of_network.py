@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ def source(network: nn.Module) -> LoadedNetwork:
 
 def export(network: nn.Module, results: Path, **settings: Any) -> dict[str, Any]:
     torch.manual_seed(0)
+    if settings.get("precision") == "int8":
+        settings["dataset"] = "random"
     return Exporter(Exports(results), Settings(**settings)).export(source(network)).row
 
 
@@ -85,7 +88,7 @@ def test_networks_that_depend_on_the_batch_need_a_fixed_one(tmp_path: Path, make
         assert row["max_rel_diff"] < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_logits_that_are_all_zero_agree_with_zeros(tmp_path: Path, precision: Any) -> None:
     network = Net(lambda x: x)
     nn.init.zeros_(network.fc.weight)
@@ -102,6 +105,20 @@ def test_derived_weights_are_exported(tmp_path: Path) -> None:
     new = Net(lambda x: x, torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)))
     for network in (old, new):
         assert export(network, tmp_path)["status"] == "complete"
+
+
+def test_every_use_of_shared_weights_is_quantised(tmp_path: Path) -> None:
+    again = nn.Conv2d(8, 8, 3, padding=1)
+    network = Net(lambda x: x, again, nn.GroupNorm(2, 8), again, again)
+    row = export(network, tmp_path, precision="int8")
+    file = tmp_path / "exports" / row["export"] / row["file"]
+    graph = onnx.load(str(file)).graph
+    made = {node.output[0]: node.op_type for node in graph.node}
+    layers = [node for node in graph.node if node.op_type in {"Conv", "Gemm"}]
+    assert len(layers) == 5
+    for layer in layers:
+        assert {made[name] for name in layer.input[:2]} == {"DequantizeLinear"}
+    assert row["max_rel_diff"] < 0.1
 
 
 class Resized(nn.Module):

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization.calibrate import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    HistogramCollector,
+    create_calibrator,
+    save_tensors_data,
+)
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from scipy.stats import binomtest
 
-from bench import export_onnx
+from bench import BenchError, export_onnx
 from bench.export.accuracy import compare_answers
+from bench.export.files import save
+from bench.export.graph import trace
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
 from bench.export.parity import fp16_tolerance
+from bench.export.quantise import Quantiser
 from bench.export.sensitivity import Effect, fewest_kept
+from bench.export.settings import Settings
 from bench.export.verdict import Speed, verdict
+from bench.targets.find import from_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 Trained = tuple["Path", str]
@@ -51,7 +66,7 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert len(details["draws"]) == 2
     layers = {e["layer"] for e in details["sensitivity"]}
     assert {"conv1/Conv", "fc/Gemm"} <= layers
-    assert details["verdict"].startswith("int8 ")
+    assert "int8" in details["verdict"]
     picture = trained[0] / "exports" / row["export"] / "sensitivity.svg"
     assert all(layer in picture.read_text() for layer in layers)
 
@@ -72,6 +87,79 @@ def test_calibration_methods(trained: Trained, method: str) -> None:
     row, _, details = quantise(trained, calibration_method=method)
     assert row["status"] == "complete"
     assert details["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("entropy", "cpu"), ("percentile", "cpu"), ("percentile", "tensorrt")],
+)
+def test_streamed_histograms_give_the_ranges_of_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any, target: Any
+) -> None:
+    proto = trace(from_model("resnet8", {"width": 4}).load()).proto
+    save(proto, tmp_path / "fp32.onnx")
+    images = np.random.default_rng(0).normal(size=(96, 3, 32, 32)).astype("f")
+    images *= np.linspace(0.2, 2, 96, dtype="f")[:, None, None, None]  # ranges grow batch by batch
+    settings = Settings(precision="int8", calibration_method=method, target=target)
+    quantiser = Quantiser(tmp_path / "fp32.onnx", tmp_path, images, settings)
+    held: list[int] = []
+    collect = HistogramCollector.collect
+
+    def watch(self: Any, arrays: dict[str, list[np.ndarray]]) -> None:
+        held.append(max(sum(len(array) for array in found) for found in arrays.values()))
+        collect(self, arrays)
+
+    monkeypatch.setattr(HistogramCollector, "collect", watch)
+    quantiser.write(tmp_path / "int8.onnx")
+    assert held == [8] * 12
+    ranges = json.loads(quantiser.ranges.read_text())["data"]
+
+    reference = create_calibrator(
+        quantiser.prepared, list({*QLinearOpsRegistry, *QDQRegistry}),
+        str(tmp_path / "augmented.onnx"), getattr(CalibrationMethod, method.capitalize()),
+    )  # fmt: skip
+    reference.collect_data(iter_batches({"image": images[i : i + 8]} for i in range(0, 96, 8)))
+    assert held[12:] == [96]
+    save_tensors_data(reference.compute_data(), tmp_path / "reference.json")
+    assert ranges == json.loads((tmp_path / "reference.json").read_text())["data"]
+
+
+def iter_batches(batches: Iterable[dict[str, np.ndarray]]) -> Any:
+    left = iter(batches)
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(left, None)
+
+    return Reader()
+
+
+def test_a_network_without_images_is_not_calibrated_on_noise_unasked(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "results": tmp_path, "options": {"width": 4}, "precision": "int8", "threads": 1,
+        "calibration_images": 32,
+    }  # fmt: skip
+    with pytest.raises(BenchError, match=r"--dataset NAME.*--dataset random"):
+        export_onnx("resnet8", **given)
+    with pytest.raises(BenchError, match="unknown dataset 'cifa'; did you mean 'cifar10'"):
+        export_onnx("resnet8", **given, dataset="cifa")
+    with pytest.raises(BenchError, match="have 1 channels, and resnet8-width-4 takes 3"):
+        export_onnx("resnet8", **given, dataset="fashion-mnist-mini")
+    with pytest.raises(BenchError, match="--dataset goes with --precision int8"):
+        export_onnx("resnet8", results=tmp_path, dataset="random")
+    row = export_onnx("resnet8", **given, dataset="random").iloc[0]
+    assert row["calibration"] == "random"
+    record = json.loads((tmp_path / "exports" / row["export"] / "export.json").read_text())
+    assert "random images" in record["proof"]["int8"]["verdict"]
+
+
+def test_another_dataset_calibrates(trained: Trained) -> None:
+    own, _, details = quantise(trained)
+    assert own["calibration"] == "training"
+    other, _, other_details = quantise(trained, dataset="fashion-mnist-mini")
+    assert other["calibration"] == "fashion-mnist-mini"
+    assert other["sha256"] != own["sha256"]  # other images of the same set
+    assert "random images" not in details["verdict"] + other_details["verdict"]
 
 
 @pytest.mark.slow
@@ -132,10 +220,16 @@ def test_mcnemar_is_the_binomial_test_of_the_flips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "words"), [(1.4, "int8 pays here"), (0.9, "int8 does not pay here")]
+    ("low", "high", "words"),
+    [
+        (1.4, 1.6, "int8 pays here"),
+        (0.6, 0.9, "int8 does not pay here"),
+        (0.98, 1.02, "The times do not show whether int8 pays here"),
+        (0.20, 5.73, "The times do not show whether int8 pays here"),
+    ],
 )
-def test_the_verdict_follows_the_measurement(low: float, words: str) -> None:
-    sentence = verdict(Speed(1.5, low, 1.6, 9, 32), 0.3, 0.5, 1000)
+def test_the_verdict_follows_the_measurement(low: float, high: float, words: str) -> None:
+    sentence = verdict(Speed((low + high) / 2, low, high, 9, 32), 0.3, 0.5, 1000)
     assert sentence.startswith(words)
     assert "-0.30 points" in sentence
     assert sentence.count(". ") == 0
@@ -198,7 +292,8 @@ def test_layers_that_would_overflow_stay_in_fp32() -> None:
 @pytest.mark.gpu
 def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
-    from bench.export.accuracy import Judge
+    from bench.export.accuracy import Judge, feed
+    from bench.export.parity import reference_logits
     from bench.export.session import open_session
     from bench.targets.find import find_network
 
@@ -207,6 +302,6 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     file = results / "exports" / row["export"] / row["file"]
     session = open_session(file, threads=1, device="cuda")
     source = find_network(run, results=results).load()
-    judge = Judge(source, source.test_images())
+    judge = Judge(source.test_images(), partial(reference_logits, source), partial(feed, source))
     scored = judge.score(judge.answers(session))
     assert scored.p_value > 0.01 or abs(scored.drop) < 0.5, scored

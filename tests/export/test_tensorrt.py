@@ -184,6 +184,50 @@ def test_other_external_weights_make_another_engine(tmp_path: Path) -> None:
         build(file, results, fake, compute_capabilities=["86"])
 
 
+def a_file(path: Path, *sides: str | int) -> Path:
+    weight = onnx.numpy_helper.from_array(np.ones((10, 1, 3, 3), "f"), "w")
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"]),
+        onnx.helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        onnx.helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    entry, result = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 1, *sides]), ("y", ["n", 10]))
+    )
+    graph = onnx.helper.make_graph(nodes, "g", [entry], [result], [weight])
+    imports = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    return path
+
+
+def test_a_file_of_any_size_is_built_for_the_one_that_is_given(tmp_path: Path) -> None:
+    fake = FakeTensorRT()
+    fake.shape = (-1, 1, -1, -1)
+    file = a_file(tmp_path / "any.onnx", "h", "w")
+    with pytest.raises(BenchError, match=r"takes images of any size .*--input-size H or HxW"):
+        build(file, tmp_path, fake, compute_capabilities=["86"])
+    profile = Profile(1, 2, 4)
+    for size in (64, (32, 48), (32, 48)):
+        build(file, tmp_path, fake, compute_capabilities=["86"], input_size=size, profile=profile)
+    sizes = [shapes[2] for kind, *shapes in fake.calls if kind == "profile"]
+    assert sizes == [(2, 1, 64, 64), (2, 1, 32, 48)]  # the last was built already
+    with pytest.raises(BenchError, match=r"--input-size 64: .* was made for 28"):
+        build(a_file(tmp_path / "one.onnx", 28, 28), tmp_path, fake, input_size=64)
+
+
+def test_a_file_is_quantised_for_tensorrt_before_it_is_built(tmp_path: Path) -> None:
+    file, fake = a_file(tmp_path / "mine.onnx", 28, 28), FakeTensorRT()
+    fake.shape = (-1, 1, 28, 28)
+    given: dict[str, Any] = {"precision": "int8", "compute_capabilities": ["86"], "threads": 1}
+    with pytest.raises(BenchError, match=r"no training images .*--dataset NAME"):
+        build(file, tmp_path, fake, **given)
+    row = build(file, tmp_path, fake, dataset="fashion-mnist-mini", **given).iloc[0]
+    assert (row["precision"], row["calibration"]) == ("int8", "fashion-mnist-mini")
+    exports = load_results(tmp_path, "exports")
+    assert set(exports["target"]) == {"tensorrt", "sm86"}
+
+
 def test_a_damaged_engine_is_built_again(model: Path, tmp_path: Path) -> None:
     fake = FakeTensorRT()
     told: list[str] = []

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 Ledger = pytest.StashKey[list[tuple[str, int, str, str]]]()
 BYSTANDER, SUBJECT = 1, 0  # random seeds

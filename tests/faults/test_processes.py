@@ -185,7 +185,7 @@ def measure(root):
 
     throughput(
         "resnet8", results=root, device="cpu", threads=1, input_size=8, max_seconds=0.3,
-        options={"width": 4}, backends=("eager",), batch_sizes=(1,),
+        processes=1, options={"width": 4}, backends=("eager",), batch_sizes=(1,),
     )  # fmt: skip
 
 

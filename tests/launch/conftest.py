@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 MODELS = """
 import ctypes, os, signal, time

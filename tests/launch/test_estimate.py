@@ -6,7 +6,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.launch.estimate import estimate_plan
-from bench.launch.execution import Execution
+from bench.launch.workers import Execution
 from bench.store import Store
 from bench.studies import expand, parse_study
 from bench.training.resources import Resources

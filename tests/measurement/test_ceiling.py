@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +19,7 @@ def test_each_precision_has_a_product_and_a_copy_of_its_own(monkeypatch):
     assert found.bytes_per_second == max(found.copied.values())
     assert all(value > 0 for value in found.copied.values())
     assert set(found.kernels) == {"fp32", "int8"}
-    assert found.kernels["int8"] == ceiling.MATRICES  # torch convolves no plain int8
+    assert found.kernels["int8"] == ceiling.MATRICES
 
 
 def test_the_faster_of_product_and_convolution_is_the_ceiling(monkeypatch):
@@ -52,3 +55,26 @@ def test_of_two_the_higher_counts():
     known = Ceiling({"fp32": 2.0, "int8": 6.0}, 1.0, 8, kernels={"fp32": "a", "int8": "b"})
     assert other.merge(known).kernels == {"int8": "b"}
     assert known.merge(one).kernels == {"fp32": "a", "int8": "b"}
+
+
+def test_matrices_grow_only_as_long_as_there_is_time(monkeypatch):
+    monkeypatch.setitem(ceiling._COPY_MIB, "cpu", 1)
+    sizes = []
+
+    def slow(precision, device, side, threads):
+        del precision, device, threads
+        sizes.append(side)
+        return lambda: time.sleep(3 * (side / 2048) ** 3)  # a naive kernel: 3 s at 2048
+
+    monkeypatch.setattr(ceiling, "_product", slow)
+    monkeypatch.setattr(ceiling, "_convolution", lambda *_: None)
+    found = measure_ceiling("cpu", 1, {"int8"}, seconds=0.2)
+    assert sizes == [256, 512]
+    assert found.matrix_side == 512
+
+
+def test_bytes_are_multiplied_by_a_runtimes_own_kernel():
+    product = ceiling._product("int8", "cpu", 256, 1)
+    (found,) = product()
+    assert found.shape == (256, 256)
+    assert found.dtype == np.int32

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
-from bench.measurement.compare import compare, ratio_of
 from bench.measurement.compared_speeds import load_speeds
+from bench.measurement.environments import compare_environments
+from bench.measurement.speed_changes import compare, judge, ratio_of
 from builders import make_row
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def row(speed: float, width: float = 0.01, **changed):
     interval = {"ci_low": speed * (1 - width), "ci_high": speed * (1 + width)}
-    return make_row(**{"backend": "eager", "images_per_second": speed, **interval, **changed})
+    both = {"backend": "eager", "images_per_second": speed, "processes": 6, "difference": None}
+    return make_row(**{**both, **interval, **changed})
 
 
 @pytest.fixture
@@ -30,16 +36,73 @@ def side(tmp_path):
 
 @pytest.mark.parametrize(
     ("speed", "width", "verdict"),
-    [(100, 0.01, "same"), (90, 0.01, "slower"), (90, 0.2, "same"), (110, 0.01, "faster")],
+    [(100, 0.01, "same"), (90, 0.01, "slower"), (90, 0.2, "undecided"), (110, 0.01, "faster")],
 )
 def test_a_verdict_needs_the_whole_interval_beyond_the_threshold(side, speed, width, verdict):
-    (change,), _ = compare(side("a", row(100)), side("b", row(speed, width)), 0.05)
-    assert change.verdict == verdict
+    alone = {"ratio": None, "ratio_low": None, "ratio_high": None}
+    (change,), _ = compare(
+        side("a", row(100, **alone)), side("b", row(speed, width, **alone)), 0.05
+    )
+    assert (change.verdict, change.basis) == (verdict, "images/s")
 
 
-def test_noisy_rows_carry_no_verdict(side):
-    (change,), _ = compare(side("a", row(100)), side("b", row(50, noisy=True)), 0.05)
-    assert change.verdict == "noisy"
+@pytest.mark.parametrize(
+    ("doubt", "reason"),
+    [
+        ({"noisy": True}, "the interval is too wide"),
+        ({"other_processes": 0.59}, "other processes used 59% of the processor"),
+        ({"processes": 1, "ratio": None}, "images/s of fewer than six processes"),
+    ],
+)
+def test_what_supports_no_verdict_gets_none_and_never_passes_for_same(side, doubt, reason):
+    (change,), _ = compare(side("a", row(100)), side("b", row(50, **doubt)), 0.05)
+    assert change.verdict == "not judged"
+    assert change.reason.startswith(reason)
+
+
+def test_images_per_second_of_one_process_are_judged_on_request(side):
+    one = {"processes": 1, "ratio": None}
+    before, now = side("a", row(100, **one)), side("b", row(80, **one))
+    assert compare(before, now, 0.05, absolute=True)[0][0].verdict == "slower"
+
+
+def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_so(side):
+    ort = {"backend": "onnxruntime", "ratio": 1.5, "ratio_low": 1.49, "ratio_high": 1.51}
+    eager = {"difference": "reference", "processes": 1}
+    before = side("a", row(100, **eager), row(150, **ort))
+    now = side("b", row(80, **eager), row(120, **ort))
+    reference, other = compare(before, now, 0.05)[0]
+    assert (other.verdict, other.basis) == ("same", "ratio")
+    assert reference.verdict == "not judged"
+    assert reference.ratio == pytest.approx(0.8)  # printed nevertheless
+
+
+def test_one_measurement_is_judged_against_the_reference_beside_it(side):
+    slow = {"backend": "b", "ratio": 0.8, "ratio_low": 0.78, "ratio_high": 0.82}
+    measured = side("a", row(100, difference="reference"), row(80, **slow))
+    (change,), _ = judge(measured, 0.05)
+    assert change.verdict == "slower"
+    (change,), _ = judge(side("b", row(80, **slow, processes=1)), 0.05)
+    assert (change.verdict, "fewer than six" in change.reason) == ("not judged", True)
+    with pytest.raises(BenchError, match="holds nothing beside a reference"):
+        judge(side("c", row(100, difference="reference")), 0.05)
+
+
+def test_repetitions_of_one_command_raise_no_alarm(side):
+    """All ordered pairs of twenty identical repetitions, replayed at a threshold of 5 %."""
+    document = json.loads((RESULTS / "throughput" / "repetitions.json").read_text())
+    (compared,) = (r for r in document["results"] if r.get("ratios"))
+    sides = []
+    for number, (ratio, low, high) in enumerate(compared["ratios"]):
+        found = {"ratio": ratio, "ratio_low": low, "ratio_high": high}
+        speed = compared["images_per_second"][number]
+        sides.append(side(str(number), row(speed, backend="onnxruntime", **found)))
+    verdicts = [
+        compare(before, now, 0.05)[0][0].verdict for before, now in itertools.permutations(sides, 2)
+    ]
+    alarms = sum(verdict in {"slower", "faster"} for verdict in verdicts)
+    assert len(verdicts) == len(sides) * (len(sides) - 1)
+    assert alarms <= 0.01 * len(verdicts)
 
 
 def test_other_machines_are_compared_by_their_own_reference(side):
@@ -84,7 +147,7 @@ def test_pytest_benchmarks_json(tmp_path, with_data):
         return str(path)
 
     before, now = load_speeds(write("a.json", 1.0)), load_speeds(write("b.json", 1.2))
-    (change,), _ = compare(before, now, 0.05)
+    (change,), _ = compare(before, now, 0.05, absolute=True)
     assert change.verdict == "slower"
 
 
@@ -116,7 +179,7 @@ def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
     assert "shortcut" in plain
     assert "fashion-mnist-mini" in residual
     changes, _ = compare(side, side, 0.05)
-    assert [c.verdict for c in changes] == ["noisy", "noisy"]
+    assert [c.verdict for c in changes] == ["not judged", "not judged"]
     run = next((trained / "runs").iterdir())
     (change,), remarks = compare(load_speeds(run), side, 0.05)
     assert change.ratio > 0
@@ -140,7 +203,7 @@ def test_training_that_became_slower_is_told():
         )
         for n, s in (("a", 400.0), ("b", 300.0))
     )
-    (change,), _ = compare(before, now, 0.05)
+    (change,), _ = compare(before, now, 0.05, absolute=True)
     assert change.verdict == "slower"
     assert change.ratio == pytest.approx(0.75, rel=0.01)
 
@@ -161,5 +224,62 @@ def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
     ((name, figure),) = side.speeds.items()
     assert name == "test_b.py::test_sleep"
     assert figure.low <= figure.value <= figure.high <= 1000
-    assert not figure.noisy
+    assert figure.doubt is None
     assert side.machine != "unknown"
+
+
+OLD_OR_NEW = """
+import json, sys
+words = sys.argv[3:]
+if {old} and "--processes" in words:
+    sys.exit("bench: error: No such option: --processes")
+if "crash" in words:
+    sys.exit("bench: error: unknown model 'crash'")
+row = {row!r}
+print(json.dumps({{"rows": [row]}}))
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Make what stands for an environment's interpreter: it prints one row, whatever it runs."""
+
+    def make(name, speed, *, old=False):
+        path = tmp_path / name
+        body = OLD_OR_NEW.format(old=old, row=row(speed, processes=1))
+        path.write_text(f"#!{sys.executable}\n{body}")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize(("speed", "verdict"), [(100, "same"), (90, "slower"), (111, "faster")])
+def test_two_environments_are_measured_in_turn(environment, speed, verdict):
+    old, new = environment("old", 100, old=True), environment("new", speed)
+    (change,), (remark,) = compare_environments([old, new], ["resnet8"], 0.05)
+    assert change.verdict == verdict
+    assert change.ratio == pytest.approx(speed / 100)
+    assert remark.startswith("6 processes of each environment")
+
+
+@pytest.mark.parametrize(
+    ("python", "words", "expected"),
+    [
+        ("missing/bin/python", ["resnet8"], "cannot be run"),
+        (None, ["crash"], "unknown model 'crash'"),
+    ],
+)
+def test_an_environment_that_cannot_measure_is_named(environment, python, words, expected):
+    given = [python or environment("old", 100), environment("new", 100)]
+    with pytest.raises(BenchError, match=expected) as raised:
+        compare_environments(given, words, 0.05)
+    assert str(raised.value).startswith("--python ")
+
+
+@pytest.mark.slow
+def test_one_environment_twice_finds_nothing():
+    words = ["resnet8", "--option", "width=4", "--input-size", "8", "--batch-size", "1"]
+    words += ["--backend", "eager", "--max-seconds", "0.5"]
+    changes, _ = compare_environments([sys.executable, sys.executable], words, 0.05)
+    assert {change.verdict for change in changes} <= {"same", "undecided", "not judged"}

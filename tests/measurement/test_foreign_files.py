@@ -10,18 +10,18 @@ from onnx import TensorProto, helper, numpy_helper
 import bench
 from bench.data import Preprocessing
 from bench.errors import BenchError
+from bench.export.examine import examine
 from bench.export.graph import trace
+from bench.export.messages import short
 from bench.export.preprocess import with_preprocessing
-from bench.measurement.backends.ortsession import _reason
-from bench.measurement.compare import compare
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.measured_network import find_target
-from bench.measurement.onnx_file import examine
 from bench.measurement.preparation import make_context
-from bench.measurement.tuning import Bounds, tune
+from bench.measurement.speed_changes import compare
+from bench.measurement.tuning import Bounds, candidates, tune
 
 FLOAT = TensorProto.FLOAT
-QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2}
+QUICK = {"device": "cpu", "threads": 1, "batch_sizes": (2,), "max_seconds": 0.2, "processes": 1}
 
 
 def values(name, *shape, kind=np.float32):
@@ -264,7 +264,17 @@ def test_open_sizes_are_chosen_by_the_input_size(channels_last, tmp_path):
 
 def test_the_command_takes_height_and_width(bench, tmp_path):
     path = small(tmp_path / "m.onnx", ("N", 3, "h", "w"))
-    words = ["throughput", str(path), "--batch-size", "2", "--max-seconds", "0.2", "--json"]
+    words = [
+        "throughput",
+        str(path),
+        "--batch-size",
+        "2",
+        "--max-seconds",
+        "0.2",
+        "--processes",
+        "1",
+        "--json",
+    ]
     words += ["--results", str(tmp_path / "r"), "--threads", "1"]
     done = bench(*words, "--input-size", "32x64")
     assert done.code == 0, done.err
@@ -313,7 +323,7 @@ def test_the_runtimes_message_on_a_newer_ir_version_is_read():
         "onnxruntime::Model::Model(onnx::ModelProto&&, ...) Unsupported model IR version: 14, max "
         "supported IR version: 13\n"
     )
-    assert _reason(RuntimeError(message)).startswith(
+    assert short(RuntimeError(message)).startswith(
         "its IR version 14 is newer than this runtime's 13: save it with that ir_version"
     )
 
@@ -335,7 +345,8 @@ def test_types_that_the_runtime_does_not_compute_are_refused_before_anything_run
         bench.measure(path, results=tmp_path / "r", **QUICK)
 
 
-def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
+def half(path):
+    """A convolution in fp16 whose weights are in a Constant node, and a linear layer."""
     weight = values("w", 32, 3, 3, 3, kind=np.float16)
     nodes = [
         helper.make_node("Constant", [], ["w"], value=weight),
@@ -344,8 +355,17 @@ def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
         helper.make_node("Cast", ["c"], ["d"], to=FLOAT),
         *head("d"),
     ]
-    path = save(tmp_path / "m.onnx", nodes, [entry("x", ["N", 3, 8, 8])], [values("fc", 10, 32)])
-    found = examine(path)
+    return save(path, nodes, [entry("x", ["N", 3, 8, 8])], [values("fc", 10, 32)])
+
+
+def test_an_fp16_file_can_be_tuned_on_a_cpu(tmp_path):
+    target = find_target(str(half(tmp_path / "m.onnx")))
+    found = candidates(target, device="cpu", threads=[1], batch_sizes=[1])
+    assert [(one.backend, one.precision) for one in found] == [("onnxruntime", "fp16")]
+
+
+def test_weights_in_constant_nodes_tell_the_precision(tmp_path):
+    found = examine(half(tmp_path / "m.onnx"))
     assert (found.precision, found.macs) == ("fp16", 32 * 27 * 64 + 320)
     assert found.traffic.weights == 32 * 27 + 320
 

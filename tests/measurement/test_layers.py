@@ -16,7 +16,7 @@ from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_file
 from bench.measurement.profile.layer_time import PARTS
 from bench.models import build_model
-from bench.report.charts.layers import layer_charts, shortcut_line
+from bench.report.charts.layers import coverage_line, layer_charts, shortcut_line
 from bench.store.measurements import Measurements
 
 NETWORK = {"model": "resnet14", "options": {"width": 8, "shortcut": "projection"}}
@@ -32,7 +32,7 @@ def profiled(backend, tmp_path, name="resnet14", options=None, size=16):
         from dataclasses import replace
 
         made = replace(made, file=make_file(target, "fp32", tmp_path, threads=1).path)
-    return [vars(share) for share in profile_layers(made)]
+    return profile_layers(made)
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def test_a_backend_without_a_profiler_says_so(tmp_path):
 def test_the_command_prints_and_draws(tmp_path, bench_process):
     done = bench_process(
         "throughput", "resnet8", "--option", "width=4", "--option", "shortcut=projection",
-        "--input-size", 16, "--batch-size", 2, "--max-seconds", 0.3, "--threads", 1, "--layers",
-        "--figures", "pictures", "--quiet",
+        "--input-size", 16, "--batch-size", 2, "--max-seconds", 0.3, "--processes", 1,
+        "--threads", 1, "--layers", "--figures", "pictures", "--quiet",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert done.out.count("The shortcuts: 1×1 projections") == 2
@@ -165,3 +165,11 @@ def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, be
     assert done.refusal.startswith("cannot write taken: a file stands where")
     assert "choose another --figures folder" in done.refusal
     assert not (tmp_path / "bench-runs").exists()
+
+
+def test_a_profile_that_does_not_add_up_to_the_measured_time_says_why():
+    shares = [{"by": "operator", "milliseconds": 6.0}, {"by": "operator", "milliseconds": 4.0}]
+    assert coverage_line(shares, 10.5) is None
+    assert "125% of the 8 ms measured" in coverage_line(shares, 8.0)
+    assert "the profiler takes time of its own" in coverage_line(shares, 8.0)
+    assert "in no operator" in coverage_line(shares, 20.0)

@@ -16,7 +16,7 @@ from bench.store.measurements import Measurements, read_samples
 
 from .conftest import TINY, FakeRunner
 
-QUICK = {"max_seconds": 0.3, "input_size": 16, "threads": 1, "device": "cpu"}
+QUICK = {"max_seconds": 0.3, "processes": 1, "input_size": 16, "threads": 1, "device": "cpu"}
 
 
 @pytest.fixture
@@ -28,6 +28,11 @@ def measured(third_party, tmp_path):
         return bench.measure(targets, results=tmp_path / "r", **{**QUICK, **request})
 
     return run
+
+
+def test_int8_of_an_untrained_network_says_that_its_ranges_are_of_random_images(measured):
+    frame = measured(backends=("onnxruntime",), precisions=("fp32", "int8"), batch_sizes=(2,))
+    assert frame["calibration"].fillna("").tolist() == ["", "random"]
 
 
 def test_a_depth_that_an_option_makes_one_can_be_measured():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.measurement.backends import Executed, Workload
+from bench.measurement.backends import Executed
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.machine.nvml import MISSING, GpuMonitor, open_gpu
@@ -143,8 +143,8 @@ def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
     monitor = GpuMonitor(open_gpu("cuda"))
     monitor.read()
     monitor.read()
-    assert monitor.summary().warnings == expected
-    assert monitor.summary().temperature_c == 61
+    assert monitor.warnings() == list(expected)
+    assert monitor.columns()["gpu_temperature_c"] == 61
 
 
 class Ready:
@@ -180,22 +180,15 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.timing.trial import Trial
 
     nvml(clocks=[1980, 1410], reasons=0x4)
-    monkeypatch.setattr("bench.measurement.timing.runner.load_backend", lambda _name: FakeBackend())
-    runner = LocalRunner("fake", Workload(None, None, (3, 4, 4), 2, device="cuda"))
+    for room in ("configurations", "timing.runner"):
+        monkeypatch.setattr(f"bench.measurement.{room}.load_backend", lambda _name: FakeBackend())
+    target = MeasuredNetwork("t", "model", (3, 4, 4), macs=10)
+    made = Configuration(target, "fake", batch_size=2, device="cuda")
+    runner = LocalRunner(made)
     runner.warm_up(0.1)
     runner.block(2)
     runner.block(2)
     report = runner.describe()
-    made = Configuration(
-        MeasuredNetwork("t", "model", (3, 4, 4), macs=10),
-        "fake",
-        "fp32",
-        "contiguous",
-        2,
-        "compute",
-        "cuda",
-        1,
-    )
     (row,) = make_rows(
         [Trial(made, report=report)],
         measurement="m", cpu="cpu", goal=Goal(), ceiling=None, warnings=("of all",),

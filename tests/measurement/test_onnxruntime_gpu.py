@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, save
 
 from bench.measurement.backends import UnsupportedError, Workload, load_backend, status_of
 from bench.measurement.backends.ortsession import why_not_loaded
+from bench.measurement.configurations import Configuration
+from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import LocalRunner
 
 CUDA, TENSORRT, CPU = (f"{p}ExecutionProvider" for p in ("CUDA", "Tensorrt", "CPU"))
@@ -259,7 +261,11 @@ def test_nodes_that_tensorrt_does_not_take_are_named(runtime, file):
 
 def test_a_runner_samples_a_session(runtime, file):
     assert runtime.opened == []
-    runner = LocalRunner("onnxruntime", work(file), boundary="copies")
+    target = MeasuredNetwork("t", "onnx", (3, 4, 4))
+    made = Configuration(
+        target, "onnxruntime", batch_size=2, boundary="copies", device="cuda:1", file=file
+    )
+    runner = LocalRunner(made)
     runner.warm_up(0.1)
     assert all(seconds > 0 for seconds in runner.block(3))
 

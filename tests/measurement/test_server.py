@@ -5,7 +5,7 @@ import pytest
 
 from bench.measurement.timing.percentiles import nearest_rank
 from bench.measurement.timing.runner import serve
-from bench.measurement.timing.server import arrivals, highest_rate
+from bench.measurement.timing.server_scenario import arrivals, highest_rate
 
 
 def simulated(clock, service: float):

@@ -13,6 +13,8 @@ from bench.errors import BenchError
 from bench.export.engines import Sidecar, write_engine
 from bench.measurement.backends import UnsupportedError, Workload
 from bench.measurement.backends.tensorrt import TensorRT
+from bench.measurement.configurations import Configuration
+from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import LocalRunner
 
 
@@ -156,7 +158,9 @@ def test_a_runner_samples_an_engine(engine, monkeypatch):
         "bench.measurement.timing.runner.load_backend",
         lambda _: TensorRT(load=lambda _name: FakeTensorRT()),
     )
-    runner = LocalRunner("tensorrt", work(engine()))
+    target = MeasuredNetwork("t", "engine", (3, 8, 8))
+    made = Configuration(target, "tensorrt", "fp16", batch_size=2, file=engine())
+    runner = LocalRunner(made)
     runner.warm_up(0.1)
     assert all(seconds > 0 for seconds in runner.block(3))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.export.examine import examine
 from bench.measurement.measured_network import find_target
-from bench.measurement.onnx_file import examine
 from bench.measurement.preparation import make_file
 from bench.models import build_model
 from bench.networks.memory_traffic import Traffic, count_traffic

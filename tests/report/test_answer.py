@@ -24,7 +24,7 @@ from bench.store import Store, StudyRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 Value = float | str  # a test accuracy, or the status of a run that has none
 

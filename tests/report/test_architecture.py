@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from bench.models import build_model, list_models
-from bench.networks.graph import Block, Fork, Network, trace, trace_to_document
 from bench.networks.summary import describe as describe_layers
+from bench.networks.traced_architecture import Block, Fork, Network, trace, trace_to_document
 from bench.report.pages.diagram import WIDTH, describe, draw
 
 OWN = [name for name in list_models() if ":" not in name]

@@ -117,7 +117,7 @@ def test_a_page_shows_what_was_measured_and_found_besides_training(
         "## How it was made\n\n- command: `bench run-ablation tiny --seeds 0,1`\n"
     )[2]
     assert "- then `bench export-onnx tiny --precision fp32`\n" in made
-    assert re.search(r"- then `bench throughput resnet8 --threads 1`\n", made)
+    assert re.search(r"- then `bench throughput resnet8 --processes 1 --threads 1`\n", made)
     assert re.search(r"- then `bench lesion resnet8-\S+`\n", made)
 
 

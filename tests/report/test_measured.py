@@ -12,13 +12,14 @@ from bench.errors import BenchError
 from bench.report.findings.fastest import closing_lines, fastest, int8_pays
 from bench.report.pages.measurements import publish_measurements
 from bench.report.pages.provenance import measuring_command as command
+from bench.report.tables.throughput import footnotes
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of
 from builders import make_row
 
 REQUEST = {
     "backends": ("null", "onnxruntime"), "precisions": ("fp32", "bf16"), "batch_sizes": (1, 2),
-    "max_seconds": 0.2, "target_width": 0.5, "reference": "null", "pin": True,
+    "max_seconds": 0.2, "processes": 1, "target_width": 0.5, "reference": "null", "pin": True,
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def test_the_command_asks_for_the_same(measured):
     assert command(record) == (
         "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
         "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "
-        "--max-seconds 0.2 --pin --option width=4 --threads 1"
+        "--max-seconds 0.2 --processes 1 --pin --option width=4 --threads 1"
     )
 
 
@@ -134,9 +135,17 @@ def timed(precision, speed, accuracy=None, **changes):
         (  # the intervals overlap
             [timed("fp32", 100.0), timed("int8", 103.0)],
             (
-                "int8 does not pay here for resnet18, batch 1: "
+                "the times do not show whether int8 pays here for resnet18, batch 1: "
                 "onnxruntime int8 gives 1.03 times the "
                 "images/s of onnxruntime fp32, accuracy unknown."
+            ),
+        ),
+        (  # the accuracy of such a file would say nothing
+            [timed("fp32", 100.0), timed("int8", 180.0, calibration="random")],
+            (
+                "int8 pays here for resnet18, batch 1: "
+                "onnxruntime int8 gives 1.80 times the images/s "
+                "of onnxruntime fp32, accuracy unknown, ranges from random images."
             ),
         ),
         (  # a file in int8, and the one it was made from
@@ -165,6 +174,13 @@ def test_it_is_said_whether_int8_pays(rows, sentence):
 )
 def test_nothing_is_said_of_int8_that_was_not_measured(rows):
     assert int8_pays(rows) == []
+
+
+def test_rows_calibrated_on_noise_are_marked():
+    more = {"noise_floor": None, "warnings": None}
+    rows = [timed("fp32", 100.0, **more), timed("int8", 180.0, calibration="random", **more)]
+    (line,) = (line for line in footnotes(rows) if "random images" in line)
+    assert "--dataset" in line
 
 
 def test_a_single_configuration_has_no_closing_line():

@@ -37,7 +37,7 @@ def results(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [record.run for record in Store(copy).runs() if record.request["seed"] == 0]
     bench.measure(
         runs, results=copy, device="cpu", threads=1, backends=("eager", "onnxruntime"),
-        batch_sizes=(1, 8), max_seconds=0.3, layers=True,
+        batch_sizes=(1, 8), max_seconds=0.3, processes=1, layers=True,
     )  # fmt: skip
     bench.export_onnx(runs, results=copy, precision="int8", sensitivity=True, threads=1)
     for run in runs:

@@ -13,7 +13,7 @@ from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.report.study_data import StudyData, read_study_data
-from bench.report.tables.published import published_table
+from bench.report.tables.study import published_table
 from bench.store import Store
 from bench.studies import load_study, shipped_studies
 

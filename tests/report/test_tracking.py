@@ -142,7 +142,9 @@ def test_mlflow_holds_the_report(mlflow_results: Path) -> None:
     report = logged_runs(mlflow_results)["report"]
     client = mlflow.MlflowClient(f"sqlite:///{mlflow_results / 'mlflow' / 'mlflow.db'}")
     names = {file.path for file in client.list_artifacts(report.info.run_id)}
-    assert names == {"README.md", "report.html", "runs.csv", "epochs.csv", "study.svg", "study.png"}
+    charts = {"study", "accuracy-images-per-second"}
+    pictures = {f"{chart}.{ending}" for chart in charts for ending in ("svg", "png")}
+    assert names == {"README.md", "report.html", "runs.csv", "epochs.csv", *pictures}
     assert report.data.tags["bench.answer"].endswith(".")
     kept = Store(mlflow_results).read_tracking("tiny")["mlflow"]
     assert kept["error"] is None

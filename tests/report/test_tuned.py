@@ -14,7 +14,7 @@ from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.pages.terminal import print_report
-from bench.report.tables.tuned import tuned_table
+from bench.report.tables.study import tuned_table
 from bench.store import Store, StudyRecord
 
 STUDY = """question = "Which rate?"

@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.records import NewerFormatError, seal
-from bench.studies.request import FORMAT_VERSION, RunRequest
+from bench.studies.run_request import FORMAT_VERSION, RunRequest
 from builders import make_study
 
 if TYPE_CHECKING:
@@ -226,11 +226,13 @@ def test_a_checkpoint_is_kept_until_the_run_is_finished(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b'{"a": 1}'])
-def test_a_broken_checkpoint_starts_the_run_anew(content: bytes, store: Store) -> None:
+def test_a_broken_checkpoint_starts_the_run_from_the_beginning(
+    content: bytes, store: Store
+) -> None:
     store.save_checkpoint("run", {"a": torch.ones(1)}, {})
     (path,) = store.partial("run").iterdir()
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match="starting run anew: its checkpoint is broken"):
+    with pytest.warns(UserWarning, match="run starts from the beginning: its checkpoint is broken"):
         assert store.load_checkpoint("run") is None
 
 

@@ -11,7 +11,7 @@ import pytest
 from bench.models import canonical
 from bench.studies import adhoc_study, expand
 from bench.studies.recipe import Recipe, get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 # Written out, so that a recipe that is improved changes no identity here.
 RECIPE = Recipe(
@@ -87,6 +87,7 @@ CHANGED = {
     "initial_size": 0.5,
     "test_time_flip": True,
     "record_blocks": True,
+    "resize": "pad",
 }
 
 

@@ -12,7 +12,7 @@ from builders import make_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 # The recipe `fast` trained by SGD alone, on random crops: most tests are of that.
 SGD = {"muon_learning_rate": 0.0, "crop_padding": 2}
@@ -30,6 +30,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "flip at test time": {"test_time_flip": True},
     "decay of the branches": {"branch_weight_decay": 0.1},
     "recorded blocks": {"record_blocks": True},
+    "padding to a square": {"resize": "pad"},
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from bench.store import Store
 from bench.studies.recipe import get_recipe
-from bench.studies.request import TRAINING_REVISION, RunRequest
+from bench.studies.run_request import TRAINING_REVISION, RunRequest
 from bench.training.resources import Resources
 from bench.training.run import execute
 
@@ -65,7 +65,7 @@ def test_training_means_what_it_meant(case, tmp_path):
     for name, values in golden["cases"][case].items():
         assert found[name] == pytest.approx(values, rel=1e-3), (
             f"{name} of '{case}' is {found[name]}, it was {values}: if the change is meant, raise "
-            "TRAINING_REVISION in bench/studies/request.py and run "
+            "TRAINING_REVISION in bench/studies/run_request.py and run "
             "python tests/training/test_golden.py"
         )
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim._muon import _zeropower_via_newtonschulz
 
 from bench import load_model, load_results
 from bench.errors import BenchError
 from bench.studies.recipe import LATER, RECIPES, Recipe, get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.training.check import check_trainable
 from bench.training.loop import Trainer
-from bench.training.optimisers import KernelMuon, branch_parameters, hidden_matrices
+from bench.training.optimisers import (
+    DTYPES,
+    KernelMuon,
+    branch_parameters,
+    hidden_matrices,
+    muon_precision,
+    orthogonalise,
+)
 from bench.training.run import execute
 from bench.training.schedule import side_at
 from bench.training.setup import Split, build_network, load_data
@@ -141,6 +150,84 @@ def test_muons_step_is_the_nearest_orthogonal_matrix_nearly(shape, layout):
     assert cosine > 0.95  # five Newton-Schulz iterations leave singular values of 0.7 to 1.2
     singular = np.linalg.svd(step, compute_uv=False) / max(1, rows / columns) ** 0.5
     assert 0.5 < singular.min() <= singular.max() < 1.4
+
+
+MUON = (3.4445, -4.7750, 2.0315)
+
+
+def five_iterations(matrix):
+    """Muon's polynomial on the singular values, by SVD in float64."""
+    left, values, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = MUON[0] * values + MUON[1] * values**3 + MUON[2] * values**5
+    return torch.from_numpy(left * values @ right)
+
+
+def cosine(one, other):
+    return F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0).item()
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("smallest", [1.0, 1e-4])
+@pytest.mark.parametrize("shape", [(64, 576), (128, 64), (96, 96)])
+def test_orthogonalising_is_that_of_pytorch_and_no_less_exact(precision, smallest, shape):
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(2, *shape), full_matrices=False)
+    decaying = torch.logspace(0, np.log10(smallest), min(shape))
+    batch = left * decaying @ right
+    batch[:, :, 3] = 0  # no gradient, as at the rim of a kernel of small maps
+    found = orthogonalise(batch, MUON, DTYPES[precision], 1e-7)
+    assert not found[:, :, 3].any()
+    for ours, matrix in zip(found, batch, strict=True):
+        exact = five_iterations(matrix)
+        reference = _zeropower_via_newtonschulz(matrix.clone(), MUON, 5, 1e-7)
+        assert 1 - cosine(ours, exact) < (1e-4 if precision == "fp32" else 0.02)
+        if precision == "fp32":
+            assert cosine(ours, exact) >= cosine(reference, exact)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_what_has_no_direction_raises_nothing(value):
+    found = orthogonalise(torch.full((1, 4, 6), value), MUON, torch.float32, 1e-7)
+    torch.testing.assert_close(found, torch.full((1, 4, 6), value), equal_nan=True)
+
+
+def test_muon_takes_the_steps_of_pytorchs_muon(tiny):
+    _, ours = prepared(tiny(muon_learning_rate=0.05))
+    _, theirs = prepared(tiny(muon_learning_rate=0.05))
+    pytorchs = theirs.optimizers[1]
+    pytorchs.step = functools.partial(torch.optim.Muon.step, pytorchs)
+    before = [p.detach().clone() for p in ours.parameters]
+    for trainer in (ours, theirs):
+        trainer.step(*next(trainer.batches.epoch(0)))
+    ours_moved, theirs_moved = (
+        torch.cat([(p.detach() - b).flatten() for p, b in zip(t.parameters, before, strict=True)])
+        for t in (ours, theirs)
+    )
+    assert cosine(ours_moved, theirs_moved) > 0.998
+    assert float(ours_moved.norm()) == pytest.approx(float(theirs_moved.norm()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("device", "avx512_bf16", "onednn", "expected"),
+    [("cpu", True, True, "bf16"), ("cpu", False, True, "fp32"), ("cpu", True, False, "fp32"),
+     ("cuda", False, False, "bf16")],
+)  # fmt: skip
+def test_muon_takes_bf16_only_where_hardware_has_it(
+    device, avx512_bf16, onednn, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    assert muon_precision(torch.device(device)) == expected
+
+
+def test_the_record_says_in_which_arithmetic_muon_ran(tiny, store, resources):
+    for request, expected in (
+        (tiny(muon_learning_rate=0.05), muon_precision(CPU)),
+        (tiny(), None),
+    ):
+        assert execute(request, store, resources).environment.get("muon_precision") == expected
 
 
 def test_lookahead_is_algorithm_1(tiny):

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
 from bench.models import build_model
-from bench.training.layout import SMALL_MAP, lay_out
+from bench.networks.summary import count_macs
+from bench.training.layout import SMALL_MAP, OnePixelConv2d, lay_out
 
 CPU = torch.device("cpu")
 
@@ -53,6 +55,35 @@ def test_the_arithmetic_is_the_same():
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         scale = theirs.grad.abs().max()
         torch.testing.assert_close(ours.grad / scale, theirs.grad / scale, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"stride": 2}, {"groups": 4}, {"kernel_size": (3, 5)}])
+def test_maps_of_one_pixel_meet_the_middle_of_a_kernel_only(changes):
+    torch.manual_seed(0)
+    values = {"kernel_size": 3, **changes}
+    padding = (1, 2) if values["kernel_size"] == (3, 5) else 1
+    layer = nn.Conv2d(8, 12, padding=padding, **values)
+    twin = nn.Conv2d(8, 12, padding=padding, **values)
+    twin.load_state_dict(layer.state_dict())
+    lay_out(nn.Sequential(layer), CPU, (8, 1, 1))
+    assert isinstance(layer, OnePixelConv2d)
+    for side in (1, 4):  # larger ones are still computed as before
+        images = [torch.randn(2, 8, side, side, requires_grad=True)]
+        images.append(images[0].detach().clone().requires_grad_())
+        for network, given in zip((layer, twin), images, strict=True):
+            network.zero_grad()
+            network(given).square().mean().backward()
+        torch.testing.assert_close(images[0].grad, images[1].grad)
+        for ours, theirs in zip(layer.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    assert count_macs(layer, (1, 8, 1, 1)) == count_macs(twin, (1, 8, 1, 1))
+
+
+def test_kernels_without_a_middle_are_left_alone():
+    for layer in (nn.Conv2d(3, 4, 2), nn.Conv2d(3, 4, 3, padding=2), nn.Conv2d(3, 4, 1),
+                  nn.Conv2d(3, 4, 3, padding="same"),
+                  nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")):  # fmt: skip
+        assert not OnePixelConv2d.fits(layer)
 
 
 def test_statistics_and_mode_are_left_alone():

@@ -136,7 +136,7 @@ def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeyp
 
 KILLED = """
 import json, sys
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 from bench.store import Store
 from bench.training import run
 run.CHECKPOINT_SECONDS = 0
@@ -164,12 +164,14 @@ def test_killed_process_is_taken_up_bit_for_bit(tmp_path, store, rich, resources
     assert outcome(store, request.run_id) == outcome(reference, request.run_id)
 
 
-def test_broken_checkpoint_starts_anew_with_a_warning(store, rich, resources, undisturbed):
+def test_broken_checkpoint_starts_from_the_beginning_with_a_warning(
+    store, rich, resources, undisturbed
+):
     with pytest.raises(StopRequestedError):
         execute(rich, store, resources, stop=StopAfter(2))
     path = store.partial(rich.run_id) / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="starting .* anew"):
+    with pytest.warns(UserWarning, match="starts from the beginning"):
         execute(rich, store, resources)
     assert outcome(store, rich.run_id) == undisturbed
 

@@ -5,6 +5,7 @@ import pytest
 from bench.errors import BenchError
 from bench.training import step_time
 from bench.training.resources import Resources
+from bench.training.run import execute
 from bench.training.sizes import DataSize, data_size
 from bench.training.step_time import steps_of, time_steps
 
@@ -36,3 +37,12 @@ def test_a_large_step_is_timed_on_fewer_images(tiny, monkeypatch):
 
 def test_step_takes_time(tiny):
     assert 0 < time_steps(tiny(), Resources(device="cpu", threads=1)) < 60
+
+
+def test_a_run_estimates_its_time_once_from_its_first_steps(tiny, store, resources):
+    events = []
+    execute(tiny(epochs=3), store, resources, on_event=events.append)
+    (estimate,) = (event for event in events if event["event"] == "estimate")
+    assert estimate["seconds"] > 0
+    names = [event["event"] for event in events if event["event"] in {"estimate", "epoch"}]
+    assert names == ["epoch", "estimate", "epoch", "epoch"]  # the fourth step, of three an epoch

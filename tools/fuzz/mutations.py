@@ -33,9 +33,9 @@ from bench.data.formats import read_cifar, read_idx
 from bench.errors import BenchError
 from bench.export.build import from_file
 from bench.export.classifier import ExportedClassifier
+from bench.export.examine import examine
 from bench.launch.planning import read_machines
 from bench.measurement.compared_speeds import load_speeds
-from bench.measurement.onnx_file import examine
 from bench.store import RunRecord, Store
 from bench.store.archive import unpack
 from bench.store.measurements import read_samples
@@ -43,7 +43,7 @@ from bench.store.records import read_study_record, seal
 from bench.store.tables.runs import epoch_rows
 from bench.studies.file import parse_study
 from bench.studies.recipe import get_recipe
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -89,15 +89,16 @@ def agreement(session: Session) -> Iterator[Check]:
 
 
 def _agreeing(what: str, rows: list[dict[str, Any]]) -> Iterator[Check]:
-    """Two instruments agree if the interval of their ratio comes within 3 % of 1.
+    """Two instruments agree if the whole interval of their ratio is within 3 % of 1.
 
-    An interval so wide that it would agree with anything tells nothing.
+    They disagree if it is wholly outside; in between nothing is shown.
     """
     for row in rows:
         low, high = row["ratio_low"], row["ratio_high"]
-        close = low <= 1 + WITHIN and high >= 1 - WITHIN
+        close = 1 - WITHIN <= low <= high <= 1 + WITHIN
+        apart = low > 1 + WITHIN or high < 1 - WITHIN
         detail = f"ours is {row['ratio']:.3f} [{low:.3f}, {high:.3f}] of {row['instrument']}"
-        if close and high - low > 2 * WITHIN:
+        if not close and not apart:
             yield not_run(what, f"too noisy to tell: {detail}")
         else:
             yield judged(what, close, detail)

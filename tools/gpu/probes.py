@@ -119,8 +119,8 @@ def _compared(reference: Any, other: Any, labels: Any) -> dict[str, Any]:
 
 def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time the same calls by CUDA events and by the wall clock, in turn."""
-    from bench.measurement.backends import Workload
     from bench.measurement.backends.clocks import CudaEventClock, WallClock
+    from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import find_target
     from bench.measurement.timing.runner import LocalRunner
     from bench.system.intervals import ratio_interval
@@ -128,8 +128,7 @@ def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     device = str(resolve_device(given.device))
     target = find_target(given.target, input_size=given.input_size)
     for size in sorted({1, given.batch_size}):
-        work = Workload(target.load().model, None, target.input_shape, size, device, threads=1)
-        runner = LocalRunner("eager", work)
+        runner = LocalRunner(Configuration(target, "eager", batch_size=size, device=device))
         runner.warm_up(5.0)
         repeats = max(1, round(CLOCK_SECONDS / runner.typical))
         wall, events = WallClock(runner.prepared.synchronize), CudaEventClock(device)

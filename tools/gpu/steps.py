@@ -150,7 +150,8 @@ def throughput(session: Session) -> Iterator[Check]:
 
     common = (
         "--device", session.device, "--batch-size", session.batch_size,
-        "--max-seconds", session.max_seconds, "--results", session.results, "--json",
+        "--max-seconds", session.max_seconds, "--processes", 6,
+        "--results", session.results, "--json",
     )  # fmt: skip
     for backend in session.backends:
         if backend == "tensorrt":

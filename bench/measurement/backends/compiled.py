@@ -58,11 +58,10 @@ class CompiledPrepared(TorchPrepared):
         from torch._inductor import config as inductor
 
         super().__init__(workload)
-        self.original = self.model
         # dynamo caches by code object, so networks of one class share its limit of 8 graphs,
         # beyond which it silently runs eagerly. So each network has a function of its own, and
         # reaching the limit is an error.
-        network = self.original
+        network = self.model
 
         def forward(images: Tensor) -> Any:
             return network(images)
@@ -74,7 +73,7 @@ class CompiledPrepared(TorchPrepared):
             dynamo.config.patch(fail_on_recompile_limit_hit=True),
             inductor.patch(freezing=True),
         ):
-            self.model = torch.compile(forward, fullgraph=True, dynamic=False)
+            self.forward = torch.compile(forward, fullgraph=True, dynamic=False)
             begin = time.perf_counter()
             try:
                 self.infer(images)
@@ -91,11 +90,7 @@ class CompiledPrepared(TorchPrepared):
         graphs = len(_debug_get_cache_entry_list(self.code))
         again = (f"torch.compile compiled {graphs} graphs for one shape",) if graphs > 1 else ()
         nothing = ("torch.compile fell back to eager",) if graphs == 0 else ()
-        self.model, wrapped = self.original, self.model
-        try:
-            base = super().describe()
-        finally:
-            self.model = wrapped
+        base = super().describe()
         return replace(
             base,
             provider=f"torch.compile {torch.__version__} (inductor) on {self.device}",

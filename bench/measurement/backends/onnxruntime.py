@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.export.files import onnx_sha256
+from bench.export.files import inputs_of, onnx_sha256
 from bench.measurement.backends.eager import without_cuda
 from bench.measurement.backends.ortsession import (
     CPU,
@@ -22,6 +22,7 @@ from bench.measurement.backends.ortsession import (
     TENSORRT,
     OrtOnGpu,
     OrtPrepared,
+    device_index,
     why_not_loaded,
 )
 from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
@@ -119,10 +120,13 @@ def cuda_options(workload: Workload) -> dict[str, Any]:
 
 def tensorrt_options(workload: Workload) -> dict[str, Any]:
     """Return the TensorRT provider's options: one shape, the types of the file, a cache."""
+    import onnx
+
     options: dict[str, Any] = {"device_id": device_index(workload.device)}
     if workload.file is not None:
         sides = "x".join(map(str, (workload.batch_size, *workload.input_shape)))
-        shape = f"{_input_name(workload.file)}:{sides}"
+        graph = onnx.load(str(workload.file), load_external_data=False).graph
+        shape = f"{inputs_of(graph)[0].name}:{sides}"
         # Without them the engine would be built, and built again, by the first batches.
         options |= {f"trt_profile_{end}_shapes": shape for end in ("min", "opt", "max")}
         options |= _cache(workload.file, workload.batch_size)
@@ -147,19 +151,6 @@ def _cache(file: Path, batch_size: int) -> dict[str, Any]:
     except OSError:
         return {}  # it only takes longer
     return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": str(folder)}
-
-
-def device_index(device: str) -> int:
-    """Return N of cuda:N, 0 of cuda."""
-    return int(device.partition(":")[2] or 0)
-
-
-def _input_name(file: Path) -> str:
-    import onnx
-
-    graph = onnx.load(str(file), load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    return str(next(value.name for value in graph.input if value.name not in weights))
 
 
 def _missing(package: str) -> str | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.export.messages import short
 from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload, arithmetic
 
 if TYPE_CHECKING:
@@ -36,18 +37,10 @@ _INT8 = (
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
 )
 _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-# What is newer than the runtime → how it says so, and the way on.
-_TOO_NEW = {
-    "IR version": (
-        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
-        "save it with that ir_version",
-    ),
-    "opset": (
-        r"Opset (\d+) is under development.* is till opset (\d+)",
-        "export it for that opset (or use onnx.version_converter)",
-    ),
-}
 _NAMED = 5  # nodes that a row names; the record holds all
+_ONE_NODE = (
+    '<ir_version: 9, opset_import: ["": 17]> probe (float[1] x) => (float[1] y) { y = Relu(x) }'
+)
 _NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
 
 
@@ -73,6 +66,8 @@ class OrtPrepared:
         self.output = self.session.get_outputs()[0].name
 
     def _open(self, provider_options: dict[str, Any]) -> Any:
+        import onnx
+
         options = self.ort.SessionOptions()
         options.intra_op_num_threads = self.workload.threads
         options.inter_op_num_threads = 1
@@ -86,7 +81,8 @@ class OrtPrepared:
                 options.optimized_model_filepath = str(fused)
             session = self._session(options, provider_options)
             if fused.exists():
-                self.kernels = _operators(fused)
+                graph = onnx.load(str(fused), load_external_data=False).graph
+                self.kernels = Counter(node.op_type for node in graph.node)
         return session
 
     def _session(self, options: Any, provider_options: dict[str, Any]) -> Any:
@@ -99,7 +95,7 @@ class OrtPrepared:
             except Exception as error:  # the runtime's exceptions have no common class
                 raise UnsupportedError(
                     f"ONNX Runtime {self.ort.__version__} cannot open {self.file.name}: "
-                    f"{_reason(error)}"
+                    f"{short(error)}"
                 ) from error
         if self.provider not in session.get_providers():
             raise UnsupportedError(
@@ -124,24 +120,30 @@ class OrtPrepared:
         """Return at once: the CPU provider has finished when `run` returns."""
 
     def describe(self) -> Executed:
-        """Read back the provider of every node."""
-        nodes, elsewhere, kinds = assignment(self.session, self.provider)
+        """Read back the provider of every node (microsoft/onnxruntime#26781)."""
+        placed = [
+            (node, group.ep_name)
+            for group in self.session.get_provider_graph_assignment_info()
+            for node in group.get_nodes()
+        ]
+        elsewhere = [
+            f"{n.op_type} {n.name} ({where})" for n, where in placed if where != self.provider
+        ]
         warnings = []
         if elsewhere:
-            total = sum(nodes.values())
             named = ", ".join(elsewhere[:_NAMED]) + (", …" if len(elsewhere) > _NAMED else "")
             warnings.append(
-                f"{len(elsewhere)} of {total} nodes do not run on {self.provider}: {named}"
+                f"{len(elsewhere)} of {len(placed)} nodes do not run on {self.provider}: {named}"
             )
         return Executed(
             provider=self.provider,
             precision=self._arithmetic(),
-            nodes=nodes,
+            nodes=dict(Counter(where for _, where in placed)),
             elsewhere=tuple(elsewhere),
             warnings=tuple(warnings),
             details={
                 "providers": self.session.get_providers(),
-                "operators": dict(self.kernels or kinds),
+                "operators": dict(self.kernels or Counter(node.op_type for node, _ in placed)),
                 "threads": self.session.get_session_options().intra_op_num_threads,
                 "onnxruntime": self.ort.__version__,
             },
@@ -196,7 +198,7 @@ class OrtOnGpu(OrtPrepared):
         if not all(isinstance(side, int) for side in sides):
             raise UnsupportedError(f"its output {entry.name} has no fixed shape: {entry.shape}")
         kind = torch.empty(0, dtype=_dtype(entry)).numpy().dtype.type
-        index = int(self.workload.device.partition(":")[2] or 0)
+        index = device_index(self.workload.device)
         full = [self.workload.batch_size, *sides]
         return self.ort.OrtValue.ortvalue_from_shape_and_type(full, kind, "cuda", index)
 
@@ -231,6 +233,11 @@ class OrtOnGpu(OrtPrepared):
         )
 
 
+def device_index(device: str) -> int:
+    """Return N of cuda:N, 0 of cuda."""
+    return int(device.partition(":")[2] or 0)
+
+
 @functools.cache
 def why_not_loaded(provider: str) -> str | None:
     """Open a one-node graph on a provider: a provider that is listed need not load.
@@ -239,12 +246,9 @@ def why_not_loaded(provider: str) -> str | None:
         None if it loads; else the reason, with the missing library's name where it is known.
     """
     import onnxruntime as ort
-    from onnx import TensorProto, helper
+    from onnx import parser
 
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    node = helper.make_node("Relu", ["x"], ["y"])
-    graph = helper.make_graph([node], "probe", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = parser.parse_model(_ONE_NODE)
     ort.preload_dlls()
     with native_errors() as messages, contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -255,34 +259,6 @@ def why_not_loaded(provider: str) -> str | None:
             return f"its {provider} cannot start: {str(error).strip().partition(chr(10))[0][:200]}"
         loaded = provider in session.get_providers()
     return None if loaded else f"its {provider} does not load here{_library(messages)}"
-
-
-def assignment(session: Any, wanted: str) -> tuple[dict[str, int], list[str], Counter[str]]:
-    """Read which provider runs each node (microsoft/onnxruntime#26781).
-
-    The session was opened with the option that records it.
-
-    Returns:
-        Provider → count of nodes; the nodes on another one, as `Operator name (provider)`;
-        operator → count.
-    """
-    nodes: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    elsewhere = []
-    for subgraph in session.get_provider_graph_assignment_info():
-        for node in subgraph.get_nodes():
-            nodes[subgraph.ep_name] += 1
-            kinds[node.op_type] += 1
-            if subgraph.ep_name != wanted:
-                elsewhere.append(f"{node.op_type} {node.name} ({subgraph.ep_name})")
-    return dict(nodes), elsewhere, kinds
-
-
-def _operators(file: Path) -> Counter[str]:
-    """Count the operators of a graph."""
-    import onnx
-
-    return Counter(n.op_type for n in onnx.load(str(file), load_external_data=False).graph.node)
 
 
 @contextlib.contextmanager
@@ -306,18 +282,6 @@ def _dtype(entry: Any) -> torch.dtype:
     name = entry.type.removeprefix("tensor(").removesuffix(")")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file cannot be opened; for one that is too new, how to go on."""
-    text = str(error).strip()
-    for what, (pattern, way_on) in _TOO_NEW.items():
-        if found := re.search(pattern, text, re.DOTALL):
-            return (
-                f"its {what} {found[1]} is newer than this runtime's {found[2]}: {way_on}, or "
-                "upgrade onnxruntime"
-            )
-    return text.rpartition(" : ")[2].partition("\n")[0]
 
 
 def _library(messages: list[str]) -> str:

@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_BUILT = ("fp32", "fp16", "int8")
-_NOT_BUILT = "engines are built in fp32, fp16 or int8 (bench export-tensorrt)"
-
-
+_BUILT = ("fp32", "fp16", "bf16", "int8")  # bf16 from a user's ONNX file only
+_TF32 = "engines are built without TF32"
 _TYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -64,7 +62,7 @@ class TensorRT:
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
         return [
             *(Support("cuda", precision, missing) for precision in _BUILT),
-            *(Support("cuda", precision, missing or _NOT_BUILT) for precision in ("tf32", "bf16")),
+            Support("cuda", "tf32", missing or _TF32),
         ]
 
     def prepare(self, workload: Workload) -> EnginePrepared:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,8 @@ from bench.measurement.backends.eager import DTYPES, torch_support
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # largest number of rows of the matrices
+_SMALLEST_SIDE = 256
 _COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
 _FEWEST = 3
 MATRICES = "matrix product"
@@ -33,7 +35,7 @@ class Ceiling:
             here are absent.
         bytes_per_second: bytes read and written by a copy in memory.
         copied: precision → the same for numbers of that precision.
-        matrix_side: number of rows of the matrices.
+        matrix_side: number of rows of the largest matrices.
         kernels: precision → the faster of the two kernels.
     """
 
@@ -53,7 +55,7 @@ class Ceiling:
         return Ceiling(
             flops_per_second=flops,
             bytes_per_second=max(self.bytes_per_second, other.bytes_per_second),
-            matrix_side=self.matrix_side,
+            matrix_side=max(self.matrix_side, other.matrix_side),
             copied=_higher(self.copied, other.copied),
             kernels={p: known[p] for p, known in kernels.items() if p in known},
         )
@@ -66,15 +68,28 @@ def _higher(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
 def measure_ceiling(
     device: str, threads: int, precisions: set[str], *, seconds: float = 1.0
 ) -> Ceiling:
-    """Measure a device's ceilings in some precisions, *seconds* for each kernel and copy."""
+    """Measure a device's ceilings in some precisions, about *seconds* for each kernel and copy.
+
+    Matrices are doubled only as long as a product leaves time for a few repetitions.
+    """
     torch.set_num_threads(threads)
     kind = device.partition(":")[0]
-    side = _SIDE[kind]
+    sides = [_SIDE[kind]]
+    while sides[-1] > _SMALLEST_SIDE:
+        sides.append(sides[-1] // 2)
+    largest = 0
     flops, kernels = {}, {}
     for precision in sorted(precisions):
-        found = {}
-        if (product := _product(precision, device, side)) is not None:
-            found[MATRICES] = 2 * side**3 / _fastest(product, device, seconds)
+        found: dict[str, float] = {}
+        for side in reversed(sides):
+            product = _product(precision, device, side, threads)
+            if product is None:
+                break
+            took = _fastest(product, device, seconds / len(sides))
+            found[MATRICES] = max(found.get(MATRICES, 0.0), 2 * side**3 / took)
+            largest = max(largest, side)
+            if 8 * took * _FEWEST > seconds:  # twice the side is eight times the work
+                break
         if kind == "cpu" and (convolution := _convolution(precision, threads)) is not None:
             call, work = convolution
             found[CONVOLUTION] = work / _fastest(call, device, seconds)
@@ -82,7 +97,7 @@ def measure_ceiling(
             kernels[precision] = max(found, key=lambda kernel: found[kernel])
             flops[precision] = found[kernels[precision]]
     copied = {p: _copy(_STORED[p], device, kind, seconds) for p in sorted(precisions)}
-    return Ceiling(flops, max(copied.values(), default=0.0), side, copied, kernels)
+    return Ceiling(flops, max(copied.values(), default=0.0), largest, copied, kernels)
 
 
 def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
@@ -93,11 +108,13 @@ def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
     return 2 * size / _fastest(lambda: target.copy_(source), device, seconds)
 
 
-def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None:
-    """Return a matrix product in a precision; None if torch has no native kernel."""
+def _product(precision: str, device: str, side: int, threads: int = 1) -> Callable[[], Any] | None:
+    """Return a matrix product in a precision; None without a native kernel."""
     kind = device.partition(":")[0]
     native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
-    if precision == "int8" and kind in {"cpu", "cuda"}:
+    if precision == "int8" and kind == "cpu":
+        return _integer_product(side, threads)
+    if precision == "int8" and kind == "cuda":
         a = torch.randint(-128, 127, (side, side), dtype=torch.int8, device=device)
         b = a.t()
         return lambda: torch._int_mm(a, b)
@@ -111,6 +128,38 @@ def _product(precision: str, device: str, side: int) -> Callable[[], Any] | None
         x @ x
 
     return multiply
+
+
+def _integer_product(side: int, threads: int) -> Callable[[], Any]:
+    """Return a product of bytes by ONNX Runtime.
+
+    PyTorch's own `_int_mm` is a naive loop on a processor without VNNI, a hundredth of what
+    quantised networks reach there.
+    """
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    shape = (side, side)
+    weight = generator.integers(-127, 128, shape, dtype=np.int8)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
+            "product",
+            [helper.make_tensor_value_info("a", TensorProto.UINT8, shape)],
+            [helper.make_tensor_value_info("c", TensorProto.INT32, shape)],
+            [numpy_helper.from_array(weight, "b")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    image = generator.integers(0, 256, shape, dtype=np.uint8)
+    return lambda: session.run(None, {"a": image})
 
 
 def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] | None:
@@ -140,7 +189,7 @@ def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
     times: list[float] = []
     begun = time.monotonic()
     with torch.inference_mode():
-        while len(times) < _FEWEST + 1 or time.monotonic() - begun < budget:
+        while len(times) <= 1 or time.monotonic() - begun < budget:
             begin = time.perf_counter()
             call()
             if device.startswith("cuda"):

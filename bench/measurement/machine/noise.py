@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 
 from bench.measurement.machine.nvml import MISSING, GpuState, open_gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Changes that move a figure by about as much as the interval is to resolve.
 _STEAL = 0.01
 _OTHERS = 0.05
 _FREQUENCY = 0.05
+_TICKS = (0.1, 0.024, 0.01)  # seconds: a quota's period, and time slices of Linux
+_NEAR, _MOST, _PEAK = 0.04, 0.8, 0.1
 _LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
 
@@ -55,7 +62,7 @@ def take_snapshot(device: str) -> Snapshot:
     return Snapshot(
         time=time.monotonic(),
         busy=times.user + times.system + getattr(times, "nice", 0.0),
-        own=mine.user + mine.system + sum(map(_cpu_seconds, children)),
+        own=sum(mine[:4]) + sum(map(_cpu_seconds, children)),  # with children that have ended
         steal=getattr(times, "steal", None),
         frequency_mhz=frequency.current if frequency else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -111,3 +118,28 @@ def _cpu_seconds(process: Any) -> float:
     except psutil.Error:  # it ended in the meantime
         return 0.0
     return float(times.user + times.system)
+
+
+def scheduler_tick(seconds: Sequence[float]) -> float | None:
+    """Return the tick of which most samples are multiples; None if there is none.
+
+    On an overcommitted machine a program runs for whole time slices, and its times are multiples
+    of them whatever it computes.
+
+    Args:
+        seconds: of each sample.
+    """
+    times = np.asarray(seconds)
+    if not times.size:
+        return None
+    for tick in _TICKS:
+        multiples = np.round(times / tick)
+        near = (multiples >= 1) & (np.abs(times - multiples * tick) < _NEAR * tick)
+        # One narrow peak may lie at a multiple by chance; two peaks hardly do.
+        counts = Counter(multiples[near].tolist())
+        if (
+            near.mean() >= _MOST
+            and len([n for n in counts.values() if n >= _PEAK * len(times)]) > 1
+        ):
+            return tick
+    return None

@@ -112,27 +112,6 @@ def _handle(library: Any, device: str) -> Any:
     return library.nvmlDeviceGetHandleByUUID(uuid if "-" in uuid[:4] else f"GPU-{uuid}")
 
 
-@dataclass(frozen=True)
-class GpuSummary:
-    """The states of a GPU while something was measured.
-
-    Attributes:
-        sm_clock_mhz: median.
-        memory_clock_mhz: median.
-        temperature_c: highest.
-        memory_used_mib: most, of all processes.
-        slowed_by: every reason that was reported.
-        warnings: what a reader of the figure must know.
-    """
-
-    sm_clock_mhz: float | None = None
-    memory_clock_mhz: float | None = None
-    temperature_c: float | None = None
-    memory_used_mib: float | None = None
-    slowed_by: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 @dataclass
 class GpuMonitor:
     """Reads the state of a GPU, if there is one, after each block of samples (untimed)."""
@@ -145,31 +124,34 @@ class GpuMonitor:
         if self.gpu is not None:
             self.states.append(self.gpu.read())
 
-    def summary(self) -> GpuSummary | None:
-        """Summarise all states; None if there is none."""
-        if not self.states:
-            return None
-        clocks = {
-            "SM clock": _known(state.sm_clock_mhz for state in self.states),
-            "memory clock": _known(state.memory_clock_mhz for state in self.states),
+    def columns(self) -> dict[str, Any]:
+        """Return columns of the `throughput` table: medians of clocks, maxima of the others."""
+        clocks = map(self._seen, ("sm_clock_mhz", "memory_clock_mhz"))
+        sm, memory = (statistics.median(seen) if seen else None for seen in clocks)
+        return {
+            "gpu_sm_clock_mhz": sm,
+            "gpu_memory_clock_mhz": memory,
+            "gpu_temperature_c": max(self._seen("temperature_c"), default=None),
+            "gpu_slowed_by": ", ".join(self._reasons()) or None,
+            "peak_gpu_memory_mib": max(self._seen("memory_used_mib"), default=None),
         }
-        reasons = dict.fromkeys(r for state in self.states for r in state.slowed_by or ())
-        warnings = [f"the GPU was slowed down: {reason}" for reason in reasons]
-        warnings += [
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the figures must know."""
+        clocks = {"SM clock": "sm_clock_mhz", "memory clock": "memory_clock_mhz"}
+        moved = {
+            name: seen
+            for name, attribute in clocks.items()
+            if (seen := self._seen(attribute)) and max(seen) - min(seen) > _MOVED * max(seen)
+        }
+        return [f"the GPU was slowed down: {reason}" for reason in self._reasons()] + [
             f"the GPU's {name} moved between {min(seen):g} and {max(seen):g} MHz"
-            for name, seen in clocks.items()
-            if seen and max(seen) - min(seen) > _MOVED * max(seen)
+            for name, seen in moved.items()
         ]
-        medians = [statistics.median(seen) if seen else None for seen in clocks.values()]
-        return GpuSummary(
-            sm_clock_mhz=medians[0],
-            memory_clock_mhz=medians[1],
-            temperature_c=max(_known(s.temperature_c for s in self.states), default=None),
-            memory_used_mib=max(_known(s.memory_used_mib for s in self.states), default=None),
-            slowed_by=tuple(reasons),
-            warnings=tuple(warnings),
-        )
 
+    def _seen(self, attribute: str) -> list[float]:
+        values = [getattr(state, attribute) for state in self.states]
+        return [value for value in values if value is not None]
 
-def _known(values: Any) -> list[float]:
-    return [value for value in values if value is not None]
+    def _reasons(self) -> list[str]:
+        return list(dict.fromkeys(r for state in self.states for r in state.slowed_by or ()))

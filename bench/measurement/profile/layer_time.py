@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 RUNS = 5  # profiled batches
 _BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
@@ -57,68 +58,41 @@ class LayerTime:
 LayerProfile = tuple[Sequence[LayerTime], Sequence[tuple[str, float]]]
 
 
-@dataclass(frozen=True)
-class Share:
-    """One layer's or operator's part of the time of a batch.
-
-    Attributes:
-        by: layer or operator.
-        name: as in `LayerTime`, or the kind of operator.
-        kind: as in `LayerTime`.
-        milliseconds: of one batch, mean over the profiled ones (slower than unprofiled).
-        share: of everything that was profiled, 0…1.
-        part: as in `LayerTime`.
-        block: as in `LayerTime`; empty for an operator.
-        with_addition: as in `LayerTime`.
-    """
-
-    by: str
-    name: str
-    kind: str
-    milliseconds: float
-    share: float
-    part: str = "other"
-    block: str = ""
-    with_addition: bool = False
-
-
-def shares(
+def layer_rows(
     layers: Iterable[LayerTime], operators: Iterable[tuple[str, float]], runs: int = RUNS
-) -> list[Share]:
+) -> list[dict[str, Any]]:
     """Convert a profile of *runs* batches into milliseconds of one and shares of the whole.
 
     Returns:
-        Layers in the order given, then operators, slowest first. The whole is the sum of the
-        operators' times.
+        Layers in the order given, then operators, slowest first. Each has `by` (layer or
+        operator), `name`, `kind`, `part`, `block` and `with_addition` as in `LayerTime` (an
+        operator's kind is its name), `milliseconds` of one batch, mean over the profiled ones
+        (slower than unprofiled), and `share` of everything that was profiled, 0…1. The whole is
+        the sum of the operators' times.
     """
     slowest_first = sorted(operators, key=lambda item: -item[1])
     whole = sum(microseconds for _, microseconds in slowest_first) or 1.0
-    by_layer = [
-        Share(
-            by="layer",
-            name=layer.name,
-            kind=layer.kind,
-            milliseconds=layer.microseconds / runs / 1e3,
-            share=layer.microseconds / whole,
-            part=layer.part,
-            block=layer.block or block_of(layer.name),
-            with_addition=layer.with_addition,
-        )
-        for layer in layers
+    timed = [
+        *(("layer", replace(e, block=e.block or block_of(e.name))) for e in layers),
+        *(
+            ("operator", LayerTime(name, name, part_of_operator(name), microseconds))
+            for name, microseconds in slowest_first
+            if microseconds > 0
+        ),
     ]
-    by_operator = [
-        Share(
-            by="operator",
-            name=name,
-            kind=name,
-            milliseconds=microseconds / runs / 1e3,
-            share=microseconds / whole,
-            part=part_of_operator(name),
-        )
-        for name, microseconds in slowest_first
-        if microseconds > 0
+    return [
+        {
+            "by": by,
+            "name": entry.name,
+            "kind": entry.kind,
+            "milliseconds": entry.microseconds / runs / 1e3,
+            "share": entry.microseconds / whole,
+            "part": entry.part,
+            "block": entry.block,
+            "with_addition": entry.with_addition,
+        }
+        for by, entry in timed
     ]
-    return by_layer + by_operator
 
 
 def block_of(name: str) -> str:

@@ -27,10 +27,11 @@ def profile_modules(
 ) -> LayerProfile:
     """Run *step* under `torch.profiler`, each module of the network inside a named range.
 
-    The hooks that do so stay on the modules. One more batch runs before the profiled ones.
+    The ranges stay on the modules. One more batch runs before the profiled ones.
     """
     modules = dict(_profiled_modules(model))
-    _name_ranges(modules)
+    for name, module in modules.items():
+        module.forward = record_function(_LAYER + name)(module.forward)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     step()
     with torch_profile(activities=activities) as found:
@@ -60,25 +61,6 @@ def profile_modules(
         if not event.key.startswith(_LAYER)
     ]
     return layers, operators
-
-
-def _name_ranges(modules: dict[str, nn.Module]) -> None:
-    """Register hooks that open a profiler range around each module's forward pass."""
-    ranges: list[Any] = []
-
-    def begin(name: str) -> Any:
-        def enter(*_: object) -> None:
-            ranges.append(record_function(_LAYER + name))
-            ranges[-1].__enter__()
-
-        return enter
-
-    def end(*_: object) -> None:
-        ranges.pop().__exit__(None, None, None)
-
-    for name, module in modules.items():
-        module.register_forward_pre_hook(begin(name))
-        module.register_forward_hook(end)
 
 
 def kind_of(module: nn.Module, *, on_shortcut: bool = False) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import OutOfMemoryError, UnsupportedError, status_of
 from bench.measurement.machine.energy import peak_process_memory
-from bench.measurement.timing.runner import RunnerReport, open_runner
-from bench.system.memory import be_killed_first, out_of_memory_kills
+from bench.measurement.timing.runner import LocalRunner, RunnerReport
+from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
+from bench.system.spawn import without_main
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,7 +49,8 @@ class ProcessRunner:
         self.timeout = timeout
         self.kills = out_of_memory_kills()
         self.process = context.Process(target=_serve, args=(there, configuration), daemon=True)
-        self.process.start()
+        with without_main():
+            self.process.start()
         there.close()
         self._answer()
 
@@ -94,18 +96,11 @@ class ProcessRunner:
             status, value = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            raise self._death() from None
+            status, reason = describe_exit(self.process.exitcode, self.kills, "its process")
+            raise _ERRORS.get(status, RunnerDiedError)(reason) from None
         if status == "complete":
             return value
         raise _ERRORS.get(status, RuntimeError)(value)
-
-    def _death(self) -> Exception:
-        code = self.process.exitcode
-        if code == -signal.SIGKILL and out_of_memory_kills() > self.kills:
-            return OutOfMemoryError("the kernel ended its process: memory ran out")
-        if code is not None and code < 0:
-            return RunnerDiedError(f"its process was ended by {signal.Signals(-code).name}")
-        return RunnerDiedError(f"its process exited with code {code}")
 
     def _end(self) -> None:
         if self.process.is_alive():
@@ -119,7 +114,7 @@ def _serve(connection: Connection, configuration: Configuration) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     try:
-        runner = open_runner(configuration)
+        runner = LocalRunner(configuration)
     except Exception as error:  # sent to the parent, whatever it is
         connection.send(status_of(error))
         return

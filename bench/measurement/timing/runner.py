@@ -5,28 +5,24 @@ from __future__ import annotations
 import gc
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from bench.measurement.backends import (
-    Boundary,
     Clock,
     DeviceTimed,
     Executed,
-    Workload,
     load_backend,
 )
 from bench.measurement.backends.clocks import WallClock
 from bench.measurement.machine.energy import AllocatorPeak, Meter
-from bench.measurement.machine.nvml import GpuMonitor, GpuSummary, open_gpu
+from bench.measurement.machine.nvml import GpuMonitor, open_gpu
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from bench.measurement.configurations import Configuration
 
@@ -65,7 +61,8 @@ class RunnerReport:
             (GPU); None where it cannot be separated from other runners', or is not torch's.
         energy_joules: over all timed blocks; None without a counter.
         images: number of images in these blocks.
-        gpu: what the GPU did meanwhile; None without one, or without NVML.
+        gpu: columns of the row that say what the GPU did meanwhile; None where unknown.
+        warnings: what a reader of the figure must know of the GPU.
     """
 
     executed: Executed
@@ -73,55 +70,51 @@ class RunnerReport:
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
     images: int = 0
-    gpu: GpuSummary | None = None
+    gpu: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def plus(self, other: RunnerReport) -> RunnerReport:
+        """Return this report with the energy and images of another process added."""
+        joules = None
+        if self.energy_joules is not None and other.energy_joules is not None:
+            joules = self.energy_joules + other.energy_joules
+        peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
+        return replace(
+            self,
+            peak_memory_mib=max(peaks, default=None),
+            energy_joules=joules,
+            images=self.images + other.images,
+        )
 
 
 class LocalRunner:
     """A configuration in this process.
-
-    Args:
-        backend: name of the backend that prepares *workload*.
-        workload: what it prepares.
-        boundary: what is inside the timed section.
-        preprocess: uint8 images to float images, for `end-to-end`.
-        single: time every call by itself (latencies), never several at once.
-        clear_l2: overwrite a GPU's second-level cache before each sample.
 
     Raises:
         UnsupportedError: the backend cannot run it.
         OutOfMemoryError: it does not fit.
     """
 
-    def __init__(
-        self,
-        backend: str,
-        workload: Workload,
-        *,
-        boundary: Boundary = "compute",
-        preprocess: Callable[[Tensor], Tensor] | None = None,
-        single: bool = False,
-        clear_l2: bool = False,
-    ) -> None:
-        self.workload, self.single = workload, single
-        found = load_backend(backend)
-        self.memory = AllocatorPeak(workload.device if found.needs == "module" else "cpu")
-        self.prepared = found.prepare(workload)
-        self.step = self._timed_step(boundary, preprocess)
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration, device = configuration, configuration.device
+        backend = load_backend(configuration.backend)
+        self.memory = AllocatorPeak(device if backend.needs == "module" else "cpu")
+        self.prepared = backend.prepare(configuration.workload())
+        self.step = self._timed_step()
         self.memory.prepared()
-        self.monitor = GpuMonitor(open_gpu(workload.device))
-        self.clock = self._clock(boundary, clear_l2=clear_l2)
-        self.meter = Meter(workload.device)
+        self.monitor = GpuMonitor(open_gpu(device))
+        self.clock = self._clock()
+        self.meter = Meter(device)
         self.repeats = 1
         self.typical = 0.0
         self.images = 0
 
-    def _timed_step(
-        self, boundary: Boundary, preprocess: Callable[[Tensor], Tensor] | None
-    ) -> Callable[[], Any]:
-        ready, work = self.prepared, self.workload
-        shape = (work.batch_size, *work.input_shape)
+    def _timed_step(self) -> Callable[[], Any]:
+        ready, target = self.prepared, self.configuration.target
+        boundary = self.configuration.boundary
+        shape = (self.configuration.batch_size, *target.input_shape)
         generator = torch.Generator().manual_seed(0)
-        kind: torch.dtype = getattr(torch, work.input_type)
+        kind: torch.dtype = getattr(torch, target.input_type)
         if kind.is_floating_point:
             images = torch.randn(shape, generator=generator).to(kind)
         else:
@@ -132,13 +125,14 @@ class LocalRunner:
         if boundary == "copies":
             return lambda: ready.download(ready.infer(ready.upload(images)))
         raw = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        prepare = preprocess or (lambda given: given.float() / 255)
+        prepare = target.preprocess()
         return lambda: ready.download(ready.infer(ready.upload(prepare(raw))))
 
-    def _clock(self, boundary: Boundary, *, clear_l2: bool) -> Clock:
+    def _clock(self) -> Clock:
+        made = self.configuration
         # Copies and preprocessing also take time of the host, which a device's events miss.
-        if boundary == "compute" and isinstance(self.prepared, DeviceTimed):
-            clock = self.prepared.device_clock(clear_l2=clear_l2)
+        if made.boundary == "compute" and isinstance(self.prepared, DeviceTimed):
+            clock = self.prepared.device_clock(clear_l2=made.clear_l2)
             if clock is not None:
                 return clock
         return WallClock(self.prepared.synchronize)
@@ -148,7 +142,7 @@ class LocalRunner:
         self._set_threads()
         result = warm_up(self._one, cap_seconds=cap_seconds)
         self.typical = result.typical
-        if not self.single:
+        if self.configuration.scenario == "offline":  # else each call is a latency
             self.repeats = max(1, round(SHORTEST_SAMPLE / max(self.typical, 1e-9)))
         return result
 
@@ -169,7 +163,7 @@ class LocalRunner:
             if collecting:
                 gc.enable()
         self.monitor.read()  # the clocks are still those of the block
-        self.images += count * repeats * self.workload.batch_size
+        self.images += count * repeats * self.configuration.batch_size
         return seconds
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
@@ -183,8 +177,8 @@ class LocalRunner:
 
     def _set_threads(self) -> None:
         """Set torch's number of threads, which is global to the process."""
-        if torch.get_num_threads() != self.workload.threads:
-            torch.set_num_threads(self.workload.threads)
+        if torch.get_num_threads() != self.configuration.threads:
+            torch.set_num_threads(self.configuration.threads)
 
     def _one(self) -> float:
         return self.clock.measure(self.step, 1)
@@ -197,26 +191,14 @@ class LocalRunner:
             peak_memory_mib=self.memory.mib,
             energy_joules=self.meter.joules,
             images=self.images,
-            gpu=self.monitor.summary(),
+            gpu=self.monitor.columns(),
+            warnings=tuple(self.monitor.warnings()),
         )
 
     def close(self) -> None:
         """Free the network."""
         del self.prepared, self.step, self.clock
         gc.collect()
-
-
-def open_runner(configuration: Configuration) -> LocalRunner:
-    """Make a configuration ready to run in this process."""
-    made = configuration
-    return LocalRunner(
-        made.backend,
-        made.workload(),
-        boundary=made.boundary,
-        preprocess=made.target.preprocess() if made.boundary == "end-to-end" else None,
-        single=made.scenario != "offline",
-        clear_l2=made.clear_l2,
-    )
 
 
 def serve(

@@ -28,15 +28,20 @@ class Goal:
         max_seconds: for each configuration, after warm-up.
         min_samples: number of samples that a percentile needs.
         block_seconds: approximate length of a block.
+        rounds: number of blocks after which to stop, whatever the width of the interval; None
+            where one process is to reach that width.
     """
 
     target_width: float = 0.02
     max_seconds: float = 12.0
     min_samples: int = 0
     block_seconds: float = _BLOCK_SECONDS
+    rounds: int | None = None
 
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
+        if self.rounds is not None:
+            return len(trial.blocks) >= self.rounds and len(trial.samples) >= self.min_samples
         return (
             trial.interval is not None
             and trial.interval.confident
@@ -73,14 +78,11 @@ def run_plan(
         order.shuffle(unfinished)
         for position, trial in enumerate(unfinished):
             begun = now()
-            try:
+            with trial.recording_failure():
                 trial.blocks[number] = trial.opened().block(trial.samples_per_block)
-            except Exception as error:  # one runner's failure must not cost the others
-                trial.fail(error)
-                on_event({"event": "failed", "what": trial.name, "error": trial.error})
-            else:
                 trial.positions[number] = position
             trial.seconds_spent += now() - begun
+            _report_failure(trial, on_event)
             trial.update_interval()
         number += 1
         on_event({"event": "round", "round": number, "shares": _shares(trials, goal)})
@@ -90,14 +92,16 @@ def run_plan(
 
 def _warm_up(trial: Trial, goal: Goal, on_event: Callable[[dict[str, Any]], None]) -> None:
     on_event({"event": "warm_up", "what": trial.name})
-    try:
+    with trial.recording_failure():
         trial.warm_up = trial.opened().warm_up(goal.max_seconds / 4)
-    except Exception as error:  # recorded, and the others continue
-        trial.fail(error)
+        wanted = goal.block_seconds / max(trial.warm_up.typical, 1e-9)
+        trial.samples_per_block = max(1, min(_LONGEST_BLOCK, round(wanted)))
+    _report_failure(trial, on_event)
+
+
+def _report_failure(trial: Trial, on_event: Callable[[dict[str, Any]], None]) -> None:
+    if trial.status != "complete":
         on_event({"event": "failed", "what": trial.name, "error": trial.error})
-        return
-    wanted = goal.block_seconds / max(trial.warm_up.typical, 1e-9)
-    trial.samples_per_block = max(1, min(_LONGEST_BLOCK, round(wanted)))
 
 
 def _unfinished(trials: Sequence[Trial], goal: Goal) -> list[Trial]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.backends import status_of
-from bench.system.intervals import Interval, median_interval, ratio_interval
+from bench.system.intervals import (
+    CONFIDENCE,
+    Interval,
+    median_interval,
+    process_interval,
+    ratio_interval,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.runner import Runner, RunnerReport
     from bench.measurement.timing.warmup import WarmUp
@@ -36,6 +46,10 @@ class Trial:
         report: what ran, read back after the last block.
         columns: columns of the row that a scenario adds.
         layers: time by layer and operator, if it was requested.
+        replicates: number of a fresh process → what it measured of this configuration. With any,
+            they hold the samples, and the interval is over them.
+        confidence: level of the intervals over processes.
+        failures: status and error of each process in which it failed.
     """
 
     configuration: Configuration
@@ -52,6 +66,9 @@ class Trial:
     report: RunnerReport | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    replicates: dict[int, Trial] = field(default_factory=dict)
+    confidence: float = CONFIDENCE
+    failures: list[tuple[str, str | None]] = field(default_factory=list)
     _blocks_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -69,13 +86,10 @@ class Trial:
         return self.configuration.group
 
     @property
-    def is_running(self) -> bool:
-        """Whether it is open and nothing has failed."""
-        return self.runner is not None and self.status == "complete"
-
-    @property
     def samples(self) -> list[float]:
         """Seconds of one batch, of all samples in order."""
+        if self.replicates:
+            return [second for one in self.replicates.values() for second in one.samples]
         return [second for block in self.blocks.values() for second in block]
 
     def opened(self) -> Runner:
@@ -94,9 +108,45 @@ class Trial:
             self.runner.close()
             self.runner = None
 
-    def fail(self, error: BaseException) -> None:
-        """Record why it is measured no further."""
-        self.status, self.error = status_of(error)
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Record an exception of the block as this trial's; the other trials are not affected."""
+        try:
+            yield
+        except Exception as error:  # a backend's code may raise anything
+            self.status, self.error = status_of(error)
+
+    def fresh(self) -> Trial:
+        """Return the trial as it is before it is measured, for another process."""
+        return Trial(self.configuration, is_reference=self.is_reference)
+
+    def add_replicate(self, number: int, measured: Trial) -> None:
+        """Take over what process *number* measured of this configuration.
+
+        What failed there is given up after a second failure; what is not supported, at once.
+        """
+        if measured.status != "complete" or measured.interval is None:
+            self.add_failure(measured.status, measured.error)
+            return
+        self.replicates[number] = measured
+        self.seconds_spent += measured.seconds_spent
+        if self.warm_up is None or self.warm_up.steady:
+            self.warm_up = measured.warm_up
+        if measured.report is not None:
+            earlier = self.report
+            self.report = measured.report if earlier is None else earlier.plus(measured.report)
+        medians = [one.interval.median for one in self.replicates.values() if one.interval]
+        self.interval = process_interval(medians, self.confidence)
+
+    def add_failure(self, status: str, error: str | None) -> None:
+        """Record that a process failed at this configuration; after the second it is given up."""
+        self.failures.append((status, error))
+        if len(self.failures) > 1 or status == "unsupported":
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Fail as the last process did."""
+        self.status, self.error = self.failures[-1]
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
@@ -113,9 +163,27 @@ class Trial:
         Batch sizes may differ (`--batch-size auto`).
 
         Returns:
-            None without a round that both took part in.
+            Its interval over processes, or over the rounds of one; None without a round that both
+            took part in.
         """
-        ratio = ratio_interval(reference.blocks, self.blocks)
+        if self.replicates:
+            ratios = [
+                _mean_ratio(reference.replicates[number].blocks, one.blocks)
+                for number, one in self.replicates.items()
+                if number in reference.replicates
+            ]
+            known = [ratio for ratio in ratios if ratio is not None]
+            ratio = process_interval(known, self.confidence) if known else None
+        else:
+            ratio = ratio_interval(reference.blocks, self.blocks)
         if ratio is None:
             return None
         return ratio.scaled(self.configuration.batch_size / reference.configuration.batch_size)
+
+
+def _mean_ratio(reference: dict[int, list[float]], other: dict[int, list[float]]) -> float | None:
+    """Return the geometric mean over shared rounds of (reference's median / other's median)."""
+    shared = sorted(reference.keys() & other.keys())
+    if not shared:
+        return None
+    return geometric_mean(median(reference[r]) / median(other[r]) for r in shared)

@@ -11,7 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["line", "points", "bars", "steps"]
+    from bench.report.study_data import StudyData
+
+Kind = Literal["line", "points", "bars"]
 
 # Okabe and Ito's palette: distinguishable with every common kind of colour blindness.
 PALETTE = (
@@ -44,6 +46,12 @@ class LegendEntry(NamedTuple):
 
 
 EntryOf = Callable[[Any], LegendEntry]  # from a run, target or row to its legend entry
+
+
+def variant_entry(data: StudyData, variant: str, seed: int | None = None) -> LegendEntry:
+    """Return the legend entry of a study's variant, or of its network of one random seed."""
+    label = variant if seed is None else f"{variant}, seed {seed}"
+    return LegendEntry(variant, data.style(variant), label)
 
 
 def legend_entries(names: Mapping[str, str]) -> EntryOf:
@@ -83,12 +91,12 @@ class Series:
         name: name in the legend; series of one name are shown and hidden together.
         x: positions.
         y: positions, of the same length.
-        kind: how they are drawn; `steps` hold their value until the next point, `bars` reach
-            from zero to x and are stacked on bars of earlier series at the same y.
+        kind: how they are drawn; `bars` reach from zero to x and are stacked on bars of earlier
+            series at the same y.
         style: number of its colour, symbol and dashes; None for a neutral reference line.
         low: lower ends of intervals, of the same length; empty for none.
         high: upper ends.
-        interval: whether intervals are drawn as a band (along y) or as error bars along an axis.
+        interval: whether intervals are drawn as a band along y or as error bars along x.
         dashed: whether a line is dashed, whatever its style.
         hover: text of each point; empty for its two values.
         faint: whether to draw it lightly.
@@ -102,7 +110,7 @@ class Series:
     style: int | None = None
     low: Sequence[float] = ()
     high: Sequence[float] = ()
-    interval: Literal["band", "x", "y"] = "band"
+    interval: Literal["band", "x"] = "band"
     dashed: bool = False
     hover: Sequence[str] = ()
     faint: bool = False
@@ -148,9 +156,8 @@ class Series:
         """Lengths of the error bars below and above each point; None if there are none."""
         if self.interval == "band" or not len(self.low):
             return None
-        centres = self.x if self.interval == "x" else self.y
-        below = [centre - low for centre, low in zip(centres, self.low, strict=True)]
-        return below, [high - centre for centre, high in zip(centres, self.high, strict=True)]
+        below = [centre - low for centre, low in zip(self.x, self.low, strict=True)]
+        return below, [high - centre for centre, high in zip(self.x, self.high, strict=True)]
 
 
 @dataclass(frozen=True)

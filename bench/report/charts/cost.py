@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.report.charts.chart import Axis, Chart, LegendEntry, Series, absent_chart
+from bench.report.charts.chart import (
+    Axis,
+    Chart,
+    LegendEntry,
+    Series,
+    absent_chart,
+    line,
+    variant_entry,
+)
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import NOT_MEASURED, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
@@ -23,6 +31,10 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
 _POINTS = 200  # of a latency distribution
+_PARTS = (  # of a measured configuration's name
+    *("{backend}", "{executed_precision}", "{memory_format}", "{scenario}", "{boundary}"),
+    *("{device}", "batch {batch_size}", "{threads} threads", "{input_size} px"),
+)
 _LAYERS = 20  # of an export, the most sensitive ones
 
 
@@ -31,35 +43,22 @@ def fronts(data: StudyData) -> tuple[Chart, ...]:
     return (
         _front(data, "macs", "Accuracy and multiply-adds", "multiply-adds of one image"),
         _front(data, "parameters", "Accuracy and parameters", "parameters"),
-        _front(
-            data,
-            "images_per_second",
-            "Accuracy and training speed",
-            "images/s in training",
-            more_is_better=True,
-        ),
+        _front(data, "images_per_second", "Accuracy and training speed", "images/s in training"),
     )
 
 
-def _front(
-    data: StudyData, column: str, title: str, label: str, *, more_is_better: bool = False
-) -> Chart:
+def _front(data: StudyData, column: str, title: str, label: str) -> Chart:
     points = {
         s.name: (float(cost), s.test_accuracy.mean * 100)
         for s in data.summaries
         if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
     }
-    front, caption = _front_line([*points.values()], "variant", more_is_better=more_is_better)
-    series = [
-        Series(
-            name=name,
-            x=[cost],
-            y=[accuracy],
-            style=data.style(name),
-            hover=[f"{accuracy:.2f} % at {cost:,.4g} {label}"],
-        )
-        for name, (cost, accuracy) in points.items()
-    ]
+    faster = column == "images_per_second"
+    front, caption = _front_line([*points.values()], "variant", more_is_better=faster)
+    series = []
+    for name, (cost, accuracy) in points.items():
+        hover = [f"{accuracy:.2f} % at {cost:,.4g} {label}"]
+        series.append(Series(name, [cost], [accuracy], style=data.style(name), hover=hover))
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
@@ -82,7 +81,7 @@ def measured_speed(data: StudyData) -> Chart:
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
     labels = _labels(reliable)
     series = [
-        _measured(name, rows, data.style(name), labels, faint=faint)
+        _measured(variant_entry(data, name), rows, labels, faint=faint)
         for name in data.variants
         for faint, part in ((False, reliable), (True, known[noisy]))
         if len(rows := part[part["run"].map(data.variant_of) == name])
@@ -104,42 +103,30 @@ def measured_speed(data: StudyData) -> Chart:
 
 
 def _measured(
-    name: str, rows: pd.DataFrame, style: int, labels: dict[Any, str], *, faint: bool
+    entry: LegendEntry, rows: pd.DataFrame, labels: dict[Any, str], *, faint: bool
 ) -> Series:
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
-    return Series(
-        name=name,
-        x=rows["images_per_second"].tolist(),
-        y=(rows["test_accuracy"] * 100).tolist(),
-        style=style,
+    return line(
+        entry,
+        rows,
+        "test_accuracy",
+        "{value:.2f}% at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
+        f"{{batch_size}}, {{threads}} thread(s), {{device}}{', noisy' if faint else ''}",
+        x="images_per_second",
+        scale=100,
+        kind="points",
         faint=faint,
         interval="x",
         low=rows["ci_low"].tolist() if ends else (),
         high=rows["ci_high"].tolist() if ends else (),
         labels=[labels[place] for place in rows.index] if labels and not faint else (),
-        hover=[
-            f"{r.test_accuracy:.2%} at {r.images_per_second:,.4g} images/s: {r.backend} "
-            f"{r.executed_precision}, batch {r.batch_size}, {r.threads} thread(s), "
-            f"{r.device}{', noisy' if faint else ''}"
-            for r in rows.itertuples()
-        ],
     )
 
 
 def _labels(rows: pd.DataFrame) -> dict[Any, str]:
     """Label the rows on the front by what differs among all rows; empty if nothing does."""
-    names = _shortened(
-        [
-            (
-                *map(str, (r.backend, r.executed_precision, r.memory_format)),
-                *map(str, (r.scenario, r.boundary, r.device)),
-                f"batch {r.batch_size}",
-                f"{r.threads} threads",
-                f"{r.input_size} px",
-            )
-            for r in rows.itertuples()
-        ]
-    )
+    records: list[Any] = rows.to_dict("records")
+    names = _shortened([[part.format(**row) for part in _PARTS] for row in records])
     if not any(names):
         return {}
     points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
@@ -167,8 +154,8 @@ def _front_line(
         alone = f"one {what} is at least as good as every other in both respects"
         return [], alone if front else f"there is no {what} for a Pareto front"
     costs, accuracies = [c for c, _ in front], [a for _, a in front]
-    line = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
-    return [line], f"the dashed line connects each {what} that no other beats in both respects"
+    drawn = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
+    return [drawn], f"the dashed line connects each {what} that no other beats in both respects"
 
 
 def pareto(
@@ -199,27 +186,17 @@ def latencies(data: StudyData) -> Chart:
             seconds = sorted(itertools.chain(*rounds.values()))
             if variants.get(name) and seconds:
                 curves[f"{variants[name]} / {name.partition(' / ')[2]}"] = seconds
-    shares = np.linspace(0, 1, _POINTS)
     names = list(curves)
     if len(names) > 1:
         names = _shortened([name.split(" / ") for name in names], kept=1)
-    times = [np.quantile(seconds, shares) * 1e3 for seconds in curves.values()]
-    series = [
-        Series(
-            name=name,
-            x=milliseconds.tolist(),
-            y=(shares * 100).tolist(),
-            kind="line",
-            style=place,
-            hover=[
-                f"{share:.1%} of {len(seconds)} batches within {time:.4g} ms"
-                for share, time in zip(shares, milliseconds, strict=True)
-            ],
-        )
-        for place, (name, milliseconds, seconds) in enumerate(
-            zip(names, times, curves.values(), strict=True)
-        )
-    ]
+    points = pd.DataFrame({"share": np.linspace(0, 1, _POINTS)})
+    series = []
+    for place, (name, seconds) in enumerate(zip(names, curves.values(), strict=True)):
+        points[f"{name} (ms)"] = np.quantile(seconds, points["share"]) * 1e3
+        own = points.rename(columns={f"{name} (ms)": "time"})
+        hover = f"{{share:.1%}} of {len(seconds)} batches within {{time:.4g}} ms"
+        entry = LegendEntry(name, place)
+        series.append(line(entry, own, "share", hover, x="time", scale=100))
     return Chart(
         key="latency",
         title="Latency distributions",
@@ -228,9 +205,7 @@ def latencies(data: StudyData) -> Chart:
         x=Axis("milliseconds per batch", log=True),
         y=Axis("share of batches (%)"),
         series=tuple(series),
-        data=pd.DataFrame(
-            {"share": shares} | {f"{n} (ms)": t for n, t in zip(names, times, strict=True)}
-        ),
+        data=points,
         absent=None if series else NOT_MEASURED,
     )
 
@@ -239,12 +214,8 @@ def roofs(data: StudyData) -> tuple[Chart, ...]:
     """Chart every measured network and batch size below the machine's ceilings."""
     rows = data.throughput
     rows = rows[rows["run"].map(data.variant_of).notna()]
-
-    def entry_of(row: Any) -> LegendEntry:
-        variant = str(data.variant_of(row.run))
-        return LegendEntry(variant, data.style(variant))
-
-    return rooflines(rows, {r.measurement: r.ceiling for r in data.measurements}, entry_of)
+    ceilings = {record.measurement: record.ceiling for record in data.measurements}
+    return rooflines(rows, ceilings, lambda row: variant_entry(data, str(data.variant_of(row.run))))
 
 
 def quantisation(data: StudyData) -> tuple[Chart, ...]:

@@ -5,7 +5,6 @@ matplotlib is imported inside functions: a report without pictures does not need
 
 from __future__ import annotations
 
-import math
 import textwrap
 import warnings
 from contextlib import contextmanager
@@ -44,8 +43,7 @@ _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches per category
 _DARK = 0.6  # share above which black text is hard to read
 _LEGEND_SIZE = 8  # points
-# matplotlib's defaults, in font sizes: line and gap before a name, between columns, around all.
-_BEFORE, _BETWEEN, _AROUND = 2.0 + 0.8, 2.0, 2 * (0.4 + 0.5)
+_ONE_LINE = 0.21  # inches; height of a legend of one line
 _DENSE = 20  # categories above which they are set closer and smaller
 _MOST_ROWS = 100  # labels of categories; of more, not every one is written
 _MOST_NAMED = 40  # names in a legend; more would be larger than the chart
@@ -68,12 +66,8 @@ def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    return [
-        path
-        for chart in charts
-        if chart.missing is None
-        for path in save_figure(draw(chart), folder, chart.key)
-    ]
+    drawn = [(draw(chart), chart.key) for chart in charts if chart.missing is None]
+    return [path for figure, key in drawn for path in save_figure(figure, folder, key)]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -157,52 +151,31 @@ def _height(charts: Sequence[Chart]) -> float:
 
 
 def _legend(figure: Figure, handles: dict[str, Any], *, columns: int) -> None:
-    """Place the legend above the axes, and make the figure higher for it."""
+    """Place the legend above the axes in as many columns as fit, and make the figure higher."""
     if not handles:
         return
     placed: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
     if len(handles) > _MOST_NAMED:
         figure.legend([], [], title=f"{len(handles)} names, which are not listed", **placed)
         return
-    room = figure.get_figwidth() * 72 - (_BEFORE + _AROUND) * _LEGEND_SIZE
-    names = [_broken(name, room) for name in handles]
-    columns = _columns(names, columns, figure.get_figwidth() * 72)
-    lines = max(sum(name.count("\n") + 1 for name in part) for part in _parts(names, columns))
-    figure.set_figheight(figure.get_figheight() + 0.18 * (lines - 1))
-    figure.legend(handles.values(), names, fontsize=_LEGEND_SIZE, ncols=columns, **placed)
-
-
-def _columns(names: Sequence[str], most: int, width: float) -> int:
-    """Return how many columns of a legend, up to *most*, fit into *width* points."""
-    for columns in range(min(most, len(names)), 1, -1):
-        letters = _BEFORE * columns + _BETWEEN * (columns - 1) + _AROUND
-        longest = [max(map(_points, part)) for part in _parts(names, columns)]
-        if sum(longest) + letters * _LEGEND_SIZE <= width:
-            return columns
-    return 1
-
-
-def _parts(names: Sequence[str], columns: int) -> list[list[str]]:
-    """Split names into columns; the first ones are longer if the lengths differ."""
-    return [part.tolist() for part in np.array_split(np.array(names, object), columns)]
-
-
-def _broken(name: str, room: float) -> str:
-    """Break a name into lines of at most *room* points."""
-    lines = math.ceil(_points(name) / room)
-    while lines > 1 and _points(broken := textwrap.fill(name, -(-len(name) // lines))) > room:
-        lines += 1
-    return broken if lines > 1 else name
-
-
-def _points(text: str) -> float:
-    """Return the width of the widest line of a legend text, in points."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(size=_LEGEND_SIZE)
-    lines = text.split("\n")
-    return max(text_to_path.get_text_width_height_descent(t, font, ismath=False)[0] for t in lines)
+    room = figure.bbox.width - _LEGEND_SIZE * figure.dpi / 72  # the gaps on both sides
+    for count in range(min(columns, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles.values(), handles, fontsize=_LEGEND_SIZE, ncols=count, **placed
+        )
+        wider = legend.get_window_extent().width - room
+        if wider <= 0 or count == 1:
+            break
+        legend.remove()
+    if wider > 0:
+        most = max(text.get_window_extent().width for text in legend.get_texts()) - wider
+        for text in legend.get_texts():
+            name, lines = text.get_text(), 1
+            while text.get_window_extent().width > most:
+                lines += 1
+                text.set_text(textwrap.fill(name, -(-len(name) // lines)))
+    height = legend.get_window_extent().height / figure.dpi
+    figure.set_figheight(figure.get_figheight() + max(0, height - _ONE_LINE))
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
@@ -238,34 +211,25 @@ def _draw_points(axes: Axes, series: Series) -> Any:
         "alpha": 0.5 if series.faint else 1,
         "markersize": 3 if series.faint else 5,
         "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
-        "drawstyle": "steps-post" if series.kind == "steps" else "default",
     }
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        look[f"{series.interval}err"] = series.error_bars
-        handle: Any = axes.errorbar(x, y, capsize=2, **look)
+        handle: Any = axes.errorbar(x, y, xerr=series.error_bars, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
         if text:
-            axes.annotate(
-                text,
-                (across, up),
-                (0, 5),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                color=_NEUTRAL,
-            )
+            place: Any = {"textcoords": "offset points", "ha": "center"}
+            axes.annotate(text, (across, up), (0, 5), fontsize=7, color=_NEUTRAL, **place)
     return handle
 
 
 def _set(axes: Axes, which: str, axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    own = axes.xaxis if which == "x" else axes.yaxis
-    own.set_label_text(axis.title)
+    own = getattr(axes, f"{which}axis")
+    axes.set(**{f"{which}label": axis.title})
     if axis.log:
         _set_log(axes, which)
     elif axis.whole:
@@ -281,21 +245,19 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
             fontsize=7 if turned or len(axis.categories) > _DENSE else None,
             rotation=90 if turned else 0,
         )
-        (axes.set_xlim if which == "x" else axes.set_ylim)(-0.6, len(axis.categories) - 0.4)
+        axes.set(**{f"{which}lim": (-0.6, len(axis.categories) - 0.4)})
 
 
 def _set_log(axes: Axes, which: str) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    own = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axes.set(**{f"{which}scale": "log"})
+    own = getattr(axes, f"{which}axis")
+    low, high = own.get_view_interval()
     decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
-    within = (
-        (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < _FEW else (1,)
-    )
+    within = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5)
     thousands = EngFormatter(sep="")
-    own.set_major_locator(LogLocator(subs=within))
+    own.set_major_locator(LogLocator(subs=within if decades < _FEW else (1,)))
     own.set_major_formatter(
         lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
     )

@@ -41,10 +41,15 @@ def _traces(series: Series) -> list[dict[str, Any]]:
     if series.kind == "bars":
         trace["orientation"] = "h"
     else:
-        trace |= _scatter(series)
+        parts = ["lines"] if series.kind == "line" else []
+        parts += ["markers"] * series.marked + ["text"] * (len(series.labels) > 0)
+        trace["mode"] = "+".join(parts)
+        trace["marker"]["size"] = 6 if series.faint or series.kind == "line" else 10
+    if series.kind == "line":
+        trace["line"] = {"width": 1.5 if series.style is None else 2, "dash": series.dash}
     if series.error_bars is not None:
         below, above = series.error_bars
-        trace[f"error_{series.interval}"] = {
+        trace["error_x"] = {
             "type": "data",
             "symmetric": False,
             "array": above,
@@ -53,24 +58,6 @@ def _traces(series: Series) -> list[dict[str, Any]]:
             "width": 5,
         }
     return [_band(series), trace] if series.has_band else [trace]
-
-
-def _scatter(series: Series) -> dict[str, Any]:
-    """Return what is particular to points and lines."""
-    parts = [] if series.kind == "points" else ["lines"]
-    parts += ["markers"] * series.marked + ["text"] * (len(series.labels) > 0)
-    size = 6 if series.faint or series.kind != "points" else 10
-    found: dict[str, Any] = {
-        "mode": "+".join(parts),
-        "marker": {"size": size, "symbol": series.symbol},
-    }
-    if series.kind != "points":
-        found["line"] = {
-            "width": 1.5 if series.style is None else 2,
-            "dash": series.dash,
-            "shape": "hv" if series.kind == "steps" else "linear",
-        }
-    return found
 
 
 def _band(series: Series) -> dict[str, Any]:

@@ -29,19 +29,13 @@ def landscape_charts(rows: pd.DataFrame, entry_of: EntryOf) -> tuple[Chart, ...]
     lines, planes = rows[rows["y"].isna()], rows[rows["y"].notna()]
     charts = []
     if len(lines):
+        hover = "{label}: {value:.4g} at {x:+.3g}"
         for column, y, scale in (
             ("loss", Axis("loss", log=True), 1),
             ("accuracy", Axis("accuracy (%)"), 100),
         ):
             series = [
-                line(
-                    entry_of(run),
-                    part,
-                    column,
-                    "{label}: {value:.4g} at {x:+.3g}",
-                    x="x",
-                    scale=scale,
-                )
+                line(entry_of(run), part, column, hover, x="x", scale=scale)
                 for run, part in lines.groupby("run", sort=False)
             ]
             charts.append(

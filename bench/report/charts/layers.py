@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Shares = Sequence[Mapping[str, Any]]
 
 _MOST = 20  # kinds of operator in a chart
+_COVERED = 0.1  # relative difference from the measured time that needs no explanation
 
 
 def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
@@ -23,7 +24,7 @@ def layer_charts(configuration: str, shares: Shares) -> tuple[Chart, ...]:
 
     Args:
         configuration: its name.
-        shares: `bench.measurement.profile.layer_time.Share` as dictionaries.
+        shares: rows of `bench.measurement.profile.layer_time.layer_rows`.
     """
     key = re.sub(r"[^a-z0-9]+", "-", configuration.lower()).strip("-")
     layers = [share for share in shares if share["by"] == "layer"]
@@ -54,17 +55,12 @@ def _stacked(shares: Shares, column: str) -> dict[str, Any]:
     rows = list(dict.fromkeys(share[column] for share in shares))[::-1]
     series = []
     for style, part in enumerate(PARTS):  # the same colour in every chart
-        times: dict[str, float] = {}
-        whole: dict[str, float] = {}
-        for share in shares:
-            if share["part"] == part:
-                name = share[column]
-                times[name] = times.get(name, 0.0) + share["milliseconds"]
-                whole[name] = whole.get(name, 0.0) + share["share"]
-        hover = [f"{name}, {part}: {t:.3g} ms, {whole[name]:.1%}" for name, t in times.items()]
-        if times:
-            places = [rows.index(name) for name in times]
-            series.append(Series(part, list(times.values()), places, "bars", style, hover=hover))
+        own = pd.DataFrame([share for share in shares if share["part"] == part])
+        if len(own):
+            sums = own.groupby(column, sort=False)[["milliseconds", "share"]].sum()
+            hover = [f"{name}, {part}: {t:.3g} ms, {s:.1%}" for name, t, s in sums.itertuples()]
+            times, places = sums["milliseconds"].tolist(), [rows.index(name) for name in sums.index]
+            series.append(Series(part, times, places, "bars", style, hover=hover))
     return {
         "x": Axis("milliseconds per batch"),
         "y": Axis("", categories=tuple(rows)),
@@ -77,6 +73,27 @@ def _fusion(layers: Shares) -> str:
     if not fused:
         return ""
     return f" {fused} additions are fused into convolutions and counted there."
+
+
+def coverage_line(shares: Shares, measured: float) -> str | None:
+    """Say how the profiled operators compare with the measured time; None if within 10 %.
+
+    Args:
+        shares: of one configuration.
+        measured: milliseconds of one batch, without a profiler.
+    """
+    profiled = sum(share["milliseconds"] for share in shares if share["by"] == "operator")
+    if not profiled or abs(profiled / measured - 1) <= _COVERED:
+        return None
+    why = (
+        "the profiler takes time of its own, and operators that run side by side are added up"
+        if profiled > measured
+        else "the runtime's own work between operators is in no operator"
+    )
+    return (
+        f"The operators add up to {profiled:.3g} ms, {profiled / measured:.0%} of the "
+        f"{measured:.3g} ms measured without the profiler: {why}."
+    )
 
 
 def shortcut_line(shares: Shares) -> str:

@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any
 from bench.report.charts.chart import Chart, EntryOf, LegendEntry
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
+from bench.report.findings.fastest import network_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store.measurements import MeasurementRecord
-
-
-def _network(row: Any) -> str:
-    """A run's name, else the model with the options that make it another one."""
-    if isinstance(row.run, str):
-        return row.run
-    return " ".join(part for part in (row.model, row.options) if isinstance(part, str) and part)
 
 
 def by_network_or_backend(rows: pd.DataFrame) -> EntryOf:
@@ -28,13 +22,13 @@ def by_network_or_backend(rows: pd.DataFrame) -> EntryOf:
         rows: rows of the `throughput` table. Each of several networks has its own style; of a
             single network, each way to run it has.
     """
-    several = len({_network(row) for row in rows.itertuples()}) > 1
+    several = len({*map(network_name, rows.to_dict("records"))}) > 1
     names: dict[str, int] = {}
 
     def entry_of(row: Any) -> LegendEntry:
         layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
         way = f"{row.backend} {row.executed_precision}{layout}"
-        name = _network(row) if several else way
+        name = network_name(row._asdict()) if several else way
         return LegendEntry(name, names.setdefault(name, len(names)))
 
     return entry_of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, Series
+from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
 from bench.report.findings.statistics import Difference, Estimate, counted
 from bench.report.tables.study import methods
 
@@ -55,21 +55,11 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
         by_epoch = values.groupby(rows["epoch"]).agg(["mean", "min", "max", "count"]).dropna()
         if by_epoch.empty:
             continue
-        series.append(
-            Series(
-                name=name,
-                x=by_epoch.index.astype(int).tolist(),
-                y=by_epoch["mean"].tolist(),
-                low=by_epoch["min"].tolist(),
-                high=by_epoch["max"].tolist(),
-                kind="line",
-                style=data.style(name),
-                hover=[
-                    f"epoch {e}: {m:.4g}{unit}, seeds from {lo:.4g} to {hi:.4g} ({n:.0f})"
-                    for e, m, lo, hi, n in by_epoch.itertuples()
-                ],
-            )
-        )
+        hover = f"epoch {{epoch}}: {{mean:.4g}}{unit}, "
+        hover += "seeds from {min:.4g} to {max:.4g} ({count:.0f})"
+        bands: Any = {"low": by_epoch["min"].tolist(), "high": by_epoch["max"].tolist()}
+        entry = variant_entry(data, name)
+        series.append(line(entry, by_epoch.reset_index(), "mean", hover, x="epoch", **bands))
     return Chart(
         key=key,
         title=title,
@@ -93,19 +83,10 @@ def accuracies(data: StudyData) -> Chart:
         if rows.empty:
             continue
         place, style = names.index(summary.name), data.style(summary.name)
-        series.append(
-            Series(
-                name=summary.name,
-                x=(rows["test_accuracy"] * 100).tolist(),
-                y=[place - 0.22] * len(rows),
-                style=style,
-                faint=True,
-                hover=[
-                    f"seed {s}: {a * 100:.2f} %"
-                    for s, a in zip(rows["seed"], rows["test_accuracy"], strict=True)
-                ],
-            )
-        )
+        values = (rows["test_accuracy"] * 100).tolist()
+        hover = [f"seed {s}: {a:.2f} %" for s, a in zip(rows["seed"], values, strict=True)]
+        below = [place - 0.22] * len(rows)
+        series.append(Series(summary.name, values, below, style=style, faint=True, hover=hover))
         if found := summary.test_accuracy:
             series.append(
                 _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
+from bench.report.findings.fastest import network_name
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_results, study_runs
 
@@ -48,7 +49,8 @@ class Choice:
     """The chosen configuration, and those it was chosen among.
 
     Attributes:
-        rows: the measured configurations, fastest first, with `latency_ms` (p99, of a batch),
+        rows: the measured configurations, fastest first, with `latency_ms` (of a batch: the
+            upper 95 % bound of p99),
             `drop_points` (points of test accuracy below the most accurate), `bytes`, `note` (why
             the row cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can
             be chosen is at once as accurate, as low in latency and as fast) and `fits`.
@@ -89,15 +91,18 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
         if name is None
         else study_runs(store, name, "throughput")
     )
-    exported = {record.row["sha256"]: record.row for record in Exports(store.root).records()}
-    sizes = {sha256: row["bytes"] for sha256, row in exported.items()}
-    tested = {sha256: row["test_accuracy"] for sha256, row in exported.items()}
+    files = Exports(store.root).known_files()
+    sizes, tested, data = (
+        {sha256: known.get(name) for sha256, known in files.items()}
+        for name in ("bytes", "test_accuracy", "dataset")
+    )
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
     of_file = rows["file_sha256"].map(tested).astype("float64")
     rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
-    rows["dataset"] = rows["run"].map(datasets)
+    of_run = rows["run"].map(datasets).astype(object)
+    rows["dataset"] = of_run.fillna(rows["file_sha256"].map(data).astype(object))
     return rows
 
 
@@ -110,7 +115,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
 
     Args:
         rows: of `measured_rows`.
-        max_latency_ms: of a batch, at the 99th percentile.
+        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence.
         max_accuracy_drop: points of test accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
 
@@ -126,7 +131,8 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     )
     ranked: list[dict[Any, Any]] = accurate.sort_values("test_accuracy").to_dict("records")
     best = ranked[-1] if ranked else {}
-    rows["latency_ms"] = rows["latency_p99_ms"]
+    # Measurements made before the bound was recorded have the percentile of the sample only.
+    rows["latency_ms"] = rows["latency_p99_high_ms"].fillna(rows["latency_p99_ms"])
     rows["drop_points"] = float("nan")
     if best:
         comparable = rows["note"] != "other dataset"
@@ -147,9 +153,10 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
             f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
-            f"{chosen['latency_ms']:.3g} ms, test accuracy {chosen['test_accuracy'] * 100:.2f} %, "
-            f"{chosen['drop_points']:.2f} points below the most accurate measured, "
-            f"{describe(best)}; the fastest of {len(fitting)} that fit, among {len(rows)}."
+            f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
+            f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
+            f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "
+            f"among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
@@ -160,9 +167,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
 
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, batch size."""
-    name = row["run"]
-    if not isinstance(name, str):
-        name = " ".join(filter(None, (row["model"], row["options"] or "")))
+    name = network_name(row)
     scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
     return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
 
@@ -186,7 +191,8 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         ran.loc[doubtful, "note"] = note
     ran["usable"] = ran["note"] == ""
     ran = ran.sort_values(["usable", "measurement"])
-    here = _of_the_place(ran, ran.iloc[-1])
+    places = ran[_PLACE].astype(str)
+    here = ran[(places == places.iloc[-1]).all(axis=1)]
     passed_over["of another machine or number of threads"] = len(ran) - len(here)
     rows = _newest(here)
     passed_over["measured again later"] = len(here) - len(rows)
@@ -201,10 +207,6 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         rows.loc[other, "note"] = "other dataset"
     kept = {reason: count for reason, count in passed_over.items() if count}
     return rows.drop(columns=["dataset", "usable"]), kept
-
-
-def _of_the_place(frame: pd.DataFrame, row: pd.Series[Any]) -> pd.DataFrame:
-    return frame[(frame[_PLACE].astype(str) == row[_PLACE].astype(str)).all(axis=1)]
 
 
 def _newest(frame: pd.DataFrame, same: list[str] = _SAME) -> pd.DataFrame:

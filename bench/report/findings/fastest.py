@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.export.settings import is_noise
+from bench.system.intervals import FEWEST_PROCESSES
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     Row = dict[str, Any]
 
@@ -13,10 +16,21 @@ _CASE = ("measurement", "batch_size", "boundary", "scenario")
 _NETWORK = ("model", "options", "run", *_CASE)
 
 
+def network_name(row: Mapping[Any, Any]) -> str:
+    """Name a measured network: its run, else the model with the options that make it another one.
+
+    Args:
+        row: of the `throughput` table.
+    """
+    named = [row["run"]] if isinstance(row["run"], str) else [row["model"], row["options"]]
+    return " ".join(part for part in named if isinstance(part, str) and part)
+
+
 def closing_lines(rows: Iterable[Row]) -> list[str]:
     """Return what `bench throughput` ends with; nothing for a single configuration."""
     complete = [row for row in rows if row["status"] == "complete"]
-    return [*fastest(complete), *int8_pays(complete)] if len(complete) > 1 else []
+    compared = [row for row in complete if (row["processes"] or 1) >= FEWEST_PROCESSES]
+    return [*fastest(compared), *int8_pays(compared)] if len(compared) > 1 else []
 
 
 def fastest(rows: Iterable[Row]) -> list[str]:
@@ -65,13 +79,19 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
 
 def _int8_sentence(int8: Row, other: Row) -> str:
     """Compare int8 with the fastest other configuration, by their 95 % intervals."""
-    faster = (int8["ci_low"] or 0) > (other["ci_high"] or float("inf"))
+    pays = "the times do not show whether int8 pays"
+    if (int8["ci_low"] or 0) > (other["ci_high"] or float("inf")):
+        pays = "int8 pays"
+    elif (int8["ci_high"] or float("inf")) < (other["ci_low"] or 0):
+        pays = "int8 does not pay"
     cost = "accuracy unknown"
     if int8["test_accuracy"] is not None and other["test_accuracy"] is not None:
         change = (int8["test_accuracy"] - other["test_accuracy"]) * 100
         cost = f"accuracy {change:+.2f} points"
+    if is_noise(int8["calibration"]):
+        cost += ", ranges from random images"
     return (
-        f"int8 {'pays' if faster else 'does not pay'} here for {_name(int8)}, batch "
+        f"{pays} here for {_name(int8)}, batch "
         f"{int8['batch_size']}: {int8['backend']} int8 gives {_speed(int8) / _speed(other):.2f} "
         f"times the images/s of {other['backend']} {other['precision']}, {cost}."
     )

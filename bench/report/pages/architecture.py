@@ -13,7 +13,7 @@ from bench.store.files import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.networks.graph import Network
+    from bench.networks.traced_architecture import Network
     from bench.report.study_data import StudyData
     from bench.store import RunRecord, Store
 
@@ -61,15 +61,20 @@ def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]
         if variant is not None and "input_shape" in record.result and "classes" in record.result:
             records.setdefault(variant, record)
     groups: dict[tuple[Network | str, Any], list[str]] = {}
-    for variant in data.variants:
-        if variant in records:
-            record = records[variant]
-            key = (_read(data.store, record), record.result.get("parameters"))
-            groups.setdefault(key, []).append(variant)
-    made = [
-        _draw(f"network-{number}", *key, names, alone=alone)
-        for number, (key, names) in enumerate(groups.items())
-    ]
+    for variant in filter(records.get, data.variants):
+        record = records[variant]
+        key = (_read(data.store, record), record.result.get("parameters"))
+        groups.setdefault(key, []).append(variant)
+    made = []
+    for number, ((found, parameters), variants) in enumerate(groups.items()):
+        names = ", ".join(variants)
+        svg = why = None
+        if isinstance(found, str):
+            why = f"{names}: {found}"
+        else:
+            text = draw(found, f"network-{number}", f"Architecture of {names}", alone=alone)
+            svg = Markup(text)  # noqa: S704 - ElementTree escapes
+        made.append(Architecture(tuple(variants), svg, why, parameters))
     missing = tuple(name for name in data.variants if name not in records)
     if missing:
         why = f"{', '.join(missing)}: no run has finished yet, so no network is known."
@@ -77,21 +82,12 @@ def architectures(data: StudyData, *, alone: bool = False) -> list[Architecture]
     return made
 
 
-def _draw(
-    key: str, found: Network | str, parameters: int | None, names: list[str], *, alone: bool
-) -> Architecture:
-    if isinstance(found, str):
-        return Architecture(tuple(names), None, f"{', '.join(names)}: {found}", parameters)
-    svg = draw(found, key, f"Architecture of {', '.join(names)}", alone=alone)
-    return Architecture(tuple(names), Markup(svg), None, parameters)  # noqa: S704 - ElementTree escapes
-
-
 def _read(store: Store, record: RunRecord) -> Network | str:
     """Return a run's network, or why it cannot be drawn."""
     import torch
 
     from bench.models import build_model
-    from bench.networks.graph import DOCUMENT, Network, trace
+    from bench.networks.traced_architecture import DOCUMENT, Network, trace
 
     name = str(record.request["model"])
     shape = tuple(record.result["input_shape"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
-    from bench.networks.graph import Block, Fork, Network
+    from bench.networks.traced_architecture import Block, Fork, Network
 
 WIDTH = 320
 # For a separate file; on a page, the style sheet colours it for light and dark.
@@ -39,16 +39,23 @@ class _Canvas:
 
     svg: ET.Element
     y: float = 4.0
-    words: list[str] = field(default_factory=list)
 
-    def add(self, tag: str, parent: ET.Element | None = None, **attributes: object) -> ET.Element:
+    def add(self, tag: str, **attributes: object) -> ET.Element:
         names = {k.rstrip("_").replace("_", "-"): _spell(v) for k, v in attributes.items()}
-        return ET.SubElement(self.svg if parent is None else parent, tag, names)
+        return ET.SubElement(self.svg, tag, names)
 
-    def text(self, text: str, x: float, y: float, *, class_: str = "", anchor: str = "") -> None:
-        given = {"class_": class_, "text_anchor": anchor}
-        kept = {name: value for name, value in given.items() if value}
-        self.add("text", None, x=x, y=y, **kept).text = text
+    def text(self, text: str, x: float, y: float, class_: str = "", anchor: str = "middle") -> None:
+        self.add("text", x=x, y=y, class_=class_, text_anchor=anchor).text = text
+
+    def box(self, x: float, width: float, height: float, class_: str, corner: float) -> None:
+        """Add a rectangle from the current height down."""
+        self.add("rect", class_=class_, x=x, y=self.y, width=width, height=height, rx=corner)
+
+    def arrow(self, end: float) -> None:
+        """Add an arrow of the branch from the current height down to *end*, and go there."""
+        self.add("path", class_="flow", d=f"M {_MIDDLE} {_spell(self.y)} V {_spell(end)}")
+        self.add("path", class_="head", d=f"M {_MIDDLE} {_spell(end)} l -3.5 -6 h 7 z")
+        self.y = end
 
 
 def draw(network: Network, key: str, title: str, *, alone: bool = False) -> str:
@@ -72,7 +79,8 @@ def draw(network: Network, key: str, title: str, *, alone: bool = False) -> str:
         svg.set("xmlns", "http://www.w3.org/2000/svg")
         ET.SubElement(svg, "style").text = _STYLE
     canvas = _Canvas(svg)
-    _flow(canvas, f"input {shape_text(network.input_shape)}")
+    canvas.text(f"input {shape_text(network.input_shape)}", _MIDDLE, canvas.y + 12, "shape")
+    canvas.y += 18
     for block in network.blocks:
         _draw_block(canvas, block)
     description.text = describe(network)
@@ -105,27 +113,20 @@ def _words(part: str | Fork) -> str:
     return f"{', '.join(part.branch)}; joined ({part.join}) with the shortcut: {paths}"
 
 
-def _flow(canvas: _Canvas, text: str) -> None:
-    canvas.text(text, _MIDDLE, canvas.y + 12, class_="shape", anchor="middle")
-    canvas.y += 18
-
-
 def _draw_block(canvas: _Canvas, block: Block) -> None:
-    top = canvas.y + _GAP
-    _arrow(canvas, canvas.y, top)
+    canvas.arrow(canvas.y + _GAP)
+    top = canvas.y
     frame = canvas.add("rect", class_="block", x=_LEFT, y=top, width=_RIGHT - _LEFT, rx=6)
     last = f"{block.name} and the {block.count - 1} after it" if block.count > 1 else block.name
-    canvas.add("title", frame).text = last
-    canvas.text(block.name, _LEFT + 8, top + 15, class_="name")
-    canvas.text(shape_text(block.shape), _RIGHT - 8, top + 15, class_="shape", anchor="end")
+    ET.SubElement(frame, "title").text = last
+    canvas.text(block.name, _LEFT + 8, top + 15, "name", "start")
+    canvas.text(shape_text(block.shape), _RIGHT - 8, top + 15, "shape", "end")
     if block.count > 1:
-        x = (_LEFT + _RIGHT) / 2
-        canvas.text(f"× {block.count}", x, top + 15, class_="count", anchor="middle")
+        canvas.text(f"× {block.count}", (_LEFT + _RIGHT) / 2, top + 15, "count")
     canvas.y = top + _HEAD
     for number, part in enumerate(block.parts):
         if number:
-            _arrow(canvas, canvas.y, canvas.y + _GAP)
-            canvas.y += _GAP
+            canvas.arrow(canvas.y + _GAP)
         if isinstance(part, str):
             _draw_line(canvas, part)
         else:
@@ -135,90 +136,54 @@ def _draw_block(canvas: _Canvas, block: Block) -> None:
 
 
 def _draw_line(canvas: _Canvas, text: str) -> None:
-    canvas.add(
-        "rect", class_="operation", x=_MIDDLE - _BOX / 2, y=canvas.y, width=_BOX, height=_LINE, rx=3
-    )
-    canvas.text(text, _MIDDLE, canvas.y + 14, anchor="middle")
+    canvas.box(_MIDDLE - _BOX / 2, _BOX, _LINE, "operation", 3)
+    canvas.text(text, _MIDDLE, canvas.y + 14)
     canvas.y += _LINE
 
 
 def _draw_fork(canvas: _Canvas, fork: Fork) -> None:
     start = canvas.y
-    canvas.y += _GAP
-    _arrow(canvas, start, canvas.y)
-    for number, text in enumerate(fork.branch):
-        if number:
-            _arrow(canvas, canvas.y, canvas.y + _GAP)
-            canvas.y += _GAP
+    for text in fork.branch:
+        canvas.arrow(canvas.y + _GAP)
         _draw_line(canvas, text)
-    label = _fitting(fork.shortcuts)
-    room = 14 * len(label) + 2 * _ARC + 8
-    bottom = canvas.y
-    canvas.y = max(canvas.y, start + room)  # the label must fit beside the branch
-    join = canvas.y + _GAP + _JOIN
+    label = _label(fork.shortcuts)
+    # The label must fit beside the branch.
+    canvas.arrow(max(canvas.y, start + 14 * len(label) + 2 * _ARC + 8) + _GAP)
     half = _JOIN if len(fork.join) == 1 else 6 + 3 * len(fork.join)
-    _arrow(canvas, bottom, join - _JOIN)
-    corner = f"q {_ARC} 0 {_ARC} {_ARC}"
+    join, end = canvas.y + _JOIN, _MIDDLE + half + 1
     path = (
-        f"M {_MIDDLE} {_spell(start + 2)} H {_SHORTCUT - _ARC} {corner} V {_spell(join - _ARC)} "
-        f"q 0 {_ARC} {-_ARC} {_ARC} H {_MIDDLE + half + 1}"
+        f"M {_MIDDLE} {_spell(start + 2)} H {_SHORTCUT - _ARC} q {_ARC} 0 {_ARC} {_ARC} "
+        f"V {_spell(join - _ARC)} q 0 {_ARC} {-_ARC} {_ARC} H {end}"
     )
     canvas.add("path", class_="shortcut", d=path)
-    canvas.add("path", class_="head", d=_head(_MIDDLE + half + 1, join, sideways=True))
-    canvas.add(
-        "rect",
-        class_="join",
-        x=_MIDDLE - half,
-        y=join - _JOIN,
-        width=2 * half,
-        height=2 * _JOIN,
-        rx=_JOIN,
-    )
-    canvas.text(fork.join, _MIDDLE, join + 4, class_="sign", anchor="middle")
-    middle = (start + join) / 2 - 7 * len(label) + 10
+    canvas.add("path", class_="head", d=f"M {end} {_spell(join)} l 6 -3.5 v 7 z")
+    canvas.box(_MIDDLE - half, 2 * half, 2 * _JOIN, "join", _JOIN)
+    canvas.text(fork.join, _MIDDLE, join + 4, "sign")
     for number, text in enumerate(label):
-        y = middle + 14 * number
-        canvas.text(text, _SHORTCUT, y, class_="label", anchor="middle")
+        y = (start + join) / 2 - 7 * len(label) + 10 + 14 * number
+        canvas.text(text, _SHORTCUT, y, "label")
     canvas.y = join + _JOIN
 
 
-def _fitting(shortcuts: tuple[tuple[str, ...], ...]) -> list[str]:
-    """Return the label of shortcuts in lines that do not run into the branch."""
-    texts: list[str] = []
+def _label(shortcuts: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Return the operations of shortcuts in lines that do not run into the branch."""
+    lines: list[str] = []
     for path in shortcuts:
-        texts += ["and"] * bool(texts)
-        texts += [text for line in path or ("identity",) for text in _broken(line)]
-    return texts
+        lines += ["and"] * bool(lines)
+        lines += [text for line in path or ("identity",) for text in _broken(line)]
+    return lines
 
 
 def _broken(line: str) -> list[str]:
-    found = [""]
-    pieces = [piece for text in line.split(" · ") for piece in _halves(text)]
-    for piece in pieces:
-        joined = f"{found[-1]} · {piece}" if found[-1] else piece
-        if len(joined) > _CHARACTERS and found[-1]:
-            found.append(piece)
-        else:
-            found[-1] = joined
+    """Break a line between operations, and a long operation after its name."""
+    found: list[str] = []
+    for text in line.split(" · "):
+        for piece in text.split(", ", 1) if len(text) > _CHARACTERS else [text]:
+            if found and len(f"{found[-1]} · {piece}") <= _CHARACTERS:
+                found[-1] += f" · {piece}"
+            else:
+                found.append(piece)
     return found
-
-
-def _halves(text: str) -> list[str]:
-    """Break a long operation after its name."""
-    name, comma, rest = text.partition(", ")
-    return [name, rest] if comma and len(text) > _CHARACTERS else [text]
-
-
-def _arrow(canvas: _Canvas, start: float, end: float) -> None:
-    canvas.add("path", class_="flow", d=f"M {_MIDDLE} {_spell(start)} V {_spell(end)}")
-    canvas.add("path", class_="head", d=_head(_MIDDLE, end))
-
-
-def _head(x: float, y: float, *, sideways: bool = False) -> str:
-    """Return the head of an arrow that ends at (x, y), pointing down or to the left."""
-    if sideways:
-        return f"M {x} {_spell(y)} l 6 -3.5 v 7 z"
-    return f"M {x} {_spell(y)} l -3.5 -6 h 7 z"
 
 
 def _spell(value: object) -> str:

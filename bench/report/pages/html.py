@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -52,17 +51,19 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
         "live": live,
     }
     scripts = {"plotly": _script("plotly/plotly-basic.min.js"), "own": _script("templates/page.js")}
-    page = Environment(
+    pages = Environment(
         loader=PackageLoader("bench.report.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("page.html.jinja")
-    return page.render(
+    )
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return pages.get_template("page.html.jinja").render(
         report=report,
         study=report.study,
-        data=Markup(_json(data)),  # noqa: S704 - no character of it can end the element
+        failed=[(f.what, f.status, f.why) for f in report.failures],
+        data=data,
         css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
         scripts=scripts,
         hashes=" ".join(f"'sha256-{_digest(text)}'" for text in scripts.values()),
@@ -93,29 +94,12 @@ def _values(frame: pd.DataFrame) -> dict[str, Any]:
 
     Numbers keep seven significant digits, more than single precision has.
     """
-    columns = [_column(frame[name]) for name in frame.columns]
-    return {
-        "columns": list(map(str, frame.columns)),
-        "rows": list(map(list, zip(*columns, strict=True))),
-    }
-
-
-def _column(values: pd.Series[Any]) -> list[Any]:
-    if values.dtype.kind == "f":
-        return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
-    if values.dtype.kind == "M":
-        return [
-            None if v is None else v
-            for v in values.dt.strftime("%Y-%m-%dT%H:%M:%SZ").replace({np.nan: None})
-        ]
-    known = values.astype(object).where(values.notna(), None)
-    return [v if v is None or isinstance(v, int | str | bool) else str(v) for v in known.tolist()]
-
-
-def _json(values: Any) -> str:
-    """Return JSON for a script element: no `<` that could end it, no NaN."""
-    text = json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    rounded = frame.select_dtypes("float").map(lambda value: float(f"{value:.7g}"))
+    text = frame.assign(**rounded).to_json(
+        orient="split", index=False, double_precision=15, date_format="iso", date_unit="s"
+    )
+    found = json.loads(text)
+    return {"columns": found["columns"], "rows": found["data"]}
 
 
 def _script(name: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import save_charts
@@ -10,7 +10,7 @@ from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend
 from bench.report.findings.fastest import fastest
 from bench.report.pages.markdown import picture
-from bench.report.pages.provenance import measuring_command
+from bench.report.pages.provenance import machine, measuring_command, versions
 from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.files import write_atomically
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = "throughput"
 FORMATS = ("markdown", "csv", "parquet")
+PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "python")
 TITLE = "How fast do these networks run, and on what?"
 
 
@@ -104,11 +105,8 @@ def provenance(record: MeasurementRecord) -> list[str]:
     dirty = " with uncommitted changes" if made.get("git_dirty") else ""
     lines = [
         f"command: {markdown_code(measuring_command(record))}",
-        (
-            f"machine: {made.get('cpu')} ({' '.join(made.get('instruction_sets', []))}), device "
-            f"{made.get('device')}, {made.get('threads')} threads"
-        ),
-        f"versions: {_versions(made)}",
+        f"machine: {machine(made)}, {made.get('threads')} threads",
+        f"versions: {versions(made, PACKAGES)}",
         f"commit: {made.get('git_commit')}{dirty}; {record.created_at}; id {record.measurement}",
     ]
     if flops:
@@ -116,8 +114,3 @@ def provenance(record: MeasurementRecord) -> list[str]:
         side = ceiling["matrix_side"]
         lines.insert(2, f"its ceiling: {flops}; matrices of {side}²; copy {copied:.0f} GB/s")
     return lines
-
-
-def _versions(made: dict[str, Any]) -> str:
-    names = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "python")
-    return ", ".join(f"{name} {made[name]}" for name in names if made.get(name))

@@ -12,7 +12,7 @@ from bench.measurement.configurations import Request
 from bench.studies.request import RunRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.report.study_data import StudyData
     from bench.store import RunRecord
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _GPU = ("gpu", "driver", "cuda", "cudnn")
 _PACKAGES = ("bench", "torch", "numpy", "python")
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
-# How the fields of a measurement's request are called on the command line.
-_FLAGS = ("pin", "isolate", "clear_l2", "layers")
+# What fields of a measurement's request are called on the command line.
 _RENAMED = {
     "backends": "backend",
     "precisions": "precision",
@@ -106,25 +105,38 @@ def _importing(record: RunRecord, name: str) -> str:
 
 def measuring_command(record: MeasurementRecord) -> str:
     """Return the command that measures this again, where the same targets are found."""
-    labels = [label.split(" ") for label in record.request.get("targets", [])]
-    parts = ["bench", "throughput", *(name for name, *_ in labels)]
-    for field in dataclasses.fields(Request):
-        value, name = record.request.get(field.name), _RENAMED.get(field.name, field.name)
-        if field.name not in record.request or field.name == "seed" or _same(value, field.default):
-            continue
+    # Records from before there were several processes do not name their number.
+    request = {"processes": 1} | record.request
+    labels = [label.split(" ") for label in request.get("targets", [])]
+    defaults = {field.name: field.default for field in dataclasses.fields(Request)}
+    changed = {
+        _RENAMED.get(name, name): request[name]
+        for name, default in defaults.items()
+        if name != "seed" and request.get(name, default) not in (default, _listed(default))
+    }
+    names = [name for name, *_ in labels]
+    given = dict.fromkeys(option for _, *options in labels for option in options)
+    words = _options({**changed, "option": list(given)})
+    threads = str(record.environment.get("threads"))
+    return shlex.join(["bench", "throughput", *names, *words, "--threads", threads])
+
+
+def _listed(value: Any) -> Any:
+    """Return a tuple as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _options(values: Mapping[str, Any]) -> list[str]:
+    """Return values as a command's options; of a list, one per value."""
+    words: list[str] = []
+    for name, value in values.items():
         option = f"--{name.replace('_', '-')}"
-        if field.name in _FLAGS:
-            parts.append(option)
-        else:
-            values = value if isinstance(value, list | tuple) else [value]
-            parts += [text for one in values for text in (option, str(one))]
-    options = dict.fromkeys(option for _, *given in labels for option in given)
-    parts += [text for option in options for text in ("--option", option)]
-    return shlex.join([*parts, "--threads", str(record.environment.get("threads"))])
-
-
-def _same(value: Any, default: Any) -> bool:
-    return list(value) == list(default) if isinstance(value, list | tuple) else value == default
+        if value is True:
+            words.append(option)
+        elif value is not False and value is not None:
+            several = value if isinstance(value, list | tuple) else [value]
+            words += [word for one in several for word in (option, str(one))]
+    return words
 
 
 def analysing_commands(data: StudyData) -> list[str]:
@@ -141,26 +153,15 @@ def analysing_commands(data: StudyData) -> list[str]:
 
 def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
     """Return the commands that make analyses again, one for all runs where it takes several."""
-    runs: dict[tuple[str, str, str], list[str]] = {}
+    runs: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
     for record in records:
         run = str(record.request["run"])
         alone = "" if record.kind in _OF_SEVERAL_RUNS else run
-        runs.setdefault((record.kind, _options(record.request), alone), []).append(run)
+        options = _options({k: v for k, v in record.request.items() if k != "run"})
+        runs.setdefault((record.kind, tuple(options), alone), []).append(run)
     return [
-        " ".join(filter(None, ["bench", kind, *named, options]))
-        for (kind, options, _), named in runs.items()
+        shlex.join(["bench", kind, *named, *options]) for (kind, options, _), named in runs.items()
     ]
-
-
-def _options(request: Mapping[str, Any]) -> str:
-    words: list[str] = []
-    for name, value in request.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        elif name != "run" and value is not False and value is not None:
-            words += [flag, str(value)]
-    return shlex.join(words)
 
 
 def provenance(data: StudyData) -> list[tuple[str, str]]:
@@ -170,12 +171,19 @@ def provenance(data: StudyData) -> list[tuple[str, str]]:
     """
     finished = [r for r in data.records.values() if r.status in {"complete", "diverged"}]
     environments = [record.environment for record in finished]
+
+    def every(text_of: Callable[[Mapping[str, Any]], str]) -> str:
+        return "; ".join(dict.fromkeys(map(text_of, environments)))
+
     lines = [
         ("data", _data(data)),
         ("recipe", _recipe(data)),
-        ("machine", "; ".join(dict.fromkeys(map(_machine, environments)))),
-        ("execution", "; ".join(dict.fromkeys(map(_execution, environments)))),
-        ("versions", "; ".join(dict.fromkeys(map(_versions, environments)))),
+        ("machine", every(lambda made: f"{machine(made)}, {made.get('threads')} thread(s) a run")),
+        ("execution", every(_execution)),
+        (
+            "versions",
+            every(lambda made: ", ".join(filter(None, [versions(made), made.get("platform")]))),
+        ),
         ("commit", _commit(environments)),
         ("started", _times(data)),
     ]
@@ -194,23 +202,22 @@ def _recipe(data: StudyData) -> str:
     return f"{'; '.join(recipes)}; epochs {', '.join(epochs)}" if recipes else ""
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
+def machine(environment: Mapping[str, Any]) -> str:
+    """Name a machine: processor with its instruction sets, device, and the GPU if there is one."""
     sets = " ".join(environment.get("instruction_sets", ()))
-    gpu = ", ".join(f"{name} {environment[name]}" for name in _GPU if environment.get(name))
-    return (
-        f"{environment.get('cpu')} ({sets}), device {environment.get('device')}, "
-        f"{f'{gpu}, ' if gpu else ''}{environment.get('threads')} thread(s) a run"
-    )
+    device = f"{environment.get('cpu')} ({sets}), device {environment.get('device')}"
+    gpu = [f"{name} {environment[name]}" for name in _GPU if environment.get(name)]
+    return ", ".join([device, *gpu])
+
+
+def versions(environment: Mapping[str, Any], packages: Sequence[str] = _PACKAGES) -> str:
+    """Name the recorded versions of *packages*."""
+    return ", ".join(f"{name} {environment[name]}" for name in packages if environment.get(name))
 
 
 def _execution(environment: Mapping[str, Any]) -> str:
     names = ("memory_format", "compiled")
     return ", ".join(f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment)
-
-
-def _versions(environment: Mapping[str, Any]) -> str:
-    versions = [f"{name} {environment[name]}" for name in _PACKAGES if environment.get(name)]
-    return ", ".join([*versions, *filter(None, [environment.get("platform")])])
 
 
 def _commit(environments: Sequence[Mapping[str, Any]]) -> str:

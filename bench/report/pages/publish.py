@@ -77,9 +77,7 @@ def _write_markdown(report: StudyReport, folder: Path) -> list[Path]:
     pictures = save_figure(draw_row(report.overview), folder, "study")
     charts = [chart for section in report.further for chart in section.charts]
     pictures += save_charts(charts, folder)
-    page = folder / "README.md"
-    write_atomically(page, markdown(report, pictures=True).encode())
-    return [page, *pictures]
+    return [*_write(folder / "README.md", markdown(report, pictures=True)), *pictures]
 
 
 def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
@@ -88,22 +86,13 @@ def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
     for name in COLUMNS:
         frame = report.data.table(cast("Table", name))
         if len(frame) or name in {"runs", "epochs"}:
-            csv = kind == "csv"
-            content = frame.to_csv(index=False).encode() if csv else frame.to_parquet(index=False)
-            written.append(folder / f"{name}.{kind}")
-            write_atomically(written[-1], content)
+            content = frame.to_csv(index=False) if kind == "csv" else frame.to_parquet(index=False)
+            written += _write(folder / f"{name}.{kind}", content)
     return written
 
 
-def _write_latex(report: StudyReport, folder: Path) -> list[Path]:
-    path = folder / "table.tex"
-    write_atomically(path, report.table.to_latex(caption=report.answer).encode())
-    return [path]
-
-
-def _write_html(report: StudyReport, folder: Path) -> list[Path]:
-    path = folder / "report.html"
-    write_atomically(path, html(report).encode())
+def _write(path: Path, content: str | bytes) -> list[Path]:
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
     return [path]
 
 
@@ -111,6 +100,8 @@ FORMATS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
     "csv": lambda report, folder: _write_tables(report, folder, "csv"),
     "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
     "markdown": _write_markdown,
-    "latex": _write_latex,
-    "html": _write_html,
+    "latex": lambda report, folder: _write(
+        folder / "table.tex", report.table.to_latex(caption=report.answer)
+    ),
+    "html": lambda report, folder: _write(folder / "report.html", html(report)),
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.report.charts.blocks import gradient_charts, lesion_charts
-from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart
+from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart, variant_entry
 from bench.report.charts.confusion import confusions
 from bench.report.charts.cost import fronts, latencies, measured_speed, quantisation, roofs, times
 from bench.report.charts.draw_matplotlib import draw_matrix, save_charts, save_figure
@@ -18,25 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.report.study_data import StudyData
-
-# Table → key and title of its first chart, and the text that replaces it without an analysis.
-_ABSENT = {
-    "lesions": (
-        "lesion-drop",
-        "Accuracy without each block",
-        "No block of these runs has been left out yet: run `bench lesion RUN`.",
-    ),
-    "gradients": (
-        "gradient-depth",
-        "Gradient norm by depth",
-        "No gradients of these runs have been measured yet: run `bench gradients RUN`.",
-    ),
-    "landscapes": (
-        "landscape-loss",
-        "Loss around the weights",
-        "The loss around these weights has not been measured yet: run `bench landscape RUN`.",
-    ),
-}
 
 
 def sections(data: StudyData) -> list[Section]:
@@ -81,21 +62,27 @@ def _inside(data: StudyData) -> Section:
     """Chart the latest analyses of each run; for one that is missing, name its command."""
 
     def entry_of(run: str) -> LegendEntry:
-        variant, seed = data.places[run]
-        return LegendEntry(variant, data.style(variant), f"{variant}, seed {seed}")
+        return variant_entry(data, *data.places[run])
 
-    found = data.analysed
+    lesions, gradients, correlations, landscapes = (
+        data.analysed[table] for table in ("lesions", "gradients", "correlations", "landscapes")
+    )
     charts: list[Chart] = []
-    for table, absent in _ABSENT.items():
-        rows = found[table]
-        if rows.empty:
-            charts.append(absent_chart(*absent))
-        elif table == "lesions":
-            charts += lesion_charts(rows, entry_of)
-        elif table == "gradients":
-            charts += gradient_charts(rows, found["correlations"], entry_of)
-        else:
-            charts += landscape_charts(rows, entry_of)
+    if len(lesions):
+        charts += lesion_charts(lesions, entry_of)
+    else:
+        why = "No block of these runs has been left out yet: run `bench lesion RUN`."
+        charts.append(absent_chart("lesion-drop", "Accuracy without each block", why))
+    if len(gradients):
+        charts += gradient_charts(gradients, correlations, entry_of)
+    else:
+        why = "No gradients of these runs have been measured yet: run `bench gradients RUN`."
+        charts.append(absent_chart("gradient-depth", "Gradient norm by depth", why))
+    if len(landscapes):
+        charts += landscape_charts(landscapes, entry_of)
+    else:
+        why = "The loss around these weights has not been measured yet: run `bench landscape RUN`."
+        charts.append(absent_chart("landscape-loss", "Loss around the weights", why))
     notes = tuple(f"Left out: {problem}." for problem in data.analyses[1])
     return Section("inside", "Inside the networks", tuple(charts), notes)
 

@@ -19,9 +19,13 @@ from bench.report.pages.provenance import (
 )
 from bench.report.pages.sections import further, overview, sections
 from bench.report.study_data import StudyData, read_study_data
-from bench.report.tables.published import published_table
-from bench.report.tables.study import runs_table, same_images_table, study_table
-from bench.report.tables.tuned import tuned_table
+from bench.report.tables.study import (
+    published_table,
+    runs_table,
+    same_images_table,
+    study_table,
+    tuned_table,
+)
 
 if TYPE_CHECKING:
     from bench.report.charts.chart import Chart, Section

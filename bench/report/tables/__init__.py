@@ -1,8 +1,6 @@
 """Tables as text.
 
 - `text_table`: the type, and its layout for terminals, Markdown and LaTeX.
-- `study`: variants, runs, networks on the same test images.
-- `published`: the paper's figures beside a study's.
-- `tuned`: what was tried for each variant.
+- `study`: variants, the paper's figures, what was tuned, runs, networks on the same test images.
 - `throughput`: measured speeds.
 """

@@ -1,9 +1,9 @@
-"""The tables of a study: its variants, its runs, and its networks on the same test images."""
+"""The tables of a study: variants, the paper's figures, what was tuned, runs, the same images."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.report.tables.text_table import TextTable
 
@@ -32,6 +32,16 @@ SAME_IMAGES = (
     "differ from seed to seed as often as they differ from the reference, these rows tell you "
     "nothing new."
 )
+PUBLISHED = (
+    "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
+    "compared with: a positive one is better. The settings differ, so compare the differences, not "
+    "the errors."
+)
+TUNED = (
+    "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
+    "file. Each variant trains with the value that is best for it; test images have no part in the "
+    "choice."
+)
 _METHODS = {
     "t": "the paired t-test",
     "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
@@ -49,7 +59,7 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
         place = COLUMNS.index("train accuracy %") + 1
         added = [["train difference (points)", "train p (Holm)"]]
         for s in summaries:
-            found = difference_cell(s.train_difference) if s.reference else "reference"
+            found = _difference(s.train_difference) if s.reference else "reference"
             added.append([found, _corrected_p(s.train_difference)])
         table = [
             [*row[:place], *more, *row[place:]] for row, more in zip(table, added, strict=True)
@@ -77,6 +87,46 @@ def _note(summaries: list[VariantSummary]) -> str:
         "are Holm-corrected. A difference is significant if its interval excludes zero and its "
         "p-value is below 0.05; n is its number of seeds. Images/s is training, median over seeds."
     )
+
+
+def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:
+    """Return the paper's figures beside ours.
+
+    Args:
+        study: the study; without `published` there is no row.
+        summaries: of its variants; those that the paper has no figure of are left out.
+    """
+    columns = (
+        "variant",
+        "published error %",
+        "published difference (points)",
+        "error % here",
+        "difference here (points)",
+    )
+    errors: dict[str, float] = (study.published or {}).get("top1_error", {})
+    rows = []
+    for s in summaries:
+        if s.name not in errors:
+            continue
+        here = "-" if s.test_accuracy is None else f"{100 - s.test_accuracy.mean * 100:.2f}"
+        published, found = "reference", "reference"
+        if s.reference:
+            known = s.reference in errors
+            published = f"{errors[s.reference] - errors[s.name]:+.2f}" if known else ""
+            found = _difference(s.difference)
+        rows.append((s.name, f"{errors[s.name]:.2f}", published, here, found))
+    return TextTable(columns, tuple(rows), PUBLISHED)
+
+
+def tuned_table(study: StudyRecord) -> TextTable:
+    """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
+    values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
+    rows = [
+        (name, *(_score(tried, value) for value in values), _taken(tried))
+        for name, tried in study.tuning.items()
+    ]
+    settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
+    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), TUNED)
 
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
@@ -134,7 +184,7 @@ def _cells(summary: VariantSummary) -> list[str]:
         _count(summary.parameters),
         _count(summary.macs),
         _estimate(summary.test_accuracy),
-        difference_cell(summary.difference) if summary.reference else "reference",
+        _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
@@ -160,7 +210,7 @@ def _estimate(value: Estimate | None) -> str:
     return f"{mean} ± {(value.high - value.low) * 50:.2f}"
 
 
-def difference_cell(value: Difference | None) -> str:
+def _difference(value: Difference | None) -> str:
     """Return a difference in points, with its interval."""
     if value is None:
         return "-"
@@ -180,3 +230,20 @@ def _p_value(value: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _taken(tried: dict[str, Any]) -> str:
+    """Name the value that was taken, and whether it is an end of the range that was tried."""
+    chosen = tried["chosen"]
+    if chosen is None:
+        return "not known yet"
+    values = sorted(map(float, tried["values"]))
+    ends = {values[0]: ", the smallest tried", values[-1]: ", the largest tried"}
+    return f"{chosen}{ends.get(chosen, '') if len(values) > 1 else ''}"
+
+
+def _score(tried: dict[str, Any], value: str) -> str:
+    if value not in tried["values"]:
+        return ""
+    score = tried["values"][value]
+    return "-" if score is None else f"{score * 100:.2f}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.export.settings import is_noise
+from bench.report.findings.fastest import network_name
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ _COLUMNS = (
     "note",
 )
 _LEFT = ("backend", "precision", "note")
+_DASH = "—"
+_NO_FIGURE = 1.0  # a relative half-width from which an interval says nothing
 _COMPILED = 0.5  # seconds from which compilation time is noted
 
 
@@ -60,17 +64,36 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     for reference in dict.fromkeys(r["reference"] for r in rows if r["reference"]):
         floors = [r["noise_floor"] for r in rows if r["reference"] == reference]
         known = [floor for floor in floors if floor is not None]
-        floor = f"; entered twice, it differs from itself by {max(known):.1%}" if known else ""
+        floor = ""
+        if known:
+            floor = (
+                f"; entered twice, it differs from itself by {max(known):.1%}"
+                if max(known) < _NO_FIGURE
+                else "; entered twice, it differs too much from itself for any comparison"
+            )
         lines.append(f"Reference: {reference}{floor}. Ratios are of images/s, paired by round.")
     first = rows[0]
     lines.append(
         f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
+    lines.append(_processes(rows))
+    if any(row["latency_p99_high_ms"] for row in rows):
+        lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
+    if any(_width(row) == _DASH for row in rows):
+        lines.append(
+            f"{_DASH}: one sample, or intervals as wide as the figure itself; give more "
+            "--max-seconds, or measure when the machine is quiet"
+        )
     if any(row["noisy"] for row in rows):
         lines.append(
             "noisy: the interval did not become narrow enough; draw no conclusion from such a "
             "row, and give more --max-seconds"
+        )
+    if any(is_noise(row["calibration"]) for row in rows):
+        lines.append(
+            "calibrated on random images: int8 of an untrained network, or asked for; its speed "
+            "counts, its predictions do not (--dataset calibrates on data)"
         )
     notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
     lines += [f"Warning: {note}" for note in sorted(notes)]
@@ -83,6 +106,18 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     return lines
 
 
+def _processes(rows: Sequence[dict[str, Any]]) -> str:
+    counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
+    if max(counts, default=1) == 1:
+        return (
+            "One process: intervals within this run only, so nothing is claimed; measure with "
+            "--processes auto to compare."
+        )
+    most, fewest = max(counts), min(counts)
+    number = str(most) if most == fewest else f"{fewest} to {most}"
+    return f"Intervals are over {number} fresh processes."
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
@@ -91,15 +126,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
     peak = row["peak_fraction"]
     return (
-        row["run"] or " ".join(filter(None, (row["model"], row["options"]))),
+        network_name(row),
         row["backend"] + layout + boundary,
         precision,
         _number(row["batch_size"], "d"),
         _ratio(row),
         _best_eager(row),
         _number(row["images_per_second"], ",.4g"),
-        _number(row["width"], ".1%"),
-        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90, 99)),
+        _width(row),
+        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90)),
+        _number(row["latency_p99_high_ms"] or row["latency_p99_ms"], ".3g"),
         "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:.3g}",
         "" if peak is None else f"{peak:.0%}",
         _note(row),
@@ -111,8 +147,18 @@ def _ratio(row: dict[str, Any]) -> str:
         return ""
     if row["difference"] == "reference":
         return "reference"
+    if row["samples"] == 1 or row["ratio_high"] - row["ratio_low"] >= 2 * row["ratio"]:
+        return _DASH
     text = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     return f"{text} none" if row["difference"] == "none" else text
+
+
+def _width(row: dict[str, Any]) -> str:
+    if row["width"] is None:
+        return ""
+    if row["samples"] == 1 or row["width"] >= _NO_FIGURE:
+        return _DASH
+    return f"{row['width']:.1%}"
 
 
 def _best_eager(row: dict[str, Any]) -> str:
@@ -132,6 +178,8 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
         parts.append(f"accuracy {row['test_accuracy']:.4f}")
+    if is_noise(row["calibration"]):
+        parts.append("calibrated on random images")
     return ", ".join(parts)
 
 

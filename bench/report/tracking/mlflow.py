@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import logging
 import os
-from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from mlflow import MlflowClient
 
     from bench.report.tracking.records import TrackedReport, TrackedRun
     from bench.store import Store
 
-Item = TypeVar("Item")
 RUN, DIGEST, REPORT = "bench.run", "bench.digest", "report"
 _STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}  # everything else is FAILED
 _LONGEST = 5000  # characters of a value; the server takes 6000 for parameters, 8000 for tags
-_METRICS, _WORDS = 1000, 100  # most in one call, by the server's rules
+_MOST = 1000  # metrics in one call, by the server's rules
 
 
 class MlflowTracker:
@@ -69,22 +67,17 @@ class MlflowTracker:
         mine = begun.info.run_id
         self._log_words(mine, {k: str(v) for k, v in run.parameters.items()}, tags)
         final = ((f"final/{k}", v, run.seconds, run.last_epoch) for k, v in run.final.items())
-        metrics = (
+        metrics = [
             Metric(name, value, started + int(seconds * 1000), step)
             for name, value, seconds, step in (*run.points(), *final)
-        )
-        for some in _chunks(metrics, _METRICS):
-            self.client.log_batch(mine, metrics=some)
+        ]
+        for first in range(0, len(metrics), _MOST):
+            self.client.log_batch(mine, metrics[first : first + _MOST])
         for export in run.exports:
             for file in export.files:
                 self.client.log_artifact(mine, str(file), f"exports/{export.sha256[:12]}")
-        self._finish(
-            run.run,
-            mine,
-            run.digest,
-            _STATUS.get(run.status, "FAILED"),
-            started + int(run.seconds * 1000),
-        )
+        status, end = _STATUS.get(run.status, "FAILED"), started + int(run.seconds * 1000)
+        self._finish(run.run, mine, run.digest, status, end)
 
     def log_report(self, report: TrackedReport) -> None:
         """Log the report's files as a run of their own, with the answer as a tag."""
@@ -92,9 +85,8 @@ class MlflowTracker:
             return
         begun = self.client.create_run(self.experiment, None, {RUN: REPORT}, REPORT)
         mine = begun.info.run_id
-        self._log_words(
-            mine, {}, {"bench.answer": report.answer, "mlflow.note.content": report.text}
-        )
+        tags = {"bench.answer": report.answer, "mlflow.note.content": report.text}
+        self._log_words(mine, {}, tags)
         self.client.log_artifacts(mine, str(report.folder))
         self._finish(REPORT, mine, report.digest, "FINISHED", None)
 
@@ -104,10 +96,10 @@ class MlflowTracker:
     def _log_words(self, run: str, parameters: dict[str, str], tags: dict[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        for some in _chunks(parameters.items(), _WORDS):
-            self.client.log_batch(run, params=[Param(k, v[:_LONGEST]) for k, v in some])
-        for some in _chunks(tags.items(), _WORDS):
-            self.client.log_batch(run, tags=[RunTag(k, v[:_LONGEST]) for k, v in some])
+        words = [Param(key, value[:_LONGEST]) for key, value in parameters.items()]
+        self.client.log_batch(
+            run, params=words, tags=[RunTag(key, value[:_LONGEST]) for key, value in tags.items()]
+        )
 
     def _finish(self, key: str, run: str, digest: str, status: str, end: int | None) -> None:
         self.client.set_terminated(run, status, end)
@@ -129,10 +121,3 @@ def _known(client: MlflowClient, experiment: str) -> Iterator[tuple[str, tuple[s
         token = found.token
         if not token:
             return
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of at most *size* items; `itertools.batched` is Python 3.12's."""
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.store.exports import Exports
-from bench.store.tables.columns import COLUMNS
+from bench.store.tables.columns import COLUMNS, Table
 from bench.store.tables.runs import epoch_rows, run_row
 
 if TYPE_CHECKING:
@@ -20,37 +20,16 @@ if TYPE_CHECKING:
 
     from bench.store import RunRecord, Store
 
-_FINAL = tuple(
-    name
-    for name, kind in COLUMNS["runs"].items()
-    if kind in {"float64", "Int64"} and name not in {"seed", "input_size", "epochs", "threads"}
-)
-_EPOCH = tuple(
-    name
-    for name, kind in COLUMNS["epochs"].items()
-    if kind == "float64"  # numbers of runs and epochs are integers
-)
-_EXPORT = (
-    "bytes",
-    "max_abs_diff",
-    "max_rel_diff",
-    "flipped_predictions",
-    "images_compared",
-    "torch_accuracy",
-    "test_accuracy",
-    "seconds",
-)
-_REQUESTED = (
-    "model",
-    "dataset",
-    "train_images",
-    "input_size",
-    "seed",
-    "precision",
-    "deterministic",
-    "initial_weights",
-    "grown_from",
-)
+
+def _figures(table: Table, *others: str) -> tuple[str, ...]:
+    """Return the columns of a table that hold a figure, but for *others*."""
+    numbers = [name for name, kind in COLUMNS[table].items() if kind in {"float64", "Int64"}]
+    return tuple(name for name in numbers if name not in others)
+
+
+_FINAL = _figures("runs", "seed", "input_size", "epochs", "threads")
+_EPOCH = _figures("epochs", "seed", "epoch")
+_EXPORT = _figures("exports", "opset")
 
 
 @dataclass(frozen=True)
@@ -83,7 +62,7 @@ class TrackedRun:
         error: why it is not complete, or None.
         started_at: UTC.
         seconds: of training.
-        parameters: what was requested.
+        parameters: everything requested; options and recipe values each under a name of their own.
         environment: versions and machine.
         epochs: number of the epoch → its values.
         final: values of the finished network.
@@ -179,13 +158,12 @@ def _tracked(
 
 
 def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Return everything requested, flat: options and recipe values each under their own name."""
-    values = {key: request.get(key) for key in _REQUESTED}
-    values |= {f"options.{key}": value for key, value in request["options"].items()}
-    values |= {f"recipe.{key}": value for key, value in request["recipe"].items()}
+    own = {k: v for k, v in request.items() if not k.endswith(("_revision", "_version"))}
+    for table in ("options", "recipe"):
+        own |= {f"{table}.{key}": value for key, value in own.pop(table).items()}
     return {
         key: value if isinstance(value, str | int | float) else _text(value)
-        for key, value in values.items()
+        for key, value in own.items()
         if value is not None
     }
 

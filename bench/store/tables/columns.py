@@ -46,6 +46,9 @@ _DEVICE = _category("Device that the work ran on.")
 _PRECISION = _category("Requested precision.")
 _THREADS = _integer("Number of CPU threads.")
 _EXECUTED_PRECISION = _category("Precision that was actually used, read back from the library.")
+_CALIBRATION = _text(
+    "Images that int8 ranges come from: `training` (the run's), a dataset's name, or `random`."
+)
 _ANALYSIS = _text("Id of the analysis recorded by `bench lesion`, `gradients` or `landscape`.")
 _BLOCK = _text("Path of the block in the network.")
 _TARGET = _text("Network or run, as named on the command line.")
@@ -128,13 +131,16 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of images whose predicted class differs from PyTorch's."
         ),
         "images_compared": _integer("Number of images compared."),
-        "torch_accuracy": _number("Test accuracy in PyTorch, 0…1."),
+        "torch_accuracy": _number(
+            "Test accuracy in PyTorch, or of the ONNX file that was quantised, 0…1."
+        ),
         "test_accuracy": _number("Test accuracy of the exported file itself, 0…1."),
         "seconds": _number("Time for export and verification, seconds."),
         "cpu": _category("Processor used for the verification, with its instruction sets."),
         "status": _category("`complete`, or how it failed."),
         "error": _ERROR,
         "executed_precision": _EXECUTED_PRECISION,
+        "calibration": _CALIBRATION,
     },
     "throughput": {
         "measurement": _text("Id of the measurement that the row belongs to."),
@@ -160,7 +166,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,
         "images_per_second": _number("Batch size divided by the median time of a batch."),
-        "ci_low": _number("Lower end of the 95 % bootstrap interval of `images_per_second`."),
+        "processes": _integer(
+            "Number of fresh processes that the intervals are over; 1: within one process, so "
+            "that nothing is claimed."
+        ),
+        "ci_low": _number("Lower end of the 95 % interval of `images_per_second`."),
         "ci_high": _number("Upper end of it."),
         "width": _number("Half the width of that interval, relative to `images_per_second`."),
         "ratio": _number("How many times faster than `reference`, paired by round."),
@@ -182,6 +192,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "latency_p50_ms": _number("Median time of a batch, milliseconds."),
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
+        "latency_p99_high_ms": _number(
+            "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
+        ),
         "samples": _integer("Number of timed samples."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
         "macs": _MACS,
@@ -220,10 +233,18 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of graph nodes run by another provider than the requested one."
         ),
         "cpu": _category("Processor with its instruction sets."),
-        "noisy": Column("boolean", "Whether the interval stayed wider than requested."),
+        "noisy": Column(
+            "boolean",
+            "Whether the interval stayed wider than requested: that of the ratio to the reference, "
+            "or without one that of `images_per_second`.",
+        ),
+        "other_processes": _number(
+            "Share of the processor that other processes used during the measurement, 0…1."
+        ),
         "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,
+        "calibration": _CALIBRATION,
     },
     "lesions": {
         "analysis": _ANALYSIS,

@@ -29,7 +29,7 @@
     made.marker = { ...trace.marker, color: c, opacity: faint ? 0.5 : 1 };
     if (trace.line) made.line = { ...trace.line, color: c };
     if (trace.text) made.textfont = { color: css("--text"), size: 11 };
-    for (const axis of ["error_x", "error_y"]) if (trace[axis]) made[axis] = { ...trace[axis], color: c };
+    if (trace.error_x) made.error_x = { ...trace.error_x, color: c };
     made.hoverlabel = { namelength: 40 };
     return made;
   }

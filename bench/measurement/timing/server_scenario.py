@@ -81,7 +81,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
             f"the best p99 seen is {best:.3g} ms"
         )
         return
-    p99 = next(p for r, p in tried if r == rate) * 1e3
+    p99 = dict(tried)[rate] * 1e3
     trial.columns |= {
         "images_per_second": rate,
         "latency_p99_ms": p99 if count == honest else None,

@@ -14,12 +14,13 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
 from bench.errors import BenchError
-from bench.export.files import load
-from bench.export.session import open_session
+from bench.export.files import inputs_of, load, precision_of
+from bench.export.preprocess import PREFIX
+from bench.export.session import open_session, with_outputs
 from bench.networks.memory_traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 Shape = tuple[int, ...]
@@ -32,11 +33,6 @@ _TYPES = {
     TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.UINT16: "uint16",
     TensorProto.INT16: "int16", TensorProto.INT32: "int32", TensorProto.INT64: "int64",
 }  # fmt: skip
-_WEIGHTS = {
-    TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
-    TensorProto.DOUBLE: "fp64",
-}  # fmt: skip
-_QUANTISED = re.compile("Quantize|Integer|QLinear|QGemm|QAttention")
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def examine(path: Path, size: Size | None = None) -> FileFacts:
         channels_last=channels_last,
         input_type=_TYPES[tensor.elem_type],
         static_batch=batch,
-        precision=_precision(graph),
+        precision=precision_of(graph),
         macs=macs,
         traffic=traffic,
     )
@@ -133,6 +129,25 @@ def image_shape(
     return shape, channels_last
 
 
+def open_shape(path: Path, graph: Any, size: Size | None) -> Shape | None:
+    """Return the sizes of an image for a file that leaves some of them open; None for others.
+
+    Raises:
+        BenchError: it takes images of another size; or of any, and none is given.
+    """
+    inputs = inputs_of(graph)
+    sides = [d.dim_value or None for d in inputs[0].type.tensor_type.shape.dim] if inputs else []
+    if len(inputs) != 1 or (size is None and None not in sides[1:]):
+        return None
+    shape, _ = image_shape(path, sides, size)
+    return shape if None in sides[1:] else None
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set; 0 for a file without one."""
+    return next((entry.version for entry in proto.opset_import if entry.domain in _STANDARD), 0)
+
+
 def spell_size(size: tuple[int | None, int | None]) -> str:
     """Write a height and width as `--input-size` takes them: 224, or 64x256."""
     height, width = ("?" if side is None else str(side) for side in size)
@@ -140,9 +155,8 @@ def spell_size(size: tuple[int | None, int | None]) -> str:
 
 
 def _images(path: Path, graph: Any) -> Any:
-    """Return a graph's one input; older files list their weights among the inputs."""
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
+    """Return a graph's one input."""
+    inputs = inputs_of(graph)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
         raise BenchError(
@@ -154,23 +168,6 @@ def _images(path: Path, graph: Any) -> Any:
     return inputs[0]
 
 
-def _precision(graph: Any) -> str:
-    """Return int8 for quantised operators, or the type of most weights."""
-    if any(_QUANTISED.search(node.op_type) for node in graph.node):
-        return "int8"
-    sizes = dict.fromkeys(_WEIGHTS.values(), 0)
-    for tensor in (*graph.initializer, *_constants(graph)):
-        if tensor.data_type in _WEIGHTS:
-            sizes[_WEIGHTS[tensor.data_type]] += math.prod(tensor.dims)
-    return max(sizes, key=lambda precision: sizes[precision])  # the first, fp32, without weights
-
-
-def _constants(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
-
-
 # Operator → places of image, weights and bias among its inputs.
 _OPERANDS = {
     "Conv": (0, 1, 2), "FusedConv": (0, 1, 2), "ConvTranspose": (0, 1, 2), "ConvInteger": (0, 1),
@@ -180,7 +177,8 @@ _OPERANDS = {
 }  # fmt: skip
 # Others that multiply and add, and what a domain of its own may define, are not counted.
 _UNCOUNTED = re.compile("Conv|MatMul|Gemm|Attention|LSTM|GRU|RNN|Einsum|MoE")
-_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+_STANDARD = {"", "ai.onnx"}
+_DOMAINS = {*_STANDARD, "ai.onnx.ml", "com.microsoft"}
 
 
 class _UncountedError(Exception):
@@ -210,6 +208,8 @@ def _counted(graph: Any) -> list[Any]:
     """
     found = []
     for node in graph.node:
+        if node.name.startswith(PREFIX):
+            continue  # resizes images, which is not the network's work
         if node.op_type in _OPERANDS and node.domain in _DOMAINS:
             found.append(node)
         elif node.domain not in _DOMAINS or _UNCOUNTED.search(node.op_type):
@@ -251,9 +251,7 @@ def _run_for_shapes(
 ) -> dict[str, Shape]:
     try:
         load_external_data_for_model(model, str(path.parent))
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        session = open_session(model.SerializeToString(), threads=1, optimize=False)
+        session = open_session(with_outputs(model, names), threads=1, optimize=False)
         entry = _images(path, model.graph)
         feed = {entry.name: np.zeros(images, _TYPES[entry.type.tensor_type.elem_type])}
         values = session.run(list(names), feed)

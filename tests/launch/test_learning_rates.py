@@ -6,7 +6,7 @@ import pytest
 
 import bench
 from bench.errors import BenchError
-from bench.launch.tuning import choose, tuning_requests
+from bench.launch.learning_rates import choose, tuning_requests
 from bench.store import Store
 from bench.studies import Overrides, expand, parse_study
 from builders import make_record

@@ -51,6 +51,7 @@ def examine_machine(results: Path) -> list[Finding]:
         *map(_optional, ("timm", "torchvision")),
         *(_datasets() if works else []),
         _disk(results),
+        *(_choices() if works else []),
     ]
 
 
@@ -163,3 +164,32 @@ def _disk(results: Path) -> Finding:
     if free < 1e9:  # noqa: PLR2004 - a study of a few dozen runs
         return Finding("disk", "broken", found, "free some space, or choose another --results DIR")
     return Finding("disk", "ok", found)
+
+
+def _choices() -> Iterator[Finding]:
+    """Yield what training chooses on this machine by default, and why."""
+    from bench.training.layout import SMALL_MAP, preferred_memory_format
+    from bench.training.optimisers import muon_precision
+
+    device = resolve_device("auto")
+    on_cpu = device.type == "cpu"
+    cores = physical_cores()
+    threads = f"{cores} of 1 thread; a single run: {cores} threads"
+    reason = "runs side by side are fastest" if on_cpu else "one worker per GPU"
+    yield _chosen("workers", threads if on_cpu else f"device {device}", reason)
+    native = "hardware has it" if muon_precision(device) == "bf16" else "bf16 would be emulated"
+    yield _chosen("Muon's arithmetic", muon_precision(device), native)
+    if on_cpu:
+        yield _chosen("precision", "fp32", "GPUs: bf16; precision in a study")
+        layout = f"channels-last; contiguous up to {SMALL_MAP} pixels"
+        yield _chosen("memory layout", layout, "fastest in oneDNN")
+    else:
+        layout = str(preferred_memory_format(device)).removeprefix("torch.")
+        yield _chosen("memory layout", layout, "its kernels prefer that")
+        half = "bf16 or fp16" if device.type == "cuda" else "fp32"
+        yield _chosen("precision", half, "autocast, if the GPU has it; fp32 on request")
+    yield _chosen("compile", "off", "it takes 15 to 40 s to start; --compile")
+
+
+def _chosen(name: str, value: str, reason: str) -> Finding:
+    return Finding(f"default {name}", "ok", f"{value} ({reason})")

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.store import Store
     from bench.studies import Plan, PlannedVariant
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 
 def tuning_requests(plan: Plan) -> list[RunRequest]:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bench.studies.recipe import Recipe
+from bench.studies.recipe import Recipe, Resize
 
 # Raised by hand when the same request would train to other weights than before;
 # tests/training/test_golden.py fails if that was forgotten.
@@ -18,7 +18,7 @@ TRAINING_REVISION = 1
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Data = tuple[str, int | None, int | None]
+Data = tuple[str, int | None, int | None, Resize]
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class RunRequest:
 
     @property
     def data(self) -> Data:
-        """What decides the images that a run loads: dataset, training images, input size."""
-        return self.dataset, self.train_images, self.input_size
+        """What decides the images that a run loads: dataset, training images, size, resizing."""
+        return self.dataset, self.train_images, self.input_size, self.recipe.resize
 
     @property
     def hash(self) -> str:

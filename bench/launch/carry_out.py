@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,15 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.assignment import Assignment
-from bench.launch.execution import Execution, allot
+from bench.launch.learning_rates import choose, tuning_requests, unchosen
 from bench.launch.reuse import refuse_changed, settle_folders
-from bench.launch.tuning import choose, tuning_requests, unchosen
+from bench.launch.workers import Execution, allot
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
 from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
-from bench.training.check import check_trainable, probe
+from bench.training.check import check_trainable, probe, remarks
 from bench.training.setup import load_data
 from bench.training.weights import weights_digest
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.studies.request import Precision, RunRequest
+    from bench.studies.run_request import Precision, RunRequest
     from bench.training.resources import Resources
 
 
@@ -87,8 +88,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     if pending or plan.study.tune:
         if pending and not (how.allow_mixed or how.force or how.elsewhere):
             _refuse_mixed(plan, store, resources)
-        for request in {probe(request).hash: request for request in pending}.values():
-            check_trainable(request, load_data(request))
+        _check_trainable(pending)
     candidates = tuning_requests(plan) if plan.study.tune else []
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
@@ -96,7 +96,8 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]
-            how.on_event({"event": "plan", "what": what, "runs": _labels(plan, requests)})
+            labels = _labels(plan, requests)
+            how.on_event({"event": "plan", "what": what, "runs": labels, "workers": workers})
             if requests:
                 how.launcher.run(
                     Assignment(requests, store, resources, workers, stop, how.on_event, weights)
@@ -114,6 +115,15 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         for generation in plan.generations:
             run(generation, "training")
     return _record_study(plan, store, tuning)
+
+
+def _check_trainable(requests: Sequence[RunRequest]) -> None:
+    """Refuse what cannot be trained, and warn of data that is too little to say much."""
+    for request in {probe(request).hash: request for request in requests}.values():
+        dataset = load_data(request)
+        check_trainable(request, dataset)
+        for remark in remarks(request, dataset):
+            warnings.warn(remark, stacklevel=3)
 
 
 def _fix_data(

@@ -1,0 +1,107 @@
+"""The images that int8 ranges are calibrated with: a run's own, a dataset's, or random ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.data import Dataset, Preprocessing, load_dataset
+from bench.data.splits import stable_seed
+from bench.errors import BenchError
+from bench.export.settings import RANDOM
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.export.settings import Settings
+    from bench.targets.network import LoadedNetwork
+
+NO_IMAGES = (
+    "has no training images to calibrate int8 with: give --dataset NAME, such as imagefolder:PATH, "
+    "or --dataset random if only the speed matters"
+)
+
+
+def calibration_images(source: LoadedNetwork, settings: Settings) -> Tensor:
+    """Return float32 images N×C×S×S, prepared for the network.
+
+    Raises:
+        BenchError: the network has no images of its own and no others were given, or they do
+            not fit it.
+    """
+    count, seed = settings.calibration_images, settings.calibration_seed
+    if settings.dataset == RANDOM:
+        return random_images(source.input_shape, count, seed)
+    dataset = calibration_dataset(source, settings)
+    if dataset is None:
+        return source.calibration_images(count, seed)
+    made = source.preprocessing or _of_model(source.model, dataset, source.input_shape[-1])
+    return made.apply(draw_images(dataset, count, seed))
+
+
+def calibration_dataset(source: LoadedNetwork, settings: Settings) -> Dataset | None:
+    """Return the dataset that `--dataset` names; None for random and a run's own images.
+
+    Raises:
+        BenchError: there is no such dataset, it does not fit, or the network needs one.
+    """
+    if settings.dataset is None and source.trained is None:
+        raise BenchError(f"{source.name} {NO_IMAGES}")
+    if settings.dataset in {None, RANDOM}:
+        return None
+    return fitting_dataset(str(settings.dataset), source.name, source.input_shape)
+
+
+def fitting_dataset(name: str, network: str, shape: tuple[int, int, int]) -> Dataset:
+    """Load a dataset for a network that takes C×H×W images.
+
+    Raises:
+        BenchError: there is no such dataset, or it has other channels.
+    """
+    dataset = load_dataset(name, image_size=shape[-1])
+    if dataset.channels != shape[0]:
+        raise BenchError(
+            f"--dataset {name}: its images have {dataset.channels} channels, and {network} takes "
+            f"{shape[0]}; use another dataset"
+        )
+    return dataset
+
+
+def draw_images(dataset: Dataset, count: int, seed: int) -> Tensor:
+    """Draw *count* training images, uint8, N×C×H×W.
+
+    Raises:
+        BenchError: there are fewer.
+    """
+    available = len(dataset.train)
+    if count > available:
+        raise BenchError(
+            f"--calibration-images {count}: {dataset.name} has {available} training images; use "
+            f"{available} or less"
+        )
+    chosen = torch.randperm(available, generator=_generator(seed))[:count].sort().values
+    return dataset.train.images[chosen]
+
+
+def random_images(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+    """Return float32 images N×C×H×W of a standard normal distribution."""
+    return torch.randn((count, *shape), generator=_generator(seed))
+
+
+def calibrated_on(settings: Settings) -> str | None:
+    """Return what the column `calibration` shows; None for a file without ranges."""
+    return (settings.dataset or "training") if settings.precision == "int8" else None
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(stable_seed("export", f"calibration/{seed}"))
+
+
+def _of_model(model: Any, dataset: Dataset, side: int) -> Preprocessing:
+    """Prepare a dataset's images for a model, whose own mean and deviation come first (timm)."""
+    known: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = (tuple(known.get(name) or getattr(dataset, name)) for name in ("mean", "std"))
+    if len(mean) != dataset.channels:
+        mean, std = dataset.mean, dataset.std
+    return Preprocessing(side, mean, std)

@@ -1,0 +1,95 @@
+"""Exporting what a person named to ONNX: what `bench export-onnx` does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.export.foreign import quantise_file, read_foreign
+from bench.export.output import copy_export, write_bundle
+from bench.export.pipeline import Draw, Exporter, Say
+from bench.export.settings import Settings
+from bench.store.exports import ExportRecord, Exports
+from bench.store.files import StorageError, prove_writable
+from bench.system.devices import physical_cores
+from bench.targets.find import InputSize, default_names, find_networks, sides_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.targets.network import NamedNetwork
+
+
+def export_targets(
+    targets: str | Path | Sequence[str | Path],
+    *,
+    results: str | Path,
+    options: dict[str, Any] | None,
+    input_size: InputSize | None,
+    preprocessing: dict[str, Any] | None,
+    output: str | Path | None,
+    bundle: bool,
+    force: bool,
+    threads: int | None,
+    say: Say,
+    draw: Draw,
+    **settings: Any,
+) -> list[ExportRecord]:
+    """Export networks to ONNX; the arguments, but for *draw*, are those of `bench.export_onnx`.
+
+    Returns:
+        A record of each network, in order; one that failed has an empty `export`, and the reason
+        in its row.
+
+    Raises:
+        BenchError: a target or a setting cannot be understood or met, or the only network failed.
+    """
+    wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    if output is not None:
+        prove_writable(Path(output), "--output")
+    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say, draw)
+    found = find_networks(
+        names or default_names(results), results=results, options=options, input_size=input_size,
+        takes=("model", "run", "onnx"), unfinished=True,
+    )  # fmt: skip
+    if preprocessing and not any(network.file for network in found):
+        raise BenchError("--set goes with .onnx files: a run's images are prepared as in training")
+    records = []
+    for network in found:
+        try:
+            if network.file is not None:
+                source = read_foreign(
+                    network.file, wanted, sides_of(input_size), preprocessing or {}
+                )
+                record, name = quantise_file(source, exporter), network.file.stem
+            else:
+                loaded = network.load()
+                record, name = exporter.export(loaded), loaded.name
+                if bundle and record.row["status"] == "complete":
+                    write_bundle(Path(output or os.curdir), loaded, record, exporter.exports)
+        except StorageError:
+            raise
+        except BenchError as error:
+            records.append(ExportRecord("", {}, _failed(network, str(error), wanted)))
+            continue
+        if output is not None:
+            copy_export(Path(output), name, record, exporter.exports)
+        records.append(record)
+    if len(records) == 1 and records[0].row["status"] == "failed":
+        raise BenchError(records[0].row["error"])
+    return records
+
+
+def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "run": network.run,
+        "model": network.model or network.label,
+        "format": "onnx",
+        "precision": settings.precision,
+        "opset": settings.opset,
+        "status": "failed",
+        "error": reason,
+    }

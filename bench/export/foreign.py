@@ -1,0 +1,307 @@
+"""Quantising an ONNX file of any origin, with its accuracy before and after on a dataset."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import version_converter
+
+from bench.data import Dataset, Preprocessing
+from bench.errors import BenchError, nearest
+from bench.export.accuracy import BATCH, Comparison, Judge
+from bench.export.calibration import (
+    NO_IMAGES,
+    draw_images,
+    fitting_dataset,
+    random_images,
+)
+from bench.export.convert import Int8
+from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
+from bench.export.files import check, inputs_of, onnx_sha256, save
+from bench.export.messages import short
+from bench.export.parity import compare
+from bench.export.pipeline import FILE, Exporter, compared
+from bench.export.session import logits_of, open_session
+from bench.export.settings import CALIBRATION_BATCH, RANDOM, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.store.exports import ExportRecord
+
+_OLDEST_OPSET, _OLDEST_IR = 13, 7  # ranges per channel need them
+_COMPARED = 256  # images
+_GUESSING = 1.5  # times the accuracy of guessing
+_SET = [field.name for field in fields(Preprocessing) if field.name != "input_size"]
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """An ONNX file to quantise, and the images for it.
+
+    Attributes:
+        path: the file.
+        sha256: of it and its external data.
+        facts: what it takes.
+        dataset: images to calibrate and to test with; None for random ones.
+        preprocessing: of these images.
+        note: how they are prepared, for people.
+    """
+
+    path: Path
+    sha256: str
+    facts: FileFacts
+    dataset: Dataset | None
+    preprocessing: Preprocessing | None
+    note: str = ""
+
+    def images(self, settings: Settings) -> npt.NDArray[Any]:
+        """Draw calibration images, as the file takes them."""
+        count, seed = settings.calibration_images, settings.calibration_seed
+        if self.dataset is None:
+            shape = _channels_first(self.facts)
+            values = random_images(shape, count, seed)
+            return self._arranged(values if self._takes_floats else values * 50 + 128)
+        return self.feed(draw_images(self.dataset, count, seed))
+
+    def feed(self, images: Tensor) -> npt.NDArray[Any]:
+        """Turn uint8 images N×C×H×W into the file's input."""
+        assert self.preprocessing is not None  # noqa: S101 - there are images
+        prepared = self.preprocessing.apply(images)
+        return self._arranged(prepared if self._takes_floats else prepared * 255)
+
+    @property
+    def _takes_floats(self) -> bool:
+        return self.facts.input_type.startswith("float")
+
+    def _arranged(self, images: Tensor) -> npt.NDArray[Any]:
+        """Give float images the file's order of dimensions and its type."""
+        if self.facts.channels_last:
+            images = images.permute(0, 2, 3, 1)
+        if not self._takes_floats:
+            images = images.round().clamp(0, 127 if self.facts.input_type == "int8" else 255)
+        return np.ascontiguousarray(images.numpy().astype(self.facts.input_type))
+
+
+def read_foreign(
+    path: Path, settings: Settings, size: Size | None, preprocessing: dict[str, Any]
+) -> ForeignFile:
+    """Read a file that is to be quantised, and load the dataset for it.
+
+    Args:
+        path: the file.
+        settings: of the export; `dataset` names the images.
+        size: height and width, for a file of any size.
+        preprocessing: fields of `bench.data.Preprocessing` that replace the defaults: mean and
+            standard deviation of the dataset, for a file that takes integers none.
+
+    Raises:
+        BenchError: the file is not one that can be quantised, or the dataset does not fit it.
+    """
+    _check_settings(path, settings)
+    facts = examine(path, size)
+    if facts.precision != "fp32":
+        done = "is quantised already" if facts.precision == "int8" else f"is in {facts.precision}"
+        raise BenchError(f"{path} {done}: give the fp32 file it was made from")
+    if settings.dataset is None:
+        raise BenchError(f"{path} {NO_IMAGES}")
+    dataset = made = None
+    if settings.dataset != RANDOM:
+        shape = _channels_first(facts)
+        if shape[1] != shape[2]:
+            raise BenchError(
+                f"{path} takes images of {spell_size(shape[1:])}, and datasets have square ones: "
+                "export it for square images, or give --dataset random"
+            )
+        dataset = fitting_dataset(settings.dataset, str(path), shape)
+        made = _preprocessing(facts, dataset, preprocessing)
+    note = _describe(made, preprocessing) if made else ""
+    return ForeignFile(path, onnx_sha256(path), facts, dataset, made, note)
+
+
+def quantise_file(source: ForeignFile, exporter: Exporter) -> ExportRecord:
+    """Quantise a file and compare it with itself in fp32, unless that was done before.
+
+    Args:
+        source: the file.
+        exporter: where to, and with which settings; the batch size is the file's own.
+
+    Raises:
+        BenchError: it cannot be quantised, or is no classifier of the dataset's classes.
+        StorageError: the results folder cannot be written; nothing is left there.
+    """
+    settings = replace(exporter.settings, static_batch=source.facts.static_batch)
+    preprocessing = asdict(source.preprocessing) if source.preprocessing else None
+    request = {
+        "file_sha256": source.sha256,
+        "input_shape": source.facts.input_shape,
+        "settings": settings.as_dict(),
+        "dataset": source.dataset.name if source.dataset else None,
+        "dataset_fingerprint": source.dataset.fingerprint if source.dataset else None,
+        "preprocessing": preprocessing,
+    }
+    return exporter.once(
+        source.path.name, request, lambda folder: _quantised(source, settings, exporter, folder)
+    )
+
+
+def _quantised(
+    source: ForeignFile, settings: Settings, exporter: Exporter, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    name, threads, batch = source.path.name, exporter.threads, settings.static_batch or BATCH
+    fp32 = open_session(source.path, threads=1)
+    _check_classes(source, fp32, settings)
+
+    def reference(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return logits_of(fp32, images, batch, workers=threads)
+
+    judge = None
+    if source.dataset is not None and not source.dataset.timing_only:
+        exporter.say(f"{name}: testing on {source.dataset.name}")
+        judge = Judge(source.dataset.test, lambda chunk: reference(source.feed(chunk)), source.feed)
+    exporter.say(f"{name}: calibrating")
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        made = Int8(
+            _readied(source), source.images, settings, judge, Path(work), threads, exporter.say,
+            optimize=True,
+        ).convert()  # fmt: skip
+    if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
+        raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    save(made.proto, folder / FILE)
+    check(folder / FILE)
+    int8 = open_session(folder / FILE, threads=1)
+    fed = source.images(settings) if judge is None else source.feed(judge.images.images[:_COMPARED])
+    parity = compare(
+        int8, reference(fed), fed, tolerance=None, batch_sizes=(batch,), workers=threads
+    )
+    accuracy = judge.score(judge.answers(int8, workers=threads)) if judge else None
+    made.details["verdict"] += _near_guessing(source, accuracy)
+    columns = {
+        "model": name,
+        "opset": opset_of(made.proto),
+        "file": FILE,
+        **compared(parity, accuracy),
+        "status": "complete",
+        "executed_precision": "int8",
+    }
+    details = {"parity": parity.as_dict(), "accuracy": asdict(accuracy) if accuracy else None}
+    return columns, details | {"int8": made.details | {"images_prepared": source.note}}
+
+
+def _check_settings(path: Path, settings: Settings) -> None:
+    """Refuse what goes with networks only: a file keeps its batch size, its input and its opset."""
+    if settings.precision != "int8":
+        raise BenchError(
+            f"{path} is an ONNX file already; what can be made of it is --precision int8"
+        )
+    for name in ("static_batch", "with_preprocessing"):
+        if getattr(settings, name):
+            raise BenchError(
+                f"--{name.replace('_', '-')}: {path} keeps its own input; leave it out"
+            )
+
+
+def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) -> Preprocessing:
+    """Return how the dataset's images become the file's input, from `--set`."""
+    for key in given.keys() - set(_SET):
+        own = "use --input-size" if key == "input_size" else f"known: {', '.join(_SET)}"
+        raise BenchError(f"--set {key} is unknown{nearest(key, _SET)} ({own})")
+    floats = facts.input_type.startswith("float")
+    values: dict[str, Any] = {
+        "mean": dataset.mean, "std": dataset.std, "normalize": floats, **given,
+    }  # fmt: skip
+    if values["normalize"] and not floats:
+        raise BenchError(f"--set normalize: the file takes {facts.input_type}, not real numbers")
+    for key in ("mean", "std"):
+        try:
+            values[key] = tuple(map(float, np.atleast_1d(values[key])))
+        except (TypeError, ValueError):
+            values[key] = ()
+        if len(values[key]) != dataset.channels:
+            raise BenchError(
+                f"--set {key}: give one number for each channel, such as "
+                f"{key}=[{', '.join(['0.5'] * dataset.channels)}] for images scaled to 0…1"
+            )
+    if min(values["std"]) <= 0:
+        raise BenchError("--set std: deviations are above 0")
+    return Preprocessing(_channels_first(facts)[1], **values)
+
+
+def _describe(made: Preprocessing, given: dict[str, Any]) -> str:
+    """Say how images are prepared: where that is wrong, both accuracies are."""
+    if not made.normalize:
+        return f"images: {made.input_size} px, not normalised"
+    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (made.mean, made.std))
+    text = f"images: {made.input_size} px, mean {mean}, std {std}"
+    if {"mean", "std"} <= given.keys():
+        return text
+    return f"{text} (the dataset's; give those of the training with --set mean=… --set std=…)"
+
+
+def _check_classes(source: ForeignFile, fp32: Any, settings: Settings) -> None:
+    """Run one batch, and check that it gives logits of the dataset's classes."""
+    count = settings.static_batch or 1
+    few = source.images(replace(settings, calibration_images=max(count, CALIBRATION_BATCH)))
+    try:
+        first = fp32.run(None, {fp32.get_inputs()[0].name: few[:count]})[0]
+    except Exception as error:  # the runtime's exceptions have no common class
+        raise BenchError(f"ONNX Runtime cannot run {source.path}: {short(error)}") from error
+    shape = np.shape(first)
+    if len(shape) != 2 or shape[0] != count:  # noqa: PLR2004 - N×classes
+        raise BenchError(
+            f"{source.path} returns {'×'.join(map(str, shape)) or 'no tensor'} for {count} images, "
+            "and no logits N×classes: only classifiers can be proven accurate in int8"
+        )
+    if source.dataset is not None and shape[1] != source.dataset.num_classes:
+        raise BenchError(
+            f"{source.path} distinguishes {shape[1]} classes, and --dataset {source.dataset.name} "
+            f"has {source.dataset.num_classes}; give the dataset it was trained for"
+        )
+
+
+def _readied(source: ForeignFile) -> onnx.ModelProto:
+    """Load a file, and make of it what ONNX Runtime's quantiser takes.
+
+    Raises:
+        BenchError: its opset is too old, and cannot be converted.
+    """
+    proto = onnx.load(str(source.path))
+    if opset_of(proto) < _OLDEST_OPSET:
+        try:
+            proto = version_converter.convert_version(proto, _OLDEST_OPSET)
+        except Exception as error:  # the converter's exceptions have no common class
+            raise BenchError(
+                f"{source.path} is of opset {opset_of(proto)}, and onnx cannot convert it "
+                f"({short(error)}): export it with opset {_OLDEST_OPSET} or newer"
+            ) from error
+    proto.ir_version = max(proto.ir_version, _OLDEST_IR)
+    inputs = inputs_of(proto.graph)
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    # Layers that are kept in fp32 are named.
+    for place, node in enumerate(proto.graph.node):
+        node.name = node.name or f"{node.op_type}_{place}"
+    return proto
+
+
+def _near_guessing(source: ForeignFile, accuracy: Comparison | None) -> str:
+    """Say so if the fp32 file itself guesses: the images are probably prepared differently."""
+    if accuracy is None or source.dataset is None:
+        return ""
+    if accuracy.reference * source.dataset.num_classes > _GUESSING:
+        return ""
+    return (
+        f" In fp32 the file's accuracy is {accuracy.reference:.1%}, near guessing: check the order "
+        "of the classes, and give the mean and std of its training (--set mean=…)."
+    )
+
+
+def _channels_first(facts: FileFacts) -> tuple[int, int, int]:
+    first, second, third = facts.input_shape
+    return (third, first, second) if facts.channels_last else facts.input_shape

@@ -1,0 +1,231 @@
+"""Comparison of two measurements, configuration by configuration: what has become slower?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, process_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.measurement.compared_speeds import ComparedSpeed, ComparedSpeeds
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of one configuration.
+
+    Attributes:
+        configuration: its name.
+        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`.
+        basis: what was compared: `ratio` (to each measurement's own reference) or `images/s`.
+        verdict: slower or faster (the whole interval is beyond the threshold), same (the whole
+            interval is within it), undecided (neither), or not judged.
+        reason: why it was not judged; None if it was.
+    """
+
+    configuration: str
+    ratio: float
+    low: float
+    high: float
+    basis: str
+    verdict: str
+    reason: str | None = None
+
+
+def compare(
+    baseline: ComparedSpeeds,
+    candidate: ComparedSpeeds,
+    threshold: float,
+    *,
+    absolute: bool = False,
+) -> tuple[list[Change], list[str]]:
+    """Compare the configurations that both hold.
+
+    They are compared by their ratio to the reference that was measured beside them, which a
+    machine that is slower today does not change. Images/s themselves are judged only where both
+    measurements are of six processes or more.
+
+    Args:
+        baseline: what is compared with.
+        candidate: what may have become slower.
+        threshold: 0.05 lets changes within ±5 % pass as the same.
+        absolute: judge all by images/s, also those of one process.
+
+    Returns:
+        The changes, and remarks on how they were compared and on what only one of them holds.
+
+    Raises:
+        BenchError: they have nothing in common, or machines differ and there is no reference.
+    """
+    check_threshold(threshold)
+    shared = [key for key in baseline.speeds if key in candidate.speeds]
+    if not shared:
+        raise BenchError(_nothing_shared(baseline, candidate))
+    remarks = []
+    if baseline.machine != candidate.machine:
+        shared = [k for k in shared if baseline.speeds[k].relative and candidate.speeds[k].relative]
+        if not shared or absolute:
+            raise BenchError(
+                f"{baseline.name} is of {baseline.machine}, {candidate.name} of "
+                f"{candidate.machine}: without a reference in each they cannot be compared; "
+                "measure both on one machine"
+            )
+        remarks.append(
+            f"Different machines ({baseline.machine}; {candidate.machine}): compared by the ratio "
+            "to each one's own reference, not by images/s."
+        )
+    for one, other in ((baseline, candidate), (candidate, baseline)):
+        only = len(one.speeds.keys() - other.speeds.keys())
+        if only:
+            remarks.append(f"{only} configuration(s) only in {one.name}.")
+    pairs = [(key, baseline.speeds[key], candidate.speeds[key]) for key in shared]
+    remarks += [
+        f"{key}: not the same file in both (their SHA-256 differ)."
+        for key, before, now in pairs
+        if before.is_other_file(now)
+    ]
+    same_machine = baseline.machine == candidate.machine
+    return [
+        _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
+    ], remarks
+
+
+def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], list[str]]:
+    """Judge each configuration of one measurement by its ratio to the reference beside it.
+
+    Both were measured in the same processes, which is the most precise comparison there is:
+    `bench throughput main.onnx branch.onnx --reference main.onnx`.
+
+    Args:
+        measured: one measurement.
+        threshold: as for `compare`.
+
+    Returns:
+        The changes relative to the reference, and no remarks.
+
+    Raises:
+        BenchError: it has no configuration beside a reference.
+    """
+    check_threshold(threshold)
+    changes = [
+        _change_to_reference(key, speed, threshold)
+        for key, speed in measured.speeds.items()
+        if speed.relative and not speed.is_reference
+    ]
+    if not changes:
+        raise BenchError(
+            f"{measured.name} holds nothing beside a reference: give a second measurement, or "
+            "measure with --reference"
+        )
+    return changes, []
+
+
+def change_over_pairs(
+    pairs: Sequence[tuple[ComparedSpeeds, ComparedSpeeds]], threshold: float
+) -> list[Change]:
+    """Return the changes over pairs of processes, each of a baseline and a candidate.
+
+    The intervals are over pairs (`bench.system.intervals.process_interval`), at the level of one
+    of four looks.
+
+    Raises:
+        BenchError: the pairs have no configuration in common.
+    """
+    shared = [
+        key
+        for key in pairs[0][0].speeds
+        if all(key in one.speeds for pair in pairs for one in pair)
+    ]
+    if not shared:
+        raise BenchError(_nothing_shared(*pairs[0]))
+    changes = []
+    for key in shared:
+        ratios = [now.speeds[key].value / before.speeds[key].value for before, now in pairs]
+        found = process_interval(ratios, LOOK_CONFIDENCE)
+        busy = {one.speeds[key].busy for pair in pairs for one in pair} - {None}
+        reason = next(iter(sorted(map(str, busy))), None)
+        verdict = "not judged" if reason else _verdict(found.low, found.high, threshold)
+        changes.append(
+            Change(key, found.median, found.low, found.high, "images/s", verdict, reason)
+        )
+    return changes
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise a BenchError if a threshold is no share."""
+    if not 0 <= threshold < 1:
+        raise BenchError(f"--threshold {threshold:g}: it is relative, 0 … 1, such as 0.05")
+
+
+def _change_to_reference(key: str, speed: ComparedSpeed, threshold: float) -> Change:
+    reason = speed.busy or speed.doubt
+    if speed.processes < FEWEST_PROCESSES:
+        reason = "fewer than six processes: measure with --processes auto"
+    ratio, low, high = speed.relative or (speed.value, speed.low, speed.high)
+    verdict = "not judged" if reason else _verdict(low, high, threshold)
+    return Change(f"{key} / {speed.reference}", ratio, low, high, "ratio", verdict, reason)
+
+
+def _verdict(low: float, high: float, threshold: float) -> str:
+    if high < 1 - threshold:
+        return "slower"
+    if low > 1 + threshold:
+        return "faster"
+    return "same" if low >= 1 - threshold and high <= 1 + threshold else "undecided"
+
+
+def ratio_of(
+    top: tuple[float, float, float], bottom: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """Return the interval of top / bottom, for values that were measured independently.
+
+    Its ends follow from the two intervals on a logarithmic scale (MOVER; Donner and Zou 2012),
+    which needs neither symmetry nor samples. Ratios of interleaved samples are narrower:
+    `bench.system.intervals.ratio_interval`. Each argument is a value with its low and high end.
+    """
+    a, a_low, a_high = map(math.log, top)
+    b, b_low, b_high = map(math.log, bottom)
+    difference = a - b
+    low = difference - math.hypot(a - a_low, b_high - b)
+    high = difference + math.hypot(a_high - a, b - b_low)
+    return math.exp(difference), math.exp(low), math.exp(high)
+
+
+def _change(
+    key: str,
+    before: ComparedSpeed,
+    now: ComparedSpeed,
+    threshold: float,
+    *,
+    absolute: bool,
+    same_machine: bool,
+) -> Change:
+    related = before.relative and now.relative and before.reference == now.reference
+    is_reference = before.is_reference or now.is_reference
+    if related and not absolute and not (is_reference and same_machine):
+        basis, reason = "ratio", None
+        ratio, low, high = ratio_of(
+            *(f.relative or (f.value, f.low, f.high) for f in (now, before))
+        )
+    else:
+        basis, reason = "images/s", None
+        ratio, low, high = ratio_of(*((f.value, f.low, f.high) for f in (now, before)))
+        if not absolute and min(before.processes, now.processes) < FEWEST_PROCESSES:
+            reason = "images/s of fewer than six processes; --absolute judges them all the same"
+            if is_reference:
+                reason = f"the reference: {reason}"
+    reason = before.busy or now.busy or before.doubt or now.doubt or reason
+    verdict = "not judged" if reason else _verdict(low, high, threshold)
+    return Change(key, ratio, low, high, basis, verdict, reason)
+
+
+def _nothing_shared(baseline: ComparedSpeeds, candidate: ComparedSpeeds) -> str:
+    if baseline.boundaries and not baseline.boundaries & candidate.boundaries:
+        both = (", ".join(sorted(s.boundaries)) for s in (baseline, candidate))
+        return "the boundaries differ ({} and {}): what is timed is not the same".format(*both)
+    return f"{baseline.name} and {candidate.name} have no configuration in common"

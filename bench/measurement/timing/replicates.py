@@ -1,0 +1,297 @@
+"""Replication in fresh processes: what differs between two runs of one command is measured.
+
+A network's speed differs from process to process by more than it does within one: memory lies
+elsewhere, caches and huge pages were found otherwise. An interval from one process does not know
+that, and does not cover what the next run finds. So each process opens all configurations of the
+comparison, in another order and after another amount of memory, warms up, and takes a few
+interleaved rounds; the interval is over processes (Kalibera and Jones 2013).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from bench.measurement.machine.noise import noise_between, take_snapshot
+from bench.measurement.timing.process_runner import ProcessRunner
+from bench.measurement.timing.runner import LocalRunner
+from bench.measurement.timing.sampling import Goal, run_plan
+from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
+from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
+from bench.system.spawn import without_main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
+    from bench.measurement.configurations import Configuration, Request
+    from bench.measurement.timing.trial import Trial
+
+    OnEvent = Callable[[dict[str, Any]], None]
+
+_ROUNDS = 4  # of blocks in one process
+_BLOCK_SECONDS = 0.125
+_MOST_PADDING = 64 << 20  # bytes allocated before a network, which moves everything after it
+# A batch whose images alone take this share of the free memory may not fit with its
+# activations (about twenty times as large in a residual network), so it runs in a subprocess.
+_RISKY_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One process of a measurement.
+
+    Attributes:
+        number: place in the order in which they ran.
+        pid: its process id.
+        started_at: UTC, ISO 8601.
+        seconds: wall time from its start to its end.
+        error: why it does not count; None if it does.
+        noise: the machine's counters before and after, and the warnings.
+    """
+
+    number: int
+    pid: int | None
+    started_at: str
+    seconds: float
+    error: str | None = None
+    noise: dict[str, Any] = field(default_factory=dict)
+
+
+def replicate(
+    trials: Sequence[Trial],
+    request: Request,
+    goal: Goal,
+    run: Callable[[Sequence[Trial], int], Replicate],
+    on_event: OnEvent = lambda _event: None,
+) -> tuple[list[Replicate], list[str]]:
+    """Measure all trials in one process after the other, until the goal is reached.
+
+    Each trial's `replicates` are filled in place; one that fails in two processes is given up.
+    Ctrl-C ends the measurement, and what is complete is kept.
+
+    Args:
+        trials: what each process measures.
+        request: the number of processes: a number, or `auto`.
+        goal: width, and time for each trial over all processes.
+        run: measures trials in process number N, as `run_process` does.
+        on_event: called with `process`.
+
+    Returns:
+        The processes, and warnings.
+
+    Raises:
+        KeyboardInterrupt: before the first process was complete.
+    """
+    looks: tuple[int, ...] = LOOKS
+    if request.processes == "auto":
+        for trial in trials:
+            trial.confidence = LOOK_CONFIDENCE
+    else:
+        looks = (int(request.processes),)
+    done: list[Replicate] = []
+    try:
+        while (wanted := _wanted(trials, goal, looks, len(done))) > len(done):
+            on_event(_progress(done, wanted))
+            done.append(run([t for t in trials if t.status == "complete"], len(done)))
+            if len(done) == 1 and (short := _too_short(trials, goal, looks[0])):
+                return done, [short]
+    except KeyboardInterrupt:
+        if not any(trial.replicates for trial in trials):
+            raise
+        complete = sum(one.error is None for one in done)
+        claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
+        return done, [f"interrupted after {complete} complete processes{claim}"]
+    finally:
+        for trial in trials:
+            if trial.status == "complete" and trial.failures and not trial.replicates:
+                trial.give_up()
+    return done, []
+
+
+def _wanted(trials: Sequence[Trial], goal: Goal, looks: Sequence[int], done: int) -> int:
+    """Return the number of processes at which to look next; *done* if it is enough."""
+    usable = [trial for trial in trials if trial.status == "complete"]
+    if not usable:
+        return done
+    if done not in looks:
+        return next((look for look in looks if look > done), done)
+    following = next((look for look in looks if look > done), done)
+    spent = max(trial.seconds_spent for trial in usable)
+    if all(is_reached(t, trials, goal) for t in usable):
+        return done
+    return following if spent * following / done <= goal.max_seconds else done
+
+
+def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
+    """Return whether what a trial is judged by is narrow enough, and has enough samples.
+
+    That is its ratio to the reference, since images/s differ more between processes than ratios
+    within them do; of the reference itself, the ratio of its twin. Without a reference it is the
+    time itself. Of one process only, it is the interval within it.
+    """
+    if not trial.replicates:
+        return goal.is_reached(trial)
+    judged = trial.interval
+    reference = next((t for t in trials if t.is_reference and t.group == trial.group), None)
+    if reference is not None:
+        twins = [t for t in trials if t.configuration.twin and t.group == trial.group]
+        other = next(iter(twins), None) if trial is reference else trial
+        judged = other.speedup_over(reference) if other is not None else trial.interval
+    return (
+        judged is not None
+        and judged.confident
+        and judged.half_width <= goal.target_width
+        and len(trial.samples) >= goal.min_samples
+    )
+
+
+def _progress(done: Sequence[Replicate], look: int) -> dict[str, Any]:
+    left = None
+    if done:
+        left = sum(one.seconds for one in done) / len(done) * (look - len(done))
+    return {"event": "process", "number": len(done) + 1, "of": look, "seconds_left": left}
+
+
+def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
+    """Return why the time does not suffice for one sample in each of the processes."""
+    longest = max((max(t.samples, default=0.0) for t in trials), default=0.0) * fewest
+    if longest <= goal.max_seconds:
+        return None
+    return (
+        f"one process only, no claim: --max-seconds {goal.max_seconds:g} is too short for a sample "
+        f"in each of {fewest} processes; give at least {math.ceil(longest)}, or a smaller "
+        "--batch-size"
+    )
+
+
+def run_process(
+    trials: Sequence[Trial],
+    number: int,
+    *,
+    request: Request,
+    goal: Goal,
+    device: str,
+    on_event: OnEvent,
+) -> Replicate:
+    """Run one process, and add what it measured to the trials.
+
+    A process that crashes or hangs does not count; it is a failure of what it was at work on.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang
+    here, there = context.Pipe()
+    kills = out_of_memory_kills()
+    started_at, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    arguments = ([t.fresh() for t in trials], request, _share(goal), device, request.seed + number)
+    process = context.Process(target=_measure, args=(there, *arguments))
+    with without_main():
+        process.start()
+    there.close()
+    at_work: str | None = None
+    error, noise = None, {}
+    try:
+        while here.poll(request.timeout):
+            event = here.recv()
+            if event["event"] == "done":
+                noise = event["noise"]
+                for trial, measured in zip(trials, event["trials"], strict=True):
+                    trial.add_replicate(number, measured)
+                break
+            at_work = event.get("what", at_work)
+            on_event(event)
+        else:
+            error = f"no sign of progress for {request.timeout:g} s (--timeout)"
+    except (EOFError, OSError):
+        process.join()
+        error = describe_exit(process.exitcode, kills, "the process")[1]
+    finally:
+        if not noise:
+            process.kill()
+        process.join()
+        here.close()
+    if error is not None:
+        for trial in trials:
+            if at_work in {trial.name, None}:
+                trial.add_failure("failed", error)
+    return Replicate(
+        number, process.pid, started_at, time.monotonic() - begun, error=error, noise=noise
+    )
+
+
+def _share(goal: Goal) -> Goal:
+    """Return what one of the fewest processes is to measure."""
+    return replace(
+        goal,
+        max_seconds=goal.max_seconds / FEWEST_PROCESSES,
+        min_samples=math.ceil(goal.min_samples / FEWEST_PROCESSES),
+        block_seconds=_BLOCK_SECONDS,
+        rounds=_ROUNDS,
+    )
+
+
+def _measure(
+    connection: Connection,
+    trials: list[Trial],
+    request: Request,
+    goal: Goal,
+    device: str,
+    seed: int,
+) -> None:
+    """Measure all trials in this process, and send them; the order of opening is random."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    be_killed_first()
+    source = random.Random(seed)  # noqa: S311 - nothing secret
+    # Written, so that it is there: neighbouring networks then lie at other addresses.
+    padding = bytearray(os.urandom(1)) * source.randrange(_MOST_PADDING)
+    order = list(trials)
+    source.shuffle(order)
+
+    def tell(event: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(event)
+
+    open_trials(order, request, tell)
+    before = take_snapshot(device)
+    run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
+    warnings, noise = noise_between(before, take_snapshot(device))
+    describe_trials(order)
+    for trial in trials:
+        trial.close()
+    tell({"event": "done", "trials": trials, "noise": noise | {"warnings": warnings}})
+    del padding
+
+
+def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) -> None:
+    """Make trials ready to run in this process; one that fails is marked."""
+    for trial in trials:
+        if trial.status == "complete":
+            made = trial.configuration
+            on_event({"event": "prepare", "what": made.name})
+            isolate = request.isolate or _is_risky(made)
+            with trial.recording_failure():
+                trial.runner = (
+                    ProcessRunner(made, timeout=request.timeout) if isolate else LocalRunner(made)
+                )
+
+
+def _is_risky(made: Configuration) -> bool:
+    images = 4 * made.batch_size * math.prod(made.target.input_shape)
+    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
+
+
+def describe_trials(trials: Sequence[Trial]) -> None:
+    """Read back what each trial really ran."""
+    for trial in trials:
+        if trial.runner is not None and trial.status == "complete":
+            with trial.recording_failure():  # what ran is unknown, so there is no figure
+                trial.report = trial.runner.describe()

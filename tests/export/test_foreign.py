@@ -1,0 +1,242 @@
+"""ONNX files of other origin: quantised, and proven on a dataset against themselves in fp32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bench import BenchError, export_onnx, load_results, measure
+from bench.data import load_dataset
+from bench.report.findings.choice import choose, measured_rows
+from bench.store import Store
+from bench.store.exports import Exports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Trained = tuple[Path, str]
+
+DATASET = "fashion-mnist-mini"
+INT8: dict[str, Any] = {"precision": "int8", "calibration_images": 64, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def plain(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """Return a trained network as another program would have written it."""
+    folder, (results, run) = tmp_path_factory.mktemp("plain"), trained
+    row = export_onnx(results / "runs" / run, results=folder, threads=1).iloc[0]
+    proto = onnx.load(str(folder / "exports" / row["export"] / row["file"]))
+    del proto.metadata_props[:]
+    return proto
+
+
+@pytest.fixture(scope="module")
+def accuracy(trained: Trained) -> float:
+    """Return the recorded test accuracy of that network."""
+    runs = load_results(trained[0])
+    return float(runs.set_index("run").loc[trained[1], "test_accuracy"])
+
+
+def put_before(proto: onnx.ModelProto, nodes: list[Any], entry: Any, weights: Any = ()) -> None:
+    """Put nodes from `raw` to `image` before a graph, whose input becomes *entry*."""
+    for place, node in enumerate(nodes):
+        proto.graph.node.insert(place, node)
+    proto.graph.input[0].CopyFrom(entry)
+    proto.graph.initializer.extend(weights)
+
+
+def channels_last(proto: onnx.ModelProto, path: Path) -> None:
+    entry = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N", 28, 28, 1])
+    node = helper.make_node("Transpose", ["raw"], ["image"], perm=[0, 3, 1, 2])
+    put_before(proto, [node], entry)
+    onnx.save(proto, path)
+
+
+def grey_levels(proto: onnx.ModelProto, path: Path) -> None:
+    data = load_dataset(DATASET)
+    entry = helper.make_tensor_value_info("raw", TensorProto.UINT8, ["N", 1, 28, 28])
+    nodes = [
+        helper.make_node("Cast", ["raw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "shift"], ["image"]),
+    ]
+    scale, shift = 1 / (255 * data.std[0]), data.mean[0] / data.std[0]
+    weights = [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in (("scale", scale), ("shift", shift))
+    ]
+    put_before(proto, nodes, entry, weights)
+    onnx.save(proto, path)
+
+
+def any_size(proto: onnx.ModelProto, path: Path) -> None:
+    for dimension, name in zip(
+        proto.graph.input[0].type.tensor_type.shape.dim[2:], "hw", strict=True
+    ):
+        dimension.dim_param = name
+    del proto.graph.value_info[:]
+    onnx.save(proto, path)
+
+
+def external(proto: onnx.ModelProto, path: Path) -> None:
+    onnx.save(proto, path, save_as_external_data=True, location="weights.data", size_threshold=256)
+
+
+def in_blocks(proto: onnx.ModelProto, path: Path) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 8
+    del proto.graph.value_info[:]
+    onnx.save(proto, path)
+
+
+@pytest.mark.parametrize("write", [channels_last, grey_levels, any_size, external, in_blocks])
+def test_its_own_accuracy_is_the_networks_whatever_its_input(
+    plain: onnx.ModelProto, accuracy: float, tmp_path: Path, write: Callable[..., None]
+) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain)
+    write(proto, tmp_path / "mine.onnx")
+    size = {"input_size": 28} if write is any_size else {}
+    row = export_onnx(
+        tmp_path / "mine.onnx", results=tmp_path / "r", dataset=DATASET, **INT8, **size
+    ).iloc[0]
+    assert row["status"] == "complete"
+    assert row["torch_accuracy"] == pytest.approx(accuracy, abs=0.0011)  # of one image of 1,000
+    assert abs(row["test_accuracy"] - accuracy) < 0.05
+    assert row["calibration"] == DATASET
+    written = onnx.load(str(tmp_path / "r" / "exports" / row["export"] / row["file"])).graph
+    made = {node.output[0]: node.op_type for node in written.node}
+    convolutions = [node for node in written.node if node.op_type == "Conv"]
+    assert convolutions
+    assert {made[node.input[1]] for node in convolutions} == {"DequantizeLinear"}
+
+
+def test_file_and_original_are_measured_and_chosen_with_their_accuracies(
+    plain: onnx.ModelProto, tmp_path: Path
+) -> None:
+    file, results = tmp_path / "mine.onnx", tmp_path / "r"
+    onnx.save(plain, file)
+    told: list[str] = []
+    given = {"results": results, "dataset": DATASET, "say": told.append, **INT8}
+    row = export_onnx(file, output=tmp_path / "out", **given).iloc[0]
+    assert (tmp_path / "out" / "mine-int8.onnx").is_file()
+    details = next(Exports(results).records()).proof
+    assert details["accuracy"]["flipped"] == row["flipped_predictions"]
+    assert 0 <= details["accuracy"]["p_value"] <= 1
+    assert "mean 0.28" in details["int8"]["images_prepared"]
+    assert export_onnx(file, **given)["export"].item() == row["export"]
+    assert told[-1].startswith("mine.onnx: exported already")
+
+    rows = measure(
+        [file, results / "exports" / row["export"]], results=results, batch_sizes=(1,),
+        scenario="single-stream", device="cpu", threads=1, max_seconds=0.3,
+    )  # fmt: skip
+    assert rows["precision"].tolist() == ["fp32", "int8"]
+    assert rows["model"].tolist() == ["mine.onnx"] * 2
+    assert rows["calibration"].tolist()[1] == DATASET
+    assert rows["test_accuracy"].tolist() == [row["torch_accuracy"], row["test_accuracy"]]
+    table = measured_rows(Store(results))
+    assert table["dataset"].tolist() == [DATASET] * 2
+    table["noisy"] = False
+    table["latency_p99_ms"] = 1.0
+    assert choose(table, max_latency_ms=5, max_accuracy_drop=100).chosen is not None
+
+
+def test_random_images_are_used_on_request_and_said(plain: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(plain, tmp_path / "mine.onnx")
+    row = export_onnx(tmp_path / "mine.onnx", results=tmp_path, dataset="random", **INT8).iloc[0]
+    assert row["calibration"] == "random"
+    assert np.isnan(row["test_accuracy"])
+    (record,) = Exports(tmp_path).records()
+    assert "random images" in record.proof["int8"]["verdict"]
+
+
+def test_an_accuracy_near_guessing_is_pointed_out(plain: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(plain, tmp_path / "mine.onnx")
+    wrong = {"mean": [-50.0], "std": 1.0}  # everything is white
+    export_onnx(
+        tmp_path / "mine.onnx", results=tmp_path, dataset=DATASET, preprocessing=wrong, **INT8
+    )
+    (record,) = Exports(tmp_path).records()
+    assert "near guessing" in record.proof["int8"]["verdict"]
+
+
+def classifier(classes: int, *, shape: Any = ("N", 1, 28, 28), logits: bool = True) -> Any:
+    """Return a graph of one convolution."""
+    weight = numpy_helper.from_array(np.ones((classes, shape[1], 3, 3), "f"), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes])
+    if not logits:
+        nodes = nodes[:2]
+        result = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", classes, 1, 1])
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "g", [entry], [result], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_an_old_file_is_converted_to_an_opset_that_can_be_quantised(tmp_path: Path) -> None:
+    proto = classifier(10)
+    proto.opset_import[0].version, proto.ir_version = 8, 3  # with weights among the inputs
+    proto.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in proto.graph.initializer
+    )
+    onnx.save(proto, tmp_path / "old.onnx")
+    row = export_onnx(tmp_path / "old.onnx", results=tmp_path, dataset=DATASET, **INT8).iloc[0]
+    assert (row["status"], row["opset"]) == ("complete", 13)
+
+
+@pytest.mark.parametrize(
+    ("proto", "given", "message"),
+    [
+        (classifier(7), {}, "distinguishes 7 classes, and --dataset fashion-mnist-mini has 10"),
+        (classifier(10, logits=False), {}, r"returns 1×10×1×1 for 1 images"),
+        (classifier(10, shape=("N", 1, 28, 32)), {}, "takes images of 28x32, and datasets"),
+        (classifier(10, shape=("N", 3, 28, 28)), {}, "have 1 channels, and .* takes 3"),
+        (classifier(10, shape=("N", 1, "h", "w")), {}, "choose one with --input-size"),
+        (classifier(10), {"input_size": 32}, "--input-size 32: .* was made for 28"),
+        (classifier(10), {"dataset": None}, "no training images .*--dataset NAME.*random"),
+        (classifier(10), {"precision": "fp16"}, "what can be made of it is --precision int8"),
+        (classifier(10), {"static_batch": 4}, "--static-batch: .* keeps its own input"),
+        (classifier(10), {"with_preprocessing": True}, "--with-preprocessing: .* keeps its own"),
+        (classifier(10), {"preprocessing": {"maen": [0.5]}}, "--set maen is unknown; did you mean"),
+        (classifier(10), {"preprocessing": {"input_size": 9}}, "use --input-size"),
+        (classifier(10), {"preprocessing": {"mean": [0.5] * 3}}, "--set mean: give one number"),
+        (classifier(10), {"preprocessing": {"std": 0.0}}, "--set std: deviations are above 0"),
+        (classifier(10), {"calibration_images": 7000}, "has 6000 training images"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_quantised_is_refused_with_the_way_on(
+    tmp_path: Path, proto: Any, given: dict[str, Any], message: str
+) -> None:
+    onnx.save(proto, tmp_path / "mine.onnx")
+    values = {"dataset": DATASET, **INT8, **given}
+    if values["precision"] != "int8":
+        values.pop("dataset")
+    with pytest.raises(BenchError, match=message) as error:
+        export_onnx(tmp_path / "mine.onnx", results=tmp_path / "r", **values)
+    assert "\n" not in str(error.value)
+    assert list(Exports(tmp_path / "r").records()) == []
+
+
+def test_a_quantised_file_is_not_quantised_again(plain: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(plain, tmp_path / "mine.onnx")
+    row = export_onnx(tmp_path / "mine.onnx", results=tmp_path, dataset="random", **INT8).iloc[0]
+    with pytest.raises(BenchError, match="is quantised already: give the fp32 file"):
+        export_onnx(
+            tmp_path / "exports" / row["export"], results=tmp_path, dataset="random", **INT8
+        )
+
+
+def test_preprocessing_is_for_files(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"--set goes with \.onnx files"):
+        export_onnx("resnet8", results=tmp_path, preprocessing={"mean": [0.5]})
