@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.data import Dataset
     from bench.store import Store
-    from bench.studies.request import RunRequest
+    from bench.studies.run_request import RunRequest
 
 # What decides how images become the network's input, and how many are evaluated at a time.
 SETTINGS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import Request
-from bench.studies.request import RunRequest
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +97,7 @@ def _importing(record: RunRecord, name: str) -> str:
         words += ["--option", f"{key}={json.dumps(value)}"]
     given = {key: request.get(key) for key in ("input_size", "mean", "std")}
     given |= {k: v for k in ("normalize", "antialias") if not (v := request["recipe"][k])}
+    given["resize"] = request["recipe"].get("resize")
     for key, value in given.items():
         if value is not None:
             words += ["--set", f"{key}={json.dumps(value)}"]

@@ -95,7 +95,7 @@ def run_row(record: RunRecord) -> dict[str, Any]:
 
 
 def _imported(record: RunRecord) -> bool:
-    """Return whether the network was trained elsewhere (`bench.studies.request`)."""
+    """Return whether the network was trained elsewhere (`bench.studies.run_request`)."""
     return record.request["recipe"]["epochs"] == 0 and not record.request.get("grown_from")
 
 
