@@ -135,8 +135,8 @@ def test_five_commands_from_a_checkpoint_to_a_choice(project, bench):
     assert (row["status"], row["torch_accuracy"]) == ("complete", pytest.approx(project))
     measured = bench(
         "throughput", "bars", "--precision", "fp32", "--precision", "int8", "--batch-size", 1,
-        "--scenario", "single-stream", "--max-seconds", 0.2, "--processes", 1, "--device", "cpu", "--threads", 1,
-        "--json",
+        "--scenario", "single-stream", "--max-seconds", 0.2, "--processes", 1, "--device", "cpu",
+        "--threads", 1, "--json",
     )  # fmt: skip
     rows = [r for r in measured.document["rows"] if r["status"] == "complete"]
     assert [r["test_accuracy"] for r in rows if r["precision"] == "fp32"] == [
