@@ -79,7 +79,7 @@ def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench):
     panels = re.findall(r"^╭─ (\w+) ─", shown, re.MULTILINE)
     assert panels == ["Options", "Study", "Results", "Export", "Speed", "Inspect", "Manage"]
     listed = re.findall(r"^│ ([a-z][\w-]+)  ", shown, re.MULTILINE)
-    assert listed[:4] == ["init", "run-ablation", "train", "report"]
+    assert listed[:5] == ["init", "run-ablation", "train", "import", "report"]
     assert listed[-4:] == ["results", "list", "doctor", "plan"]
     assert set(listed) == {name for name, *_ in commands()}
 

@@ -65,7 +65,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "seed": _SEED,
         "dataset": _category("Name of the dataset."),
         "input_size": _INPUT_SIZE,
-        "recipe": _text("Closest named recipe, followed by the values that differ from it."),
+        "recipe": _text(
+            "Closest named recipe, followed by the values that differ from it; `imported` for a "
+            "network trained elsewhere."
+        ),
         "status": _category("`complete`, `diverged`, `out_of_memory`, `failed` or `interrupted`."),
         "error": _ERROR,
         "epochs": _integer("Number of epochs requested."),
