@@ -33,7 +33,9 @@ Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 def list_runs(
     results: options.Results = options.DEFAULT_RESULTS, as_json: options.Json = False
 ) -> None:
-    """List all runs with their size and the studies that use them.
+    """List all runs with their variant, size and the studies that use them.
+
+    Every command takes the hash in the column 'run' for the run.
 
     Example:
 
@@ -41,10 +43,12 @@ def list_runs(
 
     """
     store = _existing(results)
-    users = _users(store)
+    users, variants = _users(store), store.variants_of_runs()
     rows: list[dict[str, Any]] = [
         {
             "run": record.run,
+            "variant": variants.get(record.run),
+            "seed": record.request.get("seed"),
             "status": record.status,
             "bytes": store.size(record.run),
             "studies": ", ".join(users.get(record.run, ())) or None,
@@ -56,7 +60,7 @@ def list_runs(
         print_json(rows)
         return
     total = sum(row["bytes"] for row in rows)
-    print_table(rows, {"bytes": ","})
+    print_table([_listed(row) for row in rows], {"seed": "", "MB": ".1f"}, needed=4)
     print_line(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}")
 
 
@@ -228,6 +232,20 @@ def _existing(path: Path) -> "Store":
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     return store
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    from bench.store.runs import short_hash
+
+    return {
+        "variant": row["variant"] or row["run"].rpartition("-s")[0],
+        "seed": row["seed"],
+        "run": short_hash(row["run"]),
+        "status": row["status"],
+        "MB": row["bytes"] / 1e6,
+        "studies": row["studies"],
+        "started": str(row["started_at"])[:16].replace("T", " "),
+    }
 
 
 def _remove(store: "Store", runs: list[str]) -> None:

@@ -135,6 +135,7 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     from bench.report.pages.terminal import print_report
     from bench.report.study_data import StudyData
     from bench.store import Store
+    from bench.store.runs import short_hash
     from bench.store.tables.frames import rows_of
 
     report = StudyReport(StudyData(Store(results), study))
@@ -151,7 +152,8 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     print_report(report, stdout())
     print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")
     complete = next((r.run for r in records if r.status == "complete"), None)
-    for command in _next_commands(results, study.name, complete):
+    hashed = None if complete is None else short_hash(complete)
+    for command in _next_commands(results, study.name, hashed):
         print_line(f"  {command}")
     return failed
 

@@ -12,7 +12,8 @@ from bench.report.findings.fastest import fastest
 from bench.report.pages.markdown import picture
 from bench.report.pages.provenance import machine, measuring_command, versions
 from bench.report.tables.text_table import markdown_code, markdown_text
-from bench.report.tables.throughput import footnotes, throughput_text
+from bench.report.tables.throughput import footnotes, throughput_text, with_variants
+from bench.store import Store
 from bench.store.files import write_atomically
 from bench.store.tables.frames import rows_of, throughput_frame
 
@@ -55,7 +56,7 @@ def publish_measurements(
     ceilings = {r.measurement: r.ceiling for r in records}
     charts = rooflines(frame, ceilings, by_network_or_backend(frame))
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "markdown": ("README.md", lambda: markdown(records, charts).encode()),
+        "markdown": ("README.md", lambda: markdown(records, charts, measurements.root).encode()),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
     }
@@ -69,15 +70,24 @@ def publish_measurements(
     return written
 
 
-def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ()) -> str:
+def markdown(
+    records: Sequence[MeasurementRecord],
+    charts: Sequence[Chart] = (),
+    root: Path | None = None,
+) -> str:
     """Return the page: the fastest of each network, then each measurement with its provenance.
 
     Args:
         records: the measurements.
         charts: charts that lie beside the page under their keys; those with nothing to show say
             why.
+        root: the results folder, whose studies name the runs by variant.
     """
-    known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
+    variants = {} if root is None else Store(root).variants_of_runs()
+    known = [
+        (record, with_variants(rows_of(throughput_frame(record.rows)), variants))
+        for record in records
+    ]
     lines = [f"# {TITLE}", ""]
     lines += [
         *(f"- {markdown_text(line)}" for line in fastest(row for _, rows in known for row in rows)),
