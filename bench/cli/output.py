@@ -159,7 +159,7 @@ def scaled(value: float | None, factor: float) -> float | None:
 
 def print_text(text: str, *, style: str | None = None) -> None:
     """Print sentences, wrapped at words on a terminal; no part of them is read as markup."""
-    stdout().print(text, style=style, markup=False, overflow="ignore", crop=False)
+    stdout().print(text, style=style, markup=False)
 
 
 def print_line(text: object, *, style: str | None = None) -> None:

@@ -1,5 +1,6 @@
 """`bench run-ablation`."""
 
+import time
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +77,7 @@ def run_ablation(
       bench run-ablation depth --launcher slurm --slurm-option partition=gpu --dry-run
 
     """
+    started = time.perf_counter()
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
         raise BenchError(f"--gpu {gpu} only estimates the time: add --dry-run, or use 'bench plan'")
@@ -126,7 +128,7 @@ def run_ablation(
     if launcher == "slurm" and not as_json:
         _show_batch_script(plan, how)
     else:
-        show_dry_run(plan, how, gpu, as_json=as_json)
+        show_dry_run(plan, how, gpu, started=started, as_json=as_json)
 
 
 def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:

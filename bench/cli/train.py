@@ -1,5 +1,6 @@
 """`bench train`."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,6 +84,7 @@ def train(
       bench train resnet20 --dataset fashion-mnist --target-accuracy 90
 
     """
+    started = time.perf_counter()
     options.require_positive(epochs=epochs)
     trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
@@ -122,7 +124,8 @@ def train(
     }
     if dry_run:
         how = Execution(**execution)
-        show_dry_run(train_plan(model, how.torch_device, **request), how, as_json=as_json)
+        plan = train_plan(model, how.torch_device, **request)
+        show_dry_run(plan, how, started=started, as_json=as_json)
         return
     with progress_view(quiet=quiet or as_json) as view:
         try:
