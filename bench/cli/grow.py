@@ -12,7 +12,9 @@ from bench.system.memory import enable_huge_pages
 
 
 def grow(
-    run: Annotated[str, argument("RUN", "Finished run of a residual network.")],
+    run: Annotated[
+        str, argument("RUN", "Finished run (ID, hash or folder) of a residual network.")
+    ],
     to: Annotated[str, network("--to MODEL", "Name of the larger network.")],
     width: Annotated[
         int | None,

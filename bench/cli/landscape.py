@@ -14,7 +14,7 @@ from bench.cli.output import (
 
 
 def landscape(
-    runs: Annotated[list[str], argument("RUN", "Finished runs.")],
+    runs: Annotated[list[str], argument("RUN", "Finished runs (IDs, hashes or folders).")],
     plane: Annotated[
         bool, measurement("--plane", "Measure a plane of two directions instead of a line.")
     ] = False,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from bench.cli import options
 from bench.cli.options import argument, measurement
 from bench.cli.output import (
+    network_names,
     print_json,
     print_line,
     print_table,
@@ -15,7 +16,9 @@ from bench.cli.output import (
 
 
 def lesion(
-    run: Annotated[str, argument("RUN", "Finished run of a residual or plain network.")],
+    run: Annotated[
+        str, argument("RUN", "Finished run (ID, hash or folder) of a residual or plain network.")
+    ],
     test_images: Annotated[
         int | None,
         measurement("--test-images N", "Number of test images, from the first (default: all)."),
@@ -63,7 +66,8 @@ def lesion(
     if as_json:
         print_json(rows)
         return
-    print_line(f"{rows[0]['run']}, {rows[0]['images']:,} test images")
+    (name, *_) = network_names([{**rows[0], "model": None}], results)
+    print_line(f"{name}, {rows[0]['images']:,} test images")
     print_table([_shown(row) for row in rows], _FORMS, needed=3)
 
 

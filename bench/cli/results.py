@@ -25,7 +25,7 @@ app = typer.Typer(
     """,
 )
 
-Runs = Annotated[list[str], argument("RUN", "IDs or folders of runs.")]
+Runs = Annotated[list[str], argument("RUN", "IDs, hashes or folders of runs.")]
 Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 
 
@@ -66,7 +66,7 @@ def list_runs(
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    run: Annotated[str, argument("RUN", "ID, hash or folder of a run.")],
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -158,7 +158,9 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
 @app.command("pack")
 def pack_runs(
     archive: Annotated[Path, argument("FILE.tar.gz", "Archive to write.")],
-    runs: Annotated[list[str] | None, argument("RUN", "Runs to pack (default: all).")] = None,
+    runs: Annotated[
+        list[str] | None, argument("RUN", "Runs (IDs, hashes or folders) to pack (default: all).")
+    ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write runs, their analyses and studies to one archive.
@@ -204,7 +206,7 @@ def unpack_runs(
 
 @app.command("locate")
 def locate_images(
-    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    run: Annotated[str, argument("RUN", "ID, hash or folder of a run.")],
     folder: Annotated[Path, argument("PATH", "Where its image folder is on this machine.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
