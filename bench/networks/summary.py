@@ -101,15 +101,13 @@ def _trace(
             ) from error
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     """Counts like `torch.utils.flop_counter.FlopCounterMode`, which imports `torch._dynamo`.
 
     That import takes as long as that of torch itself.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
+    flops = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
