@@ -94,6 +94,13 @@ def test_a_target_without_validation_images_is_refused(tmp_path):
         load_study(path).expand()
 
 
+def test_a_target_in_per_cent_is_refused_in_a_study(tmp_path):
+    path = tmp_path / "fast.toml"
+    path.write_text(STUDY.replace("target_accuracy = 0.01", "target_accuracy = 94"))
+    with pytest.raises(BenchError, match=r"target_accuracy = 94: .*\(a fraction; .*: 0\.94\)$"):
+        load_study(path)
+
+
 def test_the_command_says_it_and_trains_on(bench):
     (row,) = bench("train", *TINY, "--target-accuracy", 2, "--json").document["rows"]
     history = load_results("bench-runs", "epochs")
