@@ -209,6 +209,8 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
         return 2
+    if record.noise.get("interrupted"):
+        return 130
     return int(bool(errors))
 
 
@@ -272,34 +274,54 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield lambda _event: None
         return
-    console = stderr()
+    console, texts = stderr(), _Progress()
     if not console.is_terminal:
         say = remarks(quiet=False)
-        yield lambda event: None if event["event"] in _FREQUENT else say(_text(event))
+        yield lambda event: None if event["event"] in _FREQUENT else say(texts.line(event))
         return
     with console.status("starting") as status:
-        yield lambda event: status.update(escape(_text(event)))
+        yield lambda event: status.update(escape(texts.line(event)))
 
 
-_FREQUENT = {"prepare", "warm_up", "round"}  # repeated in each process
+_FREQUENT = {"prepare", "warm_up", "block", "round"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
-    "prepare": "preparing {what}",
+    "prepare": "preparing {what} ({number} of {of})",
     "ceiling": "measuring this machine's matrix-multiply ceiling",
-    "warm_up": "warming up {what}",
+    "warm_up": "warming up {what} ({number} of {of})",
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
-    "server": "trying {what}",
+    "server": "{what}",
 }
 
 
-def _text(event: dict[str, Any]) -> str:
-    if event["event"] == "process":
-        left = event["seconds_left"]
-        rest = "" if left is None else f", about {left:.0f} s left"
-        return f"process {event['number']} of {event['of']}{rest}"
-    if event["event"] == "round":
-        shares = event["shares"].values()
-        done = sum(shares) / max(1, len(shares))
-        return f"sampling: round {event['round']}, {done:.0%} of the time limit"
-    return _TEXTS[event["event"]].format(**event)
+class _Progress:
+    """Turns events into lines: the process and the time left, then what is happening."""
+
+    def __init__(self) -> None:
+        self._process = ""
+        self._done = ""
+
+    def line(self, event: dict[str, Any]) -> str:
+        """Return the line of an event."""
+        if event["event"] == "process":
+            left = event["seconds_left"]
+            self._process = f"process {event['number']} of {event['of']}{_left('about', left)}"
+            return self._process
+        if event["event"] == "round":
+            self._done = f"{event['done']} of {event['of']} done"
+            self._done += _left("at most", event["seconds_left"])
+            text = f"round {event['round']} ended"
+        elif event["event"] == "block":
+            last = "" if event["of"] is None else f" of {event['of']}"
+            text = f"round {event['round'] + 1}{last}: {event['what']}"
+        else:
+            text = _TEXTS[event["event"]].format(**event)
+        return "; ".join(filter(None, (self._process or self._done, text)))
+
+
+def _left(how: str, seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f", {how} {minutes}:{rest:02} left" if minutes else f", {how} {rest} s left"

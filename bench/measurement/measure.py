@@ -22,6 +22,7 @@ from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.replicates import (
     Replicate,
+    Replication,
     describe_trials,
     open_trials,
     replicate,
@@ -100,11 +101,12 @@ def measure_targets(
         trials += _choose_references(trials, request)
         ceiling = _measure_ceiling(trials, request, context)
         noise, processes = run_trials(trials, request, context)
-        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
-        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
-            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
-        if request.layers:
-            _profile(trials)
+        if not noise["interrupted"]:
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+            if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+                ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
+            if request.layers:
+                _profile(trials)
     cpu, instruction_sets = processor()
     identity = store.new_id()
     record = MeasurementRecord(
@@ -146,14 +148,13 @@ def run_trials(
     """Measure every trial, in this process or in several fresh ones.
 
     Returns:
-        The machine's noise meanwhile, with `warnings`, and the processes.
+        The machine's noise meanwhile, with `warnings` and `interrupted`, and the processes.
 
     Raises:
         BenchError: no trial is supported here.
     """
     before = take_snapshot(context.device)
-    processes: list[Replicate] = []
-    warnings: list[str] = []
+    found = Replication([], [])
     goal = _goal(request)
     if request.in_one_process:
         try:
@@ -171,12 +172,13 @@ def run_trials(
             device=context.device,
             on_event=context.on_event,
         )
-        processes, warnings = replicate(trials, request, goal, run, context.on_event)
+        found = replicate(trials, request, goal, run, context.on_event)
     noisy, noise = noise_between(before, take_snapshot(context.device))
     if all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    return noise | {"warnings": [*warnings, *noisy]}, processes
+    noise |= {"warnings": [*found.warnings, *noisy], "interrupted": found.interrupted}
+    return noise, found.processes
 
 
 def _measure_ceiling(

@@ -247,10 +247,9 @@ def _own_warnings(trial: Trial) -> list[str]:
             f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
             "quota decided them"
         )
-    if trial.failures:
-        ran = len(trial.replicates)
+    if 0 < (ran := len(trial.replicates)) < trial.attempts:
         warnings.append(
-            f"{_way(trial.configuration)}: {ran} of {ran + len(trial.failures)} processes complete"
+            f"{_way(trial.configuration)}: {ran} of {trial.attempts} processes complete"
         )
     executed = report.executed.precision if report else None
     requested = trial.configuration.precision

@@ -106,6 +106,14 @@ class Prepared:
 class Crash(Fine):
     behave = staticmethod(lambda batch: os.abort())
 
+class Late(Fine):
+    calls = 0
+    @classmethod
+    def behave(cls, batch):
+        cls.calls += 1
+        if cls.calls > 150:  # long after its warm-up
+            os.abort()
+
 class Hang(Fine):
     behave = staticmethod(lambda batch: time.sleep(600))
 
@@ -166,7 +174,7 @@ def third_party(tmp_path, monkeypatch):
     (site / "others-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
-    names = ("Fine", "Crash", "Hang", "Small", "Timed", "Cuda")
+    names = ("Fine", "Crash", "Late", "Hang", "Small", "Timed", "Cuda")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)

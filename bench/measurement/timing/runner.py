@@ -74,7 +74,7 @@ class RunnerReport:
     warnings: tuple[str, ...] = ()
 
     def plus(self, other: RunnerReport) -> RunnerReport:
-        """Return this report with the energy and images of another process added."""
+        """Return this report with the energy, images and warnings of another process added."""
         joules = None
         if self.energy_joules is not None and other.energy_joules is not None:
             joules = self.energy_joules + other.energy_joules
@@ -84,6 +84,7 @@ class RunnerReport:
             peak_memory_mib=max(peaks, default=None),
             energy_joules=joules,
             images=self.images + other.images,
+            warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
         )
 
 

@@ -50,6 +50,7 @@ class Trial:
             they hold the samples, and the interval is over them.
         confidence: level of the intervals over processes.
         failures: status and error of each process in which it failed.
+        attempts: number of fresh processes that were to measure it.
     """
 
     configuration: Configuration
@@ -69,6 +70,7 @@ class Trial:
     replicates: dict[int, Trial] = field(default_factory=dict)
     confidence: float = CONFIDENCE
     failures: list[tuple[str, str | None]] = field(default_factory=list)
+    attempts: int = 0
     _blocks_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -145,8 +147,9 @@ class Trial:
             self.give_up()
 
     def give_up(self) -> None:
-        """Fail as the last process did."""
-        self.status, self.error = self.failures[-1]
+        """Fail as the last process did; or as all, which others ended."""
+        none = ("failed", f"none of {self.attempts} processes was complete")
+        self.status, self.error = self.failures[-1] if self.failures else none
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
