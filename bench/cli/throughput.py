@@ -53,6 +53,10 @@ def throughput(
             "--memory-format NAME", "contiguous or channels_last; repeatable (default: contiguous)."
         ),
     ] = None,
+    streams: Annotated[
+        list[int] | None,
+        what("--streams N", "Batches in flight at once, on a CPU; repeatable (default: 1)."),
+    ] = None,
     scenario: Annotated[
         str, what("--scenario NAME", "offline, single-stream or server.")
     ] = "offline",
@@ -144,6 +148,8 @@ def throughput(
 
       bench throughput model.onnx --scenario single-stream
 
+      bench throughput model.onnx --backend openvino --streams 1 --streams 2
+
       bench throughput resnet50 --layers --figures pictures
 
     """
@@ -165,6 +171,7 @@ def throughput(
         batch_sizes=tuple(sizes),
         memory_formats=tuple(memory_format or ("contiguous",)),
         boundaries=_boundaries(boundary),
+        streams=tuple(streams or (1,)),
         scenario=cast("Any", scenario),  # checked there
         reference=reference,
         target_width=target_width,

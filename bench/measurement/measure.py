@@ -116,7 +116,7 @@ def measure_targets(
             trials,
             measurement=identity,
             cpu=f"{cpu} ({' '.join(instruction_sets)})",
-            goal=_goal(request),
+            goal=_row_goal(request),
             ceiling=ceiling,
             warnings=noise["warnings"],
             other_processes=noise["others"],
@@ -222,6 +222,8 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
+    if configuration.streams > 1:
+        raise BenchError("--layers: only --streams 1 is profiled")
     runner = LocalRunner(configuration)
     try:
         return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
@@ -230,8 +232,16 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
 
 
 def _goal(request: Request) -> Goal:
-    fewest = honest_count(0.99) if request.scenario == "single-stream" else 0
+    """Return the goal of the samples; latency matters with several streams, too."""
+    latency = request.scenario == "single-stream" or max(request.streams) > 1
+    fewest = honest_count(0.99) if latency else 0
     return Goal(request.target_width, request.max_seconds, fewest)
+
+
+def _row_goal(request: Request) -> Goal:
+    """Return what a row must reach: offline, not a p99, which it may lack."""
+    goal = _goal(request)
+    return replace(goal, min_samples=0) if request.scenario == "offline" else goal
 
 
 def _details(trial: Trial) -> dict[str, Any]:
@@ -264,4 +274,6 @@ def _raw_samples(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
                 for number, block in one.blocks.items()
                 for seconds in block
             ]
+            if trial.configuration.streams > 1:
+                rows += [(*head, "latency", -1, 0, repr(seconds)) for seconds in one.latencies]
     return rows

@@ -87,7 +87,8 @@ class Measurements:
 
         Args:
             record: `files` and `created_at` are filled in here.
-            samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch.
+            samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch. The phase is
+                warm-up, sample or, of each batch while several are in flight, latency.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

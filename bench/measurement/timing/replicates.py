@@ -159,7 +159,7 @@ def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
         judged is not None
         and judged.confident
         and judged.half_width <= goal.target_width
-        and len(trial.samples) >= goal.min_samples
+        and trial.timed_batches >= goal.min_samples
     )
 
 

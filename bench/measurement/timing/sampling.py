@@ -26,7 +26,7 @@ class Goal:
     Attributes:
         target_width: half-width of the interval relative to the median.
         max_seconds: for each configuration, after warm-up.
-        min_samples: number of samples that a percentile needs.
+        min_samples: number of timed batches that a percentile needs.
         block_seconds: approximate length of a block.
         rounds: number of blocks after which to stop, whatever the width of the interval; None
             where one process is to reach that width.
@@ -41,13 +41,13 @@ class Goal:
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
         if self.rounds is not None:
-            return len(trial.blocks) >= self.rounds and len(trial.samples) >= self.min_samples
+            return len(trial.blocks) >= self.rounds and trial.timed_batches >= self.min_samples
         return (
             trial.interval is not None
             and trial.interval.confident
             and len(trial.blocks) >= MIN_BLOCKS
             and trial.interval.half_width <= self.target_width
-            and len(trial.samples) >= self.min_samples
+            and trial.timed_batches >= self.min_samples
         )
 
 

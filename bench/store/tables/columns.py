@@ -165,7 +165,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,
-        "images_per_second": _number("Batch size divided by the median time of a batch."),
+        "streams": _integer(
+            "Batches in flight at once, each on `threads` divided by `streams` threads, rounded "
+            "down."
+        ),
+        "images_per_second": _number(
+            "Batch size divided by the median time of a batch; of several streams, by the time of "
+            "a block over the number of its batches."
+        ),
         "processes": _integer(
             "Number of fresh processes that the intervals are over; 1: within one process, so "
             "that nothing is claimed."
@@ -181,7 +188,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "best_eager_ratio_low": _number("Lower end of that ratio's 95 % interval."),
         "best_eager_ratio_high": _number("Upper end of it."),
         "best_eager": _text(
-            "Fastest fp32 configuration of PyTorch eager, if several memory formats were measured."
+            "Fastest fp32 configuration of PyTorch eager, if several formats or numbers of streams "
+            "were measured."
         ),
         "noise_floor": _number(
             "Relative difference of the reference from itself, measured as two entries."
@@ -189,13 +197,15 @@ TABLES: dict[str, dict[str, Column]] = {
         "difference": _category(
             "`faster`, `slower`, `none` (not distinguishable from noise) or `reference`."
         ),
-        "latency_p50_ms": _number("Median time of a batch, milliseconds."),
+        "latency_p50_ms": _number(
+            "Median time of a batch, milliseconds, while `streams` batches are in flight."
+        ),
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
         "latency_p99_high_ms": _number(
             "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
         ),
-        "samples": _integer("Number of timed samples."),
+        "samples": _integer("Number of timed samples; with several streams, of blocks."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
         "macs": _MACS,
         "flops_per_second": _number("2 × `macs` × `images_per_second`."),

@@ -67,11 +67,11 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, wanted)
     if table == "exports":
-        rows = [record.row for record in Exports(store.root).records()]
+        frame_of, rows = exports_frame, [record.row for record in Exports(store.root).records()]
     else:
+        frame_of = throughput_frame
         rows = [row for record in Measurements(store.root).records() for row in record.rows]
-    kept = [row for row in rows if wanted is None or row["run"] in wanted]
-    return typed_frame(kept, COLUMNS[table])
+    return frame_of(row for row in rows if wanted is None or row["run"] in wanted)
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -109,7 +109,8 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of measurements as the `throughput` table; absent values are missing."""
-    return typed_frame(list(rows), COLUMNS["throughput"])
+    # Measurements made before there were several streams do not name their number.
+    return typed_frame([{"streams": 1, **row} for row in rows], COLUMNS["throughput"])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
