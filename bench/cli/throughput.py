@@ -116,6 +116,12 @@ def throughput(
     layers: Annotated[
         bool, measurement("--layers", "Also profile the time of each layer.")
     ] = False,
+    cold_start: Annotated[
+        bool,
+        measurement(
+            "--cold-start", "Also measure import, load and first inference in fresh processes."
+        ),
+    ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     pin: Annotated[
@@ -183,6 +189,7 @@ def throughput(
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,
+        cold_start=cold_start,
         dataset=dataset,
     )
     with _progress(quiet=quiet or as_json) as on_event:
@@ -195,21 +202,27 @@ def throughput(
 
 def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     """Print the rows and return the exit code."""
-    from bench.store.tables.frames import rows_of, throughput_frame
+    from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
     rows = rows_of(throughput_frame(record.rows))
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
     shown = ("model", "backend", "precision", "batch_size", "status", "error")
+    cold_starts = rows_of(cold_start_frame(record.cold_starts))
     if as_json:
-        print_json(rows, [{key: row[key] for key in shown} for row in errors])
+        print_json([*rows, *cold_starts], [{key: row[key] for key in shown} for row in errors])
     else:
         from bench.report.findings.fastest import closing_lines
+        from bench.report.tables.cold_start import cold_start_lines, cold_start_text
         from bench.report.tables.throughput import footnotes, throughput_table
 
         stdout().print(throughput_table(rows))
         for line in footnotes(rows, results):
             print_line(line)
         _show_layers(record)
+        if cold_starts:
+            for line in cold_start_lines(cold_starts):
+                print_line(line)
+            stdout().print(cold_start_text(cold_starts).to_terminal(left=("backend",)))
         for line in closing_lines(rows):
             print_line(line, style="bold")
     if not any(row["status"] == "complete" for row in rows):
@@ -299,6 +312,7 @@ _TEXTS = {
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "{what}",
+    "cold_start": "cold start: process {number} of {of}",
 }
 
 

@@ -59,6 +59,7 @@ class Request:
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
+        cold_start: measure import, load and first inference in fresh processes, after the samples.
         dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
             for a model given by name).
         seed: of the random order of blocks.
@@ -84,6 +85,7 @@ class Request:
     pin: bool = False
     clear_l2: bool = False
     layers: bool = False
+    cold_start: bool = False
     dataset: str | None = None
     seed: int = 0
 

@@ -19,6 +19,7 @@ from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
+from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.replicates import (
     Replicate,
@@ -100,6 +101,7 @@ def measure_targets(
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
         ceiling = _measure_ceiling(trials, request, context)
+        cold_starts: list[dict[str, Any]] = []
         noise, processes = run_trials(trials, request, context)
         if not noise["interrupted"]:
             ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
@@ -107,6 +109,8 @@ def measure_targets(
                 ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
             if request.layers:
                 _profile(trials)
+            if request.cold_start:
+                cold_starts = _cold_starts(trials, request, folder, context)
     cpu, instruction_sets = processor()
     identity = store.new_id()
     record = MeasurementRecord(
@@ -127,6 +131,7 @@ def measure_targets(
         noise=noise | {"floors": noise_floors(trials)},
         lanes={trial.name: _details(trial) for trial in trials},
         processes=[asdict(one) for one in processes],
+        cold_starts=[{"measurement": identity, **row} for row in cold_starts],
     )
     return store.publish(record, _raw_samples(trials))
 
@@ -208,6 +213,22 @@ def _profile(trials: Sequence[Trial]) -> None:
                 trial.layers = profile_layers(trial.configuration)
             except Exception as error:  # the samples are kept whatever a profiler does
                 trial.layers = [{"error": str(error)}]
+
+
+def _cold_starts(
+    trials: Sequence[Trial], request: Request, folder: Path, context: Context
+) -> list[dict[str, Any]]:
+    """Measure the cold start of each configuration that ran."""
+    made = [t.configuration for t in trials if t.status == "complete"]
+    count = PROCESSES if request.processes == "auto" else int(request.processes)
+    return measure_cold_starts(
+        [one for one in made if not one.twin],
+        folder,
+        processes=count,
+        timeout=request.timeout,
+        seed=request.seed,
+        on_event=context.on_event,
+    )
 
 
 def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:

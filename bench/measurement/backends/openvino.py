@@ -60,7 +60,7 @@ class OpenVINOPrepared:
         try:
             model = core.read_model(workload.file)
             model.reshape([workload.batch_size, *workload.input_shape])
-            self.compiled = core.compile_model(model, "CPU", _settings(workload, streams))
+            self.compiled = core.compile_model(model, "CPU", settings(workload, streams))
         except RuntimeError as error:
             reason = str(error).strip().rpartition("\n")[2]
             raise UnsupportedError(
@@ -112,7 +112,8 @@ class OpenVINOPrepared:
         )
 
 
-def _settings(workload: Workload, streams: int) -> dict[str, Any]:
+def settings(workload: Workload, streams: int) -> dict[str, Any]:
+    """Return the properties that the file is compiled with."""
     return {
         "INFERENCE_NUM_THREADS": workload.threads // streams * streams,
         "NUM_STREAMS": streams,

@@ -27,6 +27,7 @@ __all__ = [
     "COLUMNS",
     "Table",
     "analysed_frame",
+    "cold_start_frame",
     "exports_frame",
     "load_results",
     "newest",
@@ -44,7 +45,7 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
         table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
-            `throughput`, `lesions`, `gradients`, `correlations` or `landscapes`.
+            `throughput`, `cold_starts`, `lesions`, `gradients`, `correlations` or `landscapes`.
 
     Returns:
         A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units
@@ -69,8 +70,10 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     if table == "exports":
         frame_of, rows = exports_frame, [record.row for record in Exports(store.root).records()]
     else:
-        frame_of = throughput_frame
-        rows = [row for record in Measurements(store.root).records() for row in record.rows]
+        cold = table == "cold_starts"
+        frame_of = cold_start_frame if cold else throughput_frame
+        records = Measurements(store.root).records()
+        rows = [row for one in records for row in (one.cold_starts if cold else one.rows)]
     return frame_of(row for row in rows if wanted is None or row["run"] in wanted)
 
 
@@ -111,6 +114,11 @@ def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of measurements as the `throughput` table; absent values are missing."""
     # Measurements made before there were several streams do not name their number.
     return typed_frame([{"streams": 1, **row} for row in rows], COLUMNS["throughput"])
+
+
+def cold_start_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of measurements as the `cold_starts` table; absent values are missing."""
+    return typed_frame(list(rows), COLUMNS["cold_starts"])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
