@@ -1,16 +1,15 @@
 """`bench throughput`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.markup import escape
 
 from bench.cli import options
+from bench.cli.measuring_progress import measuring_view
 from bench.cli.options import argument, hardware, measurement, output, what
-from bench.cli.output import print_json, print_line, print_table, remarks, stderr, stdout
+from bench.cli.output import print_json, print_line, print_table, remarks, stdout
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def throughput(
         cold_start=cold_start,
         dataset=dataset,
     )
-    with _progress(quiet=quiet or as_json) as on_event:
+    with measuring_view(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
         record = measure_names(targets or [], request, context, options=values, input_size=size)
     if figures is not None:
@@ -286,63 +285,3 @@ def _boundaries(given: Repeated) -> tuple[Any, ...]:
     from bench.measurement.backends import BOUNDARIES
 
     return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    """Show progress on stderr: one live line on a terminal, a few plain lines elsewhere."""
-    if quiet:
-        yield lambda _event: None
-        return
-    console, texts = stderr(), _Progress()
-    if not console.is_terminal:
-        say = remarks(quiet=False)
-        yield lambda event: None if event["event"] in _FREQUENT else say(texts.line(event))
-        return
-    with console.status("starting") as status:
-        yield lambda event: status.update(escape(texts.line(event)))
-
-
-_FREQUENT = {"prepare", "warm_up", "block", "round"}  # repeated in each process
-_TEXTS = {
-    "export": "exporting {what} to ONNX",
-    "prepare": "preparing {what} ({number} of {of})",
-    "ceiling": "measuring this machine's matrix-multiply ceiling",
-    "warm_up": "warming up {what} ({number} of {of})",
-    "failed": "{what}: {error}",
-    "batch": "trying batch sizes of {what}",
-    "server": "{what}",
-    "cold_start": "cold start: process {number} of {of}",
-}
-
-
-class _Progress:
-    """Turns events into lines: the process and the time left, then what is happening."""
-
-    def __init__(self) -> None:
-        self._process = ""
-        self._done = ""
-
-    def line(self, event: dict[str, Any]) -> str:
-        """Return the line of an event."""
-        if event["event"] == "process":
-            left = event["seconds_left"]
-            self._process = f"process {event['number']} of {event['of']}{_left('about', left)}"
-            return self._process
-        if event["event"] == "round":
-            self._done = f"{event['done']} of {event['of']} done"
-            self._done += _left("at most", event["seconds_left"])
-            text = f"round {event['round']} ended"
-        elif event["event"] == "block":
-            last = "" if event["of"] is None else f" of {event['of']}"
-            text = f"round {event['round'] + 1}{last}: {event['what']}"
-        else:
-            text = _TEXTS[event["event"]].format(**event)
-        return "; ".join(filter(None, (self._process or self._done, text)))
-
-
-def _left(how: str, seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f", {how} {minutes}:{rest:02} left" if minutes else f", {how} {rest} s left"
