@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 _POINTS = 200  # of a latency distribution
 _PARTS = (  # of a measured configuration's name
     *("{backend}", "{executed_precision}", "{memory_format}", "{scenario}", "{boundary}"),
-    *("{device}", "batch {batch_size}", "{threads} threads", "{input_size} px"),
+    *(
+        "{device}",
+        "batch {batch_size}",
+        "{threads} threads",
+        "{streams} streams",
+        "{input_size} px",
+    ),
 )
 _LAYERS = 20  # of an export, the most sensitive ones
 

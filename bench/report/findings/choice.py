@@ -36,6 +36,7 @@ _SAME = [
     "backend",
     "precision",
     "memory_format",
+    "streams",
     "batch_size",
     "input_size",
     "input_shape",
