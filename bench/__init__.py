@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.api import export_onnx, gradients, grow, landscape, lesion, measure, run_study, train
     from bench.errors import BenchError
     from bench.report.pages.notebook import Report
-    from bench.store.tables.frames import load_results
+    from bench.report.study_data import load_results
     from bench.targets.find import load_model
 
 _room = Path(__file__).parent
@@ -31,7 +31,7 @@ _HOMES = {
     "landscape": "bench.api",
     "lesion": "bench.api",
     "load_model": "bench.targets.find",
-    "load_results": "bench.store.tables.frames",
+    "load_results": "bench.report.study_data",
     "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",
