@@ -27,10 +27,7 @@ def report(
     ] = False,
     formats: Annotated[
         str,
-        output(
-            "--format LIST",
-            "Formats, separated by commas: csv, parquet, markdown, latex, html, json.",
-        ),
+        output("--format LIST", "One or more of csv, parquet, markdown, latex, html and json."),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,

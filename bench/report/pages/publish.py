@@ -32,8 +32,8 @@ def publish(
         report: the report.
         folder: where to write; made if it is not there.
         formats: of `FORMATS`. `markdown` is a page with its pictures, `csv` and `parquet` are
-            the study's tables that have a row, `latex` a booktabs table, `html` one page, `json` the
-            result as one document.
+            the study's tables that have a row, `latex` a booktabs table, `html` one page, `json`
+            the result as one document.
 
     Raises:
         BenchError: a format is unknown, or no run of the study is finished.

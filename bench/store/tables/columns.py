@@ -303,7 +303,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "comparison": _text("The weighted sum of accuracies: `variant - reference` or a contrast."),
         "variant": _category("Variant that is compared; missing for a contrast."),
         "reference": _category("Variant that it is compared with; missing for a contrast."),
-        "contrast": _category("Name of the contrast; missing for a variant."),
+        "contrast": _text("Name of the contrast; missing for a variant."),
         "accuracy": _category("Which accuracy: `test`, or `train` if the study compares it."),
         "test": _category("`paired` (t-test, paired by seed) or `welch` (Welch's t-test)."),
         "seeds": _integer("Number of seeds that all its variants have."),
@@ -323,7 +323,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "equivalent": Column(
             "boolean", "Whether the interval lies within the `margin`; missing without one."
         ),
-        "doubt": _category(
+        "doubt": _text(
             "`pending` (runs have not ended) or `missing` (the better side lacks results, and the "
             "difference is not significant with chance accuracy in their place)."
         ),
@@ -339,9 +339,7 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "superiority_low": _number("Lower end of its own 95 % interval."),
         "superiority_high": _number("Upper end of it."),
-        "correlation": _number(
-            "Correlation of the two accuracies over seeds, from three seeds on."
-        ),
+        "correlation": _number("Correlation of the two accuracies over seeds; from three seeds."),
     },
 }
 
