@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from bench.store import RunRecord, Store, StudyRecord
 
 
+DEFAULT_RESULTS = "bench-runs"
+
+
 @dataclass(frozen=True)
 class StudyData:
     """One study's records and tables; each is read at its first use, and only then.
@@ -73,6 +77,12 @@ class StudyData:
     def style(self, variant: str) -> int:
         """Return the number of a variant's colour and symbol, the same in every chart."""
         return self.variants.index(variant)
+
+    def command(self, *words: str) -> str:
+        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
+        default = self.store.root == Path(DEFAULT_RESULTS)
+        where = () if default else ("--results", str(self.store.root))
+        return shlex.join(["bench", *words, *where])
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import Request
+from bench.studies.file import shipped_studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,10 @@ class Failure:
 
 
 def failures(data: StudyData) -> list[Failure]:
-    """Return every training, export and measurement that did not end well, or has not ended yet."""
+    """Return every training, export and measurement that did not end well, or has not ended yet.
+
+    What a backend does not support is no failure (`unsupported`).
+    """
     found = []
     for run, (variant, seed) in data.places.items():
         what, record = f"training {variant}, seed {seed}", data.records.get(run)
@@ -63,11 +67,17 @@ def failures(data: StudyData) -> list[Failure]:
         if exported["status"] != "complete":
             what = f"export of {exported['run']} in {exported['precision']}"
             found.append(_failure(what, exported["status"], exported.get("error")))
-    failed = data.throughput[data.throughput["status"] != "complete"]
+    failed = data.throughput[~data.throughput["status"].isin(["complete", "unsupported"])]
     for row in failed.to_dict("records"):
         what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"
         found.append(_failure(what, row["status"], row["error"]))
     return found
+
+
+def unsupported(data: StudyData) -> list[str]:
+    """Return why backends were left out of measurements of the study's networks."""
+    rows = data.throughput
+    return list(dict.fromkeys(rows[rows["status"] == "unsupported"]["error"].dropna()))
 
 
 def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Failure:
@@ -76,10 +86,11 @@ def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Fail
 
 
 def training_command(data: StudyData) -> str:
-    """Return the command that trains a study's runs again."""
+    """Return the command that trains a study's runs again: by its file, if it is not shipped."""
     seeds = sorted({seed for _, seed in data.places.values()})
-    words = ["bench", "run-ablation", data.study.name, "--seeds", ",".join(map(str, seeds))]
-    return shlex.join(words)
+    name = data.study.name
+    study = name if name in shipped_studies() else f"{name}.toml"
+    return shlex.join(["bench", "run-ablation", study, "--seeds", ",".join(map(str, seeds))])
 
 
 def measuring_command(record: MeasurementRecord) -> str:
