@@ -130,9 +130,11 @@ def forest(data: StudyData) -> Chart:
             rows.append(
                 (f"{s.name} (reference)", [Series(s.name, [0], [0], style=style, hover=hover)])
             )
-    for c in data.contrasts:
-        if c.difference is not None:
-            rows.append((c.name, [_difference(c.name, None, c.difference)]))
+    rows += [
+        (c.name, [_difference(c.name, None, c.difference)])
+        for c in data.contrasts
+        if c.difference is not None
+    ]
     places = range(len(rows))[::-1]  # the first row of the table at the top
     series = [
         replace(one, y=[place - 0.22 * one.faint] * len(one.x))

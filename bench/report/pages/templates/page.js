@@ -198,7 +198,7 @@
     });
   }
   function scrollable() {  // what does not scroll is no stop for the keyboard
-    for (const box of document.querySelectorAll(".scroll, pre")) {
+    for (const box of document.querySelectorAll(".scroll")) {
       if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
