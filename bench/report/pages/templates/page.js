@@ -20,7 +20,7 @@
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   function shade(colour) {  // for a light or dark background; null is neutral
     if (colour === null) return css("--faint");
-    return isDark() && colour === "#000000" ? "#FFFFFF" : colour;
+    return isDark() ? { "#000000": "#FFFFFF", "#882255": "#AA4499" }[colour] ?? colour : colour;
   }
   const transparent = (hex) => hex.startsWith("#") ? hex.slice(0, 7) + "2b" : hex;
 
