@@ -27,9 +27,7 @@ def report(
     ] = False,
     formats: Annotated[
         str,
-        output(
-            "--format LIST", "Formats, separated by commas: csv, parquet, markdown, latex, html."
-        ),
+        output("--format LIST", "One or more of csv, parquet, markdown, latex, html and json."),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
@@ -72,6 +70,8 @@ def report(
 
       bench report quickstart --format csv,parquet,latex
 
+      bench report quickstart --format json --output - | jq -r .answer
+
       bench report quickstart --format markdown --output - >> "$GITHUB_STEP_SUMMARY"
 
       bench report quickstart --format latex --columns test,difference,p --output - > table.tex
@@ -84,7 +84,7 @@ def report(
 
     """
     from bench.report.pages.markdown import markdown
-    from bench.report.pages.publish import check_formats, latex, require_finished
+    from bench.report.pages.publish import check_formats, json_text, latex, require_finished
     from bench.report.pages.publish import publish as write
     from bench.report.pages.sections import save_figures
     from bench.report.pages.study_report import read_study_report
@@ -93,13 +93,20 @@ def report(
     wanted = [name.strip() for name in formats.split(",")]
     check_formats(wanted)
     to_stdout = str(output) == "-"
-    if to_stdout and wanted not in (["markdown"], ["latex"]):
-        raise BenchError("--output - writes one text to stdout: give --format markdown or latex")
+    chosen = columns.split(",") if columns else []
+    texts = {
+        "markdown": markdown,
+        "latex": lambda content: latex(content, chosen),
+        "json": json_text,
+    }
+    if to_stdout and (len(wanted) > 1 or wanted[0] not in texts):
+        raise BenchError(
+            f"--output - writes one text to stdout: give --format {' or '.join(texts)} too"
+        )
     if columns is not None and "latex" not in wanted:
         raise BenchError("--columns are those of the LaTeX table: give --format latex too")
     if width is not None and figures is None:
         raise BenchError("--width is that of the charts in --figures DIR: give that too")
-    chosen = columns.split(",") if columns else []
     if serve and (output or publish or figures):
         raise BenchError("--serve writes no files: remove --output, --figures and --publish")
     if measurements:
@@ -116,7 +123,7 @@ def report(
         return
     if to_stdout:
         require_finished(content)
-        sys.stdout.write(latex(content, chosen) if wanted == ["latex"] else markdown(content))
+        sys.stdout.write(texts[wanted[0]](content))
         return
     folder = output or Path("results" if publish else "report") / name
     _print_paths(write(content, folder, wanted, chosen))

@@ -20,7 +20,7 @@ ROW = {
     "variant": "plain34", "device": "cpu", "threads": 2, "cpu": "made up", "scenario": "offline",
     "boundary": "compute", "memory_format": "contiguous", "precision": "fp32", "batch_size": 32,
     "executed_precision": "fp32", "status": "complete", "reference": "eager fp32 contiguous",
-    "noise_floor": 0.01, "processes": 1, "samples": 30, "noisy": False, "width": 0.01,
+    "noise_floor": 0.01, "processes": 1, "streams": 1, "samples": 30, "noisy": False, "width": 0.01,
 }  # fmt: skip
 
 

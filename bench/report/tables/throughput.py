@@ -19,6 +19,7 @@ _COLUMNS = (
     "backend",
     "precision",
     "batch",
+    "streams",
     "images/s",
     "ratio to reference",
     "±",
@@ -34,7 +35,7 @@ _LEFT = ("backend", "precision")
 _DASH = "—"
 _NO_FIGURE = 1.0  # a relative half-width from which an interval says nothing
 _FEWEST_SAMPLES = 6  # below, no order statistics of one process enclose a median with 95 %
-_NEEDED = 6  # columns: up to the ratio
+_NEEDED = ("network", "images/s", "ratio to reference")  # columns that every terminal shows
 _COMPILED = 0.5  # seconds from which compilation time is noted
 
 
@@ -49,8 +50,8 @@ def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
     """
     shown = [row for row in rows if row["status"] != "unsupported"]
     shown.sort(key=lambda row: -(row["images_per_second"] or 0.0))
-    doubtful = _doubtful_cases(rows)
-    cells = [_cells(row, doubtful) for row in shown]
+    several, doubtful = any(row["streams"] > 1 for row in rows), _doubtful_cases(rows)
+    cells = [_cells(row, doubtful, several=several) for row in shown]
     kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
     columns, *lines = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
     return TextTable(columns, tuple(lines))
@@ -58,7 +59,9 @@ def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
 
 def throughput_table(rows: Sequence[dict[str, Any]]) -> TerminalTable:
     """Return `throughput_text` laid out for a terminal."""
-    return throughput_text(rows).to_terminal(left=_LEFT, prose=("note",), needed=_NEEDED)
+    table = throughput_text(rows)
+    needed = 1 + max(i for i, name in enumerate(table.columns) if name in _NEEDED)
+    return table.to_terminal(left=_LEFT, prose=("note",), needed=needed)
 
 
 def with_variants(
@@ -93,6 +96,11 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     lines.append(_processes(rows))
+    if any(row["streams"] > 1 for row in rows):
+        lines.append(
+            "streams: batches in flight at once, each on its part of the threads; p50, p90 and p99 "
+            "are of a batch meanwhile."
+        )
     if any(row["latency_p99_high_ms"] for row in rows):
         lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
     doubtful = _doubtful_cases(rows)
@@ -123,6 +131,11 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
 
 
 def _processes(rows: Sequence[dict[str, Any]]) -> str:
+    if any(row["scenario"] == "server" for row in rows):
+        return (
+            "One process: the rate of the server scenario is found in a single process, whatever "
+            "--processes says, and has no interval; nothing is claimed."
+        )
     counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
     if max(counts, default=1) == 1:
         return (
@@ -134,7 +147,7 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     return f"Intervals are over {number} fresh processes."
 
 
-def _cells(row: dict[str, Any], doubtful: set[_Case]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], doubtful: set[_Case], *, several: bool) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
@@ -146,6 +159,7 @@ def _cells(row: dict[str, Any], doubtful: set[_Case]) -> tuple[str, ...]:
         row["backend"] + layout + boundary,
         precision,
         "" if row["batch_size"] is None else str(int(row["batch_size"])),
+        str(row["streams"]) if several else "",
         _number(row["images_per_second"], 4) + ("*" if row["noisy"] else ""),
         _ratio(row, doubtful),
         _width(row),
@@ -211,6 +225,8 @@ def _note(row: dict[str, Any]) -> str:
     if row["status"] != "complete":
         return f"{row['status'].replace('_', ' ')}: {row['error']}"
     parts = ["noisy"] if row["noisy"] else []
+    if row["scenario"] == "server":
+        parts.append("one process")
     if row["nodes_elsewhere"]:
         parts.append(f"{row['nodes_elsewhere']} nodes elsewhere")
     if row["compile_seconds"] is not None and row["compile_seconds"] >= _COMPILED:
