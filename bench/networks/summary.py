@@ -107,7 +107,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     That import takes as long as that of torch itself.
     """
 
-    flops = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

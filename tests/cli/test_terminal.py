@@ -124,7 +124,7 @@ def test_speeds_are_whole_off_a_terminal():
     "doubt",
     [
         {"samples": 3},  # too few for an interval
-        {"width": 1.2, "ratio_low": 0.1, "ratio_high": 9.9},
+        {"width": 1.2, "ratio_low": 0.1, "ratio_high": 10.5},
         {"noise_floor": 9.81},  # the reference differs from itself
     ],
     ids=str,
