@@ -62,8 +62,8 @@ def cells_of(lines):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_studys_table_begins_with_accuracy_and_difference(width, terminal, trained, tiny_study):
-    words = ("run-ablation", tiny_study, "--results", trained, "--quiet", "--threads", 1)
+def test_a_studys_table_begins_with_accuracy_and_difference(width, terminal, results, tiny_study):
+    words = ("run-ablation", tiny_study, "--results", results, "--quiet", "--threads", 1)
     lines = terminal(width, *words).splitlines()
     (heading,) = [number for number, line in enumerate(lines) if line.startswith("variant")]
     assert "…" not in "".join(lines)
