@@ -25,6 +25,18 @@ from bench.store.records import (
     unseal,
 )
 
+# Fields that records of older versions do not have, with their defaults.
+_LATER: dict[str, Any] = {
+    "target_accuracy": None,
+    "compare_training": False,
+    "discussion": None,
+    "declared_seeds": [],
+    "looks": [],
+    "margin": None,
+    "contrasts": {},
+    "test": "paired",
+}
+
 
 class Studies:
     """A results folder and its studies. The folder is made when it is first written.
@@ -70,9 +82,9 @@ class Studies:
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
         # Older versions refuse fields that they do not know.
-        for later in ("target_accuracy", "compare_training", "discussion"):
-            if not values[later]:
-                del values[later]
+        for name, default in _LATER.items():
+            if values[name] == default:
+                del values[name]
         write_atomically(path, seal(values))
 
     def read_study(self, name: str) -> StudyRecord | None:

@@ -79,7 +79,7 @@ def test_commands_are_listed_in_panels_in_the_order_of_a_days_work(bench):
     panels = re.findall(r"^╭─ (\w+) ─", shown, re.MULTILINE)
     assert panels == ["Options", "Study", "Results", "Export", "Speed", "Inspect", "Manage"]
     listed = re.findall(r"^│ ([a-z][\w-]+)  ", shown, re.MULTILINE)
-    assert listed[:4] == ["init", "run-ablation", "train", "report"]
+    assert listed[:5] == ["init", "run-ablation", "train", "import", "report"]
     assert listed[-4:] == ["results", "list", "doctor", "plan"]
     assert set(listed) == {name for name, *_ in commands()}
 
@@ -120,9 +120,13 @@ def test_a_finished_study_trains_nothing_and_prints_its_table_again(
     assert before == {name: (results / name).stat().st_mtime_ns for name in before}
     lines = first.out.strip().splitlines()
     assert lines[:2] == ["Does the shortcut matter here?", "(He et al. 2016a, Table 2)"]
-    assert re.match(r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d +reference", lines[3])
+    # A run as short as these may end at chance accuracy; then median and worst seed follow.
+    assert re.match(
+        r"residual +4\.934 k +592\.9 k +\d+\.\d\d ± \d+\.\d\d( \(median .*\))? +reference", lines[3]
+    )
     assert re.match(r"plain +4\.\d+ k .* [+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", lines[4])
-    assert "There is no significant difference between plain and residual (n = 2)." in lines
+    said = "There is no significant difference between plain and residual (n = 2)"
+    assert any(line.startswith(said) for line in lines)
     assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
 
 
@@ -294,8 +298,8 @@ def test_a_stopped_training_goes_on_with_the_same_command(number, code, program,
         program(*words), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    line = process.stderr.readline()
-    assert line.startswith("resnet8 seed 0: epoch 1/12"), line
+    lines = iter(process.stderr.readline, "")
+    assert any(line.startswith("resnet8 seed 0: epoch 1/12") for line in lines)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err

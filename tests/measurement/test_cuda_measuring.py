@@ -67,7 +67,7 @@ def test_cudnn_searches_for_its_fastest_algorithms():
     CUDNN.benchmark = False
     TorchPrepared(work())
     assert not CUDNN.benchmark  # a CPU has none
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(), torch.device("cuda"):
         TorchPrepared(work("cuda"))
     assert CUDNN.benchmark
 

@@ -11,28 +11,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.report.charts.draw_matplotlib import STYLE, draw_row
 from bench.report.charts.training import accuracies, curves, forest
-from bench.report.findings.statistics import BOOTSTRAP_SEEDS, paired_difference
 from bench.report.study_data import read_study_data
 from bench.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.report.findings.statistics import Test
+
 
 @pytest.mark.parametrize(
-    ("seeds", "words"),
-    [
-        (BOOTSTRAP_SEEDS - 1, "the 95 % interval of the paired t-test;"),
-        (BOOTSTRAP_SEEDS, "the 95 % interval of the BCa bootstrap (p-values of the sign-flip "),
-    ],
+    ("test", "words"),
+    [("paired", "interval of the t-test, paired by seed,"), ("welch", "of Welch's t-test,")],
 )
-def test_the_caption_names_what_the_interval_is_of(trained: Path, seeds: int, words: str) -> None:
+def test_the_caption_names_what_the_interval_is_of(trained: Path, test: Test, words: str) -> None:
     data = read_study_data(Store(trained), "tiny")
-    ours = {seed: 0.80 + seed % 7 / 100 for seed in range(seeds)}
-    found = paired_difference(ours, dict.fromkeys(range(seeds), 0.8))
-    summaries = [replace(s, difference=found if s.reference else None) for s in data.summaries]
-    vars(data)["summaries"] = summaries  # instead of computing them
-    assert words in forest(data).caption
+    assert words in forest(replace(data, study=replace(data.study, test=test))).caption
 
 
 def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:

@@ -31,9 +31,11 @@ from bench.measurement.backends.protocol import (
     CONTIGUOUS,
     MEMORY_FORMATS,
     Needs,
+    Prepared,
     Support,
     UnsupportedError,
     Workload,
+    prepare_copies,
 )
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
 from bench.system.environment import version_of
@@ -80,6 +82,10 @@ class OnnxRuntime:
         if workload.device == "cpu":
             return OrtPrepared(workload, CPU, {})
         return OrtOnGpu(workload, CUDA, cuda_options(workload), graph="enable_cuda_graph")
+
+    def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
+        """Prepare a session for each stream."""
+        return prepare_copies(self, workload, streams)
 
     def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the nodes in a session of its own: only a profiled session records them.

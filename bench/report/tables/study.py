@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.report.findings.agreement import Agreement
-    from bench.report.findings.answer import VariantSummary
+    from bench.report.findings.answer import ContrastSummary, VariantSummary
     from bench.report.findings.statistics import Difference, Estimate
     from bench.store import RunRecord, StudyRecord
 
@@ -21,7 +21,7 @@ COLUMNS = (
     "multiply-adds",
     "test accuracy %",
     "difference (points)",
-    "p (Holm)",
+    "p (adjusted)",
     "train accuracy %",
     "images/s",
 )
@@ -30,25 +30,34 @@ SAME_IMAGES = (
     "test does not include the variation between random seeds, so it says nothing about the design "
     "by itself; the paired difference over seeds above does. Where the networks of one design "
     "differ from seed to seed as often as they differ from the reference, these rows tell you "
-    "nothing new."
+    "nothing new. P-values are not corrected for the number of rows."
 )
+COMPARED = (
+    "Detectable is the difference that would be significant with 80 % power at this number of "
+    "seeds. P(better) is the probability that the first is the more accurate one with a new seed, "
+    "if differences are normal (Bouthillier et al. 2021), with this row's own 95 % interval; of a "
+    "contrast, that the sum is above zero. The correlation is that of the accuracies of both "
+    "over seeds: pairing by seed narrows an interval only if it is positive."
+)
+TESTS = {"paired": "the t-test, paired by seed", "welch": "Welch's t-test"}
 PUBLISHED = (
     "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
     "compared with: a positive one is better. The settings differ, so compare the differences, not "
     "the errors."
 )
-TUNED = (
+TUNED_BEFORE = (
     "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
-    "file. Each variant trains with the value that is best for it; test images have no part in the "
-    "choice."
+    "file, which is also evaluated. Each variant trains with the value that is best for it; test "
+    "images have no part in the choice."
 )
-_METHODS = {
-    "t": "the paired t-test",
-    "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
-}
+TUNED = (
+    "Mean validation accuracy (%) of the seeds {seeds}, which are not evaluated, ± its standard "
+    "error. Each variant trains with the smallest value within one standard error of its best; "
+    "test images have no part in the choice."
+)
 
 
-def study_table(summaries: list[VariantSummary]) -> TextTable:
+def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTable:
     """Return a study's table: accuracies in per cent, differences in points.
 
     A study that compares training accuracies has two columns more for them, and one with a
@@ -57,7 +66,7 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
     table = [list(COLUMNS), *map(_cells, summaries)]
     if any(summary.train_difference for summary in summaries):
         place = COLUMNS.index("train accuracy %") + 1
-        added = [["train difference (points)", "train p (Holm)"]]
+        added = [["train difference (points)", "train p (adjusted)"]]
         for s in summaries:
             found = _difference(s.train_difference) if s.reference else "reference"
             added.append([found, _corrected_p(s.train_difference)])
@@ -71,22 +80,91 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
         last += ["-" if time is None else str(time) for time in times]
         table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
     columns, *rows = map(tuple, table)
-    return TextTable(columns, tuple(rows), _note(summaries))
+    return TextTable(columns, tuple(rows), _note(summaries, study))
 
 
-def methods(summaries: list[VariantSummary]) -> str:
-    """Name the tests behind the intervals of differences."""
-    used = {s.difference.method for s in summaries if s.difference} or {"t"}
-    return " or ".join(words for name, words in _METHODS.items() if name in used)
-
-
-def _note(summaries: list[VariantSummary]) -> str:
-    return (
-        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences "
-        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values "
-        "are Holm-corrected. A difference is significant if its interval excludes zero and its "
-        "p-value is below 0.05; n is its number of seeds. Images/s is training, median over seeds."
+def comparisons_table(
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
+) -> TextTable:
+    """Return a row for every comparison and contrast: what was found and what could be found."""
+    rows = []
+    for what in ("", ", training"):
+        found = [
+            *(
+                (f"{s.name} - {s.reference}", s.train_difference if what else s.difference)
+                for s in summaries
+                if s.reference
+            ),
+            *(
+                (f"{c.name}: {c.formula}", c.train_difference if what else c.difference)
+                for c in contrasts
+            ),
+        ]
+        rows += [_compared(f"{name}{what}", d) for name, d in found if d is not None]
+    columns = (
+        "comparison",
+        "seeds",
+        "difference (points)",
+        "p (adjusted)",
+        "detectable (points)",
+        "P(better)",
+        "correlation",
     )
+    return TextTable(columns, tuple(rows), COMPARED)
+
+
+def _compared(name: str, found: Difference) -> tuple[str, ...]:
+    better = found.superiority
+    chance = "-"
+    if better is not None and better.low is not None and better.high is not None:
+        chance = f"{better.mean:.2f} [{better.low:.2f}, {better.high:.2f}]"
+    return (
+        name,
+        str(found.seeds),
+        _difference(found),
+        _corrected_p(found),
+        "-" if found.detectable is None else f"{found.detectable * 100:.2f}",
+        chance,
+        "-" if found.correlation is None else f"{found.correlation:+.2f}",
+    )
+
+
+def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
+    failed = any(summary.failures for summary in summaries)
+    parts = (
+        "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
+        + (
+            "; where some runs did not learn, also the median and the worst seed; a run that "
+            "diverged counts as chance accuracy."
+            if failed
+            else "."
+        ),
+        (
+            f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
+            "p-values of differences are simultaneous for all comparisons of the study "
+            "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
+            "images, in 95 % of studies, and a p-value is below 0.05 exactly if its interval "
+            "excludes zero (significant); n is the number of seeds."
+        ),
+        _seeds_note(study),
+        "Images/s is training, median over seeds.",
+    )
+    return " ".join(filter(None, parts))
+
+
+def _seeds_note(study: StudyRecord) -> str:
+    """Say which seeds are tested, and how looks at fewer of them count."""
+    if study.looks:
+        return (
+            f"Seeds may be added; this is look {len(study.looks)}, and the error of all looks "
+            "together is at most 5 %."
+        )
+    declared = study.declared_seeds
+    if not declared:
+        return ""
+    there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
+    note = f"The seeds {', '.join(map(str, declared))} were declared beforehand"
+    return f"{note}; others are not tested." if there - set(declared) else f"{note}."
 
 
 def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:
@@ -118,6 +196,38 @@ def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> Text
     return TextTable(columns, tuple(rows), PUBLISHED)
 
 
+def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
+    """Return what differs between variants: a row per variant, a column per setting.
+
+    The values are those of each variant's first run that has a record; no row if none differs.
+    """
+    settings = {
+        name: _settings(record.request)
+        for name, entry in study.variants.items()
+        if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
+    }
+    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
+    texts = {
+        name: {key: _setting(values.get(key)) for key in keys} for name, values in settings.items()
+    }
+    differing = [key for key in keys if len({values[key] for values in texts.values()}) > 1]
+    if not differing:
+        return TextTable(("variant",), ())
+    rows = [(name, *(values[key] for key in differing)) for name, values in texts.items()]
+    columns = ("variant", *(key.replace("_", " ") for key in differing))
+    return TextTable(columns, tuple(rows), "All other settings are the same.")
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's settings by name, its options and recipe values among them."""
+    alone = {k: v for k, v in request.items() if k not in {"seed", "options", "recipe"}}
+    return {**alone, **request.get("options", {}), **request.get("recipe", {})}
+
+
+def _setting(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def tuned_table(study: StudyRecord) -> TextTable:
     """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
     values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
@@ -126,7 +236,9 @@ def tuned_table(study: StudyRecord) -> TextTable:
         for name, tried in study.tuning.items()
     ]
     settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
-    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), TUNED)
+    seeds = {", ".join(map(str, tried.get("seeds", ()))) for tried in study.tuning.values()}
+    note = TUNED_BEFORE if "" in seeds else TUNED.format(seeds=" or ".join(sorted(seeds)))
+    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), note)
 
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
@@ -160,7 +272,7 @@ def same_images_table(found: Agreement) -> TextTable:
         "images",
         "only the variant right",
         "only the reference right",
-        "p (exact, Holm)",
+        "p (exact)",
     )
     rows = [
         (
@@ -183,7 +295,7 @@ def _cells(summary: VariantSummary) -> list[str]:
         summary.name + (f" ({', '.join(notes)})" if notes else ""),
         _count(summary.parameters),
         _count(summary.macs),
-        _estimate(summary.test_accuracy),
+        _estimate(summary.test_accuracy) + _spread(summary),
         _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
@@ -206,8 +318,18 @@ def _estimate(value: Estimate | None) -> str:
         return "-"
     mean = f"{value.mean * 100:.2f}"
     if value.low is None or value.high is None:
-        return f"{mean} (1 seed)"
+        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
+    if value.low < 0 or value.high > 1:  # an accuracy ends at 0 and 100 %
+        return f"{mean} [{max(0.0, value.low) * 100:.2f}, {min(1.0, value.high) * 100:.2f}]"
     return f"{mean} ± {(value.high - value.low) * 50:.2f}"
+
+
+def _spread(summary: VariantSummary) -> str:
+    """Return median and worst seed where some, but not all, of the runs did not learn."""
+    found = summary.failures
+    if found is None or found.failed == found.runs or math.isnan(found.median):
+        return ""
+    return f" (median {found.median * 100:.2f}, worst {found.worst * 100:.2f})"
 
 
 def _difference(value: Difference | None) -> str:
@@ -216,7 +338,7 @@ def _difference(value: Difference | None) -> str:
         return "-"
     mean = f"{value.mean * 100:+.2f}"
     if value.low is None or value.high is None:
-        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (no spread over seeds)"
+        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
     return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
 
 
@@ -246,4 +368,7 @@ def _score(tried: dict[str, Any], value: str) -> str:
     if value not in tried["values"]:
         return ""
     score = tried["values"][value]
-    return "-" if score is None else f"{score * 100:.2f}"
+    if score is None:
+        return "-"
+    error = tried.get("standard_errors", {}).get(value)
+    return f"{score * 100:.2f}" + ("" if error is None else f" ± {error * 100:.2f}")
