@@ -104,7 +104,11 @@ def save_tables_and_picture(
 
 def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
     """Print the JSON document of a `--json` command."""
-    document = {"schema": 1, "rows": list(rows), "errors": list(errors)}
+    print_document({"schema": 1, "rows": list(rows), "errors": list(errors)})
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """Print a JSON document."""
     print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
 
 

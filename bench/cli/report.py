@@ -27,9 +27,7 @@ def report(
     ] = False,
     formats: Annotated[
         str,
-        output(
-            "--format LIST", "Formats, separated by commas: csv, parquet, markdown, latex, html."
-        ),
+        output("--format LIST", "One or more of csv, parquet, markdown, latex, html and json."),
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
@@ -57,6 +55,8 @@ def report(
 
       bench report quickstart --format csv,parquet,latex
 
+      bench report quickstart --format json --output - | jq -r .answer
+
       bench report quickstart --format markdown --output - >> "$GITHUB_STEP_SUMMARY"
 
       bench report quickstart --serve
@@ -65,7 +65,7 @@ def report(
 
     """
     from bench.report.pages.markdown import markdown
-    from bench.report.pages.publish import check_formats, require_finished
+    from bench.report.pages.publish import check_formats, json_text, require_finished
     from bench.report.pages.publish import publish as write
     from bench.report.pages.sections import save_figures
     from bench.report.pages.study_report import read_study_report
@@ -74,8 +74,11 @@ def report(
     wanted = [name.strip() for name in formats.split(",")]
     check_formats(wanted)
     to_stdout = str(output) == "-"
-    if to_stdout and wanted != ["markdown"]:
-        raise BenchError("--output - writes one text to stdout: give --format markdown too")
+    texts = {"markdown": markdown, "json": json_text}
+    if to_stdout and (len(wanted) > 1 or wanted[0] not in texts):
+        raise BenchError(
+            f"--output - writes one text to stdout: give --format {' or '.join(texts)} too"
+        )
     if serve and (output or publish or figures):
         raise BenchError("--serve writes no files: remove --output, --figures and --publish")
     if measurements:
@@ -92,7 +95,7 @@ def report(
         return
     if to_stdout:
         require_finished(content)
-        sys.stdout.write(markdown(content))
+        sys.stdout.write(texts[wanted[0]](content))
         return
     folder = output or Path("results" if publish else "report") / name
     _print_paths(write(content, folder, wanted))

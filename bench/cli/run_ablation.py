@@ -9,7 +9,7 @@ import typer
 from bench.cli import options
 from bench.cli.dry_run import show_dry_run
 from bench.cli.options import argument, hardware, what
-from bench.cli.output import print_json, print_line, stdout
+from bench.cli.output import print_document, print_line, stdout
 from bench.cli.progress import progress_view
 from bench.errors import BenchError
 from bench.system.memory import enable_huge_pages
@@ -131,22 +131,17 @@ def run_ablation(
 
 def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     """Print a study's question, tables and answer; return 1 if a run of it failed, else 0."""
+    from bench.report.pages.json_document import json_document
     from bench.report.pages.study_report import StudyReport
     from bench.report.pages.terminal import print_report
     from bench.report.study_data import StudyData
     from bench.store import Store
-    from bench.store.tables.frames import rows_of
 
     report = StudyReport(StudyData(Store(results), study))
     records = report.data.records.values()
     failed = int(any(r.status not in {"complete", "diverged"} for r in records))
     if as_json:
-        errors = [
-            {"run": r.run, "status": r.status, "error": r.error}
-            for r in records
-            if r.status != "complete"
-        ]
-        print_json(rows_of(report.data.runs), errors)
+        print_document(json_document(report))
         return failed
     print_report(report, stdout())
     print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")

@@ -152,9 +152,9 @@ def train(
 
 def _reached(values: dict[str, Any], results: Path, target: float) -> "TimeToAccuracy":
     from bench.report.findings.time_to_accuracy import time_to_accuracy
-    from bench.store.tables.frames import load_results
+    from bench.store.tables.frames import load_table
 
-    epochs = load_results(results / "runs" / values["run"], "epochs")
+    epochs = load_table(results / "runs" / values["run"], "epochs")
     return time_to_accuracy(epochs, target)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
-from bench.store.tables.frames import load_results, rows_of
+from bench.store.tables.frames import load_table, rows_of
 from bench.system.intervals import Interval, median_interval
 
 if TYPE_CHECKING:
@@ -182,11 +182,11 @@ def _has_interval(row: dict[str, Any]) -> bool:
 
 def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     """Read how fast networks were trained: the epochs of all runs of one configuration."""
-    runs = load_results(folder)
+    runs = load_table(folder)
     runs = runs[runs["status"] == "complete"].drop_duplicates("run")
     if runs.empty:
         return None
-    epochs = load_results(folder, "epochs").drop_duplicates(["run", "epoch"])
+    epochs = load_table(folder, "epochs").drop_duplicates(["run", "epoch"])
     rows = rows_of(runs)
     groups: dict[str, list[str]] = {}
     for row in rows:

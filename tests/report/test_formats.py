@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROWS = {
     "runs": 4, "epochs": 4, "exports": 1, "throughput": 2, "cold_starts": 1, "lesions": 1,
-    "gradients": 2, "correlations": 1, "landscapes": 3,
+    "gradients": 2, "correlations": 1, "landscapes": 3, "comparisons": 1,
 }  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def test_a_latex_table_has_a_line_a_variant(bench: Callable, trained: Path, tmp_
         (["--format", "cvs"], "--format cvs: unknown format; did you mean 'csv'"),
         (["--format", ""], "unknown format"),
         (["--format", "csv,,html"], "unknown format"),
-        (["--format", "csv", "--output", "-"], "give --format markdown"),
+        (["--format", "csv", "--output", "-"], "give --format markdown or json"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

@@ -16,10 +16,11 @@ from bench.report.charts.draw_matplotlib import draw, draw_row
 from bench.report.charts.landscape import landscape_charts
 from bench.report.pages.html import html
 from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import load_results
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.tables.columns import COLUMNS, typed_frame
-from bench.store.tables.frames import load_results, newest
+from bench.store.tables.frames import newest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,19 @@ from __future__ import annotations
 import textwrap
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bench.report.charts.chart import DASHES, SYMBOLS, Axis, Chart, Series
+from bench.report.charts.chart import (
+    DASHES,
+    SYMBOLS,
+    Chart,
+    Series,
+    linear_range,
+    log_axis,
+    tick_text,
+)
 from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
@@ -37,8 +45,6 @@ STYLE: Any = {
 _MARKERS = dict(zip(SYMBOLS, ("o", "s", "D", "^", "x", "P", "v", "*"), strict=True))
 _DASHES = dict(zip(DASHES, ("-", "--", ":", "-."), strict=True))
 _NEUTRAL = "#595f69"
-_FEW = 3  # decades of a logarithmic axis that leave room for ticks between them
-_THOUSAND = 1000  # below, no prefix: milli would be confused with the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches per category
 _DARK = 0.6  # share above which black text is hard to read
@@ -183,12 +189,12 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
     ends: dict[float, float] = {}
     handles: dict[str, Any] = {}
     for series in chart.series:
-        if series.drawn:
+        if series.drawn and not series.detail:
             bars = series.kind == "bars"
             drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
             handles.setdefault(series.name, drawn)
-    _set(axes, "x", chart.x)
-    _set(axes, "y", chart.y)
+    _set(axes, "x", chart)
+    _set(axes, "y", chart)
     return handles
 
 
@@ -212,10 +218,13 @@ def _draw_points(axes: Axes, series: Series) -> Any:
         "markersize": 3 if series.faint else 5,
         "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
     }
+    if series.stepped:
+        look["drawstyle"] = "steps-post"
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        handle: Any = axes.errorbar(x, y, xerr=series.error_bars, capsize=2, **look)
+        ends = {f"{series.interval}err": series.error_bars}
+        handle: Any = axes.errorbar(x, y, **ends, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
@@ -225,17 +234,19 @@ def _draw_points(axes: Axes, series: Series) -> Any:
     return handle
 
 
-def _set(axes: Axes, which: str, axis: Axis) -> None:
+def _set(axes: Axes, which: Literal["x", "y"], chart: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    axis = chart.x if which == "x" else chart.y
     own = getattr(axes, f"{which}axis")
     axes.set(**{f"{which}label": axis.title})
     if axis.log:
-        _set_log(axes, which)
+        _set_log(axes, which, chart)
     elif axis.whole:
         own.set_major_locator(MaxNLocator(integer=True))
     if axis.zero:
         (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
+        axes.set(**{f"{which}lim": linear_range(chart, which)})
     if axis.categories:
         turned = which == "x" and len(axis.categories) > _LEVEL
         step = -(-len(axis.categories) // _MOST_ROWS)
@@ -248,17 +259,11 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
         axes.set(**{f"{which}lim": (-0.6, len(axis.categories) - 0.4)})
 
 
-def _set_log(axes: Axes, which: str) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+def _set_log(axes: Axes, which: Literal["x", "y"], chart: Chart) -> None:
+    from matplotlib.ticker import NullLocator
 
-    axes.set(**{f"{which}scale": "log"})
+    ticks, ends = log_axis(chart, which)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": ends})
     own = getattr(axes, f"{which}axis")
-    low, high = own.get_view_interval()
-    decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
-    within = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5)
-    thousands = EngFormatter(sep="")
-    own.set_major_locator(LogLocator(subs=within if decades < _FEW else (1,)))
-    own.set_major_formatter(
-        lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
-    )
-    own.set_minor_formatter(NullFormatter())
+    own.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
+    own.set_minor_locator(NullLocator())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NOT_MEASURED = "The speed of these runs has not been measured yet: run `bench throughput RUN`."
+NOT_MEASURED = "The speed of these networks has not been measured yet."
 NO_INTENSITY = (
     "The measurements lack the bytes moved or the machine's ceiling: they were made by an older "
     "version, of an engine, or in two precisions at once. Measure the network again."

@@ -11,7 +11,7 @@ from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
 from bench.report.findings.fastest import network_name
 from bench.store.exports import Exports
-from bench.store.tables.frames import load_results, study_runs
+from bench.store.tables.frames import load_table, study_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     """
     name = None if study is None else store.find_study(study).name
     rows = (
-        load_results(store.root, "throughput")
+        load_table(store.root, "throughput")
         if name is None
         else study_runs(store, name, "throughput")
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from bench.errors import BenchError, nearest
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.pages.html import html
+from bench.report.pages.json_document import json_document
 from bench.report.pages.markdown import markdown
 from bench.store.files import write_atomically
 from bench.store.tables.columns import COLUMNS, Table
@@ -30,7 +32,8 @@ def publish(
         report: the report.
         folder: where to write; made if it is not there.
         formats: of `FORMATS`. `markdown` is a page with its pictures, `csv` and `parquet` are
-            the study's tables that have a row, `latex` a booktabs table, `html` one page.
+            the study's tables that have a row, `latex` a booktabs table, `html` one page, `json`
+            the result as one document.
 
     Raises:
         BenchError: a format is unknown, or no run of the study is finished.
@@ -91,6 +94,11 @@ def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
     return written
 
 
+def json_text(report: StudyReport) -> str:
+    """Return `json_document` as text."""
+    return json.dumps(json_document(report), indent=1, ensure_ascii=False) + "\n"
+
+
 def _write(path: Path, content: str | bytes) -> list[Path]:
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     return [path]
@@ -104,4 +112,5 @@ FORMATS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
         folder / "table.tex", report.table.to_latex(caption=report.answer)
     ),
     "html": lambda report, folder: _write(folder / "report.html", html(report)),
+    "json": lambda report, folder: _write(folder / "report.json", json_text(report)),
 }

@@ -196,6 +196,38 @@ def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> Text
     return TextTable(columns, tuple(rows), PUBLISHED)
 
 
+def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
+    """Return what differs between variants: a row per variant, a column per setting.
+
+    The values are those of each variant's first run that has a record; no row if none differs.
+    """
+    settings = {
+        name: _settings(record.request)
+        for name, entry in study.variants.items()
+        if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
+    }
+    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
+    texts = {
+        name: {key: _setting(values.get(key)) for key in keys} for name, values in settings.items()
+    }
+    differing = [key for key in keys if len({values[key] for values in texts.values()}) > 1]
+    if not differing:
+        return TextTable(("variant",), ())
+    rows = [(name, *(values[key] for key in differing)) for name, values in texts.items()]
+    columns = ("variant", *(key.replace("_", " ") for key in differing))
+    return TextTable(columns, tuple(rows), "All other settings are the same.")
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's settings by name, its options and recipe values among them."""
+    alone = {k: v for k, v in request.items() if k not in {"seed", "options", "recipe"}}
+    return {**alone, **request.get("options", {}), **request.get("recipe", {})}
+
+
+def _setting(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def tuned_table(study: StudyRecord) -> TextTable:
     """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
     values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
@@ -287,6 +319,8 @@ def _estimate(value: Estimate | None) -> str:
     mean = f"{value.mean * 100:.2f}"
     if value.low is None or value.high is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
+    if value.low < 0 or value.high > 1:  # an accuracy ends at 0 and 100 %
+        return f"{mean} [{max(0.0, value.low) * 100:.2f}, {min(1.0, value.high) * 100:.2f}]"
     return f"{mean} ± {(value.high - value.low) * 50:.2f}"
 
 

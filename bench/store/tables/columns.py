@@ -7,10 +7,18 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-Table = Literal[
-    *("runs", "epochs", "exports", "throughput", "cold_starts"),
-    *("lesions", "gradients", "correlations", "landscapes"),
+RecordedTable = Literal[
+    "runs",
+    "epochs",
+    "exports",
+    "throughput",
+    "cold_starts",
+    "lesions",
+    "gradients",
+    "correlations",
+    "landscapes",
 ]
+Table = Literal[RecordedTable, "comparisons"]  # the latter is computed from recorded runs
 
 # The dtype of categories: pandas 3 uses `str` for text, also for a column without values.
 CATEGORIES: Any = "str" if pd.__version__ >= "3" else "object"
@@ -337,6 +345,49 @@ TABLES: dict[str, dict[str, Column]] = {
         "y": _number("Step along the second direction; missing on a line."),
         "loss": _number("Mean cross-entropy at that point; missing if not finite."),
         "accuracy": _number("Fraction of the images classified correctly at that point, 0…1."),
+    },
+    "comparisons": {
+        "study": _category("Name of the study."),
+        "comparison": _text("The weighted sum of accuracies: `variant - reference` or a contrast."),
+        "variant": _category("Variant that is compared; missing for a contrast."),
+        "reference": _category("Variant that it is compared with; missing for a contrast."),
+        "contrast": _text("Name of the contrast; missing for a variant."),
+        "accuracy": _category("Which accuracy: `test`, or `train` if the study compares it."),
+        "test": _category("`paired` (t-test, paired by seed) or `welch` (Welch's t-test)."),
+        "seeds": _integer("Number of seeds that all its variants have."),
+        "difference": _number("Mean difference of the accuracies, 0…1 (0.01 is one point)."),
+        "ci_low": _number(
+            "Lower end of its interval, 95 % for all comparisons of the study together; missing "
+            "for one seed, and where the difference is the same for all seeds."
+        ),
+        "ci_high": _number("Upper end of it."),
+        "p_value": _number(
+            "Two-sided, adjusted for the number of comparisons: below 0.05 exactly if the interval "
+            "excludes zero."
+        ),
+        "significant": Column(
+            "boolean", "Whether the interval excludes zero and there is no `doubt`."
+        ),
+        "equivalent": Column(
+            "boolean", "Whether the interval lies within the `margin`; missing without one."
+        ),
+        "doubt": _text(
+            "`pending` (runs have not ended) or `missing` (the better side lacks results, and the "
+            "difference is not significant with chance accuracy in their place)."
+        ),
+        "margin": _number("Largest difference that the study counts as equivalent, 0…1."),
+        "level": _number("Significance level of this comparison alone."),
+        "standard_deviation": _number("Standard deviation of the difference over seeds, 0…1."),
+        "effect_size": _number("`difference` over `standard_deviation`: Cohen's d_z if paired."),
+        "detectable": _number(
+            "Difference that would be significant with 80 % power at this number of seeds, 0…1."
+        ),
+        "superiority": _number(
+            "Probability that a new seed's difference is above zero, if differences are normal."
+        ),
+        "superiority_low": _number("Lower end of its own 95 % interval."),
+        "superiority_high": _number("Upper end of it."),
+        "correlation": _number("Correlation of the two accuracies over seeds; from three seeds."),
     },
 }
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
 from bench.store.runs import PARTIAL
-from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.columns import COLUMNS, RecordedTable, typed_frame
 from bench.store.tables.runs import run_table
 
 if TYPE_CHECKING:
@@ -25,42 +25,36 @@ if TYPE_CHECKING:
 __all__ = [
     "ANALYSED",
     "COLUMNS",
-    "Table",
     "analysed_frame",
     "cold_start_frame",
     "exports_frame",
-    "load_results",
+    "load_table",
+    "locate",
     "newest",
     "rows_of",
     "study_runs",
     "throughput_frame",
 ]
 
-ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
+ANALYSED: tuple[RecordedTable, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
 
-def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
-    """Load one table of a results folder, of one study, or of one run.
+def load_table(path: str | Path, table: RecordedTable = "runs") -> pd.DataFrame:
+    """Load a recorded table of a results folder, of one study, or of one run.
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
-            `throughput`, `cold_starts`, `lesions`, `gradients`, `correlations` or `landscapes`.
+        table: its name.
 
     Returns:
-        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units
-        and meanings are in `bench.store.tables.columns.TABLES`: accuracies are 0…1, times are
-        wall-clock seconds, `macs` are multiply-adds for one image.
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
 
     Raises:
-        BenchError: the table is unknown or *path* does not exist.
+        BenchError: *path* does not exist.
 
     Broken records are skipped with a warning that names them, on every load.
     """
-    if table not in COLUMNS:
-        known = ", ".join(COLUMNS)
-        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
-    store, study, run = _locate(Path(path))
+    store, study, run = locate(Path(path))
     if table in {"runs", "epochs"}:
         return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
     found = store.read_study(study) if study is not None else None
@@ -83,7 +77,7 @@ def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def analysed_frame(
-    records: Iterable[AnalysisRecord], table: Table, runs: Collection[str] | None = None
+    records: Iterable[AnalysisRecord], table: RecordedTable, runs: Collection[str] | None = None
 ) -> pd.DataFrame:
     """Return rows of analyses as one of the tables `ANALYSED`, in the order of the records.
 
@@ -127,13 +121,13 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
+def study_runs(store: Store, name: str, table: RecordedTable = "runs") -> pd.DataFrame:
     """Return a table's rows of one study, in the study's order of variants and seeds."""
-    return load_results(store.root / "studies" / f"{name}.json", table)
+    return load_table(store.root / "studies" / f"{name}.json", table)
 
 
-def _locate(path: Path) -> tuple[Store, str | None, str | None]:
-    """Return the results folder of *path*, with the study or run that *path* names."""
+def locate(path: Path) -> tuple[Store, str | None, str | None]:
+    """Return the results folder of *path*, and the name of the study or run if it is one's."""
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     if path.suffix == ".json" and path.parent.name == "studies":
