@@ -49,6 +49,9 @@ class FakeRunner:
         self.clock.now += sum(seconds)
         return seconds
 
+    def measure_energy(self) -> None:
+        """It has no counter."""
+
     def describe(self) -> RunnerReport:
         return RunnerReport(Executed("fake", "fp32"))
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "variant",
-    "parameters",
-    "multiply-adds",
     "test accuracy %",
     "difference (points)",
     "p (adjusted)",
     "train accuracy %",
+    "parameters",
+    "multiply-adds",
     "images/s",
 )
 SAME_IMAGES = (
@@ -76,7 +76,7 @@ def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTabl
     times = [summary.time_to_accuracy for summary in summaries]
     target = next((time.accuracy for time in times if time is not None), None)
     if target is not None:
-        last = [f"seconds to {target:.4g} validation accuracy"]
+        last = [f"seconds to {target * 100:.4g} % validation accuracy"]
         last += ["-" if time is None else str(time) for time in times]
         table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
     columns, *rows = map(tuple, table)
@@ -243,15 +243,14 @@ def tuned_table(study: StudyRecord) -> TextTable:
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
     """Return a table with a row for every run of a study that has a record."""
-    figures = ("test_accuracy", "train_accuracy")
     rows = [
         (
             name,
             seed,
             record.status,
             *(
-                "-" if record.result.get("timing_only") else _figure(record.result.get(f))
-                for f in figures
+                "-" if record.result.get("timing_only") else _percent(record.result.get(figure))
+                for figure in ("test_accuracy", "train_accuracy")
             ),
             _figure(record.seconds),
             run,
@@ -260,7 +259,16 @@ def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTabl
         for seed, run in entry["runs"].items()
         if (record := records.get(run)) is not None
     ]
-    return TextTable(("variant", "seed", "status", *figures, "seconds", "run"), tuple(rows))
+    columns = (
+        "variant",
+        "seed",
+        "status",
+        "test accuracy %",
+        "train accuracy %",
+        "seconds",
+        "run",
+    )
+    return TextTable(columns, tuple(rows))
 
 
 def same_images_table(found: Agreement) -> TextTable:
@@ -293,12 +301,12 @@ def _cells(summary: VariantSummary) -> list[str]:
     notes = [f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()]
     return [
         summary.name + (f" ({', '.join(notes)})" if notes else ""),
-        _count(summary.parameters),
-        _count(summary.macs),
         _estimate(summary.test_accuracy) + _spread(summary),
         _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
+        _count(summary.parameters),
+        _count(summary.macs),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
 
@@ -352,6 +360,10 @@ def _p_value(value: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value * 100:.2f}"
 
 
 def _taken(tried: dict[str, Any]) -> str:
