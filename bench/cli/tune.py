@@ -15,7 +15,7 @@ def tune(
     batch_size: Annotated[
         list[int] | None,
         measurement(
-            "--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32; GPU: 256)."
+            "--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32; GPU: also 256)."
         ),
     ] = None,
     streams: Annotated[

@@ -24,6 +24,7 @@ from bench.store.tables.columns import COLUMNS, RecordedTable, Table, typed_fram
 from bench.store.tables.frames import (
     ANALYSED,
     analysed_frame,
+    cold_start_frame,
     exports_frame,
     load_table,
     locate,
@@ -215,6 +216,12 @@ class StudyData:
         return throughput_frame(
             row for record in self._measured for row in record.rows if row["run"] in self.study.runs
         )
+
+    @cached_property
+    def cold_starts(self) -> pd.DataFrame:
+        """The study's rows of the `cold_starts` table."""
+        rows = (row for record in self._measured for row in record.cold_starts)
+        return cold_start_frame(row for row in rows if row["run"] in self.study.runs)
 
     @cached_property
     def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:
