@@ -136,7 +136,9 @@ def _measured(
 def _labels(reliable: pd.DataFrame, known: pd.DataFrame) -> dict[Any, str]:
     """Name all points by backend and precision, of many those on the front by what differs."""
     if len(known) <= _LABELLED:
-        return {row.Index: f"{row.backend} {row.executed_precision}" for row in known.itertuples()}
+        ran = known["executed_precision"].astype(object).fillna(known["precision"].astype(object))
+        named = known["backend"].astype(str) + " " + ran.fillna("").astype(str)
+        return dict(zip(known.index, named.str.strip(), strict=True))
     records: list[Any] = reliable.to_dict("records")
     names = _shortened([[part.format(**row) for part in _PARTS] for row in records], kept=2)
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"], strict=True))
