@@ -3,8 +3,9 @@
     python tools/republish.py [STUDY …]
 
 Everything that is derived from `runs.csv` and `epochs.csv` alone is rewritten: the answer, the
-tables of variants and comparisons, the paper's table, the discussion of the study file, and
-`study.svg`. P-values on the same test images follow from the counts that the page shows. What
+tables of variants and comparisons (also as `comparisons.csv`), the paper's table, the discussion of
+the study file, and `study.svg`. P-values on the same test images follow from the counts that the page
+shows. What
 needs the results folder (profiles, lesions, provenance) stays as it is.
 """
 
@@ -98,6 +99,7 @@ def republish(folder: Path) -> None:
     new = markdown(report, pictures=True).split(_BEGIN_LATER)[0]
     page.write_text(_joined(text, new), encoding="utf-8")
     save_figure(draw_row(report.overview), folder, "study")
+    (folder / "comparisons.csv").write_text(report.data.comparisons.to_csv(index=False))
 
 
 def _joined(old: str, new: str) -> str:
