@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import export_onnx, gradients, grow, landscape, lesion, measure, run_study, train
-    from bench.errors import BenchError
+    from bench.api import (
+        export_onnx,
+        gradients,
+        grow,
+        import_model,
+        landscape,
+        lesion,
+        measure,
+        run_study,
+        train,
+    )
+    from bench.errors import BenchError, RunsFailedError
     from bench.report.pages.notebook import Report
     from bench.report.study_data import load_results
     from bench.targets.find import load_model
@@ -25,9 +35,11 @@ if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").i
 _HOMES = {
     "BenchError": "bench.errors",
     "Report": "bench.report.pages.notebook",
+    "RunsFailedError": "bench.errors",
     "export_onnx": "bench.api",
     "gradients": "bench.api",
     "grow": "bench.api",
+    "import_model": "bench.api",
     "landscape": "bench.api",
     "lesion": "bench.api",
     "load_model": "bench.targets.find",
@@ -40,9 +52,11 @@ _HOMES = {
 __all__ = [
     "BenchError",
     "Report",
+    "RunsFailedError",
     "export_onnx",
     "gradients",
     "grow",
+    "import_model",
     "landscape",
     "lesion",
     "load_model",

@@ -10,6 +10,7 @@ from bench.cli.dry_run import show_dry_run
 from bench.cli.options import argument, network, training, what
 from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
+from bench.errors import RunsFailedError
 from bench.system.memory import enable_huge_pages
 
 if TYPE_CHECKING:
@@ -123,7 +124,10 @@ def train(
         show_dry_run(train_plan(model, how.torch_device, **request), how, as_json=as_json)
         return
     with progress_view(quiet=quiet or as_json) as view:
-        row = train_model(model, track=trackers, on_event=view, **request, **execution)
+        try:
+            row = train_model(model, track=trackers, on_event=view, **request, **execution)
+        except RunsFailedError as error:
+            row = error.rows
     if follows():
         raise typer.Exit
     (values,) = rows_of(row)

@@ -16,6 +16,13 @@ def tune(
         list[int] | None,
         measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
     ] = None,
+    streams: Annotated[
+        list[int] | None,
+        measurement(
+            "--streams N",
+            "Batches in flight to try; repeatable (default: 1, and one per thread).",
+        ),
+    ] = None,
     latency_bound: Annotated[
         float | None,
         measurement("--latency-bound MS", "Largest median latency of one batch, in milliseconds."),
@@ -38,7 +45,7 @@ def tune(
 ) -> None:
     """Find the fastest way to run a network on this machine.
 
-    Tries every backend, precision, memory format, thread count and batch size by successive
+    Tries backends, precisions, memory formats, threads, streams and batch sizes by successive
     halving, then measures the fastest and PyTorch eager interleaved in one run. Backends that
     compile are tried last, with the batch sizes and thread counts that are still in the search.
 
@@ -64,7 +71,9 @@ def tune(
     bounds = Bounds(latency_bound, min_accuracy)
     values = options.parse_values(option)
     found = find_target(target, results=results, options=values, input_size=size)
-    tuned = tune_target(found, context, bounds, batch_sizes=batch_size, minutes=max_minutes)
+    tuned = tune_target(
+        found, context, bounds, batch_sizes=batch_size, streams=streams, minutes=max_minutes
+    )
     _show(tuned, results, as_json=as_json)
 
 

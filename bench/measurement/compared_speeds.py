@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
-    *("input_size", "scenario", "threads", "boundary"),
+    *("input_size", "scenario", "threads", "streams", "boundary"),
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
 _BUSY = 0.1  # share of the processor used by others, from which no verdict is given
-_WORDS = {"threads": "{} threads", "batch_size": "batch {}", "input_size": "{} px"}
+_WORDS = {
+    "streams": "{} streams",
+    "threads": "{} threads",
+    "batch_size": "batch {}",
+    "input_size": "{} px",
+}
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,8 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
     values = [(part, row.get(part)) for part in parts]
+    # Not named, since older measurements have no such column.
+    values = [pair for pair in values if pair != ("streams", 1)]
     if "input_size" in parts and not row.get("input_size"):
         values.append(("input_shape", row.get("input_shape")))  # not square
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})

@@ -122,14 +122,20 @@ class Tuned:
 
 
 def candidates(
-    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork,
+    *,
+    device: str,
+    threads: Sequence[int],
+    batch_sizes: Sequence[int],
+    streams: Sequence[int] = (1,),
 ) -> list[Configuration]:
-    """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
+    """Return all that can run here: backends, precisions, formats, threads, batches, streams."""
     request = Request(
         backends=tuple(name for name in backend_names() if load_backend(name).needs != "nothing"),
         precisions=PRECISIONS,
         batch_sizes=tuple(batch_sizes),
         memory_formats=MEMORY_FORMATS,
+        streams=tuple(streams),
     )
     found = [
         one for count in threads for one in expand(request, [target], device=device, threads=count)
@@ -166,9 +172,10 @@ def halve(
             return ranked[:_LAST]  # the budget ended within this rung
         if not timed:
             raise BenchError("none of the configurations could run here")
-        within = [(one, median) for one, median in timed if median <= limit]
+        # With several streams, a batch takes as many times the time from one batch to the next.
+        within = [(one, median) for one, median in timed if median * one.streams <= limit]
         if not within:
-            best = min(median for _, median in timed) * 1e3
+            best = min(median * one.streams for one, median in timed) * 1e3
             raise UnreachedError(
                 f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
                 f"{best:.3g} ms a batch"
@@ -227,11 +234,13 @@ def tune(
     bounds: Bounds,
     *,
     batch_sizes: Sequence[int] | None = None,
+    streams: Sequence[int] | None = None,
     minutes: float = MINUTES,
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Batch sizes are 1, 8 and 32 by default, or the file's only one. After so many *minutes* no
+    Batch sizes are 1, 8 and 32 by default, or the file's only one; streams are 1 and as many as
+    there are threads. After so many *minutes* no
     further configuration is begun.
 
     Raises:
@@ -241,7 +250,13 @@ def tune(
     threads = sorted({1, context.threads}, reverse=True)
     default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
     sizes = sorted(batch_sizes or default, reverse=True)
-    given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
+    given = candidates(
+        target,
+        device=context.device,
+        threads=threads,
+        batch_sizes=sizes,
+        streams=tuple(dict.fromkeys(streams or (1, context.threads))),
+    )
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         accurate = _accurate(ready, bounds)
@@ -254,6 +269,7 @@ def tune(
         precisions=tuple(dict.fromkeys(("fp32", best.precision))),
         memory_formats=MEMORY_FORMATS,
         batch_sizes=(best.batch_size,),
+        streams=tuple(dict.fromkeys((1, best.streams))),
     )
     record = measure_targets([target], request, replace(context, threads=best.threads))
     return Tuned(best, record, command_for(best), len(budget.begun), len(budget.skipped))
@@ -271,6 +287,7 @@ def command_for(made: Configuration) -> str:
         f"--memory-format {made.memory_format}",
         f"--batch-size {made.batch_size}",
         f"--threads {made.threads}",
+        *([f"--streams {made.streams}"] if made.streams > 1 else []),
         f"--device {made.device}",
     ]
     return " ".join(parts)

@@ -238,6 +238,7 @@ class Store(Studies):
     def find_run(self, name: str) -> str:
         """Return the id of the run given by id, unambiguous prefix, hash, or folder path.
 
+        The name of a study of one run names that run, such as an imported one.
         Unfinished runs are found too.
 
         Raises:
@@ -249,6 +250,9 @@ class Store(Studies):
         if wanted in known:
             return wanted
         found = [k for k in known if wanted and wanted in (k[: len(wanted)], k.rsplit("-", 1)[-1])]
+        study = self.read_study(name) if wanted == name and not found else None
+        if study is not None and len(study.runs) == 1 and study.runs <= set(known):
+            found = list(study.runs)
         if len(found) == 1:
             return found[0]
         if found:

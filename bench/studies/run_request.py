@@ -40,6 +40,8 @@ class RunRequest:
         deterministic: allow bit-reproducible kernels only.
         initial_weights: SHA-256 of the weights it starts from (None: random weights).
         grown_from: the run that this one starts as, made larger, if any.
+        mean: subtracted per channel from images scaled to 0…1 (None: the training images').
+        std: what they are divided by then (None: the training images').
     """
 
     model: str
@@ -53,6 +55,8 @@ class RunRequest:
     deterministic: bool = False
     initial_weights: str | None = None
     grown_from: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain JSON values; `from_dict` reads it back."""
@@ -69,6 +73,8 @@ class RunRequest:
             "initial_weights": self.initial_weights,
             # Left out if None, so that runs recorded before it existed keep their identity.
             **({"grown_from": self.grown_from} if self.grown_from else {}),
+            **({"mean": list(self.mean)} if self.mean else {}),
+            **({"std": list(self.std)} if self.std else {}),
             "training_revision": TRAINING_REVISION,
             "format_version": FORMAT_VERSION,
         }
@@ -77,7 +83,13 @@ class RunRequest:
     def from_dict(cls, values: dict[str, Any]) -> RunRequest:
         """Read a request back from `as_dict`'s values."""
         kept = {k: v for k, v in values.items() if not k.endswith(("_revision", "_version"))}
+        kept |= {k: tuple(kept[k]) for k in ("mean", "std") if kept.get(k)}
         return cls(**{**kept, "recipe": Recipe(**kept["recipe"])})
+
+    @property
+    def imported(self) -> bool:
+        """Whether the network was trained elsewhere, and is only evaluated here."""
+        return self.recipe.epochs == 0 and self.grown_from is None
 
     @property
     def data(self) -> Data:

@@ -125,6 +125,8 @@ class _Attempt:
         self.started = self.saved = self.reported = time.monotonic()
         self.step_ends: list[float] = []  # of the first steps
         self.record = begin_record(self.request, self.resources)
+        if self.weights is not None:
+            self.record.environment["weights_file"] = str(self.weights.resolve())
 
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""
@@ -302,8 +304,8 @@ class _Attempt:
     def _publish(self, split: Split, documents: dict[str, Any]) -> RunRecord:
         network = self._trainer.network
         test = self._evaluate(split, split.test)
-        training = self._evaluate(split, split.train)
-        if not math.isfinite(training.loss):  # the last step diverged
+        training = None if self.request.imported else self._evaluate(split, split.train)
+        if training is not None and not math.isfinite(training.loss):  # the last step diverged
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
@@ -331,7 +333,7 @@ class _Attempt:
         )
 
     def _result(
-        self, split: Split, test: Evaluation, training: Evaluation, last: dict[str, Any]
+        self, split: Split, test: Evaluation, training: Evaluation | None, last: dict[str, Any]
     ) -> dict[str, Any]:
         model = self._trainer.model
         shape = (1, *split.input_shape)
@@ -344,15 +346,15 @@ class _Attempt:
             "macs": count_macs(model, shape),
             "input_shape": list(split.input_shape),
             "image_size": split.dataset.size,
-            "train_accuracy": training.accuracy,
-            "train_loss": training.loss,
+            "train_accuracy": training.accuracy if training else None,
+            "train_loss": training.loss if training else None,
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
             "validation_images": len(split.validation),
             "test_accuracy": test.accuracy,
             "test_images": len(split.test),
             "test_loss": test.loss,
-            "generalization_gap": training.accuracy - test.accuracy,
+            "generalization_gap": training.accuracy - test.accuracy if training else None,
             "per_class_accuracy": per_class.tolist(),
             "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
             **describe_data(split.dataset),

@@ -59,7 +59,8 @@ def test_finished_run_needs_no_time(how):
 
 def test_tuning_is_counted(how):
     rows = estimate_plan(plan(STUDY + "[tune]\nlearning_rate = [0.01, 0.02]\n"), how)
-    assert [row["variant"] for row in rows].count("tuning") == 4
+    # Two networks, two rates, and the two seeds that a study tunes with.
+    assert [row["variant"] for row in rows].count("tuning") == 8
 
 
 def test_network_that_cannot_be_trained_is_refused(how):

@@ -13,9 +13,11 @@ from bench.measurement.backends.protocol import (
     Clock,
     Executed,
     Needs,
+    Prepared,
     Support,
     UnsupportedError,
     Workload,
+    prepare_copies,
 )
 from bench.measurement.profile.torch_profile import profile_modules
 
@@ -50,6 +52,10 @@ class Eager:
     def prepare(self, workload: Workload) -> TorchPrepared:
         """Move the network to its device, type and memory format."""
         return TorchPrepared(workload)
+
+    def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
+        """Prepare a copy of the network for each stream."""
+        return prepare_copies(self, workload, streams)
 
     def profile(self, prepared: TorchPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the modules and operators with `torch.profiler`."""

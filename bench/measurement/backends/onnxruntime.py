@@ -25,7 +25,14 @@ from bench.measurement.backends.ortsession import (
     device_index,
     why_not_loaded,
 )
-from bench.measurement.backends.protocol import CONTIGUOUS, Needs, Support, Workload
+from bench.measurement.backends.protocol import (
+    CONTIGUOUS,
+    Needs,
+    Prepared,
+    Support,
+    Workload,
+    prepare_copies,
+)
 from bench.measurement.profile.onnxruntime_profile import profile_nodes
 from bench.system.environment import version_of
 from bench.system.folders import cache_folder
@@ -67,6 +74,10 @@ class OnnxRuntime:
         if workload.device == "cpu":
             return OrtPrepared(workload, CPU, {})
         return OrtOnGpu(workload, CUDA, cuda_options(workload), graph="enable_cuda_graph")
+
+    def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
+        """Prepare a session for each stream."""
+        return prepare_copies(self, workload, streams)
 
     def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the nodes in a session of its own: only a profiled session records them."""

@@ -15,12 +15,14 @@ without them the defaults below hold.
 | `slow_to_prepare` | `Backend` | `bench tune` tries it last, and less often | False |
 | `computes` | `Backend` | False: no network is run, so no ratio and no FLOP/s is shown | True |
 | `profile` | `Backend` | time by layer, for `--layers` (`ProfilingBackend`) | refused |
+| `prepare_streams` | `Backend` | several batches at once (`StreamingBackend`) | refused |
 | `device_clock` | `Prepared` | time by the device's events (`DeviceTimed`) | wall time |
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from bench.errors import BenchError
@@ -218,6 +220,33 @@ class Backend(Protocol):
             UnsupportedError: it cannot do that; the message names what is missing.
             OutOfMemoryError: it does not fit.
         """
+
+
+@runtime_checkable
+class StreamingBackend(Backend, Protocol):
+    """A `Backend` with the optional member that runs several batches at once (`--streams`)."""
+
+    def prepare_streams(self, workload: Workload, streams: int) -> Sequence[Prepared]:
+        """Make a network ready to run *streams* batches at once, on a CPU.
+
+        Args:
+            workload: its threads are those of all streams together.
+            streams: number of batches in flight.
+
+        Returns:
+            One for each stream; each is called from one thread, all at the same time.
+
+        Raises:
+            UnsupportedError: as `prepare`.
+            OutOfMemoryError: as `prepare`.
+        """
+
+
+def prepare_copies(backend: Backend, workload: Workload, streams: int) -> list[Prepared]:
+    """Prepare one network per stream, each with an equal part of the threads, rounded down."""
+    one = replace(workload, threads=workload.threads // streams)
+    copies = [replace(one, model=deepcopy(workload.model)) for _ in range(streams - 1)]
+    return [backend.prepare(each) for each in (one, *copies)]
 
 
 @runtime_checkable

@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from bench.measurement.backends import (
+    Backend,
     Clock,
     DeviceTimed,
     Executed,
+    Prepared,
+    StreamingBackend,
+    UnsupportedError,
     load_backend,
 )
 from bench.measurement.backends.clocks import WallClock
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.nvml import GpuMonitor, open_gpu
+from bench.measurement.timing.streams import Streams
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.measurement.configurations import Configuration
 
@@ -38,7 +43,11 @@ class Runner(Protocol):
         """Run until the times are steady; these samples do not count."""
 
     def block(self, count: int) -> list[float]:
-        """Take *count* samples: seconds of one batch each."""
+        """Take *count* samples: seconds of one batch each.
+
+        With several streams, each runs *count* batches, and there is one sample: the time of all
+        of them divided by their number.
+        """
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `serve`."""
@@ -63,6 +72,7 @@ class RunnerReport:
         images: number of images in these blocks.
         gpu: columns of the row that say what the GPU did meanwhile; None where unknown.
         warnings: what a reader of the figure must know of the GPU.
+        latencies: with several streams, seconds of each timed batch from its start to its end.
     """
 
     executed: Executed
@@ -72,9 +82,10 @@ class RunnerReport:
     images: int = 0
     gpu: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    latencies: tuple[float, ...] = ()
 
     def plus(self, other: RunnerReport) -> RunnerReport:
-        """Return this report with the energy and images of another process added."""
+        """Return this report with what another process counted and warned of added."""
         joules = None
         if self.energy_joules is not None and other.energy_joules is not None:
             joules = self.energy_joules + other.energy_joules
@@ -84,6 +95,8 @@ class RunnerReport:
             peak_memory_mib=max(peaks, default=None),
             energy_joules=joules,
             images=self.images + other.images,
+            warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
+            latencies=(*self.latencies, *other.latencies),
         )
 
 
@@ -99,8 +112,10 @@ class LocalRunner:
         self.configuration, device = configuration, configuration.device
         backend = load_backend(configuration.backend)
         self.memory = AllocatorPeak(device if backend.needs == "module" else "cpu")
-        self.prepared = backend.prepare(configuration.workload())
-        self.step = self._timed_step()
+        every = _prepare(backend, configuration)
+        self.prepared = every[0]
+        self.step = self._timed_step(self.prepared)
+        self.streams = self._streams(every) if len(every) > 1 else None
         self.memory.prepared()
         self.monitor = GpuMonitor(open_gpu(device))
         self.clock = self._clock()
@@ -108,9 +123,16 @@ class LocalRunner:
         self.repeats = 1
         self.typical = 0.0
         self.images = 0
+        self.latencies: list[float] = []
 
-    def _timed_step(self) -> Callable[[], Any]:
-        ready, target = self.prepared, self.configuration.target
+    def _streams(self, every: Sequence[Prepared]) -> Streams:
+        def answer(prepared: Prepared) -> Callable[[], None]:
+            return _synchronous(self._timed_step(prepared), prepared)
+
+        return Streams([answer(prepared) for prepared in every], self._set_threads)
+
+    def _timed_step(self, ready: Prepared) -> Callable[[], Any]:
+        target = self.configuration.target
         boundary = self.configuration.boundary
         shape = (self.configuration.batch_size, *target.input_shape)
         generator = torch.Generator().manual_seed(0)
@@ -142,7 +164,8 @@ class LocalRunner:
         self._set_threads()
         result = warm_up(self._one, cap_seconds=cap_seconds)
         self.typical = result.typical
-        if self.configuration.scenario == "offline":  # else each call is a latency
+        if self.configuration.scenario == "offline" and self.streams is None:
+            # Else each call is a latency.
             self.repeats = max(1, round(SHORTEST_SAMPLE / max(self.typical, 1e-9)))
         return result
 
@@ -150,37 +173,49 @@ class LocalRunner:
         """Take samples; after another runner's block, untimed calls come first."""
         self._set_threads()
         if self.typical < _SETTLE:
-            self.clock.measure(self.step, max(1, round(_SETTLE / max(self.typical, 1e-6))))
+            for _ in range(max(1, round(_SETTLE / max(self.typical, 1e-6)))):
+                self._one()
         elif self.typical < _LONGEST_SETTLED:
             self._one()
-        measure, step, repeats = self.clock.measure, self.step, self.repeats
         collecting = gc.isenabled()
         gc.disable()
         try:
             with self.meter, self.memory:
-                seconds = [measure(step, repeats) for _ in range(count)]
+                seconds = self._timed(count)
         finally:
             if collecting:
                 gc.enable()
         self.monitor.read()  # the clocks are still those of the block
-        self.images += count * repeats * self.configuration.batch_size
+        calls = self.repeats * self.configuration.streams
+        self.images += count * calls * self.configuration.batch_size
         return seconds
+
+    def _timed(self, count: int) -> list[float]:
+        if self.streams is None:
+            measure, step, repeats = self.clock.measure, self.step, self.repeats
+            return [measure(step, repeats) for _ in range(count)]
+        batches = count * self.configuration.streams
+        seconds, latencies = self.streams.run(batches)
+        self.latencies += latencies
+        return [seconds / batches]
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `serve`."""
-
-        def answer() -> None:
-            self.step()
-            self.prepared.synchronize()
-
-        return serve(answer, offsets, bound)
+        self._set_threads()
+        if self.streams is not None:
+            return self.streams.serve(offsets, bound)
+        return serve(_synchronous(self.step, self.prepared), offsets, bound)
 
     def _set_threads(self) -> None:
-        """Set torch's number of threads, which is global to the process."""
-        if torch.get_num_threads() != self.configuration.threads:
-            torch.set_num_threads(self.configuration.threads)
+        """Set torch's number of threads, for this thread and those that begin later."""
+        count = self.configuration.threads // self.configuration.streams
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
 
     def _one(self) -> float:
+        """Run a batch on every stream; return its seconds."""
+        if self.streams is not None:
+            return self.streams.run(self.configuration.streams)[0]
         return self.clock.measure(self.step, 1)
 
     def describe(self) -> RunnerReport:
@@ -193,12 +228,35 @@ class LocalRunner:
             images=self.images,
             gpu=self.monitor.columns(),
             warnings=tuple(self.monitor.warnings()),
+            latencies=tuple(self.latencies),
         )
 
     def close(self) -> None:
         """Free the network."""
-        del self.prepared, self.step, self.clock
+        if self.streams is not None:
+            self.streams.close()
+        del self.prepared, self.step, self.clock, self.streams
         gc.collect()
+
+
+def _prepare(backend: Backend, configuration: Configuration) -> Sequence[Prepared]:
+    """Return a prepared network for each stream."""
+    workload, streams = configuration.workload(), configuration.streams
+    if streams == 1:
+        return [backend.prepare(workload)]
+    if not isinstance(backend, StreamingBackend):
+        raise UnsupportedError(f"{backend.name} runs one batch at a time: --streams 1")
+    return backend.prepare_streams(workload, streams)
+
+
+def _synchronous(step: Callable[[], Any], prepared: Prepared) -> Callable[[], None]:
+    """Return a step that returns only when its answer is there."""
+
+    def answer() -> None:
+        step()
+        prepared.synchronize()
+
+    return answer
 
 
 def serve(

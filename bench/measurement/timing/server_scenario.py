@@ -59,7 +59,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
         raise ValueError("the server scenario needs a latency bound")
     runner = trial.opened()
     trial.warm_up = runner.warm_up(request.max_seconds / 4)
-    capacity = 1 / trial.warm_up.typical
+    capacity = trial.configuration.streams / trial.warm_up.typical
     honest = honest_count(0.99)
     affordable = int(request.max_seconds * capacity / _STEPS / 2)
     count = min(honest, max(honest_count(0.9), affordable))

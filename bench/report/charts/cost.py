@@ -35,7 +35,13 @@ _LABELLED = 12  # points; labels of more would overlap
 _FEWEST = 20  # samples from which there is a 5th percentile
 _PARTS = (  # of a measured configuration's name
     *("{backend}", "{executed_precision}", "{memory_format}", "{scenario}", "{boundary}"),
-    *("{device}", "batch {batch_size}", "{threads} threads", "{input_size} px"),
+    *(
+        "{device}",
+        "batch {batch_size}",
+        "{threads} threads",
+        "{streams} streams",
+        "{input_size} px",
+    ),
 )
 _LAYERS = 20  # of an export, the most sensitive ones
 

@@ -29,7 +29,8 @@ def by_network_or_backend(rows: pd.DataFrame) -> EntryOf:
 
     def entry_of(row: Any) -> LegendEntry:
         layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        way = f"{row.backend} {row.executed_precision}{layout}"
+        streams = f" {row.streams} streams" if row.streams > 1 else ""
+        way = f"{row.backend} {row.executed_precision}{layout}{streams}"
         name = network_name(row._asdict()) if several else way
         return LegendEntry(name, names.setdefault(name, len(names)))
 

@@ -23,8 +23,8 @@ REASONS = {
     "no p99": "a p99 needs {count} batches: measure with --scenario single-stream --batch-size 1, "
     "or a longer --max-seconds",
     "noisy": "the interval did not become narrow enough: measure with a longer --max-seconds",
-    "no accuracy": "the accuracy of the network or file itself is not known: measure a run, or a "
-    "file that bench export-onnx made and tested",
+    "no accuracy": "the accuracy of the network or file itself is not known: measure a run (bench "
+    "import makes one of a trained network), or a file that bench export-onnx made and tested",
     "other dataset": "its accuracy is of other images than that of the others",
 }
 _PLACE = ["device", "cpu", "threads"]
@@ -36,6 +36,7 @@ _SAME = [
     "backend",
     "precision",
     "memory_format",
+    "streams",
     "batch_size",
     "input_size",
     "input_shape",

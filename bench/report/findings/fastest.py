@@ -45,8 +45,8 @@ def fastest(rows: Iterable[Row]) -> list[str]:
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
             sentences.append(
-                f"{_name(best)}, batch {best['batch_size']}: {best['backend']} "
-                f"{best['precision']} gives {best['ratio']:.2f} [{best['ratio_low']:.2f}, "
+                f"{_name(best)}, batch {best['batch_size']}: {_way(best)} gives "
+                f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
     return sentences or ["No configuration is significantly faster than its reference."]
@@ -92,8 +92,8 @@ def _int8_sentence(int8: Row, other: Row) -> str:
         cost += ", ranges from random images"
     return (
         f"{pays} here for {_name(int8)}, batch "
-        f"{int8['batch_size']}: {int8['backend']} int8 gives {_speed(int8) / _speed(other):.2f} "
-        f"times the images/s of {other['backend']} {other['precision']}, {cost}."
+        f"{int8['batch_size']}: {_way(int8)} gives {_speed(int8) / _speed(other):.2f} "
+        f"times the images/s of {_way(other)}, {cost}."
     )
 
 
@@ -106,6 +106,11 @@ def _grouped(rows: Iterable[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...
 
 def _speed(row: Row) -> float:
     return float(row["images_per_second"])
+
+
+def _way(row: Row) -> str:
+    streams = f" with {row['streams']} streams" if row["streams"] > 1 else ""
+    return f"{row['backend']} {row['precision']}{streams}"
 
 
 def _name(row: Row) -> str:

@@ -6,22 +6,27 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import save_charts
+from bench.report.charts.history import history_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
 from bench.report.findings.fastest import fastest
+from bench.report.findings.history import histories
 from bench.report.pages.html import render
 from bench.report.pages.markdown import picture
 from bench.report.pages.provenance import machine, measuring_command, versions
+from bench.report.tables.cold_start import cold_start_lines, cold_start_text
+from bench.report.tables.history import history_lines, history_text
 from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.files import write_atomically
-from bench.store.tables.frames import rows_of, throughput_frame
+from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.report.charts.chart import Chart
+    from bench.report.findings.history import History
     from bench.store.measurements import MeasurementRecord, Measurements
 
 FOLDER = "throughput"
@@ -60,11 +65,13 @@ def publish_measurements(
         latency_and_throughput(frame, bounds, entry_of),
         *rooflines(frame, ceilings, entry_of),
     )
+    repeated = histories((r, rows_of(throughput_frame(r.rows))) for r in records)
+    over_time = history_charts(repeated)
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "markdown": ("README.md", lambda: markdown(records, charts).encode()),
+        "markdown": ("README.md", lambda: markdown(records, charts, repeated, over_time).encode()),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
-        "html": ("report.html", lambda: html(records, charts).encode()),
+        "html": ("report.html", lambda: html(records, [*charts, *over_time]).encode()),
     }
     written = []
     for name in dict.fromkeys(formats):
@@ -72,17 +79,26 @@ def publish_measurements(
         write_atomically(folder / file, content())
         written.append(folder / file)
         if name == "markdown":
-            written += save_charts(charts, folder)
+            written += save_charts([*charts, *over_time], folder)
     return written
 
 
-def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ()) -> str:
+def markdown(
+    records: Sequence[MeasurementRecord],
+    charts: Sequence[Chart] = (),
+    repeated: Sequence[History] = (),
+    over_time: Sequence[Chart] = (),
+) -> str:
     """Return the page: the fastest of each network, then each measurement with its provenance.
+
+    Last come the configurations that were measured more than once, over time.
 
     Args:
         records: the measurements.
         charts: charts that lie beside the page under their keys; those with nothing to show say
             why.
+        repeated: configurations that were measured more than once.
+        over_time: their charts.
     """
     known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
     lines = [f"# {TITLE}", ""]
@@ -100,8 +116,19 @@ def markdown(records: Sequence[MeasurementRecord], charts: Sequence[Chart] = ())
             "",
         ]
         lines += [f"- {markdown_text(line)}" for line in footnotes(rows)]
+        if record.cold_starts:
+            cold = rows_of(cold_start_frame(record.cold_starts))
+            lines += ["", *map(markdown_text, cold_start_lines(cold)), ""]
+            lines += [*cold_start_text(cold).to_markdown(), ""]
         lines += [f"- {line}" for line in provenance(record)]
         lines.append("")
+    if repeated:
+        lines += ["## Over time", ""]
+    for chart in over_time:
+        lines += picture(chart)
+    for one in repeated:
+        lines += [f"### {markdown_text(f'{one.network}, {one.way}: {one.case}')}", ""]
+        lines += [*history_text(one).to_markdown(), "", *history_lines(one), ""]
     return "\n".join(lines)
 
 

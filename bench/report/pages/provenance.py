@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import Request
 from bench.studies.file import shipped_studies
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bench.report.study_data import StudyData
+    from bench.store import RunRecord
     from bench.store.analyses import AnalysisRecord
     from bench.store.measurements import MeasurementRecord
 
@@ -86,11 +89,33 @@ def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Fail
 
 
 def training_command(data: StudyData) -> str:
-    """Return the command that trains a study's runs again: by its file, if it is not shipped."""
+    """Return the command that trains a study's runs again, or imports its one run.
+
+    A study that is not shipped is named by its file.
+    """
+    imported = [r for r in data.records.values() if RunRequest.from_dict(r.request).imported]
+    if len(imported) == len(data.places) == 1:
+        return _importing(imported[0], data.study.name)
     seeds = sorted({seed for _, seed in data.places.values()})
     name = data.study.name
     study = name if name in shipped_studies() else f"{name}.toml"
     return shlex.join(["bench", "run-ablation", study, "--seeds", ",".join(map(str, seeds))])
+
+
+def _importing(record: RunRecord, name: str) -> str:
+    """Return the command that imports a run's network again."""
+    request, weights = record.request, record.environment.get("weights_file")
+    words = ["bench", "import", request["model"], "--dataset", request["dataset"]]
+    words += ["--weights", weights] if weights else []
+    for key, value in request["options"].items():
+        words += ["--option", f"{key}={json.dumps(value)}"]
+    given = {key: request.get(key) for key in ("input_size", "mean", "std")}
+    given |= {k: v for k in ("normalize", "antialias") if not (v := request["recipe"][k])}
+    given["resize"] = request["recipe"].get("resize")
+    for key, value in given.items():
+        if value is not None:
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    return shlex.join([*words, "--name", name])
 
 
 def measuring_command(record: MeasurementRecord) -> str:

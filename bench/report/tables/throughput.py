@@ -19,6 +19,7 @@ _COLUMNS = (
     "backend",
     "precision",
     "batch",
+    "streams",
     "ratio to reference",
     "to best eager",
     "images/s",
@@ -42,7 +43,8 @@ def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
     Configurations that a backend does not support are left to `footnotes`, and columns that no
     row fills are left out.
     """
-    cells = [_cells(row) for row in rows if row["status"] != "unsupported"]
+    several = any(row["streams"] > 1 for row in rows)
+    cells = [_cells(row, several=several) for row in rows if row["status"] != "unsupported"]
     kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
     columns, *shown = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
     return TextTable(columns, tuple(shown))
@@ -78,6 +80,11 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     lines.append(_processes(rows))
+    if any(row["streams"] > 1 for row in rows):
+        lines.append(
+            "streams: batches in flight at once, each on its part of the threads; p50, p90 and p99 "
+            "are of a batch meanwhile."
+        )
     if any(row["latency_p99_high_ms"] for row in rows):
         lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
     if any(_width(row) == _DASH for row in rows):
@@ -107,6 +114,11 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
 
 
 def _processes(rows: Sequence[dict[str, Any]]) -> str:
+    if any(row["scenario"] == "server" for row in rows):
+        return (
+            "One process: the rate of the server scenario is found in a single process, whatever "
+            "--processes says, and has no interval; nothing is claimed."
+        )
     counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
     if max(counts, default=1) == 1:
         return (
@@ -118,7 +130,7 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     return f"Intervals are over {number} fresh processes."
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], *, several: bool) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
@@ -130,6 +142,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["backend"] + layout + boundary,
         precision,
         _number(row["batch_size"], "d"),
+        str(row["streams"]) if several else "",
         _ratio(row),
         _best_eager(row),
         _number(row["images_per_second"], ",.4g"),
@@ -172,6 +185,8 @@ def _note(row: dict[str, Any]) -> str:
     if row["status"] != "complete":
         return f"{row['status'].replace('_', ' ')}: {row['error']}"
     parts = ["noisy"] if row["noisy"] else []
+    if row["scenario"] == "server":
+        parts.append("one process")
     if row["nodes_elsewhere"]:
         parts.append(f"{row['nodes_elsewhere']} nodes elsewhere")
     if row["compile_seconds"] is not None and row["compile_seconds"] >= _COMPILED:

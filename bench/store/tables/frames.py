@@ -26,6 +26,7 @@ __all__ = [
     "ANALYSED",
     "COLUMNS",
     "analysed_frame",
+    "cold_start_frame",
     "exports_frame",
     "load_table",
     "locate",
@@ -61,11 +62,13 @@ def load_table(path: str | Path, table: RecordedTable = "runs") -> pd.DataFrame:
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, wanted)
     if table == "exports":
-        rows = [record.row for record in Exports(store.root).records()]
+        frame_of, rows = exports_frame, [record.row for record in Exports(store.root).records()]
     else:
-        rows = [row for record in Measurements(store.root).records() for row in record.rows]
-    kept = [row for row in rows if wanted is None or row["run"] in wanted]
-    return typed_frame(kept, COLUMNS[table])
+        cold = table == "cold_starts"
+        frame_of = cold_start_frame if cold else throughput_frame
+        records = Measurements(store.root).records()
+        rows = [row for one in records for row in (one.cold_starts if cold else one.rows)]
+    return frame_of(row for row in rows if wanted is None or row["run"] in wanted)
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -103,7 +106,13 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of measurements as the `throughput` table; absent values are missing."""
-    return typed_frame(list(rows), COLUMNS["throughput"])
+    # Measurements made before there were several streams do not name their number.
+    return typed_frame([{"streams": 1, **row} for row in rows], COLUMNS["throughput"])
+
+
+def cold_start_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of measurements as the `cold_starts` table; absent values are missing."""
+    return typed_frame(list(rows), COLUMNS["cold_starts"])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
