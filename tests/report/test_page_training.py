@@ -78,10 +78,11 @@ def test_a_logarithmic_axis_has_ticks_however_narrow_it_is(
 def test_an_accuracy_does_not_pass_100_per_cent(trained: Path) -> None:
     data = read_study_data(Store(trained), "tiny")
     wide = replace(data.summaries[0], test_accuracy=Estimate(0.975, 0.869, 1.081, 2))
-    vars(data)["summaries"] = [wide, data.summaries[1]]
+    vars(data)["summaries"] = [wide, *data.summaries[1:]]
     means = [s for s in accuracies(data).series if not s.faint]
     assert list(means[0].high) == [100.0]
-    assert study_table(data.summaries, data.study).rows[0][1:4].count("97.50 [86.90, 100.00]") == 1
+    row = study_table(data.summaries, data.study).rows[0]
+    assert any(cell.startswith("97.50 [86.90, 100.00]") for cell in row)
 
 
 def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:

@@ -288,7 +288,8 @@ def log_axis(chart: Chart, which: Literal["x", "y"]) -> tuple[list[float], tuple
     """Return the ticks and the range of a logarithmic axis, at least a third of a decade long."""
     low, high = spread(chart, which) or (1.0, 10.0)
     decades = log10(high / low)
-    margin = max(0.05 * decades, (1 / 3 - decades) / 2)
+    labels = any(label for series in chart.series for label in series.labels)
+    margin = max((0.12 if labels else 0.05) * decades, (1 / 3 - decades) / 2)
     low, high = low / 10**margin, high * 10**margin
     ticks: list[float] = []
     for digits in _DIGITS:
