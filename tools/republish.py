@@ -4,8 +4,8 @@
 
 Everything that is derived from `runs.csv` and `epochs.csv` alone is rewritten: the answer, the
 tables of variants and comparisons (also as `comparisons.csv`), the paper's table, the discussion of
-the study file, and `study.svg`. P-values on the same test images follow from the counts that the page
-shows. What needs the results folder (profiles, lesions, provenance) stays as it is.
+the study file, and `study.svg`. P-values on the same test images follow from the counts that the
+page shows. What needs the results folder (profiles, lesions, provenance) stays as it is.
 """
 
 from __future__ import annotations
