@@ -43,10 +43,14 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
     assert "80.00%" in residual.hover[0]
-    assert residual.labels == plain.labels == ["eager"]
+    assert residual.symbol == plain.symbol
+    assert residual.colour != plain.colour
     frame["executed_precision"] = ["int8", "fp32", "fp32"]
-    residual, plain = measured_speed(data).series
-    assert (residual.labels, plain.labels) == (["eager int8"], ["eager fp32"])
+    chart = measured_speed(data)
+    residual, plain = chart.series
+    named = [chart.marks[series.mark] for series in (residual, plain) if series.mark is not None]
+    assert named == ["eager int8", "eager fp32"]
+    assert residual.symbol != plain.symbol
     frame.loc[1, "images_per_second"] = 150.0
     front, _, _ = measured_speed(data).series
     assert (list(front.x), list(front.y)) == ([150.0, 100.0], [70.0, 80.0])

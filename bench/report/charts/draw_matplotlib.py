@@ -193,6 +193,9 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
             bars = series.kind == "bars"
             drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
             handles.setdefault(series.name, drawn)
+    for number, name in enumerate(chart.marks):
+        marker = _MARKERS[SYMBOLS[number % len(SYMBOLS)]]
+        (handles[name],) = axes.plot([], [], marker, color=_NEUTRAL)
     _set(axes, "x", chart)
     _set(axes, "y", chart)
     return handles
