@@ -52,7 +52,7 @@
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
         made.tick0 = Math.min(...xs);
       }
-      if (curve && name === "y" && options.log) Object.assign(made, { type: "log", dtick: "D2", tickformat: "~g" });
+      if (curve && name === "y" && options.log) Object.assign(made, { type: "log", tickformat: "~g" });
       if (a.ticktext && a.type !== "log") {
         const long = narrow ? 22 : 34;
         made.ticktext = a.ticktext.map((t) => t.length > long ? t.slice(0, long - 1) + "…" : t);
