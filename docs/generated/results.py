@@ -9,6 +9,13 @@ from pathlib import Path
 from generated.markdown import table
 
 RESULTS = Path(__file__).parents[2] / "results"
+_HEAD = """---
+hide: [navigation, toc]
+---
+
+# Published results
+
+"""
 
 
 def pages() -> dict[str, str | bytes]:
@@ -19,14 +26,10 @@ def pages() -> dict[str, str | bytes]:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             name = "index.md" if path == folder / "README.md" else str(path.relative_to(folder))
             files[f"results/{folder.name}/{name}"] = path.read_bytes()
-    head = _without_title((RESULTS / "README.md").read_text())
+    intro, _, notes = (RESULTS / "README.md").read_text().partition("\n\n")
     rows = table(("question", "answer", "picture"), map(_row, folders))
-    files["results/index.md"] = f"{head}\n\n{rows}"
+    files["results/index.md"] = f"{_HEAD}{intro}\n\n{rows}\n{notes}"
     return files
-
-
-def _without_title(text: str) -> str:
-    return text if text.startswith("# ") else f"# Published results\n\n{text}"
 
 
 def _row(folder: Path) -> tuple[str, str, str]:

@@ -226,7 +226,7 @@ def _draw_points(axes: Axes, series: Series) -> Any:
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        ends = {f"{series.interval}err": series.error_bars}
+        ends: Any = {f"{series.interval}err": series.error_bars}
         handle: Any = axes.errorbar(x, y, **ends, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)
