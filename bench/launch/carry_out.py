@@ -122,7 +122,7 @@ def _check_trainable(requests: Sequence[RunRequest]) -> None:
     for request in {probe(request).hash: request for request in requests}.values():
         dataset = load_data(request)
         check_trainable(request, dataset)
-        for remark in remarks(request, dataset):
+        for remark in () if request.imported else remarks(request, dataset):
             warnings.warn(remark, stacklevel=3)
 
 
@@ -182,9 +182,29 @@ def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         published=study.published.model_dump() if study.published else None,
         compare_training=study.compare_training,
         discussion=study.discussion,
+        earlier_looks=study.earlier_looks,
+        primary=study.primary.model_dump() if study.primary else None,
+        margin=study.margin,
+        contrasts={contrast.name: contrast.weights for contrast in study.contrast},
+        test=study.test,
+        **_seeds(plan, before),
     )
     store.save_study(record)
     return record
+
+
+def _seeds(plan: Plan, before: StudyRecord | None) -> dict[str, Any]:
+    """Return the declared seeds, or the looks so far; the first record decides which."""
+    if plan.name == ADHOC:
+        return {}
+    if before is not None and before.declared_seeds:
+        return {"declared_seeds": before.declared_seeds}
+    looks = [] if before is None else before.looks
+    if not looks and not plan.study.sequential:
+        return {"declared_seeds": list(dict.fromkeys(plan.study.base.seeds))}
+    seeds = sorted({seed for variant in plan.variants for seed in variant.requests})
+    new = len(seeds) > 1 and seeds not in looks  # nothing can be tested with one seed
+    return {"looks": [*looks, seeds] if new else looks}
 
 
 def _differ_in_seed(store: Store, run: str, plan: Plan, variant: str) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
@@ -14,8 +17,9 @@ if TYPE_CHECKING:
 
 
 def tuning_requests(plan: Plan) -> list[RunRequest]:
-    """Return the runs of the search: every value of every variant, with the plan's tuning seed."""
-    found = [r for v in plan.selected for r in _candidates(plan, v).values()]
+    """Return the runs of the search: every value of every variant, with each tuning seed."""
+    candidates = [runs for v in plan.selected for runs in _candidates(plan, v).values()]
+    found = [request for runs in candidates for request in runs.values()]
     return list({request.run_id: request for request in found}.values())
 
 
@@ -25,52 +29,95 @@ def unchosen(plan: Plan) -> dict[str, Any]:
 
 
 def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
-    """Choose each variant's value with the best validation accuracy.
+    """Choose each variant's smallest value within one standard error of the best one.
+
+    The best value has the highest mean validation accuracy over the tuning seeds. That of a value
+    close to it may be higher by chance, and the smaller learning rate is the safer one (the rule
+    of one standard error, Breiman et al. 1984).
 
     Returns:
-        The plan with the chosen values, and for each variant what was tried (value →
-        validation accuracy, None where the run did not finish), its runs, and the choice.
+        The plan with the chosen values, and for each variant what was tried (value → mean
+        validation accuracy, None where a run did not finish), its runs, and the choice.
 
     Raises:
-        BenchError: a variant finished no run with any of its values.
+        BenchError: a variant finished its runs with none of its values.
     """
     chosen = {variant.name: variant for variant in plan.variants}
     tuning = {}
     for variant in plan.selected:
         candidates = _candidates(plan, variant)
-        scores = {value: _score(store, request) for value, request in candidates.items()}
+        scores = {value: _score(store, runs) for value, runs in candidates.items()}
         finished = {value: score for value, score in scores.items() if score is not None}
         if not finished:
             raise BenchError(
                 f"study '{plan.name}': no learning rate of {list(scores)} trained "
                 f"'{variant.name}' to the end; try smaller ones"
             )
-        best = max(finished, key=lambda value: finished[value])
-        tuning[variant.name] = _record(candidates, scores, best)
-        requests = {s: r.with_recipe(learning_rate=best) for s, r in variant.requests.items()}
+        best = max(finished.values(), key=lambda score: score.mean)
+        taken = min(v for v, s in finished.items() if s.mean >= best.mean - best.standard_error)
+        tuning[variant.name] = _record(candidates, scores, taken)
+        requests = {s: r.with_recipe(learning_rate=taken) for s, r in variant.requests.items()}
         chosen[variant.name] = dataclasses.replace(variant, requests=requests)
     return dataclasses.replace(plan, variants=tuple(chosen.values())), tuning
 
 
+@dataclass(frozen=True)
+class _Score:
+    """Validation accuracy of one value: the mean over seeds, and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
 def _record(
-    candidates: dict[float, RunRequest], scores: dict[float, float | None], chosen: float | None
+    candidates: dict[float, dict[int, RunRequest]],
+    scores: dict[float, _Score | None],
+    chosen: float | None,
 ) -> dict[str, Any]:
+    found = {str(value): scores.get(value) for value in candidates}
     return {
         "setting": "learning_rate",
-        "values": {str(value): scores.get(value) for value in candidates},
+        "values": {value: score.mean if score else None for value, score in found.items()},
+        "standard_errors": {
+            value: score.standard_error if score else None for value, score in found.items()
+        },
+        "seeds": list(next(iter(candidates.values()))),
         "chosen": chosen,
-        "runs": {str(value): request.run_id for value, request in candidates.items()},
+        "runs": {
+            f"{value} seed {seed}": request.run_id
+            for value, runs in candidates.items()
+            for seed, request in runs.items()
+        },
     }
 
 
-def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, RunRequest]:
-    """Map each value to its run, with the study file's first seed whichever are requested."""
-    tune, seed = plan.study.tune, plan.study.base.seeds[0]
+def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, RunRequest]]:
+    """Map each value to its runs by seed; they do not depend on which seeds are requested.
+
+    These runs do not evaluate the test images.
+    """
+    tune = plan.study.tune
     assert tune is not None  # noqa: S101 - called for plans that tune
-    first = dataclasses.replace(next(iter(variant.requests.values())), seed=seed)
-    return {rate: first.with_recipe(learning_rate=rate) for rate in tune.learning_rate}
+    any_seed = next(iter(variant.requests.values()))
+    return {
+        rate: {
+            seed: dataclasses.replace(any_seed, seed=seed, evaluate_test=False).with_recipe(
+                learning_rate=rate
+            )
+            for seed in tune.seeds
+        }
+        for rate in tune.learning_rate
+    }
 
 
-def _score(store: Store, request: RunRequest) -> float | None:
-    record = store.read_run(request.run_id)
-    return record.result.get("validation_accuracy") if record else None
+def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
+    """Return the mean with its standard error: of the seeds, and at least of the images."""
+    records = [store.read_run(request.run_id) for request in runs.values()]
+    found = [(r.result.get("validation_accuracy"), r) for r in records if r is not None]
+    values = [value for value, _ in found if value is not None]
+    if len(values) < len(runs):
+        return None
+    mean = statistics.fmean(values)
+    images = sum(record.result.get("validation_images", 0) for _, record in found)
+    of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0
+    return _Score(mean, max(statistics.stdev(values) / math.sqrt(len(values)), of_images))

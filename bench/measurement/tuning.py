@@ -103,9 +103,12 @@ class Bounds:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero("--latency-bound", self.latency_ms)
+        check_above_zero("--max-latency-ms", self.latency_ms)
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
+            raise BenchError(
+                f"--min-accuracy {self.accuracy * 100:g}: it must be at least 0 and at most 100 "
+                "(per cent)"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,19 +146,32 @@ class LeftOut:
 
 
 def candidates(
-    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork,
+    *,
+    device: str,
+    threads: Sequence[int],
+    batch_sizes: Sequence[int],
+    streams: Sequence[int] = (1,),
 ) -> list[Configuration]:
-    """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
+    """Return all that can run here: backends, precisions, formats, threads, batches, streams."""
     request = Request(
         backends=tuple(name for name in backend_names() if load_backend(name).needs != "nothing"),
         precisions=PRECISIONS,
         batch_sizes=tuple(batch_sizes),
         memory_formats=MEMORY_FORMATS,
+        streams=tuple(streams),
     )
     found = [
         one for count in threads for one in expand(request, [target], device=device, threads=count)
     ]
     return [one for one in found if one.unsupported is None]
+
+
+def axes(device: str, threads: int) -> tuple[list[int], Sequence[int]]:
+    """Return the thread counts and batch sizes to try: a GPU has no use for CPU threads."""
+    if device.startswith("cuda"):
+        return [threads], (1, 8, 32, 256)
+    return sorted({1, threads}, reverse=True), (1, 8, 32)
 
 
 def halve(
@@ -187,11 +203,12 @@ def halve(
             return ranked[:_LAST]  # the budget ended within this rung
         if not timed:
             raise BenchError("none of the configurations could run here")
-        within = [(one, median) for one, median in timed if median <= limit]
+        # With several streams, a batch takes as many times the time from one batch to the next.
+        within = [(one, median) for one, median in timed if median * one.streams <= limit]
         if not within:
-            best = min(median for _, median in timed) * 1e3
+            best = min(median * one.streams for one, median in timed) * 1e3
             raise UnreachedError(
-                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"--max-latency-ms {bounds.latency_ms:g}: nothing here reaches it; the best is "
                 f"{best:.3g} ms a batch"
             )
         within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
@@ -248,6 +265,7 @@ def tune(
     bounds: Bounds,
     *,
     batch_sizes: Sequence[int] | None = None,
+    streams: Sequence[int] | None = None,
     minutes: float = MINUTES,
     dataset: str | None = None,
 ) -> Tuned:
@@ -261,7 +279,8 @@ def tune(
         target: the network.
         context: where it is measured.
         bounds: what the configuration has to keep.
-        batch_sizes: to try (default: 1, 8 and 32, or a file's only one).
+        batch_sizes: to try (default: 1, 8 and 32, and 256 on a GPU, or a file's only one).
+        streams: batches in flight to try (default: 1, and as many as there are threads).
         minutes: after which no further configuration is begun.
         dataset: images to calibrate int8 with, as `bench export-onnx --dataset` takes them.
 
@@ -270,10 +289,16 @@ def tune(
     """
     Measurements(context.results).prepare()
     budget = Budget(minutes)
-    threads = sorted({1, context.threads}, reverse=True)
-    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
-    sizes = sorted(batch_sizes or default, reverse=True)
-    given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
+    threads, sizes = axes(context.device, context.threads)
+    if target.static_batch is not None:
+        sizes = (target.static_batch,)
+    given = candidates(
+        target,
+        device=context.device,
+        threads=threads,
+        batch_sizes=sorted(batch_sizes or sizes, reverse=True),
+        streams=tuple(dict.fromkeys(streams or (1, context.threads))),
+    )
     if bounds.accuracy is not None and find_examples(target) is None:
         raise BenchError(
             "--min-accuracy needs a trained run, or a file whose images are known: a model that is "
@@ -288,7 +313,7 @@ def tune(
             finalists = halve_by_preparation(
                 left, bounds, LocalRunner, budget=budget, on_event=context.on_event
             )
-            record = _measured_again(finalists, eager, bounds, context, dataset)
+            record = _measured_again(finalists, eager, bounds, context, Path(folder), dataset)
             best, out = _fastest_within(finalists, record, bounds)
             left_out += out
             if best is not None:
@@ -308,7 +333,8 @@ def tune(
 
 
 def _is_reference(made: Configuration, context: Context) -> bool:
-    return (made.backend, made.precision, made.threads) == (BASELINE, "fp32", context.threads)
+    plain = (BASELINE, "fp32", context.threads, 1)
+    return (made.backend, made.precision, made.threads, made.streams) == plain
 
 
 def _measured_again(
@@ -316,6 +342,7 @@ def _measured_again(
     eager: Sequence[Configuration],
     bounds: Bounds,
     context: Context,
+    folder: Path,
     dataset: str | None,
 ) -> MeasurementRecord:
     """Measure the finalists and eager at their batch sizes, interleaved, in fresh processes."""
@@ -337,11 +364,12 @@ def _measured_again(
         precisions=tuple(dict.fromkeys(one.precision for one in made)),
         memory_formats=tuple(dict.fromkeys(one.memory_format for one in made)),
         batch_sizes=tuple(sorted(sizes)),
+        streams=tuple(sorted({one.streams for one in made})),
         max_seconds=seconds,
         bounded=bounded,
         dataset=dataset,
     )
-    return measure_configurations(made, request, context)
+    return measure_configurations(made, request, context, folder)
 
 
 def _fastest_within(
@@ -362,7 +390,7 @@ def _fastest_within(
 
 
 def _is_row_of(row: dict[str, Any], made: Configuration) -> bool:
-    same = ("backend", "precision", "memory_format", "batch_size", "threads")
+    same = ("backend", "precision", "memory_format", "batch_size", "threads", "streams")
     return all(row[name] == getattr(made, name) for name in same)
 
 
@@ -382,7 +410,7 @@ def _why_not_within(row: dict[str, Any], bounds: Bounds) -> tuple[str | None, bo
         if found is None:
             return "its accuracy is unknown", True
         if found < bounds.accuracy:
-            return f"its {split} accuracy is {found:.4f}", True
+            return f"its {split} accuracy is {found * 100:.2f} %", True
     return None, False
 
 
@@ -390,14 +418,14 @@ def _is_like(one: Configuration, out: LeftOut) -> bool:
     """Whether what was left out is this, or answers as it does."""
     same = ["backend", "precision", "memory_format"]
     if not out.by_answers:
-        same += ["batch_size", "threads"]
+        same += ["batch_size", "threads", "streams"]
     return all(getattr(one, name) == getattr(out.made, name) for name in same)
 
 
 def _nothing_keeps(left_out: Sequence[LeftOut], bounds: Bounds) -> str:
     options = [
-        f"--latency-bound {bounds.latency_ms:g}" if bounds.latency_ms is not None else "",
-        f"--min-accuracy {bounds.accuracy:g}" if bounds.accuracy is not None else "",
+        f"--max-latency-ms {bounds.latency_ms:g}" if bounds.latency_ms is not None else "",
+        f"--min-accuracy {bounds.accuracy * 100:g}" if bounds.accuracy is not None else "",
     ]
     found = "; ".join(f"{one.made.name}: {one.reason}" for one in left_out[:_LAST])
     return f"{' '.join(filter(None, options))}: nothing measured again keeps it ({found})"
@@ -415,6 +443,7 @@ def command_for(made: Configuration) -> str:
         f"--memory-format {made.memory_format}",
         f"--batch-size {made.batch_size}",
         f"--threads {made.threads}",
+        *([f"--streams {made.streams}"] if made.streams > 1 else []),
         f"--device {made.device}",
     ]
     return " ".join(parts)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bench.errors import BenchError
 from bench.studies.run_request import FORMAT_VERSION
@@ -74,6 +74,14 @@ class StudyRecord:
         published: the paper's results, as given in the study file, or None.
         compare_training: whether training accuracies are compared, too.
         discussion: the author's discussion of the outcome, or None.
+        declared_seeds: the only seeds that are tested, together; empty if seeds may be added.
+        looks: the seeds of each look at a study to which seeds may be added, oldest first.
+        earlier_looks: looks at results before the present seeds or settings were decided.
+        primary: {"name": variant or contrast, "accuracy": `test` or `train`}, tested alone; or
+            None.
+        margin: largest difference that counts as equivalent, percentage points, or None.
+        contrasts: name → variant → weight.
+        test: `paired` or `welch`.
     """
 
     name: str
@@ -87,6 +95,13 @@ class StudyRecord:
     published: dict[str, Any] | None = None
     compare_training: bool = False
     discussion: str | None = None
+    declared_seeds: list[int] = field(default_factory=list)
+    looks: list[list[int]] = field(default_factory=list)
+    earlier_looks: int = 0
+    primary: dict[str, str] | None = None
+    margin: float | None = None
+    contrasts: dict[str, dict[str, float]] = field(default_factory=dict)
+    test: Literal["paired", "welch"] = "paired"
 
     @property
     def paragraphs(self) -> list[str]:

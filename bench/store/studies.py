@@ -25,6 +25,20 @@ from bench.store.records import (
     unseal,
 )
 
+# Fields that records of older versions do not have, with their defaults.
+_LATER: dict[str, Any] = {
+    "target_accuracy": None,
+    "compare_training": False,
+    "discussion": None,
+    "declared_seeds": [],
+    "looks": [],
+    "earlier_looks": 0,
+    "primary": None,
+    "margin": None,
+    "contrasts": {},
+    "test": "paired",
+}
+
 
 class Studies:
     """A results folder and its studies. The folder is made when it is first written.
@@ -70,9 +84,9 @@ class Studies:
         refuse_overwriting_newer(path)
         values = dataclasses.asdict(record)
         # Older versions refuse fields that they do not know.
-        for later in ("target_accuracy", "compare_training", "discussion"):
-            if not values[later]:
-                del values[later]
+        for name, default in _LATER.items():
+            if values[name] == default:
+                del values[name]
         write_atomically(path, seal(values))
 
     def read_study(self, name: str) -> StudyRecord | None:
@@ -85,6 +99,16 @@ class Studies:
         paths = sorted((self.root / "studies").glob("*.json"))
         records = [self.read_study(path.stem) for path in paths]
         return [record for record in records if record is not None]
+
+    def variants_of_runs(self) -> dict[str, str]:
+        """Map each run to the variant that it belongs to: of several studies, the latest one's."""
+        studies = sorted(self.studies(), key=lambda record: record.updated_at)
+        return {
+            run: variant
+            for record in studies
+            for variant, entry in record.variants.items()
+            for run in entry["runs"].values()
+        }
 
     def find_study(self, name: str | None = None) -> StudyRecord:
         """Return the study of that name (default: the study run most recently).

@@ -38,8 +38,13 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     variants = study.variants
     default_reference = study.reference or variants[0].name
     seeds = overrides.seeds if overrides.seeds is not None else study.base.seeds
-    for given in (study.base.seeds, seeds):
+    for given in (study.base.seeds, seeds, *([study.tune.seeds] if study.tune else [])):
         _check_seeds(given)
+    if study.tune and (both := {*study.tune.seeds} & {*study.base.seeds, *seeds}):
+        raise BenchError(
+            f"study '{name}': seed {min(both)} is in tune.seeds and is evaluated as well; give the "
+            "search seeds of its own"
+        )
     if overrides.epochs is not None and not 1 <= overrides.epochs <= MOST:
         raise BenchError(f"epochs = {overrides.epochs}: it must be 1 to {MOST:,}")
     _check_only(variants, overrides.only)
@@ -101,6 +106,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)
+    if bool(settings.get("mean")) != bool(settings.get("std")):
+        raise VariantError(f"variant '{variant.name}': give both mean and std, or neither", place)
     return {
         "model": model,
         "options": options,
@@ -110,6 +117,7 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
         "input_size": settings.get("input_size") or native,
         "precision": settings.get("precision") or overrides.default_precision,
         "deterministic": overrides.deterministic,
+        **{k: tuple(settings[k]) for k in ("mean", "std") if settings.get(k)},
     }
 
 

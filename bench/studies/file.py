@@ -164,6 +164,8 @@ def _check_names(study: Study, path: Path, content: str) -> None:
                 f"{nearest(wanted, names)} (variants: {', '.join(names)})"
             )
     _check_published(study, path, content, names)
+    _check_contrasts(study, path, content, names)
+    _check_primary(study, path, content)
     for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
         if settings.recipe is not None and settings.recipe not in RECIPES:
             raise BenchError(
@@ -180,6 +182,48 @@ def _check_published(study: Study, path: Path, content: str, names: list[str]) -
                 f"{path}{line}: published.top1_error names '{name}', which is no variant"
                 f"{nearest(name, names)} (variants: {', '.join(names)})"
             )
+
+
+def _check_contrasts(study: Study, path: Path, content: str, names: list[str]) -> None:
+    known = [contrast.name for contrast in study.contrast]
+    for number, contrast in enumerate(study.contrast):
+        line = line_of(content, ["contrast", str(number)])
+        if contrast.name in [*names, *known[:number]]:
+            raise BenchError(
+                f"{path}{line}: contrast '{contrast.name}' has the name of a variant or of another "
+                "contrast; rename it"
+            )
+        for name in contrast.weights:
+            if name not in names:
+                raise BenchError(
+                    f"{path}{line}: contrast '{contrast.name}' names '{name}', which is no variant"
+                    f"{nearest(name, names)} (variants: {', '.join(names)})"
+                )
+        if not math.isclose(sum(contrast.weights.values()), 0, abs_tol=1e-9):
+            raise BenchError(
+                f"{path}{line}: the weights of contrast '{contrast.name}' add up to "
+                f"{sum(contrast.weights.values()):g}; they must add up to 0"
+            )
+        if not all(contrast.weights.values()):
+            raise BenchError(
+                f"{path}{line}: contrast '{contrast.name}' has a weight of 0; leave the variant out"
+            )
+
+
+def _check_primary(study: Study, path: Path, content: str) -> None:
+    if study.primary is None:
+        return
+    line = line_of(content, ["primary"])
+    first = study.reference or study.variants[0].name
+    compared = [v.name for v in study.variants if (v.reference or first) != v.name]
+    known = [*compared, *(contrast.name for contrast in study.contrast)]
+    if study.primary.name not in known:
+        raise BenchError(
+            f"{path}{line}: primary '{study.primary.name}' is no contrast, and no variant that is "
+            f"compared with another{nearest(study.primary.name, known)} (known: {', '.join(known)})"
+        )
+    if study.primary.accuracy == "train" and not study.compare_training:
+        raise BenchError(f"{path}{line}: primary.accuracy = 'train' needs compare_training = true")
 
 
 def _check_grid(study: Study, path: Path, content: str) -> None:

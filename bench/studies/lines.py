@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from bench.errors import nearest
-from bench.studies.schema import Base, Study, Tune, Variant
+from bench.studies.schema import Base, Contrast, Study, Tune, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,10 @@ def explain_first(error: ValidationError, within: list[str] | None = None) -> st
     if first["type"] == "missing":
         return f"{where} is missing"
     value = textwrap.shorten(json.dumps(first["input"], default=str), 60, placeholder="…")
-    return f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] == "less_than_equal" and key == "target_accuracy":
+        message += f" (a fraction; per cent divided by 100: {first['input'] / 100:g})"
+    return message
 
 
 def _location(error: ValidationError) -> list[str]:
@@ -51,14 +54,16 @@ def _is_type_tag(part: int | str) -> bool:
 
 def _spell(location: list[str]) -> str:
     """`variant.1.model` → `[[variant]] 2, model`."""
-    if len(location) > 1 and location[0] == "variant":
-        rest = ".".join(location[2:])
-        return f"[[variant]] {int(location[1]) + 1}, {rest}" if rest else "[[variant]]"
+    if len(location) > 1 and location[0] in {"variant", "contrast"}:
+        table, rest = f"[[{location[0]}]]", ".".join(location[2:])
+        return f"{table} {int(location[1]) + 1}, {rest}" if rest else table
     return ".".join(location)
 
 
 def _fields_at(location: list[str]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {"base": Base, "variant": Variant, "tune": Tune}
+    tables: dict[str, type[BaseModel]] = {
+        "base": Base, "variant": Variant, "tune": Tune, "contrast": Contrast,
+    }  # fmt: skip
     table = tables.get(location[0], Study) if len(location) > 1 else Study
     return list(table.model_fields)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -56,6 +56,18 @@ class Settings(RecipeOverrides):  # its fields are made above
         strict=True,
         description="Train on a fixed balanced subset of this many images.",
     )
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Mean of each channel that normalisation subtracts, of images scaled to 0…1 "
+        "(default: the training images').",
+    )
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="What normalisation divides each channel by then (default: the training "
+        "images' standard deviation).",
+    )
     precision: Precision | None = Field(None, description="fp32, or autocast to bf16 or fp16.")
 
 
@@ -82,12 +94,43 @@ class Variant(Settings):
 
 
 class Tune(BaseModel):
-    """Values tried for every variant with one seed; the best on validation accuracy is used."""
+    """Values tried for every variant with seeds of their own, and chosen on validation accuracy.
+
+    The smallest value is used whose mean is within one standard error of the best one's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
         min_length=2, description="Peak learning rates to try."
+    )
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(
+        [1000, 1001],
+        min_length=2,
+        description="Random seeds of the search: two or more, none of which is evaluated.",
+    )
+
+
+class Contrast(BaseModel):
+    """A weighted sum of variants, tested with the comparisons: a difference of differences, say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name = Field(description="Its name in the tables.")
+    weights: dict[Name, float] = Field(
+        min_length=2,
+        description="Variant: its weight; the weights add up to 0. The sum is taken seed by seed.",
+    )
+
+
+class Primary(BaseModel):
+    """The one comparison that a study is made for; declare it before the first run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name = Field(description="A contrast, or a variant that is compared with its reference.")
+    accuracy: Literal["test", "train"] = Field(
+        "test", description="Of the test images, or of the training images (`compare_training`)."
     )
 
 
@@ -127,6 +170,43 @@ class Study(BaseModel):
         False,
         description="Also compare accuracies on the training images, in a column and a sentence "
         "of their own.",
+    )
+    sequential: bool = Field(
+        False,
+        description="Whether seeds may be added after a look at the results. Look j is tested at "
+        "0.05·6/(π²j²), so that all looks together make an error in at most 5 % of studies. If "
+        "false, the base's seeds are a declaration: they are tested once, when all their runs "
+        "have ended, and seeds added later are not tested. Fixed when the study is first run.",
+    )
+    earlier_looks: int = Field(
+        0,
+        ge=0,
+        le=100,
+        strict=True,
+        description="How often results of these comparisons were looked at before the present "
+        "seeds or settings were decided. Such looks are paid for: with 1, the next one is tested "
+        "as the second (0.05·6/(π²·2²)).",
+    )
+    primary: Primary | None = Field(
+        None,
+        description="The primary comparison, tested alone at 0.05. Of all others nothing is "
+        "claimed unless it is significant. Declare it before the first run.",
+    )
+    test: Literal["paired", "welch"] = Field(
+        "paired",
+        description="`paired` tests the differences by seed. `welch` treats the seeds of two "
+        "variants as independent, which has more power if their accuracies hardly correlate. "
+        "Decide before the first run.",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="Largest difference that counts as none, in percentage points of accuracy: "
+        "variants whose interval lies within ±margin are called equivalent.",
+    )
+    contrast: list[Contrast] = Field(
+        default_factory=list, description="Weighted sums of variants, tested with the comparisons."
     )
     base: Base = Field(default_factory=Base)
     variant: list[Variant] = Field(default_factory=list, description="The networks compared.")

@@ -50,8 +50,12 @@ def pages() -> dict[str, str]:
     shared, base, variant = settings(schema)
     parts += [_SETTINGS, "In both:", "", shared, "Only in `[base]`:", "", base]
     parts += ["Only in `[[variant]]`:", "", variant]
-    for name, part in (("tune", "Tune"), ("published", "Published")):
-        parts += [f"## `[{name}]`", "", schema["$defs"][part]["description"], ""]
+    for name, part in (
+        ("[tune]", "Tune"),
+        ("[[contrast]]", "Contrast"),
+        ("[published]", "Published"),
+    ):
+        parts += [f"## `{name}`", "", schema["$defs"][part]["description"], ""]
         parts += [keys(schema, schema["$defs"][part])]
     parts += [_RECIPE, recipe(schema), _OPTIONS, network_options()]
     return {"reference/study.md": "\n".join(parts)}

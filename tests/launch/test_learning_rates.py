@@ -41,12 +41,49 @@ def finish(store, request, **result):
     store.finish_run(make_record(request, result=result))
 
 
-def test_every_variant_gets_the_same_values_with_the_first_seed(plan):
+def test_every_variant_gets_the_same_values_with_seeds_that_are_not_evaluated(plan):
     requests = tuning_requests(plan)
     tried = [(r.options.get("shortcut"), r.recipe.learning_rate, r.seed) for r in requests]
     assert sorted(tried, key=str) == sorted(
-        [(s, rate, 0) for s in (None, "none") for rate in (0.01, 0.1)], key=str
+        [(s, rate, n) for s in (None, "none") for rate in (0.01, 0.1) for n in (1000, 1001)],
+        key=str,
     )
+
+
+def test_runs_of_the_search_do_not_evaluate_the_test_images(plan):
+    assert {r.evaluate_test for r in tuning_requests(plan)} == {False}
+    assert {r.evaluate_test for r in plan.requests} == {True}
+
+
+@pytest.mark.parametrize(("seeds", "overrides"), [("[0, 7]", None), ("[5, 7]", [7, 8])])
+def test_a_seed_of_the_search_is_not_evaluated(seeds, overrides):
+    study = parse_study(STUDY + f"seeds = {seeds}\n", Path("rates.toml"))
+    with pytest.raises(BenchError, match=r"seed [07] is in tune.seeds and is evaluated as well"):
+        expand("rates", study, Overrides(seeds=overrides))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "images", "taken"),
+    [
+        ((0.60, 0.62), (0.61, 0.63), 0, 0.01),  # within a standard error of 0.01
+        ((0.60, 0.60), (0.61, 0.63), 0, 0.1),
+        ((0.60, 0.60), (0.62, 0.62), 100, 0.01),  # 200 images: a standard error of 0.034
+        ((0.60, 0.60), (0.62, 0.62), 10_000, 0.1),
+        ((0.70, 0.70), (0.62, 0.62), 0, 0.01),
+    ],
+)
+def test_the_smallest_value_within_one_standard_error_is_taken(
+    plan, store, low, high, images, taken
+):
+    for request in tuning_requests(plan):
+        accuracy = (low if request.recipe.learning_rate == 0.01 else high)[request.seed - 1000]
+        finish(store, request, validation_accuracy=accuracy, validation_images=images)
+    _, tuning = choose(plan, store)
+    assert tuning["plain"]["chosen"] == taken
+    assert tuning["plain"]["values"]["0.1"] == pytest.approx(sum(high) / 2)
+    if not images:
+        error = abs(high[1] - high[0]) / 2  # the deviation of two values over the root of two
+        assert tuning["plain"]["standard_errors"]["0.1"] == pytest.approx(error)
 
 
 def test_parts_of_a_study_run_apart_tune_with_the_same_seed(plan):
@@ -108,7 +145,9 @@ def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
     for name in ("residual", "plain"):
         entry = record.tuning[name]
         assert set(entry["values"]) == {"0.01", "0.1"}
-        assert entry["values"][str(entry["chosen"])] == max(entry["values"].values())
+        best = max(entry["values"], key=entry["values"].get)
+        least = entry["values"][best] - entry["standard_errors"][best]
+        assert entry["values"][str(entry["chosen"])] >= least
         for run in record.variants[name]["runs"].values():
             assert store.read_run(run).request["recipe"]["learning_rate"] == entry["chosen"]
-    assert len(list(store.runs())) == 6  # the chosen value's run is also the first seed's
+    assert len(list(store.runs())) == 12  # eight of the search, four that are evaluated

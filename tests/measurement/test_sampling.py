@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
@@ -57,7 +56,6 @@ def test_a_runner_that_breaks_is_marked_and_the_others_finish(clock, normal):
 
 def test_a_percentile_needs_its_samples_even_if_the_interval_is_narrow(clock, normal):
     trial = a_trial("a", FakeRunner(clock, normal(0.001, 0.001)))
-    trial.configuration = replace(trial.configuration, scenario="single-stream")
     goal = Goal(min_samples=4000, max_seconds=60)
     run_plan([trial], goal, now=clock)
     assert len(trial.samples) >= 4000

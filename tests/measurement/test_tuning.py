@@ -3,13 +3,22 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from bench.errors import BenchError
 from bench.measurement import tuning
 from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_context
-from bench.measurement.tuning import Bounds, Budget, command_for, halve, halve_by_preparation
+from bench.measurement.tuning import (
+    Bounds,
+    Budget,
+    axes,
+    candidates,
+    command_for,
+    halve,
+    halve_by_preparation,
+)
 from bench.store.measurements import MeasurementRecord
 from builders import make_row
 
@@ -31,6 +40,21 @@ def opened(clock, normal):
         return FakeRunner(clock, normal((5 + one.batch_size) / 1000, 0.001))
 
     return runner
+
+
+def test_a_gpu_gets_large_batches_and_no_thread_counts(monkeypatch):
+    assert axes("cpu", 4) == ([4, 1], (1, 8, 32))
+    assert axes("cuda:0", 4) == ([4], (1, 8, 32, 256))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (9, 0))
+    tried = candidates(
+        find_target("resnet8", input_size=16), device="cuda", threads=[4], batch_sizes=(256,)
+    )
+    ways = {(one.backend, one.memory_format) for one in tried}
+    assert {
+        ("eager", "channels_last"), ("eager-graph", "channels_last"),
+        ("compile-graph", "channels_last"),
+    } <= ways  # fmt: skip
 
 
 def test_halving_ends_with_the_fastest(made, opened):
@@ -111,10 +135,10 @@ def test_the_command_reproduces_the_configuration(made):
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ({"latency_ms": float("nan")}, "--latency-bound nan: it must be above 0"),
-        ({"latency_ms": 0.0}, "--latency-bound 0: it must be above 0"),
-        ({"accuracy": 2.0}, "--min-accuracy 2: it is a share"),
-        ({"accuracy": float("nan")}, "--min-accuracy nan: it is a share"),
+        ({"latency_ms": float("nan")}, "--max-latency-ms nan: it must be above 0"),
+        ({"latency_ms": 0.0}, "--max-latency-ms 0: it must be above 0"),
+        ({"accuracy": 2.0}, "--min-accuracy 200: it must be"),
+        ({"accuracy": float("nan")}, "--min-accuracy nan: it must be"),
     ],
 )
 def test_bounds_that_nothing_can_keep_are_refused_before_any_work(bounds, expected):
@@ -127,7 +151,7 @@ def row_of(one, rows):
     changes = rows.get(one.batch_size, {})
     return make_row(
         backend=one.backend, batch_size=one.batch_size, threads=one.threads, samples=300,
-        precision=one.precision, memory_format=one.memory_format,
+        precision=one.precision, memory_format=one.memory_format, streams=one.streams,
         **{"images_per_second": 1000.0 * one.batch_size, **changes},
     )  # fmt: skip
 
@@ -139,7 +163,7 @@ def searched(made, opened, monkeypatch, tmp_path):
     def run(rows, bounds, dataset=None):
         calls = []
 
-        def measured(configurations, request, _context):
+        def measured(configurations, request, _context, _folder):
             calls.append((configurations, request))
             return MeasurementRecord("m", {}, [row_of(one, rows) for one in configurations])
 
@@ -192,12 +216,12 @@ def test_accuracy_is_that_of_the_second_measurement_and_of_validation_if_there_i
     }
     tuned, _ = searched(rows, Bounds(accuracy=0.9))
     assert tuned.best.batch_size == 9
-    assert tuned.left_out[0].endswith("its validation accuracy is 0.8900")
+    assert tuned.left_out[0].endswith("its validation accuracy is 89.00 %")
 
 
 def test_what_answers_alike_is_left_out_together(searched):
     low = {size: {"test_accuracy": 0.5} for size in range(1, 11)}
-    with pytest.raises(BenchError, match=r"--min-accuracy 0.9: nothing .* test accuracy is 0.5000"):
+    with pytest.raises(BenchError, match=r"--min-accuracy 90: nothing .* test accuracy is 50.00 %"):
         searched(low, Bounds(accuracy=0.9))
 
 

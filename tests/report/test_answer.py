@@ -13,7 +13,7 @@ from rich.console import Console
 
 import builders
 from bench.report.findings.answer import VariantSummary, answer, outlook, statements
-from bench.report.findings.statistics import paired_difference
+from bench.report.findings.statistics import compare, power
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
@@ -34,7 +34,7 @@ def summaries_of(store: Store, study: StudyRecord) -> list[VariantSummary]:
 
 
 def lines_of(summaries: list[VariantSummary]) -> list[tuple[str, ...]]:
-    table = study_table(summaries)
+    table = study_table(summaries, StudyRecord("mine", "Why?", {}))
     return [table.columns, *table.rows]
 
 
@@ -78,6 +78,7 @@ def save(store: Store, request: RunRequest, value: Value, result: dict[str, Any]
 REFERENCE = [0.900, 0.902, 0.899]
 WORSE = [0.850, 0.853, 0.848]
 SAME = [0.903, 0.899, 0.901]
+UNCLEAR = [0.890, 0.8985, 0.8915]
 
 ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "better": (
@@ -92,6 +93,13 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         (
             r"plain is significantly worse than residual, by 5\.0 points of test accuracy "
             r"\(95 % interval 4\.\d to 5\.\d, n = 3\)\."
+        ),
+    ),
+    "no spread": (
+        {"a": [*REFERENCE], "b": [*REFERENCE]},
+        (
+            r"No difference can be tested that is the same for each seed: "
+            r"b and a \(\+0\.00 points\)\."
         ),
     ),
     "undecided": (
@@ -119,7 +127,10 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     ),
     "a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged"] * 3},
-        r"b has no result to compare \(3 diverged\)\.",
+        (
+            r"b has no result to compare \(3 diverged\); b did not learn in 3 of 3 runs .*, "
+            r"Fisher's exact test gives p = 0\.100\)\."
+        ),
     ),
     "the reference failed": (
         {"a": ["out_of_memory", "failed", "failed"], "b": [*SAME]},
@@ -131,8 +142,32 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     "some runs of a variant diverged": (
         {"a": [*REFERENCE], "b": ["diverged", 0.899, 0.903]},
         (
-            r"b has a result for 2 seeds only \(1 diverged\); "
-            r"there is no significant difference between b and a \(n = 2\)\."
+            r"b has a result for 2 seeds only \(1 diverged\); there is no significant "
+            r"difference between b and a \(n = 2\); b did not learn in 1 of 3 runs "
+            r"\(diverged, or at chance accuracy; against a's rate, Fisher's exact test gives p = "
+            r"1\.000\)\."
+        ),
+    ),
+    "a better one lacks a seed": (
+        {"a": [*WORSE], "b": ["failed", 0.9041, 0.899]},
+        (
+            r"b has a result for 2 seeds only \(1 failed\); no claim is made about b and a, "
+            r"because the one that seems better lacks results, and with chance accuracy in their "
+            r"place the difference is not significant\."
+        ),
+    ),
+    "a worse one lacks a seed": (
+        {"a": [*REFERENCE], "b": [0.8521, "failed", 0.851]},
+        (
+            r"b is significantly worse than a, by 4\.8 points .*; "
+            r"b has a result for 2 seeds only \(1 failed\)\."
+        ),
+    ),
+    "a seed is still to come": (
+        {"a": [*REFERENCE], "b": [0.853, 0.851, "interrupted"]},
+        (
+            r"b has a result for 2 seeds only \(1 interrupted\); b and a are not compared before "
+            r"all of their runs have ended\."
         ),
     ),
     "no run yet": (
@@ -153,18 +188,18 @@ def test_the_answer_says_what_the_numbers_say(
 
 def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
     slightly = [0.890, 0.8945, 0.888]  # p = 0.02 alone
+    assert compare(
+        {"a": dict(enumerate(REFERENCE)), "b": dict(enumerate(slightly))}, {"b": {"b": 1, "a": -1}}
+    )["b"].significant
     two = {"a": [*REFERENCE], "b": [*slightly]}
     assert "worse" in answer(summaries_of(*make_study(tmp_path / "two", two)))
     many = {**two, **{f"c{n}": [*SAME] for n in range(8)}}
     summaries = summaries_of(*make_study(tmp_path / "many", many))
-    assert summaries[1].difference is not None
-    assert summaries[1].difference.high is not None
-    assert summaries[1].difference.high < 0
     assert "worse" not in answer(summaries)
 
 
 def test_every_variant_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
-    values: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [*WORSE]}
+    values: dict[str, list[Value]] = {"a": [*REFERENCE], "b": [*WORSE], "c": [0.852, 0.851, 0.849]}
     text = answer(summaries_of(*make_study(tmp_path, values, references={"c": "b"})))
     assert "b is significantly worse than a, by 5.0 points of test accuracy" in text
     assert "no significant difference between c and b" in text
@@ -196,9 +231,11 @@ def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -
     summaries = summaries_of(store, replace(study, compare_training=True))
     headings, a, b, c = lines_of(summaries)
     place = headings.index("train accuracy %")
-    assert headings[place + 1 : place + 3] == ("train difference (points)", "train p (Holm)")
+    assert headings[place + 1 : place + 3] == ("train difference (points)", "train p (adjusted)")
     assert a[place + 1 : place + 3] == ("reference", "")
-    difference = paired_difference(dict(enumerate(WORSE)), dict(enumerate(REFERENCE)))
+    seen = {"b": dict(enumerate(WORSE)), "a": dict(enumerate(REFERENCE)), "c": {}}
+    family = {"b": {"b": 1, "a": -1}, "c": {"c": 1, "a": -1}}
+    difference = compare(seen, family)["b"]
     assert difference is not None
     assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
     assert [(*row[: place + 1], *row[place + 3 :]) for row in (headings, a, b, c)] == plain
@@ -219,7 +256,7 @@ def test_made_up_images_have_no_accuracy(tmp_path: Path) -> None:
         "a has no accuracy (its images are synthetic, for timing only); "
         "b has no accuracy (its images are synthetic, for timing only)."
     )
-    assert all(cells[3] == cells[6] == "-" for cells in lines_of(summaries)[1:])
+    assert all(cells[1] == cells[4] == "-" for cells in lines_of(summaries)[1:])
 
 
 def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -> None:
@@ -242,38 +279,34 @@ def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -
 
 def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"width [4]": [0.5], "[/odd]": [0.5]}
-    table = study_table(summaries_of(*make_study(tmp_path, values))).to_terminal()
+    table = study_table(
+        summaries_of(*make_study(tmp_path, values)), StudyRecord("mine", "Why?", {})
+    ).to_terminal()
     out = io.StringIO()
     Console(file=out, width=200).print(table)
     assert "width [4]" in out.getvalue()
     assert "[/odd]" in out.getvalue()
 
 
-def test_an_undecided_comparison_says_how_many_seeds_it_would_take(tmp_path: Path) -> None:
+def test_an_undecided_comparison_says_what_it_could_have_found(tmp_path: Path) -> None:
     summaries = summaries_of(
-        *make_study(tmp_path, {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE]})
+        *make_study(tmp_path, {"a": [*REFERENCE], "b": [*SAME], "c": [*WORSE], "d": [*UNCLEAR]})
     )
     (line,) = outlook(summaries)
-    # d_z = 0.0667 / 0.305 points, two comparisons: more than the 164 of a single one
-    assert re.fullmatch(
-        r"Seeds needed for a significant difference with 80 % power, if the true difference is the "
-        r"observed one: b and a about (\d+) \(\+0\.07 points\)\.",
+    found = re.fullmatch(
+        r"Differences that these seeds would find with 80 % power \(in brackets the observed "
+        r"difference, and the seeds that it needs if it is the true one\): b and a ([\d.]+) points "
+        r"\(\+0\.07, more than 50\), d and a ([\d.]+) points \(-0\.70, (\d+) to (\d+)\)\.",
         line,
     )
-    assert summaries[1].seeds_needed is not None
-    assert summaries[1].seeds_needed > 164
-    assert summaries[2].seeds_needed is None
-
-
-def test_many_undecided_comparisons_share_a_sentence(tmp_path: Path) -> None:
-    values: dict[str, list[Value]] = {"a": [*REFERENCE], **{n: [*SAME] for n in "bcd"}}
-    (line,) = outlook(summaries_of(*make_study(tmp_path, values)))
-    each = r"about \d+ \(\+0\.07 points\)"
-    assert re.fullmatch(
-        r"Seeds needed for a significant difference with 80 % power, if the true difference is the "
-        rf"observed one: b and a {each}, c and a {each}, d and a {each}\.",
-        line,
-    ), line
+    assert found is not None, line
+    unclear = summaries[3].difference
+    assert unclear is not None
+    assert unclear.detectable is not None
+    assert unclear.detectable * 100 == pytest.approx(float(found[2]), abs=0.05)
+    effect = unclear.detectable / (unclear.mean / (unclear.effect_size or 1))
+    assert power(effect, 3, level=0.05 / 3) == pytest.approx(0.8)
+    assert 3 < int(found[3]) < int(found[4])
 
 
 def test_one_seed_has_no_outlook(tmp_path: Path) -> None:

@@ -50,15 +50,20 @@ def test_every_value_has_the_validation_accuracy_of_its_own_run(store: Store) ->
     table = tuned_table(study)
     assert table.columns == ("variant", "0.0001", "0.1", "learning rate taken")
     for (name, *scores, taken), tried in zip(table.rows, study.tuning.values(), strict=True):
-        records = [store.read_run(tried["runs"][value]) for value in ("0.0001", "0.1")]
-        found = [r.result["validation_accuracy"] for r in records if r is not None]
-        assert scores == [f"{value * 100:.2f}" for value in found]
-        assert found[0] != found[1]
-        better = ("0.0001, the smallest tried", "0.1, the largest tried")[found[1] > found[0]]
-        assert taken == better
+        means = []
+        for value, score in zip(("0.0001", "0.1"), scores, strict=True):
+            records = [store.read_run(tried["runs"][f"{value} seed {s}"]) for s in (1000, 1001)]
+            found = [r.result["validation_accuracy"] for r in records if r is not None]
+            means.append(sum(found) / 2)
+            error = tried["standard_errors"][value]
+            assert error >= abs(found[0] - found[1]) / 2 - 1e-9
+            assert score == f"{means[-1] * 100:.2f} ± {error * 100:.2f}"
+        close = means[0] >= means[1] - tried["standard_errors"]["0.1"]
+        assert taken == ("0.0001, the smallest tried" if close else "0.1, the largest tried")
         runs = [store.read_run(run) for run in study.variants[name]["runs"].values()]
         rates = {r.request["recipe"]["learning_rate"] for r in runs if r is not None}
         assert rates == {float(taken.split(",")[0])}
+    assert "of the seeds 1000, 1001, which are not evaluated" in table.note
 
 
 def test_all_reports_show_it(store: Store) -> None:
@@ -72,8 +77,8 @@ def test_all_reports_show_it(store: Store) -> None:
     own = {run for v in study.variants.values() for run in v["runs"].values()}
     others = [store.read_run(run) for run in study.runs - own]
     seconds = sum(record.seconds for record in others if record is not None)
-    assert len(others) == 2  # of four, two were taken
-    assert f" s, of 2 more that only tuned {seconds:.0f} s\n" in written
+    assert len(others) == 8  # two variants, two values, two seeds
+    assert f" s, of 8 more that only tuned {seconds:.0f} s\n" in written
     page = html(report)
     assert '<h3 id="tuned">What was tuned</h3>' in page
     assert "&lt;i&gt;other&lt;/i&gt;" in page

@@ -125,6 +125,27 @@ INVALID = {
         "reference = 'a'\n" + VALID + "reference = 'aa'\n",
         ":14: reference 'aa' is no variant; did you mean 'a'",
     ),
+    "a contrast of an unknown variant": (
+        VALID + "[[contrast]]\nname = 'c'\nweights = { a = 1, bb = -1 }\n",
+        r":13: contrast 'c' names 'bb', which is no variant; did you mean 'b'",
+    ),
+    "a contrast that is no difference": (
+        VALID + "[[contrast]]\nname = 'c'\nweights = { a = 1, b = 1 }\n",
+        r":13: the weights of contrast 'c' add up to 2; they must add up to 0",
+    ),
+    "a contrast with a variant's name": (
+        VALID + "[[contrast]]\nname = 'a'\nweights = { a = 1, b = -1 }\n",
+        r":13: contrast 'a' has the name of a variant or of another contrast; rename it",
+    ),
+    "a contrast that leaves a variant out": (
+        VALID + "[[contrast]]\nname = 'c'\nweights = { a = 0, b = 0 }\n",
+        r":13: contrast 'c' has a weight of 0; leave the variant out",
+    ),
+    "a misspelt key of a contrast": (
+        VALID + "[[contrast]]\nname = 'c'\nweight = { a = 1, b = -1 }\n",
+        r":13: \[\[contrast\]\] 1, weights is missing",
+    ),
+    "a margin of nothing": ("margin = 0\n" + VALID, r":1: margin = 0: .*greater than 0"),
     "unknown recipe": (
         VALID.replace("epochs = 2", 'recipe = "fats"'),
         r":5: unknown recipe 'fats'; did you mean 'fast'\? \(known: book, fast\)",
@@ -158,6 +179,14 @@ INVALID = {
     "a grid that repeats itself": (
         'question = "Why?"\n[grid]\nepochs = [2, 2]\n',
         "two variants are called '2'",
+    ),
+    "a primary comparison that is none": (
+        VALID + '[primary]\nname = "a"\n',
+        r":13: primary 'a' is no contrast, and no variant that is compared with another.*known: b",
+    ),
+    "a primary comparison of accuracies that are not compared": (
+        VALID + '[primary]\nname = "b"\naccuracy = "train"\n',
+        r":13: primary.accuracy = 'train' needs compare_training = true",
     ),
     "one learning rate to choose from": (
         VALID + "[tune]\nlearning_rate = [0.1]\n",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.report.findings.answer import MOST_NAMED, first_named
-from bench.report.findings.statistics import (
-    SIGNIFICANCE,
-    Discordance,
-    counted,
-    holm_values,
-    mcnemar,
-)
+from bench.report.findings.statistics import Discordance, mcnemar, new_images_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +27,7 @@ class SeedComparison:
         variant: the first network's variant.
         reference: the second one's.
         seed: of both.
-        found: how they differ; its p-value is Holm-corrected over all rows of the study.
+        found: how they differ.
     """
 
     variant: str
@@ -47,43 +43,50 @@ class Agreement:
     Attributes:
         comparisons: every variant against its reference, seed by seed.
         among_seeds: reference → its own networks, each seed against the next one, which shows how
-            much a random seed alone changes; p-values are Holm-corrected within the variant.
+            much a random seed alone changes.
         notes: what is left out, and why.
+        new_images: variant → its difference in accuracy from its reference, with the 95 % interval
+            for new seeds and new test images; of two seeds or more.
     """
 
     comparisons: tuple[SeedComparison, ...]
     among_seeds: dict[str, tuple[Discordance, ...]]
     notes: tuple[str, ...]
+    new_images: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def sentences(self) -> list[str]:
-        """One sentence per variant that counts its significant differences."""
+        """One sentence per variant: how often it and its reference disagree, and the difference."""
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
         groups = [(pair, [c.found for c in group]) for pair, group in grouped]
         if len(groups) > MOST_NAMED:
-            groups.sort(key=lambda group: -sum(d.p_value < SIGNIFICANCE for d in group[1]))
+            groups.sort(key=lambda group: -_rate(group[1]))
         sentences = [self._sentence(*pair, found) for pair, found in groups]
-        return first_named(sentences, "more variants differ for as many seeds or fewer.")
+        return first_named(sentences, "more variants disagree as often or less.")
 
-    def _sentence(self, variant: str, reference: str, found: list[Discordance]) -> str:
-        differing = [d for d in found if d.p_value < SIGNIFICANCE]
-        better = sum(d.only_first > d.only_second for d in differing)
+    def _sentence(self, variant: str, reference: str, found: Sequence[Discordance]) -> str:
+        """Say at which rate two networks of one seed disagree, and two seeds of the reference."""
         text = (
-            f"{variant} and {reference} differ significantly on the same test images for "
-            f"{len(differing)} of {counted(len(found), 'seed')}"
+            f"For {_rate(found) * 100:.1f} % of the test images, just one of {variant} and "
+            f"{reference} is right ({_seeds(found)})"
         )
-        if differing:
+        if own := self.among_seeds.get(reference, ()):
+            text += f"; of two seeds of {reference}, for {_rate(own) * 100:.1f} %"
+        if interval := self.new_images.get(variant):
+            mean, low, high = (f"{value * 100:+.1f}" for value in interval)
             text += (
-                f" ({variant} is better for {better}, {reference} for {len(differing) - better})"
-            )
-        own = self.among_seeds.get(reference, ())
-        if own:
-            differ = sum(d.p_value < SIGNIFICANCE for d in own)
-            text += (
-                f"; for comparison, {differ} of {counted(len(own), 'pair')} of {reference}'s own "
-                f"seeds {'does' if len(own) == 1 else 'do'}"
+                f"; for new seeds and new test images, the difference in accuracy is {mean} points "
+                f"(95 % interval of this comparison alone {low} to {high})"
             )
         return f"{text}."
+
+
+def _rate(found: Sequence[Discordance]) -> float:
+    return sum(d.rate for d in found) / len(found)
+
+
+def _seeds(found: Sequence[Discordance]) -> str:
+    return f"mean of {len(found)} seeds" if len(found) > 1 else "one seed"
 
 
 def agreement(
@@ -113,9 +116,7 @@ def agreement(
 
     def among(runs: dict[str, str]) -> tuple[Discordance, ...]:
         """Compare the networks of one variant, each with the next one."""
-        found = [d for pair in itertools.pairwise(runs.values()) if (d := compare(*pair))]
-        corrected = holm_values([d.p_value for d in found])
-        return tuple(replace(d, p_value=p) for d, p in zip(found, corrected, strict=True))
+        return tuple(d for pair in itertools.pairwise(runs.values()) if (d := compare(*pair)))
 
     variants = study.variants
     rows = [
@@ -125,12 +126,19 @@ def agreement(
         for seed, run in entry["runs"].items()
         if (found := compare(run, variants[entry["reference"]]["runs"].get(seed)))
     ]
-    corrected = holm_values([row.found.p_value for row in rows])
-    comparisons = tuple(
-        replace(row, found=replace(row.found, p_value=p))
-        for row, p in zip(rows, corrected, strict=True)
-    )
+    differences: dict[str, list[npt.NDArray[Any]]] = {}
+    for row in rows:
+        ours, theirs = (
+            right[variants[name]["runs"][str(row.seed)]] for name in (row.variant, row.reference)
+        )
+        differences.setdefault(row.variant, []).append(ours.astype(int) - theirs)
+    new_images = {
+        name: interval
+        for name, by_seed in differences.items()
+        if len(by_seed) > 1
+        and len({len(images) for images in by_seed}) == 1
+        and (interval := new_images_interval(np.stack(by_seed)))
+    }
     references = dict.fromkeys(row.reference for row in rows)
-    return Agreement(
-        comparisons, {name: among(variants[name]["runs"]) for name in references}, tuple(notes)
-    )
+    own = {name: among(variants[name]["runs"]) for name in references}
+    return Agreement(tuple(rows), own, tuple(notes), new_images)

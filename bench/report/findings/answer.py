@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.report.findings.statistics import (
+    MOST_SEEDS,
     POWER,
+    SIGNIFICANCE,
     Difference,
     Estimate,
+    chance_interval,
+    compare,
     counted,
     estimate,
-    holm,
-    paired_difference,
-    seeds_needed,
+    failure_p_value,
+    level_of_look,
 )
 from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
@@ -35,7 +39,30 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
+_NOT_PRIMARY = "the study's primary comparison is not significant"
+_A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
+_ENDED = {"complete", "diverged", "out_of_memory", "failed"}
+_TEST_IMAGES = 1000  # assumed of runs that did not record their number: the smallest shipped set
+
+
+@dataclass(frozen=True)
+class Failures:
+    """How many runs of a variant did not learn: diverged, or no better than chance at the end.
+
+    Attributes:
+        failed: their number.
+        runs: number of runs that trained to the end or diverged.
+        p_value: of Fisher's exact test against the reference's; None without a reference.
+        median: of the accuracies, failed runs at chance accuracy.
+        worst: the lowest of them.
+    """
+
+    failed: int
+    runs: int
+    p_value: float | None
+    median: float
+    worst: float
 
 
 @dataclass(frozen=True)
@@ -47,19 +74,19 @@ class VariantSummary:
         reference: the variant it is compared with; None for a reference.
         parameters: number of parameters of one network.
         macs: multiply-adds of one image.
-        test_accuracy: over seeds, 0…1.
-        difference: of the test accuracy from the reference's, paired by seed.
+        test_accuracy: over seeds, 0…1; a run that diverged counts as chance.
+        difference: of the test accuracy from the reference's.
         train_accuracy: over seeds, in evaluation mode, 0…1.
         images_per_second: of training, median over seeds.
         statuses: status → number of runs, for those that are not complete.
-        seeds_needed: number of seeds with which the observed difference would be significant with
-            80 % power; None where it is significant already, or there is no effect size.
-        train_difference: of the training accuracy from the reference's, paired by seed, if the
-            study compares them (`compare_training`).
+        train_difference: of the training accuracy from the reference's, if the study compares
+            them (`compare_training`).
         time_to_accuracy: training time to the study's `target_accuracy`, if it has one.
         timing_only: the images are synthetic, so there is no accuracy.
         chance: accuracy of guessing, where no run does better than `GUESSING` times that;
             None for a variant that learned.
+        failures: how many runs did not learn; None if all did.
+        margin: largest difference that counts as equivalent, 0…1; None without one.
     """
 
     name: str
@@ -71,11 +98,181 @@ class VariantSummary:
     train_accuracy: Estimate | None
     images_per_second: float | None
     statuses: dict[str, int]
-    seeds_needed: int | None = None
     train_difference: Difference | None = None
     time_to_accuracy: TimeToAccuracyOverSeeds | None = None
     timing_only: bool = False
     chance: float | None = None
+    failures: Failures | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class ContrastSummary:
+    """A weighted sum of variants that the study declares.
+
+    Attributes:
+        name: its name.
+        weights: variant → weight.
+        difference: the sum of test accuracies; None where no seed is common.
+        train_difference: of training accuracies, if the study compares them.
+        margin: largest value that counts as none, 0…1; None without one.
+    """
+
+    name: str
+    weights: dict[str, float]
+    difference: Difference | None
+    train_difference: Difference | None = None
+    margin: float | None = None
+
+    @property
+    def formula(self) -> str:
+        """The sum in words, such as `a - 0.5 b - 0.5 c`."""
+        return formula(self.weights)
+
+
+def formula(weights: Mapping[str, float]) -> str:
+    """Return a weighted sum in words, such as `a - 0.5 b - 0.5 c`."""
+    terms: list[str] = []
+    for name, weight in weights.items():
+        factor = "" if abs(weight) == 1 else f"{abs(weight):g} "
+        sign = ("- " if terms else "-") if weight < 0 else ("+ " if terms else "")
+        terms.append(f"{sign}{factor}{name}")
+    return " ".join(terms)
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """A study's accuracies by variant and seed, and what they are tested with."""
+
+    study: StudyRecord
+    records: Mapping[str, RunRecord]
+
+    @cached_property
+    def runs(self) -> dict[str, dict[int, RunRecord]]:
+        """Variant → seed → record, of the runs that have one."""
+        return {
+            name: {int(s): self.records[r] for s, r in entry["runs"].items() if r in self.records}
+            for name, entry in self.study.variants.items()
+        }
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """Variant → accuracy of guessing, by its own number of classes or another variant's."""
+        known = {
+            name: 1 / len(found)
+            for name, runs in self.runs.items()
+            for record in runs.values()
+            if (found := record.result.get("classes"))
+        }
+        default = min(known.values(), default=None)
+        return {
+            name: chance
+            for name in self.study.variants
+            if (chance := known.get(name, default)) is not None
+        }
+
+    def values(self, figure: str) -> dict[str, BySeed]:
+        """Return variant → seed → accuracy; a run that diverged has chance accuracy."""
+        return {
+            name: {
+                seed: value
+                for seed, record in runs.items()
+                if (value := _accuracy(record, figure, self.chance.get(name))) is not None
+            }
+            for name, runs in self.runs.items()
+        }
+
+    @cached_property
+    def family(self) -> dict[str, dict[str, float]]:
+        """Every comparison and contrast → variant → weight."""
+        return {
+            **{
+                name: {name: 1.0, entry["reference"]: -1.0}
+                for name, entry in self.study.variants.items()
+                if entry["reference"] in self.study.variants
+            },
+            **self.study.contrasts,
+        }
+
+    def differences(self, figure: str) -> dict[str, Difference | None]:
+        """Test the whole family on the seeds that are to be tested.
+
+        A primary comparison is tested alone. The others are a family of their own, of which
+        nothing is claimed unless the primary comparison is significant (gatekeeping), so that all
+        claims together are wrong no more often than without one.
+        """
+        primary = self.study.primary
+        if primary is None:
+            return self._tested(figure, self.family)
+        name, own = primary["name"], f"{primary['accuracy']}_accuracy"
+        first = self._tested(own, {name: self.family[name]})
+        rest = {other: w for other, w in self.family.items() if own != figure or other != name}
+        found = self._tested(figure, rest)
+        if (decisive := first[name]) is None or not decisive.significant:
+            found = {
+                other: replace(d, doubt=d.doubt or "secondary") if d else None
+                for other, d in found.items()
+            }
+        return {**found, **first} if own == figure else found
+
+    def _tested(
+        self, figure: str, family: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, Difference | None]:
+        """Test comparisons together; those whose runs have not all ended are marked."""
+        declared = self.study.declared_seeds
+        values = {
+            name: {s: v for s, v in by_seed.items() if not declared or s in declared}
+            for name, by_seed in self.values(figure).items()
+        }
+        found = compare(values, family, alpha=self._alpha, test=self.study.test, chance=self.chance)
+        return {
+            name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
+            for name, d in found.items()
+        }
+
+    @cached_property
+    def _alpha(self) -> float:
+        looks, earlier = self.study.looks, self.study.earlier_looks
+        if not looks:
+            return level_of_look(earlier + 1) if earlier else SIGNIFICANCE
+        seeds = sorted({int(s) for entry in self.study.variants.values() for s in entry["runs"]})
+        number = looks.index(seeds) + 1 if seeds in looks else len(looks) + 1
+        return level_of_look(earlier + number)
+
+    def _pending(self, weights: Mapping[str, float]) -> bool:
+        """Return whether a run that belongs to a comparison has not ended."""
+        for variant in weights:
+            planned = self.study.declared_seeds or map(int, self.study.variants[variant]["runs"])
+            ended = {s for s, r in self.runs[variant].items() if r.status in _ENDED}
+            if any(seed not in ended for seed in planned):
+                return True
+        return False
+
+    def failures(self, name: str, reference: str | None) -> Failures | None:
+        """Count the runs of a variant that did not learn; None if all did."""
+        failed, runs = self._failed(name)
+        if not failed:
+            return None
+        p_value = None
+        if reference in self.runs:
+            other_failed, other_runs = self._failed(reference)
+            p_value = failure_p_value(failed, runs, other_failed, other_runs)
+        values = list(self.values("test_accuracy")[name].values()) or [math.nan]
+        return Failures(failed, runs, p_value, statistics.median(values), min(values))
+
+    def _failed(self, name: str) -> tuple[int, int]:
+        """Count the runs that diverged or ended at chance accuracy, and those that ended at all."""
+        accuracy, chance = self.values("test_accuracy")[name], self.chance.get(name)
+        runs = {s: r for s, r in self.runs[name].items() if s in accuracy or r.status == "diverged"}
+        failed = 0
+        for seed, record in runs.items():
+            if record.status == "diverged":
+                failed += 1
+            elif chance:
+                images = record.result.get("test_images", _TEST_IMAGES)
+                low, high = chance_interval(round(1 / chance), images)
+                failed += low <= accuracy[seed] <= high
+        return failed, len(runs)
 
 
 def summarise(
@@ -88,27 +285,20 @@ def summarise(
         records: run → its record, finished or not; a run without one counts as not there.
         epochs: the study's `epochs` table; needed for a study with a `target_accuracy`.
     """
-    by_variant = {
-        name: {int(s): records[run] for s, run in entry["runs"].items() if run in records}
-        for name, entry in study.variants.items()
-    }
-    accuracy = {name: _by_seed(runs, "test_accuracy") for name, runs in by_variant.items()}
-    trained = {name: _by_seed(runs, "train_accuracy") for name, runs in by_variant.items()}
-    differences = _differences(study, accuracy)
-    train_differences = _differences(study, trained) if study.compare_training else {}
-    comparisons = sum(d is not None and d.p_value is not None for d in differences.values())
+    outcomes = _Outcomes(study, records)
+    accuracy, trained = outcomes.values("test_accuracy"), outcomes.values("train_accuracy")
+    differences = outcomes.differences("test_accuracy")
+    train_differences = outcomes.differences("train_accuracy") if study.compare_training else {}
     summaries = []
     for name, entry in study.variants.items():
-        complete = [r for r in by_variant[name].values() if r.status == "complete"]
-        statuses = Counter(r.status for r in by_variant[name].values() if r.status != "complete")
-        difference = differences.get(name)
+        runs = outcomes.runs[name].values()
+        complete = [r for r in runs if r.status == "complete"]
+        statuses = Counter(r.status for r in runs if r.status != "complete")
         speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
-        time = needed = None
+        time = None
         if study.target_accuracy is not None and epochs is not None and complete:
-            runs = [record.run for record in complete]
-            time = time_to_accuracy_over_seeds(epochs, runs, study.target_accuracy)
-        if difference is not None and not difference.significant:
-            needed = seeds_needed(difference.effect_size, comparisons=comparisons)
+            ids = [record.run for record in complete]
+            time = time_to_accuracy_over_seeds(epochs, ids, study.target_accuracy)
         summaries.append(
             VariantSummary(
                 name=name,
@@ -116,29 +306,47 @@ def summarise(
                 parameters=complete[0].result.get("parameters") if complete else None,
                 macs=complete[0].result.get("macs") if complete else None,
                 test_accuracy=estimate(list(accuracy[name].values())),
-                difference=difference,
+                difference=differences.get(name),
                 train_accuracy=estimate(list(trained[name].values())),
                 images_per_second=statistics.median(speeds) if speeds else None,
                 statuses=dict(statuses.most_common()),
-                seeds_needed=needed,
                 train_difference=train_differences.get(name),
                 time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),
                 chance=_chance(complete, accuracy[name]),
+                failures=outcomes.failures(name, entry["reference"]),
+                margin=_fraction(study.margin),
             )
         )
     return summaries
 
 
-def _by_seed(runs: Mapping[int, RunRecord], figure: str) -> BySeed:
-    """Return one figure of every complete run that has it; synthetic images have no accuracy."""
-    return {
-        seed: value
-        for seed, record in runs.items()
-        if record.status == "complete"
-        and not record.result.get("timing_only")
-        and (value := _number(record, figure)) is not None
-    }
+def summarise_contrasts(
+    study: StudyRecord, records: Mapping[str, RunRecord]
+) -> list[ContrastSummary]:
+    """Summarise the contrasts that a study declares; they are tested with its comparisons."""
+    if not study.contrasts:
+        return []
+    outcomes = _Outcomes(study, records)
+    tested = outcomes.differences("test_accuracy")
+    trained = outcomes.differences("train_accuracy") if study.compare_training else {}
+    return [
+        ContrastSummary(name, weights, tested[name], trained.get(name), _fraction(study.margin))
+        for name, weights in study.contrasts.items()
+    ]
+
+
+def _fraction(points: float | None) -> float | None:
+    return None if points is None else points / 100
+
+
+def _accuracy(record: RunRecord, figure: str, chance: float | None) -> float | None:
+    """Return an accuracy of a run; None if it has none. Synthetic images have no accuracy."""
+    if record.status == "diverged":
+        return chance
+    if record.status != "complete" or record.result.get("timing_only"):
+        return None
+    return _number(record, figure)
 
 
 def _number(record: RunRecord, figure: str) -> float | None:
@@ -147,50 +355,49 @@ def _number(record: RunRecord, figure: str) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _differences(study: StudyRecord, values: Mapping[str, BySeed]) -> dict[str, Difference | None]:
-    """Compare every variant's values with its reference's; p-values are corrected together."""
-    return holm(
-        {
-            name: paired_difference(values[name], values[entry["reference"]])
-            for name, entry in study.variants.items()
-            if entry["reference"] in values
-        }
-    )
-
-
 def _chance(complete: Sequence[RunRecord], accuracy: BySeed) -> float | None:
     """Return the accuracy of guessing, if no seed's is clearly above it."""
-    if not accuracy:
+    if not accuracy or not complete:
         return None
     classes = len(complete[0].result.get("classes", ()))
     return 1 / classes if classes and max(accuracy.values()) <= GUESSING / classes else None
 
 
-def answer(summaries: list[VariantSummary]) -> str:
+def answer(summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()) -> str:
     """Answer the study's question in one sentence made from the numbers.
 
     A variant is called significantly better or worse only if its difference is
-    `Difference.significant`; otherwise the sentence says that there is no significant
-    difference. Where the study compares training accuracies, a sentence about them follows.
+    `Difference.significant`, and equivalent only if the interval lies within the study's margin;
+    otherwise the sentence says that there is no significant difference. Where the study compares
+    training accuracies, a sentence about them follows.
     """
-    texts = ["; ".join(clauses) for clauses in _clauses(summaries) if clauses]
-    return " ".join(_sentence(text, summaries) for text in texts)
+    texts = ["; ".join(clauses) for clauses in _clauses(summaries, contrasts) if clauses]
+    return " ".join(_sentence(text, summaries, contrasts) for text in texts)
 
 
-def statements(summaries: list[VariantSummary]) -> list[str]:
+def statements(
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
+) -> list[str]:
     """Return `answer` and `outlook` for a page: one paragraph, or a list if that would be long."""
-    single = [_sentence(clause, summaries) for part in _clauses(summaries) for clause in part]
-    more = outlook(summaries)
+    single = [
+        _sentence(clause, summaries, contrasts)
+        for part in _clauses(summaries, contrasts)
+        for clause in part
+    ]
+    more = outlook(summaries, contrasts)
     if len(single) + len(more) > _A_PARAGRAPH:
         return [*single, *more]
-    return [" ".join([answer(summaries), *more])]
+    return [" ".join([answer(summaries, contrasts), *more])]
 
 
-def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
+def _clauses(
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
+) -> list[list[str]]:
     """Return what the numbers say about test accuracies, and then about training accuracies."""
     compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
     tested = [
         *_significant(compared, "test"),
+        *_contrast_clauses(contrasts, "test"),
         *first_named(
             [
                 _absence(summary)
@@ -205,11 +412,11 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
                 f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
                 f"({_statuses(s)})"
                 for s in summaries
-                if s.statuses and s.test_accuracy is not None
+                if s.test_accuracy is not None and _without_result(s)
             ],
             "more have unfinished runs",
         ),
-        *_not_significant(compared),
+        *_undecided(compared),
     ]
     doubts = [
         f"{s.name} is hardly better than guessing ({s.chance:.0%}): it may not have trained at all"
@@ -220,44 +427,65 @@ def _clauses(summaries: list[VariantSummary]) -> list[list[str]]:
     return [
         [
             *(tested or ["there is nothing to compare yet"]),
+            *first_named(
+                [_failed(s, s.failures) for s in summaries if s.failures], "more failed as well"
+            ),
             *first_named(doubts, "more are hardly better than guessing"),
         ],
         [
             *_significant(trained, "training"),
-            *_not_significant(trained, " in training accuracy"),
+            *_contrast_clauses(contrasts, "training"),
+            *_undecided(trained, " in training accuracy"),
         ],
     ]
 
 
-def _sentence(text: str, summaries: list[VariantSummary]) -> str:
-    named = any(text.startswith(s.name) for s in summaries)  # a name keeps its small first letter
+def _sentence(
+    text: str, summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
+) -> str:
+    names = [*(s.name for s in summaries), *(c.name for c in contrasts)]
+    named = any(text.startswith(name) for name in names)  # a name keeps its small first letter
     return f"{text if named else text[0].upper() + text[1:]}."
 
 
-def first_named(texts: list[str], more: str) -> list[str]:
+def first_named(texts: list[str], more: str, most: int = MOST_NAMED) -> list[str]:
     """Return texts about single variants, of too many the first ones and the number of others."""
-    left = len(texts) - MOST_NAMED
-    return texts if left <= 1 else [*texts[:MOST_NAMED], f"{left} {more}"]
+    left = len(texts) - most
+    return texts if left <= 1 else [*texts[:most], f"{left} {more}"]
 
 
-def outlook(summaries: list[VariantSummary]) -> list[str]:
-    """Say how many seeds each difference that is not significant would need.
+def outlook(
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
+) -> list[str]:
+    """Say which difference each undecided comparison could have found, and with how many seeds.
 
-    The number assumes that the observed difference is the true one, so it is an order of
-    magnitude. Nothing is said where there is no effect size (one seed, no spread).
+    The numbers of seeds assume that the observed difference is the true one; they are a range,
+    because the standard deviation is not known well. Nothing is said where there is no spread.
     """
+    compared = [
+        *((f"{s.name} and {s.reference}", s.difference, s.margin) for s in summaries),
+        *((c.name, c.difference, c.margin) for c in contrasts),
+    ]
     needed = [
-        f"{s.name} and {s.reference} "
-        f"{f'about {s.seeds_needed}' if s.seeds_needed else 'more than a thousand'} "
-        f"({d.mean * 100:+.2f} points)"
-        for s in summaries
-        if (d := s.difference) and not d.significant and d.effect_size
+        f"{name} {d.detectable * 100:.1f} points ({d.mean * 100:+.2f}, {_seeds(d)})"
+        for name, d, margin in compared
+        if d and not d.significant and d.doubt is None and not d.equivalent(margin) and d.detectable
     ]
     words = (
-        f"Seeds needed for a significant difference with {POWER * 100:.0f} % power, if the true "
-        f"difference is the observed one: {', '.join(first_named(needed, 'more'))}."
+        f"Differences that these seeds would find with {POWER * 100:.0f} % power (in brackets the "
+        "observed difference, and the seeds that it needs if it is the true one): "
+        f"{', '.join(first_named(needed, 'more in the table', _A_FEW))}."
     )
     return [words] if needed else []
+
+
+def _seeds(difference: Difference) -> str:
+    few, many = difference.seeds_needed or (None, None)
+    if few is None:
+        return f"more than {MOST_SEEDS}"
+    if many is None:
+        return f"{few} to more than {MOST_SEEDS}"
+    return f"{few}" if few == many else f"{few} to {many}"
 
 
 def _significant(compared: Compared, which: str) -> list[str]:
@@ -270,10 +498,48 @@ def _significant(compared: Compared, which: str) -> list[str]:
             f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
             f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
             f"(95 % interval {_interval(d)}, n = {d.seeds})"
+            f"{_negligible(d, summary.margin)}"
             for summary, d in differing
         ],
         "more differ significantly, by less",
     )
+
+
+def _negligible(difference: Difference, margin: float | None) -> str:
+    if margin is None or not difference.equivalent(margin):
+        return ""
+    return f", yet equivalent within ±{margin * 100:g} points"
+
+
+def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[str]:
+    texts = []
+    for contrast in contrasts:
+        d = contrast.difference if which == "test" else contrast.train_difference
+        if d is None:
+            continue
+        name = f"{contrast.name} ({contrast.formula})"
+        if d.doubt == "pending":
+            texts.append(f"{name} is not tested before all of its runs have ended")
+            continue
+        if d.doubt == "secondary":
+            texts.append(f"no claim is made about {name}, because {_NOT_PRIMARY}")
+            continue
+        size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
+        if d.significant:
+            verdict = "which differs significantly from zero"
+        elif d.equivalent(contrast.margin):
+            verdict = f"which is equivalent to zero within ±{(contrast.margin or 0) * 100:g} points"
+        else:
+            verdict = "which does not differ significantly from zero"
+        texts.append(f"{name} is {size}, {verdict}")
+    return texts
+
+
+def _signed_interval(difference: Difference) -> str:
+    ends = ""
+    if difference.low is not None and difference.high is not None:
+        ends = f"95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f}, "
+    return f"{ends}n = {difference.seeds}"
 
 
 def _interval(difference: Difference) -> str:
@@ -283,19 +549,83 @@ def _interval(difference: Difference) -> str:
     return f"{low * 100:.1f} to {high * 100:.1f}"
 
 
-def _not_significant(compared: Compared, what: str = "") -> list[str]:
-    unclear = [(s, d) for s, d in compared if not d.significant]
-    if not unclear:
-        return []
-    pairs = [f"{s.name} and {s.reference}" for s, _ in unclear]
-    between = ", ".join(pairs[:-1]) + (" or " if len(pairs) > 1 else "") + pairs[-1]
-    if len(pairs) > MOST_NAMED:
-        of = "all" if len(pairs) == len(compared) else f"{len(pairs)} of"
-        between = f"{of} {len(compared)} variants and their references"
-    counts = [d.seeds for _, d in unclear]
-    low, high = min(counts), max(counts)
-    seeds = f"{low} to {high}" if low < high else f"{low}"
-    return [f"there is no significant difference{what} between {between} (n = {seeds})"]
+def _undecided(compared: Compared, what: str = "") -> list[str]:
+    """Say which variants are equivalent, not compared yet, or not significantly different."""
+    open_ = [(s, d) for s, d in compared if not d.significant]
+    equal = [(s, d) for s, d in open_ if d.equivalent(s.margin)]
+    same = [(s, d) for s, d in open_ if d.deviation is None and d.doubt is None and d.seeds > 1]
+    pending = [(s, d) for s, d in open_ if d.doubt == "pending"]
+    missing = [(s, d) for s, d in open_ if d.doubt == "missing"]
+    secondary = [(s, d) for s, d in open_ if d.doubt == "secondary"]
+    named = [pair for group in (equal, same, pending, missing, secondary) for pair in group]
+    unclear = [pair for pair in open_ if pair not in named]
+    texts = first_named(
+        [
+            f"{s.name} and {s.reference} are equivalent{what} within ±{(s.margin or 0) * 100:g} "
+            f"points ({_signed_interval(d)})"
+            for s, d in equal
+        ],
+        "more are equivalent",
+    )
+    if unclear:
+        texts.append(
+            f"there is no significant difference{what} between "
+            f"{_pairs(unclear, compared)} (n = {_counts(unclear)})"
+        )
+    if same:
+        amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in same]
+        texts.append(
+            f"no difference{what} can be tested that is the same for each seed: "
+            f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
+        )
+    if missing:
+        texts.append(
+            f"no claim is made{what} about {_pairs(missing, compared)}, because the one that seems "
+            "better lacks results, and with chance accuracy in their place the difference is not "
+            "significant"
+        )
+    if secondary:
+        texts.append(
+            f"no claim is made{what} about {_pairs(secondary, compared)}, because {_NOT_PRIMARY}"
+        )
+    if pending:
+        texts.append(
+            f"{_pairs(pending, compared, ' and ')} are not compared{what} before all of their runs "
+            "have ended"
+        )
+    return texts
+
+
+def _pairs(pairs: Compared, compared: Compared, last: str = " or ") -> str:
+    names = [f"{s.name} and {s.reference}" for s, _ in pairs]
+    if len(names) > MOST_NAMED:
+        of = "all" if len(names) == len(compared) else f"{len(names)} of"
+        return f"{of} {len(compared)} variants and their references"
+    return ", ".join(names[:-1]) + (last if len(names) > 1 else "") + names[-1]
+
+
+def _counts(pairs: Compared) -> str:
+    low, high = min(d.seeds for _, d in pairs), max(d.seeds for _, d in pairs)
+    return f"{low} to {high}" if low < high else f"{low}"
+
+
+def _failed(summary: VariantSummary, found: Failures) -> str:
+    """Say how many runs of a variant did not learn, against its reference's."""
+    rate = f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')}"
+    if found.p_value is None:
+        return f"{rate} (diverged, or at chance accuracy)"
+    p = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"  # noqa: PLR2004
+    return (
+        f"{rate} (diverged, or at chance accuracy; against {summary.reference}'s rate, Fisher's "
+        f"exact test gives p {p})"
+    )
+
+
+def _without_result(summary: VariantSummary) -> bool:
+    """Return whether a run has no result; one that diverged counts as chance, if that is known."""
+    found, failures = summary.test_accuracy, summary.failures
+    counts = found is not None and failures is not None and found.seeds == failures.runs
+    return any(status != "diverged" or not counts for status in summary.statuses)
 
 
 def _statuses(summary: VariantSummary) -> str:

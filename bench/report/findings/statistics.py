@@ -1,13 +1,16 @@
-"""Means, paired differences, their intervals, tests and power, by scipy and statsmodels.
+"""Means, differences by seed, their simultaneous intervals, tests and power.
 
-Every statistic of a report is computed here; scipy and statsmodels are imported when needed,
-because they take longer to load than most commands take to run.
+All comparisons of a study form one family. Each is tested at the study's significance level
+divided by their number (Bonferroni), and its interval has the same level, so that a p-value is
+below 0.05 exactly where the interval excludes zero. scipy is imported when needed, because it
+takes longer to load than most commands take to run.
 """
 
 from __future__ import annotations
 
-import bisect
+import math
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,14 +20,16 @@ from bench.system.mcnemar import mcnemar_p_value
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    Values = Mapping[str, Mapping[int, float]]  # variant → seed → value
+    Weights = Mapping[str, float]  # variant → weight
+
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05  # not 1 - CONFIDENCE, which is a little more in floating point
 POWER = 0.8
-MOST_SEEDS = 1000  # more is no practical advice
-BOOTSTRAP_SEEDS = 20  # a bootstrap of fewer values is too narrow
-RESAMPLES = 9_999
+MOST_SEEDS = 50  # more would be false precision
+_NODES = 200  # of the integral over the χ² distribution
 
-Method = Literal["t", "bootstrap"]
+Test = Literal["paired", "welch"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Estimate:
 
     Attributes:
         mean: the mean.
-        low: lower end of the 95 % t-interval; None for one seed.
+        low: lower end of the 95 % t-interval; None for one seed, and where all values are equal.
         high: its upper end.
         seeds: number of seeds.
     """
@@ -46,19 +51,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant's difference from its reference, paired by seed.
+    """A variant's difference from its reference, or another weighted sum of variants.
 
     Attributes:
-        mean: mean of (variant - reference) over the seeds that both have.
-        low: lower end of the 95 % interval; None for one seed, and where all differences are
-            the same.
+        mean: the weighted sum of the variants' means (+1 the variant, -1 its reference).
+        low: lower end of the interval, simultaneous over the study's family at 95 %; None for
+            one seed, and where there is no spread.
         high: its upper end.
-        p_value: two-sided; `holm` returns it Holm-corrected.
-        seeds: number of pairs.
-        effect_size: mean over the standard deviation of the differences (Cohen's d_z, as
-            Lakens 2013 names it); None where there is no spread.
-        method: `t` (paired t-test and its interval) or, from `BOOTSTRAP_SEEDS` pairs on,
-            `bootstrap` (BCa interval, Efron 1987; p-value of the sign-flip permutation test).
+        p_value: two-sided, multiplied by the number of comparisons (Bonferroni), and by 0.05 over
+            the level of this look: below 0.05 exactly where the interval excludes zero.
+        seeds: number of seeds that all its variants have; of Welch's test, the smallest number.
+        deviation: standard deviation whose square over `seeds` is the variance of the mean.
+        freedom: degrees of freedom of that variance.
+        level: significance level of this one comparison.
+        correlation: of the two variants' values over seeds; None for fewer than three.
+        doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
+            ended; `missing`, if it does not hold with chance accuracy in the place of results
+            that the better side lacks; `secondary`, if the study's primary comparison is not
+            significant.
     """
 
     mean: float
@@ -66,15 +76,78 @@ class Difference:
     high: float | None
     p_value: float | None
     seeds: int
-    effect_size: float | None = None
-    method: Method = "t"
+    deviation: float | None = None
+    freedom: float | None = None
+    level: float = SIGNIFICANCE
+    correlation: float | None = None
+    doubt: Literal["pending", "missing", "secondary"] | None = None
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero and the corrected p-value is below 0.05."""
-        if self.low is None or self.high is None or self.p_value is None:
-            return False
-        return (self.low > 0 or self.high < 0) and self.p_value < SIGNIFICANCE
+        """Whether the interval excludes zero, and nothing forbids to claim it."""
+        return self.excludes_zero and self.doubt is None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def equivalent(self, margin: float | None) -> bool:
+        """Return whether the interval lies between -margin and +margin (two one-sided tests)."""
+        return (
+            margin is not None
+            and self.doubt is None
+            and self.low is not None
+            and self.high is not None
+            and -margin < self.low <= self.high < margin
+        )
+
+    @property
+    def effect_size(self) -> float | None:
+        """Mean over standard deviation: Cohen's d_z (Lakens 2013) of paired differences."""
+        return self.mean / self.deviation if self.deviation else None
+
+    @property
+    def detectable(self) -> float | None:
+        """The difference that would be significant with 80 % power at this number of seeds."""
+        if not self.deviation or self.freedom is None:
+            return None
+        groups = self.freedom / (self.seeds - 1)
+        return self.deviation * _detectable_effect(self.seeds, self.level, groups)
+
+    @property
+    def superiority(self) -> Estimate | None:
+        """The probability that a new seed's value is above zero, with its own 95 % interval.
+
+        It is that of normal values (Bouthillier et al. 2021 name it P(A > B)).
+        """
+        if self.effect_size is None or self.freedom is None:
+            return None
+        return _superiority(self.effect_size * math.sqrt(self.seeds), self.seeds, self.freedom)
+
+    @property
+    def seeds_needed(self) -> tuple[int | None, int | None] | None:
+        """The fewest and the most seeds that 80 % power may need if `mean` is the true difference.
+
+        They belong to the ends of the 80 % interval of the standard deviation. Always more than
+        there are; None stands for more than `MOST_SEEDS`.
+        """
+        from scipy import stats
+
+        effect = self.effect_size
+        if effect is None or self.freedom is None:
+            return None
+        groups = self.freedom / (self.seeds - 1)
+        few, many = (
+            seeds_needed(
+                effect * math.sqrt(stats.chi2.ppf(share, self.freedom) / self.freedom),
+                level=self.level,
+                there=self.seeds,
+                groups=groups,
+            )
+            for share in (0.9, 0.1)
+        )
+        return few, many
 
 
 @dataclass(frozen=True)
@@ -85,8 +158,8 @@ class Discordance:
         images: number of images.
         only_first: images that only the first network classifies correctly.
         only_second: images that only the second network classifies correctly.
-        p_value: of the exact two-sided test; the null hypothesis is that both numbers differ by
-            chance only.
+        p_value: of the exact two-sided test, not corrected; the null hypothesis is that both
+            numbers differ by chance only.
     """
 
     images: int
@@ -94,125 +167,274 @@ class Discordance:
     only_second: int
     p_value: float
 
+    @property
+    def rate(self) -> float:
+        """Share of the images that just one of the two classifies correctly, 0…1."""
+        return (self.only_first + self.only_second) / self.images
+
 
 def estimate(values: Sequence[float]) -> Estimate | None:
     """Return the mean of *values* with its t-interval; None without values."""
-    from scipy import stats
-
     if not len(values):
         return None
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return Estimate(mean, None, None, 1)
-    if np.ptp(values) == 0:
-        return Estimate(mean, mean, mean, len(values))
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return Estimate(mean, float(interval.low), float(interval.high), len(values))
+    mean, seeds = float(np.mean(values)), len(values)
+    if seeds == 1 or np.ptp(values) == 0:
+        return Estimate(mean, None, None, seeds)
+    half = _t_bound(1 - CONFIDENCE, seeds - 1) * float(np.std(values, ddof=1)) / math.sqrt(seeds)
+    return Estimate(mean, mean - half, mean + half, seeds)
 
 
-def paired_difference(
-    variant: Mapping[int, float], reference: Mapping[int, float]
-) -> Difference | None:
-    """Return the difference between two variants over the seeds that both have; None without one.
+def compare(
+    values: Values,
+    family: Mapping[str, Weights],
+    *,
+    alpha: float = SIGNIFICANCE,
+    test: Test = "paired",
+    chance: Mapping[str, float] | None = None,
+) -> dict[str, Difference | None]:
+    """Test all comparisons of a study together.
 
     Args:
-        variant: seed → value.
-        reference: seed → value.
+        values: variant → seed → value.
+        family: name → variant → weight. A variant that is compared with its reference has the
+            weights +1 and -1; a difference of differences has four.
+        alpha: significance level of the whole family.
+        test: `paired` tests the weighted sum of each seed; `welch` treats the variants as
+            independent samples of unequal variance (Welch 1947).
+        chance: variant → the accuracy of guessing. It takes the place of a result that the better
+            side lacks for a seed that the other side has; a difference that does not hold then is
+            marked `missing`.
+
+    Returns:
+        Name → difference; None where no seed is common.
     """
-    seeds = sorted(variant.keys() & reference.keys())
-    if not seeds:
+    level = alpha / max(1, len(family))
+    found = {name: _difference(values, w, level, test) for name, w in family.items()}
+    for name, difference in found.items():
+        if difference is None or not difference.excludes_zero:
+            continue
+        sign = math.copysign(1, difference.mean)
+        filled = _filled(values, family[name], sign, chance or {})
+        if filled is None:
+            continue
+        other = _difference(filled, family[name], level, test)
+        if other is None or not other.excludes_zero or other.mean * sign < 0:
+            found[name] = replace(difference, doubt="missing")
+    return found
+
+
+def _filled(
+    values: Values, weights: Weights, sign: float, chance: Mapping[str, float]
+) -> Values | None:
+    """Give the better side chance accuracy where it lacks a seed; None if it lacks none."""
+    better = [v for v, w in weights.items() if w * sign > 0]
+    worse = [v for v, w in weights.items() if w * sign < 0]
+    everywhere = set.intersection(*(set(values[v]) for v in worse)) if worse else set()
+    seeds = everywhere.union(*(values[v].keys() for v in better))
+    missing = {v: seeds - values[v].keys() for v in better}
+    if not any(missing.values()):
         return None
-    differences = np.array([variant[s] - reference[s] for s in seeds])
-    mean = float(differences.mean())
-    if len(seeds) == 1:
-        return Difference(mean, None, None, None, 1)
-    if np.allclose(differences, mean, rtol=0, atol=1e-12):  # up to rounding
-        # No spread at all, which happens with few test images: a t-test would divide by zero.
-        if mean == 0:
-            return Difference(mean, 0.0, 0.0, 1.0, len(seeds))
-        return Difference(mean, None, None, None, len(seeds))
-    method: Method = "t" if len(seeds) < BOOTSTRAP_SEEDS else "bootstrap"
-    low, high, p_value = (_t if method == "t" else _bootstrap)(differences)
-    effect = mean / float(differences.std(ddof=1))
-    return Difference(mean, low, high, p_value, len(seeds), effect, method)
+    filled = {v: dict.fromkeys(lacking, chance.get(v, 0.0)) for v, lacking in missing.items()}
+    return {**values, **{v: {**values[v], **filled[v]} for v in better}}
 
 
-def _t(differences: np.ndarray) -> tuple[float, float, float]:
-    from scipy import stats
-
-    test = stats.ttest_1samp(differences, 0.0)
-    interval = test.confidence_interval(CONFIDENCE)
-    return float(interval.low), float(interval.high), float(test.pvalue)
-
-
-def _bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
-    from scipy import stats
-
-    interval = stats.bootstrap(
-        (differences,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        method="BCa",
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(0),  # the same runs give the same report
-    ).confidence_interval
-    # One sample with `permutation_type="samples"` flips signs at random.
-    test = stats.permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        rng=np.random.default_rng(0),
+def _difference(values: Values, weights: Weights, level: float, test: Test) -> Difference | None:
+    samples = [values.get(variant, {}) for variant in weights]
+    factors = np.array(list(weights.values()))
+    seeds = sorted(set.intersection(*map(set, samples)))
+    columns = np.array([[sample[s] for s in seeds] for sample in samples])
+    if test == "paired":
+        count = len(seeds)
+        parts = [(factors @ columns, 1.0)]
+    else:
+        count = min(map(len, samples))
+        lists = (np.array(list(sample.values())) for sample in samples)
+        parts = list(zip(lists, factors, strict=True))
+    if not count:
+        return None
+    mean = float(sum(weight * sample.mean() for sample, weight in parts))
+    if count == 1:
+        return Difference(mean, None, None, None, 1, level=level)
+    squares = [(w * w * float(a.var(ddof=1)) / len(a), len(a) - 1) for a, w in parts]
+    variance = sum(square for square, _ in squares)
+    if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
+        return Difference(mean, None, None, None, count, level=level)
+    # Welch and Satterthwaite; of paired sums, n - 1.
+    freedom = variance**2 / sum(square**2 / f for square, f in squares)
+    error = math.sqrt(variance)
+    half = _t_bound(level, freedom) * error
+    p_value = min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level)
+    return Difference(
+        mean,
+        mean - half,
+        mean + half,
+        p_value,
+        count,
+        deviation=error * math.sqrt(count),
+        freedom=freedom,
+        level=level,
+        correlation=_correlation(columns),
     )
-    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
-def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
-    """Correct the p-values of one study's comparisons by Holm's method (Holm 1979)."""
-    tested = {k: d for k, d in differences.items() if d is not None and d.p_value is not None}
-    corrected = holm_values([d.p_value for d in tested.values() if d.p_value is not None])
-    changed = {
-        name: replace(difference, p_value=p)
-        for (name, difference), p in zip(tested.items(), corrected, strict=True)
-    }
-    return {**differences, **changed}
+def _correlation(columns: np.ndarray) -> float | None:
+    """Return the correlation of two rows; None for fewer than three values, or without spread."""
+    rows, count = columns.shape
+    if rows != 2 or count < 3 or not np.ptp(columns, axis=1).all():  # noqa: PLR2004
+        return None
+    return float(np.corrcoef(columns)[0, 1])
 
 
-def holm_values(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values by Holm's method (Holm 1979), in the order given."""
-    from statsmodels.stats.multitest import multipletests
+def _superiority(t: float, seeds: int, freedom: float) -> Estimate:
+    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+    root = math.sqrt(seeds)
+
+    def end(share: float) -> float:
+        def excess(shift: float) -> float:
+            return _tail(t, freedom, shift) - share
+
+        reach = 10 + 3 * abs(t)
+        return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
+
+    alpha = (1 - CONFIDENCE) / 2
+    low, high = (float(ndtr(end(share) / root)) for share in (alpha, 1 - alpha))
+    return Estimate(float(ndtr(t / root)), low, high, seeds)
 
 
-def power(effect_size: float, seeds: int, *, comparisons: int = 1) -> float:
-    """Return the probability that a paired t-test finds a true difference of this size significant.
+def _t_bound(level: float, freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(freedom, level / 2))
+
+
+def _two_sided(t: float, freedom: float) -> float:
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+@cache
+def _legendre() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(_NODES)
+
+
+@lru_cache(maxsize=512)
+def _chi(freedom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of √(χ²/df) and their probabilities: Gauss-Legendre nodes of its quantiles."""
+    from scipy.special import chdtri
+
+    nodes, weights = _legendre()
+    return np.sqrt(chdtri(freedom, (1 - nodes) / 2) / freedom), weights / 2
+
+
+def _tail(t: float, freedom: float, shift: float) -> float:
+    """Return P(T > t) of the noncentral t distribution, by integrating over χ²."""
+    from scipy.special import ndtr
+
+    values, weights = _chi(freedom)
+    return float(ndtr(shift - t * values) @ weights)
+
+
+def power(
+    effect_size: float, seeds: int, *, level: float = SIGNIFICANCE, groups: float = 1
+) -> float:
+    """Return the probability that a t-test finds a true difference of this size significant.
+
+    It is the mean of the normal tail probabilities over the χ² distribution of the variance,
+    which is finite everywhere.
 
     Args:
-        effect_size: Cohen's d_z.
-        seeds: number of pairs, 2 or more.
-        comparisons: number of comparisons in the study; each is tested at 0.05 divided by it,
-            which is Holm's threshold for the smallest p-value.
+        effect_size: true difference over the standard deviation; Cohen's d_z for paired seeds.
+        seeds: number of seeds, 2 or more.
+        level: significance level of this comparison: 0.05 over the number of comparisons.
+        groups: degrees of freedom per seed beyond the first; 1 for paired differences.
     """
-    from statsmodels.stats.power import TTestPower
+    freedom = groups * (seeds - 1)
+    bound, shift = _t_bound(level, freedom), abs(effect_size) * math.sqrt(seeds)
+    return _tail(bound, freedom, shift) + _tail(bound, freedom, -shift)
 
-    return float(TTestPower().power(abs(effect_size), seeds, SIGNIFICANCE / comparisons))
+
+@lru_cache(maxsize=512)
+def _detectable_effect(seeds: int, level: float, groups: float) -> float:
+    from scipy.optimize import brentq
+
+    def lack(effect: float) -> float:
+        return power(effect, seeds, level=level, groups=groups) - POWER
+
+    high = 1.0
+    while lack(high) < 0:
+        high *= 2
+    return float(brentq(lack, 0, high, xtol=1e-6))
 
 
-def seeds_needed(effect_size: float | None, *, comparisons: int = 1) -> int | None:
-    """Return the smallest number of seeds with 80 % power, if the observed effect is the true one.
+def seeds_needed(
+    effect_size: float | None, *, level: float = SIGNIFICANCE, there: int = 1, groups: float = 1
+) -> int | None:
+    """Return the smallest number of seeds above *there* with 80 % power at this effect size.
 
     Returns:
         None if there is no effect size, or if more than `MOST_SEEDS` are needed.
     """
     if not effect_size:
         return None
-    counts = range(2, MOST_SEEDS + 1)
-    place = bisect.bisect_left(
-        counts, POWER, key=lambda n: power(effect_size, n, comparisons=comparisons)
+    counts = range(max(2, there + 1), MOST_SEEDS + 1)
+    return next(
+        (n for n in counts if power(effect_size, n, level=level, groups=groups) >= POWER), None
     )
-    return counts[place] if place < len(counts) else None
+
+
+def level_of_look(number: int) -> float:
+    """Return the significance level of a study's n-th look, from 1; all looks add up to 0.05."""
+    return SIGNIFICANCE * 6 / (math.pi * number) ** 2
+
+
+def chance_interval(classes: int, images: int) -> tuple[float, float]:
+    """Return the accuracies between which 95 % of guessing networks lie (binomial)."""
+    from scipy import stats
+
+    low, high = stats.binom.interval(CONFIDENCE, images, 1 / classes)
+    return float(low) / images, float(high) / images
+
+
+def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) -> float:
+    """Return the p-value of Fisher's exact test that two failure rates are equal (Fisher 1935)."""
+    from scipy import stats
+
+    table = np.array([[failed, runs - failed], [other_failed, other_runs - other_failed]])
+    return float(stats.fisher_exact(table).pvalue)
+
+
+def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] | None:
+    """Return a mean difference with its 95 % interval for new seeds and new test images.
+
+    Seeds and images are crossed: both are samples (Owen 2007). The variance of the mean is
+    s²_seed/n + s²_image/N - s²_residual/(n·N), with Satterthwaite's (1946) degrees of freedom.
+
+    Args:
+        differences: seed × image; 1 where only the first network is right, -1 where only the
+            second is, else 0.
+
+    Returns:
+        Mean, lower and upper end, in fractions; None if there is no variance.
+    """
+    seeds, images = differences.shape
+    mean = float(differences.mean())
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+    residual = differences - by_seed[:, None] - by_image[None, :] + mean
+    of_seed = float(by_seed.var(ddof=1)) / seeds
+    of_image = float(by_image.var(ddof=1)) / images
+    both = (seeds - 1) * (images - 1)
+    of_residual = float((residual**2).sum()) / both / (seeds * images)
+    variance = max(of_seed + of_image - of_residual, of_seed, of_image)
+    parts = ((of_seed, seeds - 1), (of_image, images - 1), (of_residual, both))
+    spread = sum(part**2 / freedom for part, freedom in parts)
+    if not spread:
+        return None
+    half = _t_bound(1 - CONFIDENCE, variance**2 / spread) * math.sqrt(variance)
+    return mean, mean - half, mean + half
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:

@@ -34,6 +34,7 @@ def markdown(report: StudyReport, *, pictures: bool = False) -> str:
     if pictures:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += [
+        *_titled("Comparisons", report.comparisons),
         *_published(report),
         *_titled("What was tuned", report.tuned),
         *_discussion(report),

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.statistics import counted, level_of_look
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.report.findings.agreement import Agreement
-    from bench.report.findings.answer import VariantSummary
+    from bench.report.findings.answer import ContrastSummary, VariantSummary
     from bench.report.findings.statistics import Difference, Estimate
     from bench.store import RunRecord, StudyRecord
 
 COLUMNS = (
     "variant",
-    "parameters",
-    "multiply-adds",
     "test accuracy %",
     "difference (points)",
-    "p (Holm)",
+    "p (adjusted)",
     "train accuracy %",
+    "parameters",
+    "multiply-adds",
     "images/s",
 )
 SAME_IMAGES = (
@@ -30,25 +31,34 @@ SAME_IMAGES = (
     "test does not include the variation between random seeds, so it says nothing about the design "
     "by itself; the paired difference over seeds above does. Where the networks of one design "
     "differ from seed to seed as often as they differ from the reference, these rows tell you "
-    "nothing new."
+    "nothing new. P-values are not corrected for the number of rows."
 )
+COMPARED = (
+    "Detectable is the difference that would be significant with 80 % power at this number of "
+    "seeds. P(better) is the probability that the first is the more accurate one with a new seed, "
+    "if differences are normal (Bouthillier et al. 2021), with this row's own 95 % interval; of a "
+    "contrast, that the sum is above zero. The correlation is that of the accuracies of both "
+    "over seeds: pairing by seed narrows an interval only if it is positive."
+)
+TESTS = {"paired": "the t-test, paired by seed", "welch": "Welch's t-test"}
 PUBLISHED = (
     "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
     "compared with: a positive one is better. The settings differ, so compare the differences, not "
     "the errors."
 )
-TUNED = (
+TUNED_BEFORE = (
     "Validation accuracy (%) of one run per value, all with the first random seed of the study's "
-    "file. Each variant trains with the value that is best for it; test images have no part in the "
-    "choice."
+    "file, which is also evaluated. Each variant trains with the value that is best for it; test "
+    "images have no part in the choice."
 )
-_METHODS = {
-    "t": "the paired t-test",
-    "bootstrap": "the BCa bootstrap (p-values of the sign-flip permutation test)",
-}
+TUNED = (
+    "Mean validation accuracy (%) of the seeds {seeds}, which are not evaluated, ± its standard "
+    "error. Each variant trains with the smallest value within one standard error of its best; "
+    "test images have no part in the choice."
+)
 
 
-def study_table(summaries: list[VariantSummary]) -> TextTable:
+def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTable:
     """Return a study's table: accuracies in per cent, differences in points.
 
     A study that compares training accuracies has two columns more for them, and one with a
@@ -57,7 +67,7 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
     table = [list(COLUMNS), *map(_cells, summaries)]
     if any(summary.train_difference for summary in summaries):
         place = COLUMNS.index("train accuracy %") + 1
-        added = [["train difference (points)", "train p (Holm)"]]
+        added = [["train difference (points)", "train p (adjusted)"]]
         for s in summaries:
             found = _difference(s.train_difference) if s.reference else "reference"
             added.append([found, _corrected_p(s.train_difference)])
@@ -67,25 +77,130 @@ def study_table(summaries: list[VariantSummary]) -> TextTable:
     times = [summary.time_to_accuracy for summary in summaries]
     target = next((time.accuracy for time in times if time is not None), None)
     if target is not None:
-        last = [f"seconds to {target:.4g} validation accuracy"]
+        last = [f"seconds to {target * 100:.4g} % validation accuracy"]
         last += ["-" if time is None else str(time) for time in times]
         table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
     columns, *rows = map(tuple, table)
-    return TextTable(columns, tuple(rows), _note(summaries))
+    return TextTable(columns, tuple(rows), _note(summaries, study))
 
 
-def methods(summaries: list[VariantSummary]) -> str:
-    """Name the tests behind the intervals of differences."""
-    used = {s.difference.method for s in summaries if s.difference} or {"t"}
-    return " or ".join(words for name, words in _METHODS.items() if name in used)
+def comparisons_table(
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
+) -> TextTable:
+    """Return a row for every comparison and contrast: what was found and what could be found."""
+    rows = []
+    for what in ("", ", training"):
+        found = [
+            *(
+                (f"{s.name} - {s.reference}", s.train_difference if what else s.difference)
+                for s in summaries
+                if s.reference
+            ),
+            *(
+                (f"{c.name}: {c.formula}", c.train_difference if what else c.difference)
+                for c in contrasts
+            ),
+        ]
+        rows += [_compared(f"{name}{what}", d) for name, d in found if d is not None]
+    columns = (
+        "comparison",
+        "seeds",
+        "difference (points)",
+        "p (adjusted)",
+        "detectable (points)",
+        "P(better)",
+        "correlation",
+    )
+    return TextTable(columns, tuple(rows), COMPARED)
 
 
-def _note(summaries: list[VariantSummary]) -> str:
+def _compared(name: str, found: Difference) -> tuple[str, ...]:
+    better = found.superiority
+    chance = "-"
+    if better is not None and better.low is not None and better.high is not None:
+        chance = f"{better.mean:.2f} [{better.low:.2f}, {better.high:.2f}]"
     return (
-        "Accuracies are means over seeds ± the half-width of their 95 % t-interval; differences "
-        f"are paired by seed, in points, with the 95 % interval of {methods(summaries)}; p-values "
-        "are Holm-corrected. A difference is significant if its interval excludes zero and its "
-        "p-value is below 0.05; n is its number of seeds. Images/s is training, median over seeds."
+        name,
+        str(found.seeds),
+        _difference(found),
+        _corrected_p(found),
+        "-" if found.detectable is None else f"{found.detectable * 100:.2f}",
+        chance,
+        "-" if found.correlation is None else f"{found.correlation:+.2f}",
+    )
+
+
+def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
+    failed = any(summary.failures for summary in summaries)
+    parts = (
+        "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
+        + (
+            "; where some runs did not learn, also the median and the worst seed; a run that "
+            "diverged counts as chance accuracy."
+            if failed
+            else "."
+        ),
+        (
+            f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
+            f"p-values of differences are simultaneous for all {_family(study)} "
+            "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
+            f"images, in {_confidence(study)} % of studies, and a p-value is below 0.05 exactly if "
+            "its interval excludes zero (significant); n is the number of seeds."
+        ),
+        _primary_note(study),
+        _seeds_note(study),
+        "Images/s is training, median over seeds.",
+    )
+    return " ".join(filter(None, parts))
+
+
+def _family(study: StudyRecord) -> str:
+    return "secondary comparisons" if study.primary else "comparisons of the study"
+
+
+def _look(study: StudyRecord) -> int:
+    """Return which look at the comparisons this is, from 1."""
+    return study.earlier_looks + max(1, len(study.looks))
+
+
+def _confidence(study: StudyRecord) -> str:
+    """Return the per cent of studies in which all intervals hold: more at a later look."""
+    if _look(study) == 1 and not study.looks:
+        return "95"
+    return f"{(1 - level_of_look(_look(study))) * 100:.1f}"
+
+
+def _primary_note(study: StudyRecord) -> str:
+    if study.primary is None:
+        return ""
+    images = "training" if study.primary["accuracy"] == "train" else "test"
+    return (
+        f"The primary comparison, declared beforehand, is {study.primary['name']} in {images} "
+        "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
+    )
+
+
+def _seeds_note(study: StudyRecord) -> str:
+    """Say which seeds are tested, and how earlier looks at the comparisons count."""
+    if study.looks:
+        return (
+            f"Seeds may be added; this is look {_look(study)}, and the error of all looks "
+            "together is at most 5 %."
+        )
+    declared = study.declared_seeds
+    if not declared:
+        return ""
+    there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
+    named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
+    were = "was" if len(declared) == 1 else "were"
+    others = "; others are not tested." if there - set(declared) else "."
+    if not study.earlier_looks:
+        return f"{named} {were} declared beforehand{others}"
+    return (
+        f"{named} {were} declared after {counted(study.earlier_looks, 'look')} at results with "
+        f"other seeds or settings, so this is look {_look(study)}, tested at "
+        f"{level_of_look(_look(study)):.4f} instead of 0.05 (p-values are multiplied accordingly): "
+        f"the error of all looks together is at most 5 %{others}"
     )
 
 
@@ -118,6 +233,38 @@ def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> Text
     return TextTable(columns, tuple(rows), PUBLISHED)
 
 
+def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
+    """Return what differs between variants: a row per variant, a column per setting.
+
+    The values are those of each variant's first run that has a record; no row if none differs.
+    """
+    settings = {
+        name: _settings(record.request)
+        for name, entry in study.variants.items()
+        if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
+    }
+    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
+    texts = {
+        name: {key: _setting(values.get(key)) for key in keys} for name, values in settings.items()
+    }
+    differing = [key for key in keys if len({values[key] for values in texts.values()}) > 1]
+    if not differing:
+        return TextTable(("variant",), ())
+    rows = [(name, *(values[key] for key in differing)) for name, values in texts.items()]
+    columns = ("variant", *(key.replace("_", " ") for key in differing))
+    return TextTable(columns, tuple(rows), "All other settings are the same.")
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's settings by name, its options and recipe values among them."""
+    alone = {k: v for k, v in request.items() if k not in {"seed", "options", "recipe"}}
+    return {**alone, **request.get("options", {}), **request.get("recipe", {})}
+
+
+def _setting(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def tuned_table(study: StudyRecord) -> TextTable:
     """Return what was tried: a row per variant, a column per value; no row if nothing was tuned."""
     values = sorted({v for tried in study.tuning.values() for v in tried["values"]}, key=float)
@@ -126,20 +273,21 @@ def tuned_table(study: StudyRecord) -> TextTable:
         for name, tried in study.tuning.items()
     ]
     settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
-    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), TUNED)
+    seeds = {", ".join(map(str, tried.get("seeds", ()))) for tried in study.tuning.values()}
+    note = TUNED_BEFORE if "" in seeds else TUNED.format(seeds=" or ".join(sorted(seeds)))
+    return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), note)
 
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
     """Return a table with a row for every run of a study that has a record."""
-    figures = ("test_accuracy", "train_accuracy")
     rows = [
         (
             name,
             seed,
             record.status,
             *(
-                "-" if record.result.get("timing_only") else _figure(record.result.get(f))
-                for f in figures
+                "-" if record.result.get("timing_only") else _percent(record.result.get(figure))
+                for figure in ("test_accuracy", "train_accuracy")
             ),
             _figure(record.seconds),
             run,
@@ -148,7 +296,16 @@ def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTabl
         for seed, run in entry["runs"].items()
         if (record := records.get(run)) is not None
     ]
-    return TextTable(("variant", "seed", "status", *figures, "seconds", "run"), tuple(rows))
+    columns = (
+        "variant",
+        "seed",
+        "status",
+        "test accuracy %",
+        "train accuracy %",
+        "seconds",
+        "run",
+    )
+    return TextTable(columns, tuple(rows))
 
 
 def same_images_table(found: Agreement) -> TextTable:
@@ -160,7 +317,7 @@ def same_images_table(found: Agreement) -> TextTable:
         "images",
         "only the variant right",
         "only the reference right",
-        "p (exact, Holm)",
+        "p (exact)",
     )
     rows = [
         (
@@ -181,12 +338,12 @@ def _cells(summary: VariantSummary) -> list[str]:
     notes = [f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()]
     return [
         summary.name + (f" ({', '.join(notes)})" if notes else ""),
-        _count(summary.parameters),
-        _count(summary.macs),
-        _estimate(summary.test_accuracy),
+        _estimate(summary.test_accuracy) + _spread(summary),
         _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
+        _count(summary.parameters),
+        _count(summary.macs),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
 
@@ -206,8 +363,18 @@ def _estimate(value: Estimate | None) -> str:
         return "-"
     mean = f"{value.mean * 100:.2f}"
     if value.low is None or value.high is None:
-        return f"{mean} (1 seed)"
+        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
+    if value.low < 0 or value.high > 1:  # an accuracy ends at 0 and 100 %
+        return f"{mean} [{max(0.0, value.low) * 100:.2f}, {min(1.0, value.high) * 100:.2f}]"
     return f"{mean} ± {(value.high - value.low) * 50:.2f}"
+
+
+def _spread(summary: VariantSummary) -> str:
+    """Return median and worst seed where some, but not all, of the runs did not learn."""
+    found = summary.failures
+    if found is None or found.failed == found.runs or math.isnan(found.median):
+        return ""
+    return f" (median {found.median * 100:.2f}, worst {found.worst * 100:.2f})"
 
 
 def _difference(value: Difference | None) -> str:
@@ -216,7 +383,7 @@ def _difference(value: Difference | None) -> str:
         return "-"
     mean = f"{value.mean * 100:+.2f}"
     if value.low is None or value.high is None:
-        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (no spread over seeds)"
+        return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
     return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
 
 
@@ -230,6 +397,10 @@ def _p_value(value: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value * 100:.2f}"
 
 
 def _taken(tried: dict[str, Any]) -> str:
@@ -246,4 +417,7 @@ def _score(tried: dict[str, Any], value: str) -> str:
     if value not in tried["values"]:
         return ""
     score = tried["values"][value]
-    return "-" if score is None else f"{score * 100:.2f}"
+    if score is None:
+        return "-"
+    error = tried.get("standard_errors", {}).get(value)
+    return f"{score * 100:.2f}" + ("" if error is None else f" ± {error * 100:.2f}")

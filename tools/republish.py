@@ -1,0 +1,137 @@
+"""Write the answer, tables and figure of published pages again, from the data beside them.
+
+    python tools/republish.py [STUDY …]
+
+Everything that is derived from the CSV files alone is rewritten: the answer, the tables of variants
+and comparisons (also as `comparisons.csv`), the paper's table, the discussion of the study file,
+and the charts. P-values on the same test images follow from the counts that the page shows. What
+needs the results folder (rooflines, latencies, provenance) stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
+from bench.report.findings.agreement import Agreement, SeedComparison
+from bench.report.findings.statistics import Discordance
+from bench.report.pages.markdown import markdown, picture
+from bench.report.pages.sections import further
+from bench.report.pages.study_report import StudyReport
+from bench.report.study_data import StudyData
+from bench.store import RunRecord, Store, StudyRecord
+from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.frames import ANALYSED, newest
+from bench.studies import load_study
+from bench.system.mcnemar import mcnemar_p_value
+
+RESULTS = Path(__file__).parents[1] / "results"
+FIGURES = (
+    "test_accuracy",
+    "train_accuracy",
+    "validation_accuracy",
+    "parameters",
+    "macs",
+    "images_per_second",
+)
+_PAIR = re.compile(r"^\| (\S+) \| (\S+) \| (\d+) \| ([\d,]+) \| (\d+) \| (\d+) \| \S+ \|$", re.M)
+_BEGIN_LATER = "\n## How it was made\n"
+
+
+def read(folder: Path) -> StudyData:
+    """Read a published study back, as far as its CSV files and its study file have it."""
+    file = load_study(folder.name)
+    frame = pd.read_csv(folder / "runs.csv")
+    variants = {}
+    for variant in file.expand().variants:
+        rows = frame[frame["variant"] == variant.name]
+        runs = {str(s): run for s, run in zip(rows["seed"], rows["run"], strict=True)}
+        variants[variant.name] = {"reference": variant.reference, "runs": runs}
+    records = {row["run"]: _record(row) for row in frame.to_dict("records")}
+    study = StudyRecord(
+        folder.name,
+        file.study.question,
+        variants,
+        source=file.study.source,
+        compare_training=file.study.compare_training,
+        published=file.study.published.model_dump() if file.study.published else None,
+        discussion=file.study.discussion,
+        declared_seeds=file.study.base.seeds,
+        earlier_looks=file.study.earlier_looks,
+        primary=file.study.primary.model_dump() if file.study.primary else None,
+        margin=file.study.margin,
+        contrasts={contrast.name: contrast.weights for contrast in file.study.contrast},
+        test=file.study.test,
+    )
+    data = StudyData(Store(folder / "no-results-folder"), study)
+    # Instead of reading the results folder that the study was published from.
+    vars(data)["records"] = records
+    vars(data)["runs"] = typed_frame(frame.to_dict("records"), COLUMNS["runs"])
+    vars(data)["epochs"] = _table(folder, "epochs")
+    vars(data)["throughput"] = _table(folder, "throughput")
+    vars(data)["analysed"] = {name: newest(_table(folder, name)) for name in ANALYSED}
+    return data
+
+
+def _table(folder: Path, name: Table) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    return typed_frame(rows, COLUMNS[name])
+
+
+def _record(row: dict[Any, Any]) -> RunRecord:
+    result = {**{name: row[name] for name in FIGURES}, "classes": [None] * 10}
+    run, status = str(row["run"]), str(row["status"])
+    return RunRecord(run, {}, status, {}, row["started_at"], row["seconds"], result=result)
+
+
+def republish(folder: Path) -> None:
+    """Write the derived parts of one page again."""
+    page = folder / "README.md"
+    text = page.read_text(encoding="utf-8")
+    report = StudyReport(read(folder))
+    pairs = [
+        SeedComparison(v, r, int(seed), Discordance(int(n.replace(",", "")), ours, theirs, p))
+        for v, r, seed, n, first, second in _PAIR.findall(text)
+        for ours, theirs in [(int(first), int(second))]
+        for p in [mcnemar_p_value(ours, theirs)]
+    ]
+    vars(report)["agreement"] = Agreement(tuple(pairs), {}, ())
+    vars(report)["commands"] = [""]
+    vars(report)["provenance"] = []
+    vars(report)["failures"] = []
+    vars(report)["further"] = []
+    new = markdown(report, pictures=True).split(_BEGIN_LATER)[0]
+    text = _joined(text, new)
+    for chart in (chart for section in further(report.data) for chart in section.charts):
+        shown = re.compile(rf"!\[[^\n]*\]\({chart.key}\.svg\)\n\n[^\n]*\n")
+        if shown.search(text):
+            text = shown.sub(lambda _, c=chart: "\n".join(picture(c)), text)
+            save_charts([chart], folder)
+    page.write_text(text, encoding="utf-8")
+    save_figure(draw_row(report.overview), folder, "study")
+    (folder / "comparisons.csv").write_text(report.data.comparisons.to_csv(index=False))
+
+
+def _joined(old: str, new: str) -> str:
+    """Take the new head and detail tables; keep the old page's tuning, charts and provenance."""
+    runs = "</details>\n"
+    tail = old[old.index("<summary>Every run") :]
+    tail = tail[tail.index(runs) + len(runs) :]
+    if tuned := re.search(r"## What was tuned\n.*?(?=\n## )", old, re.S):
+        place = new.find("## Discussion")
+        new = f"{new[:place]}{tuned[0]}\n{new[place:]}"
+    end = new.rindex(runs) + len(runs)
+    return new[:end] + tail
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or sorted(path.parent.name for path in RESULTS.glob("*/epochs.csv"))
+    for name in wanted:
+        republish(RESULTS / name)
+        print(RESULTS / name)
