@@ -14,7 +14,7 @@ def tune(
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
-        measurement("--batch-size N", "Batch size; repeatable (default: 1, 8, 32; GPUs: also 256)."),
+        measurement("--batch-size N", "Batch size; repeatable (default: 1, 8, 32; GPU: also 256)."),
     ] = None,
     streams: Annotated[
         list[int] | None,
