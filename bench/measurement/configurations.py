@@ -121,9 +121,9 @@ class Request:
         for count in self.streams:
             if count < 1:
                 raise BenchError(f"--streams {count}: it must be at least 1")
-        check_above_zero("--latency-bound", self.latency_bound_ms)
+        check_above_zero("--max-latency-ms", self.latency_bound_ms)
         if self.scenario == "server" and self.latency_bound_ms is None:
-            raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
+            raise BenchError("--scenario server needs --max-latency-ms MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
         if self.scenario == "single-stream" and set(self.streams) != {1}:

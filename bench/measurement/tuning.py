@@ -97,9 +97,12 @@ class Bounds:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero("--latency-bound", self.latency_ms)
+        check_above_zero("--max-latency-ms", self.latency_ms)
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
+            raise BenchError(
+                f"--min-accuracy {self.accuracy * 100:g}: it must be at least 0 and at most 100 "
+                "(per cent)"
+            )
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def halve(
         if not within:
             best = min(median * one.streams for one, median in timed) * 1e3
             raise UnreachedError(
-                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"--max-latency-ms {bounds.latency_ms:g}: nothing here reaches it; the best is "
                 f"{best:.3g} ms a batch"
             )
         within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
@@ -337,4 +340,6 @@ def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configurat
             "--min-accuracy needs a trained run: a model that is only named has random weights"
         )
     best = max(one.test_accuracy or 0.0 for one in known)
-    raise BenchError(f"--min-accuracy {bounds.accuracy:g}: the best here reaches {best:.4f}")
+    raise BenchError(
+        f"--min-accuracy {bounds.accuracy * 100:g}: the best here reaches {best * 100:.2f} %"
+    )

@@ -115,7 +115,7 @@ class Together(Fine):
         import threading
         from bench.measurement.backends.protocol import prepare_copies
         type(self).gate = threading.Barrier(streams)
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
 class Crash(Fine):
     behave = staticmethod(lambda batch: os.abort())

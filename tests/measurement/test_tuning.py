@@ -131,10 +131,10 @@ def test_the_command_reproduces_the_configuration(made):
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ({"latency_ms": float("nan")}, "--latency-bound nan: it must be above 0"),
-        ({"latency_ms": 0.0}, "--latency-bound 0: it must be above 0"),
-        ({"accuracy": 2.0}, "--min-accuracy 2: it is a share"),
-        ({"accuracy": float("nan")}, "--min-accuracy nan: it is a share"),
+        ({"latency_ms": float("nan")}, "--max-latency-ms nan: it must be above 0"),
+        ({"latency_ms": 0.0}, "--max-latency-ms 0: it must be above 0"),
+        ({"accuracy": 2.0}, "--min-accuracy 200: it must be"),
+        ({"accuracy": float("nan")}, "--min-accuracy nan: it must be"),
     ],
 )
 def test_bounds_that_nothing_can_keep_are_refused_before_any_work(bounds, expected):

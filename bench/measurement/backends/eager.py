@@ -53,7 +53,7 @@ class Eager:
 
     def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
         """Prepare a copy of the network for each stream."""
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
     def profile(self, prepared: TorchPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the modules and operators with `torch.profiler`."""

@@ -85,7 +85,7 @@ class OnnxRuntime:
 
     def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
         """Prepare a session for each stream."""
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
     def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the nodes in a session of its own: only a profiled session records them.

@@ -246,11 +246,13 @@ class StreamingBackend(Backend, Protocol):
         """
 
 
-def prepare_copies(backend: Backend, workload: Workload, streams: int) -> list[Prepared]:
+def prepare_copies(
+    prepare: Callable[[Workload], Prepared], workload: Workload, streams: int
+) -> list[Prepared]:
     """Prepare one network per stream, each with an equal part of the threads, rounded down."""
     one = replace(workload, threads=workload.threads // streams)
     copies = [replace(one, model=deepcopy(workload.model)) for _ in range(streams - 1)]
-    return [backend.prepare(each) for each in (one, *copies)]
+    return [prepare(each) for each in (one, *copies)]
 
 
 @runtime_checkable

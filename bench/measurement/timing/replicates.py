@@ -177,8 +177,8 @@ def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
         return None
     return (
         f"one process only, no claim: --max-seconds {goal.max_seconds:g} is too short for a sample "
-        f"in each of {fewest} processes; give at least {math.ceil(longest)}, or a smaller "
-        "--batch-size"
+        f"in each of {fewest} processes (give at least {math.ceil(longest)}, or a smaller "
+        "--batch-size)"
     )
 
 

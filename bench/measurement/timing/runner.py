@@ -183,7 +183,7 @@ class LocalRunner:
     def warm_up(self, cap_seconds: float) -> WarmUp:
         """Run until steady, and find how many calls make a sample long enough."""
         self._set_threads()
-        result = warm_up(self._one, cap_seconds=cap_seconds)
+        result = warm_up(lambda: self._run(1), cap_seconds=cap_seconds)
         self.typical = result.typical
         made = self.configuration
         # A latency is one call, and only the first call after a cleared cache meets it so.
@@ -199,10 +199,9 @@ class LocalRunner:
         """Take samples; after another runner's block, untimed calls come first."""
         self._set_threads()
         if self.typical < _SETTLE:
-            for _ in range(max(1, round(_SETTLE / max(self.typical, 1e-6)))):
-                self._one()
+            self._run(max(1, round(_SETTLE / max(self.typical, 1e-6))))
         elif self.typical < _LONGEST_SETTLED:
-            self._one()
+            self._run(1)
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -250,11 +249,11 @@ class LocalRunner:
         if torch.get_num_threads() != count:
             torch.set_num_threads(count)
 
-    def _one(self) -> float:
-        """Run a batch on every stream; return its seconds."""
+    def _run(self, count: int) -> float:
+        """Run *count* batches on every stream; return the seconds of one."""
         if self.streams is not None:
-            return self.streams.run(self.configuration.streams)[0]
-        return self.clock.measure(self.step, 1)
+            return self.streams.run(count * self.configuration.streams)[0] / count
+        return self.clock.measure(self.step, count)
 
     def describe(self) -> RunnerReport:
         """Return what ran; a CPU's peak memory is known only in an isolated process."""
