@@ -41,7 +41,9 @@ def run_ablation(
     threads: options.Threads = None,
     workers: Annotated[
         int | None,
-        hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
+        hardware(
+            "--workers N", "Runs at a time (default: one per core; per GPU one, or four if small)."
+        ),
     ] = None,
     gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",

@@ -110,7 +110,7 @@ def throughput(
         ),
     ] = 600.0,
     clear_l2: Annotated[
-        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
+        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each batch.")
     ] = False,
     layers: Annotated[
         bool, measurement("--layers", "Also profile the time of each layer.")

@@ -14,7 +14,9 @@ def tune(
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
-        measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
+        measurement(
+            "--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32; GPU: also 256)."
+        ),
     ] = None,
     streams: Annotated[
         list[int] | None,

@@ -280,9 +280,12 @@ def why_not(configuration: Configuration) -> str | None:
         return f"{made.target.label} is an {own} file{how if convert else ''}"
     if other := _needs_other(made, backend.needs):
         return other
-    if made.memory_format not in backend.memory_formats:
-        return f"{made.backend} has no {made.memory_format} memory format"
     kind = made.device.partition(":")[0]
+    formats = backend.memory_formats
+    if kind == "cuda":
+        formats = getattr(backend, "cuda_memory_formats", formats)
+    if made.memory_format not in formats:
+        return f"{made.backend} has no {made.memory_format} memory format"
     if made.streams > 1 and (refused := _no_streams(made, kind)):
         return f"--streams {made.streams}: {refused}"
     pairs = {(s.device, s.precision): s for s in backend.support()}

@@ -146,6 +146,13 @@ def candidates(
     return [one for one in found if one.unsupported is None]
 
 
+def axes(device: str, threads: int) -> tuple[list[int], Sequence[int]]:
+    """Return the thread counts and batch sizes to try: a GPU has no use for CPU threads."""
+    if device.startswith("cuda"):
+        return [threads], (1, 8, 32, 256)
+    return sorted({1, threads}, reverse=True), (1, 8, 32)
+
+
 def halve(
     configurations: Sequence[Configuration],
     bounds: Bounds,
@@ -242,22 +249,21 @@ def tune(
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Batch sizes are 1, 8 and 32 by default, or the file's only one; streams are 1 and as many as
-    there are threads. After so many *minutes* no
-    further configuration is begun.
+    Batch sizes are 1, 8 and 32 by default, and 256 on a GPU, or the file's only one; streams are 1
+    and as many as there are threads. After so many *minutes* no further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
-    threads = sorted({1, context.threads}, reverse=True)
-    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
-    sizes = sorted(batch_sizes or default, reverse=True)
+    threads, sizes = axes(context.device, context.threads)
+    if target.static_batch is not None:
+        sizes = (target.static_batch,)
     given = candidates(
         target,
         device=context.device,
         threads=threads,
-        batch_sizes=sizes,
+        batch_sizes=sorted(batch_sizes or sizes, reverse=True),
         streams=tuple(dict.fromkeys(streams or (1, context.threads))),
     )
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -410,13 +410,18 @@ def test_doctor_fits_on_one_screen(bench):
     assert {"default workers", "default memory layout", "default precision"} <= chosen.keys()
     # One source: what a sweep and `list backends` go by.
     pairs = bench("list", "backends", "--json").document["rows"]
+    others = [row["found"].split(", ") for row in rows if row["name"] == "other backends"]
     for name in {pair["name"] for pair in pairs} - {"null"}:
-        (finding,) = [row for row in rows if row["name"] == f"backend {name}"]
-        runs = [p for p in pairs if p["name"] == name and p["runs_here"]]
-        assert finding["state"] == ("ok" if runs else "missing")
-        assert all(
-            p["device"] in finding["found"] and p["precision"] in finding["found"] for p in runs
-        )
+        lines = {r["name"]: r for r in rows if r["name"].startswith(f"backend {name}, ")}
+        assert bool(lines) != any(name in absent for absent in others)
+        for device in {pair["device"] for pair in pairs if pair["name"] == name}:
+            runs = [p["precision"] for p in pairs if (p["name"], p["device"]) == (name, device)
+                    and p["runs_here"]]  # fmt: skip
+            line = lines.get(f"backend {name}, {device}")
+            assert not runs or line is not None
+            if line is not None:
+                assert line["state"] == ("ok" if runs else "missing")
+                assert not runs or line["found"].split() == runs
     assert all(row["fix"] for row in rows if row["state"] != "ok")
     assert outcome.code == int(any(row["state"] == "broken" for row in rows))
 

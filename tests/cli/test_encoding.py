@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import main
+from bench.store import Store
 from builders import make_record
 
 ENCODINGS = ("ascii", "cp1252", "latin-1", "koi8-r", "cp932")
@@ -71,6 +73,20 @@ def test_a_finished_measurement_is_shown_in_ascii(encoded, tmp_path):
     )
     assert "2 x multiply-adds" in out
     assert list((tmp_path / "bench-runs" / "measurements").iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_imported_network_is_shown_in_every_encoding(encoding, encoded, trained, tmp_path):
+    run = next(record for record in Store(trained).runs() if record.status == "complete")
+    weights = tmp_path / "Gewichte é→.safetensors"
+    shutil.copy(trained / "runs" / run.run / "model.safetensors", weights)
+    options = [f"--option={key}={value}" for key, value in run.request["options"].items()]
+    out = encoded(
+        encoding, "import", run.request["model"], *options, "--weights", weights, "--dataset",
+        "fashion-mnist-mini", "--device", "cpu", "--threads", 1,
+    )  # fmt: skip
+    assert "test accuracy 0." in out
+    assert "bench export-onnx" in out
 
 
 def test_characters_become_ascii_that_reads_the_same(encoded):

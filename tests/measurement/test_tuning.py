@@ -3,11 +3,20 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from bench.errors import BenchError
 from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.measured_network import find_target
-from bench.measurement.tuning import Bounds, Budget, command_for, halve, halve_by_preparation
+from bench.measurement.tuning import (
+    Bounds,
+    Budget,
+    axes,
+    candidates,
+    command_for,
+    halve,
+    halve_by_preparation,
+)
 
 from .conftest import TINY, FakeRunner
 
@@ -27,6 +36,21 @@ def opened(clock, normal):
         return FakeRunner(clock, normal((5 + one.batch_size) / 1000, 0.001))
 
     return runner
+
+
+def test_a_gpu_gets_large_batches_and_no_thread_counts(monkeypatch):
+    assert axes("cpu", 4) == ([4, 1], (1, 8, 32))
+    assert axes("cuda:0", 4) == ([4], (1, 8, 32, 256))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (9, 0))
+    tried = candidates(
+        find_target("resnet8", input_size=16), device="cuda", threads=[4], batch_sizes=(256,)
+    )
+    ways = {(one.backend, one.memory_format) for one in tried}
+    assert {
+        ("eager", "channels_last"), ("eager-graph", "channels_last"),
+        ("compile-graph", "channels_last"),
+    } <= ways  # fmt: skip
 
 
 def test_halving_ends_with_the_fastest(made, opened):

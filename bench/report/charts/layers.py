@@ -88,7 +88,8 @@ def coverage_line(shares: Shares, measured: float) -> str | None:
     if not profiled or abs(profiled / measured - 1) <= _COVERED:
         return None
     why = (
-        "the profiler takes time of its own, and operators that run side by side are added up"
+        "the profiler takes time of its own, operators that run side by side are added up, or "
+        "other programs ran meanwhile"
         if profiled > measured
         else "the runtime's own work between operators is in no operator"
     )

@@ -12,7 +12,7 @@ from bench.report.tables.study import TESTS
 if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
-NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where it stopped."
+NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."
 
 
 def curves(data: StudyData) -> tuple[Chart, ...]:
@@ -100,7 +100,7 @@ def accuracies(data: StudyData) -> Chart:
             series.append(
                 _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")
             )
-    why = "No run has finished yet; `bench run-ablation` resumes where it stopped."
+    why = "No run has finished yet: the study's command resumes where it stopped."
     if complete.any():
         why = "The images are generated, for timing only: there is no accuracy."
     return Chart(
