@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import export_onnx, gradients, grow, landscape, lesion, measure, run_study, train
-    from bench.errors import BenchError
+    from bench.api import (
+        export_onnx,
+        gradients,
+        grow,
+        import_model,
+        landscape,
+        lesion,
+        measure,
+        run_study,
+        train,
+    )
+    from bench.errors import BenchError, RunsFailedError
     from bench.report.pages.notebook import Report
-    from bench.store.tables.frames import load_results
+    from bench.report.study_data import load_results
     from bench.targets.find import load_model
 
 _room = Path(__file__).parent
@@ -25,13 +35,15 @@ if not (_room / "models").is_dir() and (_room.parent / "models" / "config.py").i
 _HOMES = {
     "BenchError": "bench.errors",
     "Report": "bench.report.pages.notebook",
+    "RunsFailedError": "bench.errors",
     "export_onnx": "bench.api",
     "gradients": "bench.api",
     "grow": "bench.api",
+    "import_model": "bench.api",
     "landscape": "bench.api",
     "lesion": "bench.api",
     "load_model": "bench.targets.find",
-    "load_results": "bench.store.tables.frames",
+    "load_results": "bench.report.study_data",
     "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",
@@ -40,9 +52,11 @@ _HOMES = {
 __all__ = [
     "BenchError",
     "Report",
+    "RunsFailedError",
     "export_onnx",
     "gradients",
     "grow",
+    "import_model",
     "landscape",
     "lesion",
     "load_model",

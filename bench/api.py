@@ -5,6 +5,7 @@ Each public function leaves the calling process as it was (`caller_state`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
-from bench.errors import BenchError
+from bench.errors import BenchError, RunsFailedError
 from bench.launch.carry_out import carry_out, make_plan
 from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
@@ -74,10 +75,12 @@ def run_study(
         **execution: fields of `bench.launch.workers.Execution`.
 
     Returns:
-        This study's rows of the `runs` table of `bench.load_results`.
+        This study's rows of the `runs` table of `bench.load_results`. If some of its runs failed,
+        a warning says how many and why the first did.
 
     Raises:
         BenchError: the request cannot be understood or met.
+        RunsFailedError: every run failed; `rows` of the error has what would be returned.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
     how = Execution(**execution)
@@ -89,8 +92,25 @@ def run_study(
         deterministic=deterministic,
     )
     plan = make_plan(study, how.torch_device, overrides, name=name, weights=weights)
-    run_plan(plan, how, weights=weights, track=track)
-    return study_runs(Store(how.results), plan.name)
+    record = run_plan(plan, how, weights=weights, track=track)
+    rows = study_runs(Store(how.results), plan.name)
+    runs = {record.variants[v.name]["runs"][str(s)] for v in plan.selected for s in v.requests}
+    _report_failures(rows[rows["run"].isin(runs)], rows)
+    return rows
+
+
+def _report_failures(requested: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Warn if some of the requested runs failed; raise an error with *rows* if all did."""
+    failed = requested[~requested["status"].isin(["complete", "diverged"])]
+    failed = failed.drop_duplicates("run")
+    if failed.empty:
+        return
+    count, total = len(failed), requested["run"].nunique()
+    first = failed.iloc[0]
+    text = f"{count} of {total} runs failed; {first['run']} is {first['status']}: {first['error']}"
+    if count == total:
+        raise RunsFailedError(text, rows)
+    warnings.warn(text, stacklevel=4)
 
 
 def run_plan(
@@ -142,6 +162,7 @@ def train(
 
     Raises:
         BenchError: the request cannot be understood or met.
+        RunsFailedError: the run failed; `rows` of the error has its row.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
     how = Execution(**execution)
@@ -157,9 +178,7 @@ def train(
         weights=weights,
         deterministic=deterministic,
     )
-    run_plan(plan, how, weights=weights, track=track)
-    rows = study_runs(Store(how.results), plan.name)
-    return rows[(rows["variant"] == model) & (rows["seed"] == seed)].tail(1)
+    return _run_one(plan, how, weights=weights, track=track)
 
 
 def train_plan(
@@ -187,6 +206,68 @@ def train_plan(
     study = adhoc_study(f"What does {model} reach?", values, seed)
     overrides = Overrides(epochs=epochs, deterministic=deterministic)
     return make_plan(study, device, overrides, name=ADHOC, weights=weights)
+
+
+@caller_state()
+def import_model(
+    model: str,
+    *,
+    dataset: str,
+    weights: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    name: str | None = None,
+    **execution: Any,
+) -> pd.DataFrame:
+    """Make a run of a network that was trained elsewhere; nothing is trained here.
+
+    The network is evaluated once on the test images. Its run is then used like any other: exported,
+    measured, analysed, grown. The SHA-256 of the weights file is part of the run's identity.
+
+    Args:
+        model: as in `train`.
+        dataset: `imagefolder:PATH`, `package.module:function`, or a name of
+            `bench list datasets`; the classes are in the order that the network was trained with.
+        weights: safetensors file or state dict (`.pt`, `.pth`, `.ckpt`); default: the weights that
+            the network comes with, such as with `options={"pretrained": True}` of timm.
+        options: options of the network.
+        settings: `input_size`, `mean`, `std` (lists, one number per channel), `normalize`,
+            `resize`, `antialias`, `precision`, `batch_size`. By default, networks of timm and
+            torchvision take images as their published weights do; others in the images' own size,
+            normalised with the training images' mean and standard deviation.
+        name: a study to record the run in, by which commands find it (default: `adhoc`).
+        **execution: fields of `bench.launch.workers.Execution`.
+
+    Returns:
+        The run's row of the `runs` table; `recipe` is `imported` and `epochs` 0.
+
+    Raises:
+        BenchError: the weights are not this network's, or the request cannot be met.
+        RunsFailedError: the evaluation failed.
+    """
+    from bench.launch.imported import import_plan
+
+    how = Execution(**execution)
+    path = None if weights is None else Path(weights)
+    plan = import_plan(
+        model, dataset, options=options or {}, settings=settings or {}, weights=path, name=name,
+        device=how.torch_device, store=Store(how.results), force=how.force,
+    )  # fmt: skip
+    return _run_one(plan, how, weights=path)
+
+
+def _run_one(
+    plan: Plan, how: Execution, *, weights: Path | None, track: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Carry out a plan of one run, and return its row."""
+    record = run_plan(plan, how, weights=weights, track=track)
+    ((variant, requests),) = [(v.name, v.requests) for v in plan.variants]
+    (seed,) = requests
+    run = str(record.variants[variant]["runs"][str(seed)])
+    rows = study_runs(Store(how.results), plan.name)
+    row: pd.DataFrame = rows[(rows["run"] == run) & (rows["variant"] == variant)].tail(1)
+    _report_failures(row, row)
+    return row
 
 
 @caller_state()
@@ -263,11 +344,13 @@ def grow(
 
     Raises:
         BenchError: the networks do not nest (the layer is named), or the request is wrong.
+        RunsFailedError: the run failed; `rows` of the error has its row.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
     row, _ = grow_with_proof(
         run, to, width=width, epochs=epochs, settings=settings, track=track, **execution
     )
+    _report_failures(row, row)
     return row
 
 

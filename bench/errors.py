@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pandas as pd
+
 
 class BenchError(ValueError):
     """A request that could not be understood or met: one line, exit code 2.
@@ -15,6 +17,18 @@ class BenchError(ValueError):
     The message names the thing, the allowed values and the fix. The command line
     prints it as it is, without a traceback.
     """
+
+
+class RunsFailedError(BenchError):
+    """No run of a request was completed; each run's reason is recorded.
+
+    Attributes:
+        rows: the runs' rows of the `runs` table, a pandas frame.
+    """
+
+    def __init__(self, message: str, rows: pd.DataFrame) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class AmbiguousNameError(BenchError):

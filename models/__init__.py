@@ -28,6 +28,7 @@ from .registry import (
     canonical,
     default_shape,
     list_models,
+    model_family,
     register,
 )
 from .resnet import ResNet
@@ -63,5 +64,6 @@ __all__ = [
     "default_shape",
     "list_models",
     "materialise",
+    "model_family",
     "register",
 ]

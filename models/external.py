@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _REFERENCE = re.compile(rf"{_DOTTED}:{_DOTTED}")
 _LIBRARIES = ("timm", "torchvision")
+Colours = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation by channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,14 @@ class LibraryFamily(Family):
         known: library's module → names, to suggest one.
         trained_size: library's module, network's name → side in pixels of the images that its
             published weights take; None if there are none.
+        trained_colours: library's module, network's name → mean and standard deviation of each
+            channel that its published weights are normalised with.
     """
 
     create: Callable[[Any, str, int | None, int | None, Options], object]
     known: Callable[[Any], list[str]]
     trained_size: Callable[[Any, str], int | None]
+    trained_colours: Callable[[Any, str], Colours]
 
     def size_of(self, network: Canonical) -> int:
         """Return the side of the option `img_size` or `image_size`, or the library's own."""
@@ -53,6 +57,12 @@ class LibraryFamily(Family):
         with contextlib.suppress(Exception):  # without the library or the name, building says so
             return self.trained_size(self._import(), name.partition(":")[2]) or self.size
         return self.size
+
+    def colours_of(self, name: str) -> Colours | None:
+        """Return the normalisation of the library's own weights."""
+        with contextlib.suppress(Exception):  # as `size_of`
+            return self.trained_colours(self._import(), name.partition(":")[2])
+        return None
 
     def canonical(self, name: str, options: Options) -> Canonical | None:
         """Return name and options as they are: only the library knows what they mean."""
@@ -103,6 +113,16 @@ def _create_timm(
 def _timm_size(timm: Any, name: str) -> int | None:
     config = timm.get_pretrained_cfg(name)
     return None if config is None else int(config.input_size[-1])
+
+
+def _timm_colours(timm: Any, name: str) -> Colours:
+    config = timm.get_pretrained_cfg(name)
+    return tuple(config.mean), tuple(config.std)
+
+
+def _torchvision_colours(torchvision: Any, name: str) -> Colours:
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return tuple(transforms.mean), tuple(transforms.std)
 
 
 def _torchvision_size(torchvision: Any, name: str) -> int | None:
@@ -256,7 +276,7 @@ def _checked(name: str, model: object) -> nn.Module:
     """Return a network without wrappers of `torch.compile` and data parallelism.
 
     Raises:
-        ModelError: it is no module, or a scripted one.
+        ModelError: it is no module, a scripted one, or has weights of another type than float32.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
@@ -270,6 +290,12 @@ def _checked(name: str, model: object) -> nn.Module:
             f"{name} returned a scripted network, which can be neither trained in another layout "
             "nor exported; return it as it is before torch.jit.script or torch.jit.trace"
         )
+    for path, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype is not torch.float32:
+            raise ModelError(
+                f"{name} returned a network whose weights are {str(weight.dtype)[6:]} ('{path}'); "
+                "return it in float32, as after .float(): --precision chooses the arithmetic"
+            )
     return model
 
 
@@ -311,6 +337,7 @@ register(
         create=_create_timm,
         known=lambda timm: list(timm.list_models()),
         trained_size=_timm_size,
+        trained_colours=_timm_colours,
     )
 )
 register(
@@ -321,6 +348,7 @@ register(
         # Without the argument, detection, segmentation and video networks come along.
         known=lambda torchvision: list(torchvision.models.list_models(torchvision.models)),
         trained_size=_torchvision_size,
+        trained_colours=_torchvision_colours,
     )
 )
 register(UserFamily(name="user", source="the user's package.module:function"))

@@ -82,6 +82,15 @@ def list_models() -> list[str]:
     return [name for family in _families for name in family.names]
 
 
+def model_family(name: str, options: Options | None = None) -> Family:
+    """Return the family of a network, which may depend on options (`resnet83`: bottlenecks only).
+
+    Raises:
+        ModelError: no family knows the name, or not with these options.
+    """
+    return _resolve(name, options or {})[0]
+
+
 def default_shape(name: str, options: Options | None = None) -> tuple[int, int, int]:
     """Return (channels, size in pixels, classes) that a name stands for.
 

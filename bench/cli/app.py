@@ -15,6 +15,7 @@ from bench.cli import (
     export_tensorrt,
     gradients,
     grow,
+    import_model,
     init,
     landscape,
     lesion,
@@ -35,6 +36,7 @@ _PANELS: dict[str, dict[str, Any]] = {
         "init": init.init,
         "run-ablation": run_ablation.run_ablation,
         "train": train.train,
+        "import": import_model.import_model,
     },
     "Results": {
         "report": report.report,
@@ -86,6 +88,8 @@ app = typer.Typer(
       bench run-ablation
 
       bench COMMAND --help
+
+    Every command takes the short hash of a run, which tables and 'bench results ls' show.
 
     """,
 )

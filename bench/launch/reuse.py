@@ -22,7 +22,7 @@ from bench.training.inputs import (
 from bench.training.setup import build_blank, forget_data, load_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from bench.store import RunRecord, Store
@@ -126,15 +126,29 @@ def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> 
     own = ":" in request.model and request.recipe.initialization == "model"
     if not own or request.initial_weights is not None or record.status != "complete":
         return
-    starts = []
-    for seed in (request.seed, request.seed + 1):
-        torch.manual_seed(seed)
-        classes, shape = len(record.result["classes"]), record.result["input_shape"]
-        starts.append(digests(build_blank(request, classes, shape)))
+    loaded, _ = loaded_tensors(request, len(record.result["classes"]), record.result["input_shape"])
     before = store.read_document(record.run, "initial_weights.json")
-    for name, digest in starts[0].items():
-        if starts[1].get(name) == digest and before.get(name, digest) != digest:
+    for name, digest in loaded.items():
+        if before.get(name, digest) != digest:
             raise BenchError(
                 f"run {record.run} was trained from other weights than '{request.model}' loads now "
                 f"('{name}' differs); --force trains it again"
             )
+
+
+def loaded_tensors(
+    request: RunRequest, classes: int, input_shape: Sequence[int]
+) -> tuple[dict[str, str], list[str]]:
+    """Build a network with two random seeds to tell the parameters that it sets or loads itself.
+
+    Returns:
+        The digests of the parameters that do not depend on the random seed, and the names of those
+        that do.
+    """
+    starts = []
+    for seed in (request.seed, request.seed + 1):
+        torch.manual_seed(seed)
+        starts.append(digests(build_blank(request, classes, input_shape)))
+    first, second = starts
+    loaded = {name: digest for name, digest in first.items() if second.get(name) == digest}
+    return loaded, [name for name in first if name not in loaded]

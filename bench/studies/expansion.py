@@ -106,6 +106,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)
+    if bool(settings.get("mean")) != bool(settings.get("std")):
+        raise VariantError(f"variant '{variant.name}': give both mean and std, or neither", place)
     return {
         "model": model,
         "options": options,
@@ -115,6 +117,7 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
         "input_size": settings.get("input_size") or native,
         "precision": settings.get("precision") or overrides.default_precision,
         "deterministic": overrides.deterministic,
+        **{k: tuple(settings[k]) for k in ("mean", "std") if settings.get(k)},
     }
 
 

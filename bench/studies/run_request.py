@@ -41,6 +41,8 @@ class RunRequest:
         deterministic: allow bit-reproducible kernels only.
         initial_weights: SHA-256 of the weights it starts from (None: random weights).
         grown_from: the run that this one starts as, made larger, if any.
+        mean: subtracted per channel from images scaled to 0…1 (None: the training images').
+        std: what they are divided by then (None: the training images').
         evaluate_test: whether the test images are evaluated; runs of a learning-rate search do not.
     """
 
@@ -55,6 +57,8 @@ class RunRequest:
     deterministic: bool = False
     initial_weights: str | None = None
     grown_from: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     evaluate_test: bool = True
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +76,8 @@ class RunRequest:
             "initial_weights": self.initial_weights,
             # Left out at their defaults: runs recorded before they existed keep their identity.
             **({"grown_from": self.grown_from} if self.grown_from else {}),
+            **({"mean": list(self.mean)} if self.mean else {}),
+            **({"std": list(self.std)} if self.std else {}),
             **({} if self.evaluate_test else {"evaluate_test": False}),
             "training_revision": TRAINING_REVISION,
             "format_version": FORMAT_VERSION,
@@ -81,7 +87,13 @@ class RunRequest:
     def from_dict(cls, values: dict[str, Any]) -> RunRequest:
         """Read a request back from `as_dict`'s values."""
         kept = {k: v for k, v in values.items() if not k.endswith(("_revision", "_version"))}
+        kept |= {k: tuple(kept[k]) for k in ("mean", "std") if kept.get(k)}
         return cls(**{**kept, "recipe": Recipe(**kept["recipe"])})
+
+    @property
+    def imported(self) -> bool:
+        """Whether the network was trained elsewhere, and is only evaluated here."""
+        return self.recipe.epochs == 0 and self.grown_from is None
 
     @property
     def data(self) -> Data:

@@ -56,6 +56,18 @@ class Settings(RecipeOverrides):  # its fields are made above
         strict=True,
         description="Train on a fixed balanced subset of this many images.",
     )
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Mean of each channel that normalisation subtracts, of images scaled to 0…1 "
+        "(default: the training images').",
+    )
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="What normalisation divides each channel by then (default: the training "
+        "images' standard deviation).",
+    )
     precision: Precision | None = Field(None, description="fp32, or autocast to bf16 or fp16.")
 
 

@@ -2,7 +2,9 @@
 
 What counts is the text of the function and of everything that it may reach by name in the user's
 own modules, without comments and blank lines: another function added to the same file, or a
-comment, changes nothing. An installed package stands for its version.
+comment, changes nothing. An installed package stands for its version. Of timm and torchvision,
+whose versions differ mostly in other networks, what counts is the text that the network reaches in
+the module that defines it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import io
 import sys
@@ -25,7 +28,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LIBRARIES = ("timm", "torchvision")
+LIBRARIES = ("timm", "torchvision")
 _INSTALLED = {"site-packages", "dist-packages"}
 _first: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -65,8 +68,10 @@ def _place(name: str) -> str:
 
 def _digests(name: str) -> dict[str, str]:
     module, colon, path = name.partition(":")
-    if not colon or module in _LIBRARIES:
+    if not colon:
         return {}
+    if module in LIBRARIES:
+        return _digest_library(module, path.partition(".")[0])  # timm writes NAME.WEIGHTS
     here = str(Path.cwd())
     if here not in sys.path:  # as where the function is imported
         sys.path.append(here)
@@ -77,6 +82,23 @@ def _digests(name: str) -> dict[str, str]:
     reached = _reach(module, path.partition(".")[0])
     texts = {m.name: "\n".join(p.text for p in m.parts if p.included) for m in reached}
     return {m: hashlib.sha256(t.encode()).hexdigest()[:16] for m, t in texts.items() if t}
+
+
+def _digest_library(library: str, network: str) -> dict[str, str]:
+    """Return the digest of a network of timm or torchvision; none if there is no such network."""
+    try:
+        models = importlib.import_module(f"{library}.models")
+        find = models.model_entrypoint if library == "timm" else models.get_model_builder
+        module = str(find(network).__module__)
+    except Exception:  # building it explains the error
+        return {}
+    found, used = _parse(module, registers=False), {network}
+    while new := [p for p in found.parts if not p.included and (p.names or set()) & used]:
+        for part in new:
+            part.included = True
+            used |= set(_identifiers(part.node))
+    text = "\n".join(part.text for part in found.parts if part.included)
+    return {module: hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 @dataclass
@@ -145,7 +167,8 @@ def _source(module: str) -> Path | None:
     return path if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
-def _parse(name: str) -> _Module:
+def _parse(name: str, *, registers: bool = True) -> _Module:
+    """Split a module into parts; *registers*: a decorator or a call may do more than it names."""
     source = _source(name)
     content = source.read_text(encoding="utf-8", errors="replace") if source else ""
     try:
@@ -154,7 +177,9 @@ def _parse(name: str) -> _Module:
         return _Module(name, [])
     lines = _without_comments(content)
     parts = [
-        _Part(_text(node, lines), _names(node), node) for node in tree.body if not _is_guard(node)
+        _Part(_text(node, lines), _names(node, registers=registers), node)
+        for node in tree.body
+        if not _is_guard(node)
     ]
     package = name if source and source.name == "__init__.py" else name.rpartition(".")[0]
     imports = [m for node in ast.walk(tree) for m in _imported(node, package)]
@@ -178,17 +203,18 @@ def _text(node: ast.stmt, lines: list[str]) -> str:
     return "\n".join(line for line in lines[first - 1 : node.end_lineno] if line)
 
 
-def _names(node: ast.stmt) -> set[str] | None:
+def _names(node: ast.stmt, *, registers: bool) -> set[str] | None:
     """Return the names that a statement binds, None if it may do more than that."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return None if node.decorator_list else {node.name}  # a decorator may register it
+        return None if node.decorator_list and registers else {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         bound = {(a.asname or a.name).partition(".")[0] for a in node.names}
         return None if "*" in bound else bound
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         plain = all(isinstance(t, ast.Name) for t in targets)
-        if plain and not any(isinstance(n, ast.Call) for n in ast.walk(node)):
+        calls = any(isinstance(n, ast.Call) for n in ast.walk(node))
+        if plain and not (calls and registers):
             return {t.id for t in targets if isinstance(t, ast.Name)}
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return set()  # a docstring

@@ -48,8 +48,8 @@ class TrainedRun:
         size = result.get("image_size")  # not in the oldest records
         return Preprocessing(
             input_size=self.input_shape[-1],
-            mean=tuple(result["mean"]),
-            std=tuple(result["std"]),
+            mean=self.request.mean or tuple(result["mean"]),
+            std=self.request.std or tuple(result["std"]),
             antialias=recipe.antialias,
             normalize=recipe.normalize,
             image_size=image_size(self.request) if size is None else size,

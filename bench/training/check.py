@@ -28,6 +28,8 @@ _SHOWN = 4  # classes that a remark names
 def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     """Build the request's network and pass a tiny batch through it, in training mode.
 
+    A network that was trained elsewhere is only evaluated: its batch is in evaluation mode.
+
     Raises:
         BenchError: the network cannot be built, gives the wrong number of classes, its
             maps vanish at this input size, or batch norm would see a single value.
@@ -42,12 +44,14 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     except ModelError as error:
         raise BenchError(str(error)) from None
     _check_ingredients(model, request, dataset, name)
-    output = _forward(model, 2, shape, name)
+    output = _forward(model.train(not request.imported), 2, shape, name)
     if output.shape != (2, len(dataset.classes)):
         raise BenchError(
             f"{name} gives {tuple(output.shape[1:])} values an image, dataset '{dataset.name}' "
             f"has {len(dataset.classes)} classes; its last layer must take num_classes"
         )
+    if request.imported:
+        return
     kept, _ = validation_split(
         dataset.train.labels, request.recipe.validation_fraction, request.split_seed
     )
@@ -97,6 +101,12 @@ def _listed(classes: list[str]) -> str:
 def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, name: str) -> None:
     """Refuse recipe values that this network or dataset does not support."""
     recipe = request.recipe
+    for key, values in (("mean", request.mean), ("std", request.std)):
+        if values is not None and len(values) != dataset.channels:
+            raise BenchError(
+                f"{key} has {len(values)} value(s), the images of dataset '{dataset.name}' have "
+                f"{dataset.channels} channel(s); give one per channel"
+            )
     smaller = min(dataset.train.images.shape[-2:])  # images are cropped at their own size
     if recipe.crop_padding >= smaller:
         raise BenchError(
@@ -123,7 +133,6 @@ def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, 
 
 
 def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) -> torch.Tensor:
-    model.train()
     try:
         with torch.no_grad():
             output = model(torch.zeros(batch, *shape))

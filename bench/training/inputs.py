@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data.catalog import FOLDER_PREFIX
 from bench.errors import BenchError
-from bench.system.user_code import changes, imported_code
+from bench.system.environment import version_of
+from bench.system.user_code import LIBRARIES, changes, imported_code
 
 if TYPE_CHECKING:
     from bench.data import Dataset
@@ -25,8 +26,11 @@ def folder_of(dataset: str) -> Path | None:
 def describe_inputs(request: RunRequest) -> dict[str, Any]:
     """Return what to record of a run's code and folder, as this process found them."""
     folder, code = folder_of(request.dataset), imported_code(request.model)
+    package = request.model.partition(":")[0]
+    version = version_of(package) if package in LIBRARIES else None
     return {
         **({"user_code": code} if code else {}),
+        **({"library": f"{package} {version}"} if version else {}),
         **({"dataset_path": str(folder)} if folder else {}),
     }
 
@@ -43,7 +47,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def recorded_inputs(record: RunRecord) -> dict[str, Any]:
     """Return what a finished run recorded of its code and images."""
-    return {**record.result, "user_code": record.environment.get("user_code")}
+    environment = record.environment
+    return {**record.result, **{k: environment.get(k) for k in ("user_code", "library")}}
 
 
 def refuse_other_inputs(
@@ -68,6 +73,11 @@ def refuse_other_inputs(
             raise BenchError(
                 f"run {run}: the code of its network ({', '.join(changed)}) is not found; work in "
                 "the folder that holds it, or install it"
+            )
+        if recorded.get("library"):
+            raise BenchError(
+                f"run {run} was {what} with other code than there is now in {', '.join(changed)} "
+                f"({recorded['library']} then); install that version, or --force {then}"
             )
         raise BenchError(
             f"run {run} was {what} with other code than there is now in {', '.join(changed)}; "

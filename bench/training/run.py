@@ -125,6 +125,8 @@ class _Attempt:
         self.started = self.saved = self.reported = time.monotonic()
         self.step_ends: list[float] = []  # of the first steps
         self.record = begin_record(self.request, self.resources)
+        if self.weights is not None:
+            self.record.environment["weights_file"] = str(self.weights.resolve())
 
     def perform(self) -> RunRecord:
         """Train, evaluate and publish; a failure of the run itself is a recorded result."""
@@ -303,10 +305,9 @@ class _Attempt:
 
     def _publish(self, split: Split, documents: dict[str, Any]) -> RunRecord:
         network = self._trainer.network
-        tested = self.request.evaluate_test
-        test = self._evaluate(split, split.test) if tested else None
-        training = self._evaluate(split, split.train)
-        if not math.isfinite(training.loss):  # the last step diverged
+        test = self._evaluate(split, split.test) if self.request.evaluate_test else None
+        training = None if self.request.imported else self._evaluate(split, split.train)
+        if training is not None and not math.isfinite(training.loss):  # the last step diverged
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
@@ -333,7 +334,11 @@ class _Attempt:
         )
 
     def _result(
-        self, split: Split, test: Evaluation | None, training: Evaluation, last: dict[str, Any]
+        self,
+        split: Split,
+        test: Evaluation | None,
+        training: Evaluation | None,
+        last: dict[str, Any],
     ) -> dict[str, Any]:
         model = self._trainer.model
         shape = (1, *split.input_shape)
@@ -344,8 +349,8 @@ class _Attempt:
             "macs": count_macs(model, shape),
             "input_shape": list(split.input_shape),
             "image_size": split.dataset.size,
-            "train_accuracy": training.accuracy,
-            "train_loss": training.loss,
+            "train_accuracy": training.accuracy if training else None,
+            "train_loss": training.loss if training else None,
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
             "validation_images": len(split.validation),
@@ -377,7 +382,7 @@ class _Attempt:
         return self.trainer
 
 
-def _tested(split: Split, test: Evaluation, training: Evaluation) -> dict[str, Any]:
+def _tested(split: Split, test: Evaluation, training: Evaluation | None) -> dict[str, Any]:
     """Return what to record of the test images."""
     confusion = test.confusion(len(split.dataset.classes))
     per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
@@ -385,7 +390,7 @@ def _tested(split: Split, test: Evaluation, training: Evaluation) -> dict[str, A
         "test_accuracy": test.accuracy,
         "test_images": len(split.test),
         "test_loss": test.loss,
-        "generalization_gap": training.accuracy - test.accuracy,
+        "generalization_gap": training.accuracy - test.accuracy if training else None,
         "per_class_accuracy": per_class.tolist(),
     }
 

@@ -80,8 +80,8 @@ class Split:
         recipe, data = self.request.recipe, self.dataset
         return Preprocessing(
             input_size=self.request.input_size,
-            mean=data.mean,
-            std=data.std,
+            mean=self.request.mean or data.mean,
+            std=self.request.std or data.std,
             antialias=recipe.antialias,
             normalize=recipe.normalize,
             image_size=data.size,

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
-    "tutorial.md", "how-to/own-network.md", "how-to/own-dataset.md", "how-to/trackers.md",
+    "tutorial.md", "how-to/own-network.md", "how-to/own-dataset.md", "how-to/own-weights.md",
+    "how-to/trackers.md",
 )  # fmt: skip
 # ```bash is run, a block with a title is a file to save; ```sh is for the reader's own machine.
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

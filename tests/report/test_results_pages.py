@@ -6,12 +6,15 @@ import importlib.util
 import itertools
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
 from bench.report.pages.study_report import StudyReport
-from bench.report.study_data import StudyData
+
+if TYPE_CHECKING:
+    from bench.report.study_data import StudyData
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.parent for path in ROOT.glob("results/*/epochs.csv"))
@@ -123,7 +126,7 @@ def _numbers(folder: Path, data: StudyData) -> set[str]:
     known = {
         f"{abs(value) * scale:.{digits}f}"
         for value in values
-        if value == value
+        if pd.notna(value)
         for scale, digits in ((1, 0), (1, 1), (1, 2), (1, 3), (100, 0), (100, 1), (100, 2))
     }
     page = (folder / "README.md").read_text()

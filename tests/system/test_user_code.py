@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
 from bench.errors import BenchError
+from bench.system import user_code
 from bench.system.user_code import changes, current_code, imported_code
 
 NETS = """
@@ -105,9 +107,52 @@ def test_a_process_that_imported_the_old_code_says_so(package):
         current_code(name)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "timm:resnet18", "no_such_module:f"])
+@pytest.mark.parametrize("name", ["resnet20", "timm:no_such_network", "no_such_module:f"])
 def test_what_is_not_the_users_or_is_nowhere_has_none(name):
     assert current_code(name) == {}
+
+
+LIBRARY = """
+import torch
+from registry import register, configure
+
+default_cfgs = configure({"small": "url", "large": "url"})
+
+class Block(torch.nn.Module):
+    wide = 2
+
+class Attention(torch.nn.Module):
+    heads = 4
+
+@register
+def small(pretrained=False):
+    return Block()
+
+@register
+def large(pretrained=False):
+    return Attention()
+"""
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+@pytest.mark.parametrize(
+    ("old", "new", "noticed"),
+    [("wide = 2", "wide = 3", True), ("heads = 4", "heads = 8", False), ("url", "other", False)],
+)
+def test_a_librarys_network_is_its_own_code_alone(package, monkeypatch, library, old, new, noticed):
+    """Another version of timm or torchvision counts only where it changed the network itself."""
+    (package / "library.py").write_text(LIBRARY)
+    monkeypatch.setattr(
+        f"{library}.models.{'model_entrypoint' if library == 'timm' else 'get_model_builder'}",
+        {"small": SimpleNamespace(__module__="own_package.library")}.__getitem__,
+    )
+    name = f"{library}:small"
+    before = current_code(name)
+    assert set(before) == {"own_package.library"}
+    user_code._first.clear()
+    (package / "library.py").write_text(LIBRARY.replace(old, new))
+    assert (current_code(name) != before) == noticed
+    user_code._first.clear()
 
 
 def test_an_installed_package_stands_for_its_version():

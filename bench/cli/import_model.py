@@ -1,0 +1,145 @@
+"""`bench import`."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.output import print_json, stdout
+from bench.cli.progress import progress_view
+from bench.errors import RunsFailedError
+
+if TYPE_CHECKING:
+    from bench.data import Preprocessing
+
+
+def import_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Your own module:function, timm:NAME, torchvision:NAME, or 'bench list models'.",
+            metavar="MODEL",
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        options.what(
+            "--dataset",
+            help="imagefolder:PATH, module:function, or a name of 'bench list datasets'.",
+            metavar="NAME",
+        ),
+    ],
+    weights: Annotated[
+        Path | None,
+        options.network(
+            "--weights",
+            help="Trained weights: safetensors or state dict (default: the network's own).",
+            metavar="FILE",
+        ),
+    ] = None,
+    option: options.KeyValues = None,
+    setting: Annotated[
+        list[str] | None,
+        options.network(
+            "--set",
+            help="input_size, resize, mean, std, normalize, antialias, …; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        options.output(
+            "--name",
+            help="Study to record the run in, which names it in commands (default: adhoc).",
+            metavar="NAME",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, options.output("--force", help="Import again what exists, or take over the name.")
+    ] = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    results: options.Results = options.DEFAULT_RESULTS,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a run of a network that was trained elsewhere.
+
+    The network is evaluated once on the test images; nothing is trained. Every command that takes
+    a run then takes it. The usual wrappers and prefixes of checkpoints are recognised.
+
+    Examples:
+
+      bench import my_networks:net --weights best.pt --dataset imagefolder:pets --name pets
+
+      bench import timm:resnet18 --option pretrained=true --dataset imagefolder:imagenet
+
+    """
+    from bench.api import import_model as import_trained
+    from bench.store.tables.frames import rows_of
+
+    with progress_view(quiet=quiet or as_json) as view:
+        try:
+            row = import_trained(
+                model,
+                dataset=dataset,
+                weights=weights,
+                options=options.parse_values(option),
+                settings=options.parse_values(setting, "--set"),
+                name=name,
+                force=force,
+                results=results,
+                device=device,
+                threads=threads,
+                quiet=quiet or as_json,
+                on_event=view,
+            )
+        except RunsFailedError as error:
+            row = error.rows
+    (values,) = rows_of(row)
+    failed = values["status"] != "complete"
+    if as_json:
+        print_json([values], [values] if failed else [])
+    elif failed:
+        stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
+    else:
+        _show(values["run"], name or values["run"], results)
+    raise typer.Exit(int(failed))
+
+
+def _show(run: str, target: str, results: Path) -> None:
+    """Print what was imported, and the commands that may follow."""
+    from bench.store import Store
+    from bench.store.runs import short_name
+    from bench.targets.find import load_trained
+
+    trained, console = load_trained(run, results=results), stdout()
+    classes = len(trained.classes)
+    name = short_name(run, target if target != run else trained.record.request["model"])
+    images = len(Store(trained.root).read_tensors(run, "predictions.safetensors")["labels"])
+    accuracy = trained.record.result["test_accuracy"]
+    for line in (
+        f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)",
+        _input(trained.preprocessing),
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+    where = "" if results == options.DEFAULT_RESULTS else f" --results {quote(str(results))}"
+    for command in (
+        f"bench export-onnx {target} --precision int8{where}",
+        f"bench throughput {target} --precision fp32 --precision int8{where}",
+    ):
+        console.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def _input(preprocessing: "Preprocessing") -> str:
+    size = preprocessing.input_size
+    text = f"input {size}x{size}"
+    if not preprocessing.normalize:
+        return f"{text}, values 0 to 1"
+    numbers = [
+        ", ".join(f"{value:.3f}" for value in values)
+        for values in (preprocessing.mean, preprocessing.std)
+    ]
+    return f"{text}, normalised with mean {numbers[0]} and standard deviation {numbers[1]}"
