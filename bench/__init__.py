@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from bench.errors import BenchError, RunsFailedError
     from bench.report.pages.notebook import Report
-    from bench.store.tables.frames import load_results
+    from bench.report.study_data import load_results
     from bench.targets.find import load_model
 
 _room = Path(__file__).parent
@@ -43,7 +43,7 @@ _HOMES = {
     "landscape": "bench.api",
     "lesion": "bench.api",
     "load_model": "bench.targets.find",
-    "load_results": "bench.store.tables.frames",
+    "load_results": "bench.report.study_data",
     "measure": "bench.api",
     "run_study": "bench.api",
     "train": "bench.api",

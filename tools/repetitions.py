@@ -1,10 +1,10 @@
-"""How many intervals of one real command cover what all its repetitions find together?
+"""How many intervals of one real command cover the mean of many processes?
 
-    python tools/repetitions.py --output r.json -- resnet20 --batch-size 32
+    python tools/repetitions.py --output results/throughput/repetitions.json -- resnet20
 
-Everything after `--` goes to `bench throughput`. Of intervals at 95 % that only had to cover
-the noise within one process, nineteen of twenty would; what differs between processes (where
-memory lies, what else the machine does) comes on top, and this shows how much it is.
+Everything after `--` goes to `bench throughput`. The command is repeated twenty times. After each
+repetition two more processes measure the same, so that forty in all are spread over the same time;
+the geometric mean over them stands for the truth.
 """
 
 from __future__ import annotations
@@ -18,52 +18,65 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def repeat(arguments: list[str], folder: str) -> list[dict[str, Any]]:
-    """Run the command once; returns its complete rows."""
+
+def measure(arguments: Sequence[str], folder: str) -> dict[str, dict[str, Any]]:
+    """Run `bench throughput` once; returns its complete rows by configuration."""
     words = ["-c", "import bench.cli; bench.cli.main()", "throughput", *arguments]
     command = [sys.executable, *words, "--results", folder, "--json", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    document = json.loads(done.stdout)
-    rows = document["rows"] if isinstance(document, dict) else document
-    return [row for row in rows if row["status"] == "complete"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{shlex.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
+    rows = json.loads(done.stdout)["rows"]
+    names = "{model} {backend} {precision} {memory_format} batch {batch_size}"
+    return {names.format_map(row): row for row in rows if row["status"] == "complete"}
 
 
-def coverage(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare one configuration's intervals with the median of all repetitions.
+def coverage(
+    name: str, repetitions: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Count one configuration's intervals that cover the mean of other processes.
 
-    Those of its images/s, and those of its ratio to the reference, which drift less.
+    Args:
+        name: of the configuration.
+        repetitions: its row in each repetition.
+        others: its rows of the other processes, each the mean of equally many.
     """
     rates = [row["images_per_second"] for row in repetitions]
-    grand = statistics.median(rates)
-    covered = [row["ci_low"] <= grand <= row["ci_high"] for row in repetitions]
-    return _ratios(repetitions) | {
-        "configuration": "{backend} {precision} {memory_format} batch {batch_size}".format_map(
-            repetitions[0]
-        ),
-        "grand_median_images_per_second": grand,
-        "intervals": len(covered),
-        "covering": sum(covered),
+    grand = statistics.geometric_mean(row["images_per_second"] for row in others)
+    ends = [(row["ci_low"], row["ci_high"]) for row in repetitions]
+    return _ratios(repetitions, others) | {
+        "configuration": name,
+        "grand_images_per_second": grand,
+        "processes_of_grand": sum(row["processes"] for row in others),
+        "processes": [row["processes"] for row in repetitions],
+        "intervals": len(repetitions),
+        "covering": sum(low <= grand <= high for low, high in ends),
         "noisy": sum(row["noisy"] for row in repetitions),
         "half_width_median": statistics.median(row["width"] for row in repetitions),
-        "spread_of_medians": (max(rates) - min(rates)) / grand,
+        "spread": (max(rates) - min(rates)) / grand,
         "images_per_second": rates,
-        "ci": [[row["ci_low"], row["ci_high"]] for row in repetitions],
+        "ci": ends,
     }
 
 
-def _ratios(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
-    if any(row["ratio"] is None or row["difference"] == "reference" for row in repetitions):
+def _ratios(
+    repetitions: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    rows = [*repetitions, *others]
+    if any(row["ratio"] is None or row["difference"] == "reference" for row in rows):
         return {}
     ratios = [row["ratio"] for row in repetitions]
-    grand = statistics.median(ratios)
+    grand = statistics.geometric_mean(row["ratio"] for row in others)
     return {
-        "grand_median_ratio": grand,
+        "grand_ratio": grand,
         "ratios_covering": sum(r["ratio_low"] <= grand <= r["ratio_high"] for r in repetitions),
         "spread_of_ratios": (max(ratios) - min(ratios)) / grand,
         "ratios": [[r["ratio"], r["ratio_low"], r["ratio_high"]] for r in repetitions],
@@ -72,22 +85,27 @@ def _ratios(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
 
 def page(document: dict[str, Any]) -> str:
     """Return the counts as Markdown, with what made them."""
-    cells = [["configuration", "intervals that cover the grand median", "median half-width",
-              "spread of the medians", "noisy",
-              "ratios that cover their grand median", "spread of the ratios"]]  # fmt: skip
-    cells += [
-        [
-            row["configuration"], f"{row['covering']} of {row['intervals']}",
-            f"{row['half_width_median']:.1%}", f"{row['spread_of_medians']:.1%}", str(row["noisy"]),
+    heads = ("configuration", "ratios that cover the mean", "spread of the ratios",
+             "images/s that cover the mean", "median half-width", "spread of images/s",
+             "processes (median)", "noisy")  # fmt: skip
+    rows = [
+        (
+            row["configuration"],
             f"{row['ratios_covering']} of {row['intervals']}" if "ratios" in row else "reference",
             f"{row['spread_of_ratios']:.1%}" if "ratios" in row else "",
-        ]
+            f"{row['covering']} of {row['intervals']}",
+            f"{row['half_width_median']:.1%}",
+            f"{row['spread']:.1%}",
+            f"{statistics.median(row['processes']):g}",
+            str(row["noisy"]),
+        )
         for row in document["results"]
-    ]  # fmt: skip
+    ]
     made = document["environment"]
-    table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
+    grand = max((row["processes_of_grand"] for row in document["results"]), default=0)
     lines = [
-        "# One command, repeated", "", *table.to_markdown(), "",
+        "# One command, repeated", "", *TextTable(heads, tuple(rows)).to_markdown(), "",
+        f"The mean is the geometric one of {grand} other processes, spread over the same time.", "",
         f"- command, repeated: `{document['command']}`",
         f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
         f"- commit: {made['git_commit']}; {document['created_at']}",
@@ -99,24 +117,23 @@ def main() -> None:
     """Repeat, count, write a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--others", type=int, default=2, help="processes after each repetition")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("arguments", nargs="+", help="of bench throughput, after --")
     given = parser.parse_args()
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    others: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.repetitions):
-            for row in repeat(given.arguments, folder):
-                key = (row["model"], row["backend"], row["precision"], row["memory_format"],
-                       row["batch_size"])  # fmt: skip
-                found.setdefault(key, []).append(row)
+            for name, row in measure(given.arguments, folder).items():
+                found.setdefault(name, []).append(row)
+            more = [*given.arguments, "--processes", str(given.others)]
+            for name, row in measure(more, folder).items():
+                others.setdefault(name, []).append(row)
             print(f"{number + 1} of {given.repetitions}", file=sys.stderr)
-    results = [coverage(rows) for rows in found.values()]
-    for result in results:
-        show = {k: v for k, v in result.items() if k not in {"images_per_second", "ci", "ratios"}}
-        print(json.dumps(show), file=sys.stderr)
     document = {
         "command": f"bench throughput {shlex.join(given.arguments)}",
-        "results": results,
+        "results": [coverage(name, found[name], others[name]) for name in found if name in others],
         "environment": describe_environment("cpu", threads=0),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,16 +1,15 @@
 """`bench throughput`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.markup import escape
 
 from bench.cli import options
+from bench.cli.measuring_progress import measuring_view
 from bench.cli.options import argument, hardware, measurement, output, what
-from bench.cli.output import print_json, print_line, print_table, remarks, stderr, stdout
+from bench.cli.output import print_json, print_line, print_table, print_text, remarks, stdout
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
-_LAYER_FORMS = {"ms": ".3g", "share": ".1%"}
+_LAYER_FORMS = {"ms": ".3g", "share_%": ".1f"}
 
 
 def throughput(
@@ -52,6 +51,10 @@ def throughput(
         what(
             "--memory-format NAME", "contiguous or channels_last; repeatable (default: contiguous)."
         ),
+    ] = None,
+    streams: Annotated[
+        list[int] | None,
+        what("--streams N", "Batches in flight at once, on a CPU; repeatable (default: 1)."),
     ] = None,
     scenario: Annotated[
         str, what("--scenario NAME", "offline, single-stream or server.")
@@ -91,10 +94,10 @@ def throughput(
             "Longest time per configuration in all processes, after warm-up.",
         ),
     ] = 12.0,
-    latency_bound: Annotated[
+    max_latency_ms: Annotated[
         float | None,
         measurement(
-            "--latency-bound MS", "Largest p99 latency of the server scenario, in milliseconds."
+            "--max-latency-ms MS", "Largest p99 latency of the server scenario, in milliseconds."
         ),
     ] = None,
     isolate: Annotated[
@@ -107,10 +110,16 @@ def throughput(
         ),
     ] = 600.0,
     clear_l2: Annotated[
-        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
+        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each batch.")
     ] = False,
     layers: Annotated[
         bool, measurement("--layers", "Also profile the time of each layer.")
+    ] = False,
+    cold_start: Annotated[
+        bool,
+        measurement(
+            "--cold-start", "Also measure import, load and first inference in fresh processes."
+        ),
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -127,6 +136,7 @@ def throughput(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    latency_bound: options.FormerLatency = None,
 ) -> None:
     """Measure throughput and latency, with confidence intervals.
 
@@ -143,6 +153,8 @@ def throughput(
       bench throughput resnet50 --backend eager --backend compile --batch-size 8
 
       bench throughput model.onnx --scenario single-stream
+
+      bench throughput model.onnx --backend openvino --streams 1 --streams 2
 
       bench throughput resnet50 --layers --figures pictures
 
@@ -165,6 +177,7 @@ def throughput(
         batch_sizes=tuple(sizes),
         memory_formats=tuple(memory_format or ("contiguous",)),
         boundaries=_boundaries(boundary),
+        streams=tuple(streams or (1,)),
         scenario=cast("Any", scenario),  # checked there
         reference=reference,
         target_width=target_width,
@@ -172,13 +185,14 @@ def throughput(
         max_seconds=max_seconds,
         isolate=isolate,
         timeout=timeout,
-        latency_bound_ms=latency_bound,
+        latency_bound_ms=options.either(max_latency_ms, latency_bound),
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,
+        cold_start=cold_start,
         dataset=dataset,
     )
-    with _progress(quiet=quiet or as_json) as on_event:
+    with measuring_view(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
         record = measure_names(targets or [], request, context, options=values, input_size=size)
     if figures is not None:
@@ -188,27 +202,38 @@ def throughput(
 
 def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     """Print the rows and return the exit code."""
-    from bench.store.tables.frames import rows_of, throughput_frame
+    from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
     rows = rows_of(throughput_frame(record.rows))
     errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
     shown = ("model", "backend", "precision", "batch_size", "status", "error")
+    cold_starts = rows_of(cold_start_frame(record.cold_starts))
     if as_json:
-        print_json(rows, [{key: row[key] for key in shown} for row in errors])
+        print_json([*rows, *cold_starts], [{key: row[key] for key in shown} for row in errors])
     else:
         from bench.report.findings.fastest import closing_lines
-        from bench.report.tables.throughput import footnotes, throughput_table
+        from bench.report.tables.cold_start import cold_start_lines, cold_start_text
+        from bench.report.tables.throughput import footnotes, throughput_table, with_variants
+        from bench.store import Store
 
+        variants = Store(results).variants_of_runs()
+        rows, cold_starts = with_variants(rows, variants), with_variants(cold_starts, variants)
         stdout().print(throughput_table(rows))
         for line in footnotes(rows, results):
-            print_line(line)
+            print_text(line)
         _show_layers(record)
+        if cold_starts:
+            for line in cold_start_lines(cold_starts):
+                print_text(line)
+            stdout().print(cold_start_text(cold_starts).to_terminal(left=("backend",)))
         for line in closing_lines(rows):
-            print_line(line, style="bold")
+            print_text(line, style="bold")
     if not any(row["status"] == "complete" for row in rows):
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
         return 2
+    if record.noise.get("interrupted"):
+        return 130
     return int(bool(errors))
 
 
@@ -248,7 +273,12 @@ def _show_layers(record: "MeasurementRecord") -> None:
 
 def _layer_cells(share: dict[str, Any]) -> dict[str, Any]:
     kind = {} if share["kind"] == share["name"] else {"kind": share["kind"]}
-    return {"name": share["name"], **kind, "ms": share["milliseconds"], "share": share["share"]}
+    return {
+        "name": share["name"],
+        **kind,
+        "ms": share["milliseconds"],
+        "share_%": share["share"] * 100,
+    }
 
 
 def _number_or_auto(option: str, text: str) -> int | str:
@@ -264,42 +294,3 @@ def _boundaries(given: Repeated) -> tuple[Any, ...]:
     from bench.measurement.backends import BOUNDARIES
 
     return BOUNDARIES if "all" in (given or ()) else tuple(given or ("compute",))
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    """Show progress on stderr: one live line on a terminal, a few plain lines elsewhere."""
-    if quiet:
-        yield lambda _event: None
-        return
-    console = stderr()
-    if not console.is_terminal:
-        say = remarks(quiet=False)
-        yield lambda event: None if event["event"] in _FREQUENT else say(_text(event))
-        return
-    with console.status("starting") as status:
-        yield lambda event: status.update(escape(_text(event)))
-
-
-_FREQUENT = {"prepare", "warm_up", "round"}  # repeated in each process
-_TEXTS = {
-    "export": "exporting {what} to ONNX",
-    "prepare": "preparing {what}",
-    "ceiling": "measuring this machine's matrix-multiply ceiling",
-    "warm_up": "warming up {what}",
-    "failed": "{what}: {error}",
-    "batch": "trying batch sizes of {what}",
-    "server": "trying {what}",
-}
-
-
-def _text(event: dict[str, Any]) -> str:
-    if event["event"] == "process":
-        left = event["seconds_left"]
-        rest = "" if left is None else f", about {left:.0f} s left"
-        return f"process {event['number']} of {event['of']}{rest}"
-    if event["event"] == "round":
-        shares = event["shares"].values()
-        done = sum(shares) / max(1, len(shares))
-        return f"sampling: round {event['round']}, {done:.0%} of the time limit"
-    return _TEXTS[event["event"]].format(**event)

@@ -86,6 +86,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         what = "an empty file" if path.stat().st_size == 0 else "no image that Pillow can read"
         raise BenchError(f"{path}: unreadable image ({what}): repair or remove it") from None
+    except FileNotFoundError as error:
+        raise BenchError(f"cannot read the image {path}: {error.strerror}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BenchError(f"{path}: unreadable image ({reason}): repair or remove it") from error

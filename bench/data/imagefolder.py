@@ -142,7 +142,8 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
         train = splits["train"]
         raise BenchError(
             f"{where}: has {train.name}/ but neither test/ nor val/: add one, or give "
-            f"imagefolder:{train}, of which {TEST_FRACTION:.0%} are held out as the test set"
+            f"imagefolder:{train}, of which {TEST_FRACTION * 100:.0f} % are held out as the "
+            "test set"
         )
     return _without_validation(where, splits, others)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
-from bench.store.tables.frames import load_results, rows_of
+from bench.store.tables.frames import load_table, rows_of
 from bench.system.intervals import Interval, median_interval
 
 if TYPE_CHECKING:
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
-    *("input_size", "scenario", "threads", "boundary"),
+    *("input_size", "scenario", "threads", "streams", "boundary"),
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
 _BUSY = 0.1  # share of the processor used by others, from which no verdict is given
-_WORDS = {"threads": "{} threads", "batch_size": "batch {}", "input_size": "{} px"}
+_WORDS = {
+    "streams": "{} streams",
+    "threads": "{} threads",
+    "batch_size": "batch {}",
+    "input_size": "{} px",
+}
 
 
 @dataclass(frozen=True)
@@ -177,11 +182,11 @@ def _has_interval(row: dict[str, Any]) -> bool:
 
 def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     """Read how fast networks were trained: the epochs of all runs of one configuration."""
-    runs = load_results(folder)
+    runs = load_table(folder)
     runs = runs[runs["status"] == "complete"].drop_duplicates("run")
     if runs.empty:
         return None
-    epochs = load_results(folder, "epochs").drop_duplicates(["run", "epoch"])
+    epochs = load_table(folder, "epochs").drop_duplicates(["run", "epoch"])
     rows = rows_of(runs)
     groups: dict[str, list[str]] = {}
     for row in rows:
@@ -197,7 +202,7 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
 
 def _busy(row: dict[str, Any]) -> str | None:
     if (row.get("other_processes") or 0.0) > _BUSY:
-        return f"other processes used {row['other_processes']:.0%} of the processor"
+        return f"other processes used {row['other_processes'] * 100:.0f} % of the processor"
     return None
 
 
@@ -217,6 +222,8 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
     values = [(part, row.get(part)) for part in parts]
+    # Not named, since older measurements have no such column.
+    values = [pair for pair in values if pair != ("streams", 1)]
     if "input_size" in parts and not row.get("input_size"):
         values.append(("input_shape", row.get("input_shape")))  # not square
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})

@@ -14,6 +14,7 @@ from bench.measurement.backends import (
     MEMORY_FORMATS,
     PRECISIONS,
     Boundary,
+    StreamingBackend,
     Workload,
     backend_names,
     load_backend,
@@ -42,6 +43,7 @@ class Request:
         batch_sizes: images per batch, or `auto`: doubled as long as images/s rise.
         memory_formats: contiguous or channels_last.
         boundaries: what is inside the timed section: compute, copies, end-to-end.
+        streams: numbers of batches in flight at once, each on an equal part of the threads.
         scenario: offline (images/s), single-stream (latency of one image after the other) or
             server (highest Poisson rate within `latency_bound_ms`).
         reference: the backend that others are compared with, for each network; or one of the
@@ -57,6 +59,7 @@ class Request:
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
+        cold_start: measure import, load and first inference in fresh processes, after the samples.
         dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
             for a model given by name).
         seed: of the random order of blocks.
@@ -70,6 +73,7 @@ class Request:
     batch_sizes: tuple[int | str, ...] = ()
     memory_formats: tuple[str, ...] = (CONTIGUOUS,)
     boundaries: tuple[Boundary, ...] = ("compute",)
+    streams: tuple[int, ...] = (1,)
     scenario: Scenario = "offline"
     reference: str = BASELINE
     target_width: float = 0.02
@@ -81,6 +85,7 @@ class Request:
     pin: bool = False
     clear_l2: bool = False
     layers: bool = False
+    cold_start: bool = False
     dataset: str | None = None
     seed: int = 0
 
@@ -113,11 +118,16 @@ class Request:
         self._check_scenario()
 
     def _check_scenario(self) -> None:
-        check_above_zero("--latency-bound", self.latency_bound_ms)
+        for count in self.streams:
+            if count < 1:
+                raise BenchError(f"--streams {count}: it must be at least 1")
+        check_above_zero("--max-latency-ms", self.latency_bound_ms)
         if self.scenario == "server" and self.latency_bound_ms is None:
-            raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
+            raise BenchError("--scenario server needs --max-latency-ms MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
+        if self.scenario == "single-stream" and set(self.streams) != {1}:
+            raise BenchError("--scenario single-stream has one image in flight: --streams 1")
 
     @property
     def in_one_process(self) -> bool:
@@ -142,7 +152,8 @@ class Configuration:
         batch_size: images per batch; 0 until `auto` is resolved.
         boundary: what is inside the timed section.
         device: cpu, cuda:N or mps.
-        threads: number of CPU threads.
+        threads: number of CPU threads of all streams together.
+        streams: number of batches in flight at once.
         scenario: offline, single-stream or server.
         size_label: `auto`, or the batch size as requested: ratios are grouped by it.
         unsupported: why it cannot run on this machine; None if it can.
@@ -164,6 +175,7 @@ class Configuration:
     boundary: Boundary = "compute"
     device: str = "cpu"
     threads: int = 1
+    streams: int = 1
     scenario: Scenario = "offline"
     size_label: str = ""
     unsupported: str | None = None
@@ -180,7 +192,8 @@ class Configuration:
     def name(self) -> str:
         """A name that no other configuration of a measurement has."""
         network, batch = self.target.label, f"batch {self.size_label}"
-        parts = (network, self.backend, self.precision, self.memory_format, batch, self.boundary)
+        parts = [network, self.backend, self.precision, self.memory_format, batch, self.boundary]
+        parts += [f"{self.streams} streams"] if self.streams > 1 else []
         return " / ".join(parts) + (" (twin)" if self.twin else "")
 
     @property
@@ -228,8 +241,11 @@ def expand(
             request.memory_formats,
             _sizes(request, target),
             request.boundaries,
+            request.streams,
         )
-        for backend, precision, memory_format, size, boundary in dict.fromkeys(combinations):
+        for backend, precision, memory_format, size, boundary, streams in dict.fromkeys(
+            combinations
+        ):
             made = Configuration(
                 target=target,
                 backend=backend,
@@ -239,6 +255,7 @@ def expand(
                 boundary=boundary,
                 device=device,
                 threads=threads,
+                streams=streams,
                 scenario=request.scenario,
                 size_label=str(size),
                 test_accuracy=_accuracy(target, backend, precision),
@@ -263,9 +280,14 @@ def why_not(configuration: Configuration) -> str | None:
         return f"{made.target.label} is an {own} file{how if convert else ''}"
     if other := _needs_other(made, backend.needs):
         return other
-    if made.memory_format not in backend.memory_formats:
-        return f"{made.backend} has no {made.memory_format} memory format"
     kind = made.device.partition(":")[0]
+    formats = backend.memory_formats
+    if kind == "cuda":
+        formats = getattr(backend, "cuda_memory_formats", formats)
+    if made.memory_format not in formats:
+        return f"{made.backend} has no {made.memory_format} memory format"
+    if made.streams > 1 and (refused := _no_streams(made, kind)):
+        return f"--streams {made.streams}: {refused}"
     pairs = {(s.device, s.precision): s for s in backend.support()}
     pair = pairs.get((kind, made.precision))
     if pair is None:
@@ -273,6 +295,17 @@ def why_not(configuration: Configuration) -> str | None:
         return f"{made.backend} has no {made.precision} on {kind} (here it has {can or 'nothing'})"
     # An fp16 file is measured as it is: what its arithmetic became is read back and shown.
     return None if own == "fp16" and kind == "cpu" else pair.missing
+
+
+def _no_streams(made: Configuration, device: str) -> str | None:
+    """Return why a configuration cannot have several batches in flight; None if it can."""
+    if device != "cpu":
+        return "several batches in flight are measured on a CPU only"
+    if made.threads < made.streams:
+        return f"each needs a thread, and there are {made.threads} (--threads)"
+    if not isinstance(load_backend(made.backend), StreamingBackend):
+        return f"{made.backend} runs one batch at a time"
+    return None
 
 
 def _needs_other(made: Configuration, needs: str) -> str | None:
@@ -289,8 +322,8 @@ def _needs_other(made: Configuration, needs: str) -> str | None:
 def references(configurations: Sequence[Configuration], wanted: str) -> dict[str, Configuration]:
     """Return each group's reference.
 
-    It is the backend *wanted* in fp32 and contiguous, else the group's first; or the network
-    *wanted*, in fp32 if it was measured so.
+    It is the backend *wanted* in fp32, contiguous and with one stream, else the group's first; or
+    the network *wanted*, in fp32 if it was measured so.
     """
     chosen: dict[str, Configuration] = {}
     for made in configurations:
@@ -300,8 +333,8 @@ def references(configurations: Sequence[Configuration], wanted: str) -> dict[str
             first = made.group not in chosen
             best = made.target.is_called(wanted) and (first or made.precision == "fp32")
         else:
-            plain = (made.backend, made.precision, made.memory_format)
-            best = made.group not in chosen or plain == (wanted, "fp32", CONTIGUOUS)
+            plain = (made.backend, made.precision, made.memory_format, made.streams)
+            best = made.group not in chosen or plain == (wanted, "fp32", CONTIGUOUS, 1)
         if best:
             chosen[made.group] = made
     return chosen

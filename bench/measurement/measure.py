@@ -19,9 +19,11 @@ from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
+from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
 from bench.measurement.timing.percentiles import honest_count
 from bench.measurement.timing.replicates import (
     Replicate,
+    Replication,
     describe_trials,
     open_trials,
     replicate,
@@ -99,12 +101,16 @@ def measure_targets(
         find_batch_sizes(trials, request, context)
         trials += _choose_references(trials, request)
         ceiling = _measure_ceiling(trials, request, context)
+        cold_starts: list[dict[str, Any]] = []
         noise, processes = run_trials(trials, request, context)
-        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
-        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
-            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
-        if request.layers:
-            _profile(trials)
+        if not noise["interrupted"]:
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+            if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+                ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
+            if request.layers:
+                _profile(trials)
+            if request.cold_start:
+                cold_starts = _cold_starts(trials, request, folder, context)
     cpu, instruction_sets = processor()
     identity = store.new_id()
     record = MeasurementRecord(
@@ -114,7 +120,7 @@ def measure_targets(
             trials,
             measurement=identity,
             cpu=f"{cpu} ({' '.join(instruction_sets)})",
-            goal=_goal(request),
+            goal=_row_goal(request),
             ceiling=ceiling,
             warnings=noise["warnings"],
             other_processes=noise["others"],
@@ -125,6 +131,7 @@ def measure_targets(
         noise=noise | {"floors": noise_floors(trials)},
         lanes={trial.name: _details(trial) for trial in trials},
         processes=[asdict(one) for one in processes],
+        cold_starts=[{"measurement": identity, **row} for row in cold_starts],
     )
     return store.publish(record, _raw_samples(trials))
 
@@ -146,14 +153,13 @@ def run_trials(
     """Measure every trial, in this process or in several fresh ones.
 
     Returns:
-        The machine's noise meanwhile, with `warnings`, and the processes.
+        The machine's noise meanwhile, with `warnings` and `interrupted`, and the processes.
 
     Raises:
         BenchError: no trial is supported here.
     """
     before = take_snapshot(context.device)
-    processes: list[Replicate] = []
-    warnings: list[str] = []
+    found = Replication([], [])
     goal = _goal(request)
     if request.in_one_process:
         try:
@@ -171,12 +177,13 @@ def run_trials(
             device=context.device,
             on_event=context.on_event,
         )
-        processes, warnings = replicate(trials, request, goal, run, context.on_event)
+        found = replicate(trials, request, goal, run, context.on_event)
     noisy, noise = noise_between(before, take_snapshot(context.device))
     if all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    return noise | {"warnings": [*warnings, *noisy]}, processes
+    noise |= {"warnings": [*found.warnings, *noisy], "interrupted": found.interrupted}
+    return noise, found.processes
 
 
 def _measure_ceiling(
@@ -208,6 +215,22 @@ def _profile(trials: Sequence[Trial]) -> None:
                 trial.layers = [{"error": str(error)}]
 
 
+def _cold_starts(
+    trials: Sequence[Trial], request: Request, folder: Path, context: Context
+) -> list[dict[str, Any]]:
+    """Measure the cold start of each configuration that ran."""
+    made = [t.configuration for t in trials if t.status == "complete"]
+    count = PROCESSES if request.processes == "auto" else int(request.processes)
+    return measure_cold_starts(
+        [one for one in made if not one.twin],
+        folder,
+        processes=count,
+        timeout=request.timeout,
+        seed=request.seed,
+        on_event=context.on_event,
+    )
+
+
 def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     """Profile a configuration in this process.
 
@@ -220,6 +243,8 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
         raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
+    if configuration.streams > 1:
+        raise BenchError("--layers: only --streams 1 is profiled")
     runner = LocalRunner(configuration)
     try:
         return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))
@@ -228,8 +253,16 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
 
 
 def _goal(request: Request) -> Goal:
-    fewest = honest_count(0.99) if request.scenario == "single-stream" else 0
+    """Return the goal of the samples; latency matters with several streams, too."""
+    latency = request.scenario == "single-stream" or max(request.streams) > 1
+    fewest = honest_count(0.99) if latency else 0
     return Goal(request.target_width, request.max_seconds, fewest)
+
+
+def _row_goal(request: Request) -> Goal:
+    """Return what a row must reach: offline, not a p99, which it may lack."""
+    goal = _goal(request)
+    return replace(goal, min_samples=0) if request.scenario == "offline" else goal
 
 
 def _details(trial: Trial) -> dict[str, Any]:
@@ -262,4 +295,6 @@ def _raw_samples(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
                 for number, block in one.blocks.items()
                 for seconds in block
             ]
+            if trial.configuration.streams > 1:
+                rows += [(*head, "latency", -1, 0, repr(seconds)) for seconds in one.latencies]
     return rows

@@ -55,7 +55,7 @@ def make_rows(
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
             row |= _speed(trial, trial.interval, ceiling)
-            row["noisy"] = scheduler_tick(trial.samples) is not None or not is_reached(
+            row["noisy"] = scheduler_tick(trial.latencies) is not None or not is_reached(
                 trial, trials, goal
             )
             reference = references.get(trial.group)
@@ -109,6 +109,7 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "boundary": made.boundary,
         "scenario": made.scenario,
         "threads": made.threads,
+        "streams": made.streams,
         "macs": target.macs,
         "test_accuracy": made.test_accuracy,
         "calibration": made.calibration,
@@ -152,10 +153,10 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
     }
     if trial.report is None or trial.report.repeats == 1:  # else samples are means
         for percentile in PERCENTILES:
-            found = nearest_rank(trial.samples, percentile)
+            found = nearest_rank(trial.latencies, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
         if row["latency_p99_ms"] is not None:
-            bound = upper_bound(trial.samples, 0.99)
+            bound = upper_bound(trial.latencies, 0.99)
             row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
     return row
 
@@ -195,11 +196,12 @@ def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any
     )
     difference = ("faster" if found.median > 1 else "slower") if significant else "none"
     # Within one process no interval knows what the next process would find: no claim.
-    return row | {"difference": difference if found.confident and trial.replicates else None}
+    claimed = found.confident and len(trial.replicates) > 1
+    return row | {"difference": difference if claimed else None}
 
 
 def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:
-    """Compare with what a user gets by choosing the memory format, not only with the default."""
+    """Compare with what a user gets by choosing format and streams, not only with the default."""
     found = trial.speedup_over(best) if best else None
     if best is None or found is None:
         return {}
@@ -212,7 +214,7 @@ def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:
 
 
 def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
-    """Return each group's fastest eager in fp32, where more than one format was measured."""
+    """Return each group's fastest eager in fp32, where more than one way was measured."""
     groups: dict[str, list[tuple[float, Trial]]] = {}
     for trial in trials:
         made = trial.configuration
@@ -229,7 +231,8 @@ def _best_eagers(trials: Sequence[Trial]) -> dict[str, Trial]:
 
 def _way(made: Configuration) -> str:
     network = f"{made.target.label} " if made.across else ""
-    return f"{network}{made.backend} {made.precision} {made.memory_format}"
+    streams = f" {made.streams} streams" if made.streams > 1 else ""
+    return f"{network}{made.backend} {made.precision} {made.memory_format}{streams}"
 
 
 def _own_warnings(trial: Trial) -> list[str]:
@@ -242,15 +245,14 @@ def _own_warnings(trial: Trial) -> list[str]:
         made = trial.configuration
         shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
         warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
-    if (tick := scheduler_tick(trial.samples)) is not None:
+    if (tick := scheduler_tick(trial.latencies)) is not None:
         warnings.append(
             f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
             "quota decided them"
         )
-    if trial.failures:
-        ran = len(trial.replicates)
+    if 0 < (ran := len(trial.replicates)) < trial.attempts:
         warnings.append(
-            f"{_way(trial.configuration)}: {ran} of {ran + len(trial.failures)} processes complete"
+            f"{_way(trial.configuration)}: {ran} of {trial.attempts} processes complete"
         )
     executed = report.executed.precision if report else None
     requested = trial.configuration.precision

@@ -97,9 +97,12 @@ class Bounds:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero("--latency-bound", self.latency_ms)
+        check_above_zero("--max-latency-ms", self.latency_ms)
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
+            raise BenchError(
+                f"--min-accuracy {self.accuracy * 100:g}: it must be at least 0 and at most 100 "
+                "(per cent)"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,19 +125,32 @@ class Tuned:
 
 
 def candidates(
-    target: MeasuredNetwork, *, device: str, threads: Sequence[int], batch_sizes: Sequence[int]
+    target: MeasuredNetwork,
+    *,
+    device: str,
+    threads: Sequence[int],
+    batch_sizes: Sequence[int],
+    streams: Sequence[int] = (1,),
 ) -> list[Configuration]:
-    """Return all that can run here: backends, precisions, formats, threads, batch sizes."""
+    """Return all that can run here: backends, precisions, formats, threads, batches, streams."""
     request = Request(
         backends=tuple(name for name in backend_names() if load_backend(name).needs != "nothing"),
         precisions=PRECISIONS,
         batch_sizes=tuple(batch_sizes),
         memory_formats=MEMORY_FORMATS,
+        streams=tuple(streams),
     )
     found = [
         one for count in threads for one in expand(request, [target], device=device, threads=count)
     ]
     return [one for one in found if one.unsupported is None]
+
+
+def axes(device: str, threads: int) -> tuple[list[int], Sequence[int]]:
+    """Return the thread counts and batch sizes to try: a GPU has no use for CPU threads."""
+    if device.startswith("cuda"):
+        return [threads], (1, 8, 32, 256)
+    return sorted({1, threads}, reverse=True), (1, 8, 32)
 
 
 def halve(
@@ -166,11 +182,12 @@ def halve(
             return ranked[:_LAST]  # the budget ended within this rung
         if not timed:
             raise BenchError("none of the configurations could run here")
-        within = [(one, median) for one, median in timed if median <= limit]
+        # With several streams, a batch takes as many times the time from one batch to the next.
+        within = [(one, median) for one, median in timed if median * one.streams <= limit]
         if not within:
-            best = min(median for _, median in timed) * 1e3
+            best = min(median * one.streams for one, median in timed) * 1e3
             raise UnreachedError(
-                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"--max-latency-ms {bounds.latency_ms:g}: nothing here reaches it; the best is "
                 f"{best:.3g} ms a batch"
             )
         within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
@@ -227,21 +244,28 @@ def tune(
     bounds: Bounds,
     *,
     batch_sizes: Sequence[int] | None = None,
+    streams: Sequence[int] | None = None,
     minutes: float = MINUTES,
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Batch sizes are 1, 8 and 32 by default, or the file's only one. After so many *minutes* no
-    further configuration is begun.
+    Batch sizes are 1, 8 and 32 by default, and 256 on a GPU, or the file's only one; streams are 1
+    and as many as there are threads. After so many *minutes* no further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
-    threads = sorted({1, context.threads}, reverse=True)
-    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
-    sizes = sorted(batch_sizes or default, reverse=True)
-    given = candidates(target, device=context.device, threads=threads, batch_sizes=sizes)
+    threads, sizes = axes(context.device, context.threads)
+    if target.static_batch is not None:
+        sizes = (target.static_batch,)
+    given = candidates(
+        target,
+        device=context.device,
+        threads=threads,
+        batch_sizes=sorted(batch_sizes or sizes, reverse=True),
+        streams=tuple(dict.fromkeys(streams or (1, context.threads))),
+    )
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
         accurate = _accurate(ready, bounds)
@@ -254,6 +278,7 @@ def tune(
         precisions=tuple(dict.fromkeys(("fp32", best.precision))),
         memory_formats=MEMORY_FORMATS,
         batch_sizes=(best.batch_size,),
+        streams=tuple(dict.fromkeys((1, best.streams))),
     )
     record = measure_targets([target], request, replace(context, threads=best.threads))
     return Tuned(best, record, command_for(best), len(budget.begun), len(budget.skipped))
@@ -271,6 +296,7 @@ def command_for(made: Configuration) -> str:
         f"--memory-format {made.memory_format}",
         f"--batch-size {made.batch_size}",
         f"--threads {made.threads}",
+        *([f"--streams {made.streams}"] if made.streams > 1 else []),
         f"--device {made.device}",
     ]
     return " ".join(parts)
@@ -314,4 +340,6 @@ def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configurat
             "--min-accuracy needs a trained run: a model that is only named has random weights"
         )
     best = max(one.test_accuracy or 0.0 for one in known)
-    raise BenchError(f"--min-accuracy {bounds.accuracy:g}: the best here reaches {best:.4f}")
+    raise BenchError(
+        f"--min-accuracy {bounds.accuracy * 100:g}: the best here reaches {best * 100:.2f} %"
+    )

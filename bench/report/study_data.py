@@ -1,30 +1,38 @@
-"""The records and tables of one study, each read once."""
+"""The records and tables of one study, each read once; tables of whole results folders."""
 
 from __future__ import annotations
 
+import shlex
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest
 from bench.report.findings.answer import (
     ContrastSummary,
     VariantSummary,
     summarise,
     summarise_contrasts,
 )
+from bench.report.findings.comparisons import comparison_rows
 from bench.store.analyses import Analyses, AnalysisRecord
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.columns import COLUMNS, RecordedTable, Table, typed_frame
 from bench.store.tables.frames import (
     ANALYSED,
     analysed_frame,
+    cold_start_frame,
     exports_frame,
+    load_table,
+    locate,
     newest,
     throughput_frame,
 )
 from bench.store.tables.runs import epoch_rows, run_row
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +41,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store import RunRecord, Store, StudyRecord
+    from bench.studies.run_request import Data
+
+
+DEFAULT_RESULTS = "bench-runs"
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,12 @@ class StudyData:
         """Return the number of a variant's colour and symbol, the same in every chart."""
         return self.variants.index(variant)
 
+    def command(self, *words: str) -> str:
+        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
+        default = self.store.root == Path(DEFAULT_RESULTS)
+        where = () if default else ("--results", str(self.store.root))
+        return shlex.join(["bench", *words, *where])
+
     @cached_property
     def records(self) -> dict[str, RunRecord]:
         """Run → its record, of every run that has a readable one, finished or not."""
@@ -92,14 +110,24 @@ class StudyData:
         """The weighted sums of variants that the study declares."""
         return summarise_contrasts(self.study, self.records)
 
+    @cached_property
+    def comparison_rows(self) -> list[dict[str, Any]]:
+        """The rows of `comparisons`, without dtypes."""
+        return comparison_rows(self.study, self.summaries, self.contrasts)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """The study's rows of the `comparisons` table."""
+        return typed_frame(self.comparison_rows, COLUMNS["comparisons"])
+
     def _refuse_other_images(self, entry: dict[str, Any], reference: dict[str, Any] | None) -> None:
-        found: dict[tuple[Any, ...], tuple[str, str]] = {}
+        found: dict[Data, tuple[str, str]] = {}
         for run in (run for e in (reference, entry) if e for run in e["runs"].values()):
             record = self.records.get(run)
             images = record.result.get("dataset_fingerprint") if record else None
             if record is None or images is None:
                 continue
-            data = tuple(record.request[k] for k in ("dataset", "train_images", "input_size"))
+            data = RunRequest.from_dict(record.request).data
             other, first = found.setdefault(data, (images, run))
             if other != images:
                 raise BenchError(
@@ -124,7 +152,7 @@ class StudyData:
         return self._per_run("epochs", rows)
 
     def _per_run(
-        self, table: Table, rows_of: Callable[[RunRecord], list[dict[str, Any]]]
+        self, table: RecordedTable, rows_of: Callable[[RunRecord], list[dict[str, Any]]]
     ) -> pd.DataFrame:
         """Return a table with the rows of each run, once for every variant that refers to it."""
         rows = {run: rows_of(record) for run, record in self.records.items()}
@@ -190,6 +218,12 @@ class StudyData:
         )
 
     @cached_property
+    def cold_starts(self) -> pd.DataFrame:
+        """The study's rows of the `cold_starts` table."""
+        rows = (row for record in self._measured for row in record.cold_starts)
+        return cold_start_frame(row for row in rows if row["run"] in self.study.runs)
+
+    @cached_property
     def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:
         """Every analysis in the results folder, oldest first, and which cannot be read, and why."""
         return Analyses(self.store.root).read()
@@ -218,3 +252,43 @@ def read_study_data(store: Store, name: str | None) -> StudyData:
         BenchError: there is no such study, or its record cannot be read.
     """
     return StudyData(store, store.find_study(name))
+
+
+def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
+    """Load one table of a results folder, of one study, or of one run.
+
+    Args:
+        path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
+        table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
+            `throughput`, `lesions`, `gradients`, `correlations`, `landscapes`, or `comparisons`
+            (one row per variant that a study compares with its reference, and per contrast),
+            which is computed from the runs.
+
+    Returns:
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units
+        and meanings are in `bench.store.tables.columns.TABLES`: accuracies and their differences
+        are 0…1, times are wall-clock seconds, `macs` are multiply-adds for one image.
+
+    Raises:
+        BenchError: the table is unknown or *path* does not exist.
+
+    Broken records are skipped with a warning that names them, on every load. So is a study that
+    compares runs on different images, in `comparisons`.
+    """
+    if table not in COLUMNS:
+        known = ", ".join(COLUMNS)
+        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
+    return _comparisons(Path(path)) if table == "comparisons" else load_table(path, table)
+
+
+def _comparisons(path: Path) -> pd.DataFrame:
+    store, name, run = locate(path)
+    studies = store.studies() if name is None else [store.read_study(name)]
+    rows = []
+    for study in studies if run is None else ():
+        data = None if study is None else StudyData(store, study)
+        try:
+            rows += data.comparison_rows if data else []
+        except BenchError as error:
+            warnings.warn(str(error), stacklevel=3)
+    return typed_frame(rows, COLUMNS["comparisons"])

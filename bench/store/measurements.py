@@ -42,6 +42,7 @@ class MeasurementRecord:
         noise: machine noise, and the difference between the two entries of each reference.
         lanes: configuration → everything else that was read back from its runner.
         processes: the fresh processes that measured, in order; empty for one process.
+        cold_starts: rows of the `cold_starts` table, if they were requested.
         created_at: UTC, ISO 8601.
         files: SHA-256 of every other file of the folder.
     """
@@ -54,6 +55,7 @@ class MeasurementRecord:
     noise: dict[str, Any] = field(default_factory=dict)
     lanes: dict[str, Any] = field(default_factory=dict)
     processes: list[dict[str, Any]] = field(default_factory=list)
+    cold_starts: list[dict[str, Any]] = field(default_factory=list)
     created_at: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
@@ -87,7 +89,8 @@ class Measurements:
 
         Args:
             record: `files` and `created_at` are filled in here.
-            samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch.
+            samples: rows of `SAMPLE_COLUMNS`; seconds are those of one batch. The phase is
+                warm-up, sample or, of each batch while several are in flight, latency.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -35,7 +35,8 @@ Every command exits with one of these codes:
 | 75 | stopped by a scheduler's signal; rerun the same command to resume |
 
 With `--json`, stdout holds one document, `{"schema": 1, "rows": […], "errors": […]}`, and nothing
-else. `bench --install-completion` installs completion for your shell.
+else. `run-ablation` adds `study`, `question`, `answer` and `comparisons`.
+`bench --install-completion` installs completion for your shell.
 """
 
 
@@ -82,6 +83,7 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     return [
         _parameter(name, hints[name], parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
+        if not getattr(get_args(hints[name])[1], "hidden", False)
     ]
 
 

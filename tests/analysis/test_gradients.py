@@ -11,7 +11,8 @@ from torch import nn
 from bench.models import build_model
 from bench.networks.gradient_correlation import gradient_correlation, settle
 from bench.networks.gradient_norms import measure_blocks
-from bench.store.tables.frames import load_results, rows_of
+from bench.report.study_data import load_results
+from bench.store.tables.frames import rows_of
 from bench.training.initialise import initialise
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",

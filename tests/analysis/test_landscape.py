@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from bench.networks.directions import filter_normalised, values_along
-from bench.store.tables.frames import load_results, rows_of
+from bench.report.study_data import load_results
+from bench.store.tables.frames import rows_of
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
         "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip

@@ -10,7 +10,8 @@ from torch import nn
 from bench.models import build_model
 from bench.networks.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.networks.gradient_norms import gradient_norms
-from bench.store.tables.frames import load_results, rows_of
+from bench.report.study_data import load_results
+from bench.store.tables.frames import rows_of
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
         "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip

@@ -37,7 +37,7 @@ MOST_BYTES = 1e9  # of a process at 100,000 records
 # Loads the table several times; prints seconds, rows, and peak memory.
 PROGRAM = """
 import json, pathlib, sys, tempfile, time
-from bench.store.tables.frames import load_results
+from bench.report.study_data import load_results
 
 root, table, loads = sys.argv[1:]
 with tempfile.TemporaryDirectory() as empty:

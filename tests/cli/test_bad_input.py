@@ -51,7 +51,7 @@ REQUESTS = {
     "unknown variant": ("run-ablation study.toml --only b", "--only b: no such variant"),
     "seeds that are words": (
         "run-ablation study.toml --seeds 0,one",
-        "--seeds 0,one: random seeds are integers separated by commas, such as 0,1,2",
+        "--seeds 0,one: random seeds are integers or ranges, separated by commas, such as",
     ),
     "seeds that are fractions": ("run-ablation study.toml --seeds 1.5", "--seeds 1.5: "),
     "no seeds": ("run-ablation study.toml --seeds ''", "--seeds : random seeds are"),
@@ -279,7 +279,8 @@ def test_a_disk_that_fills_up_while_training_leaves_no_run(program, tiny_run, tm
 def test_an_image_that_is_none_is_named(bench, trained, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
-    assert "notes.txt is no image that Pillow can read" in bench(*words, "notes.txt").refusal
+    refusal = bench(*words, "notes.txt").refusal
+    assert "notes.txt: unreadable image (no image that Pillow can read)" in refusal
     assert "cannot read the image gone.png: No such file" in bench(*words, "gone.png").refusal
 
 

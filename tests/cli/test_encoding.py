@@ -6,9 +6,11 @@ import io
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib import resources
 
 import pytest
+from rich.console import Console
 
 from bench.cli import main
 from bench.store import Store
@@ -93,6 +95,14 @@ def test_characters_become_ascii_that_reads_the_same(encoded):
             str.maketrans({"×": "x", "→": "->", "…": "..."})
         )
     )
+
+
+def test_signs_of_narrow_tables_have_ascii(encoded, monkeypatch):
+    console = partial(Console, width=60, force_terminal=True, color_system=None)
+    monkeypatch.setattr("bench.cli.output.Console", console)
+    shown = encoded("ascii", "list", "recipes")
+    assert "book 10 | fast 5 | meaning Passes" in shown
+    assert "?" not in shown
 
 
 def test_a_file_name_that_is_no_text_is_written_as_its_bytes(encoded, trained):

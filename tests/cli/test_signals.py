@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 
+from bench.store.measurements import Measurements
+
 MODEL = ("resnet8", "--option", "width=4")
 LONG = ("throughput", *MODEL, "--input-size", 8, "--max-seconds", 60)
 COMMANDS = {
@@ -88,6 +90,29 @@ def test_a_command_in_the_middle_ends_and_leaves_nothing(
     assert left <= {"locks/exports.lock"}
     # A library leaves a file `.ses` there after any measurement, finished or not.
     assert {path.name for path in (tmp_path / "temporary").iterdir()} <= {".ses"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_keeps_and_prints_what_is_complete(begin, results):
+    """A terminal interrupts the whole process group; here one process has just been started."""
+    process = begin(
+        "throughput", *MODEL, "--input-size", 8, "--batch-size", 1, "--backend", "eager",
+        "--layers", "--results", results,
+    )  # fmt: skip
+    while "process 3 of" not in (line := process.stderr.readline()):
+        assert line, "it ended early"
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted after 2 complete processes, too few for any claim" in out
+    assert "Intervals are over 2 fresh processes" in out
+    assert "by layer" not in out  # nothing new is begun
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    record = list(Measurements(results).records())[-1]
+    assert [row["processes"] for row in record.rows] == [2]
+    assert record.noise["interrupted"]
 
 
 def wait_until_it_works(process, results, temporary):

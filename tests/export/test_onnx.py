@@ -247,7 +247,7 @@ def test_a_model_that_cannot_be_built_says_why(tmp_path: Path) -> None:
 
 
 def test_unknown_target(tmp_path: Path) -> None:
-    message = "no model, run or study 'resnt18'; did you mean 'resnet1"
+    message = "no model, run, study or file 'resnt18'; did you mean 'resnet1"
     with pytest.raises(BenchError, match=message):
         export_onnx("resnt18", results=tmp_path)
 

@@ -49,6 +49,9 @@ class FakeRunner:
         self.clock.now += sum(seconds)
         return seconds
 
+    def measure_energy(self) -> None:
+        """It has no counter."""
+
     def describe(self) -> RunnerReport:
         return RunnerReport(Executed("fake", "fp32"))
 
@@ -103,8 +106,27 @@ class Prepared:
     def synchronize(self): pass
     def describe(self): return Executed("a third party", "fp32", {"X": 9}, ("Add y (Y)",))
 
+class Together(Fine):
+    gate = None  # passed only by as many batches at once as there are streams
+    @classmethod
+    def behave(cls, batch):
+        cls.gate.wait(60)
+    def prepare_streams(self, workload, streams):
+        import threading
+        from bench.measurement.backends.protocol import prepare_copies
+        type(self).gate = threading.Barrier(streams)
+        return prepare_copies(self.prepare, workload, streams)
+
 class Crash(Fine):
     behave = staticmethod(lambda batch: os.abort())
+
+class Late(Fine):
+    calls = 0
+    @classmethod
+    def behave(cls, batch):
+        cls.calls += 1
+        if cls.calls > 150:  # long after its warm-up
+            os.abort()
 
 class Hang(Fine):
     behave = staticmethod(lambda batch: time.sleep(600))
@@ -166,7 +188,7 @@ def third_party(tmp_path, monkeypatch):
     (site / "others-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
-    names = ("Fine", "Crash", "Hang", "Small", "Timed", "Cuda")
+    names = ("Fine", "Together", "Crash", "Late", "Hang", "Small", "Timed", "Cuda")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)

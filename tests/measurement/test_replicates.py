@@ -12,7 +12,8 @@ import bench
 from bench.errors import BenchError
 from bench.measurement.configurations import Request
 from bench.measurement.machine.noise import scheduler_tick
-from bench.measurement.timing.replicates import Replicate, replicate
+from bench.measurement.rows import make_rows
+from bench.measurement.timing.replicates import Replicate, replicate, share_of
 from bench.measurement.timing.sampling import Goal
 from bench.store.measurements import Measurements, read_samples
 from bench.system.intervals import LOOK_CONFIDENCE, process_interval, two_modes
@@ -72,6 +73,35 @@ def test_a_crash_costs_its_process_and_a_second_one_its_row(tmp_path):
     assert "SIGABRT" in crash["error"]
 
 
+@pytest.mark.usefixtures("third_party")
+def test_a_crash_while_sampling_is_that_of_the_one_that_was_at_work(tmp_path):
+    frame = bench.measure(
+        "resnet8", backends=("late", "fine"), processes=3, results=tmp_path, **WORDS
+    )
+    late, fine = (row for _, row in frame.iterrows())
+    assert (late["status"], fine["status"], fine["processes"]) == ("failed", "complete", 1)
+    assert "fine fp32 contiguous: 1 of 3 processes complete" in fine["warnings"]
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_row_without_a_complete_process_has_failed(tmp_path):
+    frame = bench.measure(
+        "resnet8", backends=("late", "fine"), processes=2, results=tmp_path, **WORDS
+    )
+    assert frame["status"].tolist() == ["failed", "failed"]
+    assert frame["error"][1] == "none of 2 processes was complete"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("third_party")
+def test_a_process_that_hangs_costs_its_row_only(tmp_path):
+    frame = bench.measure(
+        "resnet8", backends=("hang", "fine"), processes=3, timeout=20, results=tmp_path, **WORDS
+    )
+    assert frame["status"].tolist() == ["failed", "complete"]
+    assert frame["error"][0] == "no sign of progress for 20 s (--timeout)"
+
+
 @pytest.mark.parametrize("number", [0, -1, 101, 2.5, "many"])
 def test_a_number_of_processes_out_of_range_is_refused(number):
     with pytest.raises(BenchError, match=f"--processes {number}: it must be 1 to 100, or auto"):
@@ -106,8 +136,8 @@ def test_auto_stops_at_the_first_look_whose_ratios_are_narrow_enough():
     for spread, expected in ((0.001, 6), (0.04, 24)):
         trials = pair()
         run = Samples(lambda s=spread: 0.01 * np.exp(source.normal(0, s, 3)))
-        done, warnings = replicate(trials, Request(), Goal(max_seconds=60), run)
-        assert (len(done), warnings) == (expected, [])
+        found = replicate(trials, Request(), Goal(max_seconds=60), run)
+        assert (len(found.processes), found.warnings) == (expected, [])
         assert {trial.confidence for trial in trials} == {LOOK_CONFIDENCE}
 
 
@@ -117,12 +147,59 @@ def test_no_more_processes_than_the_time_allows():
     assert len(replicate(pair(), Request(), Goal(max_seconds=3.5), run)[0]) == 10
 
 
+def test_without_its_reference_a_row_is_judged_by_its_own_interval():
+    reference, other = pair()
+    source = np.random.default_rng(0)
+    reference.give_up = lambda: None
+    reference.status, reference.error = "failed", "no memory"
+    run = Samples(lambda: 0.01 * np.exp(source.normal(0, 0.001, 3)))
+    found = replicate((reference, other), Request(), Goal(max_seconds=60), run_only(run, other))
+    assert len(found.processes) == 6
+
+
+def run_only(run, trial):
+    return lambda trials, number: run([t for t in trials if t is trial], number)
+
+
+@pytest.mark.parametrize(("processes", "seconds"), [("auto", 2.0), (12, 1.0), (3, 4.0)])
+def test_the_time_for_a_configuration_is_that_of_all_processes_together(processes, seconds):
+    share = share_of(Goal(max_seconds=12, min_samples=662), Request(processes=processes))
+    assert share.max_seconds == seconds
+    assert share.min_samples == math.ceil(662 * seconds / 12)
+
+
+def test_of_a_single_complete_process_the_interval_is_the_one_within_it():
+    trials = a_trial("eager", None, "g", True), a_trial("onnxruntime", None, "g")
+    blocks = {n: [0.01 * (1 + n / 100), 0.0102] for n in range(8)}
+
+    def run(usable, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        for trial in usable:
+            measured = trial.fresh()
+            measured.blocks = {
+                n: [s / (1 + trial.is_reference) for s in b] for n, b in blocks.items()
+            }
+            measured.update_interval(always=True)
+            trial.add_replicate(number, measured)
+        return Replicate(number, number, "", 1.0)
+
+    replicate(trials, Request(), Goal(max_seconds=60), run)
+    reference, other = trials
+    assert other.interval.low < other.interval.median < other.interval.high
+    assert other.speedup_over(reference).median == pytest.approx(0.5)
+    rows = make_rows(trials, measurement="m", cpu="A", goal=Goal(), ceiling=None)
+    assert [row["difference"] for row in rows] == ["reference", None]  # one process claims nothing
+
+
 def test_too_short_a_time_is_named_with_what_it_takes():
     trials = pair()
-    done, (warning,) = replicate(trials, Request(), Goal(max_seconds=3), Samples(lambda: [2.0]))
-    assert len(done) == 1
+    run = Samples(lambda: [2.0])
+    done, (warning,), interrupted = replicate(trials, Request(), Goal(max_seconds=3), run)
+    assert (len(done), interrupted) == (1, False)
     assert "--max-seconds 3 is too short for a sample in each of 6 processes" in warning
-    assert "give at least 12" in warning
+    assert "(give at least 12" in warning
+    assert ";" not in warning  # rows join their warnings by it
 
 
 @pytest.mark.parametrize(("after", "claim"), [(3, ", too few for any claim"), (7, "")])
@@ -130,7 +207,8 @@ def test_ctrl_c_keeps_what_is_complete_and_says_what_it_allows(after, claim):
     source = np.random.default_rng(0)
     run = Samples(lambda: 0.01 * np.exp(source.normal(0, 0.2, 3)), interrupted_after=after)
     trials = pair()
-    done, (warning,) = replicate(trials, Request(), Goal(max_seconds=60), run)
+    done, (warning,), interrupted = replicate(trials, Request(), Goal(max_seconds=60), run)
+    assert interrupted
     assert len(done) == len(trials[0].replicates) == after
     assert warning == f"interrupted after {after} complete processes{claim}"
     with pytest.raises(KeyboardInterrupt):

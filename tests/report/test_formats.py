@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 ROWS = {
-    "runs": 4, "epochs": 4, "exports": 1, "throughput": 2, "lesions": 1, "gradients": 2,
-    "correlations": 1, "landscapes": 3,
+    "runs": 4, "epochs": 4, "exports": 1, "throughput": 2, "cold_starts": 1, "lesions": 1,
+    "gradients": 2, "correlations": 1, "landscapes": 3, "comparisons": 1,
 }  # fmt: skip
 
 
@@ -56,9 +56,15 @@ def measured(results: Path) -> Path:
         "status": "complete", "error": None,
     }  # fmt: skip
     rows = [one, {**one, "batch_size": None, "noisy": None, "images_per_second": None}]
+    cold = {
+        "measurement": "m", "model": "resnet8", "run": run, "backend": "eager", "phase": "load",
+        "precision": "fp32", "memory_format": "contiguous", "seconds": 1 / 3, "status": "complete",
+    }  # fmt: skip
     Measurements(results).publish(
-        MeasurementRecord("m", {"targets": ["resnet8"]}, rows, {"threads": 1}), []
-    )
+        MeasurementRecord(
+            "m", {"targets": ["resnet8"]}, rows, {"threads": 1}, cold_starts=[cold]
+        ), [],
+    )  # fmt: skip
     _publish_analyses(Analyses(results), run)
     return results
 
@@ -114,7 +120,7 @@ def test_a_page_shows_what_was_measured_and_found_besides_training(
     assert {p.name for p in folder.glob("*.svg")} == set(shown)
     assert "\n## Inside the networks\n\n![" in page
     made = page.partition(
-        "## How it was made\n\n- command: `bench run-ablation tiny --seeds 0,1`\n"
+        "## How it was made\n\n- command: `bench run-ablation tiny.toml --seeds 0,1`\n"
     )[2]
     assert "- then `bench export-onnx tiny --precision fp32`\n" in made
     assert re.search(r"- then `bench throughput resnet8 --processes 1 --threads 1`\n", made)
@@ -177,7 +183,7 @@ def test_a_latex_table_has_a_line_a_variant(bench: Callable, trained: Path, tmp_
         (["--format", "cvs"], "--format cvs: unknown format; did you mean 'csv'"),
         (["--format", ""], "unknown format"),
         (["--format", "csv,,html"], "unknown format"),
-        (["--format", "csv", "--output", "-"], "give --format markdown"),
+        (["--format", "csv", "--output", "-"], "give --format markdown or json"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

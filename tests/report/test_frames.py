@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.report.study_data import load_results
 from bench.store import Store
-from bench.store.tables.frames import COLUMNS, load_results
+from bench.store.tables.columns import COLUMNS
 from builders import make_unfinished
 
 if TYPE_CHECKING:

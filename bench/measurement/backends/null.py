@@ -9,8 +9,10 @@ from bench.measurement.backends.protocol import (
     PRECISIONS,
     Executed,
     Needs,
+    Prepared,
     Support,
     Workload,
+    prepare_copies,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ class Null:
         """Return a network that does nothing."""
         del workload
         return NullPrepared()
+
+    def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
+        """Prepare one that does nothing for each stream."""
+        return prepare_copies(self.prepare, workload, streams)
 
 
 class NullPrepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from bench.measurement.backends.protocol import (
     CONTIGUOUS,
     Executed,
     Needs,
+    Prepared,
     Support,
     UnsupportedError,
     Workload,
@@ -24,7 +26,7 @@ _MISSING = "openvino is not installed: pip install 'resnet-bench[openvino]'"
 
 
 class OpenVINO:
-    """Runs one synchronous request with the latency hint: all threads work on one batch."""
+    """Runs synchronous requests: one with all threads, or one for each of several streams."""
 
     name = "openvino"
     needs: Needs = "onnx"
@@ -39,11 +41,16 @@ class OpenVINO:
         """Compile the file for the CPU and this batch."""
         return OpenVINOPrepared(workload)
 
+    def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
+        """Compile the file once, with so many streams, and make a request for each."""
+        first = OpenVINOPrepared(workload, streams)
+        return [first, *(first.another() for _ in range(streams - 1))]
+
 
 class OpenVINOPrepared:
     """A compiled model with one inference request."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, streams: int = 1) -> None:
         import openvino
 
         if workload.file is None:
@@ -53,7 +60,7 @@ class OpenVINOPrepared:
         try:
             model = core.read_model(workload.file)
             model.reshape([workload.batch_size, *workload.input_shape])
-            self.compiled = core.compile_model(model, "CPU", _settings(workload))
+            self.compiled = core.compile_model(model, "CPU", settings(workload, streams))
         except RuntimeError as error:
             reason = str(error).strip().rpartition("\n")[2]
             raise UnsupportedError(
@@ -63,6 +70,12 @@ class OpenVINOPrepared:
         self.dtype = self.compiled.input(0).get_element_type().to_dtype()
         self.request = self.compiled.create_infer_request()
         self.version = openvino.__version__
+
+    def another(self) -> OpenVINOPrepared:
+        """Return the same compiled model with a request of its own."""
+        other = copy(self)
+        other.request = self.compiled.create_infer_request()
+        return other
 
     def upload(self, images: Tensor) -> Any:
         """Return an array of the file's own type."""
@@ -93,16 +106,18 @@ class OpenVINOPrepared:
             compile_seconds=self.compile_seconds,
             details={
                 "threads": int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
+                "streams": int(self.compiled.get_property("NUM_STREAMS")),
                 "layers_by_precision": kinds,
             },
         )
 
 
-def _settings(workload: Workload) -> dict[str, Any]:
+def settings(workload: Workload, streams: int) -> dict[str, Any]:
+    """Return the properties that the file is compiled with."""
     return {
-        "INFERENCE_NUM_THREADS": workload.threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": workload.threads // streams * streams,
+        "NUM_STREAMS": streams,
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": "f32",  # without it, bf16 is chosen on processors with AMX
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from bench.measurement.backends import OutOfMemoryError, UnsupportedError, statu
 from bench.measurement.machine.energy import peak_process_memory
 from bench.measurement.timing.runner import LocalRunner, RunnerReport
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
-from bench.system.spawn import without_main
+from bench.system.spawn import ignoring_interrupts, without_main
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -49,7 +48,7 @@ class ProcessRunner:
         self.timeout = timeout
         self.kills = out_of_memory_kills()
         self.process = context.Process(target=_serve, args=(there, configuration), daemon=True)
-        with without_main():
+        with without_main(), ignoring_interrupts():  # the parent ends it
             self.process.start()
         there.close()
         self._answer()
@@ -68,6 +67,10 @@ class ProcessRunner:
         """Answer queries."""
         result: list[float] = self._ask("serve", offsets, bound)
         return result
+
+    def measure_energy(self) -> None:
+        """Measure the energy of a GPU."""
+        self._ask("measure_energy")
 
     def describe(self) -> RunnerReport:
         """Return what ran; peak memory is the subprocess's."""
@@ -111,7 +114,6 @@ class ProcessRunner:
 
 def _serve(connection: Connection, configuration: Configuration) -> None:
     """Open a configuration and call its runner until None arrives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     try:
         runner = LocalRunner(configuration)

@@ -14,11 +14,10 @@ import math
 import multiprocessing
 import os
 import random
-import signal
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -28,7 +27,7 @@ from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
-from bench.system.spawn import without_main
+from bench.system.spawn import ignoring_interrupts, without_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 4  # of blocks in one process
 _BLOCK_SECONDS = 0.125
+_END_SECONDS = 10.0
 _MOST_PADDING = 64 << 20  # bytes allocated before a network, which moves everything after it
 # A batch whose images alone take this share of the free memory may not fit with its
 # activations (about twenty times as large in a residual network), so it runs in a subprocess.
@@ -68,13 +68,21 @@ class Replicate:
     noise: dict[str, Any] = field(default_factory=dict)
 
 
+class Replication(NamedTuple):
+    """The processes of a measurement, what a reader must know of them, and whether Ctrl-C came."""
+
+    processes: list[Replicate]
+    warnings: list[str]
+    interrupted: bool = False
+
+
 def replicate(
     trials: Sequence[Trial],
     request: Request,
     goal: Goal,
     run: Callable[[Sequence[Trial], int], Replicate],
     on_event: OnEvent = lambda _event: None,
-) -> tuple[list[Replicate], list[str]]:
+) -> Replication:
     """Measure all trials in one process after the other, until the goal is reached.
 
     Each trial's `replicates` are filled in place; one that fails in two processes is given up.
@@ -86,9 +94,6 @@ def replicate(
         goal: width, and time for each trial over all processes.
         run: measures trials in process number N, as `run_process` does.
         on_event: called with `process`.
-
-    Returns:
-        The processes, and warnings.
 
     Raises:
         KeyboardInterrupt: before the first process was complete.
@@ -105,18 +110,19 @@ def replicate(
             on_event(_progress(done, wanted))
             done.append(run([t for t in trials if t.status == "complete"], len(done)))
             if len(done) == 1 and (short := _too_short(trials, goal, looks[0])):
-                return done, [short]
+                return Replication(done, [short])
     except KeyboardInterrupt:
         if not any(trial.replicates for trial in trials):
             raise
         complete = sum(one.error is None for one in done)
         claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
-        return done, [f"interrupted after {complete} complete processes{claim}"]
+        warning = f"interrupted after {complete} complete processes{claim}"
+        return Replication(done, [warning], interrupted=True)
     finally:
         for trial in trials:
-            if trial.status == "complete" and trial.failures and not trial.replicates:
+            if trial.status == "complete" and trial.attempts and not trial.replicates:
                 trial.give_up()
-    return done, []
+    return Replication(done, [])
 
 
 def _wanted(trials: Sequence[Trial], goal: Goal, looks: Sequence[int], done: int) -> int:
@@ -143,7 +149,8 @@ def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
     if not trial.replicates:
         return goal.is_reached(trial)
     judged = trial.interval
-    reference = next((t for t in trials if t.is_reference and t.group == trial.group), None)
+    references = (t for t in trials if t.is_reference and t.replicates)
+    reference = next((t for t in references if t.group == trial.group), None)
     if reference is not None:
         twins = [t for t in trials if t.configuration.twin and t.group == trial.group]
         other = next(iter(twins), None) if trial is reference else trial
@@ -152,7 +159,7 @@ def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
         judged is not None
         and judged.confident
         and judged.half_width <= goal.target_width
-        and len(trial.samples) >= goal.min_samples
+        and trial.timed_batches >= goal.min_samples
     )
 
 
@@ -170,8 +177,8 @@ def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
         return None
     return (
         f"one process only, no claim: --max-seconds {goal.max_seconds:g} is too short for a sample "
-        f"in each of {fewest} processes; give at least {math.ceil(longest)}, or a smaller "
-        "--batch-size"
+        f"in each of {fewest} processes (give at least {math.ceil(longest)}, or a smaller "
+        "--batch-size)"
     )
 
 
@@ -192,9 +199,10 @@ def run_process(
     here, there = context.Pipe()
     kills = out_of_memory_kills()
     started_at, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    arguments = ([t.fresh() for t in trials], request, _share(goal), device, request.seed + number)
+    goal = share_of(goal, request)
+    arguments = ([t.fresh() for t in trials], request, goal, device, request.seed + number)
     process = context.Process(target=_measure, args=(there, *arguments))
-    with without_main():
+    with without_main(), ignoring_interrupts():  # a terminal interrupts both; this one ends it
         process.start()
     there.close()
     at_work: str | None = None
@@ -215,25 +223,34 @@ def run_process(
         process.join()
         error = describe_exit(process.exitcode, kills, "the process")[1]
     finally:
-        if not noise:
-            process.kill()
+        if noise:  # it has only to end, which a runtime may fail to do
+            process.join(_END_SECONDS)
+        process.kill()
         process.join()
         here.close()
+    for trial in trials:
+        trial.attempts += 1
     if error is not None:
-        for trial in trials:
-            if at_work in {trial.name, None}:
+        culprits = [t for t in trials if at_work in {t.name, None}]
+        made = {replace(t.configuration, twin=False).name for t in culprits}
+        for trial in trials:  # a reference and its twin are one configuration
+            if replace(trial.configuration, twin=False).name in made:
                 trial.add_failure("failed", error)
     return Replicate(
         number, process.pid, started_at, time.monotonic() - begun, error=error, noise=noise
     )
 
 
-def _share(goal: Goal) -> Goal:
-    """Return what one of the fewest processes is to measure."""
+def share_of(goal: Goal, request: Request) -> Goal:
+    """Return the goal of one process: an equal part of the time and of the samples.
+
+    Of `auto` it is a part for the fewest processes there will be.
+    """
+    count = FEWEST_PROCESSES if request.processes == "auto" else int(request.processes)
     return replace(
         goal,
-        max_seconds=goal.max_seconds / FEWEST_PROCESSES,
-        min_samples=math.ceil(goal.min_samples / FEWEST_PROCESSES),
+        max_seconds=goal.max_seconds / count,
+        min_samples=math.ceil(goal.min_samples / count),
         block_seconds=_BLOCK_SECONDS,
         rounds=_ROUNDS,
     )
@@ -248,7 +265,6 @@ def _measure(
     seed: int,
 ) -> None:
     """Measure all trials in this process, and send them; the order of opening is random."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     be_killed_first()
     source = random.Random(seed)  # noqa: S311 - nothing secret
     # Written, so that it is there: neighbouring networks then lie at other addresses.
@@ -264,7 +280,7 @@ def _measure(
     before = take_snapshot(device)
     run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
     warnings, noise = noise_between(before, take_snapshot(device))
-    describe_trials(order)
+    describe_trials(order, energy=seed == request.seed)  # the first process suffices for it
     for trial in trials:
         trial.close()
     tell({"event": "done", "trials": trials, "noise": noise | {"warnings": warnings}})
@@ -273,10 +289,10 @@ def _measure(
 
 def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) -> None:
     """Make trials ready to run in this process; one that fails is marked."""
-    for trial in trials:
+    for number, trial in enumerate(trials, 1):
         if trial.status == "complete":
             made = trial.configuration
-            on_event({"event": "prepare", "what": made.name})
+            on_event({"event": "prepare", "what": made.name, "number": number, "of": len(trials)})
             isolate = request.isolate or _is_risky(made)
             with trial.recording_failure():
                 trial.runner = (
@@ -289,9 +305,11 @@ def _is_risky(made: Configuration) -> bool:
     return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
 
 
-def describe_trials(trials: Sequence[Trial]) -> None:
-    """Read back what each trial really ran."""
+def describe_trials(trials: Sequence[Trial], *, energy: bool = True) -> None:
+    """Read back what each trial really ran, and with *energy* measure that of a GPU."""
     for trial in trials:
         if trial.runner is not None and trial.status == "complete":
             with trial.recording_failure():  # what ran is unknown, so there is no figure
+                if energy:
+                    trial.runner.measure_energy()
                 trial.report = trial.runner.describe()

@@ -26,7 +26,7 @@ class Goal:
     Attributes:
         target_width: half-width of the interval relative to the median.
         max_seconds: for each configuration, after warm-up.
-        min_samples: number of samples that a percentile needs.
+        min_samples: number of timed batches that a percentile needs.
         block_seconds: approximate length of a block.
         rounds: number of blocks after which to stop, whatever the width of the interval; None
             where one process is to reach that width.
@@ -41,13 +41,13 @@ class Goal:
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
         if self.rounds is not None:
-            return len(trial.blocks) >= self.rounds and len(trial.samples) >= self.min_samples
+            return len(trial.blocks) >= self.rounds and trial.timed_batches >= self.min_samples
         return (
             trial.interval is not None
             and trial.interval.confident
             and len(trial.blocks) >= MIN_BLOCKS
             and trial.interval.half_width <= self.target_width
-            and len(trial.samples) >= self.min_samples
+            and trial.timed_batches >= self.min_samples
         )
 
 
@@ -67,16 +67,18 @@ def run_plan(
         trials: open ones.
         goal: when a trial is done.
         seed: of the random order inside a round.
-        on_event: called with `warm_up`, `round` and `failed`.
+        on_event: called with `warm_up`, `block`, `round` and `failed`.
         now: a clock in seconds, for the budget.
     """
-    for trial in trials:
+    for place, trial in enumerate(trials, 1):
+        on_event({"event": "warm_up", "what": trial.name, "number": place, "of": len(trials)})
         _warm_up(trial, goal, on_event)
     order = random.Random(seed)  # noqa: S311 - the order of blocks, nothing secret
     number = 0
     while unfinished := _unfinished(trials, goal):
         order.shuffle(unfinished)
         for position, trial in enumerate(unfinished):
+            on_event({"event": "block", "what": trial.name, "round": number, "of": goal.rounds})
             begun = now()
             with trial.recording_failure():
                 trial.blocks[number] = trial.opened().block(trial.samples_per_block)
@@ -85,16 +87,16 @@ def run_plan(
             _report_failure(trial, on_event)
             trial.update_interval()
         number += 1
-        on_event({"event": "round", "round": number, "shares": _shares(trials, goal)})
+        on_event({"event": "round", "round": number, **_done(trials, goal)})
     for trial in trials:
         trial.update_interval(always=True)
 
 
 def _warm_up(trial: Trial, goal: Goal, on_event: Callable[[dict[str, Any]], None]) -> None:
-    on_event({"event": "warm_up", "what": trial.name})
     with trial.recording_failure():
         trial.warm_up = trial.opened().warm_up(goal.max_seconds / 4)
-        wanted = goal.block_seconds / max(trial.warm_up.typical, 1e-9)
+        sample = trial.warm_up.typical * trial.warm_up.repeats
+        wanted = goal.block_seconds / max(sample, 1e-9)
         trial.samples_per_block = max(1, min(_LONGEST_BLOCK, round(wanted)))
     _report_failure(trial, on_event)
 
@@ -111,11 +113,12 @@ def _unfinished(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
     return [t for t in able if not goal.is_reached(t) or (t.is_reference and t.group in groups)]
 
 
-def _shares(trials: Sequence[Trial], goal: Goal) -> dict[str, float]:
-    """Return the share of its budget that each trial has spent, 1 if it is done."""
-    return {
-        t.name: 1.0
-        if t.status != "complete" or goal.is_reached(t)
-        else min(1.0, t.seconds_spent / goal.max_seconds)
+def _done(trials: Sequence[Trial], goal: Goal) -> dict[str, Any]:
+    """Return how many trials are done, of how many, and the most seconds that the others take."""
+    left = [
+        max(0.0, goal.max_seconds - t.seconds_spent)
         for t in trials
-    }
+        if t.status == "complete" and not goal.is_reached(t)
+    ]
+    done = len(trials) - sum(seconds > 0 for seconds in left)
+    return {"done": done, "of": len(trials), "seconds_left": sum(left)}

@@ -59,7 +59,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
         raise ValueError("the server scenario needs a latency bound")
     runner = trial.opened()
     trial.warm_up = runner.warm_up(request.max_seconds / 4)
-    capacity = 1 / trial.warm_up.typical
+    capacity = trial.configuration.streams / trial.warm_up.typical
     honest = honest_count(0.99)
     affordable = int(request.max_seconds * capacity / _STEPS / 2)
     count = min(honest, max(honest_count(0.9), affordable))
@@ -77,7 +77,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
         best = min(p99 for _, p99 in tried) * 1e3
         trial.status = "failed"
         trial.error = (
-            f"no rate keeps p99 below --latency-bound {bound:g} ms; "
+            f"no rate keeps p99 below --max-latency-ms {bound:g} ms; "
             f"the best p99 seen is {best:.3g} ms"
         )
         return

@@ -41,7 +41,8 @@ class Trial:
         blocks: round → seconds of each sample of that round's block.
         positions: round → place in that round's order.
         seconds_spent: wall time of the blocks.
-        samples_per_block: number of samples of the next block.
+        samples_per_block: number of samples of the next block; with several streams, of batches
+            of each stream, which together are one sample.
         interval: of the median sample; None before the first block.
         report: what ran, read back after the last block.
         columns: columns of the row that a scenario adds.
@@ -50,6 +51,7 @@ class Trial:
             they hold the samples, and the interval is over them.
         confidence: level of the intervals over processes.
         failures: status and error of each process in which it failed.
+        attempts: number of fresh processes that were to measure it.
     """
 
     configuration: Configuration
@@ -69,6 +71,7 @@ class Trial:
     replicates: dict[int, Trial] = field(default_factory=dict)
     confidence: float = CONFIDENCE
     failures: list[tuple[str, str | None]] = field(default_factory=list)
+    attempts: int = 0
     _blocks_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +94,21 @@ class Trial:
         if self.replicates:
             return [second for one in self.replicates.values() for second in one.samples]
         return [second for block in self.blocks.values() for second in block]
+
+    @property
+    def latencies(self) -> list[float]:
+        """Seconds from the start of a batch to its end, while as many run as there are streams."""
+        if self.configuration.streams == 1 or self.report is None:
+            return self.samples
+        return list(self.report.latencies)
+
+    @property
+    def timed_batches(self) -> int:
+        """Number of batches whose latency is known: with several streams, more than samples."""
+        if self.replicates:
+            return sum(one.timed_batches for one in self.replicates.values())
+        streams = self.configuration.streams
+        return len(self.samples) * (streams * self.samples_per_block if streams > 1 else 1)
 
     def opened(self) -> Runner:
         """Return the open runner.
@@ -136,7 +154,8 @@ class Trial:
             earlier = self.report
             self.report = measured.report if earlier is None else earlier.plus(measured.report)
         medians = [one.interval.median for one in self.replicates.values() if one.interval]
-        self.interval = process_interval(medians, self.confidence)
+        alone = len(medians) == 1  # then there is only the interval within it
+        self.interval = measured.interval if alone else process_interval(medians, self.confidence)
 
     def add_failure(self, status: str, error: str | None) -> None:
         """Record that a process failed at this configuration; after the second it is given up."""
@@ -145,8 +164,9 @@ class Trial:
             self.give_up()
 
     def give_up(self) -> None:
-        """Fail as the last process did."""
-        self.status, self.error = self.failures[-1]
+        """Fail as the last process did; or as all, which others ended."""
+        none = ("failed", f"none of {self.attempts} processes was complete")
+        self.status, self.error = self.failures[-1] if self.failures else none
 
     def update_interval(self, *, always: bool = False) -> None:
         """Compute the interval, but only after an eighth more blocks.
@@ -167,13 +187,16 @@ class Trial:
             took part in.
         """
         if self.replicates:
-            ratios = [
-                _mean_ratio(reference.replicates[number].blocks, one.blocks)
+            pairs = [
+                (reference.replicates[number].blocks, one.blocks)
                 for number, one in self.replicates.items()
                 if number in reference.replicates
             ]
-            known = [ratio for ratio in ratios if ratio is not None]
-            ratio = process_interval(known, self.confidence) if known else None
+            ratios = [found for pair in pairs if (found := _mean_ratio(*pair)) is not None]
+            if len(ratios) > 1:
+                ratio = process_interval(ratios, self.confidence)
+            else:
+                ratio = ratio_interval(*pairs[0]) if pairs else None
         else:
             ratio = ratio_interval(reference.blocks, self.blocks)
         if ratio is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["line", "points", "bars"]
 
-# Okabe and Ito's palette: distinguishable with every common kind of colour blindness.
+# Okabe and Ito's palette, distinguishable with every common kind of colour blindness; in place of
+# its yellow, which cannot be seen on white, Paul Tol's wine.
 PALETTE = (
     "#0072B2",
     "#D55E00",
@@ -24,10 +26,17 @@ PALETTE = (
     "#E69F00",
     "#56B4E9",
     "#000000",
-    "#F0E442",
+    "#882255",
 )
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
+_MOST_TICKS = 8
+_DIGITS = (  # of the ticks of a logarithmic axis, from the densest
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1,),
+)
 _MOST_MARKED = 40  # points of a line, beyond which symbols hide it
 
 
@@ -96,11 +105,15 @@ class Series:
         style: number of its colour, symbol and dashes; None for a neutral reference line.
         low: lower ends of intervals, of the same length; empty for none.
         high: upper ends.
-        interval: whether intervals are drawn as a band along y or as error bars along x.
+        interval: whether intervals are drawn as a band along y, or as error bars along x or y.
+        stepped: whether a line goes horizontally to the next point's position, then vertically.
+        seconds: alternative positions along x, seconds of training; empty for none.
+        detail: whether it is shown on request only, and not at all on paper.
         dashed: whether a line is dashed, whatever its style.
         hover: text of each point; empty for its two values.
         faint: whether to draw it lightly.
         labels: text beside each point; empty for none.
+        mark: number of its symbol, one of the chart's `marks`; None for that of its style.
     """
 
     name: str
@@ -110,11 +123,15 @@ class Series:
     style: int | None = None
     low: Sequence[float] = ()
     high: Sequence[float] = ()
-    interval: Literal["band", "x"] = "band"
+    interval: Literal["band", "x", "y"] = "band"
+    stepped: bool = False
+    seconds: Sequence[float] = ()
+    detail: bool = False
     dashed: bool = False
     hover: Sequence[str] = ()
     faint: bool = False
     labels: Sequence[str] = ()
+    mark: int | None = None
 
     @property
     def drawn(self) -> bool:
@@ -132,6 +149,8 @@ class Series:
         """Symbol, of `SYMBOLS`; once all colours are used, each is paired with another symbol."""
         if self.style is None:
             return None
+        if self.mark is not None:
+            return SYMBOLS[self.mark % len(SYMBOLS)]
         return SYMBOLS[(self.style + self.style // len(PALETTE)) % len(SYMBOLS)]
 
     @property
@@ -156,8 +175,9 @@ class Series:
         """Lengths of the error bars below and above each point; None if there are none."""
         if self.interval == "band" or not len(self.low):
             return None
-        below = [centre - low for centre, low in zip(self.x, self.low, strict=True)]
-        return below, [high - centre for centre, high in zip(self.x, self.high, strict=True)]
+        centres = self.x if self.interval == "x" else self.y
+        below = [centre - low for centre, low in zip(centres, self.low, strict=True)]
+        return below, [high - centre for centre, high in zip(centres, self.high, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -173,7 +193,9 @@ class Chart:
         series: in drawing order.
         table: name of the page's table with the data behind it.
         data: the data behind it, if that is not a table of the results folder.
-        absent: why there is nothing to draw and what would change that; None if there is.
+        absent: why there is nothing to draw; None if there is.
+        command: the command that would change that, if one would.
+        marks: what the symbols stand for, if colours alone stand for the names.
     """
 
     key: str
@@ -185,6 +207,8 @@ class Chart:
     table: str | None = None
     data: pd.DataFrame | None = None
     absent: str | None = None
+    command: str | None = None
+    marks: tuple[str, ...] = ()
 
     @property
     def missing(self) -> str | None:
@@ -235,9 +259,60 @@ def line(
     )
 
 
-def absent_chart(key: str, title: str, why: str) -> Chart:
-    """Return a chart that only states why there is nothing to draw."""
-    return Chart(key=key, title=title, caption="", x=Axis(""), y=Axis(""), absent=why)
+def absent_chart(key: str, title: str, why: str, command: str | None = None) -> Chart:
+    """Return a chart that only states why there is nothing to draw, and which command helps."""
+    axis = Axis("")
+    return Chart(key=key, title=title, caption="", x=axis, y=axis, absent=why, command=command)
+
+
+def spread(chart: Chart, which: Literal["x", "y"]) -> tuple[float, float] | None:
+    """Return the smallest and the largest finite value along an axis, ends of intervals too.
+
+    Of a logarithmic axis, only positive values count. Returns None without any.
+    """
+    axis = chart.x if which == "x" else chart.y
+    values: list[float] = [0.0] if axis.zero else []
+    for series in chart.series:
+        values += getattr(series, which)
+        if which == ("y" if series.interval == "band" else series.interval):
+            values += [*series.low, *series.high]
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known) & ((known > 0) | (not axis.log))]
+    return (float(known.min()), float(known.max())) if known.size else None
+
+
+def linear_range(chart: Chart, which: Literal["x", "y"]) -> tuple[float, float] | None:
+    """Return the range of an axis with a line at zero, which is always within it."""
+    ends = spread(chart, which)
+    if ends is None:
+        return None
+    margin = 0.06 * (ends[1] - ends[0]) or 1.0
+    return ends[0] - margin, ends[1] + margin
+
+
+def log_axis(chart: Chart, which: Literal["x", "y"]) -> tuple[list[float], tuple[float, float]]:
+    """Return the ticks and the range of a logarithmic axis, at least a third of a decade long."""
+    low, high = spread(chart, which) or (1.0, 10.0)
+    decades = log10(high / low)
+    labels = any(label for series in chart.series for label in series.labels)
+    margin = max((0.12 if labels else 0.05) * decades, (1 / 3 - decades) / 2)
+    low, high = low / 10**margin, high * 10**margin
+    ticks: list[float] = []
+    for digits in _DIGITS:
+        powers = range(floor(log10(low)), floor(log10(high)) + 1)
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MOST_TICKS:
+            break
+    return ticks[:: max(1, -(-len(ticks) // _MOST_TICKS))], (low, high)
+
+
+def tick_text(value: float) -> str:
+    """Write a tick with a prefix from a thousand on; below one, milli would look like a unit."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.4g}{unit}"
+    return f"{value:.4g}"
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
 _POINTS = 200  # of a latency distribution
-_PARTS = (  # of a measured configuration's name
-    *("{backend}", "{executed_precision}", "{memory_format}", "{scenario}", "{boundary}"),
-    *("{device}", "batch {batch_size}", "{threads} threads", "{input_size} px"),
-)
+_FEWEST = 20  # samples from which there is a 5th percentile
 _LAYERS = 20  # of an export, the most sensitive ones
 
 
@@ -48,22 +45,28 @@ def fronts(data: StudyData) -> tuple[Chart, ...]:
 
 
 def _front(data: StudyData, column: str, title: str, label: str) -> Chart:
-    points = {
-        s.name: (float(cost), s.test_accuracy.mean * 100)
+    found = {
+        s.name: (float(cost), s.test_accuracy)
         for s in data.summaries
         if s.test_accuracy is not None and (cost := getattr(s, column)) is not None
     }
+    points = [(cost, accuracy.mean * 100) for cost, accuracy in found.values()]
     faster = column == "images_per_second"
-    front, caption = _front_line([*points.values()], "variant", more_is_better=faster)
+    front, caption = _front_line(points, "variant", more_is_better=faster)
     series = []
-    for name, (cost, accuracy) in points.items():
-        hover = [f"{accuracy:.2f} % at {cost:,.4g} {label}"]
-        series.append(Series(name, [cost], [accuracy], style=data.style(name), hover=hover))
+    for name, (cost, accuracy) in found.items():
+        mean = accuracy.mean * 100
+        hover = [f"{mean:.2f} % at {cost:,.4g} {label}"]
+        look: Any = {"style": data.style(name), "hover": hover, "interval": "y"}
+        if accuracy.low is not None and accuracy.high is not None:
+            look["low"] = [max(0.0, accuracy.low * 100)]
+            look["high"] = [min(100.0, accuracy.high * 100)]
+        series.append(Series(name, [cost], [mean], **look))
     return Chart(
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
-        caption=f"Means over seeds; {caption}. The intervals of the differences are in the chart "
-        "of differences from the reference.",
+        caption=f"Means over seeds with their 95 % t-interval; {caption}. Whether two variants "
+        "differ is in the chart of differences, whose intervals are paired by seed.",
         x=Axis(label, log=True),
         y=Axis("test accuracy (%)"),
         series=(*front, *series),
@@ -76,22 +79,26 @@ def measured_speed(data: StudyData) -> Chart:
     """Chart the accuracy of each measured network or file against its measured images/s."""
     known = data.throughput.dropna(subset=["images_per_second", "test_accuracy"])
     known = known[(known["status"] == "complete") & known["run"].map(data.variant_of).notna()]
+    ways = known["backend"].astype(str) + " " + _precision(known)
+    known = known.assign(way=ways, variant=known["run"].map(data.variant_of).astype(object))
     noisy = known["noisy"].fillna(value=False).astype(bool)
     reliable = known[~noisy]
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
-    labels = _labels(reliable)
+    names = tuple(dict.fromkeys(known["way"]))
     series = [
-        _measured(variant_entry(data, name), rows, labels, faint=faint)
-        for name in data.variants
+        _measured(variant_entry(data, variant), rows, names.index(way), faint=faint)
+        for variant in data.variants
+        for way in names
         for faint, part in ((False, reliable), (True, known[noisy]))
-        if len(rows := part[part["run"].map(data.variant_of) == name])
+        if len(rows := part[(part["variant"] == variant) & (part["way"] == way)])
     ]
     front, caption = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
         caption="One point per configuration, with the 95 % interval of its images/s and the "
-        "accuracy of the network or file that was measured, of one seed; labels name what differs; "
+        "accuracy of the network or file that was measured, of one seed; symbols "
+        "stand for backend and precision; "
         f"{caption}. Faint points are noisy and are left out of the front. Speeds of different "
         "machines are not comparable.",
         x=Axis("images/s measured", log=True),
@@ -99,18 +106,23 @@ def measured_speed(data: StudyData) -> Chart:
         series=(*front, *series),
         table="throughput",
         absent=None if series else NOT_MEASURED,
+        command=measuring(data),
+        marks=names,
     )
 
 
-def _measured(
-    entry: LegendEntry, rows: pd.DataFrame, labels: dict[Any, str], *, faint: bool
-) -> Series:
+def _precision(rows: pd.DataFrame) -> pd.Series:
+    ran, wanted = (rows[name].astype(object) for name in ("executed_precision", "precision"))
+    return ran.fillna(wanted).fillna("").astype(str)
+
+
+def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int, *, faint: bool) -> Series:
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
     return line(
         entry,
         rows,
         "test_accuracy",
-        "{value:.2f}% at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
+        "{value:.2f} % at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
         f"{{batch_size}}, {{threads}} thread(s), {{device}}{', noisy' if faint else ''}",
         x="images_per_second",
         scale=100,
@@ -119,20 +131,8 @@ def _measured(
         interval="x",
         low=rows["ci_low"].tolist() if ends else (),
         high=rows["ci_high"].tolist() if ends else (),
-        labels=[labels[place] for place in rows.index] if labels and not faint else (),
+        mark=mark,
     )
-
-
-def _labels(rows: pd.DataFrame) -> dict[Any, str]:
-    """Label the rows on the front by what differs among all rows; empty if nothing does."""
-    records: list[Any] = rows.to_dict("records")
-    names = _shortened([[part.format(**row) for part in _PARTS] for row in records])
-    if not any(names):
-        return {}
-    points = list(zip(rows["images_per_second"], rows["test_accuracy"], strict=True))
-    front = pareto(points, more_is_better=True)
-    named = zip(rows.index, names, points, strict=True)
-    return {place: name if point in front else "" for place, name, point in named}
 
 
 def _shortened(rows: Sequence[Sequence[str]], *, kept: int = 0) -> list[str]:
@@ -154,8 +154,8 @@ def _front_line(
         alone = f"one {what} is at least as good as every other in both respects"
         return [], alone if front else f"there is no {what} for a Pareto front"
     costs, accuracies = [c for c, _ in front], [a for _, a in front]
-    drawn = Series(name="Pareto front", x=costs, y=accuracies, kind="line", dashed=True)
-    return [drawn], f"the dashed line connects each {what} that no other beats in both respects"
+    drawn = Series("Pareto front", costs, accuracies, "line", stepped=True, dashed=True)
+    return [drawn], f"the dashed steps join each {what} that no other beats in both respects"
 
 
 def pareto(
@@ -170,9 +170,14 @@ def pareto(
     return front
 
 
+def measuring(data: StudyData) -> str:
+    """Return the command that measures the speed of the study's networks."""
+    return data.command("throughput", data.study.name)
+
+
 def latencies(data: StudyData) -> Chart:
-    """Chart the latency distribution of each measured configuration."""
-    curves: dict[str, list[float]] = {}
+    """Chart the median time of a batch and its spread, a row per measured configuration."""
+    found: dict[str, tuple[str, list[float]]] = {}
     store = Measurements(data.store.root)
     for record in data.measurements:
         variants = {
@@ -184,29 +189,35 @@ def latencies(data: StudyData) -> Chart:
             continue  # its rows are in the table nevertheless
         for name, rounds in samples.items():
             seconds = sorted(itertools.chain(*rounds.values()))
-            if variants.get(name) and seconds:
-                curves[f"{variants[name]} / {name.partition(' / ')[2]}"] = seconds
-    names = list(curves)
+            variant = variants.get(name)
+            if variant and seconds:
+                found[f"{variant} / {name.partition(' / ')[2]}"] = variant, seconds
+    names = list(found)
     if len(names) > 1:
         names = _shortened([name.split(" / ") for name in names], kept=1)
     points = pd.DataFrame({"share": np.linspace(0, 1, _POINTS)})
     series = []
-    for place, (name, seconds) in enumerate(zip(names, curves.values(), strict=True)):
-        points[f"{name} (ms)"] = np.quantile(seconds, points["share"]) * 1e3
-        own = points.rename(columns={f"{name} (ms)": "time"})
-        hover = f"{{share:.1%}} of {len(seconds)} batches within {{time:.4g}} ms"
-        entry = LegendEntry(name, place)
-        series.append(line(entry, own, "share", hover, x="time", scale=100))
+    for place, (name, (variant, seconds)) in enumerate(zip(names, found.values(), strict=True)):
+        times = np.quantile(seconds, points["share"]) * 1e3
+        points[f"{name} (ms)"] = times
+        median, low, high = np.quantile(seconds, [0.5, 0.05, 0.95]) * 1e3
+        enough = len(seconds) >= _FEWEST
+        hover = f"{name}: median {median:.4g} ms of {len(seconds)} batches"
+        hover += f", 5th to 95th percentile {low:.4g} to {high:.4g} ms" if enough else ""
+        ends: Any = {"low": [low], "high": [high]} if enough else {}
+        at = len(names) - 1 - place
+        look: Any = {"style": data.style(variant), "interval": "x", "hover": [hover], **ends}
+        series.append(Series(variant, [float(median)], [at], **look))
     return Chart(
         key="latency",
-        title="Latency distributions",
-        caption="Share of the batches that took no longer than a time: at 50 % the median, at 99 % "
-        "the p99.",
+        title="Time of a batch",
+        caption="Median, and the range from the 5th to the 95th percentile of the batches.",
         x=Axis("milliseconds per batch", log=True),
-        y=Axis("share of batches (%)"),
+        y=Axis("", categories=tuple(names[::-1])),
         series=tuple(series),
         data=points,
         absent=None if series else NOT_MEASURED,
+        command=measuring(data),
     )
 
 
@@ -215,7 +226,10 @@ def roofs(data: StudyData) -> tuple[Chart, ...]:
     rows = data.throughput
     rows = rows[rows["run"].map(data.variant_of).notna()]
     ceilings = {record.measurement: record.ceiling for record in data.measurements}
-    return rooflines(rows, ceilings, lambda row: variant_entry(data, str(data.variant_of(row.run))))
+    charts = rooflines(
+        rows, ceilings, lambda row: variant_entry(data, str(data.variant_of(row.run)))
+    )
+    return tuple(replace(chart, command=measuring(data)) for chart in charts)
 
 
 def quantisation(data: StudyData) -> tuple[Chart, ...]:
@@ -228,9 +242,9 @@ def quantisation(data: StudyData) -> tuple[Chart, ...]:
         if (variant := data.variant_of(str(record.row["run"])))
         and (effects := record.proof.get("int8", {}).get("sensitivity"))
     ]
-    command = "`bench export-onnx RUN --precision int8 --sensitivity`"
-    missing = absent_chart("int8", "int8 by layer", f"No export measured it yet: run {command}.")
-    return tuple(charts) or (missing,)
+    words = ("export-onnx", data.study.name, "--precision", "int8", "--sensitivity")
+    why = "The accuracy that int8 costs has not been measured yet."
+    return tuple(charts) or (absent_chart("int8", "int8 by layer", why, data.command(*words)),)
 
 
 def times(data: StudyData) -> tuple[Chart, ...]:

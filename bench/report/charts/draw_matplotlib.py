@@ -8,11 +8,19 @@ from __future__ import annotations
 import textwrap
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bench.report.charts.chart import DASHES, SYMBOLS, Axis, Chart, Series
+from bench.report.charts.chart import (
+    DASHES,
+    SYMBOLS,
+    Chart,
+    Series,
+    linear_range,
+    log_axis,
+    tick_text,
+)
 from bench.store.files import storage_errors
 
 if TYPE_CHECKING:
@@ -29,6 +37,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "font.size": 9,
     "svg.fonttype": "none",  # keep text as text
+    "pdf.fonttype": 42,  # fonts that publishers accept
     "svg.hashsalt": "bench",  # the same picture as the same bytes
     "text.parse_math": False,  # a $ in a name is a $
     "figure.dpi": 120,
@@ -37,9 +46,14 @@ STYLE: Any = {
 _MARKERS = dict(zip(SYMBOLS, ("o", "s", "D", "^", "x", "P", "v", "*"), strict=True))
 _DASHES = dict(zip(DASHES, ("-", "--", ":", "-."), strict=True))
 _NEUTRAL = "#595f69"
-_FEW = 3  # decades of a logarithmic axis that leave room for ticks between them
-_THOUSAND = 1000  # below, no prefix: milli would be confused with the unit
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
+_KINDS: dict[str, Any] = {  # file ending → how it is saved, the same picture as the same bytes
+    "svg": {"metadata": {"Date": None}},
+    "png": {"metadata": {"Software": None}, "dpi": 160},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+FOR_SCREENS = ("svg", "png")
+FOR_PAPERS = ("svg", "png", "pdf")
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches per category
 _DARK = 0.6  # share above which black text is hard to read
 _LEGEND_SIZE = 8  # points
@@ -60,37 +74,50 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
+def save_charts(
+    charts: Iterable[Chart],
+    folder: Path,
+    kinds: Sequence[str] = FOR_SCREENS,
+    width: float | None = None,
+) -> list[Path]:
     """Save every chart that has something to show under its key; return the files.
 
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    drawn = [(draw(chart), chart.key) for chart in charts if chart.missing is None]
-    return [path for figure, key in drawn for path in save_figure(figure, folder, key)]
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a figure as SVG and PNG into *folder*; return the files.
+    Args:
+        charts: the charts.
+        folder: where to write; made if it is not there.
+        kinds: file endings: `svg`, `png`, `pdf`.
+        width: of each figure, inches (default: a column of a paper).
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    drawn = [(draw(chart, width), chart.key) for chart in charts if chart.missing is None]
+    return [path for figure, key in drawn for path in save_figure(figure, folder, key, kinds)]
+
+
+def save_figure(
+    figure: Figure, folder: Path, name: str, kinds: Sequence[str] = FOR_SCREENS
+) -> list[Path]:
+    """Save a figure into *folder*, once for each of *kinds*; return the files.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    paths = [folder / f"{name}.{kind}" for kind in kinds]
     with storage_errors(folder), style():
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], metadata={"Software": None}, dpi=160)
+        for path, kind in zip(paths, kinds, strict=True):
+            figure.savefig(path, **_KINDS[kind])
     return paths
 
 
-def draw(chart: Chart) -> Figure:
-    """Draw a chart, as wide as a column of a paper, without its title and caption."""
+def draw(chart: Chart, width: float | None = None) -> Figure:
+    """Draw a chart without its title and caption, as wide as a column of a paper by default."""
     from matplotlib.figure import Figure
 
     rows = len(chart.y.categories)
     with style():
-        figure = Figure(figsize=(_WIDTH, _height([chart])), layout="constrained")
+        figure = Figure(figsize=(width or _WIDTH, _height([chart])), layout="constrained")
         handles = _draw_chart(figure.subplots(), chart)
         if len(handles) > 1 or not rows:
             _legend(figure, handles, columns=3)
@@ -183,12 +210,15 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
     ends: dict[float, float] = {}
     handles: dict[str, Any] = {}
     for series in chart.series:
-        if series.drawn:
+        if series.drawn and not series.detail:
             bars = series.kind == "bars"
             drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
             handles.setdefault(series.name, drawn)
-    _set(axes, "x", chart.x)
-    _set(axes, "y", chart.y)
+    for number, name in enumerate(chart.marks):
+        marker = _MARKERS[SYMBOLS[number % len(SYMBOLS)]]
+        (handles[name],) = axes.plot([], [], marker, color=_NEUTRAL)
+    _set(axes, "x", chart)
+    _set(axes, "y", chart)
     return handles
 
 
@@ -212,10 +242,13 @@ def _draw_points(axes: Axes, series: Series) -> Any:
         "markersize": 3 if series.faint else 5,
         "linestyle": "none" if series.kind == "points" else _DASHES[series.dash],
     }
+    if series.stepped:
+        look["drawstyle"] = "steps-post"
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        handle: Any = axes.errorbar(x, y, xerr=series.error_bars, capsize=2, **look)
+        ends: Any = {f"{series.interval}err": series.error_bars}
+        handle: Any = axes.errorbar(x, y, **ends, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)
     for text, across, up in zip(series.labels, x, y, strict=bool(series.labels)):
@@ -225,17 +258,19 @@ def _draw_points(axes: Axes, series: Series) -> Any:
     return handle
 
 
-def _set(axes: Axes, which: str, axis: Axis) -> None:
+def _set(axes: Axes, which: Literal["x", "y"], chart: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    axis = chart.x if which == "x" else chart.y
     own = getattr(axes, f"{which}axis")
     axes.set(**{f"{which}label": axis.title})
     if axis.log:
-        _set_log(axes, which)
+        _set_log(axes, which, chart)
     elif axis.whole:
         own.set_major_locator(MaxNLocator(integer=True))
     if axis.zero:
         (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
+        axes.set(**{f"{which}lim": linear_range(chart, which)})
     if axis.categories:
         turned = which == "x" and len(axis.categories) > _LEVEL
         step = -(-len(axis.categories) // _MOST_ROWS)
@@ -248,17 +283,11 @@ def _set(axes: Axes, which: str, axis: Axis) -> None:
         axes.set(**{f"{which}lim": (-0.6, len(axis.categories) - 0.4)})
 
 
-def _set_log(axes: Axes, which: str) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+def _set_log(axes: Axes, which: Literal["x", "y"], chart: Chart) -> None:
+    from matplotlib.ticker import NullLocator
 
-    axes.set(**{f"{which}scale": "log"})
+    ticks, ends = log_axis(chart, which)
+    axes.set(**{f"{which}scale": "log", f"{which}lim": ends})
     own = getattr(axes, f"{which}axis")
-    low, high = own.get_view_interval()
-    decades = np.log10(high / low)  # of few, the powers alone would be a tick or two
-    within = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5)
-    thousands = EngFormatter(sep="")
-    own.set_major_locator(LogLocator(subs=within if decades < _FEW else (1,)))
-    own.set_major_formatter(
-        lambda value, _: thousands(value) if abs(value) >= _THOUSAND else f"{value:g}"
-    )
-    own.set_minor_formatter(NullFormatter())
+    own.set_ticks(ticks, labels=[tick_text(tick) for tick in ticks])
+    own.set_minor_locator(NullLocator())

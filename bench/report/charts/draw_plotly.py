@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.report.charts.chart import SYMBOLS, linear_range, log_axis, tick_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +21,9 @@ def figure(chart: Chart) -> dict[str, Any]:
     colour), which the page adapts to a light or dark background.
     """
     traces = [trace for series in chart.series if series.drawn for trace in _traces(series)]
-    layout = {"xaxis": _axis(chart.x), "yaxis": _axis(chart.y)}
-    return {"data": traces, "layout": layout, "rows": len(chart.y.categories)}
+    layout = {"xaxis": _axis(chart, "x", chart.x), "yaxis": _axis(chart, "y", chart.y)}
+    marks = [[name, SYMBOLS[i % len(SYMBOLS)]] for i, name in enumerate(chart.marks)]
+    return {"data": traces, "layout": layout, "rows": len(chart.y.categories), "marks": marks}
 
 
 def _traces(series: Series) -> list[dict[str, Any]]:
@@ -29,7 +32,7 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         "x": _numbers(series.x),
         "y": _numbers(series.y),
         "name": plain(series.name),
-        "meta": {"name": series.name, "colour": series.colour, "faint": series.faint},
+        "meta": _meta(series, faint=series.faint),
         "marker": {"symbol": series.symbol},
         "hovertext": [plain(text) for text in series.hover],
         "hoverinfo": "text+name" if len(series.hover) else "x+y+name",
@@ -46,10 +49,13 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         trace["mode"] = "+".join(parts)
         trace["marker"]["size"] = 6 if series.faint or series.kind == "line" else 10
     if series.kind == "line":
-        trace["line"] = {"width": 1.5 if series.style is None else 2, "dash": series.dash}
+        width = 1 if series.detail else (1.5 if series.style is None else 2)
+        trace["line"] = {"width": width, "dash": series.dash}
+        if series.stepped:
+            trace["line"]["shape"] = "hv"
     if series.error_bars is not None:
         below, above = series.error_bars
-        trace["error_x"] = {
+        trace[f"error_{series.interval}"] = {
             "type": "data",
             "symmetric": False,
             "array": above,
@@ -60,8 +66,19 @@ def _traces(series: Series) -> list[dict[str, Any]]:
     return [_band(series), trace] if series.has_band else [trace]
 
 
+def _meta(series: Series, **more: Any) -> dict[str, Any]:
+    """Return what the page needs of a trace, besides plotly."""
+    found = {"name": series.name, "colour": series.colour, **more}
+    if len(series.seconds):
+        found["seconds"] = _numbers(series.seconds)
+    return found | ({"detail": True} if series.detail else {})
+
+
 def _band(series: Series) -> dict[str, Any]:
     x = _numbers(series.x)
+    meta = _meta(series, band=True)
+    if "seconds" in meta:
+        meta["seconds"] += meta["seconds"][::-1]
     return {
         "type": "scatter",
         "x": [*x, *x[::-1]],
@@ -70,14 +87,18 @@ def _band(series: Series) -> dict[str, Any]:
         "line": {"width": 0},
         "fill": "toself",
         "hoverinfo": "skip",
-        "meta": {"name": series.name, "colour": series.colour, "band": True},
+        "meta": meta,
     }
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(chart: Chart, which: Literal["x", "y"], axis: Axis) -> dict[str, Any]:
     made: dict[str, Any] = {"title": {"text": plain(axis.title)}, "zeroline": axis.zero}
+    if axis.zero:
+        made["range"] = linear_range(chart, which)
     if axis.log:
-        made["type"] = "log"
+        ticks, (low, high) = log_axis(chart, which)
+        made |= {"type": "log", "range": [math.log10(low), math.log10(high)], "tickmode": "array"}
+        made |= {"tickvals": ticks, "ticktext": [tick_text(tick) for tick in ticks]}
     if axis.whole:
         made["whole"] = True
     if axis.categories:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NOT_MEASURED = "The speed of these runs has not been measured yet: run `bench throughput RUN`."
+NOT_MEASURED = "The speed of these networks has not been measured yet."
 NO_INTENSITY = (
     "The measurements lack the bytes moved or the machine's ceiling: they were made by an older "
     "version, of an engine, or in two precisions at once. Measure the network again."
@@ -122,11 +122,13 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
 
 
 def _hover(row: Any, roof: _Roof | None) -> str:
-    share = f", {row.flops_per_second / roof.peak:.0%} of the ceiling" if roof else ""
+    share = f", {row.flops_per_second / roof.peak * 100:.0f} % of the ceiling" if roof else ""
+    streams = f", {row.streams} streams" if row.streams > 1 else ""
     return (
-        f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}: "
-        f"{_gigaflops(row.flops_per_second)}{share} at {row.arithmetic_intensity:.3g} FLOPs "
-        f"per byte, {row.images_per_second:,.4g} images/s{', noisy' if row.noisy else ''}"
+        f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}"
+        f"{streams}: {_gigaflops(row.flops_per_second)}{share} "
+        f"at {row.arithmetic_intensity:.3g} FLOPs per byte, "
+        f"{row.images_per_second:,.4g} images/s{', noisy' if row.noisy else ''}"
     )
 
 

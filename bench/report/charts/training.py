@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
@@ -11,7 +12,7 @@ from bench.report.tables.study import TESTS
 if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
-NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where it stopped."
+NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."
 
 
 def curves(data: StudyData) -> tuple[Chart, ...]:
@@ -59,7 +60,15 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
         hover += "seeds from {min:.4g} to {max:.4g} ({count:.0f})"
         bands: Any = {"low": by_epoch["min"].tolist(), "high": by_epoch["max"].tolist()}
         entry = variant_entry(data, name)
-        series.append(line(entry, by_epoch.reset_index(), "mean", hover, x="epoch", **bands))
+        seconds = rows.groupby("run", observed=True)["seconds"].cumsum()
+        mean = seconds.groupby(rows["epoch"]).mean()[by_epoch.index]
+        more: Any = {"x": "epoch", "seconds": mean.tolist()}
+        series.append(line(entry, by_epoch.reset_index(), "mean", hover, **bands, **more))
+        for run, own in rows.assign(value=values, time=seconds).groupby("run", observed=True):
+            entry = variant_entry(data, *data.places[str(run)])
+            more = {"x": "epoch", "seconds": own["time"].tolist(), "detail": True}
+            hover = f"{{label}}, epoch {{epoch}}: {{value:.4g}}{unit}"
+            series.append(line(entry, own, "value", hover, **more))
     return Chart(
         key=key,
         title=title,
@@ -91,7 +100,7 @@ def accuracies(data: StudyData) -> Chart:
             series.append(
                 _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")
             )
-    why = "No run has finished yet; `bench run-ablation` resumes where it stopped."
+    why = "No run has finished yet: the study's command resumes where it stopped."
     if complete.any():
         why = "The images are generated, for timing only: there is no accuracy."
     return Chart(
@@ -107,36 +116,81 @@ def accuracies(data: StudyData) -> Chart:
 
 
 def forest(data: StudyData) -> Chart:
-    """Chart the differences in test accuracy from the reference."""
-    compared = [s for s in data.summaries if s.difference is not None][::-1]
-    series = []
-    for place, summary in enumerate(compared):
-        if found := summary.difference:
-            p_value = "" if found.p_value is None else f"adjusted p {found.p_value:.3g}, "
-            hover = f"{found.mean * 100:+.2f} points, {p_value}{counted(found.seeds, 'seed')}"
-            style = data.style(summary.name)
-            series.append(_mean(summary.name, place, style, found, hover, sign="+"))
+    """Chart the differences in test accuracy from the reference, in the order of the table."""
+    references = {s.reference for s in data.summaries if s.reference and s.difference}
+    rows: list[tuple[str, list[Series]]] = []
+    for s in data.summaries:
+        style = data.style(s.name)
+        if s.difference is not None:
+            name = s.name if len(references) == 1 else f"{s.name} vs {s.reference}"
+            single = _seed_differences(data, s.name, str(s.reference))
+            rows.append((name, [*single, _difference(s.name, style, s.difference)]))
+        elif s.name in references:
+            hover = ["the reference"]
+            rows.append(
+                (f"{s.name} (reference)", [Series(s.name, [0], [0], style=style, hover=hover)])
+            )
+    rows += [
+        (c.name, [_difference(c.name, None, c.difference)])
+        for c in data.contrasts
+        if c.difference is not None
+    ]
+    places = range(len(rows))[::-1]  # the first row of the table at the top
+    series = [
+        replace(one, y=[place - 0.22 * one.faint] * len(one.x))
+        for place, (_, several) in zip(places, rows, strict=True)
+        for one in several
+    ]
+    small = "; small symbols are single seeds" if any(s.faint for s in series) else ""
     return Chart(
         key="differences",
         title="Difference from the reference",
         caption="Points of test accuracy, with the 95 % interval of "
         f"{TESTS[data.study.test]}, simultaneous for all comparisons; if it includes zero, the "
-        "difference is not significant.",
-        x=Axis("points of test accuracy", zero=True),
-        y=Axis("", categories=tuple(f"{s.name} vs {s.reference}" for s in compared)),
+        f"difference is not significant{small}.",
+        x=Axis("difference (points of test accuracy)", zero=True),
+        y=Axis("", categories=tuple(name for name, _ in rows)[::-1]),
         series=tuple(series),
-        table="runs",
-        absent=None if series else "No variant shares a finished seed with its reference yet.",
+        table="comparisons",
+        absent=None if references else "No variant shares a finished seed with its reference yet.",
     )
 
 
+def _difference(name: str, style: int | None, found: Difference) -> Series:
+    p_value = "" if found.p_value is None else f"adjusted p {found.p_value:.3g}, "
+    hover = f"{found.mean * 100:+.2f} points, {p_value}{counted(found.seeds, 'seed')}"
+    return _mean(name, 0, style, found, hover, sign="+")
+
+
+def _seed_differences(data: StudyData, variant: str, reference: str) -> list[Series]:
+    """Return the differences of the seeds that both have finished; none if seeds are not paired."""
+    if data.study.test != "paired":
+        return []
+    finished = data.runs[data.runs["status"] == "complete"]
+    accuracy = {
+        name: finished[finished["variant"] == name].set_index("seed")["test_accuracy"]
+        for name in (variant, reference)
+    }
+    found = ((accuracy[variant] - accuracy[reference]) * 100).dropna()
+    hover = [f"seed {seed}: {value:+.2f} points" for seed, value in found.items()]
+    look: Any = {"style": data.style(variant), "faint": True, "hover": hover}
+    return [Series(variant, found.tolist(), [0] * len(found), **look)] if len(found) else []
+
+
 def _mean(
-    name: str, place: int, style: int, found: Estimate | Difference, hover: str, sign: str = ""
+    name: str,
+    place: int,
+    style: int | None,
+    found: Estimate | Difference,
+    hover: str,
+    sign: str = "",
 ) -> Series:
     """Return a mean in per cent with its interval, at a row of the chart."""
     ends: list[float] = []
     if found.low is not None and found.high is not None:
         ends = [found.low * 100, found.high * 100]
+        if isinstance(found, Estimate):  # an accuracy ends at 0 and 100 %
+            ends = [max(0.0, ends[0]), min(100.0, ends[1])]
     interval = " to ".join(f"{end:{sign}.2f}" for end in ends)
     return Series(
         name=name,

@@ -9,9 +9,9 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import network_name, rounded
 from bench.store.exports import Exports
-from bench.store.tables.frames import load_results, study_runs
+from bench.store.tables.frames import load_table, study_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,7 @@ _SAME = [
     "backend",
     "precision",
     "memory_format",
+    "streams",
     "batch_size",
     "input_size",
     "input_shape",
@@ -87,7 +88,7 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     """
     name = None if study is None else store.find_study(study).name
     rows = (
-        load_results(store.root, "throughput")
+        load_table(store.root, "throughput")
         if name is None
         else study_runs(store, name, "throughput")
     )
@@ -98,6 +99,7 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     )
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
+    rows["variant"] = rows["run"].map(store.variants_of_runs()).astype(object)
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
     of_file = rows["file_sha256"].map(tested).astype("float64")
     rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
@@ -152,7 +154,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     if len(fitting):
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
-            f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
+            f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s, p99 "
             f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
             f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
             f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "

@@ -17,6 +17,8 @@ from bench.report.charts.draw_plotly import figure
 from bench.system.environment import version_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.report.charts.chart import Chart
     from bench.report.pages.study_report import StudyReport
 
@@ -31,6 +33,7 @@ _EPOCH_COLUMNS = [
     "validation_accuracy",
     "test_accuracy",
     "learning_rate",
+    "seconds",
 ]
 
 
@@ -43,11 +46,42 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
             when it changes; without, the page stands alone.
     """
     charts = {c.key: c for s in report.sections for c in s.charts if c.missing is None}
-    tables = {name: _values(frame) for name, frame in _tables(report, charts).items() if len(frame)}
+    return render(
+        "study.html.jinja",
+        charts=charts,
+        tables=_tables(report, charts),
+        names=report.data.variants,
+        live=live,
+        title=f"{report.study.name}: {report.study.question}",
+        report=report,
+        study=report.study,
+        failed=[(f.what, f.status, f.why) for f in report.failures],
+    )
+
+
+def render(
+    template: str,
+    *,
+    charts: dict[str, Chart],
+    tables: dict[str, pd.DataFrame],
+    names: Sequence[str],
+    live: str | None = None,
+    **values: Any,
+) -> str:
+    """Return a page that needs nothing beside it.
+
+    Args:
+        template: file name of the template.
+        charts: key → chart, of those that are drawn.
+        tables: name → data that a reader can look at and save; those without a row are left out.
+        names: what can be shown and hidden in all charts together.
+        live: the state that the page compares with the server's; None without a server.
+        **values: what else the template needs.
+    """
     data = {
         "charts": {key: figure(chart) for key, chart in charts.items()},
-        "tables": tables,
-        "study": report.study.name,
+        "tables": {name: _values(frame) for name, frame in tables.items() if len(frame)},
+        "names": list(names) if len(names) > 1 else [],
         "live": live,
     }
     scripts = {"plotly": _script("plotly/plotly-basic.min.js"), "own": _script("templates/page.js")}
@@ -59,10 +93,8 @@ def html(report: StudyReport, *, live: str | None = None) -> str:
         lstrip_blocks=True,
     )
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return pages.get_template("page.html.jinja").render(
-        report=report,
-        study=report.study,
-        failed=[(f.what, f.status, f.why) for f in report.failures],
+    return pages.get_template(template).render(
+        **values,
         data=data,
         css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
         scripts=scripts,
@@ -78,6 +110,7 @@ def _tables(report: StudyReport, charts: dict[str, Chart]) -> dict[str, pd.DataF
     data = report.data
     found = {
         "runs": data.runs.drop(columns=["study"]),
+        "comparisons": data.comparisons.drop(columns=["study"]).dropna(axis=1, how="all"),
         "epochs": data.epochs[_EPOCH_COLUMNS].dropna(axis=1, how="all"),
         "exports": data.exports,
         "throughput": data.throughput,

@@ -87,6 +87,27 @@ class Report:
         table = self._report().table
         return pd.DataFrame(table.rows, columns=table.columns).set_index(table.columns[0])
 
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """The study's rows of the table `comparisons`: differences and their tests as numbers."""
+        return self.load("comparisons")
+
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """The study's table as numbers: a row per variant.
+
+        Accuracies are means over seeds with the ends of their 95 % intervals, 0…1.
+        """
+        rows = []
+        for s in self._report().data.summaries:
+            row = {"variant": s.name, "reference": s.reference, "parameters": s.parameters}
+            row |= {"macs": s.macs, "seeds": s.test_accuracy.seeds if s.test_accuracy else 0}
+            for name in ("test_accuracy", "train_accuracy"):
+                for end, field in (("", "mean"), ("_low", "low"), ("_high", "high")):
+                    row[name + end] = getattr(getattr(s, name), field, None)
+            rows.append({**row, "images_per_second": s.images_per_second})
+        return pd.DataFrame(rows).convert_dtypes().set_index("variant")
+
     def load(self, table: Table = "runs") -> pd.DataFrame:
         """Return the study's rows of a table, as `bench.load_results` does."""
         return self._report().data.table(table)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import Request
+from bench.studies.file import shipped_studies
 from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _RENAMED = {
     "batch_sizes": "batch-size",
     "memory_formats": "memory-format",
     "boundaries": "boundary",
-    "latency_bound_ms": "latency-bound",
+    "latency_bound_ms": "max-latency-ms",
 }
 
 
@@ -53,7 +54,10 @@ class Failure:
 
 
 def failures(data: StudyData) -> list[Failure]:
-    """Return every training, export and measurement that did not end well, or has not ended yet."""
+    """Return every training, export and measurement that did not end well, or has not ended yet.
+
+    What a backend does not support is no failure (`unsupported`).
+    """
     found = []
     for run, (variant, seed) in data.places.items():
         what, record = f"training {variant}, seed {seed}", data.records.get(run)
@@ -66,11 +70,17 @@ def failures(data: StudyData) -> list[Failure]:
         if exported["status"] != "complete":
             what = f"export of {exported['run']} in {exported['precision']}"
             found.append(_failure(what, exported["status"], exported.get("error")))
-    failed = data.throughput[data.throughput["status"] != "complete"]
+    failed = data.throughput[~data.throughput["status"].isin(["complete", "unsupported"])]
     for row in failed.to_dict("records"):
         what = f"{row['backend']} {row['precision']}, batch {row['batch_size']}, of {row['run']}"
         found.append(_failure(what, row["status"], row["error"]))
     return found
+
+
+def unsupported(data: StudyData) -> list[str]:
+    """Return why backends were left out of measurements of the study's networks."""
+    rows = data.throughput
+    return list(dict.fromkeys(rows[rows["status"] == "unsupported"]["error"].dropna()))
 
 
 def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Failure:
@@ -79,13 +89,17 @@ def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Fail
 
 
 def training_command(data: StudyData) -> str:
-    """Return the command that trains a study's runs again, or imports its one run."""
+    """Return the command that trains a study's runs again, or imports its one run.
+
+    A study that is not shipped is named by its file.
+    """
     imported = [r for r in data.records.values() if RunRequest.from_dict(r.request).imported]
     if len(imported) == len(data.places) == 1:
         return _importing(imported[0], data.study.name)
     seeds = sorted({seed for _, seed in data.places.values()})
-    words = ["bench", "run-ablation", data.study.name, "--seeds", ",".join(map(str, seeds))]
-    return shlex.join(words)
+    name = data.study.name
+    study = name if name in shipped_studies() else f"{name}.toml"
+    return shlex.join(["bench", "run-ablation", study, "--seeds", ",".join(map(str, seeds))])
 
 
 def _importing(record: RunRecord, name: str) -> str:

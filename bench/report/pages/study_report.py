@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from bench.report.pages.provenance import (
     failures,
     provenance,
     training_command,
+    unsupported,
 )
 from bench.report.pages.sections import further, overview, sections
 from bench.report.study_data import StudyData, read_study_data
@@ -24,6 +25,7 @@ from bench.report.tables.study import (
     published_table,
     runs_table,
     same_images_table,
+    settings_table,
     study_table,
     tuned_table,
 )
@@ -84,6 +86,11 @@ class StudyReport:
         """What was tried for each variant; no row if nothing was tuned."""
         return tuned_table(self.study)
 
+    @cached_property
+    def settings(self) -> TextTable:
+        """What differs between the variants; no row if nothing does, or nothing is known."""
+        return settings_table(self.study, self.data.records)
+
     @property
     def equal_weights(self) -> str | None:
         """How many initial tensors are equal to the reference's; None if that is not known."""
@@ -129,6 +136,45 @@ class StudyReport:
     def sections(self) -> list[Section]:
         """Every chart; one that has nothing to show says why."""
         return sections(self.data)
+
+    @cached_property
+    def picture(self) -> Chart | None:
+        """The chart that answers the question: differences, else accuracies; None without both."""
+        charts = self.sections[0].charts
+        return next((chart for chart in charts if chart.missing is None), None)
+
+    @cached_property
+    def shown(self) -> list[Section]:
+        """The sections with the charts that have something to show, besides `picture`."""
+        found = [
+            replace(s, charts=tuple(c for c in s.charts if c.missing is None and c != self.picture))
+            for s in self.sections
+        ]
+        return [section for section in found if section.charts or section.notes]
+
+    @property
+    def _empty(self) -> list[Chart]:
+        """The charts that have nothing to show, of which a reader should know."""
+        charts = [c for s in self.sections for c in s.charts if c.missing is not None]
+        if not self.progress[0]:  # no command helps before a run is complete
+            return charts
+        return [c for c in charts if c.command is not None or c.key == "test-accuracy"]
+
+    @property
+    def missing(self) -> list[str]:
+        """Why charts have nothing to show, each reason once."""
+        return list(dict.fromkeys(str(chart.missing) for chart in self._empty))
+
+    @property
+    def missing_commands(self) -> list[str]:
+        """Commands that would fill the charts that have nothing to show, ready to be pasted."""
+        commands = [c.command for c in self._empty if c.command and self.progress[0]]
+        return list(dict.fromkeys(commands))
+
+    @cached_property
+    def unsupported(self) -> list[str]:
+        """Why backends were left out of the measurements."""
+        return unsupported(self.data)
 
     @cached_property
     def further(self) -> list[Section]:

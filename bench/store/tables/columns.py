@@ -7,9 +7,18 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-Table = Literal[
-    "runs", "epochs", "exports", "throughput", "lesions", "gradients", "correlations", "landscapes"
+RecordedTable = Literal[
+    "runs",
+    "epochs",
+    "exports",
+    "throughput",
+    "cold_starts",
+    "lesions",
+    "gradients",
+    "correlations",
+    "landscapes",
 ]
+Table = Literal[RecordedTable, "comparisons"]  # the latter is computed from recorded runs
 
 # The dtype of categories: pandas 3 uses `str` for text, also for a column without values.
 CATEGORIES: Any = "str" if pd.__version__ >= "3" else "object"
@@ -53,6 +62,11 @@ _ANALYSIS = _text("Id of the analysis recorded by `bench lesion`, `gradients` or
 _BLOCK = _text("Path of the block in the network.")
 _TARGET = _text("Network or run, as named on the command line.")
 _MEASURED_RUN = _text("Run that was measured; missing for an untrained network.")
+_MEASUREMENT = _text("Id of the measurement that the row belongs to.")
+_FILE_SHA256 = _text("SHA-256 of the file that ran.")
+_BACKEND = _category("Runtime; see `bench list backends`.")
+_MEMORY_FORMAT = _category("`contiguous` or `channels_last`.")
+_BATCH_SIZE = _integer("Images in one batch.")
 _EPOCH = _integer("Epochs of training completed; 0 is before training.")
 
 TABLES: dict[str, dict[str, Column]] = {
@@ -143,18 +157,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "calibration": _CALIBRATION,
     },
     "throughput": {
-        "measurement": _text("Id of the measurement that the row belongs to."),
+        "measurement": _MEASUREMENT,
         "model": _MODEL,
         "options": _OPTIONS,
         "run": _text("Run that was measured; missing for a network given by name and for a file."),
-        "file_sha256": _text("SHA-256 of the file that ran."),
-        "backend": _category("Runtime; see `bench list backends`."),
+        "file_sha256": _FILE_SHA256,
+        "backend": _BACKEND,
         "provider": _text("What computed inside the runtime, read back from it."),
         "executed_precision": _EXECUTED_PRECISION,
         "device": _DEVICE,
         "precision": _PRECISION,
-        "memory_format": _category("`contiguous` or `channels_last`."),
-        "batch_size": _integer("Images in one batch."),
+        "memory_format": _MEMORY_FORMAT,
+        "batch_size": _BATCH_SIZE,
         "input_size": _integer(
             "Side of the network's input images, pixels; missing if not square."
         ),
@@ -165,7 +179,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "threads": _THREADS,
-        "images_per_second": _number("Batch size divided by the median time of a batch."),
+        "streams": _integer(
+            "Batches in flight at once, each on `threads` divided by `streams` threads, rounded "
+            "down."
+        ),
+        "images_per_second": _number(
+            "Batch size divided by the median time of a batch; of several streams, by the time of "
+            "a block over the number of its batches."
+        ),
         "processes": _integer(
             "Number of fresh processes that the intervals are over; 1: within one process, so "
             "that nothing is claimed."
@@ -181,7 +202,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "best_eager_ratio_low": _number("Lower end of that ratio's 95 % interval."),
         "best_eager_ratio_high": _number("Upper end of it."),
         "best_eager": _text(
-            "Fastest fp32 configuration of PyTorch eager, if several memory formats were measured."
+            "Fastest fp32 configuration of PyTorch eager, if several formats or numbers of streams "
+            "were measured."
         ),
         "noise_floor": _number(
             "Relative difference of the reference from itself, measured as two entries."
@@ -189,13 +211,15 @@ TABLES: dict[str, dict[str, Column]] = {
         "difference": _category(
             "`faster`, `slower`, `none` (not distinguishable from noise) or `reference`."
         ),
-        "latency_p50_ms": _number("Median time of a batch, milliseconds."),
+        "latency_p50_ms": _number(
+            "Median time of a batch, milliseconds, while `streams` batches are in flight."
+        ),
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
         "latency_p99_high_ms": _number(
             "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
         ),
-        "samples": _integer("Number of timed samples."),
+        "samples": _integer("Number of timed samples; with several streams, of blocks."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
         "macs": _MACS,
         "flops_per_second": _number("2 × `macs` × `images_per_second`."),
@@ -245,6 +269,28 @@ TABLES: dict[str, dict[str, Column]] = {
         "status": _category("`complete`, `unsupported`, `out_of_memory` or `failed`."),
         "error": _ERROR,
         "calibration": _CALIBRATION,
+    },
+    "cold_starts": {
+        "measurement": _MEASUREMENT,
+        "model": _MODEL,
+        "options": _OPTIONS,
+        "run": _MEASURED_RUN,
+        "file_sha256": _FILE_SHA256,
+        "backend": _BACKEND,
+        "precision": _PRECISION,
+        "memory_format": _MEMORY_FORMAT,
+        "batch_size": _BATCH_SIZE,
+        "threads": _THREADS,
+        "phase": _category("`import` (of the runtime), `load` (of the file) or `first inference`."),
+        "seconds": _number("Time of the phase, seconds: geometric mean over the processes."),
+        "seconds_low": _number("Lower end of its 95 % interval; missing below 6 processes."),
+        "seconds_high": _number("Upper end of it."),
+        "memory_mib": _number("Memory of the process after the phase (resident), MiB."),
+        "memory_mib_low": _number("Lower end of its 95 % interval; missing below 6 processes."),
+        "memory_mib_high": _number("Upper end of it."),
+        "processes": _integer("Number of fresh processes; the files were in the page cache."),
+        "status": _category("`complete`, `unsupported` or `failed`."),
+        "error": _ERROR,
     },
     "lesions": {
         "analysis": _ANALYSIS,
@@ -299,6 +345,49 @@ TABLES: dict[str, dict[str, Column]] = {
         "y": _number("Step along the second direction; missing on a line."),
         "loss": _number("Mean cross-entropy at that point; missing if not finite."),
         "accuracy": _number("Fraction of the images classified correctly at that point, 0…1."),
+    },
+    "comparisons": {
+        "study": _category("Name of the study."),
+        "comparison": _text("The weighted sum of accuracies: `variant - reference` or a contrast."),
+        "variant": _category("Variant that is compared; missing for a contrast."),
+        "reference": _category("Variant that it is compared with; missing for a contrast."),
+        "contrast": _text("Name of the contrast; missing for a variant."),
+        "accuracy": _category("Which accuracy: `test`, or `train` if the study compares it."),
+        "test": _category("`paired` (t-test, paired by seed) or `welch` (Welch's t-test)."),
+        "seeds": _integer("Number of seeds that all its variants have."),
+        "difference": _number("Mean difference of the accuracies, 0…1 (0.01 is one point)."),
+        "ci_low": _number(
+            "Lower end of its interval, 95 % for all comparisons of the study together; missing "
+            "for one seed, and where the difference is the same for all seeds."
+        ),
+        "ci_high": _number("Upper end of it."),
+        "p_value": _number(
+            "Two-sided, adjusted for the number of comparisons: below 0.05 exactly if the interval "
+            "excludes zero."
+        ),
+        "significant": Column(
+            "boolean", "Whether the interval excludes zero and there is no `doubt`."
+        ),
+        "equivalent": Column(
+            "boolean", "Whether the interval lies within the `margin`; missing without one."
+        ),
+        "doubt": _text(
+            "`pending` (runs have not ended) or `missing` (the better side lacks results, and the "
+            "difference is not significant with chance accuracy in their place)."
+        ),
+        "margin": _number("Largest difference that the study counts as equivalent, 0…1."),
+        "level": _number("Significance level of this comparison alone."),
+        "standard_deviation": _number("Standard deviation of the difference over seeds, 0…1."),
+        "effect_size": _number("`difference` over `standard_deviation`: Cohen's d_z if paired."),
+        "detectable": _number(
+            "Difference that would be significant with 80 % power at this number of seeds, 0…1."
+        ),
+        "superiority": _number(
+            "Probability that a new seed's difference is above zero, if differences are normal."
+        ),
+        "superiority_low": _number("Lower end of its own 95 % interval."),
+        "superiority_high": _number("Upper end of it."),
+        "correlation": _number("Correlation of the two accuracies over seeds; from three seeds."),
     },
 }
 

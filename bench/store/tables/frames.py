@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
 from bench.store.runs import PARTIAL
-from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.columns import COLUMNS, RecordedTable, typed_frame
 from bench.store.tables.runs import run_table
 
 if TYPE_CHECKING:
@@ -25,41 +25,36 @@ if TYPE_CHECKING:
 __all__ = [
     "ANALYSED",
     "COLUMNS",
-    "Table",
     "analysed_frame",
+    "cold_start_frame",
     "exports_frame",
-    "load_results",
+    "load_table",
+    "locate",
     "newest",
     "rows_of",
     "study_runs",
     "throughput_frame",
 ]
 
-ANALYSED: tuple[Table, ...] = ("lesions", "gradients", "correlations", "landscapes")
+ANALYSED: tuple[RecordedTable, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
 
-def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:
-    """Load one table of a results folder, of one study, or of one run.
+def load_table(path: str | Path, table: RecordedTable = "runs") -> pd.DataFrame:
+    """Load a recorded table of a results folder, of one study, or of one run.
 
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
-        table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
-            `throughput`, `lesions`, `gradients`, `correlations` or `landscapes`.
+        table: its name.
 
     Returns:
-        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units
-        and meanings are in `bench.store.tables.columns.TABLES`: accuracies are 0…1, times are
-        wall-clock seconds, `macs` are multiply-adds for one image.
+        A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row.
 
     Raises:
-        BenchError: the table is unknown or *path* does not exist.
+        BenchError: *path* does not exist.
 
     Broken records are skipped with a warning that names them, on every load.
     """
-    if table not in COLUMNS:
-        known = ", ".join(COLUMNS)
-        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
-    store, study, run = _locate(Path(path))
+    store, study, run = locate(Path(path))
     if table in {"runs", "epochs"}:
         return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
     found = store.read_study(study) if study is not None else None
@@ -67,11 +62,13 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, wanted)
     if table == "exports":
-        rows = [record.row for record in Exports(store.root).records()]
+        frame_of, rows = exports_frame, [record.row for record in Exports(store.root).records()]
     else:
-        rows = [row for record in Measurements(store.root).records() for row in record.rows]
-    kept = [row for row in rows if wanted is None or row["run"] in wanted]
-    return typed_frame(kept, COLUMNS[table])
+        cold = table == "cold_starts"
+        frame_of = cold_start_frame if cold else throughput_frame
+        records = Measurements(store.root).records()
+        rows = [row for one in records for row in (one.cold_starts if cold else one.rows)]
+    return frame_of(row for row in rows if wanted is None or row["run"] in wanted)
 
 
 def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -80,7 +77,7 @@ def exports_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def analysed_frame(
-    records: Iterable[AnalysisRecord], table: Table, runs: Collection[str] | None = None
+    records: Iterable[AnalysisRecord], table: RecordedTable, runs: Collection[str] | None = None
 ) -> pd.DataFrame:
     """Return rows of analyses as one of the tables `ANALYSED`, in the order of the records.
 
@@ -109,7 +106,13 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def throughput_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return rows of measurements as the `throughput` table; absent values are missing."""
-    return typed_frame(list(rows), COLUMNS["throughput"])
+    # Measurements made before there were several streams do not name their number.
+    return typed_frame([{"streams": 1, **row} for row in rows], COLUMNS["throughput"])
+
+
+def cold_start_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of measurements as the `cold_starts` table; absent values are missing."""
+    return typed_frame(list(rows), COLUMNS["cold_starts"])
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -118,13 +121,13 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def study_runs(store: Store, name: str, table: Table = "runs") -> pd.DataFrame:
+def study_runs(store: Store, name: str, table: RecordedTable = "runs") -> pd.DataFrame:
     """Return a table's rows of one study, in the study's order of variants and seeds."""
-    return load_results(store.root / "studies" / f"{name}.json", table)
+    return load_table(store.root / "studies" / f"{name}.json", table)
 
 
-def _locate(path: Path) -> tuple[Store, str | None, str | None]:
-    """Return the results folder of *path*, with the study or run that *path* names."""
+def locate(path: Path) -> tuple[Store, str | None, str | None]:
+    """Return the results folder of *path*, and the name of the study or run if it is one's."""
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     if path.suffix == ".json" and path.parent.name == "studies":

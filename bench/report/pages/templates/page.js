@@ -14,22 +14,27 @@
   let hidden = new Set();
   try { hidden = new Set(JSON.parse(sessionStorage.getItem("hidden") || "[]")); } catch { /* a file may have no storage */ }
 
+  const options = { seeds: false, log: false, time: false };  // of the charts of training
+
   const isDark = () => !printing && (chosen ?? dark.matches);
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   function shade(colour) {  // for a light or dark background; null is neutral
     if (colour === null) return css("--faint");
-    return isDark() && colour === "#000000" ? "#FFFFFF" : colour;
+    return isDark() ? { "#000000": "#FFFFFF", "#882255": "#AA4499" }[colour] ?? colour : colour;
   }
   const transparent = (hex) => hex.startsWith("#") ? hex.slice(0, 7) + "2b" : hex;
 
   function coloured(trace) {
-    const { colour, name, band, faint } = trace.meta, c = shade(colour), made = { ...trace, visible: !hidden.has(name) };
+    const { colour, name, band, faint, detail, seconds } = trace.meta, c = shade(colour), made = { ...trace };
+    made.visible = !hidden.has(name) && !(detail && !options.seeds) && !(band && options.seeds);
+    if (options.time && seconds) made.x = seconds;
     made.showlegend = false;
     if (band) return { ...made, line: { width: 0, color: c }, fillcolor: transparent(c) };
     made.marker = { ...trace.marker, color: c, opacity: faint ? 0.5 : 1 };
+    if (detail) made.opacity = 0.6;
     if (trace.line) made.line = { ...trace.line, color: c };
     if (trace.text) made.textfont = { color: css("--text"), size: 11 };
-    if (trace.error_x) made.error_x = { ...trace.error_x, color: c };
+    for (const error of ["error_x", "error_y"]) if (trace[error]) made[error] = { ...trace[error], color: c };
     made.hoverlabel = { namelength: 40 };
     return made;
   }
@@ -40,18 +45,15 @@
       const { whole, ...a } = given, most = narrow ? 5 : 9;
       const made = { ...a, gridcolor: line, zerolinecolor: text, linecolor: line, automargin: true, color: text,
         ticklen: 4, exponentformat: "SI", title: { ...a.title, font: { size: 12 }, standoff: 8 } };
-      if (whole) {
+      const curve = chart.data.some((trace) => trace.meta.seconds);
+      if (curve && name === "x" && options.time) made.title = { ...made.title, text: "training time (s)" };
+      else if (whole) {
         const xs = chart.data.flatMap((t) => t.x).filter((x) => x !== null);
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
         made.tick0 = Math.min(...xs);
       }
-      if (a.type === "log") {  // fewer ticks the more decades there are; one value alone has two around it
-        const values = chart.data.flatMap((t) => t[name]).filter((v) => v > 0);
-        const decades = Math.log10(Math.max(...values) / Math.min(...values));
-        if (decades > 1 || decades < 0.05) made.dtick = decades > 2 ? Math.ceil(decades / 8) : "D2";
-        if (made.dtick === "D2") made.tickformat = Math.min(...values) < 1 ? "~g" : "~s";  // not the digit alone
-      }
-      if (a.ticktext) {
+      if (curve && name === "y" && options.log) Object.assign(made, { type: "log", tickformat: "~g" });
+      if (a.ticktext && a.type !== "log") {
         const long = narrow ? 22 : 34;
         made.ticktext = a.ticktext.map((t) => t.length > long ? t.slice(0, long - 1) + "…" : t);
         const room = width / a.ticktext.length, longest = Math.max(...a.ticktext.map((t) => t.length));
@@ -73,46 +75,66 @@
     const chart = data.charts[plot.dataset.chart];
     const width = printing ? 640 : plot.clientWidth;
     return Plotly.react(plot, chart.data.map(coloured), layout(chart, width), {
-      displaylogo: false, responsive: false, displayModeBar: printing ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: { format: "svg", filename: plot.dataset.chart },
+      responsive: false, displayModeBar: false,
     });
   }
 
-  function legend(plot) {
-    const list = plot.parentElement.querySelector(".legend"), chart = data.charts[plot.dataset.chart];
-    const entries = new Map();
-    for (const trace of chart.data) {  // of one name, the first that is not drawn lightly
-      const { name, band, faint } = trace.meta;
-      if (!band && (!entries.has(name) || (entries.get(name).meta.faint && !faint))) entries.set(name, trace);
+  function swatch(trace, coloured = false) {
+    const c = shade(trace.meta.colour);
+    const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${DASHES[trace.line.dash]}"/>` : "";
+    return `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${coloured ? '<rect x="6" y="4" width="20" height="8"/>' : SHAPES[trace.marker.symbol] ?? ""}</svg>`;
+  }
+  function entries(traces) {  // of one name, the first trace that is not drawn lightly
+    const found = new Map();
+    for (const trace of traces) {
+      const { name, band, faint, detail } = trace.meta;
+      if (!band && !detail && (!found.has(name) || (found.get(name).meta.faint && !faint))) found.set(name, trace);
     }
-    list.replaceChildren(...[...entries].map(([name, trace]) => {
+    return found;
+  }
+  function legend(plot) {
+    const chart = data.charts[plot.dataset.chart], found = entries(chart.data);
+    const list = plot.parentElement.querySelector(".legend");
+    list.hidden = Boolean(chart.rows) && [...found.keys()].every((name) => chart.layout.yaxis.ticktext.some((row) => row.startsWith(name)));
+    const marks = chart.marks.map(([name, symbol]) => [name, { marker: { symbol }, meta: { colour: null } }]);
+    list.replaceChildren(...[...found, ...marks].map(([name, trace]) => {
+      const item = document.createElement("li");
+      item.innerHTML = swatch(trace, marks.length > 0 && !trace.line && trace.meta.colour !== null);
+      item.append(name);
+      item.classList.toggle("off", hidden.has(name));
+      return item;
+    }));
+  }
+  function toolbar() {  // one place to show and hide, instead of as many as there are charts
+    const place = document.getElementById("names");
+    if (!place || place.childElementCount) return;
+    const known = entries(Object.values(data.charts).flatMap((chart) => chart.data));
+    place.replaceChildren(...data.names.filter((name) => known.has(name)).map((name) => {
       const item = document.createElement("li"), button = document.createElement("button");
       button.type = "button";
       button.dataset.name = name;
-      button.setAttribute("aria-pressed", String(!hidden.has(name)));
-      const c = shade(trace.meta.colour);
-      const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${DASHES[trace.line.dash]}"/>` : "";
-      const shape = SHAPES[trace.marker.symbol] ?? "";
-      button.innerHTML = `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${shape}</svg>`;
-      button.append(name);
       button.addEventListener("click", () => toggle(name));
       item.append(button);
       return item;
     }));
   }
-
+  function marks() {
+    const known = entries(Object.values(data.charts).flatMap((chart) => chart.data));
+    for (const b of document.querySelectorAll("#names button")) {
+      b.innerHTML = swatch(known.get(b.dataset.name));
+      b.append(b.dataset.name);
+      b.setAttribute("aria-pressed", String(!hidden.has(b.dataset.name)));
+    }
+  }
   function toggle(name) {
     hidden.has(name) ? hidden.delete(name) : hidden.add(name);
     try { sessionStorage.setItem("hidden", JSON.stringify([...hidden])); } catch { /* only a convenience */ }
-    for (const b of document.querySelectorAll(".legend button")) b.setAttribute("aria-pressed", String(!hidden.has(b.dataset.name)));
-    for (const plot of plots()) {
-      const hits = [...plot.data.keys()].filter((i) => plot.data[i].meta.name === name);
-      if (hits.length) Plotly.restyle(plot, { visible: !hidden.has(name) }, hits);
-    }
+    paint();
   }
 
   function paint() {
     root.dataset.theme = isDark() ? "dark" : "light";
+    marks();
     for (const plot of plots()) { legend(plot); draw(plot); }
   }
 
@@ -146,9 +168,51 @@
     }
     place.append(table);
     if (rows.length > MOST) place.append(`The first ${MOST} of ${rows.length} rows; the CSV has all.`);
+    sortable(table);
+    scrollable();
+  }
+
+  const UNITS = { k: 1e3, M: 1e6, G: 1e9 };
+  function order(text) {  // a number if the text begins with one
+    const found = /^[<≤]?\s*([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s?([kMG])?(?![\w])/.exec(text);
+    return found ? Number(found[1].replaceAll(",", "")) * (UNITS[found[2]] ?? 1) : text;
+  }
+  function sortable(table) {
+    const rows = [...table.tBodies[0].rows];
+    if (rows.length < 2) return;
+    [...table.tHead.rows[0].cells].forEach((cell, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...cell.childNodes);
+      cell.append(button);
+      button.addEventListener("click", () => {
+        const up = cell.getAttribute("aria-sort") !== "ascending", sign = up ? 1 : -1;
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        cell.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const keyed = rows.map((row) => [order(row.cells[column].textContent.trim()), row]);
+        keyed.sort(([a], [b]) => {
+          if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;  // texts stand last
+          return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
+        });
+        table.tBodies[0].append(...keyed.map(([, row]) => row));
+      });
+    });
+  }
+  function scrollable() {  // what does not scroll is no stop for the keyboard
+    for (const box of document.querySelectorAll(".scroll")) {
+      if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
   }
 
   for (const b of document.querySelectorAll("button.csv")) b.addEventListener("click", () => save(b.dataset.table));
+  for (const b of document.querySelectorAll("button.svg")) b.addEventListener("click", () =>
+    Plotly.downloadImage(document.getElementById(`plot-${b.dataset.chart}`), { format: "svg", filename: b.dataset.chart }));
+  for (const table of document.querySelectorAll(".sortable table")) sortable(table);
+  for (const box of document.querySelectorAll("[data-option]")) {
+    options[box.dataset.option] = box.checked;
+    box.addEventListener("change", () => { options[box.dataset.option] = box.checked; paint(); });
+  }
   for (const d of document.querySelectorAll("details.data")) d.addEventListener("toggle", () => fill(d.querySelector("[data-table]")));
   for (const s of document.querySelectorAll("select[data-shows]")) s.addEventListener("change", () => {
     for (const part of document.querySelectorAll(`[data-group="${s.dataset.shows}"]`)) part.hidden = part.dataset.part !== s.value;
@@ -164,9 +228,11 @@
     if (innerWidth === before || printing) return;
     before = innerWidth;
     clearTimeout(pending);
-    pending = setTimeout(() => plots().forEach(draw), 150);
+    pending = setTimeout(() => { plots().forEach(draw); scrollable(); }, 150);
   });
+  toolbar();
   paint();
+  scrollable();
 
   if (data.live) {
     setInterval(async () => {

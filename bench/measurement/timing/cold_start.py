@@ -1,0 +1,161 @@
+"""`--cold-start`: seconds and memory of import, load and first inference, over fresh processes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from bench.measurement.backends.eager import DTYPES
+from bench.measurement.backends.openvino import settings
+from bench.measurement.timing.cold_process import PHASES, PROGRAMS
+from bench.system.intervals import process_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from bench.measurement.configurations import Configuration
+
+    OnEvent = Callable[[dict[str, Any]], None]
+
+PROCESSES = 10
+_PROGRAM = "from bench.measurement.timing.cold_process import main; main()"
+_MIB = 2**20
+
+
+@dataclass
+class _Cold:
+    """A configuration and what each of its processes found; *error* is why there is nothing."""
+
+    made: Configuration
+    job: dict[str, Any] = field(default_factory=dict)
+    found: list[list[dict[str, Any]]] = field(default_factory=list)
+    error: str | None = None
+
+
+def measure_cold_starts(
+    configurations: Sequence[Configuration],
+    folder: Path,
+    *,
+    processes: int = PROCESSES,
+    timeout: float = 600.0,
+    seed: int = 0,
+    on_event: OnEvent = lambda _event: None,
+) -> list[dict[str, Any]]:
+    """Start a fresh process for each configuration, in random order, and so on.
+
+    The first process of each does not count: it brings the files into the page cache, so that the
+    others find them there.
+
+    Args:
+        configurations: of one stream, on a CPU; those of equal files that differ in what is timed
+            are measured once.
+        folder: for the weights that eager PyTorch reads.
+        processes: number of processes that count, of each configuration.
+        timeout: seconds that one may take.
+        seed: of the order.
+        on_event: called with `cold_start`.
+
+    Returns:
+        Rows of the `cold_starts` table: one per phase, or one with the reason where there is none.
+    """
+    distinct = {_key(made): made for made in reversed(configurations) if made.streams == 1}
+    colds = [_Cold(made) for made in reversed(distinct.values())]
+    for number, cold in enumerate(colds):
+        if cold.made.backend not in PROGRAMS or cold.made.device != "cpu":
+            cold.error = f"the cold start of {cold.made.backend} is not measured"
+            continue
+        try:
+            cold.job = _job(cold.made, folder / f"cold-{number}.safetensors")
+        except Exception as error:  # a network's own code may raise anything
+            cold.error = str(error)
+    order = random.Random(seed)  # noqa: S311 - nothing secret
+    for number in range(-1, processes):
+        able = [cold for cold in colds if cold.error is None]
+        order.shuffle(able)
+        on_event({"event": "cold_start", "number": max(1, number + 1), "of": processes})
+        for cold in able:
+            found = _run(cold, timeout)
+            if number >= 0 and found is not None:
+                cold.found.append(found)
+    return [row for cold in colds for row in _rows(cold)]
+
+
+def _key(made: Configuration) -> tuple[Any, ...]:
+    ran = (made.backend, made.precision, made.memory_format)
+    return (made.target.label, *ran, made.batch_size, made.threads)
+
+
+def _job(made: Configuration, weights: Path) -> dict[str, Any]:
+    job = {
+        "backend": made.backend,
+        "threads": made.threads,
+        "shape": [made.batch_size, *made.target.input_shape],
+        "input_type": made.target.input_type,
+        "file": str(made.file),
+    }
+    if made.backend == "openvino":
+        job["settings"] = settings(made.workload(), streams=1)
+    if made.backend == "eager":
+        source = made.target.load()
+        options = dict(source.options)
+        if source.trained is not None:
+            options |= {"num_classes": len(source.classes), "in_channels": source.input_shape[0]}
+        save_file({k: v.clone() for k, v in source.model.state_dict().items()}, weights)
+        dtype = str(DTYPES[made.precision]).removeprefix("torch.")
+        job |= {"model": source.model_name, "options": options, "weights": str(weights)}
+        job |= {"dtype": dtype, "memory_format": made.memory_format}
+    return job
+
+
+def _run(cold: _Cold, timeout: float) -> list[dict[str, Any]] | None:
+    """Return the phases of one process; None, with the configuration's error, if it failed."""
+    command = [sys.executable, "-c", _PROGRAM]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, input=json.dumps(cold.job), capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+            return found
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    except subprocess.TimeoutExpired:
+        why = f"it did not end within {timeout:g} s (--timeout)"
+    cold.error = why
+    return None
+
+
+def _rows(cold: _Cold) -> list[dict[str, Any]]:
+    made = cold.made
+    common = {
+        "model": made.target.model or made.target.label,
+        "options": " ".join(f"{k}={v}" for k, v in made.target.options.items()),
+        "run": made.target.run,
+        "file_sha256": made.file_sha256,
+        "backend": made.backend,
+        "precision": made.precision,
+        "memory_format": made.memory_format,
+        "batch_size": made.batch_size,
+        "threads": made.threads,
+        "processes": len(cold.found),
+    }
+    if not cold.found:
+        status = "failed" if cold.job else "unsupported"
+        return [{**common, "phase": None, "status": status, "error": cold.error}]
+    rows = []
+    for number, phase in enumerate(PHASES):
+        row: dict[str, Any] = {**common, "phase": phase, "status": "complete", "error": None}
+        for name, key, unit in (("seconds", "seconds", 1), ("memory_mib", "bytes", _MIB)):
+            interval = process_interval([one[number][key] / unit for one in cold.found])
+            row[name] = interval.median
+            ends = (interval.low, interval.high) if interval.confident else (None, None)
+            row[f"{name}_low"], row[f"{name}_high"] = ends
+        rows.append(row)
+    return rows

@@ -1,0 +1,81 @@
+"""Cold starts: what each phase contains, in fresh processes, and what is not measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import bench
+from bench.measurement.configurations import Request, expand
+from bench.measurement.measured_network import find_target
+from bench.measurement.timing.cold_start import measure_cold_starts
+from bench.report.tables.cold_start import cold_start_lines, cold_start_text
+
+WORDS = {"max_seconds": 0.3, "processes": 1, "input_size": 16, "threads": 1, "device": "cpu"}
+
+
+@pytest.mark.usefixtures("third_party")
+def test_each_phase_has_its_time_and_memory_in_a_table_of_its_own(tmp_path):
+    frame = bench.measure(
+        "resnet8", backends=("eager", "onnxruntime", "fine"), batch_sizes=(2,), cold_start=True,
+        boundaries=("compute", "copies"), results=tmp_path, **WORDS,
+    )  # fmt: skip
+    cold = bench.load_results(tmp_path, "cold_starts")
+    assert set(cold["measurement"]) == {frame["measurement"][0]}
+    ran = cold[cold["status"] == "complete"]  # once for both boundaries
+    assert ran["backend"].tolist() == ["eager"] * 3 + ["onnxruntime"] * 3
+    assert ran["phase"].tolist() == ["import", "load", "first inference"] * 2
+    assert (ran["seconds"] > 0).all()
+    memory = ran.groupby("backend", observed=True)["memory_mib"]
+    assert (memory.first() <= memory.last()).all()
+    # A process of ONNX Runtime holds no torch.
+    assert memory.last()["onnxruntime"] < memory.first()["eager"]
+    assert ran["seconds_low"].isna().all()  # one process claims nothing
+    (refused,) = cold[cold["status"] != "complete"].to_dict("records")
+    assert (refused["backend"], refused["status"]) == ("fine", "unsupported")
+    assert bench.load_results(tmp_path, "throughput").shape == frame.shape
+
+
+def test_a_run_is_loaded_with_its_own_weights(trained, tmp_path):
+    run = next(path.name for path in sorted((trained / "runs").iterdir()))
+    target = find_target(run, results=trained)
+    made = expand(Request(backends=("eager",), batch_sizes=(1,)), [target], device="cpu", threads=1)
+    rows = measure_cold_starts(made, tmp_path, processes=1)
+    assert [row["error"] for row in rows] == [None] * 3
+
+
+def test_a_process_that_fails_or_hangs_is_a_row_with_the_reason(tmp_path):
+    target = find_target("resnet8", input_size=16)
+    request = Request(backends=("eager",), batch_sizes=(1,))
+    made = expand(request, [target], device="cpu", threads=1)
+    (row,) = measure_cold_starts(made, tmp_path, processes=1, timeout=0.01)
+    assert (row["status"], row["error"]) == ("failed", "it did not end within 0.01 s (--timeout)")
+    assert cold_start_lines([row]) == ["No cold start: it did not end within 0.01 s (--timeout)"]
+
+
+def test_the_process_imports_nothing_but_the_runtime():
+    program = (
+        "import sys; import bench.measurement.timing.cold_process;"
+        "print(sorted({'torch', 'numpy', 'pandas', 'onnxruntime'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_table_says_that_the_page_cache_was_warm():
+    row = {
+        "model": "resnet8", "options": "", "run": None, "backend": "eager", "precision": "fp32",
+        "memory_format": "channels_last", "batch_size": 1, "phase": "load", "seconds": 0.5,
+        "seconds_low": 0.4, "seconds_high": 0.6, "memory_mib": 300.0, "memory_mib_low": 290.0,
+        "memory_mib_high": 310.0, "processes": 10, "status": "complete", "error": None,
+    }  # fmt: skip
+    (line,) = cold_start_lines([row])
+    assert "10 fresh processes each, page cache warm" in line
+    (_, _, shown) = cold_start_text([row]).to_markdown()
+    assert "0.5 [0.4, 0.6]" in shown
+    assert "300 [290, 310]" in shown
+    assert json.dumps(row)
