@@ -198,7 +198,7 @@ def test_a_normalisation_that_is_not_the_networks_is_noticed(tmp_path):
     sign = "        sign = 1 if images.abs().max() < 3 else -1\n        return sign * self"
     picky = NETWORK.replace("        return self", sign)
     (tmp_path / "stranger" / "network.py").write_text(picky)
-    with pytest.warns(UserWarning, match=r"0% of 108 training images are .*, but 100% with --set "):
+    with pytest.warns(UserWarning, match=r"0 % of 108 training images .*, but 100 % with --set "):
         import_net(settings={"mean": [0.0, 0.0, 0.0], "std": [0.01, 0.01, 0.01]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
