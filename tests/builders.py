@@ -86,6 +86,7 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "device": "cpu", "cpu": "A", "threads": 2, "streams": 1, "scenario": "offline",
         "status": "complete", "error": None,
         "processes": 6, "noisy": False, "images_per_second": 10.0, "calibration": None,
+        "latency_p99_high_ms": None, "width": 0.01, "samples": 30,
         "reference": "eager fp32 contiguous", "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
         **changes,
     }  # fmt: skip

@@ -157,8 +157,13 @@ def measure(
         runner = ours(backend, target, file, batch, threads, device)
     if not others:  # a session of their own would copy the images each time
         others = {"torch.utils.benchmark.Timer on our session": torch_timer(runner.step, threads)}
-    count = max(1, round(BLOCK_SECONDS / runner.warm_up(10.0).typical))
-    instruments = {"ours": runner.block, **{n: _single(i) for n, i in others.items()}}
+    sample = runner.warm_up(10.0).typical * runner.repeats
+    count = max(1, round(BLOCK_SECONDS / sample))
+    # As many calls as ours: a sample of ours is several on a GPU, with one wait for all of them.
+    instruments = {
+        "ours": runner.block,
+        **{name: _single(call, runner.repeats) for name, call in others.items()},
+    }
     for block in instruments.values():
         block(1)
     blocks: dict[str, dict[int, list[float]]] = defaultdict(dict)
@@ -178,13 +183,13 @@ def measure(
             "ours_images_per_second": batch / _median(blocks["ours"]),
             "theirs_images_per_second": batch / _median(blocks[name]),
             "ratio": 1 / ratio.median, "ratio_low": 1 / ratio.high, "ratio_high": 1 / ratio.low,
-            "rounds": ratio.blocks, "calls_per_block": count, "warnings": warnings,
+            "rounds": ratio.blocks, "calls_per_block": count * runner.repeats, "warnings": warnings,
             "seconds": {n: [b for _, b in sorted(blocks[n].items())] for n in ("ours", name)},
         }  # fmt: skip
 
 
-def _single(instrument: Instrument) -> Callable[[int], list[float]]:
-    return lambda count: [instrument(count)]
+def _single(instrument: Instrument, repeats: int) -> Callable[[int], list[float]]:
+    return lambda count: [instrument(count * repeats)]
 
 
 def _median(blocks: dict[int, list[float]]) -> float:

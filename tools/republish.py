@@ -62,6 +62,8 @@ def read(folder: Path) -> StudyData:
         published=file.study.published.model_dump() if file.study.published else None,
         discussion=file.study.discussion,
         declared_seeds=file.study.base.seeds,
+        earlier_looks=file.study.earlier_looks,
+        primary=file.study.primary.model_dump() if file.study.primary else None,
         margin=file.study.margin,
         contrasts={contrast.name: contrast.weights for contrast in file.study.contrast},
         test=file.study.test,

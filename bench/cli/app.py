@@ -89,6 +89,8 @@ app = typer.Typer(
 
       bench COMMAND --help
 
+    Every command takes the short hash of a run, which tables and 'bench results ls' show.
+
     """,
 )
 for _panel, _commands in _PANELS.items():

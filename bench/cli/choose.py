@@ -6,13 +6,13 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import option
-from bench.cli.output import print_json, print_line, print_table, scaled
+from bench.cli.output import print_json, print_table, print_text, scaled
 
 _FORMS = {
-    "images_per_second": ",.4g",
-    "p99_ms": ".3g",
     "accuracy_%": ".2f",
-    "drop": ".2f",
+    "drop (points)": ".2f",
+    "p99_ms": ".3g",
+    "images/s": "",
     "MB": ".2f",
 }
 
@@ -60,24 +60,26 @@ def choose(
     if as_json:
         print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
     else:
-        print_table([_cells(row, describe(row)) for row in rows], _FORMS)
+        print_table([_cells(row, describe(row)) for row in rows], _FORMS, needed=6)
         for reason in choice.reasons:
-            print_line(f"Cannot be chosen: {reason}")
+            print_text(f"Cannot be chosen: {reason}")
         for reason, count in choice.passed_over.items():
-            print_line(f"Left out: {count} {reason}")
-        print_line(choice.sentence, style="bold")
+            print_text(f"Left out: {count} {reason}")
+        print_text(choice.sentence, style="bold")
     raise typer.Exit(int(choice.chosen is None))
 
 
 def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
+    from bench.report.findings.fastest import rounded
+
     return {
         "network": name,
-        "images_per_second": row["images_per_second"],
-        "p99_ms": row["latency_ms"],
         "accuracy_%": scaled(row["test_accuracy"], 100),
-        "drop": row["drop_points"],
-        "MB": scaled(row["bytes"], 1e-6),
-        "front": "*" if row["front"] else "",
+        "drop (points)": row["drop_points"],
+        "p99_ms": row["latency_ms"],
+        "images/s": rounded(row["images_per_second"]),
         "fits": "yes" if row["fits"] else "",
+        "front": "*" if row["front"] else "",
         "note": row["note"],
+        "MB": scaled(row["bytes"], 1e-6),
     }

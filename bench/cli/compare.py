@@ -7,7 +7,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import argument, option, output
-from bench.cli.output import print_json, print_line, print_table, remarks
+from bench.cli.output import print_json, print_table, print_text, remarks
 from bench.errors import BenchError
 
 _UNDECIDED = 3  # exit code
@@ -78,9 +78,9 @@ def compare(
     elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:
-        print_table([_shown(row) for row in rows], {"speed": ""})
+        print_table([_shown(row) for row in rows], {"speed": ""}, prose=("verdict",), needed=3)
         for note in notes:
-            print_line(note)
+            print_text(note)
     open_rows = [row for row in rows if row["verdict"] in {"undecided", "not judged"}]
     raise typer.Exit(1 if slower else _UNDECIDED if open_rows else 0)
 
@@ -92,9 +92,9 @@ def _progress(event: dict[str, Any]) -> str:
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "configuration": row["configuration"],
+        "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
         "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
         "by": row["basis"],
-        "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
     }
 
 

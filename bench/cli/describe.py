@@ -3,11 +3,9 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from rich.table import Table
-
 from bench.cli import options
 from bench.cli.options import argument, network
-from bench.cli.output import print_json, stdout
+from bench.cli.output import print_json, print_table
 from bench.errors import BenchError
 
 
@@ -39,6 +37,7 @@ def describe(
     """
     options.require_positive(classes=classes)
     from bench.models import build_model
+    from bench.networks.summary import Row
     from bench.networks.summary import describe as describe_model
     from bench.targets.find import find_network
 
@@ -59,16 +58,18 @@ def describe(
         total = {"layer": "total", "parameters": described.parameters, "macs": described.macs}
         print_json([*map(asdict, described.rows), total])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    table.add_column("layer", footer="total")
-    table.add_column("kind")
-    table.add_column("output shape")
-    table.add_column("parameters", justify="right", footer=f"{described.parameters:,}")
-    table.add_column("multiply-adds", justify="right", footer=f"{described.macs:,}")
-    for row in described.rows:
-        shown = "×".join(map(str, row.output_shape))
-        table.add_row(row.layer, row.kind, shown, f"{row.parameters:,}", f"{row.macs:,}")
-    stdout().print(table)
+    layers = [*described.rows, Row("total", "", (), described.parameters, described.macs)]
+    cells = [
+        {
+            "layer": row.layer,
+            "kind": row.kind,
+            "output shape": "×".join(map(str, row.output_shape)),
+            "parameters": row.parameters,
+            "multiply-adds": row.macs,
+        }
+        for row in layers
+    ]
+    print_table(cells, {"parameters": ",", "multiply-adds": ","}, needed=5)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

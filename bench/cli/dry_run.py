@@ -1,7 +1,8 @@
 """What `--dry-run` prints: the runs of a plan, and the time and disk space that they need."""
 
 import math
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import print_json, print_line, print_table, stdout
 
@@ -12,11 +13,22 @@ if TYPE_CHECKING:
 DAY_SECONDS = 86_400
 
 
-def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None = None, *, as_json: bool) -> None:
+def show_dry_run(
+    plan: "Plan", how: "Execution", gpu: str | None = None, *, started: float, as_json: bool
+) -> None:
     """Print every run of a plan with its status, and the time and disk space still needed.
 
     If this machine would take more than a day, or *gpu* is given, the time on a GPU is printed too.
+
+    Args:
+        plan: the runs.
+        how: how they would be carried out.
+        gpu: the GPU to estimate the time for.
+        started: `time.perf_counter()` when the command began. What it needed to start is part of
+            the time here, and every worker needs as much again.
+        as_json: print JSON.
     """
+    start_up = time.perf_counter() - started
     from bench.launch.estimate import estimate_plan, footprint
     from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
@@ -28,13 +40,18 @@ def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None = None, *, as_j
         return
     console = stdout()
     console.print(plan.study.question, style="bold", markup=False)
-    print_table(rows, {"seconds": ".0f"})
-    left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
-    console.print(
-        f"{len(rows)} runs, {sum(row['status'] == 'to do' for row in rows)} to do: about "
-        f"{duration(left)} left here, estimated from a few timed steps of each network"
+    print_table(
+        [_shown(row) for row in rows], {"seed": "", "seconds": ".0f", "epochs": ""}, needed=4
     )
-    if left == 0:
+    to_do = sum(row["status"] == "to do" for row in rows)
+    left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
+    if to_do:
+        left += start_up * (2 if min(to_do, rows[0]["workers"]) > 1 else 1)
+    console.print(
+        f"{len(rows)} runs, {to_do} to do: about {duration(left)} left here with start-up, "
+        "estimated from a few timed steps of each network"
+    )
+    if not to_do:
         return
     if gpu is not None or left > DAY_SECONDS:
         (row,) = plan_rows(plan, Store(how.results), [machine])
@@ -43,6 +60,21 @@ def show_dry_run(plan: "Plan", how: "Execution", gpu: str | None = None, *, as_j
     pending = {row["run"] for row in rows if row["status"] == "to do"}
     left_to_do = [request for request in plan.requests if request.run_id in pending]
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    first = (
+        "variant",
+        "seed",
+        "status",
+        "seconds",
+        "epochs",
+        "options",
+        "model",
+        "dataset",
+        "recipe",
+    )
+    return {key: row[key] for key in first}
 
 
 # Unit, its seconds, decimal places, and the seconds from which the next unit is used.

@@ -7,12 +7,21 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import argument, export, int8, output
-from bench.cli.output import print_json, print_line, print_table, remarks, scaled
+from bench.cli.output import (
+    network_names,
+    print_json,
+    print_line,
+    print_table,
+    print_text,
+    remarks,
+    scaled,
+)
 from bench.export.settings import CalibrationMethod, Int8Target, IoPrecision, Precision
 
 if TYPE_CHECKING:
     from bench.store.exports import ExportRecord
 
+_NEEDED = 6  # columns of the table: up to the status
 _BAR = 40  # characters of the longest bar
 
 
@@ -136,37 +145,39 @@ def export_onnx(
     if as_json:
         print_json(rows, errors)
     else:
-        print_table([_cells(row) for row in rows], _FORMS)
-        for row, record in zip(rows, records, strict=True):
-            _remark(row, record, results)
+        names = network_names(rows, results)
+        cells = [_cells(row, name) for row, name in zip(rows, names, strict=True)]
+        print_table(cells, _FORMS, needed=_NEEDED)
+        for row, name, record in zip(rows, names, records, strict=True):
+            _remark(row, name, record, results)
     raise typer.Exit(int(bool(errors)))
 
 
 _FORMS = {
-    "MB": ".1f",
-    "largest difference": ".1e",
-    "torch %": ".2f",
     "file %": ".2f",
+    "torch %": ".2f",
     "flipped": "",
+    "largest difference": ".1e",
+    "MB": ".1f",
 }
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {
-        "network": row["run"] or row["model"],
+        "network": name,
         "precision": row["precision"],
-        "MB": scaled(row["bytes"], 1e-6),
-        "largest difference": row["max_rel_diff"],
-        "torch %": scaled(row["torch_accuracy"], 100),
         "file %": scaled(row["test_accuracy"], 100),
+        "torch %": scaled(row["torch_accuracy"], 100),
         "flipped": row["flipped_predictions"],
         "status": row["status"],
+        "largest difference": row["max_rel_diff"],
+        "MB": scaled(row["bytes"], 1e-6),
     }
 
 
-def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
+def _remark(row: dict[str, Any], name: str, record: "ExportRecord", results: Path) -> None:
     if row["error"]:
-        print_line(f"{row['run'] or row['model']}: {row['error']}")
+        print_text(f"{name}: {row['error']}")
     if not record.export:
         return
     folder = results / "exports" / record.export
@@ -174,7 +185,7 @@ def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
     details = record.proof.get(row["precision"], {})
     if row["precision"] == "fp16":
         kept = ", ".join(details["kept_fp32"])
-        print_line(
+        print_text(
             "fp16: this CPU computes in fp32, so only the conversion is verified; "
             f"{len(details['kept_fp32'])} layers kept in fp32{kept and f': {kept}'}"
         )
@@ -183,11 +194,11 @@ def _remark(row: dict[str, Any], record: "ExportRecord", results: Path) -> None:
         print_line(folder / "sensitivity.svg")
     if details.get("draws"):
         spread = f"{details['draws_mean'] * 100:.2f} ± {details['draws_std'] * 100:.2f} %"
-        print_line(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
+        print_text(f"accuracy over {len(details['draws'])} calibration draws: {spread}")
     if details.get("images_prepared"):
-        print_line(details["images_prepared"])
+        print_text(details["images_prepared"])
     if details.get("verdict"):
-        print_line(details["verdict"], style="bold")
+        print_text(details["verdict"], style="bold")
 
 
 def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:

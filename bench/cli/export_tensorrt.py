@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from bench.cli import options
 from bench.cli.options import argument, export, output
-from bench.cli.output import print_json, print_line, print_table, remarks, scaled
+from bench.cli.output import network_names, print_json, print_line, print_table, remarks, scaled
 from bench.export.settings import Flavor, Precision
 
 
@@ -84,20 +84,22 @@ def export_tensorrt(
     if as_json:
         print_json(rows, [row for row in rows if row["error"]])
         return
-    print_table([_cells(row) for row in rows], {"MB": ".1f", "seconds": ".2f"})
+    names = network_names(rows, results)
+    cells = [_cells(row, name) for row, name in zip(rows, names, strict=True)]
+    print_table(cells, {"MB": ".1f", "seconds": ".2f"}, needed=4)
     for row in rows:
         if row["error"]:
             print_line(row["error"])
     print_line("Engines were built, not run: running one takes a GPU of its compute capability.")
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {
-        "network": row["run"] or row["model"],
+        "network": name,
         "precision": row["precision"],
         "target": row["target"],
+        "status": row["status"],
         "MB": scaled(row["bytes"], 1e-6),
         "seconds": row["seconds"],
-        "status": row["status"],
         "file": f"exports/{row['export'][:12]}…/{row['file']}" if row["file"] else None,
     }

@@ -10,7 +10,10 @@ _FORMS = {"epoch": "", "gradient_norm": ".3g", "norm_ratio": ".3g"}
 
 
 def gradients(
-    targets: Annotated[list[str], argument("TARGET", "Runs, or names of untrained networks.")],
+    targets: Annotated[
+        list[str],
+        argument("TARGET", "Runs (IDs, hashes or folders), or names of untrained networks."),
+    ],
     dataset: Annotated[
         str, what("--dataset NAME", "Dataset for untrained networks; see 'bench list datasets'.")
     ] = "fashion-mnist-mini",

@@ -12,7 +12,9 @@ from bench.system.memory import enable_huge_pages
 
 
 def grow(
-    run: Annotated[str, argument("RUN", "Finished run of a residual network.")],
+    run: Annotated[
+        str, argument("RUN", "Finished run (ID, hash or folder) of a residual network.")
+    ],
     to: Annotated[str, network("--to MODEL", "Name of the larger network.")],
     width: Annotated[
         int | None,
@@ -56,6 +58,7 @@ def grow(
     enable_huge_pages()
     from bench.api import grow_with_proof
     from bench.launch.launchers import make_launcher
+    from bench.store.runs import short_name
     from bench.store.tables.frames import rows_of
 
     with progress_view(quiet=quiet or as_json) as view:
@@ -75,17 +78,18 @@ def grow(
             on_event=view,
         )
     (values,) = rows_of(row)
+    name = short_name(values["run"], values["variant"])
     failed = values["status"] != "complete"
     if as_json:
         print_json([{**values, "proof": proof}], [values] if failed else [])
     elif proof is None:
-        print_line(f"{values['run']}: {values['status']}: {values['error']}")
+        print_line(f"{name}: {values['status']}: {values['error']}")
     else:
         from bench.networks.same_function import Proof
 
         accuracy = values["test_accuracy"]
-        shown = "unknown (synthetic images)" if accuracy is None else f"{accuracy:.4f}"
+        shown = "unknown (synthetic images)" if accuracy is None else f"{accuracy * 100:.2f} %"
         print_line(f"Grown from {values['parent']}")
         print_line(f"Proof: {Proof.of(proof)}")
-        print_line(f"{values['run']}: test accuracy {shown} after {values['epochs']} more epochs")
+        print_line(f"{name}: test accuracy {shown} after {values['epochs']} more epochs")
     raise typer.Exit(int(failed))

@@ -112,13 +112,16 @@ def import_model(
 def _show(run: str, target: str, results: Path) -> None:
     """Print what was imported, and the commands that may follow."""
     from bench.store import Store
+    from bench.store.runs import short_name
     from bench.targets.find import load_trained
 
     trained, console = load_trained(run, results=results), stdout()
+    classes = len(trained.classes)
+    name = short_name(run, target if target != run else trained.record.request["model"])
     images = len(Store(trained.root).read_tensors(run, "predictions.safetensors")["labels"])
     accuracy = trained.record.result["test_accuracy"]
     for line in (
-        f"{run}: test accuracy {accuracy:.4f} ({images:,} images, {len(trained.classes)} classes)",
+        f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)",
         _input(trained.preprocessing),
     ):
         console.print(line, markup=False, soft_wrap=True)

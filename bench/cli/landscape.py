@@ -4,11 +4,17 @@ from typing import Annotated
 
 from bench.cli import options
 from bench.cli.options import argument, measurement
-from bench.cli.output import print_json, print_table, remarks, save_tables_and_picture
+from bench.cli.output import (
+    network_names,
+    print_json,
+    print_table,
+    remarks,
+    save_tables_and_picture,
+)
 
 
 def landscape(
-    runs: Annotated[list[str], argument("RUN", "Finished runs.")],
+    runs: Annotated[list[str], argument("RUN", "Finished runs (IDs, hashes or folders).")],
     plane: Annotated[
         bool, measurement("--plane", "Measure a plane of two directions instead of a line.")
     ] = False,
@@ -73,5 +79,7 @@ def landscape(
     if as_json:
         print_json(rows)
         return
-    forms = {"x": "+.2f", **({"y": "+.2f"} if plane else {}), "loss": ".4g", "accuracy": ".4f"}
+    forms = {"x": "+.2f", **({"y": "+.2f"} if plane else {}), "loss": ".4g", "accuracy_%": ".2f"}
+    for row, name in zip(rows, network_names(rows, results), strict=True):
+        row |= {"run": name, "accuracy_%": row["accuracy"] * 100}
     print_table([{key: row[key] for key in ("run", *forms)} for row in rows], forms)

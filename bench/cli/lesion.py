@@ -4,11 +4,21 @@ from typing import Annotated, Any
 
 from bench.cli import options
 from bench.cli.options import argument, measurement
-from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
+from bench.cli.output import (
+    network_names,
+    print_json,
+    print_line,
+    print_table,
+    remarks,
+    save_tables_and_picture,
+    scaled,
+)
 
 
 def lesion(
-    run: Annotated[str, argument("RUN", "Finished run of a residual or plain network.")],
+    run: Annotated[
+        str, argument("RUN", "Finished run (ID, hash or folder) of a residual or plain network.")
+    ],
     test_images: Annotated[
         int | None,
         measurement("--test-images N", "Number of test images, from the first (default: all)."),
@@ -56,13 +66,14 @@ def lesion(
     if as_json:
         print_json(rows)
         return
-    print_line(f"{rows[0]['run']}, {rows[0]['images']:,} test images")
-    print_table([_shown(row) for row in rows], _FORMS)
+    (name, *_) = network_names([{**rows[0], "model": None}], results)
+    print_line(f"{name}, {rows[0]['images']:,} test images")
+    print_table([_shown(row) for row in rows], _FORMS, needed=3)
 
 
 _FORMS = {
-    "test_accuracy": ".4f",
-    "drop": "+.4f",
+    "test_accuracy_%": ".2f",
+    "drop (points)": "+.2f",
     "norm_ratio": ".3g",
     "initial_gradient_norm": ".3g",
 }
@@ -72,8 +83,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     place = {"none": "whole network", "drop": f"without {row['block']}"}
     return {
         "lesion": place.get(row["lesion"], f"{row['block']} ↔ {row['other']}"),
-        "test_accuracy": row["test_accuracy"],
-        "drop": row["accuracy_drop"],
+        "test_accuracy_%": scaled(row["test_accuracy"], 100),
+        "drop (points)": scaled(row["accuracy_drop"], 100),
         "norm_ratio": row["norm_ratio"],
         "initial_gradient_norm": row["initial_gradient_norm"],
     }

@@ -1,20 +1,26 @@
 """`bench list`."""
 
-from collections.abc import Callable
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from bench.cli import options
 from bench.cli.options import argument
-from bench.cli.output import print_json, print_line, print_table
+from bench.cli.output import print_json, print_line, print_table, print_text
 
-Thing = Literal["models", "studies", "datasets", "recipes", "backends"]
+Thing = Literal["models", "options", "studies", "datasets", "recipes", "backends"]
 
 
 def list_things(
     what: Annotated[Thing | None, argument("WHAT", "What to list (default: everything).")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List models, studies, datasets, recipes and backends.
+    """List models, their options, studies, datasets, recipes and backends.
+
+    'options' are those of the residual networks (--option KEY=VALUE), and the values of 'recipes'
+    can be changed with --set KEY=VALUE and in study files.
 
     Example:
 
@@ -23,12 +29,16 @@ def list_things(
     """
     wanted: tuple[Thing, ...] = (what,) if what else get_args(Thing)
     if as_json:
-        print_json({"kind": thing, **row} for thing in wanted for row in _LISTS[thing]())
+        print_json({"kind": thing, **row} for thing in wanted for row in _LISTS[thing].rows())
         return
     for thing in wanted:
         if len(wanted) > 1:
             print_line(thing, style="bold")
-        print_table(_LISTS[thing](), {"train": "", "test": ""})
+        listed = _LISTS[thing]
+        rows = listed.shown()
+        print_table(rows, listed.forms, prose=listed.prose, needed=len(rows[0]))
+        if listed.note:
+            print_text(f"\n{listed.note}")
         if len(wanted) > 1:
             print_line("")
 
@@ -44,12 +54,38 @@ def _models() -> list[dict[str, Any]]:
     return rows + [{"name": name, "input": None, "classes": None} for name in others]
 
 
+def _options() -> list[dict[str, Any]]:
+    """Return the residual networks' options, as the docstring of their dataclass has them."""
+    from bench.models import CHOICES, ResNetConfig
+
+    text = inspect.cleandoc(ResNetConfig.__doc__ or "")
+    described = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE))
+    return [
+        {
+            "name": name,
+            "values": ", ".join(CHOICES.get(name, ())) or None,
+            "meaning": " ".join(described[name].split()),
+        }
+        for name in ResNetConfig.__dataclass_fields__
+        if name not in {"stages", "resize"}  # set by depth and family
+    ]
+
+
+def _shown_options() -> list[dict[str, Any]]:
+    return [{key: row[key] for key in ("name", "meaning", "values")} for row in _options()]
+
+
 def _studies() -> list[dict[str, Any]]:
     from bench.studies import load_study, shipped_studies
 
     loaded = {name: load_study(name).study for name in shipped_studies()}
     return [
-        {"name": name, "question": study.question, "source": study.source}
+        {
+            "name": name,
+            "runs": len(study.variants) * len(study.base.seeds),
+            "question": study.question,
+            "source": study.source,
+        }
         for name, study in loaded.items()
     ]
 
@@ -78,25 +114,112 @@ def _backends() -> list[dict[str, Any]]:
     return list(backend_rows())
 
 
+def _shown_backends() -> list[dict[str, Any]]:
+    """Return a row for each backend and device: precisions that run here, and what others lack."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in _backends():
+        groups.setdefault((row["name"], row["device"]), []).append(row)
+    shown = []
+    for (name, device), rows in groups.items():
+        missing: dict[str, list[str]] = {}
+        for row in rows:
+            if not row["runs_here"]:
+                missing.setdefault(row["missing"], []).append(row["precision"])
+        shown.append(
+            {
+                "name": name,
+                "device": device,
+                "runs here": ", ".join(r["precision"] for r in rows if r["runs_here"]) or None,
+                "missing": "; ".join(f"{', '.join(p)}: {why}" for why, p in missing.items()),
+            }
+        )
+    return shown
+
+
 def _recipes() -> list[dict[str, Any]]:
     from bench.studies.recipe import RECIPES, Recipe
 
-    default = Recipe()
-    shown = [
-        field
-        for field in Recipe.model_fields
-        if any(getattr(recipe, field) != getattr(default, field) for recipe in RECIPES.values())
-    ]
     return [
-        {"name": name, **{field: getattr(recipe, field) for field in shown}}
+        {"name": name, **{field: getattr(recipe, field) for field in Recipe.model_fields}}
         for name, recipe in RECIPES.items()
     ]
 
 
-_LISTS: dict[Thing, Callable[[], list[dict[str, Any]]]] = {
-    "models": _models,
-    "studies": _studies,
-    "datasets": _datasets,
-    "recipes": _recipes,
-    "backends": _backends,
+def _shown_recipes() -> list[dict[str, Any]]:
+    """Return a row for each value of the recipes, with its meaning."""
+    from bench.studies.recipe import RECIPES, Recipe
+
+    return [
+        {
+            "key": key,
+            **{name: _as_toml(getattr(recipe, key)) for name, recipe in RECIPES.items()},
+            "meaning": field.description,
+        }
+        for key, field in Recipe.model_fields.items()
+    ]
+
+
+def _as_toml(value: Any) -> str | None:
+    """Return a value as a study file has it; None for none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
+    return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class _List:
+    """What is listed of one kind.
+
+    Attributes:
+        rows: makes the rows for programs.
+        shown: makes the rows for people.
+        forms: columns of numbers, as of `print_table`.
+        prose: columns of text.
+        note: what to know about them.
+    """
+
+    rows: Callable[[], list[dict[str, Any]]]
+    shown: Callable[[], list[dict[str, Any]]]
+    forms: Mapping[str, str] = field(default_factory=dict)
+    prose: tuple[str, ...] = ()
+    note: str = ""
+
+
+_LISTS: dict[Thing, _List] = {
+    "models": _List(
+        _models,
+        _models,
+        {"classes": ""},
+        note="Any other depth of the CIFAR networks works as well, such as resnet14. Options of "
+        "the residual networks: bench list options.",
+    ),
+    "options": _List(
+        _options,
+        _shown_options,
+        prose=("meaning", "values"),
+        note="Give them as --option KEY=VALUE, or as options of a study's variant.",
+    ),
+    "studies": _List(
+        _studies,
+        _studies,
+        {"runs": ""},
+        ("question", "source"),
+        note="What a study costs here, in time and disk space, and what is left of it: "
+        "bench run-ablation STUDY --dry-run. On another machine: bench plan STUDY --gpu NAME.",
+    ),
+    "datasets": _List(_datasets, _datasets, {"train": "", "test": ""}),
+    "recipes": _List(
+        _recipes,
+        _shown_recipes,
+        prose=("meaning",),
+        note="Change a value with --set KEY=VALUE in bench train, or in a study file; - is none.",
+    ),
+    "backends": _List(
+        _backends,
+        _shown_backends,
+        prose=("runs here", "missing"),
+        note="'null' computes nothing: its figure is the cost of measuring itself.",
+    ),
 }

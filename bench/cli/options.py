@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from bench.errors import BenchError
 
 
 def argument(metavar: str, text: str) -> Any:
     """Declare an argument by its name in the help, and its help text."""
-    return typer.Argument(metavar=metavar, help=text)
+    return typer.Argument(metavar=metavar, help=escape(text))
 
 
 def option(declaration: str, help: str, **settings: Any) -> Any:  # noqa: A002 - as Typer names it
@@ -26,7 +28,8 @@ def option(declaration: str, help: str, **settings: Any) -> Any:  # noqa: A002 -
         **settings: further arguments of `typer.Option`.
     """
     flag, _, metavar = declaration.partition(" ")
-    return typer.Option(flag, **{"help": help, "metavar": metavar or None, **settings})
+    # The help is plain text, in which Rich would take brackets for markup.
+    return typer.Option(flag, **{"help": escape(help), "metavar": metavar or None, **settings})
 
 
 # Options of a panel of the help; a command declares its options in the order of the panels.
@@ -42,9 +45,7 @@ output = partial(option, rich_help_panel="Output")
 
 Seeds = Annotated[
     str | None,
-    what(
-        "--seeds LIST", "Random seeds, separated by commas, such as 0,1,2 (default: the study's)."
-    ),
+    what("--seeds LIST", "Random seeds, such as 0,1,2 or 0-4 (default: the study's)."),
 ]
 Dataset = Annotated[
     str | None, what("--dataset NAME", "Dataset; see 'bench list datasets' (default: the study's).")
@@ -94,7 +95,9 @@ Compile = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    training("--timeout SECONDS", "End a run after this long without progress (default: 3600 s)."),
+    training(
+        "--timeout SECONDS", "End a run after this long without progress (default: 600 s or more)."
+    ),
 ]
 
 Device = Annotated[str, hardware("--device DEVICE", "Device: auto, cpu, cuda, cuda:N or mps.")]
@@ -136,28 +139,64 @@ Track = Annotated[
     str | None,
     output("--track LIST", "Also log to: tensorboard, mlflow or both (extra 'tracking')."),
 ]
+FormerLatency = Annotated[
+    float | None, option("--latency-bound MS", "Former name of --max-latency-ms.", hidden=True)
+]
 Results = Annotated[Path, output("--results DIR", "Folder of runs, exports and measurements.")]
 Json = Annotated[bool, output("--json", "Print one JSON document on stdout, and nothing else.")]
 Quiet = Annotated[bool, output("--quiet", "Show no progress.")]
 
 DEFAULT_RESULTS = Path("bench-runs")
+_SEEDS = re.compile(r"(-?\d+)(?:-(-?\d+))?")  # a seed, or the first and last of a range
+_MOST_SEEDS = 10_000  # of one range
 _MOST = 2**31 - 1  # as `bench.studies.recipe.MOST`, which is heavy to import
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
-    """Parse a list of random seeds, such as `0,1,2`.
+    """Parse a list of random seeds, such as `0,1,2` or `0-4`.
 
     Raises:
-        BenchError: part of it is not an integer.
+        BenchError: part of it is neither an integer nor a range of integers.
     """
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = _SEEDS.fullmatch(part.strip())
+        first, last = (int(end or found[1]) for end in found.groups()) if found else (0, -1)
+        if not 0 <= last - first < _MOST_SEEDS:
+            raise BenchError(
+                f"--seeds {text}: random seeds are integers or ranges, separated by commas, such "
+                "as 0,1,2 or 0-4"
+            )
+        seeds += range(first, last + 1)
+    return seeds
+
+
+def parse_accuracy(flag: str, percent: float | None) -> float | None:
+    """Return an accuracy that was given in per cent as a fraction, 0…1; None for None.
+
+    Args:
+        flag: the option's name, for errors.
+        percent: its value.
+
+    Raises:
+        BenchError: it is no accuracy in per cent; a fraction such as 0.94 is refused, too.
+    """
+    if percent is None:
+        return None
+    if 0 < percent <= 1:
         raise BenchError(
-            f"--seeds {text}: random seeds are integers separated by commas, such as 0,1,2"
-        ) from None
+            f"{flag} {percent:g}: an accuracy is given in per cent; write {flag} {percent * 100:g}"
+        )
+    if not 0 < percent <= 100:  # noqa: PLR2004 - per cent
+        raise BenchError(f"{flag} {percent:g}: it must be above 0 and at most 100 (per cent)")
+    return percent / 100
+
+
+def either(given: float | None, former: float | None) -> float | None:
+    """Return the value of an option, or of its former name."""
+    return former if given is None else given
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:

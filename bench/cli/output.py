@@ -7,12 +7,12 @@ import io
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from bench.report.tables.terminal import TerminalTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
     from bench.report.charts.chart import Chart
 
+_NO_LIMIT = 100_000  # columns
 _ASCII = {
     "×": "x",
     "→": "->",
     "↔": "<->",
     "±": "+-",
     "\N{EN DASH}": "-",
+    "\N{EM DASH}": "-",
+    "·": "|",
+    "█": "#",
     "‖": "||",
     "≤": "<=",
     "≥": ">=",
@@ -57,9 +61,11 @@ def _replacement(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def stdout() -> Console:
-    """Return the console for results; off a terminal it is wide enough for whole tables."""
+    """Return the console for results; off a terminal, lines are not broken."""
     console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(width=200, highlight=False, emoji=False)
+    return (
+        console if console.is_terminal else Console(width=_NO_LIMIT, highlight=False, emoji=False)
+    )
 
 
 def stderr() -> Console:
@@ -112,25 +118,55 @@ def print_document(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], forms: Mapping[str, str] = {}) -> None:
-    """Print rows as a table whose columns are the keys of the first row.
+def print_table(
+    rows: Sequence[Mapping[str, Any]],
+    forms: Mapping[str, str] = {},
+    *,
+    prose: Collection[str] = (),
+    needed: int = 1,
+) -> None:
+    """Print rows as a table whose columns are the keys of the first row, important ones first.
 
     Args:
         rows: column → value; a missing value is shown as "-".
         forms: column → format of its values, such as ".2f"; these columns are aligned on the right.
+        prose: columns of text, which a narrow terminal may wrap.
+        needed: number of columns that a narrow terminal may not leave out.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "), justify="right" if name in forms else "left")
-    for row in rows:
-        cells = ((value, forms.get(name, "")) for name, value in row.items())
-        table.add_row(*("-" if v is None else escape(format(v, form)) for v, form in cells))
-    stdout().print(table)
+    names = tuple(rows[0]) if rows else ()
+    cells = [
+        ["-" if row[name] is None else format(row[name], forms.get(name, "")) for name in names]
+        for row in rows
+    ]
+    left = [_heading(name) for name in names if name not in forms]
+    columns = [_heading(name) for name in names]
+    stdout().print(TerminalTable(columns, cells, left, [_heading(n) for n in prose], needed))
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def network_names(rows: Iterable[Mapping[str, Any]], results: Path) -> list[str]:
+    """Return names for people of rows with `run` and `model`: a run's begins with its variant."""
+    from bench.store import Store
+    from bench.store.runs import short_name
+
+    variants = Store(results).variants_of_runs()
+    return [
+        short_name(run, variants.get(run, row["model"])) if (run := row["run"]) else row["model"]
+        for row in rows
+    ]
 
 
 def scaled(value: float | None, factor: float) -> float | None:
     """Return a value in another unit, None for a missing one."""
     return None if value is None else value * factor
+
+
+def print_text(text: str, *, style: str | None = None) -> None:
+    """Print sentences, wrapped at words on a terminal; no part of them is read as markup."""
+    stdout().print(text, style=style, markup=False)
 
 
 def print_line(text: object, *, style: str | None = None) -> None:

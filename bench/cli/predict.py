@@ -9,7 +9,10 @@ from bench.cli.output import print_json, print_table
 
 
 def predict(
-    run: Annotated[str, argument("RUN", "Finished run, or an export (.onnx file or SHA-256).")],
+    run: Annotated[
+        str,
+        argument("RUN", "Finished run (ID, hash or folder), or export (.onnx file or SHA-256)."),
+    ],
     images: Annotated[list[Path], argument("IMAGE", "Image files.")],
     top: Annotated[int, output("--top N", "Number of classes to show per image.")] = 1,
     results: options.Results = options.DEFAULT_RESULTS,

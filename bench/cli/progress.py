@@ -140,9 +140,9 @@ class _Lines:
 
 
 def _figures(event: dict[str, Any]) -> str:
-    parts = [f"train {event['train_accuracy']:.3f}"]
+    parts = [f"train {event['train_accuracy'] * 100:.1f} %"]
     for key, name in (("validation_accuracy", "validation"), ("test_accuracy", "test")):
         if event.get(key) is not None:
-            parts.append(f"{name} {event[key]:.3f}")
+            parts.append(f"{name} {event[key] * 100:.1f} %")
     parts.append(f"{event['images_per_second']:,.0f} images/s")
     return ", ".join(parts)

@@ -31,13 +31,28 @@ def report(
     ] = "markdown,csv",
     output: Annotated[
         Path | None,
-        output("--output DIR", "Folder to write, or - for stdout (default: report/NAME)."),
+        output(
+            "--output DIR",
+            "Folder to write, or - for Markdown or LaTeX on stdout (default: report/NAME).",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        output(
+            "--columns LIST",
+            "Columns of the LaTeX table, such as test,difference (default: all).",
+        ),
     ] = None,
     publish: Annotated[
         bool, output("--publish", "Write to results/NAME instead of report/NAME.")
     ] = False,
     figures: Annotated[
-        Path | None, output("--figures DIR", "Also write the charts as SVG and PNG to this folder.")
+        Path | None,
+        output("--figures DIR", "Also write the charts as SVG, PNG and PDF to this folder."),
+    ] = None,
+    width: Annotated[
+        float | None,
+        output("--width INCHES", "Width of the charts in --figures (default: 4.5).", min=1, max=40),
     ] = None,
     serve: Annotated[
         bool, output("--serve", "Serve the live HTML page on this machine until Ctrl-C.")
@@ -59,13 +74,17 @@ def report(
 
       bench report quickstart --format markdown --output - >> "$GITHUB_STEP_SUMMARY"
 
+      bench report quickstart --format latex --columns test,difference,p --output - > table.tex
+
+      bench report quickstart --figures paper --width 3.25
+
       bench report quickstart --serve
 
       bench report --measurements --output speed
 
     """
     from bench.report.pages.markdown import markdown
-    from bench.report.pages.publish import check_formats, json_text, require_finished
+    from bench.report.pages.publish import check_formats, json_text, latex, require_finished
     from bench.report.pages.publish import publish as write
     from bench.report.pages.sections import save_figures
     from bench.report.pages.study_report import read_study_report
@@ -74,11 +93,20 @@ def report(
     wanted = [name.strip() for name in formats.split(",")]
     check_formats(wanted)
     to_stdout = str(output) == "-"
-    texts = {"markdown": markdown, "json": json_text}
+    chosen = columns.split(",") if columns else []
+    texts = {
+        "markdown": markdown,
+        "latex": lambda content: latex(content, chosen),
+        "json": json_text,
+    }
     if to_stdout and (len(wanted) > 1 or wanted[0] not in texts):
         raise BenchError(
             f"--output - writes one text to stdout: give --format {' or '.join(texts)} too"
         )
+    if columns is not None and "latex" not in wanted:
+        raise BenchError("--columns are those of the LaTeX table: give --format latex too")
+    if width is not None and figures is None:
+        raise BenchError("--width is that of the charts in --figures DIR: give that too")
     if serve and (output or publish or figures):
         raise BenchError("--serve writes no files: remove --output, --figures and --publish")
     if measurements:
@@ -98,9 +126,9 @@ def report(
         sys.stdout.write(texts[wanted[0]](content))
         return
     folder = output or Path("results" if publish else "report") / name
-    _print_paths(write(content, folder, wanted))
+    _print_paths(write(content, folder, wanted, chosen))
     if figures is not None:
-        _print_paths(save_figures(content.data, figures))
+        _print_paths(save_figures(content.data, figures, width))
 
 
 def _report_measurements(

@@ -25,7 +25,7 @@ app = typer.Typer(
     """,
 )
 
-Runs = Annotated[list[str], argument("RUN", "IDs or folders of runs.")]
+Runs = Annotated[list[str], argument("RUN", "IDs, hashes or folders of runs.")]
 Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 
 
@@ -33,7 +33,9 @@ Yes = Annotated[bool, option("--yes", "Do not ask for confirmation.")]
 def list_runs(
     results: options.Results = options.DEFAULT_RESULTS, as_json: options.Json = False
 ) -> None:
-    """List all runs with their size and the studies that use them.
+    """List all runs with their variant, size and the studies that use them.
+
+    Every command takes the hash in the column 'run' for the run.
 
     Example:
 
@@ -41,10 +43,12 @@ def list_runs(
 
     """
     store = _existing(results)
-    users = _users(store)
+    users, variants = _users(store), store.variants_of_runs()
     rows: list[dict[str, Any]] = [
         {
             "run": record.run,
+            "variant": variants.get(record.run),
+            "seed": record.request.get("seed"),
             "status": record.status,
             "bytes": store.size(record.run),
             "studies": ", ".join(users.get(record.run, ())) or None,
@@ -56,13 +60,13 @@ def list_runs(
         print_json(rows)
         return
     total = sum(row["bytes"] for row in rows)
-    print_table(rows, {"bytes": ","})
+    print_table([_listed(row) for row in rows], {"seed": "", "MB": ".1f"}, needed=4)
     print_line(f"{len(rows)} runs, {total / 1e6:.1f} MB in {store.root}")
 
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    run: Annotated[str, argument("RUN", "ID, hash or folder of a run.")],
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -154,7 +158,9 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
 @app.command("pack")
 def pack_runs(
     archive: Annotated[Path, argument("FILE.tar.gz", "Archive to write.")],
-    runs: Annotated[list[str] | None, argument("RUN", "Runs to pack (default: all).")] = None,
+    runs: Annotated[
+        list[str] | None, argument("RUN", "Runs (IDs, hashes or folders) to pack (default: all).")
+    ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
     """Write runs, their analyses and studies to one archive.
@@ -200,7 +206,7 @@ def unpack_runs(
 
 @app.command("locate")
 def locate_images(
-    run: Annotated[str, argument("RUN", "ID or folder of a run.")],
+    run: Annotated[str, argument("RUN", "ID, hash or folder of a run.")],
     folder: Annotated[Path, argument("PATH", "Where its image folder is on this machine.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
@@ -228,6 +234,20 @@ def _existing(path: Path) -> "Store":
     if not path.exists():
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     return store
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    from bench.store.runs import short_hash
+
+    return {
+        "variant": row["variant"] or row["run"].rpartition("-s")[0],
+        "seed": row["seed"],
+        "run": short_hash(row["run"]),
+        "status": row["status"],
+        "MB": row["bytes"] / 1e6,
+        "studies": row["studies"],
+        "started": str(row["started_at"])[:16].replace("T", " "),
+    }
 
 
 def _remove(store: "Store", runs: list[str]) -> None:

@@ -1,5 +1,6 @@
 """`bench run-ablation`."""
 
+import time
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +41,9 @@ def run_ablation(
     threads: options.Threads = None,
     workers: Annotated[
         int | None,
-        hardware("--workers N", "Runs at a time (default: one per core, or one per GPU)."),
+        hardware(
+            "--workers N", "Runs at a time (default: one per core; per GPU one, or four if small)."
+        ),
     ] = None,
     gpu: options.Gpu = None,
     launcher: options.LauncherName = "local",
@@ -76,6 +79,7 @@ def run_ablation(
       bench run-ablation depth --launcher slurm --slurm-option partition=gpu --dry-run
 
     """
+    started = time.perf_counter()
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
         raise BenchError(f"--gpu {gpu} only estimates the time: add --dry-run, or use 'bench plan'")
@@ -126,7 +130,7 @@ def run_ablation(
     if launcher == "slurm" and not as_json:
         _show_batch_script(plan, how)
     else:
-        show_dry_run(plan, how, gpu, as_json=as_json)
+        show_dry_run(plan, how, gpu, started=started, as_json=as_json)
 
 
 def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
@@ -136,6 +140,7 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     from bench.report.pages.terminal import print_report
     from bench.report.study_data import StudyData
     from bench.store import Store
+    from bench.store.runs import short_hash
 
     report = StudyReport(StudyData(Store(results), study))
     records = report.data.records.values()
@@ -146,7 +151,8 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     print_report(report, stdout())
     print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")
     complete = next((r.run for r in records if r.status == "complete"), None)
-    for command in _next_commands(results, study.name, complete):
+    hashed = None if complete is None else short_hash(complete)
+    for command in _next_commands(results, study.name, hashed):
         print_line(f"  {command}")
     return failed
 

@@ -9,7 +9,7 @@ import typer
 from bench.cli import options
 from bench.cli.measuring_progress import measuring_view
 from bench.cli.options import argument, hardware, measurement, output, what
-from bench.cli.output import print_json, print_line, print_table, remarks, stdout
+from bench.cli.output import print_json, print_line, print_table, print_text, remarks, stdout
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Repeated = list[str] | None
 _LAYERS_SHOWN = 12
-_LAYER_FORMS = {"ms": ".3g", "share": ".1%"}
+_LAYER_FORMS = {"ms": ".3g", "share_%": ".1f"}
 
 
 def throughput(
@@ -94,10 +94,10 @@ def throughput(
             "Longest time per configuration in all processes, after warm-up.",
         ),
     ] = 12.0,
-    latency_bound: Annotated[
+    max_latency_ms: Annotated[
         float | None,
         measurement(
-            "--latency-bound MS", "Largest p99 latency of the server scenario, in milliseconds."
+            "--max-latency-ms MS", "Largest p99 latency of the server scenario, in milliseconds."
         ),
     ] = None,
     isolate: Annotated[
@@ -110,7 +110,7 @@ def throughput(
         ),
     ] = 600.0,
     clear_l2: Annotated[
-        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each sample.")
+        bool, measurement("--clear-l2", "Clear the GPU's L2 cache before each batch.")
     ] = False,
     layers: Annotated[
         bool, measurement("--layers", "Also profile the time of each layer.")
@@ -136,6 +136,7 @@ def throughput(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    latency_bound: options.FormerLatency = None,
 ) -> None:
     """Measure throughput and latency, with confidence intervals.
 
@@ -184,7 +185,7 @@ def throughput(
         max_seconds=max_seconds,
         isolate=isolate,
         timeout=timeout,
-        latency_bound_ms=latency_bound,
+        latency_bound_ms=options.either(max_latency_ms, latency_bound),
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,
@@ -212,18 +213,21 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     else:
         from bench.report.findings.fastest import closing_lines
         from bench.report.tables.cold_start import cold_start_lines, cold_start_text
-        from bench.report.tables.throughput import footnotes, throughput_table
+        from bench.report.tables.throughput import footnotes, throughput_table, with_variants
+        from bench.store import Store
 
+        variants = Store(results).variants_of_runs()
+        rows, cold_starts = with_variants(rows, variants), with_variants(cold_starts, variants)
         stdout().print(throughput_table(rows))
         for line in footnotes(rows, results):
-            print_line(line)
+            print_text(line)
         _show_layers(record)
         if cold_starts:
             for line in cold_start_lines(cold_starts):
-                print_line(line)
+                print_text(line)
             stdout().print(cold_start_text(cold_starts).to_terminal(left=("backend",)))
         for line in closing_lines(rows):
-            print_line(line, style="bold")
+            print_text(line, style="bold")
     if not any(row["status"] == "complete" for row in rows):
         if errors and not as_json:
             raise BenchError(f"nothing could run: {errors[0]['error']}")
@@ -269,7 +273,12 @@ def _show_layers(record: "MeasurementRecord") -> None:
 
 def _layer_cells(share: dict[str, Any]) -> dict[str, Any]:
     kind = {} if share["kind"] == share["name"] else {"kind": share["kind"]}
-    return {"name": share["name"], **kind, "ms": share["milliseconds"], "share": share["share"]}
+    return {
+        "name": share["name"],
+        **kind,
+        "ms": share["milliseconds"],
+        "share_%": share["share"] * 100,
+    }
 
 
 def _number_or_auto(option: str, text: str) -> int | str:

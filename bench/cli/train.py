@@ -1,5 +1,6 @@
 """`bench train`."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +47,8 @@ def train(
     target_accuracy: Annotated[
         float | None,
         training(
-            "--target-accuracy SHARE",
-            "Also report the time to reach this validation accuracy (0 to 1).",
+            "--target-accuracy PERCENT",
+            "Also report the time to reach this validation accuracy, in per cent.",
         ),
     ] = None,
     dry_run: options.DryRun = False,
@@ -80,16 +81,18 @@ def train(
 
       torchrun --nproc-per-node 2 --no-python bench train resnet50 --device cuda
 
-      bench train resnet20 --dataset fashion-mnist --target-accuracy 0.9
+      bench train resnet20 --dataset fashion-mnist --target-accuracy 90
 
     """
+    started = time.perf_counter()
     options.require_positive(epochs=epochs)
     trackers = options.parse_trackers(track)
     settings = options.parse_values(setting, "--set")
-    if target_accuracy is not None:
+    target = options.parse_accuracy("--target-accuracy", target_accuracy)
+    if target is not None:
         from bench.report.findings.time_to_accuracy import check_target_accuracy
 
-        check_target_accuracy(target_accuracy, recipe, dataset, settings)
+        check_target_accuracy(target, recipe, dataset, settings)
 
     enable_huge_pages()
     from bench.api import train as train_model
@@ -121,7 +124,8 @@ def train(
     }
     if dry_run:
         how = Execution(**execution)
-        show_dry_run(train_plan(model, how.torch_device, **request), how, as_json=as_json)
+        plan = train_plan(model, how.torch_device, **request)
+        show_dry_run(plan, how, started=started, as_json=as_json)
         return
     with progress_view(quiet=quiet or as_json) as view:
         try:
@@ -132,7 +136,7 @@ def train(
         raise typer.Exit
     (values,) = rows_of(row)
     failed = values["status"] != "complete"
-    reached = None if target_accuracy is None else _reached(values, results, target_accuracy)
+    reached = None if target is None else _reached(values, results, target)
     if reached is not None:
         values |= {
             "target_accuracy": reached.accuracy,
@@ -142,7 +146,7 @@ def train(
     if as_json:
         print_json([values], [values] if failed else [])
     elif failed:
-        print_line(f"{values['run']}: {values['status']}: {values['error']}")
+        print_line(f"{_name(values)}: {values['status']}: {values['error']}")
     else:
         print_line(_summary(values))
         if reached is not None:
@@ -162,9 +166,15 @@ def _summary(values: dict[str, Any]) -> str:
     if values["test_accuracy"] is None:
         speed = f"{values['images_per_second']:,.0f} images/s"
         return (
-            f"{values['run']}: {speed} (synthetic images: no accuracy), {values['seconds']:.0f} s"
+            f"{_name(values)}: {speed} (synthetic images: no accuracy), {values['seconds']:.0f} s"
         )
     return (
-        f"{values['run']}: test accuracy {values['test_accuracy']:.4f}, train accuracy "
-        f"{values['train_accuracy']:.4f}, {values['seconds']:.0f} s"
+        f"{_name(values)}: test accuracy {values['test_accuracy'] * 100:.2f} %, train accuracy "
+        f"{values['train_accuracy'] * 100:.2f} %, {values['seconds']:.0f} s"
     )
+
+
+def _name(values: dict[str, Any]) -> str:
+    from bench.store.runs import short_name
+
+    return short_name(values["run"], values["variant"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from bench.cli import options
 from bench.cli.options import argument, measurement
-from bench.cli.output import print_json, print_line, remarks, stdout
+from bench.cli.output import print_json, print_line, print_text, remarks, stdout
 
 
 def tune(
@@ -14,7 +14,9 @@ def tune(
     option: options.KeyValues = None,
     batch_size: Annotated[
         list[int] | None,
-        measurement("--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32)."),
+        measurement(
+            "--batch-size N", "Batch size to try; repeatable (default: 1, 8, 32; GPU: also 256)."
+        ),
     ] = None,
     streams: Annotated[
         list[int] | None,
@@ -23,15 +25,15 @@ def tune(
             "Batches in flight to try; repeatable (default: 1, and one per thread).",
         ),
     ] = None,
-    latency_bound: Annotated[
+    max_latency_ms: Annotated[
         float | None,
-        measurement("--latency-bound MS", "Largest median latency of one batch, in milliseconds."),
+        measurement("--max-latency-ms MS", "Largest median (p50) latency of one batch, in ms."),
     ] = None,
     min_accuracy: Annotated[
         float | None,
         measurement(
-            "--min-accuracy SHARE",
-            "Smallest test accuracy of the file or network that runs (0 to 1).",
+            "--min-accuracy PERCENT",
+            "Smallest test accuracy of the file or network that runs, in per cent.",
         ),
     ] = None,
     max_minutes: Annotated[
@@ -42,6 +44,7 @@ def tune(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    latency_bound: options.FormerLatency = None,
 ) -> None:
     """Find the fastest way to run a network on this machine.
 
@@ -51,11 +54,12 @@ def tune(
 
     Example:
 
-      bench tune resnet18 --latency-bound 50
+      bench tune resnet18 --max-latency-ms 50
 
     """
     options.require_positive(threads=threads, batch_size=min(batch_size) if batch_size else None)
     size = options.parse_size(input_size)
+    accuracy = options.parse_accuracy("--min-accuracy", min_accuracy)
     from bench.measurement.measured_network import find_target
     from bench.measurement.preparation import make_context
     from bench.measurement.tuning import Bounds
@@ -68,7 +72,7 @@ def tune(
             say(f"{event['left']} configurations left after {event['seconds']:g} s each")
 
     context = make_context(results, device, threads, tell)
-    bounds = Bounds(latency_bound, min_accuracy)
+    bounds = Bounds(options.either(max_latency_ms, latency_bound), accuracy)
     values = options.parse_values(option)
     found = find_target(target, results=results, options=values, input_size=size)
     tuned = tune_target(
@@ -78,16 +82,18 @@ def tune(
 
 
 def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
-    from bench.report.tables.throughput import footnotes, throughput_table
+    from bench.report.tables.throughput import footnotes, throughput_table, with_variants
+    from bench.store import Store
     from bench.store.tables.frames import rows_of, throughput_frame
 
     rows = [r for r in rows_of(throughput_frame(tuned.record.rows)) if r["status"] == "complete"]
     if as_json:
         print_json([{**row, "command": tuned.command} for row in rows])
         return
+    rows = with_variants(rows, Store(results).variants_of_runs())
     stdout().print(throughput_table(rows))
     for line in footnotes(rows, results):
-        print_line(line)
+        print_text(line)
     skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
     print_line(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
     print_line(f"  {tuned.command}")

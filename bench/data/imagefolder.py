@@ -141,7 +141,8 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
         train = splits["train"]
         raise BenchError(
             f"{where}: has {train.name}/ but neither test/ nor val/: add one, or give "
-            f"imagefolder:{train}, of which {TEST_FRACTION:.0%} are held out as the test set"
+            f"imagefolder:{train}, of which {TEST_FRACTION * 100:.0f} % are held out as the "
+            "test set"
         )
     return _without_validation(where, splits, others)
 
@@ -319,12 +320,12 @@ def common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, in
         if image_size is None and size != first:
             raise BenchError(
                 f"{path}: {size[0]}x{size[1]} pixels where {paths[0].name} has "
-                f"{first[0]}x{first[1]}: set an input size (input_size) to resize to"
+                f"{first[0]}x{first[1]}: set an input size to resize to (--set input_size=224)"
             )
         if image_size is None and size[0] != size[1]:
             raise BenchError(
                 f"{path}: {size[0]}x{size[1]} pixels is not square: "
-                "set an input size (input_size) to resize to"
+                "set an input size to resize to (--set input_size=224)"
             )
     if first is None:
         raise BenchError("no images: give a folder with images")

@@ -281,6 +281,12 @@ def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None
                 f"target it{nearest(capability, known)} (it can: {', '.join(known)})"
             )
     here = _this_gpu()
+    if not wanted and here not in {*known, "none"}:
+        raise BenchError(
+            f"TensorRT RTX {library.version} cannot target this GPU, of compute capability {here} "
+            f"(it can: {', '.join(known)}): use --flavor standard, or name another GPU's "
+            "--compute-capability"
+        )
     return list(dict.fromkeys(wanted)) or ([here] if here in known else list(known))
 
 

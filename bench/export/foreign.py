@@ -297,8 +297,8 @@ def _near_guessing(source: ForeignFile, accuracy: Comparison | None) -> str:
     if accuracy.reference * source.dataset.num_classes > _GUESSING:
         return ""
     return (
-        f" In fp32 the file's accuracy is {accuracy.reference:.1%}, near guessing: check the order "
-        "of the classes, and give the mean and std of its training (--set mean=…)."
+        f" In fp32 the file's accuracy is {accuracy.reference * 100:.1f} %, near guessing: check "
+        "the order of the classes, and give the mean and std of its training (--set mean=…)."
     )
 
 

@@ -204,8 +204,9 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     gained, lost = int((best & ~used).sum()), int((used & ~best).sum())
     if gained > lost and mcnemar_p_value(gained, lost) < _SURE:
         warnings.warn(
-            f"{used.float().mean():.0%} of {count} training images are classified correctly, but "
-            f"{best.float().mean():.0%} with {way}; set what the network was trained with",
+            f"{used.float().mean() * 100:.0f} % of {count} training images are classified "
+            f"correctly, but {best.float().mean() * 100:.0f} % with {way}; set what the network "
+            "was trained with",
             stacklevel=2,
         )
 

@@ -3,8 +3,9 @@
 Each row names which of three kinds of speed it uses: *measured* by runs in the results folder,
 *given* in the machines file, and, for a device without either, an *estimate* by the roofline
 (Williams et al. 2009): an image takes the longer of its arithmetic at the device's peak and
-its memory traffic at the device's bandwidth, divided by the fraction of that roofline which
-the measured machines of the same file reach (1 without any: an upper bound of the speed).
+its memory traffic at the device's bandwidth, and a step at least the time in which Python
+launches its operations. The estimate divides that by the fraction which the measured machines of
+the same file reach (1 without any: an upper bound of the speed).
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import statistics
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
+from bench.networks.memory_traffic import Traffic, count_traffic
+from bench.networks.operations import Operations, count_operations
 from bench.networks.summary import count_macs
 from bench.training.check import probe
 from bench.training.setup import build_blank
@@ -34,16 +36,23 @@ if TYPE_CHECKING:
 
 # The backward pass takes two products per forward one: gradients of activations and of weights.
 TRAINING_PASSES = 3
-FLOAT_BYTES = 4
-# A few GPUs by name, with the peaks of their vendor's data sheets: dense bf16 (fp16 for the T4)
-# with float32 sums, and memory bandwidth.
+# GPUs by name, with the peaks of NVIDIA's data sheets and architecture papers: FLOP/s in bf16 (fp16
+# for the T4) with float32 sums, and bytes/s of memory. Dense: where a sheet gives only the figure
+# with sparsity, half of it.
 GPUS = {
-    "T4": (65e12, 320e9),
-    "RTX4090": (165.2e12, 1008e9),
-    "A100": (312e12, 2039e9),  # SXM, 80 GB
-    "H100": (989.4e12, 3350e9),  # SXM
+    "T4": (65e12, 320e9),  # T4 data sheet
+    "L4": (121e12, 300e9),  # L4 data sheet: 242 with sparsity
+    "L40S": (362.05e12, 864e9),  # L40S data sheet
+    "RTX4090": (165.2e12, 1008e9),  # Ada GPU architecture, appendix A
+    "RTX5090": (209.5e12, 1792e9),  # RTX Blackwell GPU architecture, appendix A
+    "A100": (312e12, 2039e9),  # A100 data sheet: SXM, 80 GB
+    "H100": (989.4e12, 3350e9),  # H100 data sheet: SXM, 1,979 with sparsity
+    "H200": (989.4e12, 4800e9),  # H200 data sheet: SXM, 1,979 with sparsity
+    "B200": (2250e12, 8000e9),  # DGX B200 data sheet: eight have 36e15 with sparsity, 64e12
 }
 DEFAULT_GPU = "A100"
+# About what PyTorch needs to launch one operation of a training step on a GPU, on a fast host.
+OPERATION_SECONDS = 8e-6
 
 
 class Machine(BaseModel):
@@ -54,6 +63,8 @@ class Machine(BaseModel):
         images_per_second: measured training speed of one worker, network → images/s.
         flops_per_second: peak of one worker's share, for the roofline.
         bytes_per_second: memory bandwidth of one worker's share, for the roofline.
+        precision: in which it trains, for the roofline: fp32, bf16 or fp16.
+        seconds_per_operation: time in which the host launches one operation, for the roofline.
         workers: runs at a time.
         cost_per_hour: of the whole machine, in any currency.
         watts: of the whole machine under load.
@@ -65,6 +76,8 @@ class Machine(BaseModel):
     images_per_second: dict[str, float] = Field(default_factory=dict)
     flops_per_second: float | None = Field(default=None, gt=0)
     bytes_per_second: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seconds_per_operation: float = Field(default=0.0, ge=0)
     workers: int = Field(default=1, ge=1)
     cost_per_hour: float | None = Field(default=None, ge=0)
     watts: float | None = Field(default=None, ge=0)
@@ -78,7 +91,14 @@ class Work:
     model: str
     images: float  # for training, of all runs; those evaluated are counted in part
     macs: int  # of one image, forward
-    traffic: float  # bytes a training step moves per image: activations, once per pass
+    traffic: Traffic  # of a forward pass
+    operations: Operations  # of a training step
+    batch_size: int
+
+    def bytes_per_image(self, precision: str) -> float:
+        """Return what a training step moves: convolutions and products, once per pass."""
+        moved = self.traffic.bytes_moved(self.batch_size, precision) or 0
+        return TRAINING_PASSES * moved / self.batch_size
 
 
 def known_gpu(name: str) -> Machine:
@@ -93,7 +113,13 @@ def known_gpu(name: str) -> Machine:
             "for another, 'bench plan --machines FILE' takes its peaks"
         )
     flops, bandwidth = GPUS[name]
-    return Machine(name=name, flops_per_second=flops, bytes_per_second=bandwidth)
+    return Machine(
+        name=name,
+        flops_per_second=flops,
+        bytes_per_second=bandwidth,
+        precision="bf16",
+        seconds_per_operation=OPERATION_SECONDS,
+    )
 
 
 def read_machines(path: Path) -> list[Machine]:
@@ -157,35 +183,40 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
 
 
 def work_of(requests: Sequence[RunRequest]) -> Work:
-    """Count images, multiply-adds and memory traffic of runs of one network."""
+    """Count images, multiply-adds, memory traffic and operations of runs of one network."""
     first = requests[0]
     size = data_size(first)
     shape = (1, size.channels, size.side, size.side)
     model = build_blank(first, size.classes, shape[1:]).eval()
-    elements = 0
-
-    def add(_module: Any, _inputs: Any, output: Any) -> None:
-        nonlocal elements
-        elements += output.numel() if isinstance(output, torch.Tensor) else 0
-
-    hooks = [m.register_forward_hook(add) for m in model.modules() if not any(m.children())]
-    with torch.inference_mode():
-        model(torch.zeros(shape))
-    for hook in hooks:
-        hook.remove()
     images = sum(steps_of(r) * r.recipe.batch_size for r in requests)
-    traffic = 2 * TRAINING_PASSES * FLOAT_BYTES * elements
-    return Work(first.model, images, count_macs(model, shape), traffic)
+    return Work(
+        first.model,
+        images,
+        count_macs(model, shape),
+        count_traffic(model, shape[1:]),
+        count_operations(model, shape[1:]),
+        first.recipe.batch_size,
+    )
 
 
-def roofline(work: Work, machine: Machine) -> float | None:
-    """Return the largest possible images/s of a device; None if the file gives no peak."""
+def roofline(work: Work, machine: Machine) -> tuple[float, str] | None:
+    """Return the largest possible images/s of a device, and what limits them.
+
+    Returns:
+        None if the file gives no peak.
+    """
     if machine.flops_per_second is None:
         return None
     seconds = 2 * TRAINING_PASSES * work.macs / machine.flops_per_second
     if machine.bytes_per_second is not None:
-        seconds = max(seconds, work.traffic / machine.bytes_per_second)
-    return 1 / seconds
+        moved = work.bytes_per_image(machine.precision)
+        seconds = max(seconds, moved / machine.bytes_per_second)
+    operations = work.operations.count(machine.precision)
+    launching = operations * machine.seconds_per_operation / work.batch_size
+    if launching > seconds:
+        each = f"{machine.seconds_per_operation * 1e6:.3g} µs each"
+        return 1 / launching, f"launching {operations} operations per step, about {each}"
+    return 1 / seconds, "roofline, the least time possible"
 
 
 def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
@@ -223,7 +254,7 @@ def _reached_fraction(
         for part in work:
             speed, bound = known[machine.name].get(part.model), roofline(part, machine)
             if speed and bound:
-                shares.append(speed[0] / bound)
+                shares.append(speed[0] / bound[0])
                 sources.append(machine.name)
     return (statistics.median(shares) if shares else 1.0), sorted(set(sources))
 
@@ -237,6 +268,7 @@ def _estimate(
             f"machine '{machine.name}': nothing says how fast it trains {work.model}; give "
             f"images_per_second.{work.model}, or flops_per_second for an estimate"
         )
+    speed, limit = bound
     if not sources:
-        return bound, "ESTIMATE: roofline, the least time possible"
-    return bound * fraction, f"ESTIMATE: {fraction:.2f} of the roofline, as {', '.join(sources)}"
+        return speed, f"ESTIMATE: {limit}"
+    return speed * fraction, f"ESTIMATE: {fraction:.2f} of the roofline, as {', '.join(sources)}"

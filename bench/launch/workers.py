@@ -11,21 +11,29 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.processes import LocalLauncher
+from bench.networks.summary import count_macs
 from bench.system.devices import check_count, physical_cores, resolve_device
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
+from bench.training.sizes import blank_network, data_size
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.launch.launchers import Launcher
     from bench.studies import Plan
+    from bench.studies.run_request import RunRequest
     from bench.training.run import OnEvent
 
 DEFAULT_RESULTS = "bench-runs"
 
 # Free memory that another worker needs: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
 WORKER_BYTES = 2**30
+# A GPU waits for Python where a step has few multiply-adds (forward, of a batch): about 3 ms go
+# into launching its operations, and a GPU of 100 TFLOP/s trains 5e10 of them in that time. This has
+# not been measured on a GPU.
+SHARED_GPU_WORKERS = 4
+SMALL_STEP_MACS = 2e10
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Execution:
         results: the results folder.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads of one run (default: the cores, shared among the workers).
-        workers: runs at a time (default: one per core on a CPU, one per GPU).
+        workers: runs at a time (default: one per core on a CPU; one per GPU, or four for small
+            networks).
         force: retrain runs that already exist.
         allow_mixed: add runs to a study whose runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
@@ -106,10 +115,20 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
         places = cores
     check_count("--workers", how.workers, places, "core" if device.type == "cpu" else "device")
     check_count("--threads", how.threads, cores, "core")
+    if how.workers is None and device.type == "cuda" and all(map(_is_small, plan.requests)):
+        places *= SHARED_GPU_WORKERS
     fitting = int(psutil.virtual_memory().available) // WORKER_BYTES
     workers = how.workers or max(1, min(places, len(plan.requests), fitting))
     threads = how.threads or (1 if deterministic else max(1, cores // workers))
     return workers, _resources(how, device, threads)
+
+
+def _is_small(request: RunRequest) -> bool:
+    """Return whether a training step of a request's network leaves a GPU waiting for Python."""
+    size = data_size(request)
+    shape = (1, size.channels, size.side, size.side)
+    macs = count_macs(blank_network(request, size), shape)
+    return macs * request.recipe.batch_size < SMALL_STEP_MACS
 
 
 def _resources(how: Execution, device: torch.device, threads: int) -> Resources:

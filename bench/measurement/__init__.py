@@ -13,6 +13,9 @@ The files, in the order in which a measurement passes through them:
 | `timing/runner.py`, `process_runner.py` | open a configuration, in this process or a subprocess |
 | `timing/warmup.py` | decides when warm-up ends |
 | `timing/sampling.py` | interleaves the configurations round by round until enough is known |
+| `timing/replicates.py` | measures in several fresh processes, one after the other |
+| `timing/streams.py` | keeps several batches in flight |
+| `timing/cold_start.py`, `cold_process.py` | measure import, load and first inference |
 | `timing/server_scenario.py` | finds the highest rate of the server scenario |
 | `machine/` | measures ceilings, noise and energy while the samples are taken |
 | `profile/` | measures the time of each layer, after the samples |

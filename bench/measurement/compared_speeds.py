@@ -202,7 +202,7 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
 
 def _busy(row: dict[str, Any]) -> str | None:
     if (row.get("other_processes") or 0.0) > _BUSY:
-        return f"other processes used {row['other_processes']:.0%} of the processor"
+        return f"other processes used {row['other_processes'] * 100:.0f} % of the processor"
     return None
 
 

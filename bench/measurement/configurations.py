@@ -121,9 +121,9 @@ class Request:
         for count in self.streams:
             if count < 1:
                 raise BenchError(f"--streams {count}: it must be at least 1")
-        check_above_zero("--latency-bound", self.latency_bound_ms)
+        check_above_zero("--max-latency-ms", self.latency_bound_ms)
         if self.scenario == "server" and self.latency_bound_ms is None:
-            raise BenchError("--scenario server needs --latency-bound MS, the p99 to stay below")
+            raise BenchError("--scenario server needs --max-latency-ms MS, the p99 to stay below")
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
         if self.scenario == "single-stream" and set(self.streams) != {1}:
@@ -280,9 +280,12 @@ def why_not(configuration: Configuration) -> str | None:
         return f"{made.target.label} is an {own} file{how if convert else ''}"
     if other := _needs_other(made, backend.needs):
         return other
-    if made.memory_format not in backend.memory_formats:
-        return f"{made.backend} has no {made.memory_format} memory format"
     kind = made.device.partition(":")[0]
+    formats = backend.memory_formats
+    if kind == "cuda":
+        formats = getattr(backend, "cuda_memory_formats", formats)
+    if made.memory_format not in formats:
+        return f"{made.backend} has no {made.memory_format} memory format"
     if made.streams > 1 and (refused := _no_streams(made, kind)):
         return f"--streams {made.streams}: {refused}"
     pairs = {(s.device, s.precision): s for s in backend.support()}

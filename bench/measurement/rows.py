@@ -196,7 +196,8 @@ def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any
     )
     difference = ("faster" if found.median > 1 else "slower") if significant else "none"
     # Within one process no interval knows what the next process would find: no claim.
-    return row | {"difference": difference if found.confident and trial.replicates else None}
+    claimed = found.confident and len(trial.replicates) > 1
+    return row | {"difference": difference if claimed else None}
 
 
 def _ratio_to_best_eager(trial: Trial, best: Trial | None) -> dict[str, Any]:

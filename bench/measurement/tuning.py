@@ -97,9 +97,12 @@ class Bounds:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero("--latency-bound", self.latency_ms)
+        check_above_zero("--max-latency-ms", self.latency_ms)
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise BenchError(f"--min-accuracy {self.accuracy:g}: it is a share, 0 … 1")
+            raise BenchError(
+                f"--min-accuracy {self.accuracy * 100:g}: it must be at least 0 and at most 100 "
+                "(per cent)"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,13 @@ def candidates(
     return [one for one in found if one.unsupported is None]
 
 
+def axes(device: str, threads: int) -> tuple[list[int], Sequence[int]]:
+    """Return the thread counts and batch sizes to try: a GPU has no use for CPU threads."""
+    if device.startswith("cuda"):
+        return [threads], (1, 8, 32, 256)
+    return sorted({1, threads}, reverse=True), (1, 8, 32)
+
+
 def halve(
     configurations: Sequence[Configuration],
     bounds: Bounds,
@@ -177,7 +187,7 @@ def halve(
         if not within:
             best = min(median * one.streams for one, median in timed) * 1e3
             raise UnreachedError(
-                f"--latency-bound {bounds.latency_ms:g}: nothing here reaches it; the best is "
+                f"--max-latency-ms {bounds.latency_ms:g}: nothing here reaches it; the best is "
                 f"{best:.3g} ms a batch"
             )
         within.sort(key=lambda pair: pair[1] / pair[0].batch_size)
@@ -239,22 +249,21 @@ def tune(
 ) -> Tuned:
     """Find the fastest configuration, then measure it beside eager in one interleaved run.
 
-    Batch sizes are 1, 8 and 32 by default, or the file's only one; streams are 1 and as many as
-    there are threads. After so many *minutes* no
-    further configuration is begun.
+    Batch sizes are 1, 8 and 32 by default, and 256 on a GPU, or the file's only one; streams are 1
+    and as many as there are threads. After so many *minutes* no further configuration is begun.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
     budget = Budget(minutes)
-    threads = sorted({1, context.threads}, reverse=True)
-    default = (1, 8, 32) if target.static_batch is None else (target.static_batch,)
-    sizes = sorted(batch_sizes or default, reverse=True)
+    threads, sizes = axes(context.device, context.threads)
+    if target.static_batch is not None:
+        sizes = (target.static_batch,)
     given = candidates(
         target,
         device=context.device,
         threads=threads,
-        batch_sizes=sizes,
+        batch_sizes=sorted(batch_sizes or sizes, reverse=True),
         streams=tuple(dict.fromkeys(streams or (1, context.threads))),
     )
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -331,4 +340,6 @@ def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configurat
             "--min-accuracy needs a trained run: a model that is only named has random weights"
         )
     best = max(one.test_accuracy or 0.0 for one in known)
-    raise BenchError(f"--min-accuracy {bounds.accuracy:g}: the best here reaches {best:.4f}")
+    raise BenchError(
+        f"--min-accuracy {bounds.accuracy * 100:g}: the best here reaches {best * 100:.2f} %"
+    )

@@ -24,6 +24,7 @@ from bench.store.tables.columns import COLUMNS, RecordedTable, Table, typed_fram
 from bench.store.tables.frames import (
     ANALYSED,
     analysed_frame,
+    cold_start_frame,
     exports_frame,
     load_table,
     locate,
@@ -31,6 +32,7 @@ from bench.store.tables.frames import (
     throughput_frame,
 )
 from bench.store.tables.runs import epoch_rows, run_row
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store import RunRecord, Store, StudyRecord
+    from bench.studies.run_request import Data
 
 
 DEFAULT_RESULTS = "bench-runs"
@@ -118,13 +121,13 @@ class StudyData:
         return typed_frame(self.comparison_rows, COLUMNS["comparisons"])
 
     def _refuse_other_images(self, entry: dict[str, Any], reference: dict[str, Any] | None) -> None:
-        found: dict[tuple[Any, ...], tuple[str, str]] = {}
+        found: dict[Data, tuple[str, str]] = {}
         for run in (run for e in (reference, entry) if e for run in e["runs"].values()):
             record = self.records.get(run)
             images = record.result.get("dataset_fingerprint") if record else None
             if record is None or images is None:
                 continue
-            data = tuple(record.request[k] for k in ("dataset", "train_images", "input_size"))
+            data = RunRequest.from_dict(record.request).data
             other, first = found.setdefault(data, (images, run))
             if other != images:
                 raise BenchError(
@@ -213,6 +216,12 @@ class StudyData:
         return throughput_frame(
             row for record in self._measured for row in record.rows if row["run"] in self.study.runs
         )
+
+    @cached_property
+    def cold_starts(self) -> pd.DataFrame:
+        """The study's rows of the `cold_starts` table."""
+        rows = (row for record in self._measured for row in record.cold_starts)
+        return cold_start_frame(row for row in rows if row["run"] in self.study.runs)
 
     @cached_property
     def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,28 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 UNFINISHED = "unfinished.json"
+_ID = re.compile(r"(?P<slug>.+)-s(?P<seed>-?\d+)-(?P<hash>[0-9a-f]{12})")
+_SHORT = 8  # characters of a hash that people are shown
+_SHORTEST = 4  # characters of a hash that name a run
+
+
+def short_name(run: str, variant: str | None = None) -> str:
+    """Return a run's name for people: variant, seed and the beginning of its hash.
+
+    Args:
+        run: the run's id.
+        variant: name of its variant; None: model and dataset, as the id has them.
+    """
+    found = _ID.fullmatch(run)
+    if found is None:
+        return run
+    return f"{variant or found['slug']} s{found['seed']} {found['hash'][:_SHORT]}"
+
+
+def short_hash(run: str) -> str:
+    """Return the beginning of a run's hash, which every command takes for the run."""
+    found = _ID.fullmatch(run)
+    return run if found is None else found["hash"][:_SHORT]
 
 
 class Store(Studies):
@@ -236,7 +259,7 @@ class Store(Studies):
         return path
 
     def find_run(self, name: str) -> str:
-        """Return the id of the run given by id, unambiguous prefix, hash, or folder path.
+        """Return the id of the run given by id, unambiguous prefix of id or hash, or folder path.
 
         The name of a study of one run names that run, such as an imported one.
         Unfinished runs are found too.
@@ -249,7 +272,7 @@ class Store(Studies):
         wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
             return wanted
-        found = [k for k in known if wanted and wanted in (k[: len(wanted)], k.rsplit("-", 1)[-1])]
+        found = [k for k in known if wanted and (k.startswith(wanted) or _has_hash(k, wanted))]
         study = self.read_study(name) if wanted == name and not found else None
         if study is not None and len(study.runs) == 1 and study.runs <= set(known):
             found = list(study.runs)
@@ -276,6 +299,10 @@ class Store(Studies):
         """Remove an unfinished run with its checkpoint."""
         if self.partial(run).exists():
             remove_folder(self.partial(run))
+
+
+def _has_hash(run: str, beginning: str) -> bool:
+    return len(beginning) >= _SHORTEST and run.rsplit("-", 1)[-1].startswith(beginning)
 
 
 def _read_run(folder: Path) -> RunRecord:

@@ -32,6 +32,8 @@ _LATER: dict[str, Any] = {
     "discussion": None,
     "declared_seeds": [],
     "looks": [],
+    "earlier_looks": 0,
+    "primary": None,
     "margin": None,
     "contrasts": {},
     "test": "paired",
@@ -97,6 +99,16 @@ class Studies:
         paths = sorted((self.root / "studies").glob("*.json"))
         records = [self.read_study(path.stem) for path in paths]
         return [record for record in records if record is not None]
+
+    def variants_of_runs(self) -> dict[str, str]:
+        """Map each run to the variant that it belongs to: of several studies, the latest one's."""
+        studies = sorted(self.studies(), key=lambda record: record.updated_at)
+        return {
+            run: variant
+            for record in studies
+            for variant, entry in record.variants.items()
+            for run in entry["runs"].values()
+        }
 
     def find_study(self, name: str | None = None) -> StudyRecord:
         """Return the study of that name (default: the study run most recently).

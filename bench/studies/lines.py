@@ -37,7 +37,10 @@ def explain_first(error: ValidationError, within: list[str] | None = None) -> st
     if first["type"] == "missing":
         return f"{where} is missing"
     value = textwrap.shorten(json.dumps(first["input"], default=str), 60, placeholder="…")
-    return f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] == "less_than_equal" and key == "target_accuracy":
+        message += f" (a fraction; per cent divided by 100: {first['input'] / 100:g})"
+    return message
 
 
 def _location(error: ValidationError) -> list[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import re
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 # Instruction sets that affect a network's speed or the last bits of its output.
 INSTRUCTION_SETS = (
@@ -100,6 +104,11 @@ def describe_environment(device: Any, *, threads: int) -> dict[str, Any]:
 
 @functools.cache
 def _nvidia_driver() -> str | None:
+    """Return the driver's version, from Linux' file: starting `nvidia-smi` can take a second."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", _DRIVER_FILE.read_text())
+        if found is not None:
+            return found[1]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         query = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         return query.splitlines()[0].strip()

@@ -83,6 +83,7 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     return [
         _parameter(name, hints[name], parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
+        if not getattr(get_args(hints[name])[1], "hidden", False)
     ]
 
 

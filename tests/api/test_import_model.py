@@ -127,7 +127,7 @@ def test_five_commands_from_a_checkpoint_to_a_choice(project, bench):
         "--name", "bars", *SET, "--device", "cpu", "--threads", 1, "--quiet",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert f"test accuracy {project:.4f} (60 images, 2 classes)" in done.out
+    assert f"test accuracy {project * 100:.2f} % (60 images, 2 classes)" in done.out
     assert "input 16x16, normalised with mean 0.485, 0.456, 0.406" in done.out
     (command, _) = [line.split()[1:] for line in done.out.splitlines() if line.startswith("  ")]
     exported = bench(*command, "--calibration-images", 64, "--threads", 1, "--json")

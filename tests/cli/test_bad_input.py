@@ -51,7 +51,7 @@ REQUESTS = {
     "unknown variant": ("run-ablation study.toml --only b", "--only b: no such variant"),
     "seeds that are words": (
         "run-ablation study.toml --seeds 0,one",
-        "--seeds 0,one: random seeds are integers separated by commas, such as 0,1,2",
+        "--seeds 0,one: random seeds are integers or ranges, separated by commas, such as",
     ),
     "seeds that are fractions": ("run-ablation study.toml --seeds 1.5", "--seeds 1.5: "),
     "no seeds": ("run-ablation study.toml --seeds ''", "--seeds : random seeds are"),

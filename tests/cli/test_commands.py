@@ -186,7 +186,7 @@ def test_a_dry_run_tells_what_is_left_and_writes_nothing(
     }  # fmt: skip
     assert all((row["seconds"] > 0) == (row["status"] == "to do") for row in rows)
     shown = run_study(bench, tiny_study, results, *words)
-    assert re.search(r"4 runs, 2 to do: about \d+ s left here", shown.out)
+    assert re.search(r"4 runs, 2 to do: about \d+ s left here with start-up", shown.out)
     assert entries(results) == before
     assert run_study(bench, tiny_study, tmp_path / "none", "--dry-run").code == 0
     assert not (tmp_path / "none").exists()
@@ -249,7 +249,7 @@ def test_a_failed_run_is_told_and_exits_with_1(bench, results, tiny_study, tmp_p
     outcome = run_study(bench, study, results)
     assert outcome.code == 1
     run = next(Store(results).unfinished()).run
-    assert f"{run}: failed: RuntimeError: the network tripped" in outcome.out
+    assert f"own s0 {run[-12:-4]}: failed: RuntimeError: the network tripped" in outcome.out
     assert "1 failed" in outcome.out
     document = run_study(bench, study, results, "--json").document
     assert len(document["rows"]) == 3
@@ -267,8 +267,7 @@ def test_a_network_that_a_study_trained_is_not_trained_again(bench, results, tin
     outcome = bench(*tiny_run, "--results", results)
     assert outcome.code == 0
     assert re.fullmatch(
-        r"resnet8-fashion-mnist-mini-s0-\w{12}: test accuracy 0\.\d{4}, "
-        r"train accuracy 0\.\d{4}, \d+ s\n",
+        r"resnet8 s0 \w{8}: test accuracy \d+\.\d\d %, train accuracy \d+\.\d\d %, \d+ s\n",
         outcome.out,
     )
     assert {record.run for record in Store(results).runs()} == before
@@ -411,13 +410,18 @@ def test_doctor_fits_on_one_screen(bench):
     assert {"default workers", "default memory layout", "default precision"} <= chosen.keys()
     # One source: what a sweep and `list backends` go by.
     pairs = bench("list", "backends", "--json").document["rows"]
+    others = [row["found"].split(", ") for row in rows if row["name"] == "other backends"]
     for name in {pair["name"] for pair in pairs} - {"null"}:
-        (finding,) = [row for row in rows if row["name"] == f"backend {name}"]
-        runs = [p for p in pairs if p["name"] == name and p["runs_here"]]
-        assert finding["state"] == ("ok" if runs else "missing")
-        assert all(
-            p["device"] in finding["found"] and p["precision"] in finding["found"] for p in runs
-        )
+        lines = {r["name"]: r for r in rows if r["name"].startswith(f"backend {name}, ")}
+        assert bool(lines) != any(name in absent for absent in others)
+        for device in {pair["device"] for pair in pairs if pair["name"] == name}:
+            runs = [p["precision"] for p in pairs if (p["name"], p["device"]) == (name, device)
+                    and p["runs_here"]]  # fmt: skip
+            line = lines.get(f"backend {name}, {device}")
+            assert not runs or line is not None
+            if line is not None:
+                assert line["state"] == ("ok" if runs else "missing")
+                assert not runs or line["found"].split() == runs
     assert all(row["fix"] for row in rows if row["state"] != "ok")
     assert outcome.code == int(any(row["state"] == "broken" for row in rows))
 
@@ -442,8 +446,14 @@ def test_results_are_listed_with_their_size_and_studies(bench, results):
     assert {row["studies"] for row in rows} == {"tiny"}
     assert all(row["bytes"] > 0 for row in rows)
     assert [row["status"] for row in rows].count("failed") == 1
+    assert {(row["variant"], row["seed"]) for row in rows} == {
+        (variant, seed) for variant in ("plain", "residual") for seed in (0, 1)
+    }
     shown = bench("results", "ls", "--results", results)
     assert shown.code == 0
+    for row in rows:
+        listed = rf"^{row['variant']} +{row['seed']}  {row['run'][-12:-4]}  {row['status']} "
+        assert re.search(listed, shown.out, re.MULTILINE)
     assert re.search(r"^4 runs, \d\.\d MB in ", shown.out, re.MULTILINE)
 
 

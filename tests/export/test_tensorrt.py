@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from bench import BenchError, export_onnx, load_results
 from bench.api import export_tensorrt
@@ -294,6 +295,11 @@ def test_refusals(model: Path, tmp_path: Path) -> None:
         )
     with pytest.raises(BenchError, match=r"cannot target it.*\(it can: 75, 86, 120\)"):
         build(model, tmp_path, FakeTensorRT(), compute_capabilities=["90"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        with pytest.raises(BenchError, match=r"cannot target this GPU, of compute capability 90"):
+            build(model, tmp_path, FakeTensorRT())
     with pytest.raises(BenchError, match="goes with --flavor rtx"):
         build(model, tmp_path, FakeTensorRT(), flavor="standard", compute_capabilities=["86"])
     with pytest.raises(BenchError, match="in this order"):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench.errors import BenchError
 from bench.launch.estimate import estimate_plan
-from bench.launch.workers import Execution
+from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies import expand, parse_study
 from bench.training.resources import Resources
@@ -33,6 +35,27 @@ epochs = 40
 
 def plan(text=STUDY):
     return expand("long", parse_study(text, Path("long.toml")))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "old", "new", "workers"),
+    [
+        ("cuda", 1, "", "", 4),  # a GPU waits for Python with networks this small
+        ("cuda:1", 2, "", "", 4),
+        ("cuda", 2, "seeds = [0, 1]", "seeds = [0, 1, 2, 3, 4]", 8),
+        ("cuda", 1, "input_size = 8", "input_size = 1024", 1),
+    ],
+)
+def test_small_networks_share_a_gpu(tmp_path, monkeypatch, device, gpus, old, new, workers):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("bench.launch.workers.resolve_device", torch.device)
+    monkeypatch.setattr("bench.launch.workers.physical_cores", lambda: 16)
+    free = SimpleNamespace(available=2**40)
+    monkeypatch.setattr("bench.launch.workers.psutil.virtual_memory", lambda: free)
+    runs = plan(STUDY.replace(old, new) if old else STUDY)
+    found, resources = allot(runs, Execution(results=tmp_path, device=device))
+    assert (found, resources.device) == (workers, device)
+    assert allot(runs, Execution(results=tmp_path, device=device, workers=2))[0] == 2
 
 
 @pytest.fixture

@@ -1,6 +1,17 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from bench.launch.planning import GPUS, Machine, Work, known_gpu, roofline
+from bench.models import build_model
+from bench.networks.memory_traffic import count_traffic
+from bench.networks.operations import count_operations
+from bench.networks.summary import count_macs
 
 MACHINES = """
 [[machine]]
@@ -49,20 +60,67 @@ def test_recorded_runs_are_the_measured_speed(plan, trained):
     assert row["runs"] == 2
 
 
-def test_a_known_gpu_is_estimated_by_the_roofline(bench, tiny_study):
+def test_a_small_network_on_a_known_gpu_is_bound_by_the_launch_of_its_operations(bench, tiny_study):
     a100, h100 = (
         bench("plan", tiny_study, "--gpu", name, "--json").document["rows"][0]
         for name in ("A100", "H100")
     )
-    assert a100["basis"] == "ESTIMATE: roofline, the least time possible"
-    # Such a network is bound by memory: 2039 against 3350 GB/s.
-    assert a100["hours"] / h100["hours"] == pytest.approx(3350 / 2039, rel=0.01)
+    found = re.fullmatch(
+        r"ESTIMATE: launching (\d+) operations per step, about 8 µs each", a100["basis"]
+    )
+    assert a100["hours"] == h100["hours"]  # whatever the GPU
+    batch = 16
+    seconds = a100["images"] / batch * int(found[1]) * 8e-6
+    assert a100["hours"] * 3600 == pytest.approx(seconds, rel=0.05)
     assert (
         "--gpu A10: not known here; did you mean"
         in bench("plan", tiny_study, "--gpu", "A10").refusal
     )
     assert "--machines FILE or --gpu" in bench("plan", tiny_study).refusal
     assert "add --dry-run" in bench("run-ablation", tiny_study, "--gpu", "A100").refusal
+
+
+def work(name, size, batch_size, **options):
+    model = build_model(name, **options).eval()
+    traffic, operations = count_traffic(model, size), count_operations(model, size)
+    return Work(name, 1.0, count_macs(model, (1, *size)), traffic, operations, batch_size)
+
+
+def test_no_gpu_has_published_a_speed_above_its_bound():
+    """ResNet-50 in mixed precision: NVIDIA's deep-learning examples publish 2,470 for an A100."""
+    resnet50 = work("resnet50", (3, 224, 224), 256)
+    speed, limit = roofline(resnet50, known_gpu("A100"))
+    assert 2_470 < speed < 312e12 / (6 * resnet50.macs) * 1.001
+    assert limit == "roofline, the least time possible"
+    bounds = {name: roofline(resnet50, known_gpu(name))[0] for name in GPUS}
+    assert sorted(bounds, key=bounds.get)[0] in {"L4", "T4"}
+    assert bounds["H200"] > bounds["H100"]  # which has less bandwidth
+
+
+def test_bytes_are_those_of_the_precision():
+    resnet20 = work("resnet20", (3, 32, 32), 128)
+    assert resnet20.bytes_per_image("fp32") == 2 * resnet20.bytes_per_image("bf16")
+    machine = Machine(name="m", flops_per_second=1e30, bytes_per_second=1e12)
+    in_bf16 = machine.model_copy(update={"precision": "bf16"})
+    assert roofline(resnet20, in_bf16)[0] == 2 * roofline(resnet20, machine)[0]
+
+
+def test_operations_are_those_that_pytorch_starts():
+    """Against its profiler: operators of a step that are no part of another one, without views."""
+    model = build_model("resnet8", width=4).train()
+    images, labels = torch.randn(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64)
+    counted = count_operations(model, (3, 32, 32))
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        F.cross_entropy(model(images), labels).backward()
+    started = sum(e.count for e in seen.key_averages() if e.key in {"aten::native_batch_norm"})
+    assert started == 7
+    products = sum(e.count for e in seen.key_averages() if e.key in {"aten::conv2d", "aten::addmm"})
+    assert counted.casts == 2 * products
+    # A convolution, a normalisation and an activation each way, an update of the statistics,
+    # and a few for each addition and for the head.
+    assert 7 * 7 < counted.fp32 < 7 * 7 + 40
+    assert counted.count("bf16") == counted.fp32 + counted.casts
+    assert counted.count("fp32") == counted.fp32
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ class FakeRunner:
         self.clock.now += sum(seconds)
         return seconds
 
+    def measure_energy(self) -> None:
+        """It has no counter."""
+
     def describe(self) -> RunnerReport:
         return RunnerReport(Executed("fake", "fp32"))
 
@@ -112,7 +115,7 @@ class Together(Fine):
         import threading
         from bench.measurement.backends.protocol import prepare_copies
         type(self).gate = threading.Barrier(streams)
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
 class Crash(Fine):
     behave = staticmethod(lambda batch: os.abort())

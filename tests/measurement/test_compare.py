@@ -244,9 +244,9 @@ print(json.dumps({{"rows": [row]}}))
 def environment(tmp_path):
     """Make what stands for an environment's interpreter: it prints one row, whatever it runs."""
 
-    def make(name, speed, *, old=False):
+    def make(name, speed, *, old=False, **changes):
         path = tmp_path / name
-        body = OLD_OR_NEW.format(old=old, row=row(speed, processes=1))
+        body = OLD_OR_NEW.format(old=old, row=row(speed, processes=1, **changes))
         path.write_text(f"#!{sys.executable}\n{body}")
         path.chmod(0o755)
         return str(path)
@@ -275,6 +275,20 @@ def test_an_environment_that_cannot_measure_is_named(environment, python, words,
     with pytest.raises(BenchError, match=expected) as raised:
         compare_environments(given, words, 0.05)
     assert str(raised.value).startswith("--python ")
+
+
+def test_an_environment_without_bench_is_named(environment, tmp_path):
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # no site-packages
+    bare.chmod(0o755)
+    with pytest.raises(BenchError, match=f"--python {bare}: bench is not installed there"):
+        compare_environments([str(bare), environment("new", 100)], ["resnet8"], 0.05)
+
+
+def test_environments_that_measured_different_networks_are_refused(environment):
+    old, new = environment("old", 100, model="mine"), environment("new", 100, model="other")
+    with pytest.raises(BenchError, match="have no configuration in common"):
+        compare_environments([old, new], ["mine"], 0.05)
 
 
 @pytest.mark.slow

@@ -188,6 +188,8 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     runner.warm_up(0.1)
     runner.block(2)
     runner.block(2)
+    monkeypatch.setattr("bench.measurement.timing.runner._ENERGY_SECONDS", 0.01)
+    runner.measure_energy()
     report = runner.describe()
     (row,) = make_rows(
         [Trial(made, report=report)],

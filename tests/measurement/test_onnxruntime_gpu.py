@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, save
 
-from bench.measurement.backends import UnsupportedError, Workload, load_backend, status_of
+from bench.measurement.backends import (
+    UnsupportedError,
+    Workload,
+    load_backend,
+    ortsession,
+    status_of,
+)
 from bench.measurement.backends.ortsession import why_not_loaded
-from bench.measurement.configurations import Configuration
+from bench.measurement.configurations import Configuration, why_not
 from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import LocalRunner
 
@@ -31,6 +38,12 @@ class FakeValue:
     def __init__(self, shape, kind, device, index):
         self.array, self.device = np.zeros(shape, kind), (device, index)
 
+    def __dlpack__(self, **_options):
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
     def update_inplace(self, data):
         assert data.shape == self.array.shape
         assert data.dtype == self.array.dtype
@@ -40,6 +53,7 @@ class FakeValue:
 class FakeBinding:
     def __init__(self):
         self.inputs, self.outputs = {}, {}
+        self.waited = True
 
     def bind_ortvalue_input(self, name, value):
         self.inputs[name] = value
@@ -47,9 +61,11 @@ class FakeBinding:
     def bind_ortvalue_output(self, name, value):
         self.outputs[name] = value
 
-    def synchronize_outputs(self): ...
+    def synchronize_outputs(self):
+        self.waited = True
 
     def copy_outputs_to_cpu(self):
+        assert self.waited  # the runtime's stream does not wait for a copy on another one
         return [value.array.copy() for value in self.outputs.values()]
 
 
@@ -86,7 +102,8 @@ class FakeSession:
     def io_binding(self):
         return FakeBinding()
 
-    def run_with_iobinding(self, binding):
+    def run_with_iobinding(self, binding, options):
+        binding.waited = options.entries.get("disable_synchronize_execution_providers") != "1"
         image, logits = binding.inputs["image"], binding.outputs["logits"]
         if self.graph and self.captured is None:
             self.captured = (image, logits)
@@ -122,6 +139,7 @@ def runtime(monkeypatch):
         __spec__=object(),
         InferenceSession=FakeSession,
         SessionOptions=FakeOptions,
+        RunOptions=FakeOptions,
         OrtValue=SimpleNamespace(ortvalue_from_shape_and_type=FakeValue),
         preload_dlls=lambda: None,
         get_available_providers=lambda: [TENSORRT, CUDA, CPU],
@@ -165,7 +183,7 @@ def test_cuda_runs_one_graph_over_fixed_places(runtime, file):
         {
             CUDA: {
                 "device_id": 1, "use_tf32": 0, "cudnn_conv_algo_search": "EXHAUSTIVE",
-                "enable_cuda_graph": 1,
+                "prefer_nhwc": 0, "enable_cuda_graph": 1,
             }
         }
     ]  # fmt: skip
@@ -180,6 +198,67 @@ def test_cuda_runs_one_graph_over_fixed_places(runtime, file):
 def test_tf32_is_asked_for_and_never_unasked(runtime, file):
     load_backend("onnxruntime").prepare(work(file, precision="tf32"))
     assert runtime.opened[0][CUDA]["use_tf32"] == 1
+
+
+@pytest.mark.usefixtures("runtime")
+def test_batches_follow_each_other_without_a_wait_and_are_waited_for_at_the_end(file):
+    ready = load_backend("onnxruntime").prepare(work(file))
+    batch = ready.upload(torch.zeros(2, 3, 4, 4))
+    output = ready.infer(batch)
+    assert not ready.binding.waited
+    ready.synchronize()
+    assert ready.binding.waited
+    ready.infer(batch)
+    ready.download(output)  # waits by itself
+
+
+@pytest.mark.usefixtures("runtime")
+def test_images_that_are_on_the_device_are_copied_there(file, monkeypatch):
+    waited = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(True))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+    ready = load_backend("onnxruntime").prepare(work(file))
+    ready._copy_on_device(torch.full((2, 3, 4, 4), 7.0))
+    assert ready.download(ready.infer(None)).tolist() == [[7.0, 7.0]] * 2
+    assert waited == [True]
+
+
+def test_channels_last_is_the_runtimes_preference_for_nhwc_on_cuda_only(runtime, file):
+    load_backend("onnxruntime").prepare(work(file, memory_format="channels_last"))
+    assert runtime.opened[0][CUDA]["prefer_nhwc"] == 1
+    target = MeasuredNetwork("t", "model", (3, 4, 4))
+    made = Configuration(target, "onnxruntime", memory_format="channels_last", device="cuda")
+    assert why_not(made) is None
+    refused = why_not(replace(made, device="cpu"))
+    assert refused == "onnxruntime has no channels_last memory format"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_layers_on_a_gpu_are_refused_where_a_profiler_times_launches(file):
+    backend = load_backend("onnxruntime")
+    with pytest.raises(UnsupportedError, match="times the launch of a kernel, not the kernel"):
+        backend.profile(backend.prepare(work(file)), lambda: None, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "with error: libcudnn.so.9: cannot open shared object file: No such file\nand more",
+            " (libcudnn.so.9: cannot open shared object file: No such file)",
+        ),
+        ("with error: /lib/libc.so.6: version `GLIBC_2.38' not found\x1b[m",
+         " (/lib/libc.so.6: version `GLIBC_2.38' not found)"),
+        ("with error: libnvinfer.so.10: cannot open shared object file",
+         " (libnvinfer.so.10: cannot open shared object file; pip install 'tensorrt<11')"),
+        ("something else", ""),
+    ],
+)  # fmt: skip
+def test_a_provider_that_does_not_load_is_told_in_the_loaders_words(message, expected):
+    assert (
+        ortsession._library([f"[E:onnxruntime:Default] Failed to load library x.so {message}"])
+        == expected
+    )
 
 
 def test_nodes_on_the_cpu_forbid_a_graph_and_both_are_said(runtime, file):
@@ -259,8 +338,10 @@ def test_nodes_that_tensorrt_does_not_take_are_named(runtime, file):
     assert said.warnings == (f"1 of 3 nodes do not run on {TENSORRT}: Resize r ({CUDA})",)
 
 
-def test_a_runner_samples_a_session(runtime, file):
+def test_a_runner_samples_a_session(runtime, file, monkeypatch):
     assert runtime.opened == []
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: pinned.append(images) or images)
     target = MeasuredNetwork("t", "onnx", (3, 4, 4))
     made = Configuration(
         target, "onnxruntime", batch_size=2, boundary="copies", device="cuda:1", file=file
@@ -268,6 +349,7 @@ def test_a_runner_samples_a_session(runtime, file):
     runner = LocalRunner(made)
     runner.warm_up(0.1)
     assert all(seconds > 0 for seconds in runner.block(3))
+    assert [images.shape for images in pinned] == [(2, 3, 4, 4)]
 
 
 @pytest.mark.usefixtures("runtime")

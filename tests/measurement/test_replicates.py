@@ -12,6 +12,7 @@ import bench
 from bench.errors import BenchError
 from bench.measurement.configurations import Request
 from bench.measurement.machine.noise import scheduler_tick
+from bench.measurement.rows import make_rows
 from bench.measurement.timing.replicates import Replicate, replicate, share_of
 from bench.measurement.timing.sampling import Goal
 from bench.store.measurements import Measurements, read_samples
@@ -167,13 +168,38 @@ def test_the_time_for_a_configuration_is_that_of_all_processes_together(processe
     assert share.min_samples == math.ceil(662 * seconds / 12)
 
 
+def test_of_a_single_complete_process_the_interval_is_the_one_within_it():
+    trials = a_trial("eager", None, "g", True), a_trial("onnxruntime", None, "g")
+    blocks = {n: [0.01 * (1 + n / 100), 0.0102] for n in range(8)}
+
+    def run(usable, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        for trial in usable:
+            measured = trial.fresh()
+            measured.blocks = {
+                n: [s / (1 + trial.is_reference) for s in b] for n, b in blocks.items()
+            }
+            measured.update_interval(always=True)
+            trial.add_replicate(number, measured)
+        return Replicate(number, number, "", 1.0)
+
+    replicate(trials, Request(), Goal(max_seconds=60), run)
+    reference, other = trials
+    assert other.interval.low < other.interval.median < other.interval.high
+    assert other.speedup_over(reference).median == pytest.approx(0.5)
+    rows = make_rows(trials, measurement="m", cpu="A", goal=Goal(), ceiling=None)
+    assert [row["difference"] for row in rows] == ["reference", None]  # one process claims nothing
+
+
 def test_too_short_a_time_is_named_with_what_it_takes():
     trials = pair()
     run = Samples(lambda: [2.0])
     done, (warning,), interrupted = replicate(trials, Request(), Goal(max_seconds=3), run)
     assert (len(done), interrupted) == (1, False)
     assert "--max-seconds 3 is too short for a sample in each of 6 processes" in warning
-    assert "give at least 12" in warning
+    assert "(give at least 12" in warning
+    assert ";" not in warning  # rows join their warnings by it
 
 
 @pytest.mark.parametrize(("after", "claim"), [(3, ", too few for any claim"), (7, "")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 import bench
 from bench.errors import BenchError
 from bench.export.engines import Sidecar, write_engine
-from bench.measurement.backends import UnsupportedError, Workload
+from bench.measurement.backends import OutOfMemoryError, UnsupportedError, Workload
 from bench.measurement.backends.tensorrt import TensorRT
 from bench.measurement.configurations import Configuration
 from bench.measurement.measured_network import MeasuredNetwork
@@ -35,7 +37,8 @@ class FakeTensorRT:
     class LayerInformationFormat:
         JSON = "json"
 
-    def __init__(self) -> None:
+    def __init__(self, full: bool = False) -> None:
+        self.full = full
         self.addresses: dict[str, int] = {}
         self.batch = 0
 
@@ -45,8 +48,9 @@ class FakeTensorRT:
     def deserialize_cuda_engine(self, content):
         return None if content == b"broken" else self
 
-    def create_execution_context(self):
-        return Context(self)
+    def create_execution_context(self, config=None):
+        self.config = config
+        return None if self.full else Context(self)
 
     def create_engine_inspector(self):
         return self
@@ -82,7 +86,8 @@ class Context:
     def set_tensor_address(self, name, address):
         self.engine.addresses[name] = address
 
-    def execute_async_v3(self, _stream):
+    def execute_async_v3(self, stream):
+        self.engine.stream = stream
         count = self.engine.batch * 2
         memory = (ctypes.c_float * count).from_address(self.engine.addresses["logits"])
         memory[:] = [float(self.engine.batch)] * count
@@ -144,6 +149,74 @@ def test_other_versions_and_broken_engines_are_refused(engine):
         prepare(work(engine(version="10.9")))
     with pytest.raises(UnsupportedError, match="refuses"):
         prepare(work(engine(b"broken")))
+
+
+class FakeRTX(FakeTensorRT):
+    """As the fake, with what TensorRT for RTX has besides."""
+
+    class DynamicShapesKernelSpecializationStrategy:
+        EAGER = "eager"
+
+    class CudaGraphStrategy:
+        WHOLE_GRAPH_CAPTURE = "whole graph"
+
+    def create_runtime_config(self):
+        return SimpleNamespace()
+
+
+def test_rtx_compiles_for_the_shape_at_once_and_captures_a_graph(engine):
+    ready = TensorRT(load=lambda _name: FakeRTX()).prepare(work(engine()))
+    assert vars(ready.engine.config) == {
+        "dynamic_shapes_kernel_specialization_strategy": "eager",
+        "cuda_graph_strategy": "whole graph",
+    }
+    assert prepare(work(engine())).engine.config is None
+
+
+def test_the_fake_of_rtx_has_nothing_that_the_library_has_not():
+    real = pytest.importorskip("tensorrt_rtx")
+    assert hasattr(real.DynamicShapesKernelSpecializationStrategy, "EAGER")
+    assert hasattr(real.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
+    assert hasattr(real.ICudaEngine, "create_runtime_config")
+    for name in ("dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"):
+        assert hasattr(real.IRuntimeConfig, name)
+
+
+@pytest.mark.parametrize(
+    ("installed", "capability", "refused"),
+    [
+        ({"tensorrt_rtx"}, (9, 0), True),
+        ({"tensorrt_rtx"}, (12, 0), False),
+        ({"tensorrt_rtx", "tensorrt"}, (9, 0), False),
+    ],
+)
+def test_on_hopper_the_standard_library_is_needed(monkeypatch, installed, capability, refused):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    missing = {pair.precision: pair.missing for pair in TensorRT().support()}["fp16"]
+    assert (missing is not None) == refused
+    assert not refused or missing.startswith("TensorRT for RTX cannot target this GPU")
+
+
+def test_an_engine_without_room_is_out_of_memory(engine):
+    with pytest.raises(OutOfMemoryError, match="working memory does not fit"):
+        TensorRT(load=lambda _name: FakeTensorRT(full=True)).prepare(work(engine()))
+
+
+def test_an_engine_runs_on_a_stream_of_its_own(engine, monkeypatch):
+    waited = []
+    own = SimpleNamespace(cuda_stream=42, wait_stream=waited.append)
+    monkeypatch.setattr("bench.measurement.backends.tensorrt._own_stream", lambda _device: own)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: "torch's")
+    entered = []
+    monkeypatch.setattr(torch.cuda, "stream", lambda s: entered.append(s) or nullcontext())
+    ready = prepare(work(engine()))
+    answer = ready.download(ready.infer(ready.upload(torch.zeros(2, 3, 8, 8))))
+    assert answer.tolist() == [[2.0, 2.0]] * 2
+    assert ready.engine.stream == 42
+    assert waited == ["torch's"]  # which may still prepare the images
+    assert entered == [own, own]  # the copies to and from the device
 
 
 def test_an_engine_for_another_gpu_is_refused(engine, monkeypatch):

@@ -3,11 +3,20 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from bench.errors import BenchError
 from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.measured_network import find_target
-from bench.measurement.tuning import Bounds, Budget, command_for, halve, halve_by_preparation
+from bench.measurement.tuning import (
+    Bounds,
+    Budget,
+    axes,
+    candidates,
+    command_for,
+    halve,
+    halve_by_preparation,
+)
 
 from .conftest import TINY, FakeRunner
 
@@ -27,6 +36,21 @@ def opened(clock, normal):
         return FakeRunner(clock, normal((5 + one.batch_size) / 1000, 0.001))
 
     return runner
+
+
+def test_a_gpu_gets_large_batches_and_no_thread_counts(monkeypatch):
+    assert axes("cpu", 4) == ([4, 1], (1, 8, 32))
+    assert axes("cuda:0", 4) == ([4], (1, 8, 32, 256))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device=None: (9, 0))
+    tried = candidates(
+        find_target("resnet8", input_size=16), device="cuda", threads=[4], batch_sizes=(256,)
+    )
+    ways = {(one.backend, one.memory_format) for one in tried}
+    assert {
+        ("eager", "channels_last"), ("eager-graph", "channels_last"),
+        ("compile-graph", "channels_last"),
+    } <= ways  # fmt: skip
 
 
 def test_halving_ends_with_the_fastest(made, opened):
@@ -107,10 +131,10 @@ def test_the_command_reproduces_the_configuration(made):
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ({"latency_ms": float("nan")}, "--latency-bound nan: it must be above 0"),
-        ({"latency_ms": 0.0}, "--latency-bound 0: it must be above 0"),
-        ({"accuracy": 2.0}, "--min-accuracy 2: it is a share"),
-        ({"accuracy": float("nan")}, "--min-accuracy nan: it is a share"),
+        ({"latency_ms": float("nan")}, "--max-latency-ms nan: it must be above 0"),
+        ({"latency_ms": 0.0}, "--max-latency-ms 0: it must be above 0"),
+        ({"accuracy": 2.0}, "--min-accuracy 200: it must be"),
+        ({"accuracy": float("nan")}, "--min-accuracy nan: it must be"),
     ],
 )
 def test_bounds_that_nothing_can_keep_are_refused_before_any_work(bounds, expected):

@@ -50,6 +50,11 @@ def test_too_few_or_equal_values_have_no_step():
     assert find_steps([100.0]) == []
 
 
+def ends(speed):
+    known = {"images_per_second": speed, "ci_low": speed * 0.95, "ci_high": speed * 1.05}
+    return {**known, "input_shape": "3x28x28", "file_sha256": None}
+
+
 @pytest.fixture
 def store(tmp_path):
     """Twelve measurements of two configurations; ONNX Runtime slows down with a new version."""
@@ -59,14 +64,11 @@ def store(tmp_path):
         slow = 0.9 if number >= 6 else 1.0
         version = "1.20" if number >= 6 else "1.19"
         ratio = 1.5 * slow * float(spread[number])
-        ends = {"ci_low": 90.0, "ci_high": 110.0, "input_shape": "3x28x28", "file_sha256": None}
-        eager = make_row(
-            **ends, backend="eager", images_per_second=100.0 * float(spread[number]),
-            difference="reference",
-        )  # fmt: skip
+        speed = 100.0 * float(spread[number])
+        eager = make_row(**ends(speed), backend="eager", difference="reference")
         other = make_row(
-            **ends, images_per_second=100.0 * ratio, ratio=ratio, ratio_low=ratio * 0.99,
-            ratio_high=ratio * 1.01, difference="faster",
+            **ends(100.0 * ratio), ratio=ratio, ratio_low=ratio * 0.99, ratio_high=ratio * 1.01,
+            difference="faster",
         )  # fmt: skip
         environment = {"torch": "2.8", "onnxruntime": version, "git_commit": f"{number:040}"[::-1]}
         record = MeasurementRecord(

@@ -94,25 +94,33 @@ def test_a_target_without_validation_images_is_refused(tmp_path):
         load_study(path).expand()
 
 
+def test_a_target_in_per_cent_is_refused_in_a_study(tmp_path):
+    path = tmp_path / "fast.toml"
+    path.write_text(STUDY.replace("target_accuracy = 0.01", "target_accuracy = 94"))
+    with pytest.raises(BenchError, match=r"target_accuracy = 94: .*\(a fraction; .*: 0\.94\)$"):
+        load_study(path)
+
+
 def test_the_command_says_it_and_trains_on(bench):
-    (row,) = bench("train", *TINY, "--target-accuracy", 0.01, "--json").document["rows"]
+    (row,) = bench("train", *TINY, "--target-accuracy", 2, "--json").document["rows"]
     history = load_results("bench-runs", "epochs")
     assert len(history) == 3  # it did not stop early
-    assert (row["target_accuracy"], row["epochs_to_target"]) == (0.01, 1)
+    assert (row["target_accuracy"], row["epochs_to_target"]) == (0.02, 1)
     assert row["seconds_to_target"] == history.set_index("epoch").loc[1, "seconds"]
-    again = bench("train", *TINY, "--target-accuracy", 1, "--quiet")
+    again = bench("train", *TINY, "--target-accuracy", 100, "--quiet")
     assert again.code == 0
-    assert "validation accuracy 1 not reached" in again.out
+    assert "validation accuracy 100 % not reached" in again.out
     assert len(load_results("bench-runs")) == 1  # the target is no part of the run
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--target-accuracy", 94), "--target-accuracy 94: an accuracy is above 0 and at most 1"),
-        (("--target-accuracy", "nan"), "an accuracy is above 0"),
-        (("--target-accuracy", 0.5, "--recipe", "book"), "add --set validation_fraction=0.1"),
-        (("--target-accuracy", 0.5, "--dataset", "synthetic"), "made-up images"),
+        (("--target-accuracy", 0.94), "is given in per cent; write --target-accuracy 94"),
+        (("--target-accuracy", 101), "--target-accuracy 101: it must be above 0 and at most 100"),
+        (("--target-accuracy", "nan"), "it must be above 0"),
+        (("--target-accuracy", 50, "--recipe", "book"), "add --set validation_fraction=0.1"),
+        (("--target-accuracy", 50, "--dataset", "synthetic"), "made-up images"),
     ],
 )
 def test_a_target_that_cannot_be_compared_is_refused(words, message, bench, entries, tmp_path):

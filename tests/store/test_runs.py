@@ -232,11 +232,12 @@ def test_an_unfinished_mark_speaks_for_its_own_folder_only(store, record):
 
 def test_a_run_is_found_by_id_beginning_hash_and_folder(store, finish):
     run, other = finish(store, seed=0), finish(store, seed=1)
-    for name in (run, run[:-3], run.rsplit("-", 1)[-1], str(store.folder(run)), f"runs/{run}/"):
+    digest = run.rsplit("-", 1)[-1]
+    for name in (run, run[:-3], digest, digest[:8], str(store.folder(run)), f"runs/{run}/"):
         assert store.find_run(name) == run
     with pytest.raises(BenchError, match=f"'resnet20' fits 2 runs: {run}, {other}|{other}, {run}"):
         store.find_run("resnet20")
-    for name in ("", "/", "vgg"):
+    for name in ("", "/", "vgg", digest[:3]):
         with pytest.raises(BenchError, match=f"no run '{name}' in "):
             store.find_run(name)
     with pytest.raises(BenchError, match=f"did you mean '{run}'"):

@@ -6,16 +6,15 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import Done, Runner
-from invariants import _agreeing, _answers
+from commands import FAILED, NOT_RUN, PASSED, Done, Report, Runner, judged
 from protocol import Session, conduct
-from record import FAILED, NOT_RUN, PASSED, Report, judged
-from steps import STEPS, measured, read_junit
+from steps import STEPS, _agreeing, _answers, marked_tests, measured, read_junit
 
 PROTOCOL = Path(__file__).parents[2] / "tools" / "gpu"
 ROW = {
@@ -58,7 +57,8 @@ def test_a_step_that_breaks_is_recorded_and_the_others_go_on(tmp_path):
 
     session = Session("cuda", Runner(tmp_path))
     report = Report("cuda", {"gpu": "Fake 9000"})
-    conduct({"breaks": breaks, "goes on": goes_on}, session, report, lambda _line: None)
+    steps = {"breaks": (breaks, 0), "goes on": (goes_on, 0)}
+    conduct(steps, session, report, lambda _line: None)
     document = json.loads((tmp_path / "report.json").read_text())
     found = [(c["what"], c["outcome"]) for step in document["steps"] for c in step["checks"]]
     assert found == [
@@ -69,6 +69,49 @@ def test_a_step_that_breaks_is_recorded_and_the_others_go_on(tmp_path):
     assert "# GPU protocol (Fake 9000)" in page
     assert "a \\| b" in page
     assert "2 passed, 1 failed, 0 could not run" in page
+
+
+def test_a_budget_ends_what_runs_and_keeps_every_figure_so_far(tmp_path):
+    written = []
+
+    def figures(session):
+        yield judged("a figure", holds=True)
+        written.append(json.loads((tmp_path / "report.json").read_text())["counts"])
+        begun = time.monotonic()
+        done = session.runner.python("-c", "import time; time.sleep(60)")
+        assert time.monotonic() - begun < 30
+        yield judged("it ended", done.code is None)
+
+    session = Session("cuda", Runner(tmp_path, until=time.monotonic() + 2))
+    report = Report("cuda", {})
+    conduct({"figures": (figures, 1), "more": (figures, 30)}, session, report, lambda _line: None)
+    assert written == [{PASSED: 1}]  # the report had it before the next one began
+    first, second = report.steps
+    assert outcomes(first.checks) == [PASSED, PASSED]
+    assert outcomes(second.checks) == [NOT_RUN]
+    assert "of the budget are left, it takes 30" in second.checks[0].detail
+
+
+def test_the_most_valuable_steps_come_first():
+    names = list(STEPS)
+    assert names.index("Throughput") < names.index("Tests that need CUDA")
+    assert names.index("The same answers as on the CPU") < names.index("Throughput")
+    assert len(list(PROTOCOL.glob("*.py"))) <= 5
+
+
+def test_one_broken_test_file_costs_the_others_nothing(tmp_path):
+    asked = []
+    runner = SimpleNamespace(
+        folder=tmp_path, python=lambda *words: asked.append(words) or Done(1, "", "")
+    )
+    list(marked_tests(SimpleNamespace(on_gpu=True, runner=runner)))
+    assert "--continue-on-collection-errors" in asked[0]
+
+
+def test_wheels_of_a_folder_are_on_the_path_of_every_command(tmp_path):
+    (tmp_path / "lacking.py").write_text("answer = 42")
+    runner = Runner(tmp_path, (tmp_path,))
+    assert runner.python("-c", "import lacking; print(lacking.answer)").out == "42\n"
 
 
 def test_a_report_of_a_processor_says_that_it_shows_nothing_of_a_gpu(tmp_path):

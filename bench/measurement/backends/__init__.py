@@ -1,7 +1,8 @@
 """Backends: the ways to run a network, one file each, and those of other packages.
 
-Built in are `null`, `eager`, `compile`, `onnxruntime`, `onnxruntime-tensorrt`, `tensorrt`
-and `openvino`; another package adds its own through the entry point group `bench.backends`.
+Built in are `null`, `eager`, `compile`, `eager-graph`, `compile-graph`, `onnxruntime`,
+`onnxruntime-tensorrt`, `tensorrt` and `openvino`; another package adds its own through the entry
+point group `bench.backends`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ __all__ = [
 _BUILT_IN = {
     "eager": "eager:Eager",
     "compile": "compiled:Compiled",
+    "eager-graph": "cudagraphs:EagerGraph",
+    "compile-graph": "cudagraphs:CompiledGraph",
     "onnxruntime": "onnxruntime:OnnxRuntime",
     "onnxruntime-tensorrt": "onnxruntime:OnnxRuntimeTensorRT",
     "tensorrt": "tensorrt:TensorRT",

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.measurement.backends.clocks import CudaEventClock
 from bench.measurement.backends.protocol import (
     CHANNELS_LAST,
     MEMORY_FORMATS,
-    Clock,
     Executed,
     Needs,
     Prepared,
@@ -55,7 +53,7 @@ class Eager:
 
     def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
         """Prepare a copy of the network for each stream."""
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
     def profile(self, prepared: TorchPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
         """Profile the modules and operators with `torch.profiler`."""
@@ -73,6 +71,8 @@ class TorchPrepared:
         torch.set_num_threads(workload.threads)
         self.workload = workload
         self.device = torch.device(workload.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # time cuDNN's algorithms, take the fastest
         self.dtype = DTYPES[workload.precision]
         self.format = (
             torch.channels_last
@@ -92,11 +92,8 @@ class TorchPrepared:
     def infer(self, batch: Tensor) -> Tensor:
         """Run one batch."""
         if self.device.type == "cuda":
-            # Global switches, set for every batch: runners of other precisions take turns in
-            # this process.
-            tf32 = self.workload.precision == "tf32"
-            torch.backends.cuda.matmul.allow_tf32 = tf32
-            torch.backends.cudnn.allow_tf32 = tf32
+            # Set for every batch: runners of other precisions take turns in this process.
+            set_float32(self.workload.precision)
         with torch.inference_mode():
             return self.forward(batch)  # type: ignore[no-any-return]
 
@@ -110,12 +107,6 @@ class TorchPrepared:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
-
-    def device_clock(self, *, clear_l2: bool = False) -> Clock | None:
-        """Return CUDA events, which time torch's own stream."""
-        if self.device.type != "cuda":
-            return None
-        return CudaEventClock(self.workload.device, clear_l2=clear_l2)
 
     def describe(self) -> Executed:
         """Read back where the weights are and in which type."""
@@ -133,6 +124,22 @@ class TorchPrepared:
                 "threads": torch.get_num_threads(),
             },
         )
+
+
+def set_float32(precision: str) -> None:
+    """Let fp32 tensors be computed in TF32 on a GPU if *precision* is tf32, else in IEEE fp32.
+
+    PyTorch has two interfaces for this, and a program that has used one of them cannot read the
+    other. With both set, in this order, either can be read.
+    """
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its parts
+    matmul = torch.backends.cuda.matmul
+    parts = (cudnn.conv, cudnn.rnn, matmul)
+    wanted = "tf32" if precision == "tf32" else "ieee"
+    if any(part.fp32_precision != wanted for part in parts):
+        cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
+        for part in parts:
+            part.fp32_precision = wanted
 
 
 def torch_support() -> list[Support]:

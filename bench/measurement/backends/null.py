@@ -38,7 +38,7 @@ class Null:
 
     def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
         """Prepare one that does nothing for each stream."""
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
 
 class NullPrepared:

@@ -23,13 +23,17 @@ from bench.measurement.backends.ortsession import (
     OrtOnGpu,
     OrtPrepared,
     device_index,
+    session_options,
     why_not_loaded,
 )
 from bench.measurement.backends.protocol import (
+    CHANNELS_LAST,
     CONTIGUOUS,
+    MEMORY_FORMATS,
     Needs,
     Prepared,
     Support,
+    UnsupportedError,
     Workload,
     prepare_copies,
 )
@@ -47,6 +51,9 @@ _HALF_ON_CPU = "its CPU provider computes fp16 files in fp32 between casts"
 _INT8_ON_CUDA = "its CUDA provider has no int8 convolutions: it would compute Q/DQ files in fp32"
 _BF16_ON_CUDA = "its CUDA provider has no max-pooling in bf16, and bench exports no bf16 files"
 _BF16_TENSORRT = "bench exports no bf16 files"
+_LAUNCHES = (
+    "--layers: on a GPU, ONNX Runtime's profiler times the launch of a kernel, not the kernel"
+)
 
 
 class OnnxRuntime:
@@ -55,6 +62,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     needs: Needs = "onnx"
     memory_formats = (CONTIGUOUS,)
+    cuda_memory_formats = MEMORY_FORMATS
 
     def support(self) -> list[Support]:
         """Return the pairs; where there is a GPU, the CUDA provider is loaded once to be sure."""
@@ -77,16 +85,21 @@ class OnnxRuntime:
 
     def prepare_streams(self, workload: Workload, streams: int) -> list[Prepared]:
         """Prepare a session for each stream."""
-        return prepare_copies(self, workload, streams)
+        return prepare_copies(self.prepare, workload, streams)
 
     def profile(self, prepared: OrtPrepared, step: Callable[[], Any], runs: int) -> LayerProfile:
-        """Profile the nodes in a session of its own: only a profiled session records them."""
+        """Profile the nodes in a session of its own: only a profiled session records them.
+
+        Raises:
+            UnsupportedError: on a GPU.
+        """
         del step
+        if prepared.provider != CPU:
+            raise UnsupportedError(_LAUNCHES)
         work = prepared.workload
         images = torch.zeros(work.batch_size, *work.input_shape)
         feed = {prepared.input: OrtPrepared.upload(prepared, images)}
-        threads, provider = work.threads, prepared.provider
-        return profile_nodes(prepared.file, feed, runs, provider=provider, threads=threads)
+        return profile_nodes(prepared.file, feed, runs, CPU, session_options(work.threads))
 
 
 class OnnxRuntimeTensorRT:
@@ -99,7 +112,9 @@ class OnnxRuntimeTensorRT:
 
     def support(self) -> list[Support]:
         """CUDA devices only, where TensorRT is installed too."""
-        missing = _missing("onnxruntime") or _without(TENSORRT) or _missing("tensorrt")
+        missing = (
+            _missing("onnxruntime") or _without(TENSORRT) or _missing("tensorrt", "'tensorrt<11'")
+        )
         if missing is None:
             _load_libraries()
             missing = why_not_loaded(TENSORRT)
@@ -126,6 +141,7 @@ def cuda_options(workload: Workload) -> dict[str, Any]:
         "device_id": device_index(workload.device),
         "use_tf32": int(workload.precision == "tf32"),
         "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "prefer_nhwc": int(workload.memory_format == CHANNELS_LAST),
     }
 
 
@@ -164,8 +180,10 @@ def _cache(file: Path, batch_size: int) -> dict[str, Any]:
     return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": str(folder)}
 
 
-def _missing(package: str) -> str | None:
-    return None if find_spec(package) else f"{package} is not installed: pip install {package}"
+def _missing(package: str, requirement: str = "") -> str | None:
+    if find_spec(package):
+        return None
+    return f"{package} is not installed: pip install {requirement or package}"
 
 
 def _without(provider: str) -> str | None:

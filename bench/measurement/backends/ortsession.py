@@ -42,6 +42,19 @@ _ONE_NODE = (
     '<ir_version: 9, opset_import: ["": 17]> probe (float[1] x) => (float[1] y) { y = Relu(x) }'
 )
 _NO_GRAPH = "cannot use the graph capture feature"  # in the runtime's message if it refuses one
+_ASYNCHRONOUS = "disable_synchronize_execution_providers"
+_TENSORRT_10 = "libnvinfer.so.10"  # of the provider in ONNX Runtime 1.31
+
+
+def session_options(threads: int) -> Any:
+    """Return the options of every session that is measured or profiled."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
 
 
 class OrtPrepared:
@@ -68,10 +81,7 @@ class OrtPrepared:
     def _open(self, provider_options: dict[str, Any]) -> Any:
         import onnx
 
-        options = self.ort.SessionOptions()
-        options.intra_op_num_threads = self.workload.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(self.workload.threads)
         options.add_session_config_entry(_NODES, "1")
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             fused = Path(folder) / "fused.onnx"
@@ -182,6 +192,8 @@ class OrtOnGpu(OrtPrepared):
                 raise
             self.no_graph = str(error).rpartition(_NO_GRAPH)[2].strip(" .") or "refused"
             super().__init__(workload, provider, provider_options)
+        self.asynchronous = ort.RunOptions()  # else `run` waits for the device after every batch
+        self.asynchronous.add_run_config_entry(_ASYNCHRONOUS, "1")
         self.binding = self.session.io_binding()
         self.images = self._place(self.session.get_inputs()[0], workload.input_shape)
         self.result = self._place(self.session.get_outputs()[0], None)
@@ -204,17 +216,26 @@ class OrtOnGpu(OrtPrepared):
 
     def upload(self, images: Tensor) -> Any:
         """Copy to the address where the graph reads them."""
-        self.images.update_inplace(super().upload(images))
+        if images.is_cuda:
+            self._copy_on_device(images)
+        else:
+            self.images.update_inplace(super().upload(images))
         return self.images
 
+    def _copy_on_device(self, images: Tensor) -> None:
+        """Copy a batch that torch holds on the same device; the runtime's stream is another one."""
+        torch.from_dlpack(self.images).copy_(images)
+        torch.cuda.current_stream(self.workload.device).synchronize()
+
     def infer(self, batch: Any) -> Any:
-        """Run the batch that was uploaded last."""
+        """Start the batch that was uploaded last."""
         del batch
-        self.session.run_with_iobinding(self.binding)
+        self.session.run_with_iobinding(self.binding, self.asynchronous)
         return self.binding
 
     def download(self, output: Any) -> Any:
-        """Copy the logits to host memory."""
+        """Copy the logits to host memory, when they are there."""
+        output.synchronize_outputs()
         return output.copy_outputs_to_cpu()[0]
 
     def synchronize(self) -> None:
@@ -243,7 +264,7 @@ def why_not_loaded(provider: str) -> str | None:
     """Open a one-node graph on a provider: a provider that is listed need not load.
 
     Returns:
-        None if it loads; else the reason, with the missing library's name where it is known.
+        None if it loads; else the reason, with the loader's own message where there is one.
     """
     import onnxruntime as ort
     from onnx import parser
@@ -285,5 +306,9 @@ def _dtype(entry: Any) -> torch.dtype:
 
 
 def _library(messages: list[str]) -> str:
-    found = re.search(r"with error: (\S+): cannot open shared object file", "".join(messages))
-    return f" ({found.group(1)} is missing)" if found else ""
+    """Return what the system's loader said, and what to do about TensorRT's library."""
+    found = re.search(r"with error: ([^\n\x1b]+)", "".join(messages))
+    if found is None:
+        return ""
+    advice = "; pip install 'tensorrt<11'" if _TENSORRT_10 in found[1] else ""
+    return f" ({found[1].strip()}{advice})"

@@ -12,9 +12,11 @@ without them the defaults below hold.
 | optional member | of | purpose | default |
 |---|---|---|---|
 | `int8_target` | `Backend` | what int8 ONNX files are quantised for: cpu or tensorrt | cpu |
+| `cuda_memory_formats` | `Backend` | memory formats on a CUDA device | `memory_formats` |
 | `slow_to_prepare` | `Backend` | `bench tune` tries it last, and less often | False |
 | `computes` | `Backend` | False: no network is run, so no ratio and no FLOP/s is shown | True |
 | `profile` | `Backend` | time by layer, for `--layers` (`ProfilingBackend`) | refused |
+| `captures` | `Backend` | its working memory lies in a pool of its own, not in torch's | False |
 | `prepare_streams` | `Backend` | several batches at once (`StreamingBackend`) | refused |
 | `device_clock` | `Prepared` | time by the device's events (`DeviceTimed`) | wall time |
 """
@@ -160,7 +162,8 @@ class Prepared(Protocol):
         """Copy a batch from host memory to where the network reads it.
 
         Args:
-            images: N × the workload's `input_shape`, of its `input_type` or, preprocessed, float32.
+            images: N × the workload's `input_shape`, of its `input_type` or, preprocessed, float32;
+                on a CUDA device pinned, and with the boundary `end-to-end` already on the device.
         """
 
     def infer(self, batch: Any) -> Any:
@@ -186,8 +189,9 @@ class DeviceTimed(Protocol):
     def device_clock(self, *, clear_l2: bool = False) -> Clock | None:
         """Return a clock that times `infer` by events of the device.
 
-        It is used with the boundary `compute` only: copies and preprocessing also take time of the
-        host.
+        It is used with the boundary `compute` and the scenario `offline` only: copies and
+        preprocessing also take time of the host, and a latency is what the caller waits.
+        No built-in backend has one: what is compared is best timed by one clock.
 
         Args:
             clear_l2: overwrite the device's second-level cache before each sample.
@@ -242,11 +246,13 @@ class StreamingBackend(Backend, Protocol):
         """
 
 
-def prepare_copies(backend: Backend, workload: Workload, streams: int) -> list[Prepared]:
+def prepare_copies(
+    prepare: Callable[[Workload], Prepared], workload: Workload, streams: int
+) -> list[Prepared]:
     """Prepare one network per stream, each with an equal part of the threads, rounded down."""
     one = replace(workload, threads=workload.threads // streams)
     copies = [replace(one, model=deepcopy(workload.model)) for _ in range(streams - 1)]
-    return [backend.prepare(each) for each in (one, *copies)]
+    return [prepare(each) for each in (one, *copies)]
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from bench.measurement.backends.protocol import (
     CONTIGUOUS,
     Executed,
     Needs,
+    OutOfMemoryError,
     Support,
     UnsupportedError,
     Workload,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _BUILT = ("fp32", "fp16", "bf16", "int8")  # bf16 from a user's ONNX file only
 _TF32 = "engines are built without TF32"
+# NVIDIA's support matrix of TensorRT for RTX 1.5 leaves out the data-centre GPUs since Hopper.
+_NOT_FOR_RTX = {9, 10}
+_NEEDS_STANDARD = "TensorRT for RTX cannot target this GPU (H100, H200, B200): pip install tensorrt"
 _TYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -60,6 +64,9 @@ class TensorRT:
         missing = None if torch.cuda.is_available() else "torch finds no CUDA device"
         if not any(map(importlib.util.find_spec, ("tensorrt_rtx", "tensorrt"))):
             missing = "neither tensorrt-rtx nor tensorrt is installed: pip install tensorrt-rtx"
+        elif missing is None and not importlib.util.find_spec("tensorrt"):
+            hopper = torch.cuda.get_device_capability()[0] in _NOT_FOR_RTX
+            missing = _NEEDS_STANDARD if hopper else None
         return [
             *(Support("cuda", precision, missing) for precision in _BUILT),
             Support("cuda", "tf32", missing or _TF32),
@@ -73,9 +80,13 @@ class TensorRT:
 class EnginePrepared:
     """An engine with an execution context.
 
+    It runs on a stream of its own: on the default stream, TensorRT waits for the device after
+    each batch. Images have a fixed place, which a CUDA graph reads.
+
     Raises:
         UnsupportedError: the library is missing or refuses the engine or the batch, or the
             engine was made for another input size or compute capability.
+        OutOfMemoryError: its working memory does not fit.
     """
 
     def __init__(self, workload: Workload, load: Callable[[str], Any]) -> None:
@@ -85,10 +96,18 @@ class EnginePrepared:
         device = workload.device if workload.device.startswith("cuda") else None
         with _current(device):  # an engine belongs to the device that is current when it is loaded
             self.library, self.sidecar, self.engine = open_engine(workload.file, load, device)
-        self.context = self.engine.create_execution_context()
+            self.context = _context(self.library, self.engine)
+        if self.context is None:
+            raise OutOfMemoryError(
+                f"TensorRT makes no execution context for {workload.file}: its working memory "
+                "does not fit on the GPU"
+            )
+        self.stream = _own_stream(device)
         self.input, self.output = _names(self.engine, self.library)
         self._set_shape()
+        self.batch = self._empty((workload.batch_size, *workload.input_shape), self.input)
         self.result = self._empty(tuple(self.context.get_tensor_shape(self.output)), self.output)
+        self.context.set_tensor_address(self.input, self.batch.data_ptr())
         self.context.set_tensor_address(self.output, self.result.data_ptr())
 
     def _set_shape(self) -> None:
@@ -106,26 +125,24 @@ class EnginePrepared:
         return torch.empty(shape, dtype=dtype, device=self.workload.device)
 
     def upload(self, images: Tensor) -> Tensor:
-        """Copy to the device in the engine's own type."""
-        batch = self._empty(tuple(images.shape), self.input)
-        batch.copy_(images)
-        return batch
+        """Copy to where the engine reads, in its own type."""
+        if self.stream is not None:  # images may still be prepared on torch's stream
+            self.stream.wait_stream(torch.cuda.current_stream(self.workload.device))
+        with torch.cuda.stream(self.stream):
+            self.batch.copy_(images, non_blocking=images.is_pinned())
+        return self.batch
 
     def infer(self, batch: Tensor) -> Tensor:
-        """Enqueue one batch on torch's current stream."""
-        self.context.set_tensor_address(self.input, batch.data_ptr())
-        if not self.context.execute_async_v3(self._stream()):
+        """Enqueue the batch that was uploaded last."""
+        del batch
+        if not self.context.execute_async_v3(self.stream.cuda_stream if self.stream else 0):
             raise RuntimeError("TensorRT could not enqueue the batch")
         return self.result
 
-    def _stream(self) -> int:
-        if not self.workload.device.startswith("cuda"):
-            return 0
-        return int(torch.cuda.current_stream(self.workload.device).cuda_stream)
-
     def download(self, output: Tensor) -> Tensor:
         """Copy the logits to the host."""
-        return output.cpu()
+        with torch.cuda.stream(self.stream):
+            return output.cpu()
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -181,6 +198,26 @@ def open_engine(
     if engine is None:
         raise UnsupportedError(f"TensorRT {library.__version__} refuses {file}: build it again")
     return library, sidecar, engine
+
+
+def _context(library: Any, engine: Any) -> Any:
+    """Return an execution context; None if there is no memory for it.
+
+    TensorRT for RTX compiles for a shape when it first sees it, by default while it answers with a
+    slower kernel. Here it compiles before it answers, and captures a CUDA graph.
+    """
+    if not hasattr(library, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    strategies = library.DynamicShapesKernelSpecializationStrategy
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(config)
+
+
+def _own_stream(device: str | None) -> Any:
+    """Return a stream of a CUDA device; None without one."""
+    return None if device is None else torch.cuda.Stream(device)
 
 
 def _current(device: str | None) -> AbstractContextManager[Any]:

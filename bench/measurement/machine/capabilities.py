@@ -99,7 +99,8 @@ def _onnxruntime() -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
-    """Yield what every backend supports here."""
+    """Yield a line for every backend and device that is here; one for those that lack a GPU."""
+    lacking = []
     for name in backend_names():
         try:
             backend = load_backend(name)
@@ -109,24 +110,32 @@ def _backends() -> Iterator[Finding]:
             )
             continue
         if backend.needs != "nothing":
-            yield _backend(name, backend.support())
+            lines = list(_backend(name, backend.support()))
+            yield from lines
+            lacking += [] if lines else [name]
+    if lacking:
+        fix = "they need an NVIDIA GPU; other backends do not"
+        yield Finding("other backends", "missing", ", ".join(lacking), fix)
 
 
-def _backend(name: str, pairs: Sequence[Support]) -> Finding:
-    runs: dict[str, list[str]] = {}
-    reasons: dict[str, None] = {}
-    for pair in pairs:
-        if pair.missing is None:
-            runs.setdefault(pair.device, []).append(pair.precision)
+def _backend(name: str, pairs: Sequence[Support]) -> Iterator[Finding]:
+    """Yield a line for each device that is here: what runs, or why nothing does."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in dict.fromkeys(pair.device for pair in pairs if here.get(pair.device, True)):
+        own = [pair for pair in pairs if pair.device == device]
+        runs = [pair.precision for pair in own if pair.missing is None]
+        if runs:
+            yield Finding(f"backend {name}, {device}", "ok", " ".join(runs))
+            continue
+        found, mark, fix = str(own[0].missing).rpartition(": pip install ")
+        if mark:
+            yield Finding(f"backend {name}, {device}", "missing", found, f"pip install {fix}")
         else:
-            reasons.setdefault(pair.missing)
-    if runs:
-        found = "; ".join(f"{device}: {' '.join(can)}" for device, can in runs.items())
-        return Finding(f"backend {name}", "ok", found)
-    found, _, fix = next(iter(reasons), "it can do nothing").partition(": ")
-    return Finding(
-        f"backend {name}", "missing", found, fix or "it needs an NVIDIA GPU; other backends do not"
-    )
+            yield Finding(
+                f"backend {name}, {device}", "missing", fix, "other devices do not need it"
+            )
 
 
 def _tensorrt() -> Finding:
@@ -175,7 +184,7 @@ def _choices() -> Iterator[Finding]:
     on_cpu = device.type == "cpu"
     cores = physical_cores()
     threads = f"{cores} of 1 thread; a single run: {cores} threads"
-    reason = "runs side by side are fastest" if on_cpu else "one worker per GPU"
+    reason = "runs side by side are fastest" if on_cpu else "one per GPU, four for small networks"
     yield _chosen("workers", threads if on_cpu else f"device {device}", reason)
     native = "hardware has it" if muon_precision(device) == "bf16" else "bf16 would be emulated"
     yield _chosen("Muon's arithmetic", muon_precision(device), native)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.measurement.backends.eager import DTYPES, torch_support
+from bench.measurement.backends.eager import DTYPES, set_float32, torch_support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,7 @@ _SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # largest number of rows of th
 _SMALLEST_SIDE = 256
 _COPY_MIB = {"cpu": 256, "mps": 512, "cuda": 1024}
 _FEWEST = 3
+_QUEUED = 8  # calls on a GPU for which it is waited once
 MATRICES = "matrix product"
 CONVOLUTION = "7×7 convolution"
 _CHANNELS, _KERNEL, _MAP = 128, 7, 32
@@ -124,7 +125,7 @@ def _product(precision: str, device: str, side: int, threads: int = 1) -> Callab
 
     def multiply() -> None:
         if kind == "cuda":  # elsewhere left alone: compiled networks are guarded by it
-            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+            set_float32(precision)
         x @ x
 
     return multiply
@@ -185,16 +186,18 @@ def _convolution(precision: str, threads: int) -> tuple[Callable[[], Any], int] 
 
 
 def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
-    """Return the seconds of the fastest call."""
+    """Return the seconds of the fastest call; on a GPU, of several that follow each other."""
     times: list[float] = []
+    repeats = _QUEUED if device.startswith("cuda") else 1
     begun = time.monotonic()
     with torch.inference_mode():
         while len(times) <= 1 or time.monotonic() - begun < budget:
             begin = time.perf_counter()
-            call()
+            for _ in range(repeats):
+                call()
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)
             elif device == "mps":
                 torch.mps.synchronize()
-            times.append(time.perf_counter() - begin)
+            times.append((time.perf_counter() - begin) / repeats)
     return min(times[1:])

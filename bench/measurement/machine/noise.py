@@ -83,17 +83,17 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
     others = ((after.busy - before.busy) - (after.own - before.own)) / available
     warnings = []
     if others > _OTHERS:
-        warnings.append(f"other processes used {others:.0%} of the processor")
+        warnings.append(f"other processes used {others * 100:.0f} % of the processor")
     if before.load is not None and before.load > _LOAD * cores:
         warnings.append(f"the load average was {before.load:.1f} before the first sample")
     if before.steal is not None and after.steal is not None:
         steal = (after.steal - before.steal) / available
         if steal > _STEAL:
-            warnings.append(f"the hypervisor took {steal:.0%} of the processor")
+            warnings.append(f"the hypervisor took {steal * 100:.0f} % of the processor")
     if before.frequency_mhz and after.frequency_mhz:
         change = after.frequency_mhz / before.frequency_mhz - 1
         if abs(change) > _FREQUENCY:
-            warnings.append(f"the processor's clock changed by {change:+.0%}")
+            warnings.append(f"the processor's clock changed by {change * 100:+.0f} %")
     warnings += _gpu_warnings(before, after)
     return warnings, {"before": asdict(before), "after": asdict(after), "others": others}
 

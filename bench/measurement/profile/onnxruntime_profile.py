@@ -23,9 +23,16 @@ _IMAGES = 4  # dimensions of images, also of a summand; a bias has one
 
 
 def profile_nodes(
-    file: Path, feed: dict[str, Any], runs: int, *, provider: str, threads: int
+    file: Path, feed: dict[str, Any], runs: int, provider: str, options: Any
 ) -> LayerProfile:
     """Run a file on *feed* a few times under the runtime's own profiler, in a session of its own.
+
+    Args:
+        file: an ONNX file.
+        feed: inputs by name.
+        runs: number of batches.
+        provider: a provider whose kernels have finished when they return.
+        options: of the session that was measured.
 
     Returns:
         Layers in the order in which they ran, and kinds of operator, with the microseconds
@@ -35,7 +42,7 @@ def profile_nodes(
     times: dict[str, float] = defaultdict(float)
     kinds: dict[str, float] = defaultdict(float)
     nodes: dict[str, dict[str, Any]] = {}
-    for event in _events(file, feed, runs, provider, threads):
+    for event in _events(file, feed, runs, provider, options):
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             name = event["name"].removesuffix(_KERNEL)
             times[name] += event["dur"]
@@ -46,14 +53,11 @@ def profile_nodes(
 
 
 def _events(
-    file: Path, feed: dict[str, Any], runs: int, provider: str, threads: int
+    file: Path, feed: dict[str, Any], runs: int, provider: str, options: Any
 ) -> list[dict[str, Any]]:
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
     options.enable_profiling = True
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ort.InferenceSession(str(file), options, providers=[provider])

@@ -33,6 +33,7 @@ def main() -> None:
 def _eager(job: dict[str, Any]) -> Iterator[str]:
     import torch
 
+    dtype: Any = getattr(torch, job["dtype"])
     torch.set_num_threads(job["threads"])
     yield "import"
     from safetensors.torch import load_file
@@ -42,10 +43,10 @@ def _eager(job: dict[str, Any]) -> Iterator[str]:
     model = materialise(build_model(job["model"], **job["options"]), job["shape"][1:])
     model.load_state_dict(load_file(job["weights"]))
     name = job["memory_format"].replace("contiguous", "contiguous_format")
-    layout = getattr(torch, name)
-    model = model.eval().to(dtype=getattr(torch, job["dtype"]), memory_format=layout)
+    layout: Any = getattr(torch, name)
+    model = model.eval().to(dtype).to(memory_format=layout)
     yield "load"
-    images = torch.zeros(job["shape"], dtype=getattr(torch, job["dtype"]))
+    images = torch.zeros(job["shape"], dtype=dtype)
     with torch.inference_mode():
         model(images.to(memory_format=layout))
     yield "first inference"

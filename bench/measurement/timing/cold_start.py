@@ -151,7 +151,7 @@ def _rows(cold: _Cold) -> list[dict[str, Any]]:
         return [{**common, "phase": None, "status": status, "error": cold.error}]
     rows = []
     for number, phase in enumerate(PHASES):
-        row = {**common, "phase": phase, "status": "complete", "error": None}
+        row: dict[str, Any] = {**common, "phase": phase, "status": "complete", "error": None}
         for name, key, unit in (("seconds", "seconds", 1), ("memory_mib", "bytes", _MIB)):
             interval = process_interval([one[number][key] / unit for one in cold.found])
             row[name] = interval.median

@@ -68,6 +68,10 @@ class ProcessRunner:
         result: list[float] = self._ask("serve", offsets, bound)
         return result
 
+    def measure_energy(self) -> None:
+        """Measure the energy of a GPU."""
+        self._ask("measure_energy")
+
     def describe(self) -> RunnerReport:
         """Return what ran; peak memory is the subprocess's."""
         result: RunnerReport = self._ask("describe")

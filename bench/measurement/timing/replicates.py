@@ -177,8 +177,8 @@ def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
         return None
     return (
         f"one process only, no claim: --max-seconds {goal.max_seconds:g} is too short for a sample "
-        f"in each of {fewest} processes; give at least {math.ceil(longest)}, or a smaller "
-        "--batch-size"
+        f"in each of {fewest} processes (give at least {math.ceil(longest)}, or a smaller "
+        "--batch-size)"
     )
 
 
@@ -280,7 +280,7 @@ def _measure(
     before = take_snapshot(device)
     run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
     warnings, noise = noise_between(before, take_snapshot(device))
-    describe_trials(order)
+    describe_trials(order, energy=seed == request.seed)  # the first process suffices for it
     for trial in trials:
         trial.close()
     tell({"event": "done", "trials": trials, "noise": noise | {"warnings": warnings}})
@@ -305,9 +305,11 @@ def _is_risky(made: Configuration) -> bool:
     return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
 
 
-def describe_trials(trials: Sequence[Trial]) -> None:
-    """Read back what each trial really ran."""
+def describe_trials(trials: Sequence[Trial], *, energy: bool = True) -> None:
+    """Read back what each trial really ran, and with *energy* measure that of a GPU."""
     for trial in trials:
         if trial.runner is not None and trial.status == "complete":
             with trial.recording_failure():  # what ran is unknown, so there is no figure
+                if energy:
+                    trial.runner.measure_energy()
                 trial.report = trial.runner.describe()

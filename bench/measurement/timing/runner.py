@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,7 @@ from bench.measurement.backends import (
     UnsupportedError,
     load_backend,
 )
-from bench.measurement.backends.clocks import WallClock
+from bench.measurement.backends.clocks import WallClock, clear_l2
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.nvml import GpuMonitor, open_gpu
 from bench.measurement.timing.streams import Streams
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
     from bench.measurement.configurations import Configuration
 
-SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are timed several at once
+# Seconds; shorter calls are timed several at once. On a GPU a sample begins and ends with an idle
+# device, and 1 ms would measure how the queue fills and drains.
+_SHORTEST_SAMPLE, _SHORTEST_ON_CUDA = 1e-3, 20e-3
+_ENERGY_SECONDS = 2.0  # NVML's counter moves every tenth of a second
 _SETTLE = 0.02  # seconds of untimed runs when another configuration ran before
 _LONGEST_SETTLED = 2.0  # seconds of a call, up to which one is run untimed
 
@@ -52,6 +56,9 @@ class Runner(Protocol):
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `serve`."""
 
+    def measure_energy(self) -> None:
+        """Measure the energy of a GPU, whose counter is too coarse for single blocks."""
+
     def describe(self) -> RunnerReport:
         """Return what ran and what it used."""
 
@@ -68,8 +75,9 @@ class RunnerReport:
         repeats: number of calls that one sample averages.
         peak_memory_mib: of the isolated process (CPU), or of this network in torch's allocator
             (GPU); None where it cannot be separated from other runners', or is not torch's.
-        energy_joules: over all timed blocks; None without a counter.
-        images: number of images in these blocks.
+        energy_joules: over all timed blocks, or on a GPU over seconds of its own; None without a
+            counter.
+        images: number of images whose energy that is.
         gpu: columns of the row that say what the GPU did meanwhile; None where unknown.
         warnings: what a reader of the figure must know of the GPU.
         latencies: with several streams, seconds of each timed batch from its start to its end.
@@ -86,14 +94,12 @@ class RunnerReport:
 
     def plus(self, other: RunnerReport) -> RunnerReport:
         """Return this report with what another process counted and warned of added."""
-        joules = None
-        if self.energy_joules is not None and other.energy_joules is not None:
-            joules = self.energy_joules + other.energy_joules
+        joules = [r.energy_joules for r in (self, other) if r.energy_joules is not None]
         peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
         return replace(
             self,
             peak_memory_mib=max(peaks, default=None),
-            energy_joules=joules,
+            energy_joules=sum(joules) if joules else None,
             images=self.images + other.images,
             warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
             latencies=(*self.latencies, *other.latencies),
@@ -111,7 +117,9 @@ class LocalRunner:
     def __init__(self, configuration: Configuration) -> None:
         self.configuration, device = configuration, configuration.device
         backend = load_backend(configuration.backend)
-        self.memory = AllocatorPeak(device if backend.needs == "module" else "cpu")
+        self.on_cuda = device.startswith("cuda")
+        in_allocator = backend.needs == "module" and not getattr(backend, "captures", False)
+        self.memory = AllocatorPeak(device if in_allocator else "cpu")
         every = _prepare(backend, configuration)
         self.prepared = every[0]
         self.step = self._timed_step(self.prepared)
@@ -145,49 +153,67 @@ class LocalRunner:
             batch = ready.upload(images)
             return lambda: ready.infer(batch)
         if boundary == "copies":
+            images = self._pinned(images)
             return lambda: ready.download(ready.infer(ready.upload(images)))
-        raw = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        raw = self._pinned(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
         prepare = target.preprocess()
+        if self.on_cuda:  # as bytes a batch is a quarter as long on its way
+            device = self.configuration.device
+            return lambda: ready.download(
+                ready.infer(ready.upload(prepare(raw.to(device, non_blocking=True))))
+            )
         return lambda: ready.download(ready.infer(ready.upload(prepare(raw))))
+
+    def _pinned(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images in memory that a GPU reads without a copy by the driver."""
+        return images.pin_memory() if self.on_cuda else images
 
     def _clock(self) -> Clock:
         made = self.configuration
-        # Copies and preprocessing also take time of the host, which a device's events miss.
-        if made.boundary == "compute" and isinstance(self.prepared, DeviceTimed):
+        # A device's events miss what the host does in copies, and what a caller waits for.
+        timed = made.boundary == "compute" and made.scenario == "offline"
+        if timed and isinstance(self.prepared, DeviceTimed):
             clock = self.prepared.device_clock(clear_l2=made.clear_l2)
             if clock is not None:
                 return clock
+        if made.clear_l2 and self.on_cuda:
+            return WallClock(self.prepared.synchronize, clear_l2(made.device))
         return WallClock(self.prepared.synchronize)
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
         """Run until steady, and find how many calls make a sample long enough."""
         self._set_threads()
-        result = warm_up(self._one, cap_seconds=cap_seconds)
+        result = warm_up(lambda: self._run(1), cap_seconds=cap_seconds)
         self.typical = result.typical
-        if self.configuration.scenario == "offline" and self.streams is None:
-            # Else each call is a latency.
-            self.repeats = max(1, round(SHORTEST_SAMPLE / max(self.typical, 1e-9)))
-        return result
+        made = self.configuration
+        # A latency is one call, and only the first call after a cleared cache meets it so.
+        if made.scenario == "offline" and self.streams is None and not made.clear_l2:
+            shortest = _SHORTEST_ON_CUDA if self.on_cuda else _SHORTEST_SAMPLE
+            self.repeats = max(1, round(shortest / max(self.typical, 1e-9)))
+            if self.on_cuda and self.repeats > 1:  # back to back, calls take less time
+                self.typical = self.clock.measure(self.step, self.repeats)
+                self.repeats = max(1, round(shortest / max(self.typical, 1e-9)))
+        return replace(result, repeats=self.repeats)
 
     def block(self, count: int) -> list[float]:
         """Take samples; after another runner's block, untimed calls come first."""
         self._set_threads()
         if self.typical < _SETTLE:
-            for _ in range(max(1, round(_SETTLE / max(self.typical, 1e-6)))):
-                self._one()
+            self._run(max(1, round(_SETTLE / max(self.typical, 1e-6))))
         elif self.typical < _LONGEST_SETTLED:
-            self._one()
+            self._run(1)
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with self.meter, self.memory:
+            with nullcontext() if self.on_cuda else self.meter, self.memory:
                 seconds = self._timed(count)
         finally:
             if collecting:
                 gc.enable()
         self.monitor.read()  # the clocks are still those of the block
-        calls = self.repeats * self.configuration.streams
-        self.images += count * calls * self.configuration.batch_size
+        if not self.on_cuda:
+            calls = self.repeats * self.configuration.streams
+            self.images += count * calls * self.configuration.batch_size
         return seconds
 
     def _timed(self, count: int) -> list[float]:
@@ -198,6 +224,17 @@ class LocalRunner:
         seconds, latencies = self.streams.run(batches)
         self.latencies += latencies
         return [seconds / batches]
+
+    def measure_energy(self) -> None:
+        """Run for two seconds under the energy counter of a GPU, if it has one."""
+        if not self.on_cuda or self.meter.joules is None:
+            return
+        self.prepared.synchronize()
+        end = time.monotonic() + _ENERGY_SECONDS
+        with self.meter:
+            while time.monotonic() < end:
+                self.clock.measure(self.step, self.repeats)
+                self.images += self.repeats * self.configuration.batch_size
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `serve`."""
@@ -212,11 +249,11 @@ class LocalRunner:
         if torch.get_num_threads() != count:
             torch.set_num_threads(count)
 
-    def _one(self) -> float:
-        """Run a batch on every stream; return its seconds."""
+    def _run(self, count: int) -> float:
+        """Run *count* batches on every stream; return the seconds of one."""
         if self.streams is not None:
-            return self.streams.run(self.configuration.streams)[0]
-        return self.clock.measure(self.step, 1)
+            return self.streams.run(count * self.configuration.streams)[0] / count
+        return self.clock.measure(self.step, count)
 
     def describe(self) -> RunnerReport:
         """Return what ran; a CPU's peak memory is known only in an isolated process."""
@@ -224,7 +261,7 @@ class LocalRunner:
             executed=self.prepared.describe(),
             repeats=self.repeats,
             peak_memory_mib=self.memory.mib,
-            energy_joules=self.meter.joules,
+            energy_joules=self.meter.joules if self.images else None,
             images=self.images,
             gpu=self.monitor.columns(),
             warnings=tuple(self.monitor.warnings()),

@@ -95,7 +95,8 @@ def run_plan(
 def _warm_up(trial: Trial, goal: Goal, on_event: Callable[[dict[str, Any]], None]) -> None:
     with trial.recording_failure():
         trial.warm_up = trial.opened().warm_up(goal.max_seconds / 4)
-        wanted = goal.block_seconds / max(trial.warm_up.typical, 1e-9)
+        sample = trial.warm_up.typical * trial.warm_up.repeats
+        wanted = goal.block_seconds / max(sample, 1e-9)
         trial.samples_per_block = max(1, min(_LONGEST_BLOCK, round(wanted)))
     _report_failure(trial, on_event)
 

@@ -77,7 +77,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
         best = min(p99 for _, p99 in tried) * 1e3
         trial.status = "failed"
         trial.error = (
-            f"no rate keeps p99 below --latency-bound {bound:g} ms; "
+            f"no rate keeps p99 below --max-latency-ms {bound:g} ms; "
             f"the best p99 seen is {best:.3g} ms"
         )
         return

@@ -154,7 +154,8 @@ class Trial:
             earlier = self.report
             self.report = measured.report if earlier is None else earlier.plus(measured.report)
         medians = [one.interval.median for one in self.replicates.values() if one.interval]
-        self.interval = process_interval(medians, self.confidence)
+        alone = len(medians) == 1  # then there is only the interval within it
+        self.interval = measured.interval if alone else process_interval(medians, self.confidence)
 
     def add_failure(self, status: str, error: str | None) -> None:
         """Record that a process failed at this configuration; after the second it is given up."""
@@ -186,13 +187,16 @@ class Trial:
             took part in.
         """
         if self.replicates:
-            ratios = [
-                _mean_ratio(reference.replicates[number].blocks, one.blocks)
+            pairs = [
+                (reference.replicates[number].blocks, one.blocks)
                 for number, one in self.replicates.items()
                 if number in reference.replicates
             ]
-            known = [ratio for ratio in ratios if ratio is not None]
-            ratio = process_interval(known, self.confidence) if known else None
+            ratios = [found for pair in pairs if (found := _mean_ratio(*pair)) is not None]
+            if len(ratios) > 1:
+                ratio = process_interval(ratios, self.confidence)
+            else:
+                ratio = ratio_interval(*pairs[0]) if pairs else None
         else:
             ratio = ratio_interval(reference.blocks, self.blocks)
         if ratio is None:

@@ -24,10 +24,12 @@ class WarmUp:
     Attributes:
         seconds: every sample, in order.
         steady: whether the last ones showed no trend; False if the time limit came first.
+        repeats: number of calls that a sample after it averages.
     """
 
     seconds: tuple[float, ...]
     steady: bool
+    repeats: int = 1
 
     @property
     def typical(self) -> float:

@@ -122,7 +122,7 @@ def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int, *, faint: bool)
         entry,
         rows,
         "test_accuracy",
-        "{value:.2f}% at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
+        "{value:.2f} % at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
         f"{{batch_size}}, {{threads}} thread(s), {{device}}{', noisy' if faint else ''}",
         x="images_per_second",
         scale=100,

@@ -37,6 +37,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "font.size": 9,
     "svg.fonttype": "none",  # keep text as text
+    "pdf.fonttype": 42,  # fonts that publishers accept
     "svg.hashsalt": "bench",  # the same picture as the same bytes
     "text.parse_math": False,  # a $ in a name is a $
     "figure.dpi": 120,
@@ -46,6 +47,13 @@ _MARKERS = dict(zip(SYMBOLS, ("o", "s", "D", "^", "x", "P", "v", "*"), strict=Tr
 _DASHES = dict(zip(DASHES, ("-", "--", ":", "-."), strict=True))
 _NEUTRAL = "#595f69"
 _WIDTH, _HEIGHT = 4.5, 3.0  # inches; a column of a paper
+_KINDS: dict[str, Any] = {  # file ending → how it is saved, the same picture as the same bytes
+    "svg": {"metadata": {"Date": None}},
+    "png": {"metadata": {"Software": None}, "dpi": 160},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+FOR_SCREENS = ("svg", "png")
+FOR_PAPERS = ("svg", "png", "pdf")
 _ROW, _DENSE_ROW = 0.28, 0.17  # inches per category
 _DARK = 0.6  # share above which black text is hard to read
 _LEGEND_SIZE = 8  # points
@@ -66,37 +74,50 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_charts(charts: Iterable[Chart], folder: Path) -> list[Path]:
+def save_charts(
+    charts: Iterable[Chart],
+    folder: Path,
+    kinds: Sequence[str] = FOR_SCREENS,
+    width: float | None = None,
+) -> list[Path]:
     """Save every chart that has something to show under its key; return the files.
 
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    drawn = [(draw(chart), chart.key) for chart in charts if chart.missing is None]
-    return [path for figure, key in drawn for path in save_figure(figure, folder, key)]
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a figure as SVG and PNG into *folder*; return the files.
+    Args:
+        charts: the charts.
+        folder: where to write; made if it is not there.
+        kinds: file endings: `svg`, `png`, `pdf`.
+        width: of each figure, inches (default: a column of a paper).
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    drawn = [(draw(chart, width), chart.key) for chart in charts if chart.missing is None]
+    return [path for figure, key in drawn for path in save_figure(figure, folder, key, kinds)]
+
+
+def save_figure(
+    figure: Figure, folder: Path, name: str, kinds: Sequence[str] = FOR_SCREENS
+) -> list[Path]:
+    """Save a figure into *folder*, once for each of *kinds*; return the files.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    paths = [folder / f"{name}.{kind}" for kind in kinds]
     with storage_errors(folder), style():
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(paths[0], metadata={"Date": None})
-        figure.savefig(paths[1], metadata={"Software": None}, dpi=160)
+        for path, kind in zip(paths, kinds, strict=True):
+            figure.savefig(path, **_KINDS[kind])
     return paths
 
 
-def draw(chart: Chart) -> Figure:
-    """Draw a chart, as wide as a column of a paper, without its title and caption."""
+def draw(chart: Chart, width: float | None = None) -> Figure:
+    """Draw a chart without its title and caption, as wide as a column of a paper by default."""
     from matplotlib.figure import Figure
 
     rows = len(chart.y.categories)
     with style():
-        figure = Figure(figsize=(_WIDTH, _height([chart])), layout="constrained")
+        figure = Figure(figsize=(width or _WIDTH, _height([chart])), layout="constrained")
         handles = _draw_chart(figure.subplots(), chart)
         if len(handles) > 1 or not rows:
             _legend(figure, handles, columns=3)

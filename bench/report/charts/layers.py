@@ -58,7 +58,9 @@ def _stacked(shares: Shares, column: str) -> dict[str, Any]:
         own = pd.DataFrame([share for share in shares if share["part"] == part])
         if len(own):
             sums = own.groupby(column, sort=False)[["milliseconds", "share"]].sum()
-            hover = [f"{name}, {part}: {t:.3g} ms, {s:.1%}" for name, t, s in sums.itertuples()]
+            hover = [
+                f"{name}, {part}: {t:.3g} ms, {s * 100:.1f} %" for name, t, s in sums.itertuples()
+            ]
             times, places = sums["milliseconds"].tolist(), [rows.index(name) for name in sums.index]
             series.append(Series(part, times, places, "bars", style, hover=hover))
     return {
@@ -86,12 +88,13 @@ def coverage_line(shares: Shares, measured: float) -> str | None:
     if not profiled or abs(profiled / measured - 1) <= _COVERED:
         return None
     why = (
-        "the profiler takes time of its own, and operators that run side by side are added up"
+        "the profiler takes time of its own, operators that run side by side are added up, or "
+        "other programs ran meanwhile"
         if profiled > measured
         else "the runtime's own work between operators is in no operator"
     )
     return (
-        f"The operators add up to {profiled:.3g} ms, {profiled / measured:.0%} of the "
+        f"The operators add up to {profiled:.3g} ms, {profiled / measured * 100:.0f} % of the "
         f"{measured:.3g} ms measured without the profiler: {why}."
     )
 
@@ -127,4 +130,4 @@ def _total(shares: Shares, what: str) -> str:
         return f"no {what}"
     milliseconds = sum(share["milliseconds"] for share in shares)
     share = sum(share["share"] for share in shares)
-    return f"{what} {milliseconds:.3g} ms, {share:.1%} of the time"
+    return f"{what} {milliseconds:.3g} ms, {share * 100:.1f} % of the time"

@@ -122,7 +122,7 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
 
 
 def _hover(row: Any, roof: _Roof | None) -> str:
-    share = f", {row.flops_per_second / roof.peak:.0%} of the ceiling" if roof else ""
+    share = f", {row.flops_per_second / roof.peak * 100:.0f} % of the ceiling" if roof else ""
     streams = f", {row.streams} streams" if row.streams > 1 else ""
     return (
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import honest_count
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import network_name, rounded
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_table, study_runs
 
@@ -99,6 +99,7 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     )
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
+    rows["variant"] = rows["run"].map(store.variants_of_runs()).astype(object)
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
     of_file = rows["file_sha256"].map(tested).astype("float64")
     rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
@@ -153,7 +154,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     if len(fitting):
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
-            f"Ship {describe(chosen)}: {chosen['images_per_second']:,.4g} images/s, p99 "
+            f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s, p99 "
             f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
             f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
             f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "
@@ -230,6 +231,8 @@ def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
 def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
     """Say that nothing fits, and what comes nearest from either side."""
     usable = rows[rows["note"] == ""]
+    if not rows["note"].isin(["", "no accuracy"]).any():
+        return f"None of {len(rows)} measured can be judged; see the notes."
     within = usable[usable["latency_ms"] <= max_latency]
     accurate = usable[usable["drop_points"] <= max_drop + 1e-9]
     parts = [

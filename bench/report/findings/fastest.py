@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
+from bench.store.runs import short_name
 from bench.system.intervals import FEWEST_PROCESSES
 
 if TYPE_CHECKING:
@@ -20,10 +21,19 @@ def network_name(row: Mapping[Any, Any]) -> str:
     """Name a measured network: its run, else the model with the options that make it another one.
 
     Args:
-        row: of the `throughput` table.
+        row: of the `throughput` table; a run is named by its `variant`, if the row has one.
     """
-    named = [row["run"]] if isinstance(row["run"], str) else [row["model"], row["options"]]
+    if isinstance(row["run"], str):
+        variant = row.get("variant")
+        return short_name(row["run"], variant if isinstance(variant, str) else row["model"])
+    named = [row["model"], row["options"]]
     return " ".join(part for part in named if isinstance(part, str) and part)
+
+
+def rounded(value: float, digits: int = 4) -> str:
+    """Write a positive figure with so many significant digits, never with an exponent of ten."""
+    whole = len(str(int(value)))
+    return f"{value:,.0f}" if whole >= digits else f"{value:.{digits}g}"
 
 
 def closing_lines(rows: Iterable[Row]) -> list[str]:
@@ -45,7 +55,7 @@ def fastest(rows: Iterable[Row]) -> list[str]:
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
             sentences.append(
-                f"{_name(best)}, batch {best['batch_size']}: {_way(best)} gives "
+                f"{network_name(best)}, batch {best['batch_size']}: {_way(best)} gives "
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
@@ -91,7 +101,7 @@ def _int8_sentence(int8: Row, other: Row) -> str:
     if is_noise(int8["calibration"]):
         cost += ", ranges from random images"
     return (
-        f"{pays} here for {_name(int8)}, batch "
+        f"{pays} here for {network_name(int8)}, batch "
         f"{int8['batch_size']}: {_way(int8)} gives {_speed(int8) / _speed(other):.2f} "
         f"times the images/s of {_way(other)}, {cost}."
     )
@@ -111,7 +121,3 @@ def _speed(row: Row) -> float:
 def _way(row: Row) -> str:
     streams = f" with {row['streams']} streams" if row["streams"] > 1 else ""
     return f"{row['backend']} {row['precision']}{streams}"
-
-
-def _name(row: Row) -> str:
-    return " ".join(filter(None, (row["model"], row["options"])))

@@ -176,12 +176,13 @@ def _differences(
     series: npt.NDArray[np.float64], stretches: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Return how far each stretch's mean is from that of the others, up to a common factor."""
-    centred = series - series.mean(axis=-1, keepdims=True)
+    centred = np.asarray(series - series.mean(axis=-1, keepdims=True))
     sums = np.concatenate([np.zeros((*series.shape[:-1], 1)), centred.cumsum(axis=-1)], axis=-1)
     begin, end = stretches.T
     lengths = end - begin
     spread = np.sqrt(lengths * (1 - lengths / series.shape[-1]))
-    return np.abs(sums[..., end] - sums[..., begin]) / spread
+    found: npt.NDArray[np.float64] = np.abs(sums[..., end] - sums[..., begin]) / spread
+    return found
 
 
 def _history(found: list[tuple[MeasurementRecord, dict[str, Any]]]) -> History:

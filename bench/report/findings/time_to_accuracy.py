@@ -38,12 +38,12 @@ class TimeToAccuracy:
 
     def __str__(self) -> str:
         """Return one line for a person."""
-        goal = f"validation accuracy {self.accuracy:g}"
+        goal = f"validation accuracy {self.accuracy * 100:g} %"
         if self.seconds is not None:
             return f"{goal} reached after {self.seconds:.1f} s of training, in epoch {self.epoch}"
         if self.best is None:
             return f"{goal} not reached: no epoch was recorded"
-        return f"{goal} not reached; the best of an epoch is {self.best:.4f}"
+        return f"{goal} not reached; the best of an epoch is {self.best * 100:.2f} %"
 
 
 def time_to_accuracy(epochs: pd.DataFrame, accuracy: float) -> TimeToAccuracy:
@@ -110,11 +110,9 @@ def check_target_accuracy(
     """Refuse a `--target-accuracy` that no validation accuracy can be compared with.
 
     Raises:
-        BenchError: it is not a share, or the run holds out no validation images.
+        BenchError: the run holds out no validation images, or has made-up ones.
     """
-    option = f"--target-accuracy {accuracy:g}"
-    if not 0 < accuracy <= 1:
-        raise BenchError(f"{option}: an accuracy is above 0 and at most 1, such as 0.94")
+    option = f"--target-accuracy {accuracy * 100:g}"
     if dataset == "synthetic":
         raise BenchError(f"{option}: made-up images have no accuracy; use another --dataset")
     name = str(settings.get("recipe", recipe))

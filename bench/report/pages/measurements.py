@@ -17,7 +17,8 @@ from bench.report.pages.provenance import machine, measuring_command, versions
 from bench.report.tables.cold_start import cold_start_lines, cold_start_text
 from bench.report.tables.history import history_lines, history_text
 from bench.report.tables.text_table import markdown_code, markdown_text
-from bench.report.tables.throughput import footnotes, throughput_text
+from bench.report.tables.throughput import footnotes, throughput_text, with_variants
+from bench.store import Store
 from bench.store.files import write_atomically
 from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
@@ -68,10 +69,16 @@ def publish_measurements(
     repeated = histories((r, rows_of(throughput_frame(r.rows))) for r in records)
     over_time = history_charts(repeated)
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "markdown": ("README.md", lambda: markdown(records, charts, repeated, over_time).encode()),
+        "markdown": (
+            "README.md",
+            lambda: markdown(records, charts, repeated, over_time, measurements.root).encode(),
+        ),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
-        "html": ("report.html", lambda: html(records, [*charts, *over_time]).encode()),
+        "html": (
+            "report.html",
+            lambda: html(records, [*charts, *over_time], measurements.root).encode(),
+        ),
     }
     written = []
     for name in dict.fromkeys(formats):
@@ -88,6 +95,7 @@ def markdown(
     charts: Sequence[Chart] = (),
     repeated: Sequence[History] = (),
     over_time: Sequence[Chart] = (),
+    root: Path | None = None,
 ) -> str:
     """Return the page: the fastest of each network, then each measurement with its provenance.
 
@@ -99,8 +107,13 @@ def markdown(
             why.
         repeated: configurations that were measured more than once.
         over_time: their charts.
+        root: the results folder, whose studies name the runs by variant.
     """
-    known = [(record, rows_of(throughput_frame(record.rows))) for record in records]
+    variants = {} if root is None else Store(root).variants_of_runs()
+    known = [
+        (record, with_variants(rows_of(throughput_frame(record.rows)), variants))
+        for record in records
+    ]
     lines = [f"# {TITLE}", ""]
     lines += [
         *(f"- {markdown_text(line)}" for line in fastest(row for _, rows in known for row in rows)),
@@ -132,15 +145,19 @@ def markdown(
     return "\n".join(lines)
 
 
-def html(records: Sequence[MeasurementRecord], charts: Sequence[Chart]) -> str:
+def html(
+    records: Sequence[MeasurementRecord], charts: Sequence[Chart], root: Path | None = None
+) -> str:
     """Return the page as HTML: the fastest, charts, one table to sort, and how it was measured.
 
     Args:
         records: the measurements.
         charts: of all of them; those with nothing to show say why.
+        root: the results folder, whose studies name the runs by variant.
     """
     frame = throughput_frame([row for record in records for row in record.rows])
-    rows = rows_of(frame)
+    variants = {} if root is None else Store(root).variants_of_runs()
+    rows = with_variants(rows_of(frame), variants)
     drawn = {chart.key: chart for chart in charts if chart.missing is None}
     names = dict.fromkeys(s.name for c in drawn.values() for s in c.series if s.style is not None)
     return render(

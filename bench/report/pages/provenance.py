@@ -30,7 +30,7 @@ _RENAMED = {
     "batch_sizes": "batch-size",
     "memory_formats": "memory-format",
     "boundaries": "boundary",
-    "latency_bound_ms": "latency-bound",
+    "latency_bound_ms": "max-latency-ms",
 }
 
 

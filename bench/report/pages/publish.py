@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, cast
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 
     from bench.report.pages.study_report import StudyReport
 
+FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
 DEFAULT_FORMATS = ("markdown", "csv")
 
 
 def publish(
-    report: StudyReport, folder: Path, formats: Sequence[str] = DEFAULT_FORMATS
+    report: StudyReport,
+    folder: Path,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write a study's report into *folder*; returns the files.
 
@@ -34,16 +39,20 @@ def publish(
         formats: of `FORMATS`. `markdown` is a page with its pictures, `csv` and `parquet` are
             the study's tables that have a row, `latex` a booktabs table, `html` one page, `json`
             the result as one document.
+        columns: of the LaTeX table, besides the variants (default: all).
 
     Raises:
-        BenchError: a format is unknown, or no run of the study is finished.
+        BenchError: a format or column is unknown, or no run of the study is finished.
         StorageError: the folder cannot be written.
     """
     check_formats(formats)
     require_finished(report)
     written: list[Path] = []
     for name in dict.fromkeys(formats):
-        written += FORMATS[name](report, folder)
+        if name == "latex":
+            written += _write(folder / "table.tex", latex(report, columns))
+        else:
+            written += _WRITERS[name](report, folder)
     return written
 
 
@@ -76,6 +85,21 @@ def require_finished(report: StudyReport) -> None:
     )
 
 
+def latex(report: StudyReport, columns: Sequence[str] = ()) -> str:
+    """Return a study's table as LaTeX, with the answer as its caption.
+
+    Args:
+        report: the report.
+        columns: names of the columns, besides the variants (default: all).
+
+    Raises:
+        BenchError: a column is not there.
+    """
+    table = report.table.chosen(columns) if columns else report.table
+    name = re.sub(r"[^A-Za-z0-9]+", "-", report.study.name).strip("-")
+    return table.to_latex(caption=report.answer, label=f"tab:{name}")
+
+
 def _write_markdown(report: StudyReport, folder: Path) -> list[Path]:
     pictures = save_figure(draw_row(report.overview), folder, "study")
     charts = [chart for section in report.further for chart in section.charts]
@@ -104,13 +128,10 @@ def _write(path: Path, content: str | bytes) -> list[Path]:
     return [path]
 
 
-FORMATS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
+_WRITERS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
     "csv": lambda report, folder: _write_tables(report, folder, "csv"),
     "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
     "markdown": _write_markdown,
-    "latex": lambda report, folder: _write(
-        folder / "table.tex", report.table.to_latex(caption=report.answer)
-    ),
     "html": lambda report, folder: _write(folder / "report.html", html(report)),
     "json": lambda report, folder: _write(folder / "report.json", json_text(report)),
 }

@@ -10,7 +10,12 @@ from bench.report.charts.blocks import gradient_charts, lesion_charts
 from bench.report.charts.chart import Chart, LegendEntry, Section, absent_chart, variant_entry
 from bench.report.charts.confusion import confusions
 from bench.report.charts.cost import fronts, latencies, measured_speed, quantisation, roofs, times
-from bench.report.charts.draw_matplotlib import draw_matrix, save_charts, save_figure
+from bench.report.charts.draw_matplotlib import (
+    FOR_PAPERS,
+    draw_matrix,
+    save_charts,
+    save_figure,
+)
 from bench.report.charts.landscape import landscape_charts
 from bench.report.charts.training import accuracies, curves, forest
 from bench.report.pages.architecture import save_diagrams
@@ -112,10 +117,16 @@ def _differs(chart: Chart) -> bool:
     return len({x for series in chart.series if series.kind == "points" for x in series.x}) > 1
 
 
-def save_figures(data: StudyData, folder: Path) -> list[Path]:
+def save_figures(data: StudyData, folder: Path, width: float | None = None) -> list[Path]:
     """Save every picture of a study's page that has something to show; returns the files.
 
-    Diagrams and confusion matrices are numbered in the order of the page.
+    Charts and confusion matrices are written as SVG, PNG and PDF, diagrams as SVG. Diagrams and
+    matrices are numbered in the order of the page.
+
+    Args:
+        data: the study.
+        folder: where to write; made if it is not there.
+        width: of each chart, inches (default: a column of a paper).
 
     Raises:
         StorageError: the folder cannot be written.
@@ -124,6 +135,7 @@ def save_figures(data: StudyData, folder: Path) -> list[Path]:
     matrices = [
         path
         for number, matrix in enumerate(confusions(data).matrices, 1)
-        for path in save_figure(draw_matrix(matrix), folder, f"confusion-{number}")
+        for path in save_figure(draw_matrix(matrix), folder, f"confusion-{number}", FOR_PAPERS)
     ]
-    return [*save_charts(charts, folder), *save_diagrams(data, folder), *matrices]
+    saved = save_charts(charts, folder, FOR_PAPERS, width)
+    return [*saved, *save_diagrams(data, folder), *matrices]

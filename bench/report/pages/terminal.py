@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.store.runs import short_name
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.report.pages.study_report import StudyReport
+
+_NEEDED = 3  # columns: variant, accuracy, difference
 
 
 def print_report(report: StudyReport, console: Console) -> None:
@@ -16,7 +20,7 @@ def print_report(report: StudyReport, console: Console) -> None:
     console.print(report.study.question, style="bold", markup=False)
     if report.study.source:
         console.print(f"({report.study.source})", markup=False)
-    console.print(report.table.to_terminal())
+    console.print(report.table.to_terminal(needed=_NEEDED))
     console.print(report.table.note, style="dim", markup=False)
     if report.tuned:
         console.print()
@@ -27,7 +31,8 @@ def print_report(report: StudyReport, console: Console) -> None:
     console.print()
     for failure in report.failures:
         if failure.run and failure.recorded:
-            console.print(f"{failure.run}: {failure.status}: {failure.why}", markup=False)
+            name = short_name(failure.run, report.data.places[failure.run][0])
+            console.print(f"{name}: {failure.status}: {failure.why}", markup=False)
     console.print(report.answer, style="bold", markup=False)
     for line in report.outlook:
         console.print(line, markup=False)

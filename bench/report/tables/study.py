@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.statistics import counted, level_of_look
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "variant",
-    "parameters",
-    "multiply-adds",
     "test accuracy %",
     "difference (points)",
     "p (adjusted)",
     "train accuracy %",
+    "parameters",
+    "multiply-adds",
     "images/s",
 )
 SAME_IMAGES = (
@@ -76,7 +77,7 @@ def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTabl
     times = [summary.time_to_accuracy for summary in summaries]
     target = next((time.accuracy for time in times if time is not None), None)
     if target is not None:
-        last = [f"seconds to {target:.4g} validation accuracy"]
+        last = [f"seconds to {target * 100:.4g} % validation accuracy"]
         last += ["-" if time is None else str(time) for time in times]
         table = [[*row, cell] for row, cell in zip(table, last, strict=True)]
     columns, *rows = map(tuple, table)
@@ -141,30 +142,66 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
         ),
         (
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
-            "p-values of differences are simultaneous for all comparisons of the study "
+            f"p-values of differences are simultaneous for all {_family(study)} "
             "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
-            "images, in 95 % of studies, and a p-value is below 0.05 exactly if its interval "
-            "excludes zero (significant); n is the number of seeds."
+            f"images, in {_confidence(study)} % of studies, and a p-value is below 0.05 exactly if "
+            "its interval excludes zero (significant); n is the number of seeds."
         ),
+        _primary_note(study),
         _seeds_note(study),
         "Images/s is training, median over seeds.",
     )
     return " ".join(filter(None, parts))
 
 
+def _family(study: StudyRecord) -> str:
+    return "secondary comparisons" if study.primary else "comparisons of the study"
+
+
+def _look(study: StudyRecord) -> int:
+    """Return which look at the comparisons this is, from 1."""
+    return study.earlier_looks + max(1, len(study.looks))
+
+
+def _confidence(study: StudyRecord) -> str:
+    """Return the per cent of studies in which all intervals hold: more at a later look."""
+    if _look(study) == 1 and not study.looks:
+        return "95"
+    return f"{(1 - level_of_look(_look(study))) * 100:.1f}"
+
+
+def _primary_note(study: StudyRecord) -> str:
+    if study.primary is None:
+        return ""
+    images = "training" if study.primary["accuracy"] == "train" else "test"
+    return (
+        f"The primary comparison, declared beforehand, is {study.primary['name']} in {images} "
+        "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
+    )
+
+
 def _seeds_note(study: StudyRecord) -> str:
-    """Say which seeds are tested, and how looks at fewer of them count."""
+    """Say which seeds are tested, and how earlier looks at the comparisons count."""
     if study.looks:
         return (
-            f"Seeds may be added; this is look {len(study.looks)}, and the error of all looks "
+            f"Seeds may be added; this is look {_look(study)}, and the error of all looks "
             "together is at most 5 %."
         )
     declared = study.declared_seeds
     if not declared:
         return ""
     there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
-    note = f"The seeds {', '.join(map(str, declared))} were declared beforehand"
-    return f"{note}; others are not tested." if there - set(declared) else f"{note}."
+    named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
+    were = "was" if len(declared) == 1 else "were"
+    others = "; others are not tested." if there - set(declared) else "."
+    if not study.earlier_looks:
+        return f"{named} {were} declared beforehand{others}"
+    return (
+        f"{named} {were} declared after {counted(study.earlier_looks, 'look')} at results with "
+        f"other seeds or settings, so this is look {_look(study)}, tested at "
+        f"{level_of_look(_look(study)):.4f} instead of 0.05 (p-values are multiplied accordingly): "
+        f"the error of all looks together is at most 5 %{others}"
+    )
 
 
 def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:
@@ -243,15 +280,14 @@ def tuned_table(study: StudyRecord) -> TextTable:
 
 def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTable:
     """Return a table with a row for every run of a study that has a record."""
-    figures = ("test_accuracy", "train_accuracy")
     rows = [
         (
             name,
             seed,
             record.status,
             *(
-                "-" if record.result.get("timing_only") else _figure(record.result.get(f))
-                for f in figures
+                "-" if record.result.get("timing_only") else _percent(record.result.get(figure))
+                for figure in ("test_accuracy", "train_accuracy")
             ),
             _figure(record.seconds),
             run,
@@ -260,7 +296,16 @@ def runs_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> TextTabl
         for seed, run in entry["runs"].items()
         if (record := records.get(run)) is not None
     ]
-    return TextTable(("variant", "seed", "status", *figures, "seconds", "run"), tuple(rows))
+    columns = (
+        "variant",
+        "seed",
+        "status",
+        "test accuracy %",
+        "train accuracy %",
+        "seconds",
+        "run",
+    )
+    return TextTable(columns, tuple(rows))
 
 
 def same_images_table(found: Agreement) -> TextTable:
@@ -293,12 +338,12 @@ def _cells(summary: VariantSummary) -> list[str]:
     notes = [f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()]
     return [
         summary.name + (f" ({', '.join(notes)})" if notes else ""),
-        _count(summary.parameters),
-        _count(summary.macs),
         _estimate(summary.test_accuracy) + _spread(summary),
         _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
         _estimate(summary.train_accuracy),
+        _count(summary.parameters),
+        _count(summary.macs),
         "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
     ]
 
@@ -352,6 +397,10 @@ def _p_value(value: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value * 100:.2f}"
 
 
 def _taken(tried: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.markup import escape
-from rich.table import Table
+
+from bench.errors import BenchError
+from bench.report.tables.terminal import TerminalTable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -46,18 +47,50 @@ class TextTable:
         """Return the table with its first *count* rows."""
         return replace(self, rows=self.rows[:count])
 
-    def to_terminal(self, left: Collection[str] = ()) -> Table:
-        """Lay the table out for a terminal.
+    def chosen(self, names: Sequence[str]) -> TextTable:
+        """Return the table with the first column and the columns called *names*, in their order.
+
+        Args:
+            names: names of columns, or unambiguous beginnings of them; case does not matter, and
+                dashes stand for spaces.
+
+        Raises:
+            BenchError: no column, or more than one, is called so.
+        """
+        places = [0]
+        for name in names:
+            found = self._called(name)
+            if len(found) != 1:
+                what = "fits several columns" if found else "is no column"
+                raise BenchError(
+                    f"--columns: '{name.strip()}' {what} (columns: {', '.join(self.columns)})"
+                )
+            places += [found[0]] if found[0] not in places else []
+        rows = [tuple(row[place] for place in places) for row in self.rows]
+        return replace(self, columns=tuple(self.columns[i] for i in places), rows=tuple(rows))
+
+    def _called(self, name: str) -> list[int]:
+        """Return the places of the columns called so: wholly, else by first words or letters."""
+        wanted, *columns = (
+            text.strip().casefold().replace("-", " ") for text in (name, *self.columns)
+        )
+        for end in ("\n", " ", ""):
+            found = [i for i, c in enumerate(columns) if f"{c}{end}".startswith(f"{wanted}{end}")]
+            if found:
+                return found
+        return []
+
+    def to_terminal(
+        self, left: Collection[str] = (), prose: Collection[str] = (), needed: int = 1
+    ) -> TerminalTable:
+        """Lay the table out for a terminal of any width.
 
         Args:
             left: columns that are aligned to the left, besides the first one.
+            prose: columns of text, which may be wrapped.
+            needed: number of columns that are never left out.
         """
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for position, name in enumerate(self.columns):
-            table.add_column(name, justify="left" if position == 0 or name in left else "right")
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        return table
+        return TerminalTable(self.columns, self.rows, left, prose, needed)
 
     def to_markdown(self) -> list[str]:
         """Return the lines of a Markdown table."""
@@ -67,11 +100,15 @@ class TextTable:
         ]
         return [f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:])]
 
-    def to_latex(self, caption: str) -> str:
+    def to_latex(self, caption: str, label: str | None = None) -> str:
         r"""Return a LaTeX `table` environment, which needs `\usepackage{booktabs}`.
 
         Every character that LaTeX reads as a command is escaped. pdflatex takes names in Latin
         script, others need xelatex or lualatex.
+
+        Args:
+            caption: what stands above the table.
+            label: its name for `\ref`; without spaces and characters that LaTeX reads as commands.
         """
         frame = pd.DataFrame(
             [[_latex_cell(cell, first=not i) for i, cell in enumerate(row)] for row in self.rows],
@@ -82,6 +119,7 @@ class TextTable:
             position_float="centering",
             hrules=True,
             caption=caption.translate(_LATEX),
+            label=label,
         )
 
 

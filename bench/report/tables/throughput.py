@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import network_name, rounded
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rich.table import Table
+    from bench.report.tables.terminal import TerminalTable
 
 _COLUMNS = (
     "network",
@@ -20,10 +20,10 @@ _COLUMNS = (
     "precision",
     "batch",
     "streams",
-    "ratio to reference",
-    "to best eager",
     "images/s",
+    "ratio to reference",
     "±",
+    "to best eager",
     "p50 ms",
     "p90 ms",
     "p99 ms",
@@ -31,28 +31,44 @@ _COLUMNS = (
     "of peak",
     "note",
 )
-_LEFT = ("backend", "precision", "note")
+_LEFT = ("backend", "precision")
 _DASH = "—"
 _NO_FIGURE = 1.0  # a relative half-width from which an interval says nothing
+_FEWEST_SAMPLES = 6  # below, no order statistics of one process enclose a median with 95 %
+_NEEDED = ("network", "images/s", "ratio to reference")  # columns that every terminal shows
 _COMPILED = 0.5  # seconds from which compilation time is noted
 
 
 def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
-    """Return rows of the `throughput` table as text; noisy rows are marked.
+    """Return rows of the `throughput` table as text, fastest first; noisy rows are marked.
 
     Configurations that a backend does not support are left to `footnotes`, and columns that no
     row fills are left out.
+
+    Args:
+        rows: of one measurement, each with the `variant` of its run, if that is known.
     """
-    several = any(row["streams"] > 1 for row in rows)
-    cells = [_cells(row, several=several) for row in rows if row["status"] != "unsupported"]
+    shown = [row for row in rows if row["status"] != "unsupported"]
+    shown.sort(key=lambda row: -(row["images_per_second"] or 0.0))
+    several, doubtful = any(row["streams"] > 1 for row in rows), _doubtful_cases(rows)
+    cells = [_cells(row, doubtful, several=several) for row in shown]
     kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
-    columns, *shown = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
-    return TextTable(columns, tuple(shown))
+    columns, *lines = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
+    return TextTable(columns, tuple(lines))
 
 
-def throughput_table(rows: Sequence[dict[str, Any]]) -> Table:
+def throughput_table(rows: Sequence[dict[str, Any]]) -> TerminalTable:
     """Return `throughput_text` laid out for a terminal."""
-    return throughput_text(rows).to_terminal(left=_LEFT)
+    table = throughput_text(rows)
+    needed = 1 + max(i for i, name in enumerate(table.columns) if name in _NEEDED)
+    return table.to_terminal(left=_LEFT, prose=("note",), needed=needed)
+
+
+def with_variants(
+    rows: Sequence[dict[str, Any]], variants: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return rows of the `throughput` table, each with the `variant` of its run."""
+    return [{**row, "variant": variants.get(row["run"] or "")} for row in rows]
 
 
 def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> list[str]:
@@ -69,7 +85,7 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         floor = ""
         if known:
             floor = (
-                f"; entered twice, it differs from itself by {max(known):.1%}"
+                f"; entered twice, it differs from itself by {max(known) * 100:.1f} %"
                 if max(known) < _NO_FIGURE
                 else "; entered twice, it differs too much from itself for any comparison"
             )
@@ -87,14 +103,15 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         )
     if any(row["latency_p99_high_ms"] for row in rows):
         lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
-    if any(_width(row) == _DASH for row in rows):
+    doubtful = _doubtful_cases(rows)
+    if any(_DASH in (_width(row), _ratio(row, doubtful)) for row in rows):
         lines.append(
-            f"{_DASH}: one sample, or intervals as wide as the figure itself; give more "
-            "--max-seconds, or measure when the machine is quiet"
+            f"{_DASH}: fewer than {_FEWEST_SAMPLES} samples, or an interval as wide as the figure "
+            "itself; give more --max-seconds, or measure when the machine is quiet"
         )
     if any(row["noisy"] for row in rows):
         lines.append(
-            "noisy: the interval did not become narrow enough; draw no conclusion from such a "
+            "* noisy: the interval did not become narrow enough; draw no conclusion from such a "
             "row, and give more --max-seconds"
         )
     if any(is_noise(row["calibration"]) for row in rows):
@@ -130,7 +147,7 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     return f"Intervals are over {number} fresh processes."
 
 
-def _cells(row: dict[str, Any], *, several: bool) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], doubtful: set[_Case], *, several: bool) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
@@ -141,26 +158,45 @@ def _cells(row: dict[str, Any], *, several: bool) -> tuple[str, ...]:
         network_name(row),
         row["backend"] + layout + boundary,
         precision,
-        _number(row["batch_size"], "d"),
+        "" if row["batch_size"] is None else str(int(row["batch_size"])),
         str(row["streams"]) if several else "",
-        _ratio(row),
-        _best_eager(row),
-        _number(row["images_per_second"], ",.4g"),
+        _number(row["images_per_second"], 4) + ("*" if row["noisy"] else ""),
+        _ratio(row, doubtful),
         _width(row),
-        *(_number(row[f"latency_p{p}_ms"], ".3g") for p in (50, 90)),
-        _number(row["latency_p99_high_ms"] or row["latency_p99_ms"], ".3g"),
-        "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:.3g}",
-        "" if peak is None else f"{peak:.0%}",
+        _best_eager(row),
+        *(_number(row[f"latency_p{p}_ms"], 3) for p in (50, 90)),
+        _number(row["latency_p99_high_ms"] or row["latency_p99_ms"], 3),
+        "" if row["flops_per_second"] is None else rounded(row["flops_per_second"] / 1e9, 3),
+        "" if peak is None else f"{peak * 100:.0f} %",
         _note(row),
     )
 
 
-def _ratio(row: dict[str, Any]) -> str:
+_Case = tuple[str, int | None]  # network and batch size
+
+
+def _case(row: dict[str, Any]) -> _Case:
+    return network_name(row), row["batch_size"]
+
+
+def _doubtful_cases(rows: Sequence[dict[str, Any]]) -> set[_Case]:
+    """Return the cases whose reference has no interval to compare with."""
+    return {_case(row) for row in rows if row["difference"] == "reference" and _few(row)}
+
+
+def _few(row: dict[str, Any]) -> bool:
+    """Whether a row has too few samples for an interval."""
+    in_one_process = (row["processes"] or 1) == 1
+    return in_one_process and row["samples"] is not None and row["samples"] < _FEWEST_SAMPLES
+
+
+def _ratio(row: dict[str, Any], doubtful: set[_Case]) -> str:
     if row["ratio"] is None:
         return ""
     if row["difference"] == "reference":
         return "reference"
-    if row["samples"] == 1 or row["ratio_high"] - row["ratio_low"] >= 2 * row["ratio"]:
+    unknown = _few(row) or _case(row) in doubtful or (row["noise_floor"] or 0.0) >= _NO_FIGURE
+    if unknown or row["ratio_high"] - row["ratio_low"] >= 2 * row["ratio"]:
         return _DASH
     text = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     return f"{text} none" if row["difference"] == "none" else text
@@ -169,16 +205,20 @@ def _ratio(row: dict[str, Any]) -> str:
 def _width(row: dict[str, Any]) -> str:
     if row["width"] is None:
         return ""
-    if row["samples"] == 1 or row["width"] >= _NO_FIGURE:
+    if _few(row) or row["width"] >= _NO_FIGURE:
         return _DASH
-    return f"{row['width']:.1%}"
+    return f"{row['width'] * 100:.1f} %"
 
 
 def _best_eager(row: dict[str, Any]) -> str:
     ratio, low, high = (row[f"best_eager_ratio{end}"] for end in ("", "_low", "_high"))
     if ratio is None:
         return ""
-    return "best eager" if low == high == 1.0 else f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
+    if low == high == 1.0:
+        return "best eager"
+    if _few(row) or high - low >= 2 * ratio:
+        return _DASH
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -192,11 +232,11 @@ def _note(row: dict[str, Any]) -> str:
     if row["compile_seconds"] is not None and row["compile_seconds"] >= _COMPILED:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
-        parts.append(f"accuracy {row['test_accuracy']:.4f}")
+        parts.append(f"accuracy {row['test_accuracy'] * 100:.2f} %")
     if is_noise(row["calibration"]):
         parts.append("calibrated on random images")
     return ", ".join(parts)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(int(value) if form == "d" else value, form)
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else rounded(value, digits)

@@ -1,0 +1,110 @@
+"""CUDA graphs: the kernels of eager or compiled PyTorch, launched as one.
+
+A network of small layers waits for Python and the driver, about 8 µs for each operation, while the
+GPU idles. A captured graph launches all of its kernels at once. Not run on a GPU yet: the tests
+call a fake of `torch.cuda`'s graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.measurement.backends.compiled import Compiled
+from bench.measurement.backends.eager import Eager, TorchPrepared
+from bench.measurement.backends.protocol import (
+    MEMORY_FORMATS,
+    Executed,
+    Needs,
+    Support,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WARM_UP = 3  # batches before the capture, as in PyTorch's notes on CUDA graphs
+
+
+class EagerGraph:
+    """The kernels of `eager` as one CUDA graph."""
+
+    name = "eager-graph"
+    needs: Needs = "module"
+    captures = True
+    memory_formats = MEMORY_FORMATS
+
+    def support(self) -> list[Support]:
+        """Return the CUDA pairs of `eager`."""
+        return [pair for pair in Eager().support() if pair.device == "cuda"]
+
+    def prepare(self, workload: Workload) -> CapturedPrepared:
+        """Move the network to the device, and capture one batch."""
+        return CapturedPrepared(Eager().prepare(workload))
+
+
+class CompiledGraph:
+    """The kernels of `compile` as one CUDA graph."""
+
+    name = "compile-graph"
+    needs: Needs = "module"
+    captures = True
+    memory_formats = MEMORY_FORMATS
+    slow_to_prepare = True
+
+    def support(self) -> list[Support]:
+        """Return the CUDA pairs of `compile`."""
+        return [pair for pair in Compiled().support() if pair.device == "cuda"]
+
+    def prepare(self, workload: Workload) -> CapturedPrepared:
+        """Compile for exactly this batch, and capture it."""
+        return CapturedPrepared(Compiled().prepare(workload))
+
+
+class CapturedPrepared:
+    """A CUDA graph of one batch; it reads and writes where it did when it was captured."""
+
+    def __init__(self, network: TorchPrepared) -> None:
+        self.network = network
+        work = network.workload
+        self.images = network.upload(torch.zeros(work.batch_size, *work.input_shape))
+        with torch.cuda.device(network.device):
+            # cuDNN and Triton choose their kernels on a stream that is not captured.
+            beside, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            beside.wait_stream(current)
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UP):
+                    network.infer(self.images)
+            current.wait_stream(beside)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.output = network.infer(self.images)
+
+    def upload(self, images: Tensor) -> Tensor:
+        """Copy to where the graph reads, in the network's type and memory format."""
+        return self.images.copy_(images, non_blocking=images.is_pinned())
+
+    def infer(self, batch: Tensor) -> Tensor:
+        """Run the batch that was uploaded last."""
+        del batch
+        self.graph.replay()
+        return self.output
+
+    def download(self, output: Tensor) -> Tensor:
+        """Copy the logits to the host."""
+        return self.network.download(output)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self.network.synchronize()
+
+    def describe(self) -> Executed:
+        """Read back what was captured."""
+        executed = self.network.describe()
+        return replace(
+            executed,
+            provider=f"CUDA graph of {executed.provider}",
+            details=executed.details | {"cuda_graph": True},
+        )

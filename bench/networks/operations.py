@@ -1,0 +1,84 @@
+"""The operations of a training step, each of which Python has to launch on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from bench.networks.summary import black_images, evaluation, without_data
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_IMAGES = 2  # batch norm needs more than one value per channel
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of a forward and a backward pass, without views and empty tensors.
+
+    Attributes:
+        fp32: their number in fp32.
+        casts: those that autocast adds: each layer that multiplies and adds has its weights cast,
+            and their gradient cast back.
+    """
+
+    fp32: int
+    casts: int
+
+    def count(self, precision: str) -> int:
+        """Return the number in a precision: fp32, bf16 or fp16."""
+        return self.fp32 if precision == "fp32" else self.fp32 + self.casts
+
+
+def count_operations(model: nn.Module, shape: tuple[int, ...]) -> Operations:
+    """Count by a forward and a backward pass, on shapes alone where the network allows it.
+
+    The update of the weights and the preparation of images are not counted: they are few for all
+    weights together. The model is left as it was, but for its gradients.
+
+    Args:
+        model: on any device, in any mode.
+        shape: channels, height, width.
+    """
+    with contextlib.suppress(Exception):  # some networks need real values
+        return _watched(without_data(model).train(), shape)
+    with evaluation(model):
+        return _watched(model, shape)
+
+
+def _watched(model: nn.Module, shape: tuple[int, ...]) -> Operations:
+    images = black_images(model, (_IMAGES, *shape))
+    with torch.enable_grad(), _Counter() as counter:
+        logits = model(images)
+        labels = torch.zeros(_IMAGES, dtype=torch.int64, device=images.device)
+        F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+    return Operations(counter.operations, 2 * counter.layers)
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators, and those of the forward pass whose FLOPs are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = self.layers = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        name = func._overloadpacket.__name__
+        if not func.is_view and not name.startswith("empty"):
+            self.operations += 1
+            # A backward pass has products of its own, which need no further casts.
+            self.layers += func._overloadpacket in flop_registry and name not in {
+                "convolution_backward",
+                "mm",
+            }
+        return func(*args, **(kwargs or {}))
