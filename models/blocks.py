@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from .normalisation import BranchScale, make_norm
 from .shortcuts import make_join, make_shortcut
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         order = ORDERS[config.activation_order]
         out_channels = width * self.expansion
-        self._add_branch(order, self._convolutions(in_channels, width, stride), entered=entered)
+        convolutions = self._convolutions(in_channels, width, stride)
+        self._add_branch(order, convolutions, config.norm, entered=entered)
+        if config.norm == "none" and config.shortcut != "none":
+            self.scale = BranchScale(sum(config.stages))
+            self.branch_steps += ("scale",)
         # In place, except where the ReLU reads x itself, which the shortcut still needs.
         self.relu = nn.ReLU(inplace=order.before != ("relu",))
         self.downsample = make_shortcut(config, in_channels, out_channels, stride)
@@ -90,7 +95,9 @@ class ResidualBlock(nn.Module):
     def _convolutions(self, in_channels: int, width: int, stride: int) -> list[nn.Conv2d]:
         raise NotImplementedError
 
-    def _add_branch(self, order: Order, convolutions: list[nn.Conv2d], *, entered: bool) -> None:
+    def _add_branch(
+        self, order: Order, convolutions: list[nn.Conv2d], norm: str, *, entered: bool
+    ) -> None:
         """Add `conv1`, `bn1`, … and note in which order the forward pass visits them."""
         count = len(convolutions)
         self.enter_steps = () if entered else _numbered(order.before, 1)
@@ -101,9 +108,9 @@ class ResidualBlock(nn.Module):
             branch += [*before, f"conv{number}", *_numbered(behind, number)]
             self.add_module(f"conv{number}", conv)
             if "bn" in order.before and not (entered and number == 1):
-                self.add_module(f"bn{number}", nn.BatchNorm2d(conv.in_channels))
+                self.add_module(f"bn{number}", make_norm(norm, conv.in_channels))
             elif "bn" not in order.before:
-                self.add_module(f"bn{number}", nn.BatchNorm2d(conv.out_channels))
+                self.add_module(f"bn{number}", make_norm(norm, conv.out_channels))
         self.branch_steps = tuple(branch)
         self.leave_steps = _numbered(order.leave, count)
 
@@ -125,10 +132,11 @@ class ResidualBlock(nn.Module):
         """Make the residual branch output zero, by the last of its weights.
 
         That is the weight of the normalisation that ends the branch, or of the last
-        convolution where none does (`bn_after_add`, `preact`).
+        convolution where none does (`bn_after_add`, `preact`); without normalisation, the
+        branch's factor.
         """
-        normalised = [step for step in self.branch_steps if step != "relu"][-1]
-        nn.init.zeros_(getattr(self, normalised).weight)
+        weighted = [step for step in self.branch_steps if step != "relu"][-1]
+        nn.init.zeros_(getattr(self, weighted).weight)
 
 
 class BasicBlock(ResidualBlock):

@@ -29,6 +29,7 @@ Block = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar"]
 # He et al. 2016b, figure 4 (a) to (e).
 ActivationOrder = Literal["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
+Norm = Literal["batch", "group", "none"]
 
 _WIDEST = 2**28  # beyond it the number of weights does not fit in 63 bits
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -36,6 +37,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "block": get_args(Block),
     "activation_order": get_args(ActivationOrder),
     "stem": get_args(Stem),
+    "norm": get_args(Norm),
 }
 # Which numbers belong to which kind of shortcut.
 SHORTCUT_NUMBERS: dict[str, tuple[str, ...]] = {
@@ -63,6 +65,10 @@ class ResNetConfig:
         resize: `projection` or `zero_pad`: what those last four have where shapes change.
         activation_order: where normalisation and ReLU stand around the addition (2016b,
             figure 4); `bench.models.blocks.ORDERS` spells them out.
+        norm: `batch`; `group`, at most 16 groups of channels; or `none`, with a shift per channel,
+            and a learned factor at the end of each residual branch that starts at 1/√(number of
+            blocks), or at 0 with `zero_init_residual` (De and Smith 2020, arXiv:2002.10444). A
+            plain network without normalisation has He's initialisation alone.
         zero_init_residual: start every residual branch at zero, so that the network
             starts as its shortcuts alone (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
         shortcut_scale: factor on the shortcut (`scaled`).
@@ -83,6 +89,7 @@ class ResNetConfig:
     shortcut: Shortcut = "projection"
     resize: Literal["projection", "zero_pad"] = "projection"
     activation_order: ActivationOrder = "post"
+    norm: Norm = "batch"
     zero_init_residual: bool = False
     shortcut_scale: float = 0.5
     residual_scale: float = 0.5

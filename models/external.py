@@ -276,7 +276,7 @@ def _checked(name: str, model: object) -> nn.Module:
     """Return a network without wrappers of `torch.compile` and data parallelism.
 
     Raises:
-        ModelError: it is no module, or a scripted one.
+        ModelError: it is no module, a scripted one, or has weights of another type than float32.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
@@ -290,6 +290,12 @@ def _checked(name: str, model: object) -> nn.Module:
             f"{name} returned a scripted network, which can be neither trained in another layout "
             "nor exported; return it as it is before torch.jit.script or torch.jit.trace"
         )
+    for path, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype is not torch.float32:
+            raise ModelError(
+                f"{name} returned a network whose weights are {str(weight.dtype)[6:]} ('{path}'); "
+                "return it in float32, as after .float(): --precision chooses the arithmetic"
+            )
     return model
 
 

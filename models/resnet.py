@@ -13,6 +13,7 @@ from torch import nn
 
 from .blocks import BLOCKS, ORDERS, ResidualBlock
 from .errors import ModelError
+from .normalisation import make_norm
 
 if TYPE_CHECKING:
     from .config import ResNetConfig
@@ -51,7 +52,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(
             in_channels, width, size, stride=stride, padding=size // 2, bias=False
         )
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = make_norm(self.config.norm, width)
         self.relu = nn.ReLU(inplace=True)
         pool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
         self.maxpool: nn.Module = pool
@@ -79,7 +80,8 @@ class ResNet(nn.Module):
         """
         self.final = nn.Sequential()
         for step in ORDERS[self.config.activation_order].before:
-            self.final.append(nn.BatchNorm2d(channels) if step == "bn" else nn.ReLU(inplace=True))
+            norm = make_norm(self.config.norm, channels)
+            self.final.append(norm if step == "bn" else nn.ReLU(inplace=True))
 
     @property
     def stages(self) -> tuple[nn.Sequential, ...]:

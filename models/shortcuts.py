@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .normalisation import make_norm
+
 if TYPE_CHECKING:
     from .config import ResNetConfig
 
@@ -21,17 +23,17 @@ if TYPE_CHECKING:
 class Projection(nn.Sequential):
     """A 1x1 convolution to the block's output shape (options B and C).
 
-    Batch normalisation follows, as in torchvision, unless the input was normalised
+    Normalisation follows, as in torchvision, unless the input was normalised
     already: the pre-activation block projects the output of its first BN-ReLU (He et
     al. 2016b, appendix).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, *, normalise: bool = True
+        self, in_channels: int, out_channels: int, stride: int, *, norm: str | None = "batch"
     ) -> None:
         super().__init__(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False))
-        if normalise:
-            self.append(nn.BatchNorm2d(out_channels))
+        if norm is not None:
+            self.append(make_norm(norm, out_channels))
 
 
 class ZeroPad(nn.Module):
@@ -134,8 +136,8 @@ def make_shortcut(
     option = config.resize if config.shortcut in _JOINED else config.shortcut
     if option == "zero_pad":
         return ZeroPad(in_channels, out_channels, stride)
-    normalise = config.activation_order != "preact"
-    return Projection(in_channels, out_channels, stride, normalise=normalise)
+    norm = None if config.activation_order == "preact" else config.norm
+    return Projection(in_channels, out_channels, stride, norm=norm)
 
 
 def make_join(config: ResNetConfig, in_channels: int, out_channels: int, stride: int) -> nn.Module:

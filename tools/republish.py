@@ -2,10 +2,10 @@
 
     python tools/republish.py [STUDY …]
 
-Everything that is derived from `runs.csv` and `epochs.csv` alone is rewritten: the answer, the
-tables of variants and comparisons, the paper's table, the discussion of the study file, and
-`study.svg`. P-values on the same test images follow from the counts that the page shows. What
-needs the results folder (profiles, lesions, provenance) stays as it is.
+Everything that is derived from the CSV files alone is rewritten: the answer, the tables of variants
+and comparisons (also as `comparisons.csv`), the paper's table, the discussion of the study file,
+and the charts. P-values on the same test images follow from the counts that the page shows. What
+needs the results folder (rooflines, latencies, provenance) stays as it is.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.charts.draw_matplotlib import draw_row, save_figure
+from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.findings.agreement import Agreement, SeedComparison
 from bench.report.findings.statistics import Discordance
-from bench.report.pages.markdown import markdown
+from bench.report.pages.markdown import markdown, picture
+from bench.report.pages.sections import further
 from bench.report.pages.study_report import StudyReport
 from bench.report.study_data import StudyData
 from bench.store import RunRecord, Store, StudyRecord
-from bench.store.tables.columns import COLUMNS, typed_frame
+from bench.store.tables.columns import COLUMNS, Table, typed_frame
+from bench.store.tables.frames import ANALYSED, newest
 from bench.studies import load_study
 from bench.system.mcnemar import mcnemar_p_value
 
@@ -60,17 +62,26 @@ def read(folder: Path) -> StudyData:
         published=file.study.published.model_dump() if file.study.published else None,
         discussion=file.study.discussion,
         declared_seeds=file.study.base.seeds,
+        earlier_looks=file.study.earlier_looks,
+        primary=file.study.primary.model_dump() if file.study.primary else None,
         margin=file.study.margin,
         contrasts={contrast.name: contrast.weights for contrast in file.study.contrast},
         test=file.study.test,
     )
     data = StudyData(Store(folder / "no-results-folder"), study)
-    epochs = pd.read_csv(folder / "epochs.csv").to_dict("records")
     # Instead of reading the results folder that the study was published from.
     vars(data)["records"] = records
     vars(data)["runs"] = typed_frame(frame.to_dict("records"), COLUMNS["runs"])
-    vars(data)["epochs"] = typed_frame(epochs, COLUMNS["epochs"])
+    vars(data)["epochs"] = _table(folder, "epochs")
+    vars(data)["throughput"] = _table(folder, "throughput")
+    vars(data)["analysed"] = {name: newest(_table(folder, name)) for name in ANALYSED}
     return data
+
+
+def _table(folder: Path, name: Table) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    return typed_frame(rows, COLUMNS[name])
 
 
 def _record(row: dict[Any, Any]) -> RunRecord:
@@ -96,8 +107,15 @@ def republish(folder: Path) -> None:
     vars(report)["failures"] = []
     vars(report)["further"] = []
     new = markdown(report, pictures=True).split(_BEGIN_LATER)[0]
-    page.write_text(_joined(text, new), encoding="utf-8")
+    text = _joined(text, new)
+    for chart in (chart for section in further(report.data) for chart in section.charts):
+        shown = re.compile(rf"!\[[^\n]*\]\({chart.key}\.svg\)\n\n[^\n]*\n")
+        if shown.search(text):
+            text = shown.sub(lambda _, c=chart: "\n".join(picture(c)), text)
+            save_charts([chart], folder)
+    page.write_text(text, encoding="utf-8")
     save_figure(draw_row(report.overview), folder, "study")
+    (folder / "comparisons.csv").write_text(report.data.comparisons.to_csv(index=False))
 
 
 def _joined(old: str, new: str) -> str:

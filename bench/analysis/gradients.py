@@ -19,7 +19,7 @@ from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import find_networks
 from bench.training.check import check_trainable
-from bench.training.layout import move, preferred_memory_format
+from bench.training.layout import lay_out
 from bench.training.setup import Split, build_network, load_data
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _correlation(subject: _Subject, where: torch.device) -> list[float]:
     model = _network(subject, split)
     if subject.network.run is None:
         settle(model, _batch(split)[0])
-    images, _ = next(iter(split.evaluation(split.test)))
+    images, _ = next(iter(split.evaluation(split.test, torch.contiguous_format)))
     values = gradient_correlation(model.eval(), images[:LINES], images[LINES : 2 * LINES])
     return [float(value) for value in values]
 
@@ -153,7 +153,7 @@ def _network(subject: _Subject, split: Split) -> torch.nn.Module:
         model = subject.network.load_run().model
     else:
         model = build_network(subject.request, split.dataset)
-    move(model, split.device)
+    lay_out(model, split.device, split.input_shape)
     return model
 
 
@@ -161,4 +161,4 @@ def _batch(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the first batch of a training, at its full size."""
     recipe = split.request.recipe.model_copy(update={"initial_size": 1.0})
     whole = replace(split, request=replace(split.request, recipe=recipe))
-    return next(whole.training_batches(preferred_memory_format(split.device)).epoch(0))
+    return next(whole.training_batches(torch.contiguous_format).epoch(0))

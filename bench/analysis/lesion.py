@@ -16,7 +16,7 @@ from bench.system.devices import resolve_device
 from bench.system.environment import describe_environment
 from bench.targets.find import load_trained
 from bench.training.evaluation import evaluate
-from bench.training.layout import move
+from bench.training.layout import lay_out
 from bench.training.setup import Split, build_network
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ class _Subject:
     split: Split
     images: Images
     places: list[Place]
+    memory_format: torch.memory_format
 
     def accuracy(self) -> float:
-        return evaluate(self.trained.model, self.split.evaluation(self.images)).accuracy
+        batches = self.split.evaluation(self.images, self.memory_format)
+        return evaluate(self.trained.model, batches).accuracy
 
 
 def measure_lesions(
@@ -110,8 +112,9 @@ def _prepare(
     images = split.test
     if test_images is not None and test_images < len(images):
         images = images.subset(torch.arange(test_images, device=images.labels.device))
-    move(trained.model, where)
-    return _Subject(trained, split, images, places)
+    memory_format = lay_out(trained.model, where, split.input_shape)
+    trained.model.eval()
+    return _Subject(trained, split, images, places, memory_format)
 
 
 def _initial_gradients(subject: _Subject) -> dict[str, float]:
@@ -120,7 +123,7 @@ def _initial_gradients(subject: _Subject) -> dict[str, float]:
     if request.initial_weights is not None or request.grown_from is not None:
         return {}
     model = build_network(request, split.dataset)
-    memory_format = move(model, split.device)
+    memory_format = lay_out(model, split.device, split.input_shape)
     images, labels = next(split.training_batches(memory_format).epoch(0))
     return gradient_norms(model, find_blocks(model, request.model), images, labels)
 

@@ -95,7 +95,9 @@ Compile = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    training("--timeout SECONDS", "End a run after this long without progress (default: 3600 s)."),
+    training(
+        "--timeout SECONDS", "End a run after this long without progress (default: 600 s or more)."
+    ),
 ]
 
 Device = Annotated[str, hardware("--device DEVICE", "Device: auto, cpu, cuda, cuda:N or mps.")]

@@ -73,6 +73,7 @@ def load_dataset(
     name: str,
     *,
     train_images: int | None = None,
+    subset_seed: int | None = None,
     image_size: int | None = None,
     resize: Resize = "crop",
     data_dir: Path | None = None,
@@ -85,6 +86,7 @@ def load_dataset(
             ``package.module:function`` (see `bench.data.userdata.load_user_dataset`).
         train_images: Keep only this many training images, balanced over the classes and the
             same in every run (see `bench.data.splits.balanced_subset`).
+        subset_seed: Another one keeps other training images; None keeps those of every run.
         image_size: H and W in pixels of ``imagefolder`` and ``synthetic``, and of a user's own
             images that are not square; the others have their own size, and batches are resized
             to what the network takes.
@@ -102,7 +104,7 @@ def load_dataset(
     dataset = _load(name, image_size, resize, directory, quiet)
     if train_images is None:
         return dataset
-    train = dataset.train.subset(balanced_subset(dataset.train.labels, train_images))
+    train = dataset.train.subset(balanced_subset(dataset.train.labels, train_images, subset_seed))
     return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
 
 

@@ -126,7 +126,8 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     called = [folder for found in named.values() for folder in found]
     others = [folder.name for folder in folders if folder not in called]
     where = f"imagefolder {root}"
-    if len(called) <= 1 and others and ("train" not in named or not _folders(called[0])):
+    alone = len(called) == 1 and others and ("train" not in named or not _folders(called[0]))
+    if not called or alone:
         _refuse_prefixed(where, folders)
         return {}, []  # classes, of which one may happen to be called so
     for role, found in named.items():
@@ -320,12 +321,12 @@ def common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, in
         if image_size is None and size != first:
             raise BenchError(
                 f"{path}: {size[0]}x{size[1]} pixels where {paths[0].name} has "
-                f"{first[0]}x{first[1]}: set an input size (input_size) to resize to"
+                f"{first[0]}x{first[1]}: set an input size to resize to (--set input_size=224)"
             )
         if image_size is None and size[0] != size[1]:
             raise BenchError(
                 f"{path}: {size[0]}x{size[1]} pixels is not square: "
-                "set an input size (input_size) to resize to"
+                "set an input size to resize to (--set input_size=224)"
             )
     if first is None:
         raise BenchError("no images: give a folder with images")

@@ -29,13 +29,16 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes signed 64-bit seeds
 
 
-def validation_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Split a training set, the same way in every run.
+def validation_split(
+    labels: Tensor, fraction: float, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Split a training set, by default the same way in every run.
 
     Args:
-        labels: int64, N. The split is a function of these, *fraction* and `SPLIT_SEED` only.
+        labels: int64, N. The split is a function of the arguments and `SPLIT_SEED` only.
         fraction: Part of each class to hold out, in [0, 1); rounded to the nearest image,
             and at least one image of each class stays in training.
+        seed: Another one gives another split; None is that of every run.
 
     Returns:
         Training and validation indices, int64, sorted, on the CPU. Validation is empty
@@ -46,7 +49,7 @@ def validation_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """
     if not 0 <= fraction < 1:
         raise BenchError(f"validation fraction {fraction} is outside 0 … 1: use for example 0.1")
-    train, held_out = stratified_split(labels, fraction, purpose="validation")
+    train, held_out = stratified_split(labels, fraction, purpose="validation", seed=seed)
     if fraction > 0 and len(held_out) == 0:
         raise BenchError(
             f"validation fraction {fraction} of {len(labels)} images holds out none: "
@@ -55,25 +58,28 @@ def validation_split(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     return train, held_out
 
 
-def stratified_split(labels: Tensor, fraction: float, *, purpose: str) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    labels: Tensor, fraction: float, *, purpose: str, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return sorted indices of the kept and the held-out part; *purpose* names the draw."""
     classes = labels.cpu().numpy()
-    rank = _rank_within_class(classes, purpose)
+    rank = _rank_within_class(classes, purpose, seed)
     _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
     quota = np.minimum(np.floor(fraction * counts + 0.5).astype(np.int64), counts - 1)
     held_out = rank < quota[inverse]
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
 
 
-def balanced_subset(labels: Tensor, size: int) -> Tensor:
+def balanced_subset(labels: Tensor, size: int, seed: int | None = None) -> Tensor:
     """Choose *size* images, as equally many of each class as there are.
 
-    Subsets are nested: those of 100 are among those of 200. A function of *labels*,
-    *size* and `SPLIT_SEED` only.
+    Subsets are nested: those of 100 are among those of 200. A function of the arguments and
+    `SPLIT_SEED` only.
 
     Args:
         labels: int64, N.
         size: How many images to take, 1…N.
+        seed: Another one gives another subset; None is that of every run.
 
     Returns:
         Sorted indices, int64, *size*, on the CPU.
@@ -87,15 +93,18 @@ def balanced_subset(labels: Tensor, size: int) -> Tensor:
             f"use 1 … {len(labels)}"
         )
     classes = labels.cpu().numpy()
-    rank = _rank_within_class(classes, "subset")
+    rank = _rank_within_class(classes, "subset", seed)
     # The first image of every class, then the second of every class, and so on.
     chosen = np.lexsort((classes, rank))[:size]
     return torch.from_numpy(np.sort(chosen))
 
 
-def _rank_within_class(labels: npt.NDArray[np.int64], purpose: str) -> npt.NDArray[np.int64]:
-    """Return each image's place (0, 1, …) in a fixed shuffled order of its own class."""
-    keys = _splitmix64(len(labels), stable_seed(purpose, SPLIT_SEED))
+def _rank_within_class(
+    labels: npt.NDArray[np.int64], purpose: str, seed: int | None
+) -> npt.NDArray[np.int64]:
+    """Return each image's place (0, 1, …) in a shuffled order of its own class."""
+    parts = (purpose, SPLIT_SEED) if seed is None else (purpose, SPLIT_SEED, seed)
+    keys = _splitmix64(len(labels), stable_seed(*parts))
     order = np.lexsort((keys, labels))  # by class, then by key
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     rank = np.empty(len(labels), dtype=np.int64)

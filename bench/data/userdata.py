@@ -240,7 +240,7 @@ def _square(what: str, images: Tensor, *, side: int | None, resize: Resize) -> T
     if side is None:
         raise BenchError(
             f"{what}: images are {width}x{height} pixels, not square: set an input size "
-            "(input_size) to resize to"
+            "to resize to (--set input_size=224)"
         )
     return resize_images(images, side, resize)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # A protocol buffer cannot be larger; external data lies beside the file from there on.
 ONE_FILE_BYTES = 2**31 - 1
+_BESIDE = re.compile(r"should be stored in (.+), but it is not")
 WEIGHTS = "weights_sha256"  # property of a file whose weights lie beside it
 
 _PRECISIONS = {
@@ -73,6 +74,16 @@ def check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
+        if absent := _BESIDE.search(str(error)):
+            raise BenchError(
+                f"{path.name} has weights in {absent[1]}, which is no file: copy that, too"
+            ) from error
+        if "data from external tensors" in str(error):
+            raise BenchError(
+                f"{path.name} keeps small tensors (axes, sizes) outside the file, where ONNX "
+                "Runtime does not read them: save it with onnx.save(onnx.load(FILE), NEW, "
+                "save_as_external_data=True, size_threshold=1024)"
+            ) from error
         if "higher than the checker's" in str(error):
             raise BenchError(
                 f"{path.name} is newer than onnx {onnx.__version__} reads: {short(error)} Upgrade "

@@ -14,11 +14,11 @@ from bench.errors import BenchError
 from bench.export.session import logits_of, open_session, run, with_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from bench.export.graph import Traced
     from bench.targets.network import LoadedNetwork
@@ -109,19 +109,17 @@ def reference_logits(
     answers = []
     size = max(1, min(REFERENCE_BATCH, _REFERENCE_PIXELS // math.prod(source.input_shape[1:])))
     size = batch_size or size
-    # Convolutions of this layout are faster on a CPU; the network itself is left as it is.
-    weights = {
-        name: weight.contiguous(memory_format=torch.channels_last)
-        for name, weight in source.model.named_parameters()
-        if weight.dim() == 4  # noqa: PLR2004 - a convolution's
-    }
+    classify = _channels_last(source.model)
     for start in range(0, len(images), size):
         batch = source.prepare(images[start : start + size])
         count = len(batch)
         if batch_size and count < size:
             batch = torch.cat([batch, batch[-1:].expand(size - count, *batch.shape[1:])])
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        answer = torch.func.functional_call(source.model, weights, (batch,))
+        try:
+            answer = classify(batch)
+        except RuntimeError:  # it flattens maps with `view`, which takes contiguous ones only
+            classify = source.model
+            answer = classify(batch)
         if not isinstance(answer, torch.Tensor) or answer.dim() != 2:  # noqa: PLR2004 - N×classes
             raise BenchError(
                 f"{source.name} does not return logits N×classes; only classifiers can be exported"
@@ -134,6 +132,24 @@ def reference_logits(
             "nothing can be compared with them: train it again"
         )
     return logits
+
+
+def _channels_last(model: nn.Module) -> Callable[[Tensor], Any]:
+    """Return the network with channels-last convolutions, which are faster on a CPU.
+
+    The network itself is left as it is.
+    """
+    weights = {
+        name: weight.contiguous(memory_format=torch.channels_last)
+        for name, weight in model.named_parameters()
+        if weight.dim() == 4  # noqa: PLR2004 - a convolution's
+    }
+
+    def classify(batch: Tensor) -> Any:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        return torch.func.functional_call(model, weights, (batch,))
+
+    return classify
 
 
 def compare(

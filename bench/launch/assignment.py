@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bench.training.resources import Resources
     from bench.training.run import OnEvent
 
-# Longer than any step, compilation or reading of data that makes sense.
-TIMEOUT_SECONDS = 3600.0
 LOOK_AGAIN_SECONDS = 0.3  # between two looks at runs that other processes are doing
 
 

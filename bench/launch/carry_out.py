@@ -182,6 +182,8 @@ def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         published=study.published.model_dump() if study.published else None,
         compare_training=study.compare_training,
         discussion=study.discussion,
+        earlier_looks=study.earlier_looks,
+        primary=study.primary.model_dump() if study.primary else None,
         margin=study.margin,
         contrasts={contrast.name: contrast.weights for contrast in study.contrast},
         test=study.test,

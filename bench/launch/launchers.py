@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bench.errors import BenchError, nearest
-from bench.launch.assignment import TIMEOUT_SECONDS
 from bench.launch.processes import LocalLauncher
 from bench.launch.raytasks import RayLauncher
 from bench.launch.slurm import SlurmLauncher
@@ -50,4 +49,4 @@ def make_launcher(
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
     if timeout is not None and not timeout > 0:  # a NaN is refused, too
         raise BenchError(f"--timeout {timeout:g}: seconds without progress, more than 0")
-    return LocalLauncher(isolate=True, timeout=timeout or TIMEOUT_SECONDS)
+    return LocalLauncher(isolate=True, timeout=timeout)

@@ -92,13 +92,18 @@ def _record(
 
 
 def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, RunRequest]]:
-    """Map each value to its runs by seed; they do not depend on which seeds are requested."""
+    """Map each value to its runs by seed; they do not depend on which seeds are requested.
+
+    These runs do not evaluate the test images.
+    """
     tune = plan.study.tune
     assert tune is not None  # noqa: S101 - called for plans that tune
     any_seed = next(iter(variant.requests.values()))
     return {
         rate: {
-            seed: dataclasses.replace(any_seed, seed=seed).with_recipe(learning_rate=rate)
+            seed: dataclasses.replace(any_seed, seed=seed, evaluate_test=False).with_recipe(
+                learning_rate=rate
+            )
             for seed in tune.seeds
         }
         for rate in tune.learning_rate

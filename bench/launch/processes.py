@@ -20,12 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import warning_line
-from bench.launch.assignment import (
-    LOOK_AGAIN_SECONDS,
-    TIMEOUT_SECONDS,
-    Assignment,
-    record_lost_worker,
-)
+from bench.launch.assignment import LOOK_AGAIN_SECONDS, Assignment, record_lost_worker
 from bench.store import Store
 from bench.store.files import StorageError
 from bench.store.locks import knows_flock
@@ -51,6 +46,14 @@ if TYPE_CHECKING:
 # After a request to stop, workers have this long to end a step and write a checkpoint.
 STOP_SECONDS = 10.0
 
+# How long a run may go without a sign of progress by default: until its first step, which waits for
+# data and compilation; later; and as multiples of what it took to start and of its longest step.
+STARTING_SECONDS = 3600.0
+STEP_SECONDS = 600.0
+OF_START, OF_STEP = 2, 20
+_LOOK_SECONDS = 0.2  # between two looks at the workers
+_ASLEEP_SECONDS = 5.0  # between them: this process was stopped, or the machine was suspended
+
 
 @dataclass(frozen=True)
 class LocalLauncher:
@@ -60,11 +63,14 @@ class LocalLauncher:
         isolate: start a worker process even for a single worker, so that a crash fails only
             the run it trains. Used by the command line.
         timeout: seconds that a worker process may go without a sign of progress (a training
-            step, a batch of an evaluation) before it is ended.
+            step, a batch of an evaluation) before it is ended. By default an hour until the first
+            one; then ten minutes, but at least twice as long as the first one took and 20 times the
+            longest time between two. Time in which this process is stopped or the machine is
+            suspended does not count.
     """
 
     isolate: bool = False
-    timeout: float = TIMEOUT_SECONDS
+    timeout: float | None = None
 
     def run(self, work: Assignment) -> None:
         """Do the runs; see `Assignment`."""
@@ -110,14 +116,17 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     request: RunRequest | None = None
-    heard: float = 0.0  # time of its last message
+    heard: float = 0.0  # time of its last message, by the pool's clock
+    allowed: float | None = None  # seconds without progress; None before the first step
     kills: int = 0  # processes that the kernel had ended for lack of memory when the run started
 
 
 class _Pool:
-    def __init__(self, work: Assignment, timeout: float) -> None:
+    def __init__(self, work: Assignment, timeout: float | None) -> None:
         self.work = work
         self.timeout = timeout
+        self.awake = 0.0  # seconds that this process has been running, suspensions left out
+        self.looked = time.monotonic()
         self.waiting = deque(work.requests)
         self.held: deque[RunRequest] = deque()  # other programs are doing them
         self.look_again = 0.0
@@ -142,14 +151,23 @@ class _Pool:
             self._retry_held()
             busy = [w for w in self.workers if w.request]
             # A short wait, so that a signal to this process is passed on at once.
-            ready = wait([w.connection for w in busy], timeout=0.2)
+            ready = wait([w.connection for w in busy], timeout=_LOOK_SECONDS)
+            self._count_seconds()
             for worker in busy:
                 if worker.connection in ready:
                     self._receive(worker)
-                elif time.monotonic() - worker.heard > self.timeout:  # it hangs
+                elif self.awake - worker.heard > (
+                    allowed := self.timeout or worker.allowed or STARTING_SECONDS
+                ):  # it hangs
                     worker.process.kill()
-                    reason = f"no sign of progress for {self.timeout:g} s (--timeout)"
+                    reason = f"no sign of progress for {allowed:g} s (--timeout)"
                     self._replace(worker, f"{reason}; its process was ended")
+
+    def _count_seconds(self) -> None:
+        """Advance the clock by the time since the last look, unless this process was asleep."""
+        now = time.monotonic()  # counts a suspension of the machine on some systems
+        self.awake += min(now - self.looked, _ASLEEP_SECONDS)
+        self.looked = now
 
     def _retry_held(self) -> None:
         """Check now and then whether runs held by other programs are finished, or free."""
@@ -196,7 +214,8 @@ class _Pool:
 
     def _give(self, worker: _Worker) -> None:
         worker.request = self.waiting.popleft() if self.waiting else None
-        worker.heard, worker.kills = time.monotonic(), out_of_memory_kills()
+        worker.heard, worker.allowed = self.awake, None
+        worker.kills = out_of_memory_kills()
         if worker.request is not None:
             with contextlib.suppress(OSError):  # it has just died, which the next wait reports
                 worker.connection.send(worker.request)
@@ -207,7 +226,10 @@ class _Pool:
         except (EOFError, OSError):
             self._replace(worker)
             return
-        worker.heard = time.monotonic()
+        silence, worker.heard = self.awake - worker.heard, self.awake
+        if event["event"] in {"progress", "epoch"}:
+            multiple = OF_START if worker.allowed is None else OF_STEP
+            worker.allowed = max(worker.allowed or STEP_SECONDS, multiple * silence)
         match event["event"]:
             case "held" if worker.request is not None:
                 self.held.append(worker.request)

@@ -53,7 +53,7 @@ def settle_folders(plan: Plan, store: Store) -> Plan:
 
 def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list[RunRecord]) -> str:
     """Return the name under which to record the runs on a folder."""
-    wanted = {request.data[1:]: request for request in requests}
+    wanted = {request.data[1:4]: request for request in requests}
     for record in recorded:
         other = record.request["dataset"]
         how = tuple(record.request[key] for key in ("train_images", "input_size"))

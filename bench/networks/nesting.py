@@ -72,6 +72,8 @@ def check_nesting(parent: Network, child: Network) -> None:
     small, large = configuration(parent), configuration(child)
     start = f"{_spelled(child)} does not contain {_spelled(parent)}: "
     _check_alike(small, large, start)
+    if large.norm != "batch":
+        raise BenchError(f"{start}only networks with batch norm can grow; use norm=batch")
     if large.width < small.width:
         raise BenchError(
             f"{start}conv1 has {large.width} channels there and {small.width} here; "
@@ -93,6 +95,7 @@ def _check_alike(small: ResNetConfig, large: ResNetConfig, start: str) -> None:
         "stem": "conv1",
         "block": "layer1.0",
         "activation_order": "layer1.0",
+        "norm": "bn1",
         "shortcut": "layer1.0.join" if "none" in (small.shortcut, large.shortcut) else "layer2.0",
         "resize": "layer2.0.downsample",
         "shortcut_scale": "layer1.0.join",

@@ -299,6 +299,7 @@ def _stride(module: Any) -> str:
 _MODULES: dict[type[nn.Module], Callable[[Any], str]] = {
     nn.Conv2d: _conv,
     nn.modules.batchnorm._BatchNorm: lambda _: "BN",
+    nn.GroupNorm: lambda _: "group norm",
     nn.LayerNorm: lambda _: "layer norm",
     nn.MaxPool2d: lambda m: f"{_side(m.kernel_size)} max pool{_stride(m)}",
     nn.AvgPool2d: lambda m: f"{_side(m.kernel_size)} average pool{_stride(m)}",

@@ -32,6 +32,7 @@ from bench.store.tables.frames import (
     throughput_frame,
 )
 from bench.store.tables.runs import epoch_rows, run_row
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.store import RunRecord, Store, StudyRecord
+    from bench.studies.run_request import Data
 
 
 DEFAULT_RESULTS = "bench-runs"
@@ -119,13 +121,13 @@ class StudyData:
         return typed_frame(self.comparison_rows, COLUMNS["comparisons"])
 
     def _refuse_other_images(self, entry: dict[str, Any], reference: dict[str, Any] | None) -> None:
-        found: dict[tuple[Any, ...], tuple[str, str]] = {}
+        found: dict[Data, tuple[str, str]] = {}
         for run in (run for e in (reference, entry) if e for run in e["runs"].values()):
             record = self.records.get(run)
             images = record.result.get("dataset_fingerprint") if record else None
             if record is None or images is None:
                 continue
-            data = tuple(record.request[k] for k in ("dataset", "train_images", "input_size"))
+            data = RunRequest.from_dict(record.request).data
             other, first = found.setdefault(data, (images, run))
             if other != images:
                 raise BenchError(

@@ -76,6 +76,9 @@ class StudyRecord:
         discussion: the author's discussion of the outcome, or None.
         declared_seeds: the only seeds that are tested, together; empty if seeds may be added.
         looks: the seeds of each look at a study to which seeds may be added, oldest first.
+        earlier_looks: looks at results before the present seeds or settings were decided.
+        primary: {"name": variant or contrast, "accuracy": `test` or `train`}, which is tested
+            alone, or None.
         margin: largest difference that counts as equivalent, percentage points, or None.
         contrasts: name → variant → weight.
         test: `paired` or `welch`.
@@ -94,6 +97,8 @@ class StudyRecord:
     discussion: str | None = None
     declared_seeds: list[int] = field(default_factory=list)
     looks: list[list[int]] = field(default_factory=list)
+    earlier_looks: int = 0
+    primary: dict[str, str] | None = None
     margin: float | None = None
     contrasts: dict[str, dict[str, float]] = field(default_factory=dict)
     test: Literal["paired", "welch"] = "paired"

@@ -32,6 +32,8 @@ _LATER: dict[str, Any] = {
     "discussion": None,
     "declared_seeds": [],
     "looks": [],
+    "earlier_looks": 0,
+    "primary": None,
     "margin": None,
     "contrasts": {},
     "test": "paired",

@@ -165,6 +165,7 @@ def _check_names(study: Study, path: Path, content: str) -> None:
             )
     _check_published(study, path, content, names)
     _check_contrasts(study, path, content, names)
+    _check_primary(study, path, content)
     for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
         if settings.recipe is not None and settings.recipe not in RECIPES:
             raise BenchError(
@@ -207,6 +208,22 @@ def _check_contrasts(study: Study, path: Path, content: str, names: list[str]) -
             raise BenchError(
                 f"{path}{line}: contrast '{contrast.name}' has a weight of 0; leave the variant out"
             )
+
+
+def _check_primary(study: Study, path: Path, content: str) -> None:
+    if study.primary is None:
+        return
+    line = line_of(content, ["primary"])
+    first = study.reference or study.variants[0].name
+    compared = [v.name for v in study.variants if (v.reference or first) != v.name]
+    known = [*compared, *(contrast.name for contrast in study.contrast)]
+    if study.primary.name not in known:
+        raise BenchError(
+            f"{path}{line}: primary '{study.primary.name}' is no contrast, and no variant that is "
+            f"compared with another{nearest(study.primary.name, known)} (known: {', '.join(known)})"
+        )
+    if study.primary.accuracy == "train" and not study.compare_training:
+        raise BenchError(f"{path}{line}: primary.accuracy = 'train' needs compare_training = true")
 
 
 def _check_grid(study: Study, path: Path, content: str) -> None:

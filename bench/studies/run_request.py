@@ -18,7 +18,7 @@ TRAINING_REVISION = 1
 FORMAT_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Data = tuple[str, int | None, int | None, Resize]
+Data = tuple[str, int | None, int | None, Resize, int | None]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class RunRequest:
         train_images: size of the fixed balanced training subset (None: all images).
         input_size: height and width in pixels that the network sees (None: the data's own).
         recipe: how it is trained.
-        seed: random seed of initial weights, data order, augmentation and dropout.
+        seed: random seed of what the recipe's `seed_varies` names: by default initial weights,
+            data order, augmentation and dropout.
         precision: arithmetic of the forward and backward pass.
         deterministic: allow bit-reproducible kernels only.
         initial_weights: SHA-256 of the weights it starts from (None: random weights).
         grown_from: the run that this one starts as, made larger, if any.
         mean: subtracted per channel from images scaled to 0…1 (None: the training images').
         std: what they are divided by then (None: the training images').
+        evaluate_test: whether the test images are evaluated; runs of a learning-rate search do not.
     """
 
     model: str
@@ -57,6 +59,7 @@ class RunRequest:
     grown_from: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    evaluate_test: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as plain JSON values; `from_dict` reads it back."""
@@ -71,10 +74,11 @@ class RunRequest:
             "precision": self.precision,
             "deterministic": self.deterministic,
             "initial_weights": self.initial_weights,
-            # Left out if None, so that runs recorded before it existed keep their identity.
+            # Left out at their defaults: runs recorded before they existed keep their identity.
             **({"grown_from": self.grown_from} if self.grown_from else {}),
             **({"mean": list(self.mean)} if self.mean else {}),
             **({"std": list(self.std)} if self.std else {}),
+            **({} if self.evaluate_test else {"evaluate_test": False}),
             "training_revision": TRAINING_REVISION,
             "format_version": FORMAT_VERSION,
         }
@@ -93,8 +97,31 @@ class RunRequest:
 
     @property
     def data(self) -> Data:
-        """What decides the images that a run loads: dataset, training images, size, resizing."""
-        return self.dataset, self.train_images, self.input_size, self.recipe.resize
+        """What decides the images that a run loads.
+
+        Dataset, number of training images, size, resizing, and the seed of the subset.
+        """
+        varies = self.train_images and self.recipe.seed_varies in {"subset", "everything"}
+        subset = self.seed if varies else None
+        return self.dataset, self.train_images, self.input_size, self.recipe.resize, subset
+
+    @property
+    def split_seed(self) -> int | None:
+        """The seed of the validation split; None if it is the same in all runs."""
+        return self.seed if self.recipe.seed_varies in {"split", "everything"} else None
+
+    @property
+    def initial_seed(self) -> int:
+        """The seed of the initial weights."""
+        return self._own("initialization")
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of data order, augmentation and dropout."""
+        return self._own("order")
+
+    def _own(self, part: str) -> int:
+        return self.seed if self.recipe.seed_varies in {part, "training", "everything"} else 0
 
     @property
     def hash(self) -> str:

@@ -123,6 +123,17 @@ class Contrast(BaseModel):
     )
 
 
+class Primary(BaseModel):
+    """The one comparison that a study is made for; declare it before the first run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name = Field(description="A contrast, or a variant that is compared with its reference.")
+    accuracy: Literal["test", "train"] = Field(
+        "test", description="Of the test images, or of the training images (`compare_training`)."
+    )
+
+
 class Published(BaseModel):
     """The paper's figures, shown beside the measured ones."""
 
@@ -166,6 +177,20 @@ class Study(BaseModel):
         "0.05·6/(π²j²), so that all looks together make an error in at most 5 % of studies. If "
         "false, the base's seeds are a declaration: they are tested once, when all their runs "
         "have ended, and seeds added later are not tested. Fixed when the study is first run.",
+    )
+    earlier_looks: int = Field(
+        0,
+        ge=0,
+        le=100,
+        strict=True,
+        description="How often results of these comparisons were looked at before the present "
+        "seeds or settings were decided. Such looks are paid for: with 1, the next one is tested "
+        "as the second (0.05·6/(π²·2²)).",
+    )
+    primary: Primary | None = Field(
+        None,
+        description="The primary comparison, tested alone at 0.05. Of all others nothing is "
+        "claimed unless it is significant. Declare it before the first run.",
     )
     test: Literal["paired", "welch"] = Field(
         "paired",

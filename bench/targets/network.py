@@ -172,8 +172,10 @@ class LoadedNetwork:
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
-        fraction = self.trained.request.recipe.validation_fraction
-        trained_on, _ = validation_split(dataset.train.labels, fraction)
+        request = self.trained.request
+        trained_on, _ = validation_split(
+            dataset.train.labels, request.recipe.validation_fraction, request.split_seed
+        )
         images = dataset.train.images[trained_on]
         if count > len(images):
             raise BenchError(

@@ -52,7 +52,9 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
         )
     if request.imported:
         return
-    kept, _ = validation_split(dataset.train.labels, request.recipe.validation_fraction)
+    kept, _ = validation_split(
+        dataset.train.labels, request.recipe.validation_fraction, request.split_seed
+    )
     if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
         _forward(model, 1, shape, name)
 
@@ -61,7 +63,9 @@ def remarks(request: RunRequest, dataset: Dataset) -> list[str]:
     """Say what makes a run's figures coarse or its training short; one line each, no error."""
     data, recipe = f"dataset '{dataset.name}'", request.recipe
     found = list(dataset.notes)
-    kept, held_out = validation_split(dataset.train.labels, recipe.validation_fraction)
+    kept, held_out = validation_split(
+        dataset.train.labels, recipe.validation_fraction, request.split_seed
+    )
     counts = dataset.train.labels.bincount(minlength=len(dataset.classes)).tolist()
     lone = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
     if lone:

@@ -41,7 +41,7 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     check_nesting((before.model, before.options), (request.model, request.options))
     assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101
-    tensors = transplant(parent, model, seed=request.seed)
+    tensors = transplant(parent, model, seed=request.initial_seed)
     held_out = len(split.validation) > 0
     images = split.validation if held_out else split.train
     device = split.device

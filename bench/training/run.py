@@ -178,7 +178,7 @@ class _Attempt:
             model,
             split.training_batches(self.memory_format),
             request.recipe,
-            seed=request.seed,
+            seed=request.order_seed,
             device=device,
             precision=request.precision,
             compiled=self.resources.compiled,
@@ -233,7 +233,8 @@ class _Attempt:
         if len(split.validation) and self.group.leads:
             scored = self._evaluate(split, split.validation)
             figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
-        if self.request.recipe.test_every_epoch and self.group.leads:
+        tested = self.request.recipe.test_every_epoch and self.request.evaluate_test
+        if tested and self.group.leads:
             scored = self._evaluate(split, split.test)
             figures["test_accuracy"] = scored.accuracy
         trainer.position.history.append(figures)
@@ -249,7 +250,8 @@ class _Attempt:
             return
         if any(row["epoch"] == position.epoch for row in position.blocks):
             return  # resumed from a checkpoint that has them
-        torch.manual_seed(stable_seed("blocks", self.request.seed, position.epoch))  # for dropout
+        seed = stable_seed("blocks", self.request.order_seed, position.epoch)
+        torch.manual_seed(seed)  # for dropout
         last = max(0, self.request.recipe.epochs - 1)  # whose images are the largest if they grow
         images, labels = next(self._trainer.batches.epoch(last))
         rows = measure_blocks(self._trainer.model, images, labels, called=self.request.model)
@@ -303,44 +305,45 @@ class _Attempt:
 
     def _publish(self, split: Split, documents: dict[str, Any]) -> RunRecord:
         network = self._trainer.network
-        test = self._evaluate(split, split.test)
+        test = self._evaluate(split, split.test) if self.request.evaluate_test else None
         training = None if self.request.imported else self._evaluate(split, split.train)
         if training is not None and not math.isfinite(training.loss):  # the last step diverged
             raise DivergedError(self._trainer.steps - 1)
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
-        if self.request.recipe.test_time_flip:
+        if test is not None and self.request.recipe.test_time_flip:
             both = self._evaluate(split, split.test, mirrored=True)
             result["test_accuracy_with_flip"] = both.accuracy
         if self._trainer.position.blocks:
             documents["blocks.json"] = self._trainer.position.blocks
-        predictions = {
-            "predictions": test.predictions.int(),
-            "confidence": test.confidence,
-            "labels": test.labels.int(),
-            "confusion": test.confusion(len(split.dataset.classes)).int(),
-        }
+        tensors = {"model.safetensors": _weights(network)}
+        if test is not None:
+            tensors["predictions.safetensors"] = {
+                "predictions": test.predictions.int(),
+                "confidence": test.confidence,
+                "labels": test.labels.int(),
+                "confusion": test.confusion(len(split.dataset.classes)).int(),
+            }
         return self.store.finish_run(
             dataclasses.replace(
                 self.record, status="complete", error=None, result=result, seconds=self._seconds
             ),
             history=_csv(history),
-            tensors={
-                "model.safetensors": _weights(network),
-                "predictions.safetensors": predictions,
-            },
+            tensors=tensors,
             documents=documents,
         )
 
     def _result(
-        self, split: Split, test: Evaluation, training: Evaluation | None, last: dict[str, Any]
+        self,
+        split: Split,
+        test: Evaluation | None,
+        training: Evaluation | None,
+        last: dict[str, Any],
     ) -> dict[str, Any]:
         model = self._trainer.model
         shape = (1, *split.input_shape)
         history = self._trainer.position.history
         images = len(split.train) * len(history)
-        confusion = test.confusion(len(split.dataset.classes))
-        per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
         return {
             "parameters": count_parameters(model),
             "macs": count_macs(model, shape),
@@ -351,11 +354,7 @@ class _Attempt:
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
             "validation_images": len(split.validation),
-            "test_accuracy": test.accuracy,
-            "test_images": len(split.test),
-            "test_loss": test.loss,
-            "generalization_gap": training.accuracy - test.accuracy if training else None,
-            "per_class_accuracy": per_class.tolist(),
+            **(_tested(split, test, training) if test is not None else {}),
             "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
             **describe_data(split.dataset),
             "timing_only": split.dataset.timing_only,
@@ -381,6 +380,19 @@ class _Attempt:
     def _trainer(self) -> Trainer:
         assert self.trainer is not None  # noqa: S101 - set before it is used
         return self.trainer
+
+
+def _tested(split: Split, test: Evaluation, training: Evaluation | None) -> dict[str, Any]:
+    """Return what to record of the test images."""
+    confusion = test.confusion(len(split.dataset.classes))
+    per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
+    return {
+        "test_accuracy": test.accuracy,
+        "test_images": len(split.test),
+        "test_loss": test.loss,
+        "generalization_gap": training.accuracy - test.accuracy if training else None,
+        "per_class_accuracy": per_class.tolist(),
+    }
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

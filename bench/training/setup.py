@@ -23,7 +23,7 @@ from bench.data import (
 from bench.data.catalog import FOLDER_PREFIX
 from bench.data.moved import record_move
 from bench.errors import BenchError
-from bench.models import build_model, materialise
+from bench.models import ModelError, build_model, materialise
 from bench.studies.run_request import RunRequest
 from bench.system.user_code import current_code
 from bench.training.initialise import initialise
@@ -55,7 +55,9 @@ class Split:
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
         """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
-        kept, held_out = validation_split(dataset.train.labels, request.recipe.validation_fraction)
+        kept, held_out = validation_split(
+            dataset.train.labels, request.recipe.validation_fraction, request.split_seed
+        )
         parts = {
             "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
             "validation": dataset.train.subset(held_out),
@@ -92,7 +94,7 @@ class Split:
         return Batches(
             self.train,
             batch_size=recipe.batch_size,
-            seed=self.request.seed,
+            seed=self.request.order_seed,
             augmentation=Augmentation(
                 crop_padding=recipe.crop_padding,
                 padding_mode=recipe.padding_mode,
@@ -130,6 +132,9 @@ class Split:
 
 def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -> nn.Module:
     """Build the request's network as its code makes it, lazy layers included."""
+    for key in ("num_classes", "in_channels"):
+        if key in request.options:
+            raise ModelError(f"{request.model}: the dataset determines {key}; leave the option out")
     model = build_model(
         request.model, num_classes=classes, in_channels=input_shape[0], **request.options
     )
@@ -138,10 +143,11 @@ def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -
 
 def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = None) -> nn.Module:
     """Build the request's network for *dataset* with its initial weights, on the CPU."""
-    torch.manual_seed(request.seed)  # for what `initialise` leaves to the network's own code
+    seed = request.initial_seed
+    torch.manual_seed(seed)  # for what `initialise` leaves to the network's own code
     side = request.input_size or dataset.size
     model = build_blank(request, len(dataset.classes), (dataset.channels, side, side))
-    initialise(model, request.seed, request.recipe.initialization)
+    initialise(model, seed, request.recipe.initialization)
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
     if weights is not None:
@@ -232,6 +238,7 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
     found = load_dataset(
         f"{FOLDER_PREFIX}{folder}",
         train_images=request.train_images,
+        subset_seed=request.data[-1],
         image_size=request.input_size,
         resize=request.recipe.resize,
     )
@@ -246,8 +253,17 @@ def locate_data(store: Store, run: str, folder: Path) -> str:
 
 @functools.lru_cache(maxsize=2)
 def _dataset(
-    name: str, train_images: int | None, image_size: int | None, resize: Resize
+    name: str,
+    train_images: int | None,
+    image_size: int | None,
+    resize: Resize,
+    subset_seed: int | None,
 ) -> Dataset:
     return load_dataset(
-        name, train_images=train_images, image_size=image_size, resize=resize, quiet=True
+        name,
+        train_images=train_images,
+        subset_seed=subset_seed,
+        image_size=image_size,
+        resize=resize,
+        quiet=True,
     )

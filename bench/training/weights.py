@@ -90,7 +90,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         BenchError: it cannot be read, it holds several state dicts that fit, or none whose names
-            and shapes are the network's; the first that differs is named.
+            and shapes are the network's (the first that differs is named), or weights that are not
+            finite, dense and floating-point.
     """
     expected = model.state_dict()
     found = [
@@ -115,6 +116,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 f"--weights {path}: '{name}' is {tuple(tensor.shape)}, the network has "
                 f"{tuple(expected[name].shape)} (other classes, channels or width?)"
             )
+    for name, _ in model.named_parameters():  # a buffer may hold infinities, such as a mask
+        tensor = tensors[name]
+        dense = tensor.layout is torch.strided and not tensor.is_meta
+        if not (tensor.is_floating_point() and dense):
+            raise BenchError(
+                f"--weights {path}: '{name}' is a tensor of {str(tensor.dtype)[6:]}, "
+                f"{str(tensor.layout)[6:]}, on {tensor.device}; give dense floating-point weights, "
+                "such as those before quantisation"
+            )
+        if not tensor.isfinite().all():
+            raise BenchError(
+                f"--weights {path}: '{name}' is not finite, as after a training that diverged; "
+                "give weights from before that"
+            )
     model.load_state_dict(tensors)
 
 
@@ -136,6 +151,8 @@ def _read(path: Path) -> Any:
                 "torch.save(model.state_dict(), FILE)"
             ) from None
         reason = (text.splitlines() or ["it is broken"])[0]
+        if "weights_only" in reason:  # torch's advice is to read it unsafely
+            reason = "torch.save did not write it, or not as a state dict"
         raise BenchError(f"--weights {path} cannot be read: {reason}") from None
 
 

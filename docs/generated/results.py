@@ -6,7 +6,10 @@ import itertools
 import re
 from pathlib import Path
 
+from generated.markdown import table
+
 RESULTS = Path(__file__).parents[2] / "results"
+_WIDE = "---\nhide: [navigation, toc]\n---\n"
 
 
 def pages() -> dict[str, str | bytes]:
@@ -17,21 +20,22 @@ def pages() -> dict[str, str | bytes]:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             name = "index.md" if path == folder / "README.md" else str(path.relative_to(folder))
             files[f"results/{folder.name}/{name}"] = path.read_bytes()
-    files["results/index.md"] = "\n".join(
-        [_without_title((RESULTS / "README.md").read_text()), *map(_entry, folders)]
-    )
+    title, intro, notes = (RESULTS / "README.md").read_text().split("\n\n", 2)
+    rows = table(("question", "answer", "picture"), map(_row, folders))
+    files["results/index.md"] = f"{_WIDE}{title}\n\n{intro}\n\n{rows}\n{notes}"
     return files
 
 
-def _without_title(text: str) -> str:
-    return text if text.startswith("# ") else f"# Published results\n\n{text}"
-
-
-def _entry(folder: Path) -> str:
-    """Return a study's entry in the index: its question as a link, and its answer."""
+def _row(folder: Path) -> tuple[str, str, str]:
+    """Return a study's row in the index: its question as a link, its answer, and its picture."""
     lines = (folder / "README.md").read_text().splitlines()
     title = lines[0].removeprefix("# ")
     begin = next((n for n, line in enumerate(lines[1:], 1) if line and line[:6] != "After "), 1)
-    answer = "\n".join(itertools.takewhile(bool, lines[begin:]))  # a sentence, or a list
-    answer = re.sub(r"\]\((?!https?:)", f"]({folder.name}/", answer)
-    return f"## [{title}]({folder.name}/index.md)\n\n{answer}\n"
+    answer = [*itertools.takewhile(bool, lines[begin:])]  # a sentence, or a list
+    text = "<br>".join(line.removeprefix("- ") for line in answer)
+    text = re.sub(r"\]\((?!https?:)", f"]({folder.name}/", text)
+    link = f"[{title}]({folder.name}/index.md)"
+    pictures = (folder / name for name in ("study.svg", "roofline.svg"))
+    picture = next((path.name for path in pictures if path.is_file()), None)
+    shown = f'![{folder.name}]({folder.name}/{picture}){{ width="420" loading=lazy }}'
+    return link, text, shown if picture else ""

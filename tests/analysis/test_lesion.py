@@ -141,6 +141,31 @@ def test_the_command_measures_draws_and_agrees_with_the_run(bench, tmp_path):
     assert sorted(both.groupby("analysis")["images"].first()) == [100, 1000]
 
 
+VIEWS = """
+from torch import nn
+from bench.models import build_model
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 2, 3, padding=1)
+        self.body = build_model("resnet8", num_classes=num_classes, in_channels=2, width=4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.body(x.view(x.size(0), -1).view(x.shape))
+"""
+
+
+def test_a_network_that_views_its_maps_is_analysed(bench, tmp_path):
+    """Such a network takes contiguous maps only, in every command."""
+    (tmp_path / "viewing_net.py").write_text(VIEWS)
+    words = [word for word in TINY if word not in {"--option", "width=4"}]
+    run = bench("train", "viewing_net:Net", *words, "--json").document["rows"][0]["run"]
+    for command in ("lesion", "gradients"):
+        assert bench(command, run, "--device", "cpu", "--json").document["rows"]
+
+
 def test_what_has_no_blocks_is_refused(bench):
     run = bench("train", "plain_cnn", *TINY, "--json").document["rows"][0]["run"]
     assert "has no block whose shortcut" in bench("lesion", run).refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import main
+from bench.store import Store
 from builders import make_record
 
 ENCODINGS = ("ascii", "cp1252", "latin-1", "koi8-r", "cp932")
@@ -73,6 +75,20 @@ def test_a_finished_measurement_is_shown_in_ascii(encoded, tmp_path):
     assert list((tmp_path / "bench-runs" / "measurements").iterdir())
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_imported_network_is_shown_in_every_encoding(encoding, encoded, trained, tmp_path):
+    run = next(record for record in Store(trained).runs() if record.status == "complete")
+    weights = tmp_path / "Gewichte é→.safetensors"
+    shutil.copy(trained / "runs" / run.run / "model.safetensors", weights)
+    options = [f"--option={key}={value}" for key, value in run.request["options"].items()]
+    out = encoded(
+        encoding, "import", run.request["model"], *options, "--weights", weights, "--dataset",
+        "fashion-mnist-mini", "--device", "cpu", "--threads", 1,
+    )  # fmt: skip
+    assert "test accuracy" in out
+    assert "bench export-onnx" in out
+
+
 def test_characters_become_ascii_that_reads_the_same(encoded):
     assert encoded("ascii", "list", "recipes") == (
         encoded("utf-8", "list", "recipes").translate(
@@ -85,7 +101,7 @@ def test_signs_of_narrow_tables_have_ascii(encoded, monkeypatch):
     console = partial(Console, width=60, force_terminal=True, color_system=None)
     monkeypatch.setattr("bench.cli.output.Console", console)
     shown = encoded("ascii", "list", "recipes")
-    assert "book 10 | fast 5 | meaning Passes" in shown
+    assert "book 10 | fast 5\n" in shown
     assert "?" not in shown
 
 

@@ -94,6 +94,20 @@ def in_blocks(proto: onnx.ModelProto, path: Path) -> None:
     onnx.save(proto, path)
 
 
+def test_external_data_that_cannot_be_read_is_named(plain: onnx.ModelProto, tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain)
+    external(proto, file)
+    (tmp_path / "weights.data").unlink()
+    with pytest.raises(BenchError, match=r"weights in .*weights\.data, which is no file: copy"):
+        measure(file, results=tmp_path / "r")
+    proto.CopyFrom(plain)
+    onnx.save(proto, file, save_as_external_data=True, location="all.data", size_threshold=0)
+    with pytest.raises(BenchError, match=r"keeps small tensors .* size_threshold=1024"):
+        measure(file, results=tmp_path / "r")
+
+
 @pytest.mark.parametrize("write", [channels_last, grey_levels, any_size, external, in_blocks])
 def test_its_own_accuracy_is_the_networks_whatever_its_input(
     plain: onnx.ModelProto, accuracy: float, tmp_path: Path, write: Callable[..., None]

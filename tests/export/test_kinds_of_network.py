@@ -98,6 +98,13 @@ def test_logits_that_are_all_zero_agree_with_zeros(tmp_path: Path, precision: An
     assert row["max_rel_diff"] == 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_network_that_views_its_maps_is_exported(tmp_path: Path, precision: Any) -> None:
+    network = Net(lambda x: x.view(x.size(0), -1).view(x.shape))  # of contiguous maps only
+    row = export(network, tmp_path, precision=precision)
+    assert row["status"] == "complete", row["error"]
+
+
 def test_derived_weights_are_exported(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -50,6 +50,11 @@ def test_every_variant_gets_the_same_values_with_seeds_that_are_not_evaluated(pl
     )
 
 
+def test_runs_of_the_search_do_not_evaluate_the_test_images(plan):
+    assert {r.evaluate_test for r in tuning_requests(plan)} == {False}
+    assert {r.evaluate_test for r in plan.requests} == {True}
+
+
 @pytest.mark.parametrize(("seeds", "overrides"), [("[0, 7]", None), ("[5, 7]", [7, 8])])
 def test_a_seed_of_the_search_is_not_evaluated(seeds, overrides):
     study = parse_study(STUDY + f"seeds = {seeds}\n", Path("rates.toml"))

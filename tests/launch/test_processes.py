@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,32 @@ def test_a_slow_run_is_no_hang(make_requests, run, store):
     (ended,) = run([request], workers=1, launcher=LocalLauncher(isolate=True, timeout=20))
     assert ended == ("complete", None)
     assert store.read_run(request.run_id).seconds > 20
+
+
+def test_by_default_a_run_may_take_a_multiple_of_its_longest_step(make_requests, run, monkeypatch):
+    monkeypatch.setattr(processes, "STEP_SECONDS", 2)
+    monkeypatch.setattr(processes, "OF_START", 0)
+    monkeypatch.setattr(processes, "OF_STEP", 5)
+    request = make_requests("hangs_late")[0].with_recipe(epochs=4)
+    (hung,) = run([request], workers=1, launcher=LocalLauncher(isolate=True))
+    waited = re.fullmatch(r"no sign of progress for (.+) s \(--timeout\); its .+ ended", hung[1])
+    assert waited, hung
+    assert float(waited[1]) >= 5 * 0.6
+
+
+def test_a_suspended_machine_is_no_hang(make_requests, run, monkeypatch):
+    """A clock that also counts while the machine sleeps jumps when it wakes up."""
+    clock, woken = time.monotonic, []
+
+    def sleep(event):
+        if event["event"] == "progress" and not woken:
+            woken.append(event)
+            monkeypatch.setattr(time, "monotonic", lambda: clock() + 10_000)
+
+    launcher = LocalLauncher(isolate=True, timeout=100)
+    (ended,) = run(make_requests("slow"), workers=1, listen=sleep, launcher=launcher)
+    assert woken
+    assert ended == ("complete", None)
 
 
 @pytest.mark.parametrize(("workers", "isolate"), [(1, False), (2, True)])

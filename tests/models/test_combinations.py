@@ -67,6 +67,58 @@ def test_zero_initialised_branches_get_a_gradient_at_their_end(block, shortcut, 
     assert all(n.startswith("layer") and "downsample" not in n and "join" not in n for n in silent)
 
 
+@pytest.mark.parametrize("norm", ["group", "none"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("block", CHOICES["block"])
+def test_all_weights_get_a_gradient_without_batch_norm(block, shortcut, order, norm):
+    gradients = grad_check(
+        SMALLEST["cifar", block], block=block, shortcut=shortcut, activation_order=order, norm=norm
+    )
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == []
+
+
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_without_batch_norm_images_do_not_depend_on_each_other(norm):
+    torch.manual_seed(0)
+    model = build_model("resnet8", width=8, norm=norm).train()
+    images = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(model(images)[:1], model(images[:1]))
+    assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("order", ["post", "preact"])
+@pytest.mark.parametrize("shortcut", ["zero_pad", "projection"])
+def test_without_normalisation_the_signal_keeps_its_size_at_every_depth(shortcut, order):
+    sizes = []
+    for depth in (20, 110):
+        torch.manual_seed(0)
+        model = build_model(
+            f"resnet{depth}", width=8, norm="none", shortcut=shortcut, activation_order=order
+        )
+        features = []
+        model.avgpool.register_forward_hook(lambda _, x, __, seen=features: seen.append(x[0]))
+        model(torch.randn(8, 3, 16, 16))
+        sizes.append(features[0].square().mean().sqrt().item())
+        factors = [p for n, p in model.named_parameters() if n.endswith("scale.weight")]
+        assert len(factors) == (depth - 2) // 2
+        assert all(f.item() == pytest.approx(len(factors) ** -0.5) for f in factors)
+    assert 0.2 < sizes[1] / sizes[0] < 5
+
+
+def test_a_plain_network_without_normalisation_has_no_factors():
+    torch.manual_seed(0)
+    model = build_model("plain20", width=8, norm="none")
+    assert not [name for name, _ in model.named_parameters() if "scale" in name]
+
+
+def test_without_normalisation_zero_initialised_branches_leave_the_shortcut():
+    torch.manual_seed(0)
+    model = build_model("resnet8", width=8, norm="none", zero_init_residual=True)
+    x = torch.rand(2, 8, 16, 16)
+    assert torch.equal(model.layer1[0](x), x)
+
+
 @pytest.mark.parametrize(
     ("shortcut", "order"), [p for p in itertools.product(SHORTCUTS, ORDERS) if cannot_train(*p)]
 )

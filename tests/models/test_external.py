@@ -195,6 +195,12 @@ def inside(num_classes, in_channels):
 def scripted(num_classes, in_channels):
     return nn.Sequential(torch.jit.script(plain(num_classes, in_channels)))
 
+def half(num_classes, in_channels):
+    return plain(num_classes, in_channels).bfloat16()
+
+def double(num_classes, in_channels):
+    return plain(num_classes, in_channels).double()
+
 def lazy(num_classes):
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(),
                          nn.LazyLinear(num_classes))
@@ -224,6 +230,13 @@ def test_wrappers_of_a_network_are_taken_off(name):
 def test_a_scripted_network_is_refused_before_anything_is_done_with_it():
     with pytest.raises(ModelError, match=r"scripted network, .* before torch\.jit\.script"):
         build_model("wrapped_networks:scripted", num_classes=3, in_channels=1)
+
+
+@pytest.mark.usefixtures("wrapped")
+@pytest.mark.parametrize(("name", "kind"), [("half", "bfloat16"), ("double", "float64")])
+def test_weights_that_would_be_measured_as_another_type_are_refused(name, kind):
+    with pytest.raises(ModelError, match=rf"weights are {kind} \('0\.weight'\).* in float32"):
+        build_model(f"wrapped_networks:{name}", num_classes=3, in_channels=1)
 
 
 @pytest.mark.usefixtures("wrapped")

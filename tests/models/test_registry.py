@@ -24,6 +24,8 @@ SAME = [
     (("resnet18", {"shortcut": "projection", "block": "basic"}), ("resnet18", {})),
     (("resnet20", {"shortcut": "zero_pad", "width": 16, "stem": "cifar"}), ("resnet20", {})),
     (("resnet20", {"zero_init_residual": False}), ("resnet20", {})),
+    (("resnet20", {"norm": "batch"}), ("resnet20", {})),
+    (("resnet20", {"norm": "none"}), ("resnet20", {"norm": "none"})),
     (("resnet20", {"shortcut": "gated", "gate_bias": -6}), ("resnet20", {"shortcut": "gated"})),
     (
         ("resnet20", {"shortcut": "scaled", "shortcut_scale": 1, "residual_scale": 1}),

@@ -75,6 +75,12 @@ def test_when_nothing_fits_it_says_so_and_what_comes_nearest(measured):
     )
 
 
+def test_rows_that_cannot_be_judged_are_not_called_too_slow(measured):
+    noisy = [{**row, "noisy": True} for row in (LARGE, MIDDLE)]
+    choice = chosen(measured(noisy), 50, 10)
+    assert choice.sentence == "None of 2 measured can be judged; see the notes."
+
+
 FAST = {"images_per_second": 1000, "latency_p99_ms": 1.0, "test_accuracy": 0.99}
 NOTED = {
     "noisy": {"noisy": True},

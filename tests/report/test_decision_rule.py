@@ -11,7 +11,13 @@ from scipy.stats import norm
 
 import builders
 from bench.report.findings.answer import answer, summarise, summarise_contrasts
-from bench.report.findings.statistics import compare, level_of_look, new_images_interval
+from bench.report.findings.statistics import (
+    compare,
+    level_of_look,
+    new_images_interval,
+    power,
+)
+from bench.report.tables.study import study_table
 from bench.store import RunRecord, StudyRecord
 
 if TYPE_CHECKING:
@@ -116,6 +122,78 @@ def test_a_study_that_may_grow_is_tested_at_the_level_of_its_look() -> None:
         study, records = make(values, looks=looks[3 - number :])
         found = summarise(study, records)[1].difference
         assert found == compare(rows, weights, alpha=level_of_look(number))["b"]
+
+
+@pytest.mark.parametrize("looks", [[], [[0, 1, 2, 3]]])
+def test_earlier_looks_are_paid_for(looks: list[list[int]]) -> None:
+    values = {"a": [0.900, 0.902, 0.899, 0.901], "b": [0.891, 0.892, 0.893, 0.8915]}
+    rows = {name: dict(enumerate(row)) for name, row in values.items()}
+    declared = [] if looks else [0, 1, 2, 3]
+    study, records = make(values, earlier_looks=2, looks=looks, declared_seeds=declared)
+    found = summarise(study, records)
+    assert (
+        found[1].difference
+        == compare(rows, {"b": {"b": 1.0, "a": -1.0}}, alpha=level_of_look(3))["b"]
+    )
+    assert "look 3" in study_table(found, study).note
+
+
+PRIMARY = {"name": "1", "accuracy": "test"}
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.05])
+def test_a_primary_comparison_and_all_others_are_wrong_in_5_percent_of_studies(
+    effect: float,
+) -> None:
+    """Variant 1 differs from the reference by *effect*; the other three do not."""
+    generator = np.random.default_rng(21)
+    studies, wrong, found, alone = 1_500, 0, 0, 0
+    for rows in generator.normal(0.9, 0.01, (studies, 5, 5)):
+        rows[1] += effect
+        values = {str(v): row for v, row in enumerate(rows.tolist())}
+        study, records = make(values, primary=PRIMARY)
+        claims = [
+            s.name for s in summarise(study, records) if s.difference and s.difference.significant
+        ]
+        wrong += any(name != "1" or not effect for name in claims)
+        found += "1" in claims
+        alone += claims == ["1"]
+    assert wrong / studies <= 0.055
+    if effect:
+        equal = compare(by_name(rows), family(5))["1"]
+        assert equal is not None
+        assert found / studies > power(effect / 0.01 / 2**0.5, 5, level=equal.level)
+    else:
+        assert 0.035 <= found / studies  # noqa: SIM300 - tested at 5 %, not at a share of it
+
+
+def test_nothing_is_claimed_of_others_unless_the_primary_comparison_is_significant() -> None:
+    a = [0.900, 0.902, 0.899, 0.901]
+    values = {"a": a, "b": [0.901, 0.899, 0.902, 0.900], "c": [0.850, 0.853, 0.849, 0.850]}
+    assert "c is significantly worse than a" in said(values)
+    gated = said(values, primary={"name": "b", "accuracy": "test"})
+    assert "significantly" not in gated
+    assert "no claim is made about c and a, because the study's primary comparison is not" in gated
+    claimed = said(values, primary={"name": "c", "accuracy": "test"})
+    assert "c is significantly worse than a" in claimed
+    study, records = make(values, primary={"name": "c", "accuracy": "test"})
+    found = {s.name: s.difference for s in summarise(study, records)}
+    rows = {name: dict(enumerate(row)) for name, row in values.items()}
+    for name in ("b", "c"):  # each alone: the others are one comparison here
+        assert found[name] == compare(rows, {name: {name: 1.0, "a": -1.0}})[name]
+
+
+def test_a_primary_comparison_of_training_accuracy_decides_on_claims_of_test_accuracy() -> None:
+    a = [0.900, 0.902, 0.899, 0.901]
+    values = {"a": a, "c": [0.850, 0.853, 0.849, 0.850]}
+    trained = {"a": a, "c": [0.901, 0.899, 0.902, 0.900]}
+    study, records = make(values, primary={"name": "c", "accuracy": "train"}, compare_training=True)
+    for name, by_seed in trained.items():
+        for seed, value in enumerate(by_seed):
+            records[f"{name}-{seed}"].result["train_accuracy"] = value
+    text = answer(summarise(study, records))
+    assert "No claim is made about c and a, because the study's primary comparison" in text
+    assert "no significant difference in training accuracy between c and a" in text.lower()
 
 
 def test_only_the_declared_seeds_are_tested_and_only_when_all_have_ended() -> None:

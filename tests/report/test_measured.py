@@ -9,12 +9,13 @@ import pytest
 
 import bench
 from bench.errors import BenchError
+from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
 from bench.report.findings.fastest import closing_lines, fastest, int8_pays
 from bench.report.pages.measurements import publish_measurements
 from bench.report.pages.provenance import measuring_command as command
 from bench.report.tables.throughput import footnotes
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.tables.frames import rows_of
+from bench.store.tables.frames import rows_of, throughput_frame
 from builders import make_row
 
 REQUEST = {
@@ -33,9 +34,10 @@ def measured(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(measured, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    files = publish_measurements(measured, folder, ["markdown", "csv", "parquet"])
+    files = publish_measurements(measured, folder, ["markdown", "csv", "parquet", "html"])
     assert [f.name for f in files] == [
-        "README.md", "roofline.svg", "roofline.png", "throughput.csv", "throughput.parquet"
+        "README.md", "latency-throughput.svg", "latency-throughput.png", "roofline.svg",
+        "roofline.png", "throughput.csv", "throughput.parquet", "report.html",
     ]  # fmt: skip
     return folder
 
@@ -72,6 +74,29 @@ def test_data_load_back(measured, page):
         pd.read_parquet(page / "throughput.parquet"),
         bench.load_results(measured.root.parent, table="throughput"),
     )
+
+
+def test_the_page_as_html_has_the_table_and_both_charts(measured, page):
+    (record,) = measured.records()
+    text = (page / "report.html").read_text()
+    assert record.measurement in text
+    assert 'data-chart="latency-throughput"' in text
+    assert 'data-chart="roofline"' in text
+    complete = [row for row in record.rows if row["status"] == "complete"]
+    assert text.count('<th scope="row">resnet20') == len(complete)
+
+
+def test_latency_and_throughput_have_intervals_and_the_limit():
+    rows = [
+        row(images_per_second=100.0 * n, ci_low=90.0 * n, ci_high=110.0 * n, batch_size=8)
+        for n in (1, 2)
+    ]
+    frame = throughput_frame(rows)
+    chart = latency_and_throughput(frame, {25.0}, by_network_or_backend(frame))
+    limit, points = chart.series
+    assert (limit.name, list(limit.x)) == ("limit 25 ms", [25.0, 25.0])
+    assert list(points.x) == [80.0, 40.0]  # milliseconds of 8 images
+    assert (list(points.low), list(points.high)) == ([90.0, 180.0], [110.0, 220.0])
 
 
 def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):

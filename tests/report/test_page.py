@@ -15,6 +15,7 @@ from bench.report.pages.html import html
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
+from bench.store.tables.columns import COLUMNS, typed_frame
 from builders import make_study, make_unfinished
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path
     assert "Does the shortcut matter here?" in text
     assert "After He et al. 2016a, Table 2." in text
     assert "4.934 k" in text
-    assert "bench run-ablation tiny --seeds 0,1" in text
-    assert "None: 4 of 4 runs are complete." in text
+    assert "bench run-ablation tiny.toml --seeds 0,1" in text
+    assert "4 of 4 runs are complete." in text
+    assert "Failures" not in text
     data = data_of(page)
     assert len(data["tables"]["runs"]["rows"]) == 4
     assert {t["meta"]["name"] for t in data["charts"]["training-error"]["data"]} == {
@@ -96,14 +98,49 @@ def test_a_failed_run_is_in_plain_sight(results: Path) -> None:
     assert "not <enough>" in text
 
 
-def test_a_study_without_a_run_says_so_in_every_figure(tmp_path: Path) -> None:
+def test_a_study_without_a_run_says_so_once_and_has_no_empty_figure(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save_study(make_study({"a": ["a-s0-1"]}))
     elements = Elements(html(read_study_report(store, "mine")))
-    figures = sum(tag == "figure" for tag, _ in elements.tags)
-    absent = sum(a.get("class") == "absent" for tag, a in elements.tags if tag == "p")
-    assert absent == figures + 3  # same images, confusions, architecture are no figures
+    assert not [tag for tag, _ in elements.tags if tag in {"figure", "pre", "fieldset"}][1:]
+    assert elements.text.count("No run has finished an epoch yet") == 1
     assert "no readable record" in elements.text
+
+
+def test_what_was_not_measured_is_commands_that_can_be_pasted(trained: Path) -> None:
+    report = read_study_report(Store(trained), "tiny")
+    run = next(iter(report.data.records))
+    for command in (
+        "bench throughput tiny",
+        "bench export-onnx tiny --precision int8 --sensitivity",
+        f"bench lesion {run}",
+        f"bench gradients {run}",
+        "bench landscape tiny",
+    ):
+        assert f"{command} --results {trained}" in report.missing_commands
+        assert command in html(report)
+    assert len(set(report.missing)) == len(report.missing) == 5
+
+
+def test_what_a_backend_does_not_support_is_no_failure(trained: Path) -> None:
+    report = read_study_report(Store(trained), "tiny")
+    run = next(iter(report.data.places))
+    row = {"run": run, "backend": "tensorrt", "precision": "fp16", "batch_size": 1}
+    rows = [
+        {**row, "status": "unsupported", "error": "no GPU here"},
+        {**row, "status": "failed", "error": "it broke"},
+    ]
+    vars(report.data)["throughput"] = typed_frame(rows, COLUMNS["throughput"])
+    assert [failure.why for failure in report.failures] == ["it broke"]
+    text = Elements(html(report)).text
+    assert "Not supported here, so not measured: no GPU here." in text
+    assert text.index("Failures") < text.index("it broke")
+
+
+def test_what_differs_between_variants_is_a_table(trained: Path) -> None:
+    settings = read_study_report(Store(trained), "tiny").settings
+    assert settings.columns == ("variant", "shortcut")
+    assert settings.rows == (("residual", "-"), ("plain", "none"))
 
 
 def test_an_unknown_study_is_named(trained: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.report.charts.cost import measured_speed, pareto, times
+from bench.report.charts.cost import fronts, measured_speed, pareto, times
 from bench.report.study_data import read_study_data
 from bench.store import Store
 from bench.store.measurements import MeasurementRecord
@@ -43,16 +43,33 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
     assert "80.00%" in residual.hover[0]
-    assert residual.labels == plain.labels == ()  # one backend, one precision: nothing to name
+    assert residual.symbol == plain.symbol
+    assert residual.colour != plain.colour
     frame["executed_precision"] = ["int8", "fp32", "fp32"]
-    residual, plain = measured_speed(data).series
-    assert (residual.labels, plain.labels) == (["int8"], [""])  # only the first is on the front
+    chart = measured_speed(data)
+    residual, plain = chart.series
+    named = [chart.marks[series.mark] for series in (residual, plain) if series.mark is not None]
+    assert named == ["eager int8", "eager fp32"]
+    assert residual.symbol != plain.symbol
     frame.loc[1, "images_per_second"] = 150.0
     front, _, _ = measured_speed(data).series
     assert (list(front.x), list(front.y)) == ([150.0, 100.0], [70.0, 80.0])
+    assert front.stepped
     frame["noisy"] = [True, False, False]
     residual, plain = measured_speed(data).series
     assert (residual.faint, plain.faint) == (True, False)
+
+
+def test_accuracy_and_cost_have_intervals(trained: Path) -> None:
+    data = read_study_data(Store(trained), "tiny")
+    for chart in fronts(data):
+        points = [series for series in chart.series if series.kind == "points"]
+        assert [series.interval for series in points] == ["y", "y"]
+        for series, summary in zip(points, data.summaries, strict=True):
+            found = summary.test_accuracy
+            assert found is not None
+            assert found.low is not None
+            assert list(series.low) == [max(0.0, found.low * 100)]  # an accuracy ends at 0 %
 
 
 def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(

@@ -9,9 +9,13 @@ import matplotlib as mpl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from bench.report.charts.chart import Axis, Chart, Series, log_axis
 from bench.report.charts.draw_matplotlib import STYLE, draw_row
+from bench.report.charts.draw_plotly import figure
 from bench.report.charts.training import accuracies, curves, forest
+from bench.report.findings.statistics import Estimate
 from bench.report.study_data import read_study_data
+from bench.report.tables.study import study_table
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +33,58 @@ def test_the_caption_names_what_the_interval_is_of(trained: Path, test: Test, wo
     assert words in forest(replace(data, study=replace(data.study, test=test))).caption
 
 
+def test_differences_stand_in_the_order_of_the_table_with_their_reference(trained: Path) -> None:
+    data = read_study_data(Store(trained), "tiny")
+    chart = forest(data)
+    assert chart.y.categories[::-1] == ("residual (reference)", "plain")
+    reference, seeds, plain = chart.series
+    assert (list(reference.x), list(reference.y)) == ([0], [1])
+    accuracy = data.runs.set_index(["variant", "seed"])["test_accuracy"]
+    by_seed = (accuracy["plain"] - accuracy["residual"]) * 100
+    assert list(seeds.x) == pytest.approx(by_seed.tolist())
+    assert list(plain.x) == pytest.approx([by_seed.mean()])
+    low, high = figure(chart)["layout"]["xaxis"]["range"]
+    assert low < 0 < high
+    welch = forest(replace(data, study=replace(data.study, test="welch")))
+    assert not any(series.faint for series in welch.series)  # its seeds are not paired
+
+
+def test_every_seed_has_a_line_that_only_a_screen_shows_on_request(trained: Path) -> None:
+    data = read_study_data(Store(trained), "tiny")
+    chart = curves(data)[0]
+    lines = [series for series in chart.series if series.detail]
+    assert len(lines) == 4
+    seconds = data.epochs.set_index("run")["seconds"]
+    assert sorted(s.seconds[0] for s in lines) == pytest.approx(sorted(seconds))
+    assert len(draw_row([chart]).axes[0].lines) == 2  # the means
+
+
+@pytest.mark.parametrize(
+    ("values", "fewest"),
+    [([332_400.0, 335_300.0], 3), ([173_900.0, 335_300.0], 3), ([1.0, 1e6], 4), ([5.0], 3)],
+)
+def test_a_logarithmic_axis_has_ticks_however_narrow_it_is(
+    values: list[float], fewest: int
+) -> None:
+    axis = Axis("x", log=True)
+    chart = Chart("k", "t", "c", axis, Axis("y"), (Series("a", values, [0.0] * len(values)),))
+    ticks, (low, high) = log_axis(chart, "x")
+    assert fewest <= len(ticks) <= 8
+    assert low < min(values)
+    assert max(values) < high
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_an_accuracy_does_not_pass_100_per_cent(trained: Path) -> None:
+    data = read_study_data(Store(trained), "tiny")
+    wide = replace(data.summaries[0], test_accuracy=Estimate(0.975, 0.869, 1.081, 2))
+    vars(data)["summaries"] = [wide, *data.summaries[1:]]
+    means = [s for s in accuracies(data).series if not s.faint]
+    assert list(means[0].high) == [100.0]
+    row = study_table(data.summaries, data.study).rows[0]
+    assert any(cell.startswith("97.50 [86.90, 100.00]") for cell in row)
+
+
 def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:
     data = read_study_data(Store(trained), "tiny")
     charts = [curves(data)[0], accuracies(data), forest(data)]
@@ -37,11 +93,11 @@ def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:
         replace(chart, y=replace(chart.y, categories=long)) if chart.y.categories else chart
         for chart in charts
     ]
-    figure = draw_row(charts)
+    drawn = draw_row(charts)
     with mpl.rc_context(STYLE):
-        FigureCanvasAgg(figure).draw()
-    for axes, chart in zip(figure.axes, charts, strict=True):
+        FigureCanvasAgg(drawn).draw()
+    for axes, chart in zip(drawn.axes, charts, strict=True):
         (title,) = [t for t in axes.get_children() if getattr(t, "get_text", str)() == chart.title]
         box = title.get_window_extent()
         assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.width
+        assert box.x1 <= drawn.bbox.width

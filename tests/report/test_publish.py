@@ -30,6 +30,7 @@ def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Pa
         "accuracy-images-per-second.png",
         "runs.csv",
         "epochs.csv",
+        "comparisons.csv",
     }
     assert all(f.stat().st_size > 0 for f in files)
     page = (tmp_path / "page" / "README.md").read_text()

@@ -51,6 +51,7 @@ def test_the_identity_of_a_request_stays_what_it_was() -> None:
         {"precision": "bf16"},
         {"deterministic": True},
         {"initial_weights": "0" * 64},
+        {"evaluate_test": False},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -88,6 +89,7 @@ CHANGED = {
     "test_time_flip": True,
     "record_blocks": True,
     "resize": "pad",
+    "seed_varies": "order",
 }
 
 

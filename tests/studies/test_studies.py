@@ -180,6 +180,14 @@ INVALID = {
         'question = "Why?"\n[grid]\nepochs = [2, 2]\n',
         "two variants are called '2'",
     ),
+    "a primary comparison that is none": (
+        VALID + '[primary]\nname = "a"\n',
+        r":13: primary 'a' is no contrast, and no variant that is compared with another.*known: b",
+    ),
+    "a primary comparison of accuracies that are not compared": (
+        VALID + '[primary]\nname = "b"\naccuracy = "train"\n',
+        r":13: primary.accuracy = 'train' needs compare_training = true",
+    ),
     "one learning rate to choose from": (
         VALID + "[tune]\nlearning_rate = [0.1]\n",
         r":14: tune.learning_rate = \[0.1\]: ",

@@ -113,6 +113,7 @@ class Series:
         hover: text of each point; empty for its two values.
         faint: whether to draw it lightly.
         labels: text beside each point; empty for none.
+        mark: number of its symbol, one of the chart's `marks`; None for that of its style.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Series:
     hover: Sequence[str] = ()
     faint: bool = False
     labels: Sequence[str] = ()
+    mark: int | None = None
 
     @property
     def drawn(self) -> bool:
@@ -147,6 +149,8 @@ class Series:
         """Symbol, of `SYMBOLS`; once all colours are used, each is paired with another symbol."""
         if self.style is None:
             return None
+        if self.mark is not None:
+            return SYMBOLS[self.mark % len(SYMBOLS)]
         return SYMBOLS[(self.style + self.style // len(PALETTE)) % len(SYMBOLS)]
 
     @property
@@ -191,6 +195,7 @@ class Chart:
         data: the data behind it, if that is not a table of the results folder.
         absent: why there is nothing to draw; None if there is.
         command: the command that would change that, if one would.
+        marks: what the symbols stand for, if colours alone stand for the names.
     """
 
     key: str
@@ -203,6 +208,7 @@ class Chart:
     data: pd.DataFrame | None = None
     absent: str | None = None
     command: str | None = None
+    marks: tuple[str, ...] = ()
 
     @property
     def missing(self) -> str | None:
@@ -288,7 +294,8 @@ def log_axis(chart: Chart, which: Literal["x", "y"]) -> tuple[list[float], tuple
     """Return the ticks and the range of a logarithmic axis, at least a third of a decade long."""
     low, high = spread(chart, which) or (1.0, 10.0)
     decades = log10(high / low)
-    margin = max(0.05 * decades, (1 / 3 - decades) / 2)
+    labels = any(label for series in chart.series for label in series.labels)
+    margin = max((0.12 if labels else 0.05) * decades, (1 / 3 - decades) / 2)
     low, high = low / 10**margin, high * 10**margin
     ticks: list[float] = []
     for digits in _DIGITS:

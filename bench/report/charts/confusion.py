@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.studies.run_request import RunRequest
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -161,7 +163,8 @@ def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], st
     if name not in {info.name for info in list_datasets() if info.available}:
         why = "a report downloads nothing and runs no code"
         return {}, f"The images of {name} are not shown: {why}."
-    dataset = load_dataset(name, train_images=record.request["train_images"], quiet=True)
+    _, train_images, _, _, subset_seed = RunRequest.from_dict(record.request).data
+    dataset = load_dataset(name, train_images=train_images, subset_seed=subset_seed, quiet=True)
     if dataset.fingerprint != record.result.get("dataset_fingerprint"):
         return {}, f"The images of {name} are not shown: they differ from those of the training."
     return {i: _picture(dataset.test.images[i].numpy()) for i in indices}, None

@@ -31,18 +31,7 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
 _POINTS = 200  # of a latency distribution
-_LABELLED = 12  # points; labels of more would overlap
 _FEWEST = 20  # samples from which there is a 5th percentile
-_PARTS = (  # of a measured configuration's name
-    *("{backend}", "{executed_precision}", "{memory_format}", "{scenario}", "{boundary}"),
-    *(
-        "{device}",
-        "batch {batch_size}",
-        "{threads} threads",
-        "{streams} streams",
-        "{input_size} px",
-    ),
-)
 _LAYERS = 20  # of an export, the most sensitive ones
 
 
@@ -90,23 +79,26 @@ def measured_speed(data: StudyData) -> Chart:
     """Chart the accuracy of each measured network or file against its measured images/s."""
     known = data.throughput.dropna(subset=["images_per_second", "test_accuracy"])
     known = known[(known["status"] == "complete") & known["run"].map(data.variant_of).notna()]
+    ways = known["backend"].astype(str) + " " + _precision(known)
+    known = known.assign(way=ways, variant=known["run"].map(data.variant_of).astype(object))
     noisy = known["noisy"].fillna(value=False).astype(bool)
     reliable = known[~noisy]
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
-    labels = _labels(reliable, known)
+    names = tuple(dict.fromkeys(known["way"]))
     series = [
-        _measured(variant_entry(data, name), rows, labels, faint=faint)
-        for name in data.variants
+        _measured(variant_entry(data, variant), rows, names.index(way), faint=faint)
+        for variant in data.variants
+        for way in names
         for faint, part in ((False, reliable), (True, known[noisy]))
-        if len(rows := part[part["run"].map(data.variant_of) == name])
+        if len(rows := part[(part["variant"] == variant) & (part["way"] == way)])
     ]
     front, caption = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
         caption="One point per configuration, with the 95 % interval of its images/s and the "
-        "accuracy of the network or file that was measured, of one seed; labels name backend "
-        "and precision; "
+        "accuracy of the network or file that was measured, of one seed; symbols "
+        "stand for backend and precision; "
         f"{caption}. Faint points are noisy and are left out of the front. Speeds of different "
         "machines are not comparable.",
         x=Axis("images/s measured", log=True),
@@ -115,12 +107,16 @@ def measured_speed(data: StudyData) -> Chart:
         table="throughput",
         absent=None if series else NOT_MEASURED,
         command=measuring(data),
+        marks=names,
     )
 
 
-def _measured(
-    entry: LegendEntry, rows: pd.DataFrame, labels: dict[Any, str], *, faint: bool
-) -> Series:
+def _precision(rows: pd.DataFrame) -> pd.Series:
+    ran, wanted = (rows[name].astype(object) for name in ("executed_precision", "precision"))
+    return ran.fillna(wanted).fillna("").astype(str)
+
+
+def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int, *, faint: bool) -> Series:
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
     return line(
         entry,
@@ -135,20 +131,8 @@ def _measured(
         interval="x",
         low=rows["ci_low"].tolist() if ends else (),
         high=rows["ci_high"].tolist() if ends else (),
-        labels=[labels.get(place, "") for place in rows.index],
+        mark=mark,
     )
-
-
-def _labels(reliable: pd.DataFrame, known: pd.DataFrame) -> dict[Any, str]:
-    """Name all points by backend and precision, of many those on the front by what differs."""
-    if len(known) <= _LABELLED:
-        return {row.Index: f"{row.backend} {row.executed_precision}" for row in known.itertuples()}
-    records: list[Any] = reliable.to_dict("records")
-    names = _shortened([[part.format(**row) for part in _PARTS] for row in records], kept=2)
-    points = list(zip(reliable["images_per_second"], reliable["test_accuracy"], strict=True))
-    front = pareto(points, more_is_better=True)
-    named = zip(reliable.index, names, points, strict=True)
-    return {place: name if point in front else "" for place, name, point in named}
 
 
 def _shortened(rows: Sequence[Sequence[str]], *, kept: int = 0) -> list[str]:

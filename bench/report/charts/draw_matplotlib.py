@@ -214,6 +214,9 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
             bars = series.kind == "bars"
             drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
             handles.setdefault(series.name, drawn)
+    for number, name in enumerate(chart.marks):
+        marker = _MARKERS[SYMBOLS[number % len(SYMBOLS)]]
+        (handles[name],) = axes.plot([], [], marker, color=_NEUTRAL)
     _set(axes, "x", chart)
     _set(axes, "y", chart)
     return handles
@@ -244,7 +247,7 @@ def _draw_points(axes: Axes, series: Series) -> Any:
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
     if series.error_bars is not None:
-        ends = {f"{series.interval}err": series.error_bars}
+        ends: Any = {f"{series.interval}err": series.error_bars}
         handle: Any = axes.errorbar(x, y, **ends, capsize=2, **look)
     else:
         (handle,) = axes.plot(x, y, **look)

@@ -6,7 +6,7 @@ import html
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.report.charts.chart import linear_range, log_axis, tick_text
+from bench.report.charts.chart import SYMBOLS, linear_range, log_axis, tick_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,8 @@ def figure(chart: Chart) -> dict[str, Any]:
     """
     traces = [trace for series in chart.series if series.drawn for trace in _traces(series)]
     layout = {"xaxis": _axis(chart, "x", chart.x), "yaxis": _axis(chart, "y", chart.y)}
-    return {"data": traces, "layout": layout, "rows": len(chart.y.categories)}
+    marks = [[name, SYMBOLS[i % len(SYMBOLS)]] for i, name in enumerate(chart.marks)]
+    return {"data": traces, "layout": layout, "rows": len(chart.y.categories), "marks": marks}
 
 
 def _traces(series: Series) -> list[dict[str, Any]]:

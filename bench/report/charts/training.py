@@ -12,7 +12,7 @@ from bench.report.tables.study import TESTS
 if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
-NO_RUN = "No run has finished an epoch yet; `bench run-ablation` resumes where it stopped."
+NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."
 
 
 def curves(data: StudyData) -> tuple[Chart, ...]:
@@ -100,7 +100,7 @@ def accuracies(data: StudyData) -> Chart:
             series.append(
                 _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")
             )
-    why = "No run has finished yet; `bench run-ablation` resumes where it stopped."
+    why = "No run has finished yet: the study's command resumes where it stopped."
     if complete.any():
         why = "The images are generated, for timing only: there is no accuracy."
     return Chart(
@@ -141,13 +141,14 @@ def forest(data: StudyData) -> Chart:
         for place, (_, several) in zip(places, rows, strict=True)
         for one in several
     ]
+    alone = ", or of the primary one alone" if data.study.primary else ""
     small = "; small symbols are single seeds" if any(s.faint for s in series) else ""
     return Chart(
         key="differences",
         title="Difference from the reference",
         caption="Points of test accuracy, with the 95 % interval of "
-        f"{TESTS[data.study.test]}, simultaneous for all comparisons; if it includes zero, the "
-        f"difference is not significant{small}.",
+        f"{TESTS[data.study.test]}, simultaneous for all comparisons{alone}; if it includes zero, "
+        f"the difference is not significant{small}.",
         x=Axis("difference (points of test accuracy)", zero=True),
         y=Axis("", categories=tuple(name for name, _ in rows)[::-1]),
         series=tuple(series),

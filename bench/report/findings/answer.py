@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
+_NOT_PRIMARY = "the study's primary comparison is not significant"
 _A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
@@ -194,31 +195,49 @@ class _Outcomes:
         }
 
     def differences(self, figure: str) -> dict[str, Difference | None]:
-        """Test the whole family on the seeds that are to be tested."""
+        """Test the whole family on the seeds that are to be tested.
+
+        A primary comparison is tested alone. The others are a family of their own, of which
+        nothing is claimed unless the primary comparison is significant (gatekeeping), so that all
+        claims together are wrong no more often than without one.
+        """
+        primary = self.study.primary
+        if primary is None:
+            return self._tested(figure, self.family)
+        name, own = primary["name"], f"{primary['accuracy']}_accuracy"
+        first = self._tested(own, {name: self.family[name]})
+        rest = {other: w for other, w in self.family.items() if own != figure or other != name}
+        found = self._tested(figure, rest)
+        if (decisive := first[name]) is None or not decisive.significant:
+            found = {
+                other: replace(d, doubt=d.doubt or "secondary") if d else None
+                for other, d in found.items()
+            }
+        return {**found, **first} if own == figure else found
+
+    def _tested(
+        self, figure: str, family: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, Difference | None]:
+        """Test comparisons together; those whose runs have not all ended are marked."""
         declared = self.study.declared_seeds
         values = {
             name: {s: v for s, v in by_seed.items() if not declared or s in declared}
             for name, by_seed in self.values(figure).items()
         }
-        found = compare(
-            values,
-            self.family,
-            alpha=self._alpha,
-            test=self.study.test,
-            chance=self.chance,
-        )
+        found = compare(values, family, alpha=self._alpha, test=self.study.test, chance=self.chance)
         return {
-            name: replace(d, doubt="pending") if d and self._pending(self.family[name]) else d
+            name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
             for name, d in found.items()
         }
 
     @cached_property
     def _alpha(self) -> float:
-        looks = self.study.looks
+        looks, earlier = self.study.looks, self.study.earlier_looks
         if not looks:
-            return SIGNIFICANCE
+            return level_of_look(earlier + 1) if earlier else SIGNIFICANCE
         seeds = sorted({int(s) for entry in self.study.variants.values() for s in entry["runs"]})
-        return level_of_look(looks.index(seeds) + 1 if seeds in looks else len(looks) + 1)
+        number = looks.index(seeds) + 1 if seeds in looks else len(looks) + 1
+        return level_of_look(earlier + number)
 
     def _pending(self, weights: Mapping[str, float]) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
@@ -502,6 +521,9 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
         if d.doubt == "pending":
             texts.append(f"{name} is not tested before all of its runs have ended")
             continue
+        if d.doubt == "secondary":
+            texts.append(f"no claim is made about {name}, because {_NOT_PRIMARY}")
+            continue
         size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
         if d.significant:
             verdict = "which differs significantly from zero"
@@ -534,7 +556,8 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
     same = [(s, d) for s, d in open_ if d.deviation is None and d.doubt is None and d.seeds > 1]
     pending = [(s, d) for s, d in open_ if d.doubt == "pending"]
     missing = [(s, d) for s, d in open_ if d.doubt == "missing"]
-    named = [pair for group in (equal, same, pending, missing) for pair in group]
+    secondary = [(s, d) for s, d in open_ if d.doubt == "secondary"]
+    named = [pair for group in (equal, same, pending, missing, secondary) for pair in group]
     unclear = [pair for pair in open_ if pair not in named]
     texts = first_named(
         [
@@ -560,6 +583,10 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
             f"no claim is made{what} about {_pairs(missing, compared)}, because the one that seems "
             "better lacks results, and with chance accuracy in their place the difference is not "
             "significant"
+        )
+    if secondary:
+        texts.append(
+            f"no claim is made{what} about {_pairs(secondary, compared)}, because {_NOT_PRIMARY}"
         )
     if pending:
         texts.append(

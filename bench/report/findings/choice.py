@@ -231,6 +231,8 @@ def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
 def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
     """Say that nothing fits, and what comes nearest from either side."""
     usable = rows[rows["note"] == ""]
+    if not rows["note"].isin(["", "no accuracy"]).any():
+        return f"None of {len(rows)} measured can be judged; see the notes."
     within = usable[usable["latency_ms"] <= max_latency]
     accurate = usable[usable["drop_points"] <= max_drop + 1e-9]
     parts = [

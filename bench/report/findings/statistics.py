@@ -66,8 +66,9 @@ class Difference:
         level: significance level of this one comparison.
         correlation: of the two variants' values over seeds; None for fewer than three.
         doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
-            ended, or `missing`, if it does not hold with chance accuracy in the place of results
-            that the better side lacks.
+            ended; `missing`, if it does not hold with chance accuracy in the place of results
+            that the better side lacks; `secondary`, if the study's primary comparison is not
+            significant.
     """
 
     mean: float
@@ -79,7 +80,7 @@ class Difference:
     freedom: float | None = None
     level: float = SIGNIFICANCE
     correlation: float | None = None
-    doubt: Literal["pending", "missing"] | None = None
+    doubt: Literal["pending", "missing", "secondary"] | None = None
 
     @property
     def significant(self) -> bool:

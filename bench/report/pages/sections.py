@@ -30,7 +30,8 @@ _FAMILIES = re.compile(r"(preact_)?resnet\d+|plain\d+|d2l_resnet18")
 
 def sections(data: StudyData) -> list[Section]:
     """Make every chart of a study."""
-    cost = (*fronts(data), measured_speed(data), latencies(data), *roofs(data))
+    several = fronts(data) if len(data.variants) > 1 else ()  # one point is no trade-off
+    cost = (*several, measured_speed(data), latencies(data), *roofs(data))
     profiled = times(data)
     return [
         Section("outcome", "Outcome", (forest(data), accuracies(data))),

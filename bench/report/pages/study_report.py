@@ -29,7 +29,6 @@ from bench.report.tables.study import (
     study_table,
     tuned_table,
 )
-from bench.studies.file import shipped_studies
 
 if TYPE_CHECKING:
     from bench.report.charts.chart import Chart, Section
@@ -154,23 +153,23 @@ class StudyReport:
         return [section for section in found if section.charts or section.notes]
 
     @property
+    def _empty(self) -> list[Chart]:
+        """The charts that have nothing to show, of which a reader should know."""
+        charts = [c for s in self.sections for c in s.charts if c.missing is not None]
+        if not self.progress[0]:  # no command helps before a run is complete
+            return charts
+        return [c for c in charts if c.command is not None or c.key == "test-accuracy"]
+
+    @property
     def missing(self) -> list[str]:
         """Why charts have nothing to show, each reason once."""
-        reasons = [c.missing for s in self.sections for c in s.charts if c.missing is not None]
-        return list(dict.fromkeys(reasons))
+        return list(dict.fromkeys(str(chart.missing) for chart in self._empty))
 
     @property
     def missing_commands(self) -> list[str]:
         """Commands that would fill the charts that have nothing to show, ready to be pasted."""
-        if not self.progress[0]:
-            return []
-        charts = [c for s in self.sections for c in s.charts if c.missing is not None]
-        return list(dict.fromkeys(c.command for c in charts if c.command is not None))
-
-    @property
-    def shipped(self) -> bool:
-        """Whether the study is one of this package's, which commands know by its name."""
-        return self.study.name in shipped_studies()
+        commands = [c.command for c in self._empty if c.command and self.progress[0]]
+        return list(dict.fromkeys(commands))
 
     @cached_property
     def unsupported(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.statistics import counted, level_of_look
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -141,30 +142,66 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
         ),
         (
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
-            "p-values of differences are simultaneous for all comparisons of the study "
+            f"p-values of differences are simultaneous for all {_family(study)} "
             "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
-            "images, in 95 % of studies, and a p-value is below 0.05 exactly if its interval "
-            "excludes zero (significant); n is the number of seeds."
+            f"images, in {_confidence(study)} % of studies, and a p-value is below 0.05 exactly if "
+            "its interval excludes zero (significant); n is the number of seeds."
         ),
+        _primary_note(study),
         _seeds_note(study),
         "Images/s is training, median over seeds.",
     )
     return " ".join(filter(None, parts))
 
 
+def _family(study: StudyRecord) -> str:
+    return "secondary comparisons" if study.primary else "comparisons of the study"
+
+
+def _look(study: StudyRecord) -> int:
+    """Return which look at the comparisons this is, from 1."""
+    return study.earlier_looks + max(1, len(study.looks))
+
+
+def _confidence(study: StudyRecord) -> str:
+    """Return the per cent of studies in which all intervals hold: more at a later look."""
+    if _look(study) == 1 and not study.looks:
+        return "95"
+    return f"{(1 - level_of_look(_look(study))) * 100:.1f}"
+
+
+def _primary_note(study: StudyRecord) -> str:
+    if study.primary is None:
+        return ""
+    images = "training" if study.primary["accuracy"] == "train" else "test"
+    return (
+        f"The primary comparison, declared beforehand, is {study.primary['name']} in {images} "
+        "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
+    )
+
+
 def _seeds_note(study: StudyRecord) -> str:
-    """Say which seeds are tested, and how looks at fewer of them count."""
+    """Say which seeds are tested, and how earlier looks at the comparisons count."""
     if study.looks:
         return (
-            f"Seeds may be added; this is look {len(study.looks)}, and the error of all looks "
+            f"Seeds may be added; this is look {_look(study)}, and the error of all looks "
             "together is at most 5 %."
         )
     declared = study.declared_seeds
     if not declared:
         return ""
     there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
-    note = f"The seeds {', '.join(map(str, declared))} were declared beforehand"
-    return f"{note}; others are not tested." if there - set(declared) else f"{note}."
+    named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
+    were = "was" if len(declared) == 1 else "were"
+    others = "; others are not tested." if there - set(declared) else "."
+    if not study.earlier_looks:
+        return f"{named} {were} declared beforehand{others}"
+    return (
+        f"{named} {were} declared after {counted(study.earlier_looks, 'look')} at results with "
+        f"other seeds or settings, so this is look {_look(study)}, tested at "
+        f"{level_of_look(_look(study)):.4f} instead of 0.05 (p-values are multiplied accordingly): "
+        f"the error of all looks together is at most 5 %{others}"
+    )
 
 
 def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> TextTable:

@@ -52,7 +52,7 @@
         made.dtick = Math.max(1, Math.ceil((Math.max(...xs) - Math.min(...xs)) / most));
         made.tick0 = Math.min(...xs);
       }
-      if (curve && name === "y" && options.log) Object.assign(made, { type: "log", dtick: "D2", tickformat: "~g" });
+      if (curve && name === "y" && options.log) Object.assign(made, { type: "log", tickformat: "~g" });
       if (a.ticktext && a.type !== "log") {
         const long = narrow ? 22 : 34;
         made.ticktext = a.ticktext.map((t) => t.length > long ? t.slice(0, long - 1) + "…" : t);
@@ -79,10 +79,10 @@
     });
   }
 
-  function swatch(trace) {
+  function swatch(trace, coloured = false) {
     const c = shade(trace.meta.colour);
     const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${DASHES[trace.line.dash]}"/>` : "";
-    return `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${SHAPES[trace.marker.symbol] ?? ""}</svg>`;
+    return `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${coloured ? '<rect x="6" y="4" width="20" height="8"/>' : SHAPES[trace.marker.symbol] ?? ""}</svg>`;
   }
   function entries(traces) {  // of one name, the first trace that is not drawn lightly
     const found = new Map();
@@ -96,9 +96,10 @@
     const chart = data.charts[plot.dataset.chart], found = entries(chart.data);
     const list = plot.parentElement.querySelector(".legend");
     list.hidden = Boolean(chart.rows) && [...found.keys()].every((name) => chart.layout.yaxis.ticktext.some((row) => row.startsWith(name)));
-    list.replaceChildren(...[...found].map(([name, trace]) => {
+    const marks = chart.marks.map(([name, symbol]) => [name, { marker: { symbol }, meta: { colour: null } }]);
+    list.replaceChildren(...[...found, ...marks].map(([name, trace]) => {
       const item = document.createElement("li");
-      item.innerHTML = swatch(trace);
+      item.innerHTML = swatch(trace, marks.length > 0 && !trace.line && trace.meta.colour !== null);
       item.append(name);
       item.classList.toggle("off", hidden.has(name));
       return item;
