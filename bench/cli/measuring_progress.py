@@ -60,5 +60,7 @@ class _Lines:
             last = "" if event["of"] is None else f" of {event['of']}"
             text = f"round {event['round'] + 1}{last}: {event['what']}"
         else:
+            if event["event"] in {"ceiling", "cold_start"}:  # the processes are done
+                self._done = ""
             text = _TEXTS[event["event"]].format(**event)
         return "; ".join(filter(None, (self._done, text)))
