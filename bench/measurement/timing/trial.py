@@ -186,6 +186,7 @@ class Trial:
             Its interval over processes, or over the rounds of one; None without a round that both
             took part in.
         """
+        ratio: Interval | None
         if self.replicates:
             pairs = [
                 (reference.replicates[number].blocks, one.blocks)
