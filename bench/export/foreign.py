@@ -141,8 +141,9 @@ def reread(path: Path, record: ExportRecord, size: Size) -> ForeignFile:
     Raises:
         BenchError: they cannot be had, or are others now.
     """
-    values = record.request["preprocessing"]
-    made = Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values: dict[str, Any] = dict(record.request["preprocessing"])
+    values |= {key: tuple(values[key]) for key in ("mean", "std")}
+    made = Preprocessing(**values)
     facts, name = examine(path, size), record.request["dataset"]
     dataset = fitting_dataset(name, str(path), _channels_first(facts), made.resize)
     if dataset.fingerprint != record.request["dataset_fingerprint"]:

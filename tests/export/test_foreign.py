@@ -310,17 +310,6 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
         export_onnx(tmp_path / "old.onnx", results=tmp_path, dataset=DATASET, **INT8)
 
 
-def test_sizes_in_external_data_are_refused_with_the_way_on(tmp_path: Path) -> None:
-    proto = classifier(10)
-    proto.graph.node[-1].CopyFrom(helper.make_node("Reshape", ["p", "sizes"], ["y"]))
-    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 10]), "sizes"))
-    file = tmp_path / "mine.onnx"
-    onnx.save(proto, file, save_as_external_data=True, location="data", size_threshold=0)
-    with pytest.raises(BenchError, match=r"external data, .* size_threshold=1024") as error:
-        measure(file, results=tmp_path / "r", device="cpu")
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("proto", "given", "message"),
     [

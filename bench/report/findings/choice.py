@@ -149,7 +149,9 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         comparable = rows["note"] != "other dataset"
         drops = (best[f"{split}_accuracy"] - rows["accuracy"]) * 100
         rows["drop_points"] = drops.where(comparable)
-    rows[["accuracy_low", "accuracy_high"]] = [_interval(row) for _, row in rows.iterrows()]
+    intervals = [_interval(row.to_dict()) for _, row in rows.iterrows()]
+    rows["accuracy_low"] = [low for low, _ in intervals]
+    rows["accuracy_high"] = [high for _, high in intervals]
     rows["front"] = [
         row["note"] == "" and _undominated(row, rows[usable]) for _, row in rows.iterrows()
     ]
