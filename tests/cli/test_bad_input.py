@@ -36,7 +36,7 @@ USAGE = {
     "one argument too many": ("train resnet8 resnet14", "unexpected extra argument.*14"),
     "an option without its value": ("train resnet8 --seed", "Option '--seed' requires"),
     "a bad integer": ("train resnet8 --epochs ten", "Invalid value for '--epochs'"),
-    "an unknown list": ("list model", "'model' is not one of 'models', 'studies', 'datasets'"),
+    "an unknown list": ("list model", "'model' is not one of 'models', 'options', 'studies'"),
 }
 
 REQUESTS = {

@@ -119,7 +119,7 @@ def test_five_candidates_have_one_answer_with_accuracy_and_p99_of_each(measured,
     assert found.code == 0
     lines = {line.split(" in ")[0]: line.split() for line in found.out.splitlines()}
     assert {"resnet50", "net.onnx", "net.engine", "plain18", "stranger width=8"} <= set(lines)
-    assert lines["net.onnx"][6:] == ["94.50", "0.50", "5", "1,000", "yes", "*", "-"]
+    assert lines["net.onnx"][7:] == ["94.50", "0.50", "5", "1,000", "yes", "*", "-"]
     assert "Ship net.onnx in fp32" in found.out
     document = bench("choose", "--results", folder, "--max-latency-ms", 5, "--json").document
     assert len(document["rows"]) == 5
