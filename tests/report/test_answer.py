@@ -274,7 +274,7 @@ def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -
     assert re.fullmatch(r"-5\.00 \[-5\.\d\d, -4\.\d\d\]", b[2])
     assert b[3] == "<0.001"
     assert c[1:4] == ("50.00 (1 seed)", "-40.00 (1 seed)", "")
-    assert d == ("d (2 failed, 1 diverged)", "-", "-", "-", "-", "", "-", "-")
+    assert d == ("d (2 failed, 1 diverged)", "-", "-", "", "-", "-", "-", "-")
 
 
 def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
