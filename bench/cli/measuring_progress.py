@@ -11,7 +11,7 @@ from rich.markup import escape
 from bench.cli.dry_run import duration
 from bench.cli.output import remarks, stderr
 
-_FREQUENT = {"prepare", "warm_up", "block", "round"}  # repeated in each process
+_FREQUENT = {"prepare", "warm_up", "block", "round", "score"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what} ({number} of {of})",
@@ -20,6 +20,7 @@ _TEXTS = {
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "{what}",
+    "score": "testing the accuracy of {what}: {share:.0%}",
     "cold_start": "cold start: process {number} of {of}",
 }
 

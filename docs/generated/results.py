@@ -9,13 +9,7 @@ from pathlib import Path
 from generated.markdown import table
 
 RESULTS = Path(__file__).parents[2] / "results"
-_HEAD = """---
-hide: [navigation, toc]
----
-
-# Published results
-
-"""
+_WIDE = "---\nhide: [navigation, toc]\n---\n"
 
 
 def pages() -> dict[str, str | bytes]:
@@ -26,9 +20,9 @@ def pages() -> dict[str, str | bytes]:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             name = "index.md" if path == folder / "README.md" else str(path.relative_to(folder))
             files[f"results/{folder.name}/{name}"] = path.read_bytes()
-    intro, _, notes = (RESULTS / "README.md").read_text().partition("\n\n")
+    title, intro, notes = (RESULTS / "README.md").read_text().split("\n\n", 2)
     rows = table(("question", "answer", "picture"), map(_row, folders))
-    files["results/index.md"] = f"{_HEAD}{intro}\n\n{rows}\n{notes}"
+    files["results/index.md"] = f"{_WIDE}{title}\n\n{intro}\n\n{rows}\n{notes}"
     return files
 
 

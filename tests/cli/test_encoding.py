@@ -85,7 +85,7 @@ def test_an_imported_network_is_shown_in_every_encoding(encoding, encoded, train
         encoding, "import", run.request["model"], *options, "--weights", weights, "--dataset",
         "fashion-mnist-mini", "--device", "cpu", "--threads", 1,
     )  # fmt: skip
-    assert "test accuracy " in out
+    assert "test accuracy" in out
     assert "bench export-onnx" in out
 
 

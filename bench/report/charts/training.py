@@ -141,13 +141,14 @@ def forest(data: StudyData) -> Chart:
         for place, (_, several) in zip(places, rows, strict=True)
         for one in several
     ]
+    alone = ", or of the primary one alone" if data.study.primary else ""
     small = "; small symbols are single seeds" if any(s.faint for s in series) else ""
     return Chart(
         key="differences",
         title="Difference from the reference",
         caption="Points of test accuracy, with the 95 % interval of "
-        f"{TESTS[data.study.test]}, simultaneous for all comparisons; if it includes zero, the "
-        f"difference is not significant{small}.",
+        f"{TESTS[data.study.test]}, simultaneous for all comparisons{alone}; if it includes zero, "
+        f"the difference is not significant{small}.",
         x=Axis("difference (points of test accuracy)", zero=True),
         y=Axis("", categories=tuple(name for name, _ in rows)[::-1]),
         series=tuple(series),

@@ -16,8 +16,15 @@ def comparison_rows(
     study: StudyRecord, summaries: Sequence[VariantSummary], contrasts: Sequence[ContrastSummary]
 ) -> list[dict[str, Any]]:
     """Return the rows of a study's `comparisons` table: test accuracies first, then training."""
+    primary = study.primary or {}
     return [
-        {"study": study.name, "test": study.test, **row}
+        {
+            "study": study.name,
+            "test": study.test,
+            "primary": primary.get("name") in (row.get("variant"), row.get("contrast"))
+            and primary.get("accuracy") == accuracy,
+            **row,
+        }
         for accuracy in ("test", "train")
         for row in _rows(accuracy, summaries, contrasts)
         if accuracy == "test" or study.compare_training

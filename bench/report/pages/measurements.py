@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import save_charts
@@ -60,24 +60,27 @@ def publish_measurements(
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
     frame = throughput_frame([row for record in records for row in record.rows])
     ceilings = {r.measurement: r.ceiling for r in records}
-    entry_of = by_network_or_backend(frame)
+    root = measurements.root.parent
+    variants = Store(root).variants_of_runs()
+    named = frame.assign(variant=frame["run"].map(variants).astype(object))
+    entry_of = by_network_or_backend(named)
     bounds = {b for r in records if (b := r.request.get("latency_bound_ms")) is not None}
     charts = (
-        latency_and_throughput(frame, bounds, entry_of),
-        *rooflines(frame, ceilings, entry_of),
+        latency_and_throughput(named, bounds, entry_of),
+        *rooflines(named, ceilings, entry_of),
     )
     repeated = histories((r, rows_of(throughput_frame(r.rows))) for r in records)
     over_time = history_charts(repeated)
     contents: dict[str, tuple[str, Callable[[], bytes]]] = {
         "markdown": (
             "README.md",
-            lambda: markdown(records, charts, repeated, over_time, measurements.root).encode(),
+            lambda: markdown(records, charts, repeated, over_time, root).encode(),
         ),
         "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
         "html": (
             "report.html",
-            lambda: html(records, [*charts, *over_time], measurements.root).encode(),
+            lambda: html(records, [*charts, *over_time], root).encode(),
         ),
     }
     written = []
@@ -172,12 +175,20 @@ def html(
         others=list(drawn.values())[1:],
         missing=[chart.missing for chart in charts if chart.missing],
         table=throughput_text(rows),
-        measurements=[
-            (_targets(record), footnotes(rows_of(throughput_frame(record.rows))), made)
-            for record in records
-            for made in [[line.replace("`", "") for line in provenance(record)]]
-        ],
+        measurements=[_details(record) for record in records],
     )
+
+
+def _details(record: MeasurementRecord) -> dict[str, Any]:
+    """Return what the HTML page says of one measurement: cold starts, notes and provenance."""
+    cold = rows_of(cold_start_frame(record.cold_starts)) if record.cold_starts else []
+    made = [line.replace("`", "") for line in provenance(record)]
+    return {
+        "targets": _targets(record),
+        "notes": [*footnotes(rows_of(throughput_frame(record.rows))), *made],
+        "cold_lines": cold_start_lines(cold) if cold else [],
+        "cold": cold_start_text(cold) if cold else None,
+    }
 
 
 def _targets(record: MeasurementRecord) -> str:

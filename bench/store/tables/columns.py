@@ -252,7 +252,19 @@ TABLES: dict[str, dict[str, Column]] = {
         "energy_joules_per_image": _number(
             "Energy per image, joules; only where the device has a counter."
         ),
-        "test_accuracy": _number("Test accuracy of the measured network or file itself, 0…1."),
+        "test_accuracy": _number(
+            "Test accuracy of the measured network or file, answered by this very backend, 0…1."
+        ),
+        "validation_accuracy": _number(
+            "Likewise on the images that the run's training held out, 0…1; what `bench choose` and "
+            "`bench tune` select by."
+        ),
+        "test_images": _integer("Number of test images that were answered."),
+        "flipped_predictions": _integer(
+            "Number of test images whose predicted class differs from that of PyTorch in fp32, or "
+            "of the ONNX file that was quantised."
+        ),
+        "dataset": _text("Dataset of these accuracies."),
         "nodes_elsewhere": _integer(
             "Number of graph nodes run by another provider than the requested one."
         ),
@@ -354,11 +366,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "contrast": _text("Name of the contrast; missing for a variant."),
         "accuracy": _category("Which accuracy: `test`, or `train` if the study compares it."),
         "test": _category("`paired` (t-test, paired by seed) or `welch` (Welch's t-test)."),
+        "primary": Column(
+            "boolean", "Whether it is the study's primary comparison, which is tested alone."
+        ),
         "seeds": _integer("Number of seeds that all its variants have."),
         "difference": _number("Mean difference of the accuracies, 0…1 (0.01 is one point)."),
         "ci_low": _number(
-            "Lower end of its interval, 95 % for all comparisons of the study together; missing "
-            "for one seed, and where the difference is the same for all seeds."
+            "Lower end of its interval, 95 % for all comparisons of the study together (of a "
+            "primary one, alone); missing for one seed, and where all seeds differ equally."
         ),
         "ci_high": _number("Upper end of it."),
         "p_value": _number(
@@ -372,8 +387,9 @@ TABLES: dict[str, dict[str, Column]] = {
             "boolean", "Whether the interval lies within the `margin`; missing without one."
         ),
         "doubt": _text(
-            "`pending` (runs have not ended) or `missing` (the better side lacks results, and the "
-            "difference is not significant with chance accuracy in their place)."
+            "`pending` (runs have not ended), `missing` (the better side lacks results, and the "
+            "difference is not significant with chance accuracy in their place) or `secondary` "
+            "(the primary comparison is not significant)."
         ),
         "margin": _number("Largest difference that the study counts as equivalent, 0…1."),
         "level": _number("Significance level of this comparison alone."),
