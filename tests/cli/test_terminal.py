@@ -65,16 +65,12 @@ def cells_of(lines):
 def test_a_studys_table_begins_with_accuracy_and_difference(width, terminal, results, tiny_study):
     words = ("run-ablation", tiny_study, "--results", results, "--quiet", "--threads", 1)
     lines = terminal(width, *words).splitlines()
-    (heading,) = [number for number, line in enumerate(lines) if line.startswith("variant")]
-    assert "…" not in "".join(lines)
-    rows = [line for line in lines[heading:] if re.match(r"(residual|plain) +\d", line)]
-    assert [row.split()[0] for row in rows] == ["residual", "plain"]
-    assert re.search(r"\d+\.\d\d ± \d+\.\d\d +reference", rows[0])
-    assert re.search(
-        r"\d+\.\d\d ± \d+\.\d\d +[+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", rows[1]
-    )
-    if width == 60:
-        assert any(line.startswith("Not shown at this width: p (adjusted)") for line in lines)
+    text = cells_of(lines)
+    assert "…" not in text
+    number = r"[+-]?\d+\.\d\d"
+    accuracy = rf"(test accuracy % )?{number} (± {number}|\[{number}, {number}\])"
+    assert re.search(rf"residual {accuracy} .*?reference", text)
+    assert re.search(rf"plain {accuracy} .*?{number} \[{number}, {number}\]", text)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

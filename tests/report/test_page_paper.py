@@ -24,7 +24,7 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
     folder = tmp_path / "pictures"
     done = bench(
         "report", "tiny", "--results", trained, "--format", "latex", "--figures", folder,
-        "--width", 3.25,
+        "--width", 5,
     )  # fmt: skip
     assert done.code == 0, done
     charts = [c for s in sections(read_study_data(Store(trained), "tiny")) for c in s.charts]
@@ -34,7 +34,7 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
     pictures |= {f"confusion-{n}{e}" for n in (1, 2) for e in (".svg", ".png", ".pdf")}
     diagrams = {"architecture-1.svg", "architecture-2.svg"}
     assert {p.name for p in folder.iterdir()} == pictures | diagrams
-    assert 'width="234pt"' in (folder / "test-accuracy.svg").read_text()  # 3.25 inches
+    assert 'width="360pt"' in (folder / "test-accuracy.svg").read_text()  # 5 inches
     assert (folder / "test-accuracy.pdf").read_bytes().startswith(b"%PDF")
     assert ET.parse(folder / "architecture-1.svg").getroot().find("{*}style") is not None
     assert str(folder / "differences.svg") in done.out

@@ -40,7 +40,7 @@ def test_it_ends_with_the_first_epoch_at_or_above_the_target():
 def test_the_test_accuracy_does_not_count():
     missed = time_to_accuracy(epochs([0.5, 0.6]), 0.8)
     assert (missed.seconds, missed.epoch, missed.best) == (None, None, 0.6)
-    assert "not reached; the best of an epoch is 0.6000" in str(missed)
+    assert "not reached; the best of an epoch is 60.00 %" in str(missed)
     assert time_to_accuracy(epochs([float("nan")]), 0.1).best is None
 
 
@@ -78,7 +78,7 @@ def test_a_studys_table_tells_it(tmp_path):
     run_study(path, results=results, device="cpu", workers=1, threads=1)
     store = Store(results)
     table = read_study_report(store, "fast").table
-    assert table.columns[-1] == "seconds to 0.01 validation accuracy"
+    assert table.columns[-1] == "seconds to 1 % validation accuracy"
     history = load_results(results, "epochs").query("variant == 'one' and epoch == 1")
     assert table.rows[0][-1] == f"{history['seconds'].median():.1f}"
     path.write_text(STUDY.replace("target_accuracy = 0.01", ""))

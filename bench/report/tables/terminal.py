@@ -28,9 +28,9 @@ _SEPARATOR = " · "
 class TerminalTable:
     """A table that Rich prints whole, without its last columns, or stacked.
 
-    Where the columns do not fit, texts are wrapped at spaces and the first column may take two
-    lines; then the last columns are left out and named below. If not even the needed ones fit,
-    every row becomes a paragraph of all its cells.
+    Where the columns do not fit, texts are wrapped at spaces, the first column may take two lines,
+    and figures are broken before a bracket `(`; then the last columns are left out and named below.
+    If not even the needed ones fit, every row becomes a paragraph of all its cells.
 
     Attributes:
         columns: names of the columns, the important ones first.
@@ -68,6 +68,8 @@ class TerminalTable:
                 wrapped = min(longest, max(words, _PROSE))
             elif place == 0:
                 wrapped = max(map(_in_two_lines, cells), default=0)
+            else:
+                wrapped = max((cell_len(part) for c in cells for part in _parts(c)), default=0)
             least.append(max(wrapped, _longest_word(name)))
             most.append(max(longest, cell_len(name)))
         return least, most
@@ -81,8 +83,15 @@ class TerminalTable:
                 escape(name), justify="left" if left else "right", width=width, overflow="fold"
             )
         for row in self.rows:
-            table.add_row(*map(escape, row[: len(widths)]))
+            cells = zip(self.columns, row, widths, strict=False)
+            table.add_row(*(escape(self._fitted(*cell)) for cell in cells))
         return table
+
+    def _fitted(self, name: str, cell: str, width: int) -> str:
+        """Break a figure that is too wide before its bracket; Rich breaks texts at spaces."""
+        if cell_len(cell) <= width or name in self.prose:
+            return cell
+        return "\n".join(_parts(cell))
 
     def _stacked(self, room: int) -> RenderResult:
         for first, *cells in self.rows:
@@ -117,6 +126,12 @@ def _spread(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
         widths[place] += added
         spare -= added
     return widths
+
+
+def _parts(figure: str) -> list[str]:
+    """Return a figure and its remark in brackets, as in `90.1 (1 seed)`."""
+    first, bracket, rest = figure.partition(" (")
+    return [first, f"({rest}"] if bracket else [first]
 
 
 def _in_two_lines(text: str) -> int:
