@@ -2,9 +2,9 @@
 
 Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) is the papers'. Group normalisation
 (Wu and He 2018, arXiv:1803.08494) does not depend on the other images of the batch. A network
-without normalisation keeps the shift of each channel, and each residual branch ends in one
-learned factor that starts small, because without normalisation the signal would double with every
-block (De and Smith 2020, arXiv:2002.10444; Zhang et al. 2019, arXiv:1901.09321).
+without normalisation keeps the shift of each channel, and each residual branch ends in one learned
+factor that starts small, because without it the variance would double with every block (De and
+Smith 2020, arXiv:2002.10444; Zhang et al. 2019, arXiv:1901.09321).
 """
 
 from __future__ import annotations

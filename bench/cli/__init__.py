@@ -85,9 +85,8 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and says_out_of_memory(str(error))  # PyTorch's allocator
     ):
-        return _refuse(
-            f"not enough memory ({str(error)[:200]}); use a smaller network, input size or batch"
-        )
+        reason = f" ({str(error)[:200]})" if str(error) else ""
+        return _refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         _discard_output()  # or Python reports it again at exit
         return _refuse(f"cannot write the output: {error.strerror}; free some space")

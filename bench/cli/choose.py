@@ -10,6 +10,7 @@ from bench.cli.output import print_json, print_table, print_text, scaled
 
 _FORMS = {
     "accuracy_%": ".2f",
+    "validation_%": ".2f",
     "drop (points)": ".2f",
     "p99_ms": ".3g",
     "images/s": "",
@@ -26,7 +27,7 @@ def choose(
         float,
         option(
             "--max-accuracy-drop POINTS",
-            "Largest drop from the best test accuracy, in percentage points.",
+            "Largest drop from the best accuracy (of validation), in percentage points.",
             min=0,
         ),
     ] = 0.5,
@@ -37,6 +38,7 @@ def choose(
     """Choose the network to ship, given limits on latency and accuracy.
 
     Prints the measured configurations, the Pareto front, and the fastest one within the limits.
+    Accuracies are compared on the validation split if every row has one, else on the test split.
     Rows that are noisy, or without a p99 or an accuracy, are shown with that note and not chosen.
     Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
     configuration is within the limits.
@@ -60,7 +62,9 @@ def choose(
     if as_json:
         print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
     else:
-        print_table([_cells(row, describe(row)) for row in rows], _FORMS, needed=6)
+        extra = [name for name in _EXTRA if any(row[name] is not None for row in rows)]
+        cells = [_cells(row, describe(row), extra) for row in rows]
+        print_table(cells, _FORMS, needed=6 + len(extra))
         for reason in choice.reasons:
             print_text(f"Cannot be chosen: {reason}")
         for reason, count in choice.passed_over.items():
@@ -69,12 +73,22 @@ def choose(
     raise typer.Exit(int(choice.chosen is None))
 
 
-def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
+# Columns that are shown where a row has them: name in the rows → heading.
+_EXTRA = {"accuracy_low": "95_%_interval", "validation_accuracy": "validation_%"}
+
+
+def _cells(row: dict[str, Any], name: str, extra: list[str]) -> dict[str, Any]:
     from bench.report.findings.fastest import rounded
 
+    low, high = (scaled(row[f"accuracy_{end}"], 100) for end in ("low", "high"))
+    shown = {
+        "accuracy_low": None if low is None or high is None else f"{low:.2f}-{high:.2f}",
+        "validation_accuracy": scaled(row["validation_accuracy"], 100),
+    }
     return {
         "network": name,
         "accuracy_%": scaled(row["test_accuracy"], 100),
+        **{_EXTRA[key]: shown[key] for key in extra},
         "drop (points)": row["drop_points"],
         "p99_ms": row["latency_ms"],
         "images/s": rounded(row["images_per_second"]),

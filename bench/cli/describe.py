@@ -43,6 +43,9 @@ def describe(
 
     given = None if input_shape is None else _parse_shape(input_shape)
     chosen = options.parse_values(option)
+    for key, instead in (("num_classes", "--classes N"), ("in_channels", "--input 1xCxHxW")):
+        if key in chosen:
+            raise BenchError(f"--option {key}: give {instead} instead")
     found = find_network(model, results=results, options=chosen, takes=("model", "run"))
     assert found.model is not None  # noqa: S101 - neither is a file
     assert found.input_shape is not None  # noqa: S101

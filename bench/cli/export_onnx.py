@@ -1,5 +1,6 @@
 """`bench export-onnx`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,7 +147,8 @@ def export_onnx(
         print_json(rows, errors)
     else:
         names = network_names(rows, results)
-        cells = [_cells(row, name) for row, name in zip(rows, names, strict=True)]
+        reference = _reference(records)
+        cells = [_cells(r, name, reference) for r, name in zip(rows, names, strict=True)]
         print_table(cells, _FORMS, needed=_NEEDED)
         for row, name, record in zip(rows, names, records, strict=True):
             _remark(row, name, record, results)
@@ -156,18 +158,28 @@ def export_onnx(
 _FORMS = {
     "file %": ".2f",
     "torch %": ".2f",
+    "fp32 file %": ".2f",
+    "reference %": ".2f",
     "flipped": "",
     "largest difference": ".1e",
     "MB": ".1f",
 }
 
 
-def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:
+def _reference(records: Sequence["ExportRecord"]) -> str:
+    """Name what the files are compared with: PyTorch, or the files that were quantised."""
+    of_files = {"file_sha256" in record.request for record in records if record.export}
+    if of_files == {True}:
+        return "fp32 file"
+    return "reference" if of_files == {True, False} else "torch"
+
+
+def _cells(row: dict[str, Any], name: str, reference: str) -> dict[str, Any]:
     return {
         "network": name,
         "precision": row["precision"],
         "file %": scaled(row["test_accuracy"], 100),
-        "torch %": scaled(row["torch_accuracy"], 100),
+        f"{reference} %": scaled(row["torch_accuracy"], 100),
         "flipped": row["flipped_predictions"],
         "status": row["status"],
         "largest difference": row["max_rel_diff"],

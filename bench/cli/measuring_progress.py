@@ -11,7 +11,7 @@ from rich.markup import escape
 from bench.cli.dry_run import duration
 from bench.cli.output import remarks, stderr
 
-_FREQUENT = {"prepare", "warm_up", "block", "round"}  # repeated in each process
+_FREQUENT = {"prepare", "warm_up", "block", "round", "score"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what} ({number} of {of})",
@@ -20,6 +20,7 @@ _TEXTS = {
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
     "server": "{what}",
+    "score": "testing the accuracy of {what}: {share:.0%}",
     "cold_start": "cold start: process {number} of {of}",
 }
 
@@ -59,5 +60,7 @@ class _Lines:
             last = "" if event["of"] is None else f" of {event['of']}"
             text = f"round {event['round'] + 1}{last}: {event['what']}"
         else:
+            if event["event"] in {"ceiling", "cold_start"}:  # the processes are done
+                self._done = ""
             text = _TEXTS[event["event"]].format(**event)
         return "; ".join(filter(None, (self._done, text)))

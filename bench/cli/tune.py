@@ -12,6 +12,7 @@ def tune(
     target: Annotated[str, argument("TARGET", "Model, run or .onnx file.")] = "resnet18",
     input_size: options.ImageSize = None,
     option: options.KeyValues = None,
+    dataset: options.Int8Data = None,
     batch_size: Annotated[
         list[int] | None,
         measurement(
@@ -27,13 +28,15 @@ def tune(
     ] = None,
     max_latency_ms: Annotated[
         float | None,
-        measurement("--max-latency-ms MS", "Largest median (p50) latency of one batch, in ms."),
+        measurement(
+            "--max-latency-ms MS", "Largest p99 latency of one batch (95 % sure), in milliseconds."
+        ),
     ] = None,
     min_accuracy: Annotated[
         float | None,
         measurement(
             "--min-accuracy PERCENT",
-            "Smallest test accuracy of the file or network that runs, in per cent.",
+            "Smallest validation accuracy of what runs (or test accuracy), in per cent.",
         ),
     ] = None,
     max_minutes: Annotated[
@@ -49,8 +52,10 @@ def tune(
     """Find the fastest way to run a network on this machine.
 
     Tries backends, precisions, memory formats, threads, streams and batch sizes by successive
-    halving, then measures the fastest and PyTorch eager interleaved in one run. Backends that
-    compile are tried last, with the batch sizes and thread counts that are still in the search.
+    halving, then measures the fastest three and PyTorch eager again, interleaved, in fresh
+    processes. There p99 must stay below --max-latency-ms at 95 % confidence, and each answers the
+    run's images itself for --min-accuracy. Backends that compile are tried last, with the batch
+    sizes and thread counts that are still in the search.
 
     Example:
 
@@ -76,7 +81,13 @@ def tune(
     values = options.parse_values(option)
     found = find_target(target, results=results, options=values, input_size=size)
     tuned = tune_target(
-        found, context, bounds, batch_sizes=batch_size, streams=streams, minutes=max_minutes
+        found,
+        context,
+        bounds,
+        batch_sizes=batch_size,
+        streams=streams,
+        minutes=max_minutes,
+        dataset=dataset,
     )
     _show(tuned, results, as_json=as_json)
 
@@ -93,6 +104,8 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
     rows = with_variants(rows, Store(results).variants_of_runs())
     stdout().print(throughput_table(rows))
     for line in footnotes(rows, results):
+        print_text(line)
+    for line in tuned.left_out:
         print_text(line)
     skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
     print_line(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")

@@ -126,7 +126,8 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     called = [folder for found in named.values() for folder in found]
     others = [folder.name for folder in folders if folder not in called]
     where = f"imagefolder {root}"
-    if len(called) <= 1 and others and ("train" not in named or not _folders(called[0])):
+    alone = len(called) == 1 and others and ("train" not in named or not _folders(called[0]))
+    if not called or alone:
         _refuse_prefixed(where, folders)
         return {}, []  # classes, of which one may happen to be called so
     for role, found in named.items():

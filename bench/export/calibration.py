@@ -14,6 +14,7 @@ from bench.export.settings import RANDOM
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.data.preprocessing import Resize
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
@@ -53,13 +54,17 @@ def calibration_dataset(source: LoadedNetwork, settings: Settings) -> Dataset | 
     return fitting_dataset(str(settings.dataset), source.name, source.input_shape)
 
 
-def fitting_dataset(name: str, network: str, shape: tuple[int, int, int]) -> Dataset:
+def fitting_dataset(
+    name: str, network: str, shape: tuple[int, int, int], resize: Resize = "crop"
+) -> Dataset:
     """Load a dataset for a network that takes C×H×W images.
+
+    Those of an image folder are squares of the longer side (`bench.data.load_dataset`).
 
     Raises:
         BenchError: there is no such dataset, or it has other channels.
     """
-    dataset = load_dataset(name, image_size=shape[-1])
+    dataset = load_dataset(name, image_size=max(shape[1:]), resize=resize)
     if dataset.channels != shape[0]:
         raise BenchError(
             f"--dataset {name}: its images have {dataset.channels} channels, and {network} takes "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch.nn.functional as F
 from onnx import version_converter
 
 from bench.data import Dataset, Preprocessing
+from bench.data.preprocessing import Resize
 from bench.errors import BenchError, nearest
 from bench.export.accuracy import BATCH, Comparison, Judge
 from bench.export.calibration import (
@@ -24,6 +27,7 @@ from bench.export.calibration import (
 from bench.export.convert import Int8
 from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
 from bench.export.files import check, inputs_of, onnx_sha256, save
+from bench.export.graph import set_properties
 from bench.export.messages import short
 from bench.export.parity import compare
 from bench.export.pipeline import FILE, Exporter, compared
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 _OLDEST_OPSET, _OLDEST_IR = 13, 7  # ranges per channel need them
 _COMPARED = 256  # images
 _GUESSING = 1.5  # times the accuracy of guessing
+_RESIZES = get_args(Resize)
 _SET = [field.name for field in fields(Preprocessing) if field.name != "input_size"]
 
 
@@ -74,6 +79,9 @@ class ForeignFile:
         """Turn uint8 images N×C×H×W into the file's input."""
         assert self.preprocessing is not None  # noqa: S101 - there are images
         prepared = self.preprocessing.apply(images)
+        sides, antialias = _channels_first(self.facts)[1:], self.preprocessing.antialias
+        if prepared.shape[2:] != sides:  # of a file whose images are not square
+            prepared = F.interpolate(prepared, sides, mode="bilinear", antialias=antialias)
         return self._arranged(prepared if self._takes_floats else prepared * 255)
 
     @property
@@ -114,15 +122,43 @@ def read_foreign(
     dataset = made = None
     if settings.dataset != RANDOM:
         shape = _channels_first(facts)
-        if shape[1] != shape[2]:
-            raise BenchError(
-                f"{path} takes images of {spell_size(shape[1:])}, and datasets have square ones: "
-                "export it for square images, or give --dataset random"
-            )
-        dataset = fitting_dataset(settings.dataset, str(path), shape)
+        resize = _resize(path, shape[1:], preprocessing.get("resize"))
+        dataset = fitting_dataset(settings.dataset, str(path), shape, resize)
+        preprocessing = preprocessing | {"resize": resize}
         made = _preprocessing(facts, dataset, preprocessing)
-    note = _describe(made, preprocessing) if made else ""
+    note = _describe(made, _channels_first(facts)[1:], preprocessing) if made else ""
     return ForeignFile(path, onnx_sha256(path), facts, dataset, made, note)
+
+
+def reread(path: Path, record: ExportRecord, size: Size) -> ForeignFile:
+    """Load the images that a file was tested on.
+
+    Args:
+        path: the file that was quantised, or its export.
+        record: of the export.
+        size: height and width, for a file of any size.
+
+    Raises:
+        BenchError: they cannot be had, or are others now.
+    """
+    values = record.request["preprocessing"]
+    made = Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    facts, name = examine(path, size), record.request["dataset"]
+    dataset = fitting_dataset(name, str(path), _channels_first(facts), made.resize)
+    if dataset.fingerprint != record.request["dataset_fingerprint"]:
+        raise BenchError(
+            f"the dataset '{name}' is not what {path} was tested on (its fingerprint differs): put "
+            "the old files back, or quantise it again"
+        )
+    return ForeignFile(path, record.export, facts, dataset, made)
+
+
+def original_of(path: Path, record: ExportRecord) -> Path | None:
+    """Return the file that was quantised, if it is *path* or still where it was; else None."""
+    for file in (path, Path(record.proof.get("source", ""))):
+        if file.is_file() and onnx_sha256(file) == record.request["file_sha256"]:
+            return file
+    return None
 
 
 def quantise_file(source: ForeignFile, exporter: Exporter) -> ExportRecord:
@@ -173,6 +209,14 @@ def _quantised(
         ).convert()  # fmt: skip
     if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
         raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    # Exports of different sources or images are different files, each with its own record.
+    of = {
+        "source_sha256": source.sha256,
+        "dataset": source.dataset.name if source.dataset else RANDOM,
+        "dataset_fingerprint": source.dataset.fingerprint if source.dataset else "",
+        "preprocessing": json.dumps(asdict(source.preprocessing)) if source.preprocessing else "",
+    }
+    set_properties(made.proto, {p.key: p.value for p in made.proto.metadata_props} | of)
     save(made.proto, folder / FILE)
     check(folder / FILE)
     int8 = open_session(folder / FILE, threads=1)
@@ -190,7 +234,11 @@ def _quantised(
         "status": "complete",
         "executed_precision": "int8",
     }
-    details = {"parity": parity.as_dict(), "accuracy": asdict(accuracy) if accuracy else None}
+    details = {
+        "source": str(source.path.resolve()),
+        "parity": parity.as_dict(),
+        "accuracy": asdict(accuracy) if accuracy else None,
+    }
     return columns, details | {"int8": made.details | {"images_prepared": source.note}}
 
 
@@ -230,15 +278,37 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
             )
     if min(values["std"]) <= 0:
         raise BenchError("--set std: deviations are above 0")
-    return Preprocessing(_channels_first(facts)[1], **values)
+    height, width = _channels_first(facts)[1:]
+    return Preprocessing(height if height == width else None, **values)
 
 
-def _describe(made: Preprocessing, given: dict[str, Any]) -> str:
+def _resize(path: Path, sides: Size, given: object) -> Resize:
+    """Return how images of a folder become those of a file, from `--set`.
+
+    Images that are not square are squashed: they are decoded as squares of the longer side.
+    """
+    if given is not None and given not in _RESIZES:
+        raise BenchError(
+            f"--set resize={given} is unknown{nearest(str(given), _RESIZES)} "
+            f"(known: {', '.join(_RESIZES)})"
+        )
+    if sides[0] != sides[1]:
+        if given not in {None, "squash"}:
+            raise BenchError(
+                f"--set resize={given}: {path} takes images of {spell_size(sides)}, and only "
+                "square ones are cropped or padded; use resize=squash"
+            )
+        return "squash"
+    return next((mode for mode in _RESIZES if mode == given), "crop")
+
+
+def _describe(made: Preprocessing, sides: Size, given: dict[str, Any]) -> str:
     """Say how images are prepared: where that is wrong, both accuracies are."""
+    size = f"{spell_size(sides)} px, {made.resize}"
     if not made.normalize:
-        return f"images: {made.input_size} px, not normalised"
+        return f"images: {size}, not normalised"
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (made.mean, made.std))
-    text = f"images: {made.input_size} px, mean {mean}, std {std}"
+    text = f"images: {size}, mean {mean}, std {std}"
     if {"mean", "std"} <= given.keys():
         return text
     return f"{text} (the dataset's; give those of the training with --set mean=… --set std=…)"

@@ -19,7 +19,7 @@ _TOO_NEW = {
 
 
 def short(error: BaseException) -> str:
-    """Return the first line of a message without its prefixes; for a file too new, the way on."""
+    """Return the first line of a message without its prefixes; the way on where it is known."""
     text = str(error).strip() or type(error).__name__
     for what, (pattern, way_on) in _TOO_NEW.items():
         if found := re.search(pattern, text, re.DOTALL):
@@ -27,4 +27,9 @@ def short(error: BaseException) -> str:
                 f"its {what} {found[1]} is newer than this runtime's {found[2]}: {way_on}, or "
                 "upgrade onnxruntime"
             )
+    if "Cannot parse data from external tensor" in text:
+        return (
+            "sizes that its graph needs lie in external data, where they are not read: save it "
+            "again with onnx's default size_threshold=1024, which keeps small tensors in the file"
+        )
     return text.partition("\n")[0].rpartition(" : ")[2][:_LENGTH]

@@ -82,13 +82,18 @@ def relative(difference: float, largest: float) -> float:
     return difference / largest if largest else math.inf
 
 
-def fp16_tolerance(layers: int) -> float:
-    """Bound on the relative difference that rounding to fp16 makes, to first order.
+def rounding_tolerance(layers: int, bits: int) -> float:
+    """Bound on the relative difference that rounding to *bits* significant bits makes.
 
-    Each of the *layers* (convolutions and linear layers) rounds its weights and its result to 11
-    significant bits, a relative error of 2**-11 each; in the worst case all of them add up.
+    To first order, each of the *layers* (convolutions and linear layers) rounds its weights and its
+    result, a relative error of 2**-bits each; in the worst case all of them add up.
     """
-    return layers * 2 * 2.0**-11
+    return layers * 2 * 2.0**-bits
+
+
+def fp16_tolerance(layers: int) -> float:
+    """Bound on the relative difference that rounding to fp16, of 11 significant bits, makes."""
+    return rounding_tolerance(layers, 11)
 
 
 @torch.inference_mode()

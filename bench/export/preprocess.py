@@ -43,6 +43,11 @@ def require_preprocessing(source: LoadedNetwork, option: str) -> Preprocessing:
     return source.preprocessing
 
 
+def resizes_images(proto: onnx.ModelProto) -> bool:
+    """Return whether a graph begins with the preprocessing that `with_preprocessing` puts there."""
+    return any(node.name.startswith(PREFIX) for node in proto.graph.node)
+
+
 def with_preprocessing(
     proto: onnx.ModelProto, preprocessing: Preprocessing, channels: int, static_batch: int | None
 ) -> onnx.ModelProto:

@@ -10,7 +10,10 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from bench.errors import BenchError
+from bench.export.preprocess import resizes_images
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -172,13 +175,17 @@ class Toolkit:
 
     def _refused(self, model: Path, reason: str) -> BenchError:
         first = reason.strip().split("\n")[0][:200]
+        if resizes_images(onnx.load(str(model), load_external_data=False)):
+            return BenchError(
+                f"TensorRT ({self.flavor}) refuses {model}: {first}; it has no double precision, "
+                "in which the file resizes its images: export it again without "
+                "--with-preprocessing, and prepare them as the properties of that file say"
+            )
         advice = "export it again with bench export-onnx"
         if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
             advice += " --precision int8 --target tensorrt"
         elif "Turing" in reason and "FP32" in reason:
             advice += " --precision fp16, or choose a compute capability of 80 or more"
-        elif "ntialias" in first:
-            advice += " without --with-preprocessing"
         return BenchError(f"TensorRT ({self.flavor}) refuses {model}: {first}; {advice}")
 
     def _logger(self) -> Any:

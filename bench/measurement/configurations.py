@@ -59,6 +59,7 @@ class Request:
         pin: bind the process to as many cores as it has threads.
         clear_l2: overwrite the GPU's second-level cache before each sample.
         layers: profile each configuration after its samples.
+        bounded: time each batch alone, and take enough samples to bound p99.
         cold_start: measure import, load and first inference in fresh processes, after the samples.
         dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
             for a model given by name).
@@ -85,6 +86,7 @@ class Request:
     pin: bool = False
     clear_l2: bool = False
     layers: bool = False
+    bounded: bool = False
     cold_start: bool = False
     dataset: str | None = None
     seed: int = 0
@@ -159,11 +161,13 @@ class Configuration:
         unsupported: why it cannot run on this machine; None if it can.
         file: the ONNX file or engine, for backends that need one.
         file_sha256: of its content.
-        test_accuracy: of exactly this network or file; None if unknown.
+        test_accuracy: recorded in training, or by ONNX Runtime with the export; None if unknown.
         calibration: images that its int8 ranges come from, as in the column.
         twin: whether it is a reference entered a second time, for the noise floor.
         clear_l2: overwrite a GPU's second-level cache before each sample.
         across: whether it is compared with another network, not with another backend.
+        bounded: time each batch alone, for the percentiles of its time.
+        mixed_threads: whether others of the measurement run with another number of threads.
         details: what else the record shall hold.
     """
 
@@ -186,6 +190,8 @@ class Configuration:
     twin: bool = False
     clear_l2: bool = False
     across: bool = False
+    bounded: bool = False
+    mixed_threads: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -193,6 +199,8 @@ class Configuration:
         """A name that no other configuration of a measurement has."""
         network, batch = self.target.label, f"batch {self.size_label}"
         parts = [network, self.backend, self.precision, self.memory_format, batch, self.boundary]
+        if self.mixed_threads:
+            parts.append(f"{self.threads} threads")
         parts += [f"{self.streams} streams"] if self.streams > 1 else []
         return " / ".join(parts) + (" (twin)" if self.twin else "")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.measurement.accuracy import as_json, recorded_score
 from bench.measurement.backends import ProfilingBackend, load_backend
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
@@ -20,7 +21,7 @@ from bench.measurement.preparation import Context, find_batch_sizes, pinned, wit
 from bench.measurement.profile.layer_time import RUNS, layer_rows
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
-from bench.measurement.timing.percentiles import honest_count
+from bench.measurement.timing.percentiles import bounding_count, honest_count
 from bench.measurement.timing.replicates import (
     Replicate,
     Replication,
@@ -28,6 +29,7 @@ from bench.measurement.timing.replicates import (
     open_trials,
     replicate,
     run_process,
+    score_trials,
 )
 from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
@@ -84,38 +86,52 @@ def measure_targets(
     Raises:
         BenchError: nothing can run here, or the results folder cannot be written.
     """
-    store = Measurements(context.results)
     configurations = expand(request, targets, device=context.device, threads=context.threads)
     if all(made.unsupported for made in configurations):
         reasons = dict.fromkeys(str(made.unsupported) for made in configurations)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    store.prepare()
+    Measurements(context.results).prepare()
     with ExitStack() as stack:
         stack.enter_context(measuring_lock())
         if request.pin:
             stack.enter_context(pinned(context.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        trials = [
-            Trial(made) for made in with_files(configurations, folder, context, request.dataset)
-        ]
-        find_batch_sizes(trials, request, context)
-        trials += _choose_references(trials, request)
-        ceiling = _measure_ceiling(trials, request, context)
-        cold_starts: list[dict[str, Any]] = []
-        noise, processes = run_trials(trials, request, context)
-        if not noise["interrupted"]:
-            ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
-            if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
-                ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
-            if request.layers:
-                _profile(trials)
-            if request.cold_start:
-                cold_starts = _cold_starts(trials, request, folder, context)
+        ready = list(with_files(configurations, folder, context, request.dataset))
+        return measure_configurations(ready, request, context, folder)
+
+
+def measure_configurations(
+    configurations: Sequence[Configuration], request: Request, context: Context, folder: Path
+) -> MeasurementRecord:
+    """Measure configurations whose files are made, and publish the record.
+
+    The caller holds the machine's lock; *folder* is for files that are not needed afterwards.
+
+    Raises:
+        BenchError: nothing can run here, or the results folder cannot be written.
+    """
+    store = Measurements(context.results)
+    trials = [Trial(made) for made in configurations]
+    find_batch_sizes(trials, request, context)
+    trials += _choose_references(trials, request)
+    _take_recorded_scores(trials, store)
+    ceiling = _measure_ceiling(trials, request, context)
+    cold_starts: list[dict[str, Any]] = []
+    noise, processes = run_trials(trials, request, context)
+    if not noise["interrupted"]:
+        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
+        if request.layers:
+            _profile(trials)
+        if request.cold_start:
+            cold_starts = _cold_starts(trials, request, folder, context)
     cpu, instruction_sets = processor()
     identity = store.new_id()
+    targets = dict.fromkeys(made.target.label for made in configurations)
     record = MeasurementRecord(
         measurement=identity,
-        request=asdict(request) | {"targets": [t.label for t in targets]},
+        request=asdict(request) | {"targets": list(targets)},
         rows=make_rows(
             trials,
             measurement=identity,
@@ -147,6 +163,14 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
     return [Trial(replace(made, twin=True)) for made in chosen.values()]
 
 
+def _take_recorded_scores(trials: Sequence[Trial], store: Measurements) -> None:
+    """Spare the trials that an earlier measurement scored in the same runtime on this machine."""
+    lanes = [lane for record in store.records() for lane in record.lanes.values()]
+    known = [lane["score"] for lane in reversed(lanes) if "score" in lane]
+    for trial in trials if known else ():
+        trial.score = recorded_score(trial.configuration, known)
+
+
 def run_trials(
     trials: Sequence[Trial], request: Request, context: Context
 ) -> tuple[dict[str, Any], list[Replicate]]:
@@ -166,6 +190,7 @@ def run_trials(
             open_trials(trials, request, context.on_event)
             _sample(trials, request, context)
             describe_trials(trials)
+            score_trials(trials, context.on_event)
         finally:
             for trial in trials:
                 trial.close()
@@ -256,7 +281,9 @@ def _goal(request: Request) -> Goal:
     """Return the goal of the samples; latency matters with several streams, too."""
     latency = request.scenario == "single-stream" or max(request.streams) > 1
     fewest = honest_count(0.99) if latency else 0
-    return Goal(request.target_width, request.max_seconds, fewest)
+    if request.bounded:
+        fewest = bounding_count(0.99)
+    return Goal(request.target_width, request.max_seconds, fewest, only_bounded=request.bounded)
 
 
 def _row_goal(request: Request) -> Goal:
@@ -278,6 +305,7 @@ def _details(trial: Trial) -> dict[str, Any]:
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),
         **({"measured_milliseconds": trial.interval.median * 1e3} if trial.interval else {}),
+        **as_json(trial.configuration, trial.score),
         **trial.configuration.details,
     }
 

@@ -111,8 +111,24 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "threads": made.threads,
         "streams": made.streams,
         "macs": target.macs,
-        "test_accuracy": made.test_accuracy,
+        **_accuracy(trial),
         "calibration": made.calibration,
+    }
+
+
+def _accuracy(trial: Trial) -> dict[str, Any]:
+    """Return what is known of the accuracy in this very runtime."""
+    made, score = trial.configuration, trial.score
+    if score is None or score.test_accuracy is None:
+        # Recorded in training, by PyTorch, or with the export, by ONNX Runtime.
+        recorded = made.backend in {BASELINE, "onnxruntime"}
+        return {"test_accuracy": made.test_accuracy if recorded else None}
+    return {
+        "dataset": score.dataset,
+        "test_accuracy": score.test_accuracy,
+        "validation_accuracy": score.validation_accuracy,
+        "test_images": score.test_images,
+        "flipped_predictions": score.comparison.flipped if score.comparison else None,
     }
 
 
@@ -155,9 +171,8 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
         for percentile in PERCENTILES:
             found = nearest_rank(trial.latencies, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
-        if row["latency_p99_ms"] is not None:
-            bound = upper_bound(trial.latencies, 0.99)
-            row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
+        bound = upper_bound(trial.latencies, 0.99)
+        row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
     return row
 
 
@@ -254,6 +269,8 @@ def _own_warnings(trial: Trial) -> list[str]:
         warnings.append(
             f"{_way(trial.configuration)}: {ran} of {trial.attempts} processes complete"
         )
+    if trial.score is not None and trial.score.unknown:
+        warnings.append(trial.score.unknown)
     executed = report.executed.precision if report else None
     requested = trial.configuration.precision
     if executed not in {None, "none", requested}:

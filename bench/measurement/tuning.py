@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.export.examine import spell_size
@@ -25,11 +25,14 @@ from bench.measurement.configurations import (
     check_above_zero,
     expand,
 )
-from bench.measurement.measure import measure_targets
+from bench.measurement.examples import find_examples
+from bench.measurement.measure import measure_configurations
 from bench.measurement.preparation import Context, OnEvent, with_files
+from bench.measurement.timing.percentiles import bounding_count
 from bench.measurement.timing.runner import LocalRunner, Runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
+from bench.store.measurements import Measurements
 from bench.system.machine_lock import measuring_lock
 
 if TYPE_CHECKING:
@@ -43,11 +46,12 @@ OpenRunner = Callable[[Configuration], Runner]
 # Halving (Jamieson and Talwalkar 2016): each rung gives half as many configurations twice the time.
 _FIRST_SECONDS = 0.5
 _LAST = 3
+_FINAL_SECONDS = 12.0  # for each finalist, in all processes
 MINUTES = 10.0
 
 
 class UnreachedError(BenchError):
-    """No configuration keeps the latency bound."""
+    """No configuration keeps the bounds."""
 
 
 @dataclass
@@ -86,8 +90,10 @@ class Bounds:
     """Bounds that the fastest configuration has to keep.
 
     Attributes:
-        latency_ms: upper bound of the median time of a batch.
-        accuracy: lower bound of the top-1 accuracy of exactly that network or file, 0…1.
+        latency_ms: of a batch: p99 stays below it, at 95 % confidence; the search itself, with few
+            samples, goes by the median.
+        accuracy: lower bound of the top-1 accuracy of exactly that network or file in that
+            backend, 0…1; on the validation split, or the test split of those without one.
 
     Raises:
         BenchError: a value is out of range.
@@ -111,10 +117,12 @@ class Tuned:
 
     Attributes:
         best: the fastest configuration within the bounds.
-        record: the final, interleaved measurement: it, default eager and channels-last eager.
+        record: the final, interleaved measurement: the finalists, default eager and channels-last
+            eager.
         command: measures it again.
         tried: number of configurations that were measured.
         skipped: number of those for which there was no time.
+        left_out: finalists that did not keep the bounds, and why.
     """
 
     best: Configuration
@@ -122,6 +130,19 @@ class Tuned:
     command: str
     tried: int
     skipped: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A finalist that did not keep the bounds when it was measured again.
+
+    `by_answers` says whether all that answer as it does are left out with it.
+    """
+
+    made: Configuration
+    reason: str
+    by_answers: bool
 
 
 def candidates(
@@ -246,15 +267,27 @@ def tune(
     batch_sizes: Sequence[int] | None = None,
     streams: Sequence[int] | None = None,
     minutes: float = MINUTES,
+    dataset: str | None = None,
 ) -> Tuned:
-    """Find the fastest configuration, then measure it beside eager in one interleaved run.
+    """Find the fastest configuration within the bounds.
 
-    Batch sizes are 1, 8 and 32 by default, and 256 on a GPU, or the file's only one; streams are 1
-    and as many as there are threads. After so many *minutes* no further configuration is begun.
+    The finalists of the search are measured again beside eager, in fresh processes and on fresh
+    samples, where each answers the test set in its own runtime: the fastest is a lucky one more
+    often than others. If none keeps the bounds there, the search goes on among the rest.
+
+    Args:
+        target: the network.
+        context: where it is measured.
+        bounds: what the configuration has to keep.
+        batch_sizes: to try (default: 1, 8 and 32, and 256 on a GPU, or a file's only one).
+        streams: batches in flight to try (default: 1, and as many as there are threads).
+        minutes: after which no further configuration is begun.
+        dataset: images to calibrate int8 with, as `bench export-onnx --dataset` takes them.
 
     Raises:
         BenchError: nothing keeps the bounds.
     """
+    Measurements(context.results).prepare()
     budget = Budget(minutes)
     threads, sizes = axes(context.device, context.threads)
     if target.static_batch is not None:
@@ -266,22 +299,136 @@ def tune(
         batch_sizes=sorted(batch_sizes or sizes, reverse=True),
         streams=tuple(dict.fromkeys(streams or (1, context.threads))),
     )
-    with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ready = [one for one in with_files(given, Path(folder), context) if not one.unsupported]
-        accurate = _accurate(ready, bounds)
-        best, *_ = halve_by_preparation(
-            accurate, bounds, LocalRunner, budget=budget, on_event=context.on_event
+    if bounds.accuracy is not None and find_examples(target) is None:
+        raise BenchError(
+            "--min-accuracy needs a trained run, or a file whose images are known: a model that is "
+            "only named has random weights"
         )
-    # One request measures the product of its lists; the surplus combinations do little harm.
-    request = Request(
-        backends=tuple(dict.fromkeys((BASELINE, best.backend))),
-        precisions=tuple(dict.fromkeys(("fp32", best.precision))),
-        memory_formats=MEMORY_FORMATS,
-        batch_sizes=(best.batch_size,),
-        streams=tuple(dict.fromkeys((1, best.streams))),
+    with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        made = with_files(given, Path(folder), context, dataset)
+        left = [one for one in made if not one.unsupported]
+        eager = [one for one in left if _is_reference(one, context)]
+        left_out: list[LeftOut] = []
+        while True:
+            finalists = halve_by_preparation(
+                left, bounds, LocalRunner, budget=budget, on_event=context.on_event
+            )
+            record = _measured_again(finalists, eager, bounds, context, Path(folder), dataset)
+            best, out = _fastest_within(finalists, record, bounds)
+            left_out += out
+            if best is not None:
+                break
+            left = [one for one in left if not any(_is_like(one, other) for other in out)]
+            if not left or budget.spent:
+                raise UnreachedError(_nothing_keeps(left_out, bounds))
+    command = command_for(best) + (f" --dataset {shlex.quote(dataset)}" if dataset else "")
+    return Tuned(
+        best,
+        record,
+        command,
+        len(budget.begun),
+        len(budget.skipped),
+        tuple(f"left out: {one.made.name}: {one.reason}" for one in left_out),
     )
-    record = measure_targets([target], request, replace(context, threads=best.threads))
-    return Tuned(best, record, command_for(best), len(budget.begun), len(budget.skipped))
+
+
+def _is_reference(made: Configuration, context: Context) -> bool:
+    plain = (BASELINE, "fp32", context.threads, 1)
+    return (made.backend, made.precision, made.threads, made.streams) == plain
+
+
+def _measured_again(
+    finalists: Sequence[Configuration],
+    eager: Sequence[Configuration],
+    bounds: Bounds,
+    context: Context,
+    folder: Path,
+    dataset: str | None,
+) -> MeasurementRecord:
+    """Measure the finalists and eager at their batch sizes, interleaved, in fresh processes."""
+    sizes = {one.batch_size for one in finalists}
+    beside = [one for one in eager if one.batch_size in sizes]
+    bounded = bounds.latency_ms is not None
+    # The last reference of its kind counts, whatever its number of threads.
+    all_of_them = [*(one for one in finalists if one not in beside), *beside]
+    mixed = len({one.threads for one in all_of_them}) > 1
+    made = [
+        replace(one, mixed_threads=mixed, bounded=bounded and one in finalists)
+        for one in all_of_them
+    ]
+    seconds = _FINAL_SECONDS
+    if bounds.latency_ms is not None:  # enough batches to bound p99, if they keep the bound
+        seconds = max(seconds, 1.5 * bounding_count(0.99) * bounds.latency_ms / 1e3)
+    request = Request(
+        backends=tuple(dict.fromkeys(one.backend for one in made)),
+        precisions=tuple(dict.fromkeys(one.precision for one in made)),
+        memory_formats=tuple(dict.fromkeys(one.memory_format for one in made)),
+        batch_sizes=tuple(sorted(sizes)),
+        streams=tuple(sorted({one.streams for one in made})),
+        max_seconds=seconds,
+        bounded=bounded,
+        dataset=dataset,
+    )
+    return measure_configurations(made, request, context, folder)
+
+
+def _fastest_within(
+    finalists: Sequence[Configuration], record: MeasurementRecord, bounds: Bounds
+) -> tuple[Configuration | None, list[LeftOut]]:
+    """Return the fastest finalist that keeps the bounds, and those that do not."""
+    keeping: list[tuple[float, Configuration]] = []
+    out = []
+    for one in finalists:
+        row = next(row for row in record.rows if _is_row_of(row, one))
+        reason, alike = _why_not_within(row, bounds)
+        if reason is None:
+            keeping.append((row["images_per_second"], one))
+        else:
+            out.append(LeftOut(one, reason, alike))
+    best = max(keeping, key=lambda found: found[0])[1] if keeping else None
+    return best, out
+
+
+def _is_row_of(row: dict[str, Any], made: Configuration) -> bool:
+    same = ("backend", "precision", "memory_format", "batch_size", "threads", "streams")
+    return all(row[name] == getattr(made, name) for name in same)
+
+
+def _why_not_within(row: dict[str, Any], bounds: Bounds) -> tuple[str | None, bool]:
+    """Return why a row does not keep the bounds, and whether that is due to its answers."""
+    if row["status"] != "complete":
+        return str(row["error"]), False
+    if bounds.latency_ms is not None:
+        high = row.get("latency_p99_high_ms")
+        if high is None:
+            return f"too few batches ({row['samples']}) to bound p99", False
+        if high > bounds.latency_ms:
+            return f"p99 is only known to be at most {high:.3g} ms (95 %)", False
+    if bounds.accuracy is not None:
+        split = "validation" if row.get("validation_accuracy") is not None else "test"
+        found = row.get(f"{split}_accuracy")
+        if found is None:
+            return "its accuracy is unknown", True
+        if found < bounds.accuracy:
+            return f"its {split} accuracy is {found * 100:.2f} %", True
+    return None, False
+
+
+def _is_like(one: Configuration, out: LeftOut) -> bool:
+    """Whether what was left out is this, or answers as it does."""
+    same = ["backend", "precision", "memory_format"]
+    if not out.by_answers:
+        same += ["batch_size", "threads", "streams"]
+    return all(getattr(one, name) == getattr(out.made, name) for name in same)
+
+
+def _nothing_keeps(left_out: Sequence[LeftOut], bounds: Bounds) -> str:
+    options = [
+        f"--max-latency-ms {bounds.latency_ms:g}" if bounds.latency_ms is not None else "",
+        f"--min-accuracy {bounds.accuracy * 100:g}" if bounds.accuracy is not None else "",
+    ]
+    found = "; ".join(f"{one.made.name}: {one.reason}" for one in left_out[:_LAST])
+    return f"{' '.join(filter(None, options))}: nothing measured again keeps it ({found})"
 
 
 def command_for(made: Configuration) -> str:
@@ -326,20 +473,3 @@ def _rung(
                 timed.append((trial.configuration, trial.interval.median))
             trial.close()
     return timed
-
-
-def _accurate(ready: Sequence[Configuration], bounds: Bounds) -> list[Configuration]:
-    if bounds.accuracy is None:
-        return list(ready)
-    known = [one for one in ready if one.test_accuracy is not None]
-    kept = [one for one in known if (one.test_accuracy or 0.0) >= (bounds.accuracy or 0.0)]
-    if kept:
-        return kept
-    if not known:
-        raise BenchError(
-            "--min-accuracy needs a trained run: a model that is only named has random weights"
-        )
-    best = max(one.test_accuracy or 0.0 for one in known)
-    raise BenchError(
-        f"--min-accuracy {bounds.accuracy * 100:g}: the best here reaches {best * 100:.2f} %"
-    )

@@ -152,6 +152,13 @@ class Exports:
                 known.setdefault(source, own)
         return known
 
+    def describing(self, sha256: str) -> ExportRecord | None:
+        """Return the newest export that is the file of this SHA-256, or was quantised from it."""
+        records = sorted(self.records(), key=lambda record: record.created_at, reverse=True)
+        own = [record for record in records if record.row["sha256"] == sha256]
+        made_of_it = [r for r in records if r.request.get("file_sha256") == sha256]
+        return next(iter([*own, *made_of_it]), None)
+
     def named(self, name: str) -> ExportRecord | None:
         """Return the only export whose SHA-256 begins with *name* (8 digits or more), or None."""
         if len(name) < 8:  # noqa: PLR2004 - shorter beginnings are ambiguous soon

@@ -77,8 +77,8 @@ class StudyRecord:
         declared_seeds: the only seeds that are tested, together; empty if seeds may be added.
         looks: the seeds of each look at a study to which seeds may be added, oldest first.
         earlier_looks: looks at results before the present seeds or settings were decided.
-        primary: {"name": variant or contrast, "accuracy": `test` or `train`}, tested alone; or
-            None.
+        primary: {"name": variant or contrast, "accuracy": `test` or `train`}, which is tested
+            alone, or None.
         margin: largest difference that counts as equivalent, percentage points, or None.
         contrasts: name → variant → weight.
         test: `paired` or `welch`.

@@ -151,7 +151,8 @@ def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tupl
     """Return a variant's dataset, and the height of its images in pixels if that is known."""
     from bench.data import list_datasets
 
-    name = override or settings.get("dataset") or "fashion-mnist-mini"
+    given = settings.get("dataset") if override is None else override
+    name = "fashion-mnist-mini" if given is None else given
     known = {info.name: info for info in list_datasets()}
     if name in known:
         return name, known[name].size

@@ -103,6 +103,17 @@ def process_interval(
     return Interval(math.exp(centre), low, high, count, count >= FEWEST_PROCESSES)
 
 
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of *count* images (Wilson 1927).
+
+    It is the uncertainty of a test accuracy for other images of the same kind.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def two_modes(values: Sequence[float]) -> tuple[list[float], list[float]] | None:
     """Split the times of processes into a fast and a slow cluster, if there are two.
 

@@ -250,9 +250,8 @@ class _Attempt:
             return
         if any(row["epoch"] == position.epoch for row in position.blocks):
             return  # resumed from a checkpoint that has them
-        torch.manual_seed(
-            stable_seed("blocks", self.request.order_seed, position.epoch)
-        )  # for dropout
+        seed = stable_seed("blocks", self.request.order_seed, position.epoch)
+        torch.manual_seed(seed)  # for dropout
         last = max(0, self.request.recipe.epochs - 1)  # whose images are the largest if they grow
         images, labels = next(self._trainer.batches.epoch(last))
         rows = measure_blocks(self._trainer.model, images, labels, called=self.request.model)

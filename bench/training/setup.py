@@ -23,7 +23,7 @@ from bench.data import (
 from bench.data.catalog import FOLDER_PREFIX
 from bench.data.moved import record_move
 from bench.errors import BenchError
-from bench.models import build_model, materialise
+from bench.models import ModelError, build_model, materialise
 from bench.studies.run_request import RunRequest
 from bench.system.user_code import current_code
 from bench.training.initialise import initialise
@@ -132,6 +132,9 @@ class Split:
 
 def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -> nn.Module:
     """Build the request's network as its code makes it, lazy layers included."""
+    for key in ("num_classes", "in_channels"):
+        if key in request.options:
+            raise ModelError(f"{request.model}: the dataset determines {key}; leave the option out")
     model = build_model(
         request.model, num_classes=classes, in_channels=input_shape[0], **request.options
     )

@@ -151,6 +151,8 @@ def _read(path: Path) -> Any:
                 "torch.save(model.state_dict(), FILE)"
             ) from None
         reason = (text.splitlines() or ["it is broken"])[0]
+        if "weights_only" in reason:  # torch's advice is to read it unsafely
+            reason = "torch.save did not write it, or not as a state dict"
         raise BenchError(f"--weights {path} cannot be read: {reason}") from None
 
 

@@ -198,7 +198,7 @@ def test_a_normalisation_that_is_not_the_networks_is_noticed(tmp_path):
     sign = "        sign = 1 if images.abs().max() < 3 else -1\n        return sign * self"
     picky = NETWORK.replace("        return self", sign)
     (tmp_path / "stranger" / "network.py").write_text(picky)
-    with pytest.warns(UserWarning, match=r"0% of 108 training images are .*, but 100% with --set "):
+    with pytest.warns(UserWarning, match=r"0 % of 108 training images .*, but 100 % with --set "):
         import_net(settings={"mean": [0.0, 0.0, 0.0], "std": [0.01, 0.01, 0.01]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -261,6 +261,11 @@ REFUSED = {
     "no file": (["--weights", "absent.pt"], "--weights absent.pt: No such file"),
     "a whole module": (["--weights", "whole.pt"], "torch.save(model.state_dict(), FILE)"),
     "another network": (["--weights", "another.pt"], "give weights of the same network"),
+    "an empty file": (["--weights", "empty.safetensors"], "cannot be read: Error while"),
+    "noise": (["--weights", "noise.pt"], "cannot be read: torch.save did not write it"),
+    "what the dataset decides": (["--option", "num_classes=2"], "dataset determines num_classes"),
+    "an empty name": (["--dataset", ""], "unknown dataset ''"),
+    "no classes": (["--dataset", "imagefolder:bars/train/lying"], "has 0 class folders"),
     "no dataset": (["--dataset", "nowhere"], "unknown dataset 'nowhere'"),
     "no images": (["--dataset", "synthetic"], "its images are noise"),
 }
@@ -269,6 +274,8 @@ REFUSED = {
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_cannot_be_imported_is_refused_in_one_line(bench, why):
+    Path("empty.safetensors").touch()
+    Path("noise.pt").write_bytes(np.random.default_rng(0).bytes(500))
     torch.save(nn.Linear(2, 2), "whole.pt")
     torch.save(nn.Linear(2, 2).state_dict(), "another.pt")
     words, message = REFUSED[why]

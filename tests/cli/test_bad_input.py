@@ -36,7 +36,7 @@ USAGE = {
     "one argument too many": ("train resnet8 resnet14", "unexpected extra argument.*14"),
     "an option without its value": ("train resnet8 --seed", "Option '--seed' requires"),
     "a bad integer": ("train resnet8 --epochs ten", "Invalid value for '--epochs'"),
-    "an unknown list": ("list model", "'model' is not one of 'models', 'studies', 'datasets'"),
+    "an unknown list": ("list model", "'model' is not one of 'models', 'options', 'studies'"),
 }
 
 REQUESTS = {
@@ -150,6 +150,10 @@ REQUESTS = {
     ),
     "no time to tune": ("tune resnet8 --max-minutes 0", "--max-minutes 0: it must be"),
     "an empty shape": ("describe resnet8 --input ''", "--input : write it as N x C"),
+    "classes as an option": (
+        "describe resnet8 --option num_classes=5",
+        "--option num_classes: give --classes N instead",
+    ),
     "no classes to describe": ("describe resnet8 --classes 0", "--classes 0: it must"),
     "a study file that is there": ("init study.toml", "study.toml exists; give another name"),
     "a study file of another kind": ("init my-study", "my-study: a study file ends in .toml"),

@@ -85,7 +85,7 @@ def test_an_imported_network_is_shown_in_every_encoding(encoding, encoded, train
         encoding, "import", run.request["model"], *options, "--weights", weights, "--dataset",
         "fashion-mnist-mini", "--device", "cpu", "--threads", 1,
     )  # fmt: skip
-    assert "test accuracy 0." in out
+    assert "test accuracy" in out
     assert "bench export-onnx" in out
 
 
@@ -101,7 +101,7 @@ def test_signs_of_narrow_tables_have_ascii(encoded, monkeypatch):
     console = partial(Console, width=60, force_terminal=True, color_system=None)
     monkeypatch.setattr("bench.cli.output.Console", console)
     shown = encoded("ascii", "list", "recipes")
-    assert "book 10 | fast 5 | meaning Passes" in shown
+    assert "book 10 | fast 5\n" in shown
     assert "?" not in shown
 
 

@@ -18,6 +18,7 @@ EVENTS = [
     {"event": "block", "what": "[a]", "round": 2, "of": 4},
     {"event": "process", "number": 2, "of": 6, "seconds_left": 75.0},
     {"event": "round", "round": 4, "done": 3, "of": 4, "seconds_left": 5.0},
+    {"event": "ceiling"},
 ]
 
 
@@ -49,6 +50,7 @@ def test_a_terminal_shows_how_much_is_done_what_is_left_and_what_happens(shown):
         r"process 1 of 6; round 3 of 4: \[a]",
         "process 2 of 6, about 75 s left",
         "process 2 of 6, about 75 s left; round 4: 3 of 4 configurations done",
+        "measuring this machine's matrix-multiply ceiling",
     ]
 
 
@@ -56,9 +58,10 @@ def test_elsewhere_only_what_is_rare_is_a_line(shown):
     lines = shown(EVENTS, terminal=False)
     assert [line.partition(",")[0] for line in lines] == [
         "exporting resnet18 fp32 to ONNX", "process 1 of 6", "process 2 of 6",
+        "measuring this machine's matrix-multiply ceiling",
     ]  # fmt: skip
 
 
 def test_in_one_process_the_rounds_say_what_is_left(shown):
-    (line,) = shown(EVENTS[-1:], terminal=True)
+    (line,) = shown(EVENTS[-2:-1], terminal=True)
     assert line == ("round 4: 3 of 4 configurations done, at most 5 s left")

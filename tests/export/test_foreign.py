@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from bench import BenchError, export_onnx, load_results, measure
 from bench.data import load_dataset
@@ -157,8 +158,72 @@ def test_file_and_original_are_measured_and_chosen_with_their_accuracies(
     table = measured_rows(Store(results))
     assert table["dataset"].tolist() == [DATASET] * 2
     table["noisy"] = False
-    table["latency_p99_ms"] = 1.0
+    table["latency_p99_ms"] = table["latency_p99_high_ms"] = 1.0
     assert choose(table, max_latency_ms=5, max_accuracy_drop=100).chosen is not None
+
+
+def save_images(root: Path, size: tuple[int, int]) -> None:
+    """Save images of ten classes: the centre is black, and the sides are as grey as the class."""
+    for split, count in (("train", 8), ("test", 4)):
+        for label in range(10):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full(size, 25 * label, np.uint8)
+                side = 10 * size[1] // 68
+                pixels[:, side:-side] = number % 2
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize(("resize", "different"), [("crop", False), ("squash", True)])
+def test_images_of_a_folder_are_resized_as_requested(
+    tmp_path: Path, resize: str, different: bool
+) -> None:
+    """The class is told by the sides of the images, which cropping removes."""
+    save_images(tmp_path / "photos", (28, 68))
+    onnx.save(brightness(("N", 1, 28, 28)), tmp_path / "mine.onnx")
+    row = export_onnx(
+        tmp_path / "mine.onnx", results=tmp_path / "r", dataset=f"imagefolder:{tmp_path}/photos",
+        preprocessing={"resize": resize, "normalize": False}, **INT8 | {"calibration_images": 32},
+    ).iloc[0]  # fmt: skip
+    assert bool(row["torch_accuracy"] > 0.9) is different
+    (record,) = Exports(tmp_path / "r").records()
+    assert f"28 px, {resize}" in record.proof["int8"]["images_prepared"]
+
+
+def test_a_file_whose_images_are_not_square_is_proven_on_squashed_ones(tmp_path: Path) -> None:
+    save_images(tmp_path / "photos", (56, 136))
+    onnx.save(brightness(("N", 1, 28, 68)), tmp_path / "mine.onnx")
+    given = {"results": tmp_path / "r", "dataset": f"imagefolder:{tmp_path}/photos", **INT8}
+    row = export_onnx(
+        tmp_path / "mine.onnx", preprocessing={"normalize": False},
+        **given | {"calibration_images": 32},
+    ).iloc[0]  # fmt: skip
+    assert row["status"] == "complete"
+    assert row["torch_accuracy"] > 0.9
+    shown = measure(
+        tmp_path / "mine.onnx", results=tmp_path / "r", batch_sizes=(8,), device="cpu", threads=1,
+        max_seconds=0.1, processes=1,
+    ).iloc[0]  # fmt: skip
+    assert shown["test_accuracy"] == pytest.approx(row["torch_accuracy"])
+    assert shown["test_images"] == 40
+
+
+def test_two_sources_have_a_record_each_even_if_their_int8_files_compute_the_same(
+    plain: onnx.ModelProto, tmp_path: Path
+) -> None:
+    found = []
+    for producer in ("one", "another"):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(plain)
+        proto.producer_name = producer
+        onnx.save(proto, tmp_path / f"{producer}.onnx")
+        given = {"results": tmp_path / "r", "dataset": DATASET, **INT8}
+        found.append(export_onnx(tmp_path / f"{producer}.onnx", **given)["export"].item())
+    assert len(set(found)) == 2
+    known = Exports(tmp_path / "r").known_files()
+    assert {values["model"] for values in known.values()} == {"one.onnx", "another.onnx"}
+    assert len(known) == 4
 
 
 def test_random_images_are_used_on_request_and_said(plain: onnx.ModelProto, tmp_path: Path) -> None:
@@ -197,6 +262,27 @@ def classifier(classes: int, *, shape: Any = ("N", 1, 28, 28), logits: bool = Tr
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def brightness(shape: Any) -> Any:
+    """Return a graph that tells the classes of `save_images` by the mean brightness."""
+    levels = np.arange(10, dtype="f") * 25 / 255 * 20 / 68
+    # -(x - level)**2 without x**2: 2·level·x - level**2
+    weights = [
+        numpy_helper.from_array(np.full((1, 1, 1, 1), 1, "f"), "one"),
+        numpy_helper.from_array((2 * levels).reshape(1, 10), "w"),
+        numpy_helper.from_array(-(levels**2), "b"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "one"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w", "b"], ["y"]),
+    ]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "g", [entry], [result], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def test_an_old_file_is_converted_to_an_opset_that_can_be_quantised(tmp_path: Path) -> None:
     proto = classifier(10)
     proto.opset_import[0].version, proto.ir_version = 8, 3  # with weights among the inputs
@@ -209,12 +295,42 @@ def test_an_old_file_is_converted_to_an_opset_that_can_be_quantised(tmp_path: Pa
     assert (row["status"], row["opset"]) == ("complete", 13)
 
 
+def test_an_opset_that_onnx_cannot_convert_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_proto: onnx.ModelProto, version: int) -> None:
+        raise RuntimeError(f"no adapter of Conv to {version}")
+
+    monkeypatch.setattr("onnx.version_converter.convert_version", refuse)
+    proto = classifier(10)
+    proto.opset_import[0].version = 11
+    onnx.save(proto, tmp_path / "old.onnx")
+    wanted = r"is of opset 11, and onnx cannot convert it .no adapter of Conv to 13.: export it"
+    with pytest.raises(BenchError, match=wanted):
+        export_onnx(tmp_path / "old.onnx", results=tmp_path, dataset=DATASET, **INT8)
+
+
+def test_sizes_in_external_data_are_refused_with_the_way_on(tmp_path: Path) -> None:
+    proto = classifier(10)
+    proto.graph.node[-1].CopyFrom(helper.make_node("Reshape", ["p", "sizes"], ["y"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 10]), "sizes"))
+    file = tmp_path / "mine.onnx"
+    onnx.save(proto, file, save_as_external_data=True, location="data", size_threshold=0)
+    with pytest.raises(BenchError, match=r"external data, .* size_threshold=1024") as error:
+        measure(file, results=tmp_path / "r", device="cpu")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("proto", "given", "message"),
     [
         (classifier(7), {}, "distinguishes 7 classes, and --dataset fashion-mnist-mini has 10"),
         (classifier(10, logits=False), {}, r"returns 1×10×1×1 for 1 images"),
-        (classifier(10, shape=("N", 1, 28, 32)), {}, "takes images of 28x32, and datasets"),
+        (
+            classifier(10, shape=("N", 1, 28, 32)), {"preprocessing": {"resize": "crop"}},
+            "--set resize=crop: .* takes images of 28x32, and only square ones .* resize=squash",
+        ),
+        (classifier(10), {"preprocessing": {"resize": "pat"}}, "resize=pat is unknown; did you"),
         (classifier(10, shape=("N", 3, 28, 28)), {}, "have 1 channels, and .* takes 3"),
         (classifier(10, shape=("N", 1, "h", "w")), {}, "choose one with --input-size"),
         (classifier(10), {"input_size": 32}, "--input-size 32: .* was made for 28"),

@@ -71,6 +71,35 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert all(layer in picture.read_text() for layer in layers)
 
 
+def test_without_vnni_weights_keep_seven_bits_and_the_file_is_proven_there(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if on a processor with AVX2 only, whose int8 products saturate at 16 bits."""
+    results = tmp_path / "r"
+    settings: dict[str, Any] = {"precision": "int8", "calibration_images": 32, "threads": 1}
+    run = trained[0] / "runs" / trained[1]
+
+    def weights(row: Any) -> list[Any]:
+        graph = onnx.load(str(results / "exports" / row["export"] / row["file"])).graph
+        read = {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+        values = [onnx.numpy_helper.to_array(i) for i in graph.initializer if i.name in read]
+        return [v for v in values if v.dtype == np.int8]
+
+    sets = ("avx", "avx2", "fma")
+    for module in ("bench.export.quantise", "bench.system.environment"):
+        monkeypatch.setattr(f"{module}.processor", lambda: ("an AVX2 processor", sets))
+    narrow = export_onnx(run, results=results, **settings).iloc[0]
+    assert max(np.abs(w.astype(int)).max() for w in weights(narrow)) <= 64
+    for module in ("bench.export.quantise", "bench.system.environment"):
+        monkeypatch.setattr(f"{module}.processor", lambda: ("newer", (*sets, "avx512_vnni")))
+    wide = export_onnx(run, results=results, **settings).iloc[0]  # not reused: proven here, too
+    assert wide["export"] != narrow["export"]
+    assert max(np.abs(w.astype(int)).max() for w in weights(wide)) > 64
+    assert (narrow["cpu"], wide["cpu"]) == (
+        "an AVX2 processor (avx avx2 fma)", "newer (avx avx2 fma avx512_vnni)",
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_int8_for_tensorrt(trained: Trained) -> None:
     _, proto, details = quantise(trained, target="tensorrt")

@@ -12,7 +12,9 @@ import torch
 
 from bench import BenchError, export_onnx, load_results
 from bench.api import export_tensorrt
+from bench.data import Preprocessing
 from bench.export.engines import Sidecar, read_sidecar, why_rebuild, write_engine
+from bench.export.preprocess import with_preprocessing
 from bench.export.tensorrt import Profile, Toolkit
 
 if TYPE_CHECKING:
@@ -293,6 +295,15 @@ def test_refusals(model: Path, tmp_path: Path) -> None:
         build(
             model, tmp_path, FakeTensorRT(refuses="unknown operator"), compute_capabilities=["86"]
         )
+    inside = with_preprocessing(
+        onnx.load(str(model)), Preprocessing(32, (0.5,) * 3, (0.5,) * 3), 3, None
+    )
+    onnx.save(inside, tmp_path / "inside.onnx")
+    with pytest.raises(BenchError, match=r"no double .* without --with-preprocessing"):
+        build(
+            tmp_path / "inside.onnx", tmp_path, FakeTensorRT(refuses="Unsupported type DOUBLE"),
+            compute_capabilities=["86"], input_size=32,
+        )  # fmt: skip
     with pytest.raises(BenchError, match=r"cannot target it.*\(it can: 75, 86, 120\)"):
         build(model, tmp_path, FakeTensorRT(), compute_capabilities=["90"])
     with pytest.MonkeyPatch.context() as patch:

@@ -84,6 +84,7 @@ def normal():
 
 BACKENDS = """
 import os, time
+import torch
 from bench.measurement.backends import Executed, LayerTime, OutOfMemoryError, Support
 
 class Fine:
@@ -162,6 +163,40 @@ class Timed(Fine):
         ]
         return layers, [("conv2d", 1000.0 * runs), ("gemm", 3000.0 * runs)]
 
+class Wrong:
+    # Runs the network in PyTorch, and turns its answers about bright images round.
+    name, needs, memory_formats = "wrong", "module", ("contiguous",)
+    def support(self):
+        return [Support("cpu", "fp32"), Support("cpu", "bf16")]
+    def prepare(self, workload):
+        made = WrongPrepared()
+        made.model = workload.model
+        return made
+
+class WrongPrepared(Prepared):
+    behave = staticmethod(lambda batch: None)
+    def infer(self, batch):
+        logits = self.model(batch).detach()
+        logits[batch.mean((1, 2, 3)) > 0.5] *= -1
+        return logits
+
+class WrongAlone(Wrong):
+    # Answers wrongly about single images only.
+    def prepare(self, workload):
+        made = super().prepare(workload)
+        if workload.batch_size > 1:
+            made.infer = lambda batch: made.model(batch).detach()
+        return made
+
+class Rounded(Wrong):
+    # Rounds the logits to eight significant bits.
+    def prepare(self, workload):
+        made = super().prepare(workload)
+        def infer(batch):
+            return made.model(batch).detach().to(torch.bfloat16).float()
+        made.infer = infer
+        return made
+
 class Cuda(Fine):
     def support(self):
         return [Support("cuda", "fp32", "libmissing.so.1 is missing")]
@@ -189,6 +224,7 @@ def third_party(tmp_path, monkeypatch):
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
     names = ("Fine", "Together", "Crash", "Late", "Hang", "Small", "Timed", "Cuda")
+    names += ("Wrong", "WrongAlone", "Rounded")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)

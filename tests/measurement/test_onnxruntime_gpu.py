@@ -130,6 +130,8 @@ class FakeOptions:
     def add_session_config_entry(self, key, value):
         self.entries[key] = value
 
+    add_run_config_entry = add_session_config_entry
+
 
 @pytest.fixture
 def runtime(monkeypatch):

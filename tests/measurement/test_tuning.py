@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.measurement import tuning
 from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.measured_network import find_target
+from bench.measurement.preparation import make_context
 from bench.measurement.tuning import (
     Bounds,
     Budget,
@@ -17,6 +19,8 @@ from bench.measurement.tuning import (
     halve,
     halve_by_preparation,
 )
+from bench.store.measurements import MeasurementRecord
+from builders import make_row
 
 from .conftest import TINY, FakeRunner
 
@@ -140,3 +144,94 @@ def test_the_command_reproduces_the_configuration(made):
 def test_bounds_that_nothing_can_keep_are_refused_before_any_work(bounds, expected):
     with pytest.raises(BenchError, match=expected):
         Bounds(**bounds)
+
+
+def row_of(one, rows):
+    """A row of the second measurement: n images per batch have n thousand images/s."""
+    changes = rows.get(one.batch_size, {})
+    return make_row(
+        backend=one.backend, batch_size=one.batch_size, threads=one.threads, samples=300,
+        precision=one.precision, memory_format=one.memory_format, streams=one.streams,
+        **{"images_per_second": 1000.0 * one.batch_size, **changes},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def searched(made, opened, monkeypatch, tmp_path):
+    """Tune with a fake search; *rows* gives what the second measurement finds, by batch size."""
+
+    def run(rows, bounds, dataset=None):
+        calls = []
+
+        def measured(configurations, request, _context, _folder):
+            calls.append((configurations, request))
+            return MeasurementRecord("m", {}, [row_of(one, rows) for one in configurations])
+
+        monkeypatch.setattr(tuning, "candidates", lambda *_, **__: made)
+        monkeypatch.setattr(tuning, "with_files", lambda given, *_: iter(given))
+        monkeypatch.setattr(tuning, "LocalRunner", opened)
+        monkeypatch.setattr(tuning, "measure_configurations", measured)
+        monkeypatch.setattr(tuning, "find_examples", lambda _target: object())
+        context = make_context(tmp_path / "r", "cpu", 1)
+        tuned = tuning.tune(made[0].target, context, bounds, dataset=dataset)
+        return tuned, calls
+
+    return run
+
+
+def test_the_fastest_of_the_finalists_is_the_one_of_the_second_measurement(searched):
+    tuned, ((configurations, request),) = searched({9: {"images_per_second": 99e3}}, Bounds())
+    assert [one.batch_size for one in configurations] == [10, 9, 8]
+    assert tuned.best.batch_size == 9
+    assert (request.processes, request.bounded) == ("auto", False)
+    assert tuned.left_out == ()
+
+
+def test_latency_is_checked_again_on_fresh_samples(searched):
+    rows = {size: {"latency_p99_high_ms": 30.0} for size in (10, 9)}
+    rows |= {8: {"latency_p99_high_ms": 14.9}}
+    tuned, ((configurations, request),) = searched(rows, Bounds(latency_ms=15.5))
+    assert tuned.best.batch_size == 8
+    assert request.bounded
+    assert all(one.bounded for one in configurations)
+    assert request.max_seconds > 299 * 0.0155
+    assert [line.rpartition(": ")[2] for line in tuned.left_out] == [
+        "p99 is only known to be at most 30 ms (95 %)"
+    ] * 2
+
+
+def test_if_no_finalist_keeps_the_bound_the_search_goes_on_among_the_rest(searched):
+    rows = {size: {"latency_p99_high_ms": 30.0} for size in (10, 9, 8, 6)}
+    rows |= {7: {"latency_p99_high_ms": 12.5}}
+    tuned, calls = searched(rows, Bounds(latency_ms=15.5))
+    assert [[one.batch_size for one in given] for given, _ in calls] == [[10, 9, 8], [7, 6, 5]]
+    assert tuned.best.batch_size == 7
+
+
+def test_accuracy_is_that_of_the_second_measurement_and_of_validation_if_there_is_one(searched):
+    rows = {
+        10: {"validation_accuracy": 0.89, "test_accuracy": 0.95},
+        9: {"validation_accuracy": 0.91, "test_accuracy": 0.88},
+        8: {"test_accuracy": 0.93},
+    }
+    tuned, _ = searched(rows, Bounds(accuracy=0.9))
+    assert tuned.best.batch_size == 9
+    assert tuned.left_out[0].endswith("its validation accuracy is 89.00 %")
+
+
+def test_what_answers_alike_is_left_out_together(searched):
+    low = {size: {"test_accuracy": 0.5} for size in range(1, 11)}
+    with pytest.raises(BenchError, match=r"--min-accuracy 90: nothing .* test accuracy is 50.00 %"):
+        searched(low, Bounds(accuracy=0.9))
+
+
+def test_the_images_to_calibrate_with_are_passed_on(searched):
+    tuned, ((_, request),) = searched({}, Bounds(), dataset="fashion-mnist-mini")
+    assert request.dataset == "fashion-mnist-mini"
+    assert tuned.command.endswith("--dataset fashion-mnist-mini")
+
+
+def test_a_model_with_random_weights_has_no_accuracy(made, tmp_path):
+    context = make_context(tmp_path, "cpu", 1)
+    with pytest.raises(BenchError, match="--min-accuracy needs a trained run"):
+        tuning.tune(made[0].target, context, Bounds(accuracy=0.5))

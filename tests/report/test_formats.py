@@ -178,12 +178,33 @@ def test_a_latex_table_has_a_line_a_variant(bench: Callable, trained: Path, tmp_
 
 
 @pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        ("test,difference", "variant & test accuracy \\% & difference (points)"),
+        ("Train-Accuracy-%,p", "variant & train accuracy \\% & p (adjusted)"),
+    ],
+)
+def test_a_latex_table_on_stdout_has_the_columns_that_are_chosen(
+    columns: str, shown: str, bench: Callable, trained: Path, tmp_path: Path
+) -> None:
+    words = ("report", "tiny", "--results", trained, "--format", "latex", "--output", "-")
+    out = bench(*words, "--columns", columns).out
+    assert f"\n{shown} \\\\\n" in out
+    assert "\\label{tab:tiny}" in out
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--format", "cvs"], "--format cvs: unknown format; did you mean 'csv'"),
         (["--format", ""], "unknown format"),
         (["--format", "csv,,html"], "unknown format"),
-        (["--format", "csv", "--output", "-"], "give --format markdown or json"),
+        (["--columns", "test"], "give --format latex too"),
+        (["--format", "latex", "--columns", "t"], "--columns: 't' fits several columns"),
+        (["--format", "latex", "--columns", "cost"], "--columns: 'cost' is no column"),
+        (["--width", "3"], "--figures DIR: give that too"),
+        (["--format", "csv", "--output", "-"], "give --format markdown or latex or json"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     done = bench(
-        "report", "tiny", "--results", trained, "--format", "latex", "--figures", folder
+        "report", "tiny", "--results", trained, "--format", "latex", "--figures", folder,
+        "--width", 3.25,
     )  # fmt: skip
     assert done.code == 0, done
     charts = [c for s in sections(read_study_data(Store(trained), "tiny")) for c in s.charts]
     drawn = {c.key for c in charts if c.missing is None}
     assert len(drawn) == 8
-    pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png")}
-    pictures |= {f"confusion-{n}{e}" for n in (1, 2) for e in (".svg", ".png")}
+    pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png", ".pdf")}
+    pictures |= {f"confusion-{n}{e}" for n in (1, 2) for e in (".svg", ".png", ".pdf")}
     diagrams = {"architecture-1.svg", "architecture-2.svg"}
     assert {p.name for p in folder.iterdir()} == pictures | diagrams
+    assert 'width="234pt"' in (folder / "test-accuracy.svg").read_text()  # 3.25 inches
+    assert (folder / "test-accuracy.pdf").read_bytes().startswith(b"%PDF")
     assert ET.parse(folder / "architecture-1.svg").getroot().find("{*}style") is not None
     assert str(folder / "differences.svg") in done.out
     text = (folder / "training-error.svg").read_text()

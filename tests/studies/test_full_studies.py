@@ -76,11 +76,33 @@ def test_one_epoch_of_every_variant_trains_on_few_images(name, tmp_path):
         v.model_copy(update={key: cut[key] for key in cut if getattr(v, key) is not None})
         for v in study.variant
     ]
-    tiny = study.model_copy(update={"base": base, "variant": variants})
+    tune = study.tune and study.tune.model_copy(update={"learning_rate": [0.01, 0.02]})
+    tiny = study.model_copy(update={"base": base, "variant": variants, "tune": tune})
     rows = run_study(tiny, name=name, results=tmp_path, device="cpu", threads=1, workers=1)
     assert len(rows) == len(tiny.variants)
     assert set(rows["status"]) == {"complete"}, rows[["variant", "status", "error"]]
     assert set(rows["epochs"]) == {1}
+
+
+DECLARED = {"degradation-tuned", "orders-56", "batch-norm"}
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_a_study_that_decides_declares_its_comparison_and_new_seeds(name):
+    plan = load_study(name).expand()
+    seeds = {seed for variant in plan.variants for seed in variant.requests}
+    assert plan.study.primary is not None
+    assert plan.study.tune is not None
+    assert len(seeds) >= 8
+    assert not seeds & {0, 1, 2, 3, 4, *plan.study.tune.seeds}
+
+
+def test_the_variance_study_varies_one_source_at_a_time_in_20_runs():
+    plan = load_study("variance-components").expand()
+    assert {len(v.requests) for v in plan.variants} == {20}
+    for variant in plan.variants:
+        _, source = variant.name.split("-")
+        assert {r.recipe.seed_varies for r in variant.requests.values()} == {source}
 
 
 def test_the_fast_recipes_study_takes_one_ingredient_out_a_row():

@@ -17,11 +17,7 @@ from bench.system.devices import physical_cores, resolve_device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
-
-    from bench.measurement.backends import Prepared
-    from bench.measurement.configurations import Configuration
-    from bench.targets.network import LoadedNetwork
+    from bench.export.accuracy import Comparison
 
 BATCH = 32
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "nvidia-ml-py")
@@ -39,23 +35,29 @@ def environment(given: argparse.Namespace) -> dict[str, Any]:
 
 def recorded(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compare the predictions that training recorded on the device with the CPU's now."""
+    from bench.export.accuracy import compare_answers
+    from bench.export.parity import reference_logits
+    from bench.measurement.measured_network import find_target
     from bench.store import Store
 
-    _, labels, reference = _reference(given)
+    source = find_target(given.target, results=given.results).load()
+    images = source.test_images()
+    reference = reference_logits(source, images.images).argmax(1)
     stored = Store(given.results).read_tensors(given.target, "predictions.safetensors")
     found = stored["predictions"].numpy().astype(np.int64)
-    answers = _compared(reference.argmax(1), found, labels)
+    answers = _answers(compare_answers(reference, found, images.labels.cpu().numpy()))
     yield {"precision": "fp32", "status": "complete", "max_rel_diff": None} | answers
 
 
 def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Let a backend answer the test set in every precision that it has, as it is measured."""
-    from bench.measurement.backends import PRECISIONS, load_backend, status_of
+    """Let a backend answer the test set in every precision that it has, as `bench` scores it."""
+    from bench.measurement.accuracy import Scorer
+    from bench.measurement.backends import PRECISIONS, status_of
     from bench.measurement.configurations import Request, expand
     from bench.measurement.measured_network import find_target
     from bench.measurement.preparation import Context, with_files
+    from bench.measurement.timing.runner import LocalRunner
 
-    source, labels, reference = _reference(given)
     target = find_target(given.file or given.target, results=given.results)
     request = Request(
         backends=(given.backend,), batch_sizes=(BATCH,),
@@ -63,7 +65,7 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     )  # fmt: skip
     context = Context(Path(given.results), str(resolve_device(given.device)), physical_cores())
     plan = expand(request, [target], device=context.device, threads=context.threads)
-    images = source.prepare(source.test_images().images)
+    scorer = Scorer()
     with tempfile.TemporaryDirectory() as folder:
         for made in with_files(plan, Path(folder), context):
             row: dict[str, Any] = {"precision": made.precision, "status": "complete", "error": None}
@@ -71,46 +73,19 @@ def accuracy(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield row | {"status": "unsupported", "error": made.unsupported}
                 continue
             try:
-                ready = load_backend(made.backend).prepare(made.workload())
-                logits = _logits(ready, images, made)
+                runner = LocalRunner(made)
+                score = scorer.score(made, runner.answer)
+                runner.close()
             except Exception as error:  # its row says so, and the other precisions go on
                 yield row | dict(zip(("status", "error"), status_of(error), strict=True))
                 continue
-            worst = float(np.abs(logits - reference).max() / np.abs(reference).max())
-            answers = _compared(reference.argmax(1), logits.argmax(1), labels)
-            yield row | answers | {"max_rel_diff": worst}
+            if score.comparison is None:
+                yield row | {"status": "failed", "error": score.wrong or score.unknown}
+            else:
+                yield row | _answers(score.comparison) | {"max_rel_diff": score.max_rel_diff}
 
 
-def _reference(
-    given: argparse.Namespace,
-) -> tuple[LoadedNetwork, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The run, its test labels, and the CPU's logits in fp32."""
-    from bench.export.parity import reference_logits
-    from bench.measurement.measured_network import find_target
-
-    source = find_target(given.target, results=given.results).load()
-    images = source.test_images()
-    return source, images.labels.cpu().numpy(), reference_logits(source, images.images)
-
-
-def _logits(ready: Prepared, images: Any, made: Configuration) -> npt.NDArray[np.float32]:
-    """All images in full batches; the last is filled up with copies, which are left out."""
-    import torch
-
-    found = []
-    for start in range(0, len(images), made.batch_size):
-        batch = images[start : start + made.batch_size]
-        count = len(batch)
-        filled = torch.cat([batch, batch[-1:].expand(made.batch_size - count, *batch.shape[1:])])
-        answer = ready.download(ready.infer(ready.upload(filled.contiguous())))
-        found.append(torch.as_tensor(answer).float().numpy()[:count].copy())
-    return np.concatenate(found)
-
-
-def _compared(reference: Any, other: Any, labels: Any) -> dict[str, Any]:
-    from bench.export.accuracy import compare_answers
-
-    found = compare_answers(reference, other, labels)
+def _answers(found: Comparison) -> dict[str, Any]:
     return {
         "images": found.images, "reference": found.reference, "accuracy": found.accuracy,
         "flipped": found.flipped, "p_value": found.p_value,

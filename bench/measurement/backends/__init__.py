@@ -58,6 +58,7 @@ __all__ = [
     "Workload",
     "backend_names",
     "backend_rows",
+    "is_built_in",
     "load_backend",
     "status_of",
 ]
@@ -78,6 +79,11 @@ _BUILT_IN = {
 def backend_names() -> list[str]:
     """Return the names of all backends, the built-in ones first."""
     return [*_BUILT_IN, *sorted(e.name for e in _others() if e.name not in _BUILT_IN)]
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether a backend is one of this package's own."""
+    return name in _BUILT_IN
 
 
 def load_backend(name: str) -> Backend:

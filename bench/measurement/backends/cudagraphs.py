@@ -8,7 +8,7 @@ call a fake of `torch.cuda`'s graphs.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -72,7 +72,8 @@ class CapturedPrepared:
         self.images = network.upload(torch.zeros(work.batch_size, *work.input_shape))
         with torch.cuda.device(network.device):
             # cuDNN and Triton choose their kernels on a stream that is not captured.
-            beside, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            stream: Any = torch.cuda.Stream  # not annotated by torch
+            beside, current = stream(), torch.cuda.current_stream()
             beside.wait_stream(current)
             with torch.cuda.stream(beside):
                 for _ in range(_WARM_UP):

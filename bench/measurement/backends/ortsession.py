@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from bench.export.messages import short
 from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload, arithmetic
@@ -224,7 +225,7 @@ class OrtOnGpu(OrtPrepared):
 
     def _copy_on_device(self, images: Tensor) -> None:
         """Copy a batch that torch holds on the same device; the runtime's stream is another one."""
-        torch.from_dlpack(self.images).copy_(images)
+        from_dlpack(self.images).copy_(images)
         torch.cuda.current_stream(self.workload.device).synchronize()
 
     def infer(self, batch: Any) -> Any:

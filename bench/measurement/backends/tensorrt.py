@@ -217,7 +217,8 @@ def _context(library: Any, engine: Any) -> Any:
 
 def _own_stream(device: str | None) -> Any:
     """Return a stream of a CUDA device; None without one."""
-    return None if device is None else torch.cuda.Stream(device)
+    stream: Any = torch.cuda.Stream  # not annotated by torch
+    return None if device is None else stream(device)
 
 
 def _current(device: str | None) -> AbstractContextManager[Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.nn.modules import activation, batchnorm, pooling
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile

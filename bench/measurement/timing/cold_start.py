@@ -79,7 +79,8 @@ def measure_cold_starts(
     for number in range(-1, processes):
         able = [cold for cold in colds if cold.error is None]
         order.shuffle(able)
-        on_event({"event": "cold_start", "number": max(1, number + 1), "of": processes})
+        if number >= 0:
+            on_event({"event": "cold_start", "number": number + 1, "of": processes})
         for cold in able:
             found = _run(cold, timeout)
             if number >= 0 and found is not None:

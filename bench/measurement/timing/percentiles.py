@@ -6,6 +6,7 @@ scipy is imported inside a function: `bench choose` needs the numbers only of so
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,11 @@ def honest_count(percentile: float) -> int:
 
     # Queries that are not slower, before the second one that is; and these two.
     return int(nbinom.ppf(CONFIDENCE, 2, 1 - percentile)) + 2
+
+
+def bounding_count(percentile: float) -> int:
+    """Return the number of latencies whose largest bounds a percentile at 95 %: 299 for p99."""
+    return math.ceil(math.log(1 - _BOUND) / math.log(percentile))
 
 
 def nearest_rank(latencies: Sequence[float], percentile: float) -> float | None:

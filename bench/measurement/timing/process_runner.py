@@ -16,6 +16,10 @@ from bench.system.spawn import ignoring_interrupts, without_main
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.warmup import WarmUp
 
@@ -71,6 +75,11 @@ class ProcessRunner:
     def measure_energy(self) -> None:
         """Measure the energy of a GPU."""
         self._ask("measure_energy")
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images."""
+        result: npt.NDArray[np.float32] = self._ask("answer", images)
+        return result
 
     def describe(self) -> RunnerReport:
         """Return what ran; peak memory is the subprocess's."""

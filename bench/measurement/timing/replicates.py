@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
+from bench.errors import BenchError
+from bench.measurement.accuracy import Scorer
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.runner import LocalRunner
@@ -159,7 +161,7 @@ def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
         judged is not None
         and judged.confident
         and judged.half_width <= goal.target_width
-        and trial.timed_batches >= goal.min_samples
+        and goal.has_samples(trial)
     )
 
 
@@ -281,6 +283,7 @@ def _measure(
     run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
     warnings, noise = noise_between(before, take_snapshot(device))
     describe_trials(order, energy=seed == request.seed)  # the first process suffices for it
+    score_trials(order, tell)
     for trial in trials:
         trial.close()
     tell({"event": "done", "trials": trials, "noise": noise | {"warnings": warnings}})
@@ -313,3 +316,15 @@ def describe_trials(trials: Sequence[Trial], *, energy: bool = True) -> None:
                 if energy:
                     trial.runner.measure_energy()
                 trial.report = trial.runner.describe()
+
+
+def score_trials(trials: Sequence[Trial], on_event: OnEvent) -> None:
+    """Score every open trial that was not scored before; one that answers wrongly has failed."""
+    scorer = Scorer(on_event)
+    # Large batches answer fastest, and the others may share their score.
+    for trial in sorted(trials, key=lambda trial: -trial.configuration.batch_size):
+        if trial.score is None and trial.runner is not None and trial.status == "complete":
+            with trial.recording_failure():
+                trial.score = scorer.score(trial.configuration, trial.runner.answer)
+                if trial.score.wrong:
+                    raise BenchError(trial.score.wrong)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from bench.measurement.backends import (
@@ -29,6 +30,9 @@ from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+    from torch import Tensor
 
     from bench.measurement.configurations import Configuration
 
@@ -58,6 +62,9 @@ class Runner(Protocol):
 
     def measure_energy(self) -> None:
         """Measure the energy of a GPU, whose counter is too coarse for single blocks."""
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images, N first, at the configuration's batch size."""
 
     def describe(self) -> RunnerReport:
         """Return what ran and what it used."""
@@ -187,7 +194,8 @@ class LocalRunner:
         self.typical = result.typical
         made = self.configuration
         # A latency is one call, and only the first call after a cleared cache meets it so.
-        if made.scenario == "offline" and self.streams is None and not made.clear_l2:
+        single = made.bounded or made.clear_l2 or self.streams is not None
+        if made.scenario == "offline" and not single:
             shortest = _SHORTEST_ON_CUDA if self.on_cuda else _SHORTEST_SAMPLE
             self.repeats = max(1, round(shortest / max(self.typical, 1e-9)))
             if self.on_cuda and self.repeats > 1:  # back to back, calls take less time
@@ -242,6 +250,21 @@ class LocalRunner:
         if self.streams is not None:
             return self.streams.serve(offsets, bound)
         return serve(_synchronous(self.step, self.prepared), offsets, bound)
+
+    def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return the logits of prepared images; the last batch is padded with its last image."""
+        self._set_threads()
+        ready, size = self.prepared, self.configuration.batch_size
+        found = []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            count = len(batch)
+            if count < size:
+                batch = torch.cat([batch, batch[-1:].expand(size - count, *batch.shape[1:])])
+            output = ready.download(ready.infer(ready.upload(batch.contiguous())))
+            # A runtime may write the next batch's logits to the same place.
+            found.append(torch.as_tensor(output)[:count].float().numpy().copy())
+        return np.concatenate(found)
 
     def _set_threads(self) -> None:
         """Set torch's number of threads, for this thread and those that begin later."""

@@ -30,6 +30,7 @@ class Goal:
         block_seconds: approximate length of a block.
         rounds: number of blocks after which to stop, whatever the width of the interval; None
             where one process is to reach that width.
+        only_bounded: whether only configurations whose p99 is to be bounded need `min_samples`.
     """
 
     target_width: float = 0.02
@@ -37,18 +38,24 @@ class Goal:
     min_samples: int = 0
     block_seconds: float = _BLOCK_SECONDS
     rounds: int | None = None
+    only_bounded: bool = False
 
     def is_reached(self, trial: Trial) -> bool:
         """Return whether a trial's interval is narrow enough and it has enough samples."""
         if self.rounds is not None:
-            return len(trial.blocks) >= self.rounds and trial.timed_batches >= self.min_samples
+            return len(trial.blocks) >= self.rounds and self.has_samples(trial)
         return (
             trial.interval is not None
             and trial.interval.confident
             and len(trial.blocks) >= MIN_BLOCKS
             and trial.interval.half_width <= self.target_width
-            and trial.timed_batches >= self.min_samples
+            and self.has_samples(trial)
         )
+
+    def has_samples(self, trial: Trial) -> bool:
+        """Return whether a trial has the samples that its percentiles need."""
+        needed = not self.only_bounded or trial.configuration.bounded
+        return not needed or trial.timed_batches >= self.min_samples
 
 
 def run_plan(

@@ -19,6 +19,7 @@ from bench.system.intervals import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bench.measurement.accuracy import Score
     from bench.measurement.configurations import Configuration
     from bench.measurement.timing.runner import Runner, RunnerReport
     from bench.measurement.timing.warmup import WarmUp
@@ -47,6 +48,7 @@ class Trial:
         report: what ran, read back after the last block.
         columns: columns of the row that a scenario adds.
         layers: time by layer and operator, if it was requested.
+        score: its answers on the network's dataset; None until they are asked for.
         replicates: number of a fresh process → what it measured of this configuration. With any,
             they hold the samples, and the interval is over them.
         confidence: level of the intervals over processes.
@@ -68,6 +70,7 @@ class Trial:
     report: RunnerReport | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    score: Score | None = None
     replicates: dict[int, Trial] = field(default_factory=dict)
     confidence: float = CONFIDENCE
     failures: list[tuple[str, str | None]] = field(default_factory=list)
@@ -136,13 +139,18 @@ class Trial:
 
     def fresh(self) -> Trial:
         """Return the trial as it is before it is measured, for another process."""
-        return Trial(self.configuration, is_reference=self.is_reference)
+        return Trial(self.configuration, is_reference=self.is_reference, score=self.score)
 
     def add_replicate(self, number: int, measured: Trial) -> None:
         """Take over what process *number* measured of this configuration.
 
-        What failed there is given up after a second failure; what is not supported, at once.
+        What failed there is given up after a second failure; what is not supported, or answers
+        wrongly, at once.
         """
+        self.score = measured.score or self.score
+        if self.score is not None and self.score.wrong:
+            self.status, self.error = "failed", self.score.wrong
+            return
         if measured.status != "complete" or measured.interval is None:
             self.add_failure(measured.status, measured.error)
             return
@@ -186,6 +194,7 @@ class Trial:
             Its interval over processes, or over the rounds of one; None without a round that both
             took part in.
         """
+        ratio: Interval | None
         if self.replicates:
             pairs = [
                 (reference.replicates[number].blocks, one.blocks)

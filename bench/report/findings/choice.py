@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.measurement.timing.percentiles import honest_count
+from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import network_name, rounded
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_table, study_runs
+from bench.system.intervals import share_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +53,10 @@ class Choice:
     Attributes:
         rows: the measured configurations, fastest first, with `latency_ms` (of a batch: the
             upper 95 % bound of p99),
-            `drop_points` (points of test accuracy below the most accurate), `bytes`, `note` (why
-            the row cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can
-            be chosen is at once as accurate, as low in latency and as fast) and `fits`.
+            `drop_points` (points of accuracy below the most accurate), `accuracy_low` and
+            `accuracy_high` (95 % interval of the test accuracy), `bytes`, `note` (why the row
+            cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can be chosen
+            is at once as accurate, as low in latency and as fast) and `fits`.
         chosen: the row to ship, or None.
         sentence: the answer.
         passed_over: why measured rows are not among `rows` → how many.
@@ -70,7 +72,7 @@ class Choice:
         """What each note of the rows means, with the number of rows that have it."""
         counts = self.rows["note"].value_counts()
         return [
-            f"{counts[note]} {note}: {text.format(count=honest_count(0.99))}"
+            f"{counts[note]} {note}: {text.format(count=bounding_count(0.99))}"
             for note, text in REASONS.items()
             if note in counts
         ]
@@ -101,24 +103,29 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
     rows["variant"] = rows["run"].map(store.variants_of_runs()).astype(object)
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
-    of_file = rows["file_sha256"].map(tested).astype("float64")
+    # The test of an export is ONNX Runtime's.
+    runtime = rows["backend"] == "onnxruntime"
+    of_file = rows["file_sha256"].map(tested).astype("float64").where(runtime)
     rows["test_accuracy"] = rows["test_accuracy"].fillna(of_file)
     of_run = rows["run"].map(datasets).astype(object)
-    rows["dataset"] = of_run.fillna(rows["file_sha256"].map(data).astype(object))
+    known = rows["dataset"].astype(object).fillna(of_run)
+    rows["dataset"] = known.fillna(rows["file_sha256"].map(data).astype(object))
     return rows
 
 
 def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: float) -> Choice:
     """Choose the fastest measured configuration within a latency and an accuracy.
 
-    Every row's accuracy is that of the very file or network that was timed. Only rows of one
+    Every row's accuracy is that of the very file or network that was timed. Rows are selected by
+    their validation accuracy if all have one, else by test accuracy, which then is a little too
+    high for what is chosen. Only rows of one
     machine, the one measured last, are compared; of repeated ones the newest that can be chosen
     counts.
 
     Args:
         rows: of `measured_rows`.
         max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence.
-        max_accuracy_drop: points of test accuracy below the most accurate row of that machine,
+        max_accuracy_drop: points of accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
 
     Raises:
@@ -131,15 +138,18 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
     accurate = _newest(
         accurate.sort_values("measurement"), [name for name in _SAME if name != "file_sha256"]
     )
-    ranked: list[dict[Any, Any]] = accurate.sort_values("test_accuracy").to_dict("records")
+    validated = len(accurate) > 0 and accurate["validation_accuracy"].notna().all()
+    split = "validation" if validated else "test"
+    rows["accuracy"] = rows[f"{split}_accuracy"]
+    ranked: list[dict[Any, Any]] = accurate.sort_values(f"{split}_accuracy").to_dict("records")
     best = ranked[-1] if ranked else {}
-    # Measurements made before the bound was recorded have the percentile of the sample only.
-    rows["latency_ms"] = rows["latency_p99_high_ms"].fillna(rows["latency_p99_ms"])
+    rows["latency_ms"] = _latencies(rows)
     rows["drop_points"] = float("nan")
     if best:
         comparable = rows["note"] != "other dataset"
-        drops = (best["test_accuracy"] - rows["test_accuracy"]) * 100
+        drops = (best[f"{split}_accuracy"] - rows["accuracy"]) * 100
         rows["drop_points"] = drops.where(comparable)
+    rows[["accuracy_low", "accuracy_high"]] = [_interval(row) for _, row in rows.iterrows()]
     rows["front"] = [
         row["note"] == "" and _undominated(row, rows[usable]) for _, row in rows.iterrows()
     ]
@@ -149,22 +159,49 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         & (rows["latency_ms"] <= max_latency_ms)
         & (rows["drop_points"] <= max_accuracy_drop + 1e-9)
     )
-    rows = rows.sort_values(["images_per_second", "test_accuracy"], ascending=False)
+    rows = rows.sort_values(["images_per_second", "accuracy"], ascending=False)
     fitting = rows[rows["fits"]]
     if len(fitting):
         chosen = {str(k): v for k, v in fitting.iloc[0].items()}
         sentence = (
-            f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s, p99 "
-            f"at most {chosen['latency_ms']:.3g} ms (95 %), test accuracy "
-            f"{chosen['test_accuracy'] * 100:.2f} %, {chosen['drop_points']:.2f} points below the "
-            f"most accurate measured, {describe(best)}; the fastest of {len(fitting)} that fit, "
-            f"among {len(rows)}."
+            f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s; "
+            f"{_within(chosen, max_latency_ms)}; {_accuracy(chosen)}; "
+            f"{chosen['drop_points']:.2f} points of {split} accuracy below the most accurate "
+            f"measured, {describe(best)}; the fastest of {len(fitting)} that fit, among "
+            f"{len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
     if best and rows.loc[rows["note"] == "", "drop_points"].min() > 0:
         sentence += f" The most accurate, {describe(best)}, cannot be chosen ({best['note']})."
     return Choice(rows, None, sentence, passed_over)
+
+
+def _latencies(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return what p99 does not exceed; of measurements without that bound, p99 of the sample."""
+    return rows["latency_p99_high_ms"].fillna(rows["latency_p99_ms"])
+
+
+def _interval(row: Mapping[Any, Any]) -> tuple[float, float]:
+    known = pd.notna(row["test_accuracy"]) and pd.notna(row["test_images"])
+    if not known:
+        return float("nan"), float("nan")
+    return share_interval(float(row["test_accuracy"]), int(row["test_images"]))
+
+
+def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
+    if pd.isna(row["latency_p99_high_ms"]):
+        latency = f"{row['latency_ms']:.3g} ms"
+        return f"p99 {latency} in the sample, without a recorded bound (measure again)"
+    return f"ships within {max_latency_ms:g} ms (95 %): p99 is at most {row['latency_ms']:.3g} ms"
+
+
+def _accuracy(row: Mapping[Any, Any]) -> str:
+    text = f"test accuracy {row['test_accuracy'] * 100:.2f} %"
+    if pd.isna(row["accuracy_low"]):
+        return text
+    low, high = row["accuracy_low"] * 100, row["accuracy_high"] * 100
+    return f"{text} [{low:.2f}, {high:.2f}] on {int(row['test_images']):,} images"
 
 
 def describe(row: Mapping[Any, Any]) -> str:
@@ -186,7 +223,7 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         )
     ran["note"] = ""
     for note, doubtful in {
-        "no p99": ran["latency_p99_ms"].isna(),
+        "no p99": _latencies(ran).isna(),
         "noisy": ran["noisy"].fillna(value=False).astype(bool),
         "no accuracy": ran["test_accuracy"].isna(),
     }.items():
@@ -220,7 +257,7 @@ def _undominated(row: pd.Series[Any], rows: pd.DataFrame) -> bool:
     """Whether no other row is as good in all of accuracy, latency and speed, and better in one."""
     gains = pd.DataFrame(
         {
-            "accuracy": rows["test_accuracy"] - row["test_accuracy"],
+            "accuracy": rows["accuracy"] - row["accuracy"],
             "latency": row["latency_ms"] - rows["latency_ms"],
             "speed": rows["images_per_second"] - row["images_per_second"],
         }
@@ -239,7 +276,7 @@ def _nothing(rows: pd.DataFrame, max_latency: float, max_drop: float) -> str:
         f"Nothing of {len(rows)} measured fits within {max_latency:g} ms and {max_drop:g} points"
     ]
     if len(within):
-        best = within.sort_values("test_accuracy").iloc[-1].to_dict()
+        best = within.sort_values("accuracy").iloc[-1].to_dict()
         parts.append(f"within the latency {describe(best)} loses {best['drop_points']:.2f} points")
     if len(accurate):
         best = accurate.sort_values("latency_ms").iloc[0].to_dict()

@@ -51,7 +51,8 @@ def throughput_text(rows: Sequence[dict[str, Any]]) -> TextTable:
     shown = [row for row in rows if row["status"] != "unsupported"]
     shown.sort(key=lambda row: -(row["images_per_second"] or 0.0))
     several, doubtful = any(row["streams"] > 1 for row in rows), _doubtful_cases(rows)
-    cells = [_cells(row, doubtful, several=several) for row in shown]
+    mixed = len({row["threads"] for row in rows}) > 1
+    cells = [_cells(r, doubtful, several=several, mixed_threads=mixed) for r in shown]
     kept = [i for i, _ in enumerate(_COLUMNS) if any(line[i] for line in cells)]
     columns, *lines = [tuple(line[i] for i in kept) for line in (_COLUMNS, *cells)]
     return TextTable(columns, tuple(lines))
@@ -147,16 +148,19 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     return f"Intervals are over {number} fresh processes."
 
 
-def _cells(row: dict[str, Any], doubtful: set[_Case], *, several: bool) -> tuple[str, ...]:
+def _cells(
+    row: dict[str, Any], doubtful: set[_Case], *, several: bool, mixed_threads: bool
+) -> tuple[str, ...]:
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
     layout = "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
+    threads = f" {row['threads']} threads" if mixed_threads else ""
     peak = row["peak_fraction"]
     return (
         network_name(row),
-        row["backend"] + layout + boundary,
+        row["backend"] + layout + threads + boundary,
         precision,
         "" if row["batch_size"] is None else str(int(row["batch_size"])),
         str(row["streams"]) if several else "",
@@ -233,6 +237,10 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"compiled in {row['compile_seconds']:.0f} s")
     if row["test_accuracy"] is not None:
         parts.append(f"accuracy {row['test_accuracy'] * 100:.2f} %")
+    if row["flipped_predictions"]:
+        parts.append(
+            f"{row['flipped_predictions']:.0f} of {row['test_images']:.0f} answers flipped"
+        )
     if is_noise(row["calibration"]):
         parts.append("calibrated on random images")
     return ", ".join(parts)

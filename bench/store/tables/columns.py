@@ -252,7 +252,19 @@ TABLES: dict[str, dict[str, Column]] = {
         "energy_joules_per_image": _number(
             "Energy per image, joules; only where the device has a counter."
         ),
-        "test_accuracy": _number("Test accuracy of the measured network or file itself, 0…1."),
+        "test_accuracy": _number(
+            "Test accuracy of the measured network or file, answered by this very backend, 0…1."
+        ),
+        "validation_accuracy": _number(
+            "Likewise on the images that the run's training held out, 0…1; what `bench choose` and "
+            "`bench tune` select by."
+        ),
+        "test_images": _integer("Number of test images that were answered."),
+        "flipped_predictions": _integer(
+            "Number of test images whose predicted class differs from that of PyTorch in fp32, or "
+            "of the ONNX file that was quantised."
+        ),
+        "dataset": _text("Dataset of these accuracies."),
         "nodes_elsewhere": _integer(
             "Number of graph nodes run by another provider than the requested one."
         ),

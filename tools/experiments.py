@@ -1,0 +1,52 @@
+"""Run the studies that are declared but not yet run, one after the other, into one folder.
+
+    nohup python tools/experiments.py --results FOLDER > experiments.log 2>&1 &
+
+About 20 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
+is complete is not trained again, and what was begun resumes. Each study's file says what was
+declared beforehand; nothing is looked at before all of its runs have ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+# Two runs at a time, one thread each. In time-budget, time is the subject: one run on both cores.
+APART = ("--workers", "2", "--threads", "1")
+ALONE = ("--workers", "1", "--threads", "2")
+STUDIES = {
+    "variance-components": APART,
+    "degradation-tuned": APART,
+    "orders-56": APART,
+    "batch-norm": APART,
+    "table-1-longer": APART,
+    "time-budget": ALONE,
+}
+FINISHED = {0, 1}  # 1: some runs failed, and are recorded as such
+
+
+def commands(results: str, *more: str) -> list[list[str]]:
+    """Return the command of each study."""
+    return [
+        ["bench", "run-ablation", name, "--results", results, "--quiet", *how, *more]
+        for name, how in STUDIES.items()
+    ]
+
+
+def main(*words: str) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", required=True, help="one folder for all studies")
+    parser.add_argument("--dry-run", action="store_true", help="estimate the time of each only")
+    options = parser.parse_args(words)
+    for command in commands(options.results, *(["--dry-run"] if options.dry_run else [])):
+        print(" ".join(command), flush=True)
+        code = subprocess.run(command, check=False).returncode
+        if code not in FINISHED:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
