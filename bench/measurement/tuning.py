@@ -287,7 +287,6 @@ def tune(
     Raises:
         BenchError: nothing keeps the bounds.
     """
-    Measurements(context.results).prepare()
     budget = Budget(minutes)
     threads, sizes = axes(context.device, context.threads)
     if target.static_batch is not None:
@@ -304,6 +303,7 @@ def tune(
             "--min-accuracy needs a trained run, or a file whose images are known: a model that is "
             "only named has random weights"
         )
+    Measurements(context.results).prepare()
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         made = with_files(given, Path(folder), context, dataset)
         left = [one for one in made if not one.unsupported]

@@ -120,7 +120,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     ) -> Any:
         given = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
-        if formula is None:
+        # Operators that torch composes of others; what it only describes in Python (batch
+        # normalisation) is left whole, as these descriptions import the compiler.
+        composed = torch._C.DispatchKey.CompositeImplicitAutograd
+        if formula is None and torch._C._dispatch_has_kernel_for_dispatch_key(
+            func.name(), composed
+        ):
             with self:
                 parts = func.decompose(*args, **given)
             if parts is not NotImplemented:

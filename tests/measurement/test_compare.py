@@ -50,7 +50,7 @@ def test_a_verdict_needs_the_whole_interval_beyond_the_threshold(side, speed, wi
     ("doubt", "reason"),
     [
         ({"noisy": True}, "the interval is too wide"),
-        ({"other_processes": 0.59}, "other processes used 59% of the processor"),
+        ({"other_processes": 0.59}, "other processes used 59 % of the processor"),
         ({"processes": 1, "ratio": None}, "images/s of fewer than six processes"),
     ],
 )
