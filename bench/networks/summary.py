@@ -1,8 +1,8 @@
 """A network's layers, parameters and multiply-adds.
 
 Multiply-adds are half of what PyTorch's own counter (`torch.utils.flop_counter`) returns for the
-whole batch, counted by its formulas: convolutions, matrix products and attention count,
-normalisations, activations and pooling do not.
+whole batch; it counts convolutions, matrix products and attention, not normalisations, activations
+or pooling.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import BenchError
 
@@ -101,41 +100,6 @@ def _trace(
             ) from error
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
-    """Counts like `torch.utils.flop_counter.FlopCounterMode`, which imports `torch._dynamo`.
-
-    That import takes as long as that of torch itself.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # what is counted is never compiled
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        # Operators that torch composes of others; what it only describes in Python (batch
-        # normalisation) is left whole, as these descriptions import the compiler.
-        composed = torch._C.DispatchKey.CompositeImplicitAutograd
-        if formula is None and torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), composed
-        ):
-            with self:
-                parts = func.decompose(*args, **given)
-            if parts is not NotImplemented:
-                return parts
-        output = func(*args, **given)
-        if formula is not None:
-            self.flops += formula(*args, **given, out_val=output)
-        return output
-
-
 class _Trace:
     """One forward pass, watched."""
 
@@ -144,7 +108,7 @@ class _Trace:
     ) -> None:
         self.model = model
         self.layers = layers(model)
-        self.counter = _Counter()
+        self.counter = FlopCounterMode(display=False)
         self.rows: dict[str, Row] = {}
         self.begun: list[tuple[str, int]] = []
 
@@ -160,19 +124,19 @@ class _Trace:
             output_shape=_shape(output),
             rows=(*self._with_parameters(), *self._rest()),
             parameters=count_parameters(self.model),
-            macs=self.counter.flops // 2,
+            macs=self.counter.get_total_flops() // 2,
         )
 
     def _watch(self, name: str, layer: nn.Module) -> Iterator[Any]:
         def begin(*_: object) -> None:
-            self.begun.append((name, self.counter.flops))
+            self.begun.append((name, self.counter.get_total_flops()))
 
         def end(module: nn.Module, _: object, output: object) -> None:
             _, before = self.begun.pop()
             # A layer inside another watched one is part of that one's row.
             if self.begun:
                 return
-            macs = (self.counter.flops - before) // 2
+            macs = (self.counter.get_total_flops() - before) // 2
             done = self.rows.pop(name, None)
             if done is not None:  # a layer that is used again
                 macs += done.macs
@@ -194,7 +158,7 @@ class _Trace:
         parameters = count_parameters(self.model) - sum(
             r.parameters for r in self._with_parameters()
         )
-        macs = self.counter.flops // 2 - sum(r.macs for r in self.rows.values())
+        macs = self.counter.get_total_flops() // 2 - sum(r.macs for r in self.rows.values())
         if parameters or macs:
             yield Row("(other)", type(self.model).__name__, (), parameters, macs)
 
