@@ -110,13 +110,13 @@ def test_the_line_adds_shares_up():
         share("j", "addition", milliseconds=0.5, portion=0.05),
         share("c", "convolution", fused=True), share("d", "convolution", fused=True),
     ])  # fmt: skip
-    assert "1×1 projections 2 ms, 20.0% of the time" in line
-    assert "normalisation after them 1 ms, 10.0%" in line
-    assert "additions 0.5 ms, 5.0%" in line
+    assert "1×1 projections 2 ms, 20.0 % of the time" in line
+    assert "normalisation after them 1 ms, 10.0 %" in line
+    assert "additions 0.5 ms, 5.0 %" in line
     assert "2 more additions fused into convolutions" in line
     operators = [share("aten::add_", "addition", by="operator")]
     assert "aten" not in shortcut_line(operators)
-    assert "10.0%" in shortcut_line(operators)
+    assert "10.0 %" in shortcut_line(operators)
 
 
 def test_the_pictures_hold_every_millisecond(eager):
@@ -170,6 +170,6 @@ def test_figures_that_cannot_be_written_are_refused_before_the_work(tmp_path, be
 def test_a_profile_that_does_not_add_up_to_the_measured_time_says_why():
     shares = [{"by": "operator", "milliseconds": 6.0}, {"by": "operator", "milliseconds": 4.0}]
     assert coverage_line(shares, 10.5) is None
-    assert "125% of the 8 ms measured" in coverage_line(shares, 8.0)
+    assert "125 % of the 8 ms measured" in coverage_line(shares, 8.0)
     assert "the profiler takes time of its own" in coverage_line(shares, 8.0)
     assert "in no operator" in coverage_line(shares, 20.0)

@@ -42,7 +42,7 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     residual, plain = measured_speed(data).series  # one beats all
     assert (residual.x, residual.low, residual.high) == ([100.0], [90.0], [120.0])
     assert (plain.name, plain.x, plain.low) == ("plain", [50.0], ())
-    assert "80.00%" in residual.hover[0]
+    assert "80.00 %" in residual.hover[0]
     assert residual.symbol == plain.symbol
     assert residual.colour != plain.colour
     frame["executed_precision"] = ["int8", "fp32", "fp32"]

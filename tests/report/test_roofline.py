@@ -53,7 +53,7 @@ def test_every_row_is_a_mark_and_a_noisy_one_is_faint() -> None:
     assert (plain.x, plain.y, plain.faint, plain.labels) == ([15.0], [50e9], False, ["1"])
     assert (noisy.x, noisy.faint, noisy.labels) == ([80.0], True, ["32"])
     assert "noisy" in noisy.hover[0]
-    assert "25% of the ceiling" in plain.hover[0]
+    assert "25 % of the ceiling" in plain.hover[0]
     assert "Winograd" in chart.caption
 
 

@@ -110,7 +110,7 @@ def test_what_is_no_image_is_named(run: Path, tmp_path: Path) -> None:
     broken.write_bytes(whole.read_bytes()[:5000])
     for file, message in (
         (text, "notes.png: unreadable image .no image that Pillow can read"),
-        (tmp_path / "nowhere.png", "nowhere.png: unreadable image .No such file"),
+        (tmp_path / "nowhere.png", "cannot read the image .*nowhere.png: No such file"),
         (tmp_path, ": unreadable image .Is a directory"),
         (broken, "broken.png: unreadable image .*truncated"),
     ):
