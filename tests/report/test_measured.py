@@ -123,11 +123,19 @@ def test_the_fastest_is_named_with_its_interval():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"noisy": True}, {"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
+    "changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
 )
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [
         "No configuration is significantly faster than its reference."
+    ]
+
+
+def test_noisy_rows_are_no_verdict_that_nothing_is_faster():
+    reference = row(ratio=1.0, difference="reference")
+    assert fastest([reference, row(noisy=True), row(ratio_low=0.98)]) == [
+        "No verdict: 1 of 2 configurations beside the reference are noisy. "
+        "Measure while nothing else runs, or with a larger --max-seconds."
     ]
 
 

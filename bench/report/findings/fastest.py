@@ -48,8 +48,9 @@ def fastest(rows: Iterable[Row]) -> list[str]:
 
     A configuration is faster only if the interval of its ratio lies above one.
     """
-    reliable = [r for r in rows if r["status"] == "complete" and not r["noisy"]]
-    groups = _grouped([row for row in reliable if row["ratio"] is not None], _NETWORK)
+    compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
+    reliable = [row for row in compared if not row["noisy"]]
+    groups = _grouped(reliable, _NETWORK)
     sentences = []
     for found in groups.values():
         best = max(found, key=lambda row: row["ratio"])
@@ -59,7 +60,16 @@ def fastest(rows: Iterable[Row]) -> list[str]:
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
-    return sentences or ["No configuration is significantly faster than its reference."]
+    if sentences:
+        return sentences
+    others = [row for row in compared if row["difference"] != "reference"]
+    noisy = sum(bool(row["noisy"]) for row in others)
+    if noisy:
+        return [
+            f"No verdict: {noisy} of {len(others)} configurations beside the reference are noisy. "
+            "Measure while nothing else runs, or with a larger --max-seconds."
+        ]
+    return ["No configuration is significantly faster than its reference."]
 
 
 def int8_pays(rows: Iterable[Row]) -> list[str]:
