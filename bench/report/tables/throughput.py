@@ -146,8 +146,8 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     most, fewest = max(counts), min(counts)
     number = str(most) if most == fewest else f"{fewest} to {most}"
     return (
-        f"Intervals are over {number} fresh processes of this run. Images/s can change by more than "
-        "that from run to run, with the machine's clock; compare ratios."
+        f"Intervals are over {number} fresh processes of this run. With the machine's clock, "
+        "images/s can change by more than that from run to run; compare ratios."
     )
 
 
