@@ -13,7 +13,6 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,13 +145,12 @@ def ceilings(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     from bench.measurement.backends import PRECISIONS
     from bench.measurement.machine.ceiling import measure_ceiling
+    from bench.training.cuda_graph import capture, side_stream
 
     device = resolve_device(given.device)
     on_gpu = device.type == "cuda"
     for precision in PRECISIONS if on_gpu else ("fp32",):
-        found = measure_ceiling(
-            str(device), physical_cores(), {precision}, seconds=CEILING_SECONDS
-        )
+        found = measure_ceiling(str(device), physical_cores(), {precision}, seconds=CEILING_SECONDS)
         flops = found.flops_per_second.get(precision)
         reached = f"{(flops or 0) / 1e12:.4g} TFLOP/s by a {found.kernels.get(precision)}"
         detail = "torch has no native kernel here" if flops is None else reached
@@ -168,7 +166,10 @@ def ceilings(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     one = _seconds(launch, device) / LAUNCHED
     yield _row("launch of a small kernel", True, f"{one * 1e6:.3g} µs")
     if on_gpu:
-        one = _seconds(capture(launch)[0].replay, device) / LAUNCHED
+        with side_stream():
+            launch()
+        replay = capture(lambda *_: (launch(),), number, number)
+        one = _seconds(lambda: replay(number, number), device) / LAUNCHED
         yield _row("launch of a small kernel in a CUDA graph", True, f"{one * 1e6:.3g} µs")
 
 
@@ -177,24 +178,29 @@ def losses(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     request = _request("resnet20", "fp32", train_images=600, batch_size=32)
     ours, theirs = (_first_losses(request, device) for device in (given.device, "cpu"))
     for count, most in LOSSES.items():
-        pairs = list(zip(ours, theirs, strict=True))[:count]
-        off = max(abs(one - other) / other for one, other in pairs)
+        off = _largest_difference(ours[:count], theirs[:count])
         what = f"the first {count} training losses are the CPU's"
         yield _row(what, off <= most, f"largest difference {off:.1e} of the loss, allowed {most:g}")
+
+
+def _largest_difference(ours: list[float], theirs: list[float]) -> float:
+    return max(abs(one - other) / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _first_losses(request: RunRequest, device: str) -> list[float]:
     from bench.training.resources import Resources, torch_settings
 
-    summed = [0.0]
     with torch_settings(request, Resources(device, physical_cores())):
-        trainer = make_trainer(request, resolve_device(device))
-        for images, labels in trainer.batches.epoch(0):
-            trainer.step(images, labels)
-            trainer.read_losses()
-            summed.append(trainer.position.sums.loss)
-            if len(summed) > max(LOSSES):
-                break
+        return _losses_of(make_trainer(request, resolve_device(device)), max(LOSSES))
+
+
+def _losses_of(trainer: Trainer, count: int) -> list[float]:
+    """Train for some steps of the first epoch, and return their losses."""
+    summed = [0.0]
+    for images, labels in itertools.islice(trainer.batches.epoch(0), count):
+        trainer.step(images, labels)
+        trainer.read_losses()
+        summed.append(trainer.position.sums.loss)
     return [after - before for before, after in itertools.pairwise(summed)]
 
 
@@ -211,7 +217,7 @@ def _request(model: str, precision: Any, train_images: int | None = None, **reci
     )  # fmt: skip
 
 
-def make_trainer(request: RunRequest, device: torch.device) -> Trainer:
+def make_trainer(request: RunRequest, device: torch.device, *, cuda_graph: bool = False) -> Trainer:
     """Return what trains a run, ready for its first step."""
     from bench.training.layout import lay_out
     from bench.training.loop import Trainer
@@ -223,6 +229,7 @@ def make_trainer(request: RunRequest, device: torch.device) -> Trainer:
     trainer = Trainer(
         network, batches, request.recipe,
         seed=request.seed, device=device, precision=request.precision,
+        cuda_graph=cuda_graph,
     )  # fmt: skip
     trainer.model.train()
     return trainer
@@ -245,28 +252,31 @@ def anatomy(request: RunRequest, device: torch.device) -> Iterator[dict[str, Any
     trainer, size = make_trainer(request, device), request.recipe.batch_size
     batches = _endless(trainer)
     whole = _seconds(lambda: trainer.step(*next(batches)), device)
-    trainer.read_losses()
-    detail = f"{whole * 1e3:.3g} ms, {size / whole:,.0f} images/s"
-    yield _row("all of it, data included", True, detail)
+    yield _row("all of it", True, f"{whole * 1e3:.3g} ms, {size / whole:,.0f} images/s")
     made = _seconds(lambda: next(batches), device)
     yield _row("the batch alone", True, f"{made * 1e3:.3g} ms")
-    images, labels = next(batch for batch in batches if len(batch[1]) == size)
-    images, labels = images.clone(), labels.clone()
-    eager = _seconds(make_arithmetic(trainer, images, labels), device)
-    yield _row("forward, backward and update alone", True, f"{eager * 1e3:.3g} ms")
     if device.type != "cuda":
         yield _row("launches, and as a CUDA graph", None, "they need a CUDA device")
         return
     yield _row("launches", True, _launches(lambda: trainer.step(*next(batches)), device))
-    # Of a network that has learnt nothing yet, so that its loss can fall.
-    graph, loss = capture(make_arithmetic(make_trainer(request, device), images, labels))
-    graph.replay()
-    first = loss.item()
-    replayed = _seconds(graph.replay, device)
-    last = loss.item()
-    detail = f"{replayed * 1e3:.3g} ms, {eager / replayed:.2f} × as fast as eager"
-    yield _row("forward, backward and update as one CUDA graph", True, detail)
-    yield _row("the loss falls in the CUDA graph", last < first, f"{first:.3f} → {last:.3f}")
+    yield from _as_graph(request, device, whole)
+
+
+def _as_graph(request: RunRequest, device: torch.device, eager: float) -> Iterator[dict[str, Any]]:
+    """Compare steps as CUDA graphs with those without: their losses, and their time."""
+    count = max(LOSSES)
+    theirs, ours = (
+        _losses_of(make_trainer(request, device, cuda_graph=graph), count)
+        for graph in (False, True)
+    )
+    off = _largest_difference(ours, theirs)
+    detail = f"{count} losses, largest difference {off:.1e} of the loss"
+    yield _row("a CUDA graph trains alike", off <= LOSSES[count], detail)
+    graphed = make_trainer(request, device, cuda_graph=True)
+    batches = _endless(graphed)
+    whole = _seconds(lambda: graphed.step(*next(batches)), device)
+    detail = f"{whole * 1e3:.3g} ms, {eager / whole:.2f} × as fast as without"
+    yield _row("all of it as one CUDA graph", True, detail)
 
 
 def _endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
@@ -274,45 +284,6 @@ def _endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         trainer.position.batch = 0
         yield from trainer.batches.epoch(0)
-
-
-def make_arithmetic(trainer: Trainer, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
-    """Return a training step without its data, schedule and bookkeeping; by SGD, not in fp16."""
-    import torch
-    from torch.nn import functional as F
-
-    def arithmetic() -> Tensor:
-        # A graph must not read copies of the weights that autocast made before the capture.
-        cast = torch.autocast(trainer.device.type, torch.bfloat16, cache_enabled=False)
-        with nullcontext() if trainer.precision == "fp32" else cast:
-            logits = trainer.forward(images)
-            smoothing = trainer.recipe.label_smoothing
-            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        loss.backward()
-        for optimizer in trainer.optimizers:
-            optimizer.step()
-        for parameter in trainer.parameters:
-            parameter.grad = None
-        return loss.detach()
-
-    return arithmetic
-
-
-def capture(call: Callable[[], Tensor]) -> tuple[Any, Tensor]:
-    """Capture a call as a CUDA graph; return it and the call's output, which replays overwrite."""
-    import torch
-
-    stream: Any = torch.cuda.Stream  # not annotated by torch
-    beside, current = stream(), torch.cuda.current_stream()
-    beside.wait_stream(current)
-    with torch.cuda.stream(beside):  # cuDNN chooses its kernels where nothing is captured
-        for _ in range(3):
-            call()
-    current.wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = call()
-    return graph, output
 
 
 def _launches(call: Callable[[], Any], device: torch.device) -> str:
