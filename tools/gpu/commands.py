@@ -331,7 +331,7 @@ def conduct(
         report.steps.append(step)
         left = until - begun
         if left < part.needed:
-            detail = f"{left:.0f} s of the budget are left, it takes {part.needed:g}"
+            detail = f"{max(0, left):.0f} s of the budget are left, it takes {part.needed:g}"
             add(not_run("the step is run", detail))
             continue
         session.runner.until = min(until, begun + part.most) if math.isfinite(until) else until
