@@ -75,9 +75,9 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Run the GPU protocol, about ten minutes: writes gpu-report/report.md and report.json.
+    """Run the GPU protocol: writes gpu-report/report.md and report.json.
 
-    Without a CUDA device it says so and exits with code 2.
+    `-- --budget SECONDS` limits its time. Without a CUDA device it says so and exits with code 2.
     """
     install(session)
     words = [sys.executable, "-P", "tools/gpu", *session.posargs]

@@ -10,11 +10,27 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import probes
 import pytest
 import torch
-from commands import FAILED, NOT_RUN, PASSED, Done, Report, Runner, judged
-from protocol import Session, conduct
-from steps import STEPS, _agreeing, _answers, marked_tests, measured, read_junit
+from commands import (
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    Done,
+    Part,
+    Report,
+    Runner,
+    Session,
+    conduct,
+    judged,
+    refused,
+    reported,
+)
+from speed import as_published, measured
+from steps import STEPS, _agreeing, _answers, marked_tests, read_junit
+
+from bench.measurement.machine import energy
 
 PROTOCOL = Path(__file__).parents[2] / "tools" / "gpu"
 ROW = {
@@ -57,7 +73,7 @@ def test_a_step_that_breaks_is_recorded_and_the_others_go_on(tmp_path):
 
     session = Session("cuda", Runner(tmp_path))
     report = Report("cuda", {"gpu": "Fake 9000"})
-    steps = {"breaks": (breaks, 0), "goes on": (goes_on, 0)}
+    steps = {"breaks": Part(breaks, 0, 9), "goes on": Part(goes_on, 0, 9)}
     conduct(steps, session, report, lambda _line: None)
     document = json.loads((tmp_path / "report.json").read_text())
     found = [(c["what"], c["outcome"]) for step in document["steps"] for c in step["checks"]]
@@ -84,7 +100,8 @@ def test_a_budget_ends_what_runs_and_keeps_every_figure_so_far(tmp_path):
 
     session = Session("cuda", Runner(tmp_path, until=time.monotonic() + 2))
     report = Report("cuda", {})
-    conduct({"figures": (figures, 1), "more": (figures, 30)}, session, report, lambda _line: None)
+    parts = {"figures": Part(figures, 1, 60), "more": Part(figures, 30, 60)}
+    conduct(parts, session, report, lambda _line: None)
     assert written == [{PASSED: 1}]  # the report had it before the next one began
     first, second = report.steps
     assert outcomes(first.checks) == [PASSED, PASSED]
@@ -92,11 +109,134 @@ def test_a_budget_ends_what_runs_and_keeps_every_figure_so_far(tmp_path):
     assert "of the budget are left, it takes 30" in second.checks[0].detail
 
 
+def test_a_step_has_its_share_of_a_budget_and_what_comes_after_it_has_the_rest(tmp_path):
+    begun = []
+
+    def slow(session):
+        done = session.runner.python("-c", "import time; time.sleep(60)")
+        yield refused("slow", done)
+        yield refused("too late", session.runner.python("-c", "pass"))
+
+    def after(session):
+        begun.append(session.runner.until)
+        yield judged("after", holds=session.runner.python("-c", "pass").code == 0)
+
+    until = time.monotonic() + 600
+    report = Report("cuda", {})
+    conduct(
+        {"slow": Part(slow, 1, 2), "after": Part(after, 1, 900)},
+        Session("cuda", Runner(tmp_path, until=until)), report, lambda _line: None,
+    )  # fmt: skip
+    slow_step, after_step = report.steps
+    assert outcomes(slow_step.checks) == [NOT_RUN, NOT_RUN]
+    assert "s of the budget" in slow_step.checks[0].detail
+    assert "the time of the budget is over" in slow_step.checks[1].detail
+    assert outcomes(after_step.checks) == [PASSED]
+    assert begun == [until]
+
+
+def test_a_probe_that_is_ended_keeps_the_rows_that_it_printed(tmp_path):
+    row = {"what": "a figure", "holds": True, "detail": "9 ms"}
+    program = f"import json, os; print(json.dumps({row!r}), flush=True); print('{{', flush=True)"
+    done = Runner(tmp_path).python("-c", f"{program}; os.abort()")
+    figure, end = reported("anatomy", done)
+    assert (figure.what, figure.outcome, figure.detail) == ("a figure", PASSED, "9 ms")
+    assert (end.what, end.outcome) == ("anatomy: to its end", FAILED)
+    assert "SIGABRT" in end.detail
+
+
+def test_each_variant_of_quickstart_is_held_against_its_published_accuracy():
+    def run(variant, accuracy, status="complete"):
+        return {
+            "variant": variant, "status": status, "test_accuracy": accuracy,
+            "images_per_second": 5e3,
+        }  # fmt: skip
+
+    rows = [
+        run("resnet34", 0.74), run("resnet34", 0.78), run("plain34", 0.40),
+        run("plain_cnn", None, "failed"),
+    ]  # fmt: skip
+    published = {"resnet34": 0.75, "plain34": 0.56, "plain_cnn": 0.71}
+    checks = list(as_published("quickstart", rows, published))
+    assert outcomes(checks) == [PASSED, FAILED, NOT_RUN]
+    assert checks[0].detail.startswith("76.00%, published 75.00%; 5,000 images/s")
+
+
+def test_the_first_losses_on_one_device_are_those_on_the_other(monkeypatch):
+    monkeypatch.setattr(probes, "LOSSES", {2: 1e-4, 3: 2e-2})
+    rows = list(probes.losses(SimpleNamespace(device="cpu")))
+    assert [row["holds"] for row in rows] == [True, True]
+
+    theirs = [2.0] * max(probes.LOSSES)
+    ours = {"cuda": [2.002, *theirs[1:]], "cpu": theirs}  # as much as TF32 would differ
+    monkeypatch.setattr(probes, "_first_losses", lambda _request, device: ours[device])
+    rows = probes.losses(SimpleNamespace(device="cuda"))
+    assert [row["holds"] for row in rows] == [False, True]
+
+
+def test_a_step_is_taken_apart_on_a_fake_of_cuda(monkeypatch):
+    """Only the walk through the probe is checked: it has never run on a GPU."""
+    cpu, graphs, make = torch.device("cpu"), [], probes.make_trainer
+
+    def fake(request, _device, *, cuda_graph=False):
+        graphs.append(cuda_graph)
+        return make(request, cpu)
+
+    monkeypatch.setattr(probes, "TIMED", 3)
+    monkeypatch.setattr(probes, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "make_trainer", fake)
+    monkeypatch.setattr(probes, "_launches", lambda _call, _device: "354 kernels")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    request = probes._request("resnet8", "fp32", train_images=300, batch_size=20)
+    rows = list(probes.anatomy(request, torch.device("cuda")))
+    assert [row["what"] for row in rows] == [
+        "all of it", "the batch alone", "launches", "a CUDA graph trains alike",
+        "all of it as one CUDA graph",
+    ]  # fmt: skip
+    assert all(row["holds"] for row in rows)
+    assert "12 losses" in rows[3]["detail"]
+    assert graphs == [False, False, True, True]
+
+
+def test_launches_are_counted_on_the_host_and_kernels_on_the_device():
+    def event(key, count=0, own=0.0, kind="CPU", range_=False):
+        return SimpleNamespace(
+            key=key, count=count, self_device_time_total=own,
+            device_type=SimpleNamespace(name=kind), is_user_annotation=range_,
+        )  # fmt: skip
+
+    events = [
+        event("aten::conv2d", 9, 4000.0), event("cudaLaunchKernelExC", 600),
+        event("cuLaunchKernel", 300), event("cudaMemcpyAsync", 6),
+        event("cudaStreamSynchronize", 3),
+        event("a kernel", 600, 3000.0, "CUDA"), event("step", 3, 9e3, "CUDA", range_=True),
+    ]  # fmt: skip
+    said = probes.count_launches(events, 3, 0.006)
+    assert said == (
+        "300 kernels, 2.0 copies, 1.0 waits for a stream; the GPU computed 1.00 ms of 2.00 ms "
+        "(profiled)"
+    )
+
+
+def test_power_is_that_of_the_counter(monkeypatch):
+    monkeypatch.setattr(probes, "ENERGY_SECONDS", 0.05)
+    counter = iter([10.0, 14.0])
+    monkeypatch.setattr(energy, "_nvml", lambda _device: [(lambda: next(counter), 0.0)])
+    power = probes.watts("cuda", lambda: time.sleep(0.01))
+    assert 0 < power <= 4 / 0.05
+    monkeypatch.setattr(energy, "_nvml", lambda _device: [])
+    assert probes.watts("cuda", lambda: None) is None
+
+
 def test_the_most_valuable_steps_come_first():
     names = list(STEPS)
+    assert names[:6] == [
+        "What this machine can do", "Training", "The same answers as on the CPU", "Large batches",
+        "Quickstart", "Anatomy of a training step",
+    ]  # fmt: skip
     assert names.index("Throughput") < names.index("Tests that need CUDA")
-    assert names.index("The same answers as on the CPU") < names.index("Throughput")
-    assert len(list(PROTOCOL.glob("*.py"))) <= 5
+    assert all(part.needed < part.most for part in STEPS.values())
+    assert len(list(PROTOCOL.iterdir())) - (PROTOCOL / "__pycache__").is_dir() <= 5
 
 
 def test_one_broken_test_file_costs_the_others_nothing(tmp_path):
@@ -244,7 +384,15 @@ def test_the_whole_protocol_is_walked_on_the_cpu(tmp_path):
     (own,) = told("The same answers as on the CPU", "training's own evaluation")
     assert "0 of 1000 answers differ" in own["detail"]
     with_helper = importlib.util.find_spec("transformers") is not None
+    assert [c["outcome"] for c in found["Determinism"]] == [PASSED]
+    assert len(told("The same answers as on the CPU", "training losses are the CPU's")) == 2
+    for step in ("Large batches", "Small batches"):
+        assert "images/s" in found[step][0]["detail"]
+    for step in ("Quickstart", "Workers"):
+        assert "1 of 1 runs in" in found[step][0]["detail"]
+    assert len(found["Time to accuracy"]) == 2
+    assert [c["outcome"] for c in found["Anatomy of a training step"]] == [PASSED] * 2 + [NOT_RUN]
     assert len(found["Agreement with torch.utils.benchmark"]) == 2 + with_helper
     assert not any("Error" in c["detail"] for c in found["Agreement with torch.utils.benchmark"])
-    (clock,) = found["CUDA events against wall time"]
+    clock, *_ = found["Clocks and energy"]
     assert clock["outcome"] == NOT_RUN

@@ -1,35 +1,57 @@
-"""The steps of the protocol, in order; each yields its checks."""
+"""The steps of the protocol that check what is right or wrong, and the order of all of them."""
 
 from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from commands import FAILED, NOT_RUN, PASSED, ROOT, Check, judged, not_run, refused
+from commands import (
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    PROBES,
+    ROOT,
+    Check,
+    Part,
+    judged,
+    not_run,
+    refused,
+    reported,
+)
+from speed import (
+    anatomy,
+    clocks_and_energy,
+    determinism,
+    large_batches,
+    measured,
+    measuring,
+    quickstart,
+    small_batches,
+    throughput,
+    time_to_accuracy,
+    workers,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from commands import Done
-    from protocol import Session
+    from commands import Done, Session
 
-PROBES = Path(__file__).with_name("probes.py")
 AGREEMENT = ROOT / "tools" / "agreement.py"
 # An fp32 network's logits on two processors: rounding alone differs (measured between ONNX
 # Runtime and PyTorch on one CPU: below 1e-6), a wrong kernel or hidden TF32 does by more.
 FP32_DIFFERENCE = 1e-4
 WITHIN = 0.03  # what two instruments may differ by, at the interval's edge
-EVENTS = 0.03  # likewise between CUDA events and the wall clock over long samples
 EXPORTED = ("fp32", "fp16", "int8")
 FLAVORS = {"rtx": "tensorrt_rtx", "standard": "tensorrt"}
 EPOCHS = 2
 
 
 def doctor(session: Session) -> Iterator[Check]:
-    """Ask the program itself what this machine can do."""
+    """Ask the program itself what this machine can do, and measure its ceilings."""
     done = session.runner.bench("doctor", "--json", "--results", session.results)
     for found in done.rows:
         outcome = {"ok": PASSED, "missing": NOT_RUN}.get(found["state"], FAILED)
@@ -38,6 +60,8 @@ def doctor(session: Session) -> Iterator[Check]:
         )
     if not done.rows:
         yield Check("bench doctor", FAILED, done.reason)
+    probed = session.runner.python(PROBES, "ceilings", "--device", session.device)
+    yield from reported("ceilings", probed)
 
 
 def marked_tests(session: Session) -> Iterator[Check]:
@@ -56,7 +80,7 @@ def marked_tests(session: Session) -> Iterator[Check]:
         f"--junitxml={file}", ROOT,
     )  # fmt: skip
     if not file.is_file():
-        yield Check("pytest -m gpu", FAILED, done.reason)
+        yield Check("pytest -m gpu", NOT_RUN if done.cut else FAILED, done.reason)
         return
     yield from read_junit(file)
 
@@ -156,33 +180,6 @@ def engine_folder(session: Session, flavor: str) -> Path:
     return session.runner.folder / "engines" / flavor
 
 
-def throughput(session: Session) -> Iterator[Check]:
-    """Measure every backend beside eager, in every precision."""
-    from protocol import PRECISIONS
-
-    for backend in session.backends:
-        if backend == "tensorrt":
-            continue  # its engines are built in a later step
-        beside = [part for b in dict.fromkeys(("eager", backend)) for part in ("--backend", b)]
-        wanted = [part for p in PRECISIONS for part in ("--precision", p)]
-        # A GPU's convolutions prefer channels-last; TensorRT inside ONNX Runtime chooses by itself.
-        last = session.on_gpu and backend != "onnxruntime-tensorrt"
-        done = session.runner.bench(
-            "throughput", session.model, *session.sized, *beside, *wanted,
-            "--memory-format", "channels_last" if last else "contiguous", *_common(session),
-        )  # fmt: skip
-        rows = [row for row in done.rows if row["backend"] == backend]
-        yield from measured(f"throughput of {backend}", rows, done, session)
-
-
-def _common(session: Session) -> tuple[Any, ...]:
-    return (
-        "--device", session.device, "--batch-size", session.batch_size,
-        "--max-seconds", session.max_seconds, "--processes", session.processes,
-        "--results", session.results, "--json",
-    )  # fmt: skip
-
-
 def _engines_measured(session: Session, flavor: str) -> Iterator[Check]:
     what = f"throughput of tensorrt {flavor}"
     folder = engine_folder(session, flavor)
@@ -190,43 +187,14 @@ def _engines_measured(session: Session, flavor: str) -> Iterator[Check]:
     if not files:
         yield not_run(what, "no engine of this flavour was built")
         return
-    done = session.runner.bench("throughput", *files, *_common(session))
+    done = session.runner.bench("throughput", *files, *measuring(session))
     yield from measured(what, done.rows, done, session)
 
 
-def measured(
-    what: str, rows: list[dict[str, Any]], done: Done, session: Session
-) -> Iterator[Check]:
-    """Judge the rows of one backend: each has a figure or the reason, and ran as asked."""
-    if not rows:
-        yield refused(what, done)
-        return
-    for row in rows:
-        name = f"{what} in {row['precision']}"
-        if row["status"] == "unsupported":
-            yield not_run(name, row["error"])
-        elif row["status"] != "complete":
-            yield Check(name, FAILED, f"{row['status']}: {row['error']}")
-        else:
-            yield judged(name, row["images_per_second"] > 0, _figure(row))
-            asked, ran = row["precision"], row["executed_precision"]
-            kind = session.device.partition(":")[0]
-            as_asked = ran == asked and str(row["device"]).startswith(kind)
-            yield judged(f"{name}: ran as asked", as_asked, f"{ran} by {row['provider']}")
-            if row["nodes_elsewhere"] is not None:
-                elsewhere = row["nodes_elsewhere"] and row["warnings"]
-                detail = elsewhere or f"all by {row['provider']}"
-                yield judged(f"{name}: every node", row["nodes_elsewhere"] == 0, detail)
-
-
-def _figure(row: dict[str, Any]) -> str:
-    ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} × {row['reference']}"
-    noisy = " (noisy)" if row["noisy"] else ""
-    return f"{row['images_per_second']:,.0f} images/s ± {row['width']:.1%}{noisy}{ratio}"
-
-
 def accuracy(session: Session) -> Iterator[Check]:
-    """Ask every backend for the whole test set, and compare its answers with the CPU's fp32."""
+    """Compare losses, and every backend's answers to the whole test set, with the CPU's fp32."""
+    done = session.runner.python(PROBES, "losses", "--device", session.device)
+    yield from reported("training losses", done)
     if session.run is None:
         yield not_run("every backend answers as the CPU does", "nothing was trained")
         return
@@ -266,6 +234,8 @@ def _answers(who: str, done: Done) -> Iterator[Check]:
             yield Check(what, FAILED, f"{row['status']}: {row['error']}")
         else:
             yield _same(what, row)
+    if rows and done.code != 0:
+        yield refused(f"{who}: every precision", done)
 
 
 def _same(what: str, row: dict[str, Any]) -> Check:
@@ -312,33 +282,22 @@ def _agreeing(what: str, rows: list[dict[str, Any]]) -> Iterator[Check]:
             yield judged(what, close, detail)
 
 
-def clocks(session: Session) -> Iterator[Check]:
-    """Time the same calls by CUDA events and by the wall clock."""
-    what = "CUDA events and the wall clock tell the same time"
-    if not session.on_gpu:
-        yield not_run(what, "CUDA events need a CUDA device")
-        return
-    done = session.runner.python(
-        PROBES, "clocks", session.model, "--device", session.device,
-        "--batch-size", session.batch_size, *session.sized,
-    )  # fmt: skip
-    if not done.rows:
-        yield refused(what, done)
-    for row in done.rows:
-        close = row["ratio_low"] <= 1 + EVENTS and row["ratio_high"] >= 1 - EVENTS
-        detail = f"wall/events {row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
-        yield judged(f"{what}, batch {row['batch_size']}", close, detail)
-
-
-# The most valuable first, with the seconds that must be left to begin one.
-STEPS: dict[str, tuple[Callable[[Session], Iterator[Check]], float]] = {
-    "What this machine can do": (doctor, 10),
-    "Training": (training, 30),
-    "The same answers as on the CPU": (accuracy, 30),
-    "Throughput": (throughput, 45),
-    "CUDA events against wall time": (clocks, 20),
-    "Tests that need CUDA": (marked_tests, 45),
-    "ONNX exports": (exports, 40),
-    "TensorRT engines": (engines, 60),
-    "Agreement with torch.utils.benchmark": (agreement, 60),
+# The most valuable first, with the seconds of a budget that must be left, and those it may take.
+STEPS = {
+    "What this machine can do": Part(doctor, 10, 90),
+    "Training": Part(training, 20, 60),
+    "The same answers as on the CPU": Part(accuracy, 30, 120),
+    "Large batches": Part(large_batches, 35, 150),
+    "Quickstart": Part(quickstart, 30, 90),
+    "Anatomy of a training step": Part(anatomy, 30, 100),
+    "Small batches": Part(small_batches, 35, 120),
+    "Time to accuracy": Part(time_to_accuracy, 30, 90),
+    "Determinism": Part(determinism, 25, 60),
+    "Workers": Part(workers, 30, 90),
+    "Clocks and energy": Part(clocks_and_energy, 25, 60),
+    "Throughput": Part(throughput, 45, 300),
+    "Tests that need CUDA": Part(marked_tests, 45, 200),
+    "ONNX exports": Part(exports, 40, 120),
+    "TensorRT engines": Part(engines, 60, 300),
+    "Agreement with torch.utils.benchmark": Part(agreement, 60, 150),
 }
