@@ -92,7 +92,7 @@ def test_latency_and_throughput_have_intervals_and_the_limit():
         for n in (1, 2)
     ]
     frame = throughput_frame(rows)
-    chart = latency_and_throughput(frame, {25.0}, by_network_or_backend(frame))
+    chart = latency_and_throughput(frame, {25.0}, *by_network_or_backend(frame))
     limit, points = chart.series
     assert (limit.name, list(limit.x)) == ("limit 25 ms", [25.0, 25.0])
     assert list(points.x) == [80.0, 40.0]  # milliseconds of 8 images
@@ -122,9 +122,7 @@ def test_the_fastest_is_named_with_its_interval():
     )
 
 
-@pytest.mark.parametrize(
-    "changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
-)
+@pytest.mark.parametrize("changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}])
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [
         "No configuration is significantly faster than its reference."
