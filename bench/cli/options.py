@@ -51,7 +51,8 @@ Dataset = Annotated[
     str | None, what("--dataset NAME", "Dataset; see 'bench list datasets' (default: the study's).")
 ]
 Gpu = Annotated[
-    str | None, hardware("--gpu NAME", "GPU to estimate the time for: T4, RTX4090, A100 or H100.")
+    str | None,
+    hardware("--gpu NAME", "GPU to estimate the time for, such as A100, H100, L4 or RTX4090."),
 ]
 
 KeyValues = Annotated[
