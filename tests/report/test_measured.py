@@ -122,9 +122,7 @@ def test_the_fastest_is_named_with_its_interval():
     )
 
 
-@pytest.mark.parametrize(
-    "changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}]
-)
+@pytest.mark.parametrize("changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}])
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [
         "No configuration is significantly faster than its reference."
