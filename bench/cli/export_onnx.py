@@ -51,7 +51,7 @@ def export_onnx(
     ] = False,
     dataset: options.Int8Data = None,
     values: options.FilePreprocessing = None,
-    force: Annotated[bool, export("--force", "Export again what exists already.")] = False,
+    force: Annotated[bool, export("--force", "Export again even if the file exists.")] = False,
     target: Annotated[
         Int8Target, int8("--target", "Where the int8 file will run: cpu or tensorrt.")
     ] = "cpu",

@@ -93,6 +93,13 @@ AllowMixed = Annotated[
 Compile = Annotated[
     bool, training("--compile", "Train with torch.compile, which takes 15 to 40 s to start.")
 ]
+CudaGraph = Annotated[
+    bool,
+    training(
+        "--cuda-graph",
+        "Run each training step as one CUDA graph (never tried on a GPU yet).",
+    ),
+]
 Timeout = Annotated[
     float | None,
     training(

@@ -36,6 +36,7 @@ def run_ablation(
     deterministic: options.Deterministic = False,
     allow_mixed: options.AllowMixed = False,
     compiled: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
     timeout: options.Timeout = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -105,6 +106,7 @@ def run_ablation(
             force=force,
             allow_mixed=allow_mixed,
             compiled=compiled,
+            cuda_graph=cuda_graph,
             quiet=quiet or as_json,
             launcher=make_launcher(
                 launcher,

@@ -56,7 +56,7 @@ class Folder:
         classes: Names of the class folders, sorted.
         train: Training images.
         test: Test images.
-        notes: What a person should know of how the folder was read, a line each.
+        notes: What a user should know about how the folder was read; one line each.
     """
 
     root: Path

@@ -48,8 +48,8 @@ def load_user_dataset(
 
     Args:
         name: ``package.module:function``.
-        image_size: H and W in pixels of what images that are not square become.
-        resize: How they do, see `bench.data.preprocessing.resize_image`.
+        image_size: H and W in pixels to which images that are not square are resized.
+        resize: How they are resized; see `bench.data.preprocessing.resize_image`.
         quiet: Show no progress bar.
 
     Raises:

@@ -81,7 +81,7 @@ def trace(
     shapes = None if static_batch else ({0: torch.export.Dim("batch")},)
     with silence(), _without_collection():
         try:
-            # A copy, because some networks keep tensors of their pass, here hollow ones.
+            # A copy: some networks keep tensors of a forward pass, which have no values here.
             model = copy_network(source.model).eval()
             captured = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
         except Exception as error:  # a network raises exceptions of any class

@@ -84,7 +84,7 @@ class Exporter:
 
         Args:
             name: for people.
-            request: everything that the file and its proof depend on, but for versions.
+            request: everything that the file and its proof depend on; versions are added here.
             make: writes the file into a folder; returns columns of its row and its proof.
         """
         packages = ("resnet-bench", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")

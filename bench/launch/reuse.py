@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def settle_folders(plan: Plan, store: Store) -> Plan:
-    """Give each image folder of a plan the one name that the results folder has for it.
+    """Name each image folder of a plan as the results folder does.
 
     A folder that is recorded under another spelling keeps that one. A relative name that stands
     for another folder in the recorded runs, which were made elsewhere, becomes absolute.

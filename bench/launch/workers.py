@@ -1,4 +1,4 @@
-"""How a plan is carried out: on which device, with how many workers, threads each."""
+"""How a plan is carried out: on which device, with how many workers and threads."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class Execution:
         force: retrain runs that already exist.
         allow_mixed: add runs to a study whose runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
+        cuda_graph: run each training step as one CUDA graph.
         quiet: show no progress of downloads and decoding.
         launcher: where runs execute (default: worker processes of this machine).
         on_event: called with the plan, and with every run's start, progress, epochs and end.
@@ -67,6 +68,7 @@ class Execution:
     force: bool = False
     allow_mixed: bool = False
     compiled: bool = False
+    cuda_graph: bool = False
     quiet: bool = True
     launcher: Launcher = field(default_factory=LocalLauncher)
     on_event: OnEvent = field(default=lambda _event: None)
@@ -101,9 +103,12 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
         The number of workers, and the resources of each run.
 
     Raises:
-        BenchError: more or fewer workers or threads than make sense on this machine.
+        BenchError: more or fewer workers or threads than make sense on this machine, or CUDA
+            graphs where there can be none.
     """
     device = how.torch_device
+    if how.cuda_graph:
+        _check_cuda_graph(plan, device)
     deterministic = any(request.deterministic for request in plan.requests)
     if how.elsewhere:  # the cluster queues what does not fit
         for option, count in (("--workers", how.workers), ("--threads", how.threads)):
@@ -130,6 +135,18 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
     return workers, _resources(how, device, threads)
 
 
+def _check_cuda_graph(plan: Plan, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise BenchError(f"--cuda-graph needs a CUDA device, not {device}; leave it out")
+    if any(request.precision == "fp16" for request in plan.requests):
+        raise BenchError(
+            "--cuda-graph does not go with precision fp16, whose gradients are scaled by what "
+            "each step finds; take bf16 or fp32, or leave it out"
+        )
+    if launched_by_torchrun():
+        raise BenchError("--cuda-graph trains with one process; leave it out under torchrun")
+
+
 def _is_small(request: RunRequest) -> bool:
     """Return whether a training step of a request's network leaves a GPU waiting for Python."""
     size = data_size(request)
@@ -143,6 +160,7 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
         device=str(device),
         threads=threads,
         compiled=how.compiled,
+        cuda_graph=how.cuda_graph,
         quiet=how.quiet,
         force=how.force,
     )

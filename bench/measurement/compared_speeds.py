@@ -14,6 +14,8 @@ from bench.store.tables.frames import load_table, rows_of
 from bench.system.intervals import Interval, median_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 
@@ -161,7 +163,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             high=row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             reference=row.get("reference"),
-            busy=_busy(row),
+            busy=used_by_others(row),
             doubt="the interval is too wide" if row.get("noisy") else None,
             is_reference=row.get("difference") == "reference",
             processes=row.get("processes") or 1,
@@ -200,7 +202,8 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     return ComparedSpeeds(name, "; ".join(machines), speeds)
 
 
-def _busy(row: dict[str, Any]) -> str | None:
+def used_by_others(row: Mapping[str, Any]) -> str | None:
+    """Say so if other processes used so much of the processor that a row is no ground to judge."""
     if (row.get("other_processes") or 0.0) > _BUSY:
         return f"other processes used {row['other_processes'] * 100:.0f} % of the processor"
     return None

@@ -55,11 +55,9 @@ def make_rows(
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
             row |= _speed(trial, trial.interval, ceiling)
-            row["noisy"] = scheduler_tick(trial.latencies) is not None or not is_reached(
-                trial, trials, goal
-            )
+            row["noisy"] = _is_quantised(trial) or not is_reached(trial, trials, goal)
             reference = references.get(trial.group)
-            if reference is not None and trial.configuration.computes:
+            if reference is not None and _are_comparable(trial, reference):
                 row |= _ratio(trial, reference, floors.get(trial.group))
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
         row |= trial.columns
@@ -248,6 +246,16 @@ def _way(made: Configuration) -> str:
     network = f"{made.target.label} " if made.across else ""
     streams = f" {made.streams} streams" if made.streams > 1 else ""
     return f"{network}{made.backend} {made.precision} {made.memory_format}{streams}"
+
+
+def _are_comparable(trial: Trial, reference: Trial) -> bool:
+    """Return whether the ratio says something of both, rather than of the scheduler."""
+    quantised = _is_quantised(trial) or _is_quantised(reference)
+    return trial.configuration.computes and not quantised
+
+
+def _is_quantised(trial: Trial) -> bool:
+    return scheduler_tick(trial.latencies) is not None
 
 
 def _own_warnings(trial: Trial) -> list[str]:

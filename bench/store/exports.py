@@ -34,7 +34,7 @@ class ExportRecord:
 
     Attributes:
         export: SHA-256 of the file, also the name of its folder.
-        request: options and weights; equal requests are the same export.
+        request: options, weights and versions; equal requests are the same export.
         row: the export's row of the `exports` table.
         proof: the results of the comparison with PyTorch.
         environment: versions and hardware (`bench.system.environment`).

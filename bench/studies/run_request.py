@@ -131,7 +131,7 @@ class RunRequest:
 
     @property
     def run_id(self) -> str:
-        """`SLUG-HASH`: a readable slug, and the hash that is the identity."""
+        """`SLUG-sSEED-HASH`: a readable slug, the seed, and the hash that is the identity."""
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.model}-{self.dataset}").strip("-.")
         return f"{slug[:60]}-s{self.seed}-{self.hash}"
 

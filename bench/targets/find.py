@@ -1,4 +1,4 @@
-"""From what a person names to networks: the one place where names are resolved.
+"""From what a person names to networks: the one place where commands look a network up.
 
 A name is looked up in this order: a file (`.onnx`, `.engine`), a run's or an export's folder, the
 whole id of a run, a model, a study, the beginning or hash of a run's id, the beginning of an

@@ -1,1 +1,1 @@
-"""Training: recipe, loop, checkpoint, evaluation, and one run from request to record."""
+"""Training: set-up, loop, checkpoint, evaluation, and one run from request to record."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.data.splits import stable_seed
+from bench.training.cuda_graph import StepGraph
 from bench.training.distributed import ALONE, Replicas
 from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
 from bench.training.schedule import learning_rate_at
@@ -76,6 +77,7 @@ class Trainer:
         device: where the model is.
         precision: `fp32`, or `bf16`/`fp16` for autocast; fp16 scales its gradients.
         compiled: run the forward and backward pass through `torch.compile`.
+        cuda_graph: run each step as one CUDA graph.
         replicas: the processes that share this training.
     """
 
@@ -89,6 +91,7 @@ class Trainer:
         device: torch.device,
         precision: str = "fp32",
         compiled: bool = False,
+        cuda_graph: bool = False,
         replicas: Replicas = ALONE,
     ) -> None:
         self.replicas = replicas
@@ -103,6 +106,11 @@ class Trainer:
             # Sizes are few: those of a batch and of the last one. Each has faster code of its own.
             self.forward = torch.compile(self.forward, dynamic=False)
         self.optimizers = make_optimisers(model, recipe, device)
+        self.graph: StepGraph | None = None
+        if cuda_graph:
+            self.graph = StepGraph(self._arithmetic_with_norm, recipe.batch_size)
+            for group in self._groups:
+                group["lr"] = torch.zeros((), device=device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = _average(model, recipe)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -165,18 +173,44 @@ class Trainer:
         whole = len(labels)
         images, labels = self.replicas.share(images, labels)
         weight = self.replicas.weight(len(labels), whole)
+        with_norm = self.position.batch % GRADIENT_NORM_EVERY == 0  # so every epoch has one
+        if self.graph is not None:
+            loss, correct, *norms = self.graph(images, labels)
+        else:
+            loss, correct, *norms = self._arithmetic(images, labels, weight, with_norm=with_norm)
+        if with_norm:
+            self._norms += norms
+        if self.lookahead is not None:
+            self.lookahead.after_step(step, self.steps)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self._unread.append((step, loss, correct, len(labels)))
+        self.position.batch += 1
+        if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
+            self.read_losses()
+
+    def _arithmetic_with_norm(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return self._arithmetic(images, labels, with_norm=True)
+
+    def _arithmetic(
+        self, images: Tensor, labels: Tensor, weight: float = 1, *, with_norm: bool
+    ) -> tuple[Tensor, ...]:
+        """Do what the device does in a step: the passes forward and backward, and the update.
+
+        Returns:
+            The loss, the number of correct answers and, if asked for, the norm of the gradient.
+        """
         with self._autocast():
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-        self._update(step)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        norms = self._update(with_norm=with_norm)
         correct = (logits.detach().argmax(1) == labels).sum()
-        self._unread.append((step, loss.detach(), correct, len(labels)))
-        self.position.batch += 1
-        if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
-            self.read_losses()
+        return loss.detach(), correct, *norms
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _set_learning_rates(self, step: int) -> None:
         for optimizer in self.optimizers:
@@ -184,24 +218,27 @@ class Trainer:
             peak = self.recipe.muon_learning_rate if muon else None
             rate = learning_rate_at(self.recipe, step, self.steps, peak)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)  # where a CUDA graph reads it
+                else:
+                    group["lr"] = rate
 
-    def _update(self, step: int) -> None:
-        """Update the weights by their gradients, and clear those."""
+    def _update(self, *, with_norm: bool) -> list[Tensor]:
+        """Update the weights by their gradients, and clear those; return their norm, if wanted."""
+        norms = []
         for optimizer in self.optimizers:
             if isinstance(optimizer, KernelMuon):
                 optimizer.take_gradients()
-        if self.position.batch % GRADIENT_NORM_EVERY == 0:  # so every epoch has one
+        if with_norm:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
-            self._norms.append(_gradient_norm(self.parameters))
+            norms.append(_gradient_norm(self.parameters))
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
         for parameter in self.parameters:
             parameter.grad = None
-        if self.lookahead is not None:
-            self.lookahead.after_step(step, self.steps)
+        return norms
 
     def read_losses(self) -> None:
         """Add the figures of the last steps to the sums.

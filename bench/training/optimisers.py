@@ -104,7 +104,10 @@ class KernelMuon(torch.optim.Muon):
                 rate = group["lr"] * max(1, rows / columns) ** 0.5
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(update, alpha=-rate)
+                    if isinstance(rate, Tensor):  # a CUDA graph reads it anew in each step
+                        matrix.addcmul_(update.to(matrix.dtype), rate, value=-1)
+                    else:
+                        matrix.add_(update, alpha=-rate)
 
     def _direction(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
         """Add the gradient to the momentum, and return the direction to orthogonalise."""

@@ -25,6 +25,7 @@ class Resources:
         device: as `bench.system.devices.resolve_device` takes it.
         threads: CPU threads of one run.
         compiled: train through `torch.compile`.
+        cuda_graph: run each training step as one CUDA graph.
         quiet: show no progress of downloads and decoding.
         force: retrain runs that already exist.
         fingerprints: what the images of the user's own datasets must be, so that all runs of a
@@ -34,6 +35,7 @@ class Resources:
     device: str = "cpu"
     threads: int = 1
     compiled: bool = False
+    cuda_graph: bool = False
     quiet: bool = True
     force: bool = False
     fingerprints: dict[Data, str] = field(default_factory=dict)

@@ -78,7 +78,7 @@ def execute(
         stop: checked between steps.
         on_event: called with the start, the estimated time, progress, every epoch and the end.
         weights: safetensors or state-dict file to start from, if the request names one.
-        wait: for another process that is doing the run.
+        wait: wait until another process that is doing the run has ended.
 
     Raises:
         RunHeldError: another process is doing the run, and *wait* is False.
@@ -182,6 +182,7 @@ class _Attempt:
             device=device,
             precision=request.precision,
             compiled=self.resources.compiled,
+            cuda_graph=self.resources.cuda_graph,
             replicas=group,
         )
         if group.size > 1:
@@ -189,6 +190,8 @@ class _Attempt:
         layout = str(self.memory_format).removeprefix("torch.")
         self.record.environment["memory_format"] = layout
         self.record.environment["compiled"] = self.resources.compiled
+        if self.resources.cuda_graph:
+            self.record.environment["cuda_graph"] = True
         if request.recipe.muon_learning_rate:
             self.record.environment["muon_precision"] = muon_precision(device)
         self._resume()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,28 @@ def test_muon_against_sgd(paired: Callable[..., None], name: str, settings: dict
         program("fast", *network, settings=settings) as with_muon,
     ):
         paired(lambda: with_muon(2), lambda: without(2), rounds=5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+@pytest.mark.parametrize(
+    ("side", "settings"),
+    [
+        ("bf16", {}),
+        ("flush", {}),
+        ("ours", {"GOMP_CPU_AFFINITY": "0 1"}),
+        ("ours", {"LD_PRELOAD": find_library("jemalloc") or ""}),
+    ],
+    ids=["bf16", "denormals flushed", "threads bound", "jemalloc"],
+)
+def test_what_may_speed_up_a_step(
+    paired: Callable[..., None], name: str, side: str, settings: dict[str, str]
+) -> None:
+    """How many steps as they are one of these is worth."""
+    if settings == {"LD_PRELOAD": ""}:
+        pytest.skip("jemalloc is not installed")
+    network = (name, 28, 128, CORES)
+    with program("ours", *network) as plain, program(side, *network, settings=settings) as changed:
+        paired(lambda: changed(STEPS), lambda: plain(STEPS), rounds=ROUNDS)
 
 
 @contextlib.contextmanager

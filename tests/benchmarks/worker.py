@@ -1,8 +1,8 @@
 """A process that trains: so many steps for every line on stdin, by our loop or the textbook's.
 
 Arguments: `textbook`, `ours` (the same SGD, crops and flips by our loop), `fast` or `book` (our
-loop by the recipe of that name) or `sgd` (`fast` without Muon), model, input size, batch size,
-threads, random seed.
+loop by the recipe of that name), `sgd` (`fast` without Muon), `bf16` or `flush` (`ours` in bf16,
+or with denormal numbers taken for zero), model, input size, batch size, threads, random seed.
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ from bench.training.setup import Split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.studies.recipe import Recipe
-
 CPU = torch.device("cpu")
+OURS = get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0, "crop_padding": 2})
 RECIPES = {
-    "ours": get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0, "crop_padding": 2}),
+    "ours": OURS,
+    "bf16": OURS,
+    "flush": OURS,
     "fast": get_recipe("fast"),
     "sgd": get_recipe("fast").model_copy(update={"muon_learning_rate": 0.0}),
     "book": get_recipe("book"),
 }
 
 
-def make_trainer(recipe: Recipe, name: str, size: int, batch: int, seed: int) -> Trainer:
+def make_trainer(side: str, name: str, size: int, batch: int, seed: int) -> Trainer:
     """Make what a run of this network trains with."""
+    recipe = RECIPES[side]
     data = load_dataset("fashion-mnist-mini", quiet=True)
     recipe = recipe.model_copy(update={"batch_size": batch})
     request = RunRequest(name, "fashion-mnist-mini", recipe, seed=seed, input_size=size)
     split = Split.of(data, request, CPU)
     model = build_model(name, num_classes=10, in_channels=1)
     batches = split.training_batches(lay_out(model, CPU, split.input_shape))
-    return Trainer(model, batches, recipe, seed=seed, device=CPU)
+    precision = "bf16" if side == "bf16" else "fp32"
+    return Trainer(model, batches, recipe, seed=seed, device=CPU, precision=precision)
 
 
 def train(trainer: Trainer, steps: int) -> None:
@@ -57,10 +60,11 @@ def train(trainer: Trainer, steps: int) -> None:
         trainer.step(images, labels)
 
 
-def ours(recipe: Recipe, name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
+def ours(side: str, name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
     """Train as `bench train` does."""
     keep_freed_memory()
-    return partial(train, make_trainer(recipe, name, size, batch, seed))
+    torch.set_flush_denormal(side == "flush")
+    return partial(train, make_trainer(side, name, size, batch, seed))
 
 
 def theirs(name: str, size: int, batch: int, seed: int) -> Callable[[int], None]:
@@ -76,7 +80,7 @@ def main() -> None:
     program, name, *numbers = sys.argv[1:]
     size, batch, threads, seed = map(int, numbers)
     torch.set_num_threads(threads)
-    start = theirs if program == "textbook" else partial(ours, RECIPES[program])
+    start = theirs if program == "textbook" else partial(ours, program)
     train_steps = start(name, size, batch, seed)
     for line in sys.stdin:
         train_steps(int(line))

@@ -129,11 +129,18 @@ def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     ]
 
 
-def test_noisy_rows_are_no_verdict_that_nothing_is_faster():
-    reference = row(ratio=1.0, difference="reference")
-    assert fastest([reference, row(noisy=True), row(ratio_low=0.98)]) == [
-        "No verdict: 1 of 2 configurations beside the reference are noisy. "
-        "Measure while nothing else runs, or with a larger --max-seconds."
+def test_an_interval_over_processes_holds_however_wide_it_is():
+    wide = row(noisy=True, ratio=2.0, ratio_low=1.5, ratio_high=2.6)
+    (sentence,) = fastest([row(), wide])
+    assert "2.00 [1.50, 2.60] times" in sentence
+    (sentence,) = fastest([row(), {**wide, "processes": 1}])
+    assert "1.50 [1.40, 1.60] times" in sentence
+
+
+def test_nothing_is_concluded_on_a_machine_that_others_used():
+    reference = row(ratio=1.0, difference="reference", other_processes=0.4)
+    assert closing_lines([reference, timed("int8", 180.0, other_processes=0.4)]) == [
+        "No verdict: other processes used 40 % of the processor. Measure while nothing else runs."
     ]
 
 
@@ -199,7 +206,7 @@ def test_it_is_said_whether_int8_pays(rows, sentence):
     [
         [timed("fp32", 100.0)],
         [timed("int8", 100.0)],
-        [timed("fp32", 100.0), timed("int8", 200.0, noisy=True)],
+        [timed("fp32", 100.0), timed("int8", 200.0, noisy=True, processes=1)],
         [timed("fp32", 100.0), timed("int8", 200.0, batch_size=8)],
     ],
 )

@@ -8,7 +8,7 @@ call a fake of `torch.cuda`'s graphs.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,11 +21,10 @@ from bench.measurement.backends.protocol import (
     Support,
     Workload,
 )
+from bench.training.cuda_graph import WARM_UP, side_stream
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_WARM_UP = 3  # batches before the capture, as in PyTorch's notes on CUDA graphs
 
 
 class EagerGraph:
@@ -71,14 +70,9 @@ class CapturedPrepared:
         work = network.workload
         self.images = network.upload(torch.zeros(work.batch_size, *work.input_shape))
         with torch.cuda.device(network.device):
-            # cuDNN and Triton choose their kernels on a stream that is not captured.
-            stream: Any = torch.cuda.Stream  # not annotated by torch
-            beside, current = stream(), torch.cuda.current_stream()
-            beside.wait_stream(current)
-            with torch.cuda.stream(beside):
-                for _ in range(_WARM_UP):
+            with side_stream():  # cuDNN and Triton choose their kernels
+                for _ in range(WARM_UP):
                     network.infer(self.images)
-            current.wait_stream(beside)
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
                 self.output = network.infer(self.images)

@@ -1,9 +1,9 @@
 """Replication in fresh processes: what differs between two runs of one command is measured.
 
 A network's speed differs from process to process by more than it does within one: memory lies
-elsewhere, caches and huge pages were found otherwise. An interval from one process does not know
-that, and does not cover what the next run finds. So each process opens all configurations of the
-comparison, in another order and after another amount of memory, warms up, and takes a few
+elsewhere, and caches and huge pages are in another state. An interval from one process does not
+include that, and does not cover what the next run finds. So each process opens all configurations
+of the comparison, in another order and after another amount of memory, warms up, and takes a few
 interleaved rounds; the interval is over processes (Kalibera and Jones 2013).
 """
 
@@ -195,7 +195,7 @@ def run_process(
 ) -> Replicate:
     """Run one process, and add what it measured to the trials.
 
-    A process that crashes or hangs does not count; it is a failure of what it was at work on.
+    A process that crashes or hangs does not count: the configuration it was measuring has failed.
     """
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
     here, there = context.Pipe()
@@ -269,7 +269,7 @@ def _measure(
     """Measure all trials in this process, and send them; the order of opening is random."""
     be_killed_first()
     source = random.Random(seed)  # noqa: S311 - nothing secret
-    # Written, so that it is there: neighbouring networks then lie at other addresses.
+    # Bytes that are written are really allocated, so networks lie at other addresses.
     padding = bytearray(os.urandom(1)) * source.randrange(_MOST_PADDING)
     order = list(trials)
     source.shuffle(order)

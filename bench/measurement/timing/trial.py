@@ -172,7 +172,7 @@ class Trial:
             self.give_up()
 
     def give_up(self) -> None:
-        """Fail as the last process did; or as all, which others ended."""
+        """Take the last failure as the outcome; without one, say that no process was complete."""
         none = ("failed", f"none of {self.attempts} processes was complete")
         self.status, self.error = self.failures[-1] if self.failures else none
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
+from bench.measurement.compared_speeds import used_by_others
 from bench.store.runs import short_name
 from bench.system.intervals import FEWEST_PROCESSES
 
@@ -44,12 +45,12 @@ def closing_lines(rows: Iterable[Row]) -> list[str]:
 
 
 def fastest(rows: Iterable[Row]) -> list[str]:
-    """Name the fastest configuration of each network and batch size, from rows that are not noisy.
+    """Name the fastest configuration of each network and batch size.
 
     A configuration is faster only if the interval of its ratio lies above one.
     """
     compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
-    reliable = [row for row in compared if not row["noisy"]]
+    reliable = [row for row in compared if _is_reliable(row)]
     groups = _grouped(reliable, _NETWORK)
     sentences = []
     for found in groups.values():
@@ -63,12 +64,9 @@ def fastest(rows: Iterable[Row]) -> list[str]:
     if sentences:
         return sentences
     others = [row for row in compared if row["difference"] != "reference"]
-    noisy = sum(bool(row["noisy"]) for row in others)
-    if noisy:
-        return [
-            f"No verdict: {noisy} of {len(others)} configurations beside the reference are noisy. "
-            "Measure while nothing else runs, or with a larger --max-seconds."
-        ]
+    busy = next(filter(None, map(used_by_others, others)), None)
+    if busy is not None:
+        return [f"No verdict: {busy}. Measure while nothing else runs."]
     return ["No configuration is significantly faster than its reference."]
 
 
@@ -77,9 +75,9 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
 
     The fastest int8 configuration is compared with the fastest other one of the same network and
     batch size. A file in int8 whose network was measured in nothing else is compared with the one
-    other network there is. Noisy rows have no part.
+    other network there is. A verdict goes by the intervals of both.
     """
-    reliable = [row for row in rows if row["status"] == "complete" and not row["noisy"]]
+    reliable = [row for row in rows if row["status"] == "complete" and _is_reliable(row)]
     reliable = [row for row in reliable if row["images_per_second"] is not None]
     sentences = []
     for key, found in _grouped([r for r in reliable if r["precision"] == "int8"], _NETWORK).items():
@@ -95,6 +93,14 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
             best, other = max(found, key=_speed), max(own, key=_speed)
             sentences.append(_int8_sentence(best, other))
     return sentences
+
+
+def _is_reliable(row: Row) -> bool:
+    """Return whether a row's intervals hold: of a noisy one only those over processes do."""
+    if used_by_others(row) is not None:
+        return False
+    over_processes = (row["processes"] or 1) >= FEWEST_PROCESSES and row["ratio"] is not None
+    return not row["noisy"] or over_processes
 
 
 def _int8_sentence(int8: Row, other: Row) -> str:

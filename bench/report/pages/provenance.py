@@ -231,7 +231,7 @@ def versions(environment: Mapping[str, Any], packages: Sequence[str] = _PACKAGES
 
 
 def _execution(environment: Mapping[str, Any]) -> str:
-    names = ("memory_format", "compiled")
+    names = ("memory_format", "compiled", "cuda_graph")
     return ", ".join(f"{n.replace('_', ' ')} {environment[n]}" for n in names if n in environment)
 
 

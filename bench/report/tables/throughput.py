@@ -112,8 +112,8 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         )
     if any(row["noisy"] for row in rows):
         lines.append(
-            "* noisy: the interval did not become narrow enough; draw no conclusion from such a "
-            "row, and give more --max-seconds"
+            "* noisy: the interval is wider than was asked for; a larger --max-seconds makes it "
+            "narrower. Two rows whose intervals overlap may be equally fast."
         )
     if any(is_noise(row["calibration"]) for row in rows):
         lines.append(
@@ -145,7 +145,10 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
         )
     most, fewest = max(counts), min(counts)
     number = str(most) if most == fewest else f"{fewest} to {most}"
-    return f"Intervals are over {number} fresh processes."
+    return (
+        f"Intervals are over {number} fresh processes of this run. With the machine's clock, "
+        "images/s can change by more than that from run to run; compare ratios."
+    )
 
 
 def _cells(
