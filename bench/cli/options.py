@@ -111,7 +111,9 @@ Timeout = Annotated[
 Device = Annotated[str, hardware("--device DEVICE", "Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[
     int | None,
-    hardware("--threads N", "CPU threads per run (default: the cores, divided among workers)."),
+    hardware(
+        "--threads N", "CPU threads per run (default: cores per worker, at most OMP_NUM_THREADS)."
+    ),
 ]
 
 LauncherName = Annotated[
