@@ -289,7 +289,8 @@ def measure(
             `.onnx` and `.engine` files (default: ResNet-18).
         results: the results folder; raw samples are written to its `measurements/ID/`.
         device: auto, cpu, cuda, cuda:N or mps.
-        threads: number of CPU threads (default: the physical cores this process may use).
+        threads: number of CPU threads (default: the physical cores this process may
+            use, at most `OMP_NUM_THREADS`).
         options: options of the models given by name.
         input_size: side, or height and width, in pixels, for models given by name and for
             `.onnx` files that take any size.
@@ -415,7 +416,7 @@ def export_onnx(
         bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
             the current folder; implies `with_preprocessing`.
         force: export again what exists already.
-        threads: CPU threads (default: the physical cores).
+        threads: CPU threads (default: the physical cores, at most `OMP_NUM_THREADS`).
         say: called with a line about what is being done.
         **settings: fields of `bench.export.settings.Settings`, such as `precision`.
 
@@ -488,7 +489,7 @@ def export_tensorrt(
             for `.onnx` files that take any size.
         output: a folder that engines and sidecars are copied to.
         force: export ONNX files again.
-        threads: CPU threads (default: the physical cores).
+        threads: CPU threads (default: the physical cores, at most `OMP_NUM_THREADS`).
         say: called with a line about what is being done.
         **toolkit: `toolkit`, a function from a flavor to a `bench.export.tensorrt.Toolkit`.
 

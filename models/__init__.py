@@ -12,13 +12,16 @@ read the names:
 - `d2l_resnet18`: the book's network to the letter;
 - `timm:NAME`, `torchvision:NAME`, `package.module:function`: from elsewhere.
 
-The options of the residual families are the fields of `ResNetConfig`. A new family is one
-file that calls `register`, imported here.
+The options of the residual families are the fields of `ResNetConfig`. A new family calls
+`register` in a file that is imported here. Names and options are known without torch, which takes
+seconds to import: the networks' own classes are imported when they are first used.
 """
 
 from __future__ import annotations
 
-from .blocks import BLOCKS, ORDERS, BasicBlock, Bottleneck, Order, ResidualBlock
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .config import CHOICES, ResNetConfig
 from .errors import LazyError, ModelError, UnknownModelError
 from .registry import (
@@ -31,13 +34,29 @@ from .registry import (
     model_family,
     register,
 )
-from .resnet import ResNet
 
 # Each of these registers its names; their order is the order of `list_models()`.
 from .families import ResidualFamily  # isort: skip
-from .plain_cnn import PlainCNN  # isort: skip
-from .book import Residual  # isort: skip
+from . import singles as singles  # isort: skip
 from .external import LibraryFamily, UserFamily, materialise  # isort: skip
+
+if TYPE_CHECKING:
+    from .blocks import BLOCKS, ORDERS, BasicBlock, Bottleneck, Order, ResidualBlock
+    from .book import Residual
+    from .plain_cnn import PlainCNN
+    from .resnet import ResNet
+
+_HOMES = {
+    "BLOCKS": "blocks",
+    "ORDERS": "blocks",
+    "BasicBlock": "blocks",
+    "Bottleneck": "blocks",
+    "Order": "blocks",
+    "PlainCNN": "plain_cnn",
+    "ResNet": "resnet",
+    "Residual": "book",
+    "ResidualBlock": "blocks",
+}
 
 __all__ = [
     "BLOCKS",
@@ -67,3 +86,9 @@ __all__ = [
     "model_family",
     "register",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .registry import SingleFamily, register
-
 MODULES = (64, 128, 256, 512)  # output channels, two residual blocks each
 
 
@@ -85,16 +83,3 @@ def book_resnet18(*, num_classes: int, in_channels: int) -> nn.Sequential:
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of them have one
     return network
-
-
-register(
-    SingleFamily(
-        name="d2l_resnet18",
-        names=("d2l_resnet18",),
-        source="Dive into Deep Learning, chapter Residual Networks",
-        builder=book_resnet18,
-        channels=1,
-        size=96,
-        classes=10,
-    )
-)

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
-
 from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+
+    from torch import nn
 
 _DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _REFERENCE = re.compile(rf"{_DOTTED}:{_DOTTED}")
@@ -150,6 +148,9 @@ def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> N
     the response to grey keeps its size; for one channel they are summed, so that the output for a
     grey image is that for its RGB copy.
     """
+    import torch
+    from torch import nn
+
     convolutions = ((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
     path, module = next(convolutions, ("", None))
     if module is None or module.in_channels != 3 or module.groups != 1:  # noqa: PLR2004 - colours
@@ -278,6 +279,9 @@ def _checked(name: str, model: object) -> nn.Module:
     Raises:
         ModelError: it is no module, a scripted one, or has weights of another type than float32.
     """
+    import torch
+    from torch import nn
+
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     model = _unwrapped(model)
@@ -300,6 +304,8 @@ def _checked(name: str, model: object) -> nn.Module:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
+    from torch import nn
+
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
@@ -315,6 +321,9 @@ def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     Raises:
         LazyError: the network cannot take it.
     """
+    import torch
+    from torch.nn.parameter import is_lazy
+
     tensors = itertools.chain(model.parameters(), model.buffers())
     if not any(is_lazy(tensor) for tensor in tensors):
         return model

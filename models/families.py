@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from .config import CHOICES, SHORTCUT_NUMBERS, Block, ResNetConfig
 from .errors import ModelError
 from .registry import Canonical, Family, Options, check_options, register
-from .resnet import ResNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,6 +70,8 @@ class ResidualFamily(Family):
 
     def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Build the network that the canonical name and options describe."""
+        from .resnet import ResNet
+
         name, options = network
         own = self.configure(int(name.removeprefix("resnet")), options.get("block"))
         if own is None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .registry import SingleFamily, register
-
 # Five and four times three layers cost what ResNet-18 costs: its 7x7 stem is 5.4 times
 # a 3x3 one, which the fifth convolution makes up for; the rest is layer for layer alike.
 LAYERS = (5, 4, 4, 4)
@@ -60,14 +58,3 @@ def _layer(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequentia
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
-
-
-register(
-    SingleFamily(
-        name="plain_cnn",
-        names=("plain_cnn",),
-        source="Simonyan and Zisserman 2015, with batch normalisation and ResNet-18's cost",
-        builder=PlainCNN,
-        counts={"width": 64},
-    )
-)

@@ -19,7 +19,8 @@ LAZY = {
     "platformdirs", "psutil", "pydantic", "pynvml", "ray", "requests", "resource", "rich",
     "safetensors", "scipy", "statsmodels", "submitit", "tensorboard", "tensorrt", "tensorrt_rtx",
     "timm", "torch", "torchvision", "urllib3",
-    "bench.data", "bench.models", "bench.networks", "bench.training",  # they import torch
+    "bench.data", "bench.networks", "bench.training",  # they import torch
+    "bench.models",  # a cold start measures it; it imports torch when a network is built
     "bench.report.tracking.mlflow", "bench.report.tracking.tensorboard",
 }  # fmt: skip
 # Commands and the Python interface import only the rooms that a call needs.

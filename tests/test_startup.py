@@ -29,6 +29,8 @@ except SystemExit as leave:
         (["results", "ls", "--help"], 0),
         (["traim"], 2),
         (["init", "no-suffix"], 2),
+        (["list", "models"], 0),
+        (["list", "options"], 0),
     ],
 )
 def test_nothing_heavy_is_imported_at_start_up(words: list[str], code: int) -> None:

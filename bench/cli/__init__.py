@@ -13,10 +13,11 @@ import json
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import BenchError, plain, warning_line
 from bench.system.memory import says_out_of_memory
+from bench.system.native_crash import report_native_crash
 from bench.system.signals import StopRequestedError, exit_on_sigterm
 
 if TYPE_CHECKING:
@@ -28,12 +29,18 @@ def main() -> None:
 
     0: done; 1: the work ran and something failed; 2: the request could not be understood or
     met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
-    signal, resumable.
+    signal, resumable. A fault in native code is reported in one line, too.
     """
-    from bench.cli.app import app
     from bench.cli.output import replace_unencodable_output
 
     replace_unencodable_output()
+    with report_native_crash(_refuse):
+        _run()
+
+
+def _run() -> NoReturn:
+    from bench.cli.app import app
+
     try:
         with exit_on_sigterm(), _plain_warnings():
             code = app(prog_name="bench", standalone_mode=False)

@@ -1,10 +1,10 @@
 """What `--dry-run` prints: the runs of a plan, and the time and disk space that they need."""
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import print_json, print_line, print_table, stdout
+from bench.report.tables.durations import duration
 
 if TYPE_CHECKING:
     from bench.launch.workers import Execution
@@ -75,18 +75,3 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "recipe",
     )
     return {key: row[key] for key in first}
-
-
-# Unit, its seconds, decimal places, and the seconds from which the next unit is used.
-_UNITS = (
-    ("s", 1, 0, 90),
-    ("min", 60, 0, 5400),
-    ("h", 3600, 1, 3.6e6),
-    ("days", 86400, 0, math.inf),
-)
-
-
-def duration(seconds: float) -> str:
-    """Return a readable duration, in the unit that suits it."""
-    unit, size, digits, _ = next(known for known in _UNITS if seconds < known[-1])
-    return f"{seconds / size:,.{digits}f} {unit}"

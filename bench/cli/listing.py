@@ -76,18 +76,45 @@ def _shown_options() -> list[dict[str, Any]]:
 
 
 def _studies() -> list[dict[str, Any]]:
-    from bench.studies import load_study, shipped_studies
+    from bench.studies import load_study, shipped_costs, shipped_studies
 
-    loaded = {name: load_study(name).study for name in shipped_studies()}
+    costs = shipped_costs()
+    rows = []
+    for name in shipped_studies():
+        study = load_study(name).study
+        search = len(study.tune.learning_rate) * len(study.tune.seeds) if study.tune else 0
+        rows.append(
+            {
+                "name": name,
+                "runs": len(study.variants) * (len(study.base.seeds) + search),
+                "training_macs": costs.get(name),
+                "question": study.question,
+                "source": study.source,
+            }
+        )
+    return rows
+
+
+def _shown_studies() -> list[dict[str, Any]]:
+    rows = _studies()
+    unit = next(row["training_macs"] for row in rows if row["name"] == "quickstart")
     return [
         {
-            "name": name,
-            "runs": len(study.variants) * len(study.base.seeds),
-            "question": study.question,
-            "source": study.source,
+            "name": row["name"],
+            "runs": row["runs"],
+            "cost": _multiple(row["training_macs"], unit),
+            "question": row["question"],
+            "source": row["source"],
         }
-        for name, study in loaded.items()
+        for row in rows
     ]
+
+
+def _multiple(value: int | None, unit: int) -> str | None:
+    if value is None:
+        return None
+    times = value / unit
+    return f"{times:,.0f}" if times >= 10 else f"{times:.2g}"  # noqa: PLR2004 - two digits
 
 
 def _datasets() -> list[dict[str, Any]]:
@@ -203,11 +230,12 @@ _LISTS: dict[Thing, _List] = {
     ),
     "studies": _List(
         _studies,
-        _studies,
-        {"runs": ""},
+        _shown_studies,
+        {"runs": "", "cost": ""},
         ("question", "source"),
-        note="What a study costs here, in time and disk space, and what is left of it: "
-        "bench run-ablation STUDY --dry-run. On another machine: bench plan STUDY --gpu NAME.",
+        note="cost: multiply-adds of all trainings, as a multiple of quickstart's; large networks "
+        "need less time for each. Time and disk space that a study needs here, and what is left of "
+        "it: bench run-ablation STUDY --dry-run. On another machine: bench plan STUDY --gpu NAME.",
     ),
     "datasets": _List(_datasets, _datasets, {"train": "", "test": ""}),
     "recipes": _List(

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from bench.cli.dry_run import duration
 from bench.cli.output import remarks, stderr
+from bench.report.tables.durations import duration
 
 _FREQUENT = {"prepare", "warm_up", "block", "round", "score"}  # repeated in each process
 _TEXTS = {

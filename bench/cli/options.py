@@ -51,7 +51,8 @@ Dataset = Annotated[
     str | None, what("--dataset NAME", "Dataset; see 'bench list datasets' (default: the study's).")
 ]
 Gpu = Annotated[
-    str | None, hardware("--gpu NAME", "GPU to estimate the time for: T4, RTX4090, A100 or H100.")
+    str | None,
+    hardware("--gpu NAME", "GPU to estimate the time for, such as A100, H100, L4 or RTX4090."),
 ]
 
 KeyValues = Annotated[
@@ -110,7 +111,9 @@ Timeout = Annotated[
 Device = Annotated[str, hardware("--device DEVICE", "Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[
     int | None,
-    hardware("--threads N", "CPU threads per run (default: the cores, divided among workers)."),
+    hardware(
+        "--threads N", "CPU threads per run (default: cores per worker, at most OMP_NUM_THREADS)."
+    ),
 ]
 
 LauncherName = Annotated[

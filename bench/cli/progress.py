@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.dry_run import duration
 from bench.cli.output import stderr
+from bench.report.tables.durations import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -23,7 +23,7 @@ from bench.export.settings import Flavor, Precision, Settings
 from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
-from bench.system.devices import physical_cores
+from bench.system.devices import default_threads
 from bench.targets.find import default_names, find_networks, sides_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def build_engines(
         prove_writable(Path(output), "--output")
     exports = Exports(results)
     settings = Settings(precision=precision, target="tensorrt", dataset=dataset)
-    exporter = Exporter(exports, settings, threads or physical_cores(), force, say)
+    exporter = Exporter(exports, settings, threads or default_threads(), force, say)
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     builder = EngineBuilder(library, exports, profile or Profile(), say)
     rows = []

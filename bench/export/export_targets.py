@@ -13,7 +13,7 @@ from bench.export.pipeline import Draw, Exporter, Say
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable
-from bench.system.devices import physical_cores
+from bench.system.devices import default_threads
 from bench.targets.find import InputSize, default_names, find_networks, sides_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def export_targets(
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
         prove_writable(Path(output), "--output")
-    exporter = Exporter(Exports(results), wanted, threads or physical_cores(), force, say, draw)
+    exporter = Exporter(Exports(results), wanted, threads or default_threads(), force, say, draw)
     found = find_networks(
         names or default_names(results), results=results, options=options, input_size=input_size,
         takes=("model", "run", "onnx"), unfinished=True,

@@ -267,6 +267,10 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
     }  # fmt: skip
     if values["normalize"] and not floats:
         raise BenchError(f"--set normalize: the file takes {facts.input_type}, not real numbers")
+    useless = next((key for key in ("mean", "std") if key in given), None)
+    if useless and not values["normalize"]:
+        why = "with normalize=false" if floats else f"for a file of {facts.input_type}"
+        raise BenchError(f"--set {useless}: no image is normalised {why}; leave it out")
     for key in ("mean", "std"):
         try:
             values[key] = tuple(map(float, np.atleast_1d(values[key])))

@@ -1,4 +1,4 @@
-"""One sentence on whether int8 pays on this machine, from measured numbers."""
+"""One sentence on whether int8 pays on this machine: a first impression, from one process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
 def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:
     """Say what int8 gains in speed and costs in accuracy.
 
-    An interval that includes 1 decides nothing.
+    An interval that includes 1 decides nothing. Even one that does not is of seconds in one
+    process, so the sentence says "seems"; `bench throughput` measures in several.
 
     Args:
         speed: of the int8 file relative to fp32.
@@ -63,15 +64,15 @@ def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int
         images: size of the test set.
     """
     measured = f"{speed.ratio:.2f} times fp32's speed [{speed.low:.2f}, {speed.high:.2f}]"
-    where = f"on this CPU (batch {speed.batch_size})"
+    where = f"on this CPU, in one process (batch {speed.batch_size})"
     cost = "accuracy unknown (no test set)"
     if drop is not None:
         tested = f"{images:,} images (McNemar p = {p_value:.2g})"
         cost = f"accuracy {0.0 - drop:+.2f} points on {tested}"
     if speed.low > 1:
-        pays = "int8 pays here"
+        pays = "int8 seems to pay here"
     elif speed.high < 1:
-        pays = "int8 does not pay here"
+        pays = "int8 does not seem to pay here"
     else:
         pays = "The times do not show whether int8 pays here"
     return f"{pays}: {measured} {where}, {cost}."

@@ -82,6 +82,11 @@ def import_plan(
         BenchError: a name, a setting or the file cannot be used, the weights are not the network's,
             or without a file some of the network's weights are random.
     """
+    if model.lower().endswith(".onnx"):
+        raise BenchError(
+            f"{model}: an ONNX file is not imported; other commands take it as it is, such as "
+            f"'bench throughput {model}'"
+        )
     _check_settings(settings)
     if name is not None:
         _check_name(name)

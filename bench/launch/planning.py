@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
+from bench.launch.learning_rates import tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.networks.summary import count_macs
 from bench.training.check import probe
 from bench.training.setup import build_blank
-from bench.training.sizes import data_size
+from bench.training.sizes import blank_network, data_size
 from bench.training.step_time import steps_of
 
 if TYPE_CHECKING:
@@ -218,6 +219,23 @@ def roofline(work: Work, machine: Machine) -> tuple[float, str] | None:
         each = f"{machine.seconds_per_operation * 1e6:.3g} µs each"
         return 1 / launching, f"launching {operations} operations per step, about {each}"
     return 1 / seconds, "roofline, the least time possible"
+
+
+def training_macs(plan: Plan) -> int:
+    """Return the multiply-adds of all trainings of a plan, forward and backward.
+
+    Those of a search for learning rates are included, and so are evaluations, as a third.
+    """
+    total, known = 0.0, dict[str, int]()
+    for request in (*plan.requests, *(tuning_requests(plan) if plan.study.tune else ())):
+        size = data_size(request)
+        network = repr((request.model, request.options, size))
+        if network not in known:
+            shape = (1, size.channels, size.side, size.side)
+            known[network] = count_macs(blank_network(request, size), shape)
+        images = steps_of(request) * request.recipe.batch_size
+        total += TRAINING_PASSES * known[network] * images
+    return round(total)
 
 
 def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:

@@ -12,7 +12,12 @@ import torch
 from bench.errors import BenchError
 from bench.launch.processes import LocalLauncher
 from bench.networks.summary import count_macs
-from bench.system.devices import check_count, physical_cores, resolve_device
+from bench.system.devices import (
+    check_count,
+    default_threads,
+    physical_cores,
+    resolve_device,
+)
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
 from bench.training.sizes import blank_network, data_size
@@ -43,7 +48,8 @@ class Execution:
     Attributes:
         results: the results folder.
         device: auto, cpu, cuda, cuda:N or mps.
-        threads: CPU threads of one run (default: the cores, shared among the workers).
+        threads: CPU threads of one run (default: the cores, shared among the workers; at most
+            `OMP_NUM_THREADS`).
         workers: runs at a time (default: one per core on a CPU; one per GPU, or four for small
             networks).
         force: retrain runs that already exist.
@@ -124,7 +130,8 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
         places *= SHARED_GPU_WORKERS
     fitting = int(psutil.virtual_memory().available) // WORKER_BYTES
     workers = how.workers or max(1, min(places, len(plan.requests), fitting))
-    threads = how.threads or (1 if deterministic else max(1, cores // workers))
+    share = max(1, min(cores // workers, default_threads()))
+    threads = how.threads or (1 if deterministic else share)
     return workers, _resources(how, device, threads)
 
 

@@ -383,7 +383,7 @@ def _sizes(request: Request, target: MeasuredNetwork) -> tuple[int | str, ...]:
         if size != static:
             raise BenchError(
                 f"--batch-size {size}: {target.label} was made for batches of {static}; use "
-                f"--batch-size {static}, or export it without --static-batch"
+                f"--batch-size {static}, or export it for batches of any size"
             )
     return (static,)
 

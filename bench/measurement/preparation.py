@@ -21,7 +21,12 @@ from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Configuration, Request
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
-from bench.system.devices import check_count, physical_cores, resolve_device
+from bench.system.devices import (
+    check_count,
+    default_threads,
+    physical_cores,
+    resolve_device,
+)
 
 if TYPE_CHECKING:
     from bench.measurement.measured_network import MeasuredNetwork
@@ -53,14 +58,14 @@ def make_context(
     threads: int | None = None,
     on_event: OnEvent = lambda _event: None,
 ) -> Context:
-    """Resolve device and threads (default: the physical cores that this process may use).
+    """Resolve device and threads (default: `bench.system.devices.default_threads`).
 
     Raises:
         BenchError: there is no such device, or there are fewer cores.
     """
-    cores = physical_cores()
-    check_count("--threads", threads, cores, "core")
-    return Context(Path(results), str(resolve_device(device)), threads or cores, on_event)
+    check_count("--threads", threads, physical_cores(), "core")
+    threads = threads or default_threads()
+    return Context(Path(results), str(resolve_device(device)), threads, on_event)
 
 
 class NetworkFile(NamedTuple):

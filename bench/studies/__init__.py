@@ -5,7 +5,7 @@
 names the run's folder), and `growth` makes the requests of runs that start as another run's
 network, made larger.
 
-`bench.models` and `bench.data` import torch, so functions here import them when they are called:
+`bench.data` and `bench.networks` import torch, so functions here import them when they are called:
 reading a study and a run's record stays fast.
 """
 
@@ -16,6 +16,7 @@ from bench.studies.file import (
     adhoc_study,
     load_study,
     parse_study,
+    shipped_costs,
     shipped_studies,
 )
 from bench.studies.plan import Plan, PlannedVariant
@@ -34,5 +35,6 @@ __all__ = [
     "json_schema",
     "load_study",
     "parse_study",
+    "shipped_costs",
     "shipped_studies",
 ]

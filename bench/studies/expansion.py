@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
+from bench.models import ModelError, canonical
 from bench.studies.growth import check_growth, grown_requests
 from bench.studies.plan import Plan, PlannedVariant, VariantError
 from bench.studies.recipe import MOST, Recipe, get_recipe
@@ -123,8 +124,6 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
 
 def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:
     """Return the canonical name and options of a variant's network."""
-    from bench.models import ModelError, canonical
-
     model = settings.get("model")
     if model is None:
         message = f"variant '{variant}' has no model; set it there or in [base]"
@@ -138,8 +137,6 @@ def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, d
 
 def _why_not(model: str) -> str | None:
     """Return why there is no such network without options; some depths need one."""
-    from bench.models import ModelError, canonical
-
     try:
         canonical(model)
     except ModelError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ def shipped_studies() -> dict[str, Path]:
     folder = Path(str(resources.files("bench.ablations")))
     paths = [*sorted(folder.glob("*.toml")), *sorted(folder.glob("full/*.toml"))]
     return {path.stem: path for path in paths}
+
+
+def shipped_costs() -> dict[str, int]:
+    """Return the multiply-adds of all trainings of each shipped study.
+
+    `tools/costs.py` computes them, because that takes longer than a list of studies may.
+    """
+    text = resources.files("bench.ablations").joinpath("costs.json").read_text(encoding="utf-8")
+    costs: dict[str, int] = json.loads(text)
+    return costs
 
 
 @dataclass(frozen=True)

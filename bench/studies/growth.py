@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bench.errors import BenchError, nearest
+from bench.models import canonical
 from bench.studies.lines import explain_first
 from bench.studies.plan import PlannedVariant, VariantError
 from bench.studies.recipe import Recipe
@@ -85,7 +86,6 @@ def grown_request(
     Raises:
         BenchError: the networks do not nest, or a value is impossible.
     """
-    from bench.models import canonical
     from bench.networks.nesting import check_nesting, configuration
 
     if epochs is not None and epochs < 0:

@@ -76,6 +76,13 @@ def physical_cores() -> int:
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
+def default_threads() -> int:
+    """Return the threads of a process that computes alone: its cores, at most `OMP_NUM_THREADS`."""
+    outermost = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    wanted = int(outermost) if outermost.isdecimal() else 0
+    return min(physical_cores(), wanted or physical_cores())
+
+
 def check_count(option: str, count: int | None, places: int, kind: str) -> None:
     """Check a number of workers or threads against what this machine can use.
 

@@ -151,7 +151,7 @@ def load_model(run: str | Path, *, results: str | Path = "bench-runs") -> nn.Mod
 
 def _resolve(name: str, search: _Search) -> list[NamedNetwork]:
     store, path = search.store, Path(name)
-    if path.suffix in {".onnx", ".engine"}:
+    if path.suffix.lower() in {".onnx", ".engine"}:
         return [_from_file(name, path, search)]
     if path.is_dir() and path.parent.name == "exports":
         return [_from_export(name, path.name, Exports(path.resolve().parent.parent), search)]
@@ -278,7 +278,7 @@ def _shape(record: RunRecord) -> tuple[int, int, int]:
 
 
 def _from_file(name: str, path: Path, search: _Search) -> NamedNetwork:
-    kind: Kind = "onnx" if path.suffix == ".onnx" else "engine"
+    kind: Kind = "onnx" if path.suffix.lower() == ".onnx" else "engine"
     _check_taken(name, kind, search)
     return NamedNetwork(path.name, kind, results=str(search.store.root), file=path)
 

@@ -286,6 +286,11 @@ def test_what_cannot_be_imported_is_refused_in_one_line(bench, why):
     assert not Path("bench-runs").exists()
 
 
+def test_an_onnx_file_is_not_imported(bench):
+    refusal = bench("import", "best.onnx", "--dataset", "imagefolder:bars").refusal
+    assert refusal.startswith("best.onnx: an ONNX file is not imported; other commands take it")
+
+
 @pytest.mark.usefixtures("project")
 def test_a_network_that_fails_on_images_is_refused(bench, tmp_path):
     """It passes the check of every run, which is of two images."""

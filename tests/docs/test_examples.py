@@ -38,23 +38,25 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Callable[[str], str]:
-    """Run a line in a shell that finds `bench`, in a folder of its own."""
+def shell(tmp_path: Path) -> Callable[..., str]:
+    """Run a line in a shell that finds `bench`, in a folder of its own; it exits with a code."""
     program = tmp_path / "bin" / "bench"
     program.parent.mkdir()
     program.write_text(_PROGRAM.format(sys.executable))
     program.chmod(0o755)
     (tmp_path / "work").mkdir()
     path = [str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
-    installed = str(tmp_path / "installed")
-    environment = {**os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": installed}
+    packages = [str(tmp_path / "installed"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ, "PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(packages),
+    }  # fmt: skip
 
-    def run(command: str) -> str:
+    def run(command: str, codes: tuple[int, ...] = (0,)) -> str:
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path / "work", env=environment, capture_output=True,
             text=True, check=False, timeout=1800,
         )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.returncode in codes, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     return run
@@ -68,16 +70,19 @@ def save_files(page: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_run_word_for_word(page: str, shell: Callable[[str], str], tmp_path: Path) -> None:
+def test_commands_run_word_for_word(page: str, shell: Callable[..., str], tmp_path: Path) -> None:
     save_files(page, tmp_path / "work")
     scripts = [content for language, _, content in blocks(DOCS / page) if language == "bash"]
     assert scripts
     for command in "".join(scripts).replace("\\\n", " ").splitlines():
-        shell(command)
+        # On a busy machine every speed is noisy, and none is chosen.
+        choice = command.startswith("bench choose")
+        printed = shell(command, (0, 1) if choice else (0,))
+        assert not choice or "Ship shapes" in printed or "noisy" in printed
 
 
 def test_the_backend_of_the_how_to_is_listed_and_measured(
-    shell: Callable[[str], str], tmp_path: Path
+    shell: Callable[..., str], tmp_path: Path
 ) -> None:
     page = "how-to/own-backend.md"
     save_files(page, tmp_path / "work")

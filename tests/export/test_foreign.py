@@ -245,19 +245,26 @@ def test_an_accuracy_near_guessing_is_pointed_out(plain: onnx.ModelProto, tmp_pa
     assert "near guessing" in record.proof["int8"]["verdict"]
 
 
-def classifier(classes: int, *, shape: Any = ("N", 1, 28, 28), logits: bool = True) -> Any:
-    """Return a graph of one convolution."""
+def classifier(
+    classes: int,
+    *,
+    shape: Any = ("N", 1, 28, 28),
+    logits: bool = True,
+    kind: int = TensorProto.FLOAT,
+) -> Any:
+    """Return a graph of one convolution, of images of one type."""
     weight = numpy_helper.from_array(np.ones((classes, shape[1], 3, 3), "f"), "w")
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "w"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["p"]),
         helper.make_node("Flatten", ["p"], ["y"]),
     ]
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes])
     if not logits:
-        nodes = nodes[:2]
+        nodes = nodes[:3]
         result = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", classes, 1, 1])
-    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    entry = helper.make_tensor_value_info("x", kind, shape)
     graph = helper.make_graph(nodes, "g", [entry], [result], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -331,6 +338,14 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
         (classifier(10), {"preprocessing": {"input_size": 9}}, "use --input-size"),
         (classifier(10), {"preprocessing": {"mean": [0.5] * 3}}, "--set mean: give one number"),
         (classifier(10), {"preprocessing": {"std": 0.0}}, "--set std: deviations are above 0"),
+        (
+            classifier(10), {"preprocessing": {"std": [1.0], "normalize": False}},
+            "--set std: no image is normalised with normalize=false; leave it out",
+        ),
+        (
+            classifier(10, kind=TensorProto.UINT8), {"preprocessing": {"mean": [0.5]}},
+            "--set mean: no image is normalised for a file of uint8; leave it out",
+        ),
         (classifier(10), {"calibration_images": 7000}, "has 6000 training images"),
     ],
 )  # fmt: skip

@@ -251,8 +251,8 @@ def test_mcnemar_is_the_binomial_test_of_the_flips() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
-        (1.4, 1.6, "int8 pays here"),
-        (0.6, 0.9, "int8 does not pay here"),
+        (1.4, 1.6, "int8 seems to pay here"),
+        (0.6, 0.9, "int8 does not seem to pay here"),
         (0.98, 1.02, "The times do not show whether int8 pays here"),
         (0.20, 5.73, "The times do not show whether int8 pays here"),
     ],

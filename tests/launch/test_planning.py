@@ -7,11 +7,12 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from bench.launch.planning import GPUS, Machine, Work, known_gpu, roofline
+from bench.launch.planning import GPUS, Machine, Work, known_gpu, roofline, training_macs
 from bench.models import build_model
 from bench.networks.memory_traffic import count_traffic
 from bench.networks.operations import count_operations
 from bench.networks.summary import count_macs
+from bench.studies import load_study, shipped_costs, shipped_studies
 
 MACHINES = """
 [[machine]]
@@ -135,3 +136,29 @@ def test_operations_are_those_that_pytorch_starts():
 )
 def test_refused(plan, text, said):
     assert said in plan(text).refusal
+
+
+def test_the_cost_of_a_study_is_that_of_all_its_trainings():
+    plan = load_study("quickstart").expand()
+    # 5,400 images in 4 epochs, forward and backward; 600 for validation after each, and once all
+    # 5,400 and 1,000 to test, forward alone.
+    images = 5400 * 4 + (600 * 4 + 5400 + 1000) / 3
+    networks = [
+        build_model(request.model, num_classes=10, in_channels=1, **request.options)
+        for request in plan.requests
+    ]
+    macs = sum(count_macs(network, (1, 1, 28, 28)) for network in networks)
+    assert training_macs(plan) == pytest.approx(3 * images * macs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in {"quickstart", "depth"} else pytest.mark.slow)
+        for name in shipped_studies()
+    ],
+)
+def test_the_listed_cost_of_a_study_is_its_own(name):
+    costs = shipped_costs()
+    assert costs.keys() == shipped_studies().keys(), "run tools/costs.py"
+    assert costs[name] == training_macs(load_study(name).expand()), "run tools/costs.py"

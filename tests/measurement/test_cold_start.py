@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,6 +55,24 @@ def test_a_process_that_fails_or_hangs_is_a_row_with_the_reason(tmp_path):
     (row,) = measure_cold_starts(made, tmp_path, processes=1, timeout=0.01)
     assert (row["status"], row["error"]) == ("failed", "it did not end within 0.01 s (--timeout)")
     assert cold_start_lines([row]) == ["No cold start: it did not end within 0.01 s (--timeout)"]
+
+
+def test_a_process_that_a_signal_ended_is_a_row_with_its_name(tmp_path, monkeypatch):
+    (tmp_path / "aborting.py").write_text(
+        "import os, sys\nfrom torch import nn\n"
+        "class Aborting(nn.Flatten):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x) if 'pytest' in sys.modules else os.abort()\n"
+        "def net(num_classes, in_channels):\n"
+        "    return nn.Sequential(Aborting(), nn.Linear(3 * 8 * 8, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    target = find_target("aborting:net", input_size=8)
+    request = Request(backends=("eager",), batch_sizes=(1,))
+    made = expand(request, [target], device="cpu", threads=1)
+    (row,) = measure_cold_starts(made, tmp_path, processes=1)
+    assert row["error"].startswith("its process was ended by SIGABRT (a fault in native code")
 
 
 def test_the_process_imports_nothing_but_the_runtime():

@@ -92,7 +92,7 @@ def test_latency_and_throughput_have_intervals_and_the_limit():
         for n in (1, 2)
     ]
     frame = throughput_frame(rows)
-    chart = latency_and_throughput(frame, {25.0}, by_network_or_backend(frame))
+    chart = latency_and_throughput(frame, {25.0}, *by_network_or_backend(frame))
     limit, points = chart.series
     assert (limit.name, list(limit.x)) == ("limit 25 ms", [25.0, 25.0])
     assert list(points.x) == [80.0, 40.0]  # milliseconds of 8 images

@@ -56,7 +56,7 @@ def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path
     assert "After He et al. 2016a, Table 2." in text
     assert "4.934 k" in text
     assert "bench run-ablation tiny.toml --seeds 0,1" in text
-    assert "4 of 4 runs are complete." in text
+    assert re.search(r"4 of 4 runs are complete\. Training took \d+ s in all\.", text)
     assert "Failures" not in text
     data = data_of(page)
     assert len(data["tables"]["runs"]["rows"]) == 4

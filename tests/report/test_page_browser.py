@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import bench
+from bench.report.pages.measurements import publish_measurements
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
+from bench.store.measurements import Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,10 +57,10 @@ def file(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish(report, tmp_path_factory.mktemp("page"), ["html"])[0]
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[Any]:
+@contextmanager
+def opened(browser: Any, file: Path, size: tuple[int, int]) -> Iterator[Any]:
     """The page opened; fails afterwards if it logged an error or asked a network."""
-    width, height = request.param
+    width, height = size
     page = browser.new_page(viewport={"width": width, "height": height})
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
@@ -69,6 +72,19 @@ def page(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[A
     page.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def page(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[Any]:
+    with opened(browser, file, request.param) as page:
+        yield page
+
+
+def violations(page: Any, scheme: str) -> list[tuple[str, Any]]:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.emulate_media(color_scheme=scheme)
+    found = axe.Axe().run(page).response["violations"]
+    return [(v["id"], [n["target"] for n in v["nodes"][:3]]) for v in found]
 
 
 def visible_of(page: Any, name: str) -> set[Any]:
@@ -162,10 +178,25 @@ def test_accuracy_and_difference_are_in_sight_without_scrolling(page: Any) -> No
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_violation_of_accessibility(scheme: str, page: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page.emulate_media(color_scheme=scheme)
-    found = axe.Axe().run(page).response["violations"]
-    assert [(v["id"], [n["target"] for n in v["nodes"][:3]]) for v in found] == []
+    assert violations(page, scheme) == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_page_of_measurements_fits_can_be_sorted_and_is_accessible(
+    size: tuple[int, int], browser: Any, results: Path, tmp_path: Path
+) -> None:
+    (file,) = publish_measurements(Measurements(results), tmp_path, ["html"])
+    with opened(browser, file, size) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for scheme in ("light", "dark"):
+            assert violations(page, scheme) == []
+        heading = page.locator(".sortable th", has_text="batch")
+        heading.locator("button").click()
+        assert heading.get_attribute("aria-sort") == "ascending"
+        names = page.locator("#names button").all_text_contents()
+        assert sorted(name.split()[0] for name in names) == ["plain", "residual"]
+        legend = page.locator("#figure-latency-throughput .legend li").all_text_contents()
+        assert set(legend) == {*names, "eager fp32", "onnxruntime fp32"}
 
 
 def test_it_prints_on_white(page: Any) -> None:

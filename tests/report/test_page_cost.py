@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from bench.report.charts.cost import fronts, measured_speed, pareto, times
-from bench.report.study_data import read_study_data
+from bench.report.study_data import StudyData, read_study_data
 from bench.store import Store
 from bench.store.measurements import MeasurementRecord
 from bench.store.tables.columns import COLUMNS, typed_frame
@@ -58,6 +60,28 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     frame["noisy"] = [True, False, False]
     residual, plain = measured_speed(data).series
     assert (residual.faint, plain.faint) == (True, False)
+
+
+@pytest.mark.parametrize("count", [9, 17])
+def test_of_many_variants_no_two_series_look_alike(count: int, trained: Path) -> None:
+    data = read_study_data(Store(trained), "tiny")
+    known = {
+        f"variant{place}": {"reference": None, "runs": {"0": f"run{place}"}}
+        for place in range(count)
+    }
+    many = StudyData(data.store, replace(data.study, variants=known))
+    rows = [
+        {"run": f"run{place}", "images_per_second": 10.0 + place, "test_accuracy": 0.5,
+         "backend": backend, "executed_precision": precision, "status": "complete"}
+        for place in range(count)
+        for backend in ("eager", "openvino")
+        for precision in ("fp32", "int8")
+    ]  # fmt: skip
+    vars(many)["throughput"] = typed_frame(rows, COLUMNS["throughput"])
+    series = [s for s in measured_speed(many).series if s.style is not None]
+    looks = {(s.colour, s.symbol, s.hollow) for s in series}
+    assert len(looks) == len(series)
+    assert len({s.name for s in series}) == count
 
 
 def test_accuracy_and_cost_have_intervals(trained: Path) -> None:

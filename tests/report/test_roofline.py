@@ -10,7 +10,7 @@ import pytest
 from bench.report.charts.chart import LegendEntry
 from bench.report.charts.draw_matplotlib import draw
 from bench.report.charts.roofline import NO_INTENSITY, NOT_MEASURED, rooflines
-from bench.report.charts.throughput import by_network_or_backend
+from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
 from bench.store.tables.columns import COLUMNS, typed_frame
 from builders import make_row
 
@@ -82,14 +82,38 @@ def test_what_cannot_be_drawn_is_said(row: dict[str, Any], reason: str) -> None:
 def test_several_networks_have_a_name_each_by_their_options_too() -> None:
     rows = [ROW | {"options": options} for options in ("", "shortcut=none", "")]
     frame = typed_frame(rows, COLUMNS["throughput"])
-    entry_of = by_network_or_backend(frame)
+    entry_of, marks = by_network_or_backend(frame)
     found = [entry_of(row)[:2] for row in frame.itertuples()]
+    assert marks == ("eager fp32",)
     assert found == [("resnet18", 0), ("resnet18 shortcut=none", 1), ("resnet18", 0)]
 
 
-def test_of_one_network_each_way_to_run_it_has_a_name() -> None:
+def test_of_one_network_each_way_to_run_it_has_a_colour_and_each_precision_a_symbol() -> None:
     rows = [ROW, ROW | {"memory_format": "channels_last"}, ROW | {"executed_precision": "int8"}]
     frame = typed_frame(rows, COLUMNS["throughput"])
-    entry_of = by_network_or_backend(frame)
-    found = [entry_of(row)[:2] for row in frame.itertuples()]
-    assert found == [("eager fp32", 0), ("eager fp32 channels_last", 1), ("eager int8", 2)]
+    entry_of, marks = by_network_or_backend(frame)
+    assert marks == ("fp32", "int8")
+    entries = map(entry_of, frame.itertuples())
+    assert [(entry.name, entry.style, entry.mark) for entry in entries] == [
+        ("eager", 0, 0), ("eager channels_last", 1, 0), ("eager", 0, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 17])
+@pytest.mark.parametrize("networks", [1, 3, 9, 17])
+def test_no_two_series_look_alike(networks: int, count: int) -> None:
+    rows = [
+        {"model": f"network{network}", "backend": f"backend{way}", "executed_precision": precision}
+        for network in range(networks)
+        for way in range(count)
+        for precision in ("fp32", "int8")
+    ]
+    frame = typed_frame([ROW | row for row in rows], COLUMNS["throughput"])
+    entry_of, marks = by_network_or_backend(frame)
+    drawn = latency_and_throughput(frame, (), entry_of, marks)
+    (roofs,) = rooflines(frame, {"m": CEILING}, entry_of, marks)
+    for chart in (drawn, roofs):
+        looks = [(s.colour, s.symbol, s.hollow) for s in chart.series if s.style is not None]
+        assert len(set(looks)) == len(looks) >= networks
+        shown = draw(chart).legends[0].get_texts()
+        assert len({text.get_text() for text in shown}) == len(shown)

@@ -10,7 +10,7 @@ import torch
 
 from bench.errors import BenchError
 from bench.system import devices
-from bench.system.devices import physical_cores, resolve_device
+from bench.system.devices import default_threads, physical_cores, resolve_device
 from bench.system.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -77,6 +77,20 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
         assert physical_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"),
+    [(None, 8), ("3", 3), ("2,4", 2), ("16", 8), ("0", 8), ("", 8), ("many", 8)],
+)
+def test_omp_num_threads_is_the_most_by_default(
+    value: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "physical_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert default_threads() == threads
 
 
 GROUP = "/sys/fs/cgroup"

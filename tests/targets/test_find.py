@@ -95,6 +95,12 @@ def test_an_export_is_found_by_its_file_folder_and_sha256(tmp_path: Path) -> Non
         found.load()
 
 
+def test_a_suffix_in_capitals_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "NET.ONNX"
+    file.touch()
+    assert (find_network(str(file)).kind, find_network(str(file)).file) == ("onnx", file)
+
+
 def test_what_nothing_is_called_is_refused_with_the_nearest(trained: Path) -> None:
     with pytest.raises(BenchError, match="no model, run, study or file 'tinny'; did you mean 'ti"):
         find_network("tinny", results=trained)

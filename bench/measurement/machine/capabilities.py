@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from bench.errors import BenchError
 from bench.measurement.backends import Support, backend_names, load_backend
 from bench.measurement.machine.nvml import MISSING, open_gpu
-from bench.system.devices import physical_cores, resolve_device
+from bench.system.devices import default_threads, physical_cores, resolve_device
 from bench.system.environment import processor, version_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _choices() -> Iterator[Finding]:
     device = resolve_device("auto")
     on_cpu = device.type == "cpu"
     cores = physical_cores()
-    threads = f"{cores} of 1 thread; a single run: {cores} threads"
+    threads = f"{cores} of 1 thread; a single run: {default_threads()} threads"
     reason = "runs side by side are fastest" if on_cpu else "one per GPU, four for small networks"
     yield _chosen("workers", threads if on_cpu else f"device {device}", reason)
     native = "hardware has it" if muon_precision(device) == "bf16" else "bf16 would be emulated"

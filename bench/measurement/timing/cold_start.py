@@ -15,6 +15,7 @@ from bench.measurement.backends.eager import DTYPES
 from bench.measurement.backends.openvino import settings
 from bench.measurement.timing.cold_process import PHASES, PROGRAMS
 from bench.system.intervals import process_interval
+from bench.system.memory import describe_exit, out_of_memory_kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def _job(made: Configuration, weights: Path) -> dict[str, Any]:
 def _run(cold: _Cold, timeout: float) -> list[dict[str, Any]] | None:
     """Return the phases of one process; None, with the configuration's error, if it failed."""
     command = [sys.executable, "-c", _PROGRAM]
+    kills = out_of_memory_kills()
     try:
         done = subprocess.run(  # noqa: S603
             command, input=json.dumps(cold.job), capture_output=True, text=True,
@@ -126,7 +128,9 @@ def _run(cold: _Cold, timeout: float) -> list[dict[str, Any]] | None:
         if done.returncode == 0:
             found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
             return found
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        ended = describe_exit(done.returncode, kills, "its process")[1]
+        said = done.stderr.strip().splitlines() if done.returncode > 0 else []
+        why = said[-1] if said else ended
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout:g} s (--timeout)"
     cold.error = why

@@ -47,11 +47,13 @@ class LegendEntry(NamedTuple):
         name: name in the legend.
         style: number of its colour, symbol and dashes.
         label: name in hover texts, which may be longer.
+        mark: number of its symbol, one of the chart's `marks`; None for that of its style.
     """
 
     name: str
     style: int
     label: str = ""
+    mark: int | None = None
 
 
 EntryOf = Callable[[Any], LegendEntry]  # from a run, target or row to its legend entry
@@ -71,6 +73,24 @@ def legend_entries(names: Mapping[str, str]) -> EntryOf:
     """
     styles = {key: style for style, key in enumerate(names)}
     return lambda key: LegendEntry(names[key], styles[key], names[key])
+
+
+def choose_marks(names: int, *choices: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
+    """Choose what symbols stand for in a chart whose colours stand for names.
+
+    Args:
+        names: number of names.
+        choices: the texts of all points, once for each choice, the preferred one first.
+
+    Returns:
+        The chart's `marks`, and the text of each point. Without marks, all texts are empty: colours
+        and symbols do not suffice for both, so each name has a pair of them.
+    """
+    for texts in choices:
+        marks = tuple(dict.fromkeys(texts))
+        if names <= 2 * len(PALETTE) and len(marks) <= len(SYMBOLS):
+            return marks, texts
+    return (), [""] * len(choices[0])
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,11 @@ class Series:
         if self.mark is not None:
             return SYMBOLS[self.mark % len(SYMBOLS)]
         return SYMBOLS[(self.style + self.style // len(PALETTE)) % len(SYMBOLS)]
+
+    @property
+    def hollow(self) -> bool:
+        """Whether symbols are outlines: those of a second name of the same colour."""
+        return self.mark is not None and (self.style or 0) >= len(PALETTE)
 
     @property
     def dash(self) -> str:

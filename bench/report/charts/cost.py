@@ -17,12 +17,14 @@ from bench.report.charts.chart import (
     LegendEntry,
     Series,
     absent_chart,
+    choose_marks,
     line,
     variant_entry,
 )
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import NOT_MEASURED, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
+from bench.report.charts.throughput import executed_precisions
 from bench.store.measurements import Measurements, read_samples
 
 if TYPE_CHECKING:
@@ -79,44 +81,40 @@ def measured_speed(data: StudyData) -> Chart:
     """Chart the accuracy of each measured network or file against its measured images/s."""
     known = data.throughput.dropna(subset=["images_per_second", "test_accuracy"])
     known = known[(known["status"] == "complete") & known["run"].map(data.variant_of).notna()]
-    ways = known["backend"].astype(str) + " " + _precision(known)
-    known = known.assign(way=ways, variant=known["run"].map(data.variant_of).astype(object))
+    backends = known["backend"].astype(str)
+    ways = backends + " " + executed_precisions(known)
+    marks, texts = choose_marks(len(data.variants), list(ways), list(backends))
+    known = known.assign(mark=texts, variant=known["run"].map(data.variant_of).astype(object))
     noisy = known["noisy"].fillna(value=False).astype(bool)
     reliable = known[~noisy]
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
-    names = tuple(dict.fromkeys(known["way"]))
+    symbols: list[tuple[int | None, str]] = [*enumerate(marks)] or [(None, "")]
     series = [
-        _measured(variant_entry(data, variant), rows, names.index(way), faint=faint)
+        _measured(variant_entry(data, variant), rows, mark, faint=faint)
         for variant in data.variants
-        for way in names
+        for mark, text in symbols
         for faint, part in ((False, reliable), (True, known[noisy]))
-        if len(rows := part[(part["variant"] == variant) & (part["way"] == way)])
+        if len(rows := part[(part["variant"] == variant) & (part["mark"] == text)])
     ]
     front, caption = _front_line(points, "configuration", more_is_better=True)
     return Chart(
         key="accuracy-measured-speed",
         title="Accuracy and measured speed",
         caption="One point per configuration, with the 95 % interval of its images/s and the "
-        "accuracy of the network or file that was measured, of one seed; symbols "
-        "stand for backend and precision; "
-        f"{caption}. Faint points are noisy and are left out of the front. Speeds of different "
-        "machines are not comparable.",
+        "accuracy of the network or file that was measured, of one seed; colours stand for variants"
+        f"{', symbols for how they were run' if marks else ''}; {caption}. Faint points are noisy "
+        "and are left out of the front. Speeds of different machines are not comparable.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=(*front, *series),
         table="throughput",
         absent=None if series else NOT_MEASURED,
         command=measuring(data),
-        marks=names,
+        marks=marks,
     )
 
 
-def _precision(rows: pd.DataFrame) -> pd.Series:
-    ran, wanted = (rows[name].astype(object) for name in ("executed_precision", "precision"))
-    return ran.fillna(wanted).fillna("").astype(str)
-
-
-def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int, *, faint: bool) -> Series:
+def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int | None, *, faint: bool) -> Series:
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
     return line(
         entry,

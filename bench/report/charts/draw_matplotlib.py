@@ -213,6 +213,8 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
         if series.drawn and not series.detail:
             bars = series.kind == "bars"
             drawn = _draw_bars(axes, series, ends) if bars else _draw_points(axes, series)
+            if chart.marks and series.mark is not None:
+                drawn = _swatch(series)  # symbols are explained by themselves
             handles.setdefault(series.name, drawn)
     for number, name in enumerate(chart.marks):
         marker = _MARKERS[SYMBOLS[number % len(SYMBOLS)]]
@@ -220,6 +222,14 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
     _set(axes, "x", chart)
     _set(axes, "y", chart)
     return handles
+
+
+def _swatch(series: Series) -> Any:
+    """Return a rectangle for the legend in the colour of a series, filled as its symbols are."""
+    from matplotlib.patches import Patch
+
+    face = "none" if series.hollow else series.colour
+    return Patch(facecolor=face, edgecolor=series.colour)
 
 
 def _draw_bars(axes: Axes, series: Series, ends: dict[float, float]) -> Any:
@@ -246,6 +256,8 @@ def _draw_points(axes: Axes, series: Series) -> Any:
         look["drawstyle"] = "steps-post"
     if series.marked:
         look["marker"] = _MARKERS[series.symbol or "circle"]
+    if series.hollow:
+        look["markerfacecolor"] = "none"
     if series.error_bars is not None:
         ends: Any = {f"{series.interval}err": series.error_bars}
         handle: Any = axes.errorbar(x, y, **ends, capsize=2, **look)

@@ -33,7 +33,7 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         "y": _numbers(series.y),
         "name": plain(series.name),
         "meta": _meta(series, faint=series.faint),
-        "marker": {"symbol": series.symbol},
+        "marker": {"symbol": f"{series.symbol}-open" if series.hollow else series.symbol},
         "hovertext": [plain(text) for text in series.hover],
         "hoverinfo": "text+name" if len(series.hover) else "x+y+name",
     }
@@ -48,6 +48,8 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         parts += ["markers"] * series.marked + ["text"] * (len(series.labels) > 0)
         trace["mode"] = "+".join(parts)
         trace["marker"]["size"] = 6 if series.faint or series.kind == "line" else 10
+        if series.hollow:
+            trace["marker"]["line"] = {"width": 2}
     if series.kind == "line":
         width = 1 if series.detail else (1.5 if series.style is None else 2)
         trace["line"] = {"width": width, "dash": series.dash}

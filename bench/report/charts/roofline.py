@@ -41,6 +41,7 @@ def rooflines(
     rows: pd.DataFrame,
     ceilings: Mapping[str, Mapping[str, Any]],
     entry_of: EntryOf,
+    marks: tuple[str, ...] = (),
 ) -> tuple[Chart, ...]:
     """Chart the rows of each machine, or state why that is not possible.
 
@@ -48,6 +49,7 @@ def rooflines(
         rows: rows of the `throughput` table.
         ceilings: measurement → its ceiling, as recorded.
         entry_of: the legend entry of a row.
+        marks: what symbols stand for.
     """
     complete = rows[(rows["status"] == "complete") & rows["flops_per_second"].notna()]
     known = complete[
@@ -74,6 +76,7 @@ def rooflines(
                 y=Axis("attained FLOP/s", log=True),
                 series=(*_lines(part, roofs), *_points(part, roofs, entry_of)),
                 table="throughput",
+                marks=marks,
             )
         )
     return tuple(charts)
@@ -112,6 +115,7 @@ def _points(rows: pd.DataFrame, roofs: Mapping[str, _Roof], entry_of: EntryOf) -
             x=[row.arithmetic_intensity for row in found],
             y=[row.flops_per_second for row in found],
             style=entry.style,
+            mark=entry.mark,
             faint=noisy,
             hover=[_hover(row, roofs.get(row.executed_precision)) for row in found],
             labels=[str(row.batch_size) for row in found] if len(rows) <= _LABELLED else (),

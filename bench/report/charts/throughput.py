@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series
+from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, choose_marks
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
 from bench.report.findings.fastest import network_name
@@ -17,28 +17,51 @@ if TYPE_CHECKING:
     from bench.store.measurements import MeasurementRecord
 
 
-def by_network_or_backend(rows: pd.DataFrame) -> EntryOf:
-    """Return the legend entries of rows.
+def by_network_or_backend(rows: pd.DataFrame) -> tuple[EntryOf, tuple[str, ...]]:
+    """Return the legend entries of rows, and what the symbols of a chart of them stand for.
 
     Args:
-        rows: rows of the `throughput` table. Each of several networks has its own style; of a
-            single network, each way to run it has.
+        rows: rows of the `throughput` table. Colours stand for networks and symbols for backend and
+            precision; of a single network, colours stand for the ways to run it and symbols for
+            precisions.
     """
-    several = len({*map(network_name, rows.to_dict("records"))}) > 1
-    names: dict[str, int] = {}
+    complete = rows[rows["status"] == "complete"]
+    precisions = executed_precisions(complete)
+    backends = complete["backend"].astype(str)
+    names = [network_name(record) for record in complete.to_dict("records")]
+    choices = [backends + " " + precisions, backends]
+    ways = [_way(row) for row in complete.itertuples()]
+    single = len(set(names)) == 1
+    if single:
+        names, choices = ways, [precisions]
+    marks, texts = choose_marks(len(set(names)), *map(list, choices))
+    if single and not marks:
+        names = [f"{way} {precision}" for way, precision in zip(ways, precisions, strict=True)]
+    styles = {name: style for style, name in enumerate(dict.fromkeys(names))}
+    entries = {
+        place: LegendEntry(name, styles[name], mark=marks.index(text) if marks else None)
+        for place, name, text in zip(complete.index, names, texts, strict=True)
+    }
+    return lambda row: entries[row.Index], marks
 
-    def entry_of(row: Any) -> LegendEntry:
-        layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-        streams = f" {row.streams} streams" if row.streams > 1 else ""
-        way = f"{row.backend} {row.executed_precision}{layout}{streams}"
-        name = network_name(row._asdict()) if several else way
-        return LegendEntry(name, names.setdefault(name, len(names)))
 
-    return entry_of
+def executed_precisions(rows: pd.DataFrame) -> pd.Series:
+    """Return the precision in which each row was computed; of a row without one, that requested."""
+    ran, wanted = (rows[name].astype(object) for name in ("executed_precision", "precision"))
+    return ran.fillna(wanted).fillna("").astype(str)
+
+
+def _way(row: Any) -> str:
+    layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
+    streams = f" {row.streams} streams" if row.streams > 1 else ""
+    return f"{row.backend}{layout}{streams}"
 
 
 def latency_and_throughput(
-    rows: pd.DataFrame, limits: Collection[float], entry_of: EntryOf
+    rows: pd.DataFrame,
+    limits: Collection[float],
+    entry_of: EntryOf,
+    marks: tuple[str, ...] = (),
 ) -> Chart:
     """Chart images/s with their intervals against the time of a batch.
 
@@ -46,6 +69,7 @@ def latency_and_throughput(
         rows: rows of the `throughput` table.
         limits: latency bounds that were asked for, milliseconds, each drawn as a line.
         entry_of: the legend entry of a row.
+        marks: what symbols stand for.
     """
     known = rows[(rows["status"] == "complete") & rows["images_per_second"].notna()]
     p99 = bool(len(known)) and known["latency_p99_ms"].notna().all()
@@ -63,6 +87,7 @@ def latency_and_throughput(
                 x=[row.milliseconds for row in found],
                 y=[row.images_per_second for row in found],
                 style=entry.style,
+                mark=entry.mark,
                 interval="y",
                 low=[row.ci_low for row in found] if ends else (),
                 high=[row.ci_high for row in found] if ends else (),
@@ -86,6 +111,7 @@ def latency_and_throughput(
         series=(*lines, *series),
         table="throughput",
         absent=None if series else "No measurement has both a time and images/s.",
+        marks=marks,
     )
 
 
@@ -105,7 +131,7 @@ def throughput_charts(frame: pd.DataFrame, record: MeasurementRecord) -> list[Ch
         record: of the same measurement.
     """
     ceilings = {record.measurement: record.ceiling}
-    charts = list(rooflines(frame, ceilings, by_network_or_backend(frame)))
+    charts = list(rooflines(frame, ceilings, *by_network_or_backend(frame)))
     for name, details in record.lanes.items():
         shares = details.get("layers") or [{"error": ""}]
         if "error" not in shares[0]:

@@ -63,11 +63,11 @@ def publish_measurements(
     root = measurements.root.parent
     variants = Store(root).variants_of_runs()
     named = frame.assign(variant=frame["run"].map(variants).astype(object))
-    entry_of = by_network_or_backend(named)
+    legend = by_network_or_backend(named)
     bounds = {b for r in records if (b := r.request.get("latency_bound_ms")) is not None}
     charts = (
-        latency_and_throughput(named, bounds, entry_of),
-        *rooflines(named, ceilings, entry_of),
+        latency_and_throughput(named, bounds, *legend),
+        *rooflines(named, ceilings, *legend),
     )
     repeated = histories((r, rows_of(throughput_frame(r.rows))) for r in records)
     over_time = history_charts(repeated)

@@ -250,9 +250,14 @@ def _times(data: StudyData) -> str:
     started = data.runs["started_at"].dropna()
     if not len(started):
         return ""
-    total = data.runs["seconds"].sum()
+    total, tuning = training_seconds(data)
     date = f"{started.min():%Y-%m-%d %H:%M} UTC"
-    others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
-    seconds = [record.seconds for record in others if record is not None]
-    tuned = f", of {len(seconds)} more that only tuned {sum(seconds):.0f} s" if seconds else ""
+    tuned = f", of {len(tuning)} more that only tuned {sum(tuning):.0f} s" if tuning else ""
     return f"{date}; training time of all runs together {total:.0f} s{tuned}"
+
+
+def training_seconds(data: StudyData) -> tuple[float, list[float]]:
+    """Return the seconds that a study's runs trained together, and those of each run that tuned."""
+    others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
+    tuning = [record.seconds for record in others if record is not None]
+    return float(data.runs["seconds"].sum()), tuning

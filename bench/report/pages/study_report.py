@@ -16,10 +16,12 @@ from bench.report.pages.provenance import (
     failures,
     provenance,
     training_command,
+    training_seconds,
     unsupported,
 )
 from bench.report.pages.sections import further, overview, sections
 from bench.report.study_data import StudyData, read_study_data
+from bench.report.tables.durations import duration
 from bench.report.tables.study import (
     comparisons_table,
     published_table,
@@ -111,6 +113,12 @@ class StudyReport:
         """The number of complete runs, and of all."""
         complete = sum(record.status == "complete" for record in self.data.records.values())
         return complete, len(self.data.places)
+
+    @property
+    def training_time(self) -> str | None:
+        """How long all runs together trained, those of a search too; None if none has ended."""
+        total, tuning = training_seconds(self.data)
+        return duration(total + sum(tuning)) if total else None
 
     @cached_property
     def agreement(self) -> Agreement:

@@ -80,9 +80,10 @@
   }
 
   function swatch(trace, coloured = false) {
-    const c = shade(trace.meta.colour);
+    const c = shade(trace.meta.colour), symbol = trace.marker.symbol ?? "", hollow = symbol.endsWith("-open");
     const rule = trace.line ? `<path d="M1 8h30" stroke-width="2" stroke-dasharray="${DASHES[trace.line.dash]}"/>` : "";
-    return `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" fill="${c}">${rule}${coloured ? '<rect x="6" y="4" width="20" height="8"/>' : SHAPES[trace.marker.symbol] ?? ""}</svg>`;
+    const shape = coloured ? '<rect x="6" y="4" width="20" height="8"/>' : SHAPES[symbol.replace("-open", "")] ?? "";
+    return `<svg viewBox="0 0 32 16" aria-hidden="true" stroke="${c}" stroke-width="${hollow ? 2 : 1}" fill="${hollow ? "none" : c}">${rule}${shape}</svg>`;
   }
   function entries(traces) {  // of one name, the first trace that is not drawn lightly
     const found = new Map();
@@ -119,9 +120,10 @@
     }));
   }
   function marks() {
-    const known = entries(Object.values(data.charts).flatMap((chart) => chart.data));
+    const charts = Object.values(data.charts), known = entries(charts.flatMap((chart) => chart.data));
     for (const b of document.querySelectorAll("#names button")) {
-      b.innerHTML = swatch(known.get(b.dataset.name));
+      const trace = known.get(b.dataset.name);
+      b.innerHTML = swatch(trace, charts.some((chart) => chart.marks.length > 0 && chart.data.includes(trace)));
       b.append(b.dataset.name);
       b.setAttribute("aria-pressed", String(!hidden.has(b.dataset.name)));
     }
