@@ -415,7 +415,7 @@ def export_onnx(
         output: a folder that files and proofs are copied to, under readable names.
         bundle: write a folder `NAME-bundle` for somebody without torch, into *output* or
             the current folder; implies `with_preprocessing`.
-        force: export again what exists already.
+        force: export again even if the file exists.
         threads: CPU threads (default: the physical cores, at most `OMP_NUM_THREADS`).
         say: called with a line about what is being done.
         **settings: fields of `bench.export.settings.Settings`, such as `precision`.

@@ -1,7 +1,7 @@
 """A training step as one CUDA graph: one launch in the place of several hundred.
 
-It has never run on a GPU: its bookkeeping is tested on a CPU, with capture and replay replaced by
-calls. A step without a graph therefore stays the default.
+It has never run on a GPU: a test records the operations of a step on a CPU and carries them out
+again, as a replay does. A step without a graph therefore stays the default.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class StepGraph:
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """Take one step, and return its scalars."""
+        with torch.cuda.device(images.device):  # streams belong to the current device
+            return self._take(images, labels)
+
+    def _take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         if len(images) != self.batch_size:
             return self.step(images, labels)
         if images.shape != self.shape:  # images that grow need another graph

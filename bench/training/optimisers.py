@@ -104,7 +104,7 @@ class KernelMuon(torch.optim.Muon):
                 rate = group["lr"] * max(1, rows / columns) ** 0.5
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    if isinstance(rate, Tensor):  # a CUDA graph reads it anew in each step
+                    if isinstance(rate, Tensor):  # a CUDA graph reads it at each replay
                         matrix.addcmul_(update.to(matrix.dtype), rate, value=-1)
                     else:
                         matrix.add_(update, alpha=-rate)

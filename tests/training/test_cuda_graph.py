@@ -81,6 +81,7 @@ def captures(monkeypatch):
         for tensor, value in zip(changed, before, strict=True):  # a capture carries nothing out
             tensor.detach().copy_(value)
 
+    monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
     stream = SimpleNamespace(wait_stream=lambda _other: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
