@@ -102,20 +102,21 @@ def _to_onnx(
 ) -> Any:
     """Convert a captured network, avoiding the faults of torch's exporter that are known."""
 
-    def convert() -> Any:
+    def convert(program: torch.export.ExportedProgram) -> Any:
         return torch.onnx.export(
-            captured, (example,), input_names=[INPUT], output_names=[OUTPUT], opset_version=opset,
+            program, (example,), input_names=[INPUT], output_names=[OUTPUT], opset_version=opset,
             dynamo=True, verbose=False, external_data=False, optimize=optimize,
         )  # fmt: skip
 
     try:
-        return convert()
+        return convert(captured)
     except Exception:  # the exporter's; raised again unless attention explains it
         if not any("scaled_dot_product" in str(node.target) for node in captured.graph.nodes):
             raise
-    # It cannot decompose the CPU's flash attention with a mask (torch 2.14).
+    # It cannot decompose the CPU's flash attention with a mask (torch 2.14). Decomposed here, since
+    # the exporter would find flash attention's strides in a cache of torch if all sizes are fixed.
     with sdpa_kernel(SDPBackend.MATH):
-        return convert()
+        return convert(captured.run_decompositions())
 
 
 def copy_network(model: nn.Module) -> nn.Module:
