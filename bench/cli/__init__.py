@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import BenchError, plain, warning_line
 from bench.system.memory import says_out_of_memory
-from bench.system.native_crash import report_native_crash
 from bench.system.signals import StopRequestedError, exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the `bench` command; exits with its code.
 
     0: done; 1: the work ran and something failed; 2: the request could not be understood or
@@ -34,11 +33,6 @@ def main() -> None:
     from bench.cli.output import replace_unencodable_output
 
     replace_unencodable_output()
-    with report_native_crash(_refuse):
-        _run()
-
-
-def _run() -> NoReturn:
     from bench.cli.app import app
 
     try:
@@ -79,7 +73,7 @@ def _exit_code(error: Exception) -> int:
     """Print an error as one line, and return its exit code."""
     models = sys.modules.get("bench.models")  # it imports nothing from bench, so has its own error
     if isinstance(error, BenchError) or (models and isinstance(error, models.ModelError)):
-        return _refuse(str(error))
+        return refuse(str(error))
     if isinstance(error, StopRequestedError):
         print(f"bench: stopped by {error}; rerun the same command to resume", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -88,15 +82,15 @@ def _exit_code(error: Exception) -> int:
         context = getattr(described, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # empty when the help was shown
-        return _refuse(message.rstrip(".") + hint)
+        return refuse(message.rstrip(".") + hint)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and says_out_of_memory(str(error))  # PyTorch's allocator
     ):
         reason = f" ({str(error)[:200]})" if str(error) else ""
-        return _refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
+        return refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         _discard_output()  # or Python reports it again at exit
-        return _refuse(f"cannot write the output: {error.strerror}; free some space")
+        return refuse(f"cannot write the output: {error.strerror}; free some space")
     if type(error).__name__ == "Abort":  # Ctrl-C or "no" at a prompt
         return 130
     raise error
@@ -106,7 +100,8 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refuse(message: str) -> int:
+def refuse(message: str) -> int:
+    """Print one line, and with --json the refusal as JSON; return the exit code."""
     line = plain(message)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:

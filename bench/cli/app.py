@@ -105,6 +105,7 @@ for _panel, _commands in _PANELS.items():
 
 @app.callback(invoke_without_command=True)
 def common(
+    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     """Global options."""
@@ -113,3 +114,7 @@ def common(
 
         typer.echo(f"bench {version_of('resnet-bench')}")
         raise typer.Exit
+    from bench.cli import refuse
+    from bench.system.native_crash import report_native_crash
+
+    ctx.with_resource(report_native_crash(refuse))
