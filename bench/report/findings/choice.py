@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import bounding_count
-from bench.report.findings.fastest import network_name, rounded
+from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_table, study_runs
 from bench.system.intervals import share_interval
@@ -207,10 +207,9 @@ def _accuracy(row: Mapping[Any, Any]) -> str:
 
 
 def describe(row: Mapping[Any, Any]) -> str:
-    """Name a measured configuration: network, precision, backend, batch size."""
-    name = network_name(row)
-    scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
-    return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
+    """Name a measured configuration: network, precision, backend, and the case it ran in."""
+    backend = f"{row['backend']}{layout_and_streams(row)}"
+    return f"{network_name(row)} in {row['precision']} on {backend}, {case(row)}"
 
 
 def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
