@@ -50,7 +50,7 @@ def publish(
     written: list[Path] = []
     for name in dict.fromkeys(formats):
         if name == "latex":
-            written += _write(folder / "table.tex", latex(report, columns))
+            written += write_file(folder / "table.tex", latex(report, columns))
         else:
             written += _WRITERS[name](report, folder)
     return written
@@ -104,7 +104,7 @@ def _write_markdown(report: StudyReport, folder: Path) -> list[Path]:
     pictures = save_figure(draw_row(report.overview), folder, "study")
     charts = [chart for section in report.further for chart in section.charts]
     pictures += save_charts(charts, folder)
-    return [*_write(folder / "README.md", markdown(report, pictures=True)), *pictures]
+    return [*write_file(folder / "README.md", markdown(report, pictures=True)), *pictures]
 
 
 def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
@@ -114,7 +114,7 @@ def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
         frame = report.data.table(cast("Table", name))
         if len(frame) or name in {"runs", "epochs"}:
             content = frame.to_csv(index=False) if kind == "csv" else frame.to_parquet(index=False)
-            written += _write(folder / f"{name}.{kind}", content)
+            written += write_file(folder / f"{name}.{kind}", content)
     return written
 
 
@@ -123,7 +123,8 @@ def json_text(report: StudyReport) -> str:
     return json.dumps(json_document(report), indent=1, ensure_ascii=False) + "\n"
 
 
-def _write(path: Path, content: str | bytes) -> list[Path]:
+def write_file(path: Path, content: str | bytes) -> list[Path]:
+    """Write a file whole or not at all; return it in a list, to be added to others."""
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     return [path]
 
@@ -132,6 +133,6 @@ _WRITERS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
     "csv": lambda report, folder: _write_tables(report, folder, "csv"),
     "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
     "markdown": _write_markdown,
-    "html": lambda report, folder: _write(folder / "report.html", html(report)),
-    "json": lambda report, folder: _write(folder / "report.json", json_text(report)),
+    "html": lambda report, folder: write_file(folder / "report.html", html(report)),
+    "json": lambda report, folder: write_file(folder / "report.json", json_text(report)),
 }
