@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from bench.studies.run_request import Data
 
 
-DEFAULT_RESULTS = "bench-runs"
+def command(results: Path, *words: str) -> str:
+    """Return a `bench` command that reads a results folder, to be pasted into a shell."""
+    where = () if results == Path("bench-runs") else ("--results", str(results))
+    return shlex.join(["bench", *words, *where])
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,8 @@ class StudyData:
         return self.variants.index(variant)
 
     def command(self, *words: str) -> str:
-        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
-        default = self.store.root == Path(DEFAULT_RESULTS)
-        where = () if default else ("--results", str(self.store.root))
-        return shlex.join(["bench", *words, *where])
+        """Return a `bench` command that reads this results folder (`command`)."""
+        return command(self.store.root, *words)
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
