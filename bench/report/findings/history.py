@@ -136,9 +136,13 @@ def _cuts(logs: npt.NDArray[np.float64], first: int) -> list[tuple[int, float]]:
         return _differences(np.moveaxis(series, axis, -1), stretches).max(axis=-1)
 
     found = permutation_test(
-        (logs,), largest, permutation_type="pairings", alternative="greater",
-        n_resamples=9999, vectorized=True, batch=500, random_state=0,
-    )  # fmt: skip
+        (logs,),
+        largest,
+        permutation_type="pairings",
+        alternative="greater",
+        batch=500,
+        random_state=0,
+    )
     p = float(found.pvalue)
     if p > SIGNIFICANT:
         return []
