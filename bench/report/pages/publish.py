@@ -85,12 +85,12 @@ def require_finished(report: StudyReport) -> None:
     )
 
 
-def latex(report: StudyReport, columns: Sequence[str] = ()) -> str:
+def latex(report: StudyReport, columns: Sequence[str]) -> str:
     """Return a study's table as LaTeX, with the answer as its caption.
 
     Args:
         report: the report.
-        columns: names of the columns, besides the variants (default: all).
+        columns: names of the columns, besides the variants; all if there is no name.
 
     Raises:
         BenchError: a column is not there.
