@@ -107,15 +107,13 @@ def import_model(
 def _show(run: str, target: str, results: Path) -> None:
     """Print what was imported, and the commands that may follow."""
     from bench.report.study_data import command
-    from bench.store import Store
     from bench.store.runs import short_name
     from bench.targets.find import load_trained
 
     trained = load_trained(run, results=results)
     classes = len(trained.classes)
     name = short_name(run, target if target != run else trained.record.request["model"])
-    images = len(Store(trained.root).read_tensors(run, "predictions.safetensors")["labels"])
-    accuracy = trained.record.result["test_accuracy"]
+    images, accuracy = (trained.record.result[f"test_{what}"] for what in ("images", "accuracy"))
     print_line(
         f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)"
     )

@@ -109,7 +109,7 @@ def measured_speed(data: StudyData) -> Chart:
         series=(*front, *series),
         table="throughput",
         absent=None if series else NOT_MEASURED,
-        command=measuring(data),
+        command=_measuring(data),
         marks=marks,
     )
 
@@ -168,7 +168,7 @@ def pareto(
     return front
 
 
-def measuring(data: StudyData) -> str:
+def _measuring(data: StudyData) -> str:
     """Return the command that measures the speed of the study's networks."""
     return data.command("throughput", data.study.name)
 
@@ -215,7 +215,7 @@ def latencies(data: StudyData) -> Chart:
         series=tuple(series),
         data=points,
         absent=None if series else NOT_MEASURED,
-        command=measuring(data),
+        command=_measuring(data),
     )
 
 
@@ -227,7 +227,7 @@ def roofs(data: StudyData) -> tuple[Chart, ...]:
     charts = rooflines(
         rows, ceilings, lambda row: variant_entry(data, str(data.variant_of(row.run)))
     )
-    return tuple(replace(chart, command=measuring(data)) for chart in charts)
+    return tuple(replace(chart, command=_measuring(data)) for chart in charts)
 
 
 def quantisation(data: StudyData) -> tuple[Chart, ...]:

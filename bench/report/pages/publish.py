@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from bench.report.pages.study_report import StudyReport
 
 FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
-DEFAULT_FORMATS = ("markdown", "csv")
 
 
 def publish(
     report: StudyReport,
     folder: Path,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: Sequence[str] = ("markdown", "csv"),
     columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write a study's report into *folder*; returns the files.
@@ -47,13 +46,15 @@ def publish(
     """
     check_formats(formats)
     require_finished(report)
-    written: list[Path] = []
-    for name in dict.fromkeys(formats):
-        if name == "latex":
-            written += write_file(folder / "table.tex", latex(report, columns))
-        else:
-            written += _WRITERS[name](report, folder)
-    return written
+    write: dict[str, Callable[[], list[Path]]] = {
+        "csv": lambda: _write_tables(report, folder, "csv"),
+        "parquet": lambda: _write_tables(report, folder, "parquet"),
+        "markdown": lambda: _write_markdown(report, folder),
+        "latex": lambda: write_file(folder / "table.tex", latex(report, columns)),
+        "html": lambda: write_file(folder / "report.html", html(report)),
+        "json": lambda: write_file(folder / "report.json", json_text(report)),
+    }
+    return [path for name in dict.fromkeys(formats) for path in write[name]()]
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -64,8 +65,6 @@ def check_formats(formats: Sequence[str]) -> None:
                 f"--format {name or '(empty)'}: unknown format{nearest(name, FORMATS)} "
                 f"(known: {', '.join(FORMATS)})"
             )
-    if not formats:
-        raise BenchError(f"--format names no format (known: {', '.join(FORMATS)})")
 
 
 def require_finished(report: StudyReport) -> None:
@@ -127,12 +126,3 @@ def write_file(path: Path, content: str | bytes) -> list[Path]:
     """Write a file whole or not at all; return it in a list, to be added to others."""
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     return [path]
-
-
-_WRITERS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
-    "csv": lambda report, folder: _write_tables(report, folder, "csv"),
-    "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
-    "markdown": _write_markdown,
-    "html": lambda report, folder: write_file(folder / "report.html", html(report)),
-    "json": lambda report, folder: write_file(folder / "report.json", json_text(report)),
-}
