@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnxruntime.quantization.calibrate import (
     CalibrationDataReader,
@@ -323,13 +324,13 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
     from bench.export.accuracy import Judge, feed
     from bench.export.parity import reference_logits
-    from bench.export.session import open_session
     from bench.targets.find import find_network
 
     results, run = trained
     row = export_onnx(run, results=results, precision="fp16").iloc[0]
     file = results / "exports" / row["export"] / row["file"]
-    session = open_session(file, threads=1, device="cuda")
+    session = onnxruntime.InferenceSession(file, providers=["CUDAExecutionProvider"])
+    assert "CUDAExecutionProvider" in session.get_providers()
     source = find_network(run, results=results).load()
     judge = Judge(source.test_images(), partial(reference_logits, source), partial(feed, source))
     scored = judge.score(judge.answers(session))
