@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3, 32)
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
+_BITS = {"tf32": 11, "fp16": 11, "bf16": 8}  # significant ones
 # As many images a batch as stay in a CPU's cache between layers, but enough to be worth a call.
 REFERENCE_BATCH, _REFERENCE_PIXELS = 32, 2**18
 
@@ -82,18 +83,14 @@ def relative(difference: float, largest: float) -> float:
     return difference / largest if largest else math.inf
 
 
-def rounding_tolerance(layers: int, bits: int) -> float:
-    """Bound on the relative difference that rounding to *bits* significant bits makes.
+def rounding_tolerance(precision: str, layers: int) -> float:
+    """Return the largest relative difference of logits that rounding explains.
 
-    To first order, each of the *layers* (convolutions and linear layers) rounds its weights and its
-    result, a relative error of 2**-bits each; in the worst case all of them add up.
+    For fp32 it is `FP32_TOLERANCE`. For tf32, fp16 and bf16, to first order, each of the *layers*
+    (convolutions and linear layers) rounds its weights and its result, a relative error of 2**-bits
+    each; in the worst case all of them add up.
     """
-    return layers * 2 * 2.0**-bits
-
-
-def fp16_tolerance(layers: int) -> float:
-    """Bound on the relative difference that rounding to fp16, of 11 significant bits, makes."""
-    return rounding_tolerance(layers, 11)
+    return FP32_TOLERANCE if precision == "fp32" else layers * 2 * 2.0 ** -_BITS[precision]
 
 
 @torch.inference_mode()

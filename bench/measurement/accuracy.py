@@ -43,8 +43,6 @@ _CHUNK = 256  # images prepared at a time
 _FEW = 64  # images whose answers decide whether two batch sizes share a result
 _LITERAL = 256  # images on which an int8 file is computed as it is written
 _BATCH = 32  # of the reference
-# Significant bits of each precision but fp32, whose tolerance is measured.
-_BITS = {"tf32": 11, "fp16": 11, "bf16": 8}
 
 
 @dataclass(frozen=True)
@@ -180,9 +178,7 @@ class Scorer:
             who = "the file computed as it is written"
         elif judge is not None:
             expected, who = judge.logits, "the reference"
-            tolerance = FP32_TOLERANCE
-            if made.precision in _BITS:
-                tolerance = rounding_tolerance(examples.layers, _BITS[made.precision])
+            tolerance = rounding_tolerance(made.precision, examples.layers)
             limit = tolerance * float(np.abs(expected).max())
         else:
             return None

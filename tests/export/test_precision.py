@@ -25,7 +25,7 @@ from bench.export.accuracy import compare_answers
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
-from bench.export.parity import fp16_tolerance
+from bench.export.parity import rounding_tolerance
 from bench.export.quantise import Quantiser
 from bench.export.sensitivity import Effect, fewest_kept
 from bench.export.settings import Settings
@@ -277,7 +277,7 @@ def test_fp16_says_that_a_cpu_computes_it_in_fp32(trained: Trained) -> None:
     }
     assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     layers = sum(n.op_type in {"Conv", "Gemm"} for n in proto.graph.node)
-    assert row["max_rel_diff"] <= fp16_tolerance(layers)
+    assert row["max_rel_diff"] <= rounding_tolerance("fp16", layers)
 
 
 @pytest.mark.slow
