@@ -14,6 +14,7 @@ Int8Target = Literal["cpu", "tensorrt"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavor = Literal["rtx", "standard"]
 
+DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 CALIBRATION_BATCH = 32
 RANDOM = "random"  # instead of the name of a dataset
 
@@ -46,7 +47,7 @@ class Settings:
     precision: Precision = "fp32"
     io_precision: IoPrecision = "fp32"
     target: Int8Target = "cpu"
-    opset: int = 20
+    opset: int = DEFAULT_OPSET
     static_batch: int | None = None
     with_preprocessing: bool = False
     dataset: str | None = None
@@ -109,7 +110,7 @@ class Settings:
 
 
 def is_noise(dataset: str | None) -> bool:
-    """Whether images of this name show nothing."""
+    """Return whether images of this name show nothing."""
     return dataset in {RANDOM, "synthetic"}
 
 
