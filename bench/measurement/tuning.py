@@ -415,7 +415,7 @@ def _why_not_within(row: dict[str, Any], bounds: Bounds) -> tuple[str | None, bo
 
 
 def _is_like(one: Configuration, out: LeftOut) -> bool:
-    """Whether what was left out is this, or answers as it does."""
+    """Return whether what was left out is this, or answers as it does."""
     same = ["backend", "precision", "memory_format"]
     if not out.by_answers:
         same += ["batch_size", "threads", "streams"]

@@ -14,13 +14,7 @@ import torch
 
 from bench.measurement.backends.compiled import Compiled
 from bench.measurement.backends.eager import Eager, TorchPrepared
-from bench.measurement.backends.protocol import (
-    MEMORY_FORMATS,
-    Executed,
-    Needs,
-    Support,
-    Workload,
-)
+from bench.measurement.backends.protocol import MEMORY_FORMATS, Executed, Needs, Support, Workload
 from bench.training.cuda_graph import WARM_UP, side_stream
 
 if TYPE_CHECKING:
