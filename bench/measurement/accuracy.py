@@ -43,6 +43,8 @@ _CHUNK = 256  # images prepared at a time
 _FEW = 64  # images whose answers decide whether two batch sizes share a result
 _LITERAL = 256  # images on which an int8 file is computed as it is written
 _BATCH = 32  # of the reference
+# What a configuration's answers depend on, besides its network or file and the batch size.
+_RUNTIME = ("backend", "precision", "memory_format", "device", "threads", "streams")
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,7 @@ class Scorer:
             self._check_shape(made, examples)
         except BenchError as error:
             return Score(unknown=f"accuracy unknown: {error}")
-        key = (
-            made.target.label, made.file_sha256, made.backend, made.precision, made.memory_format,
-            made.threads, made.streams, made.device,
-        )  # fmt: skip
+        key = (made.target.label, made.file_sha256, *(getattr(made, name) for name in _RUNTIME))
         if (known := self._scores.get((*key, made.batch_size))) is not None:
             return known
         few = answer(examples.feed(examples.test.images[:_FEW])).argmax(-1)
@@ -252,6 +251,7 @@ def identity(made: Configuration) -> dict[str, Any] | None:
     store = Store(made.target.results)
     run = store.read_run(made.target.run) if made.target.run else None
     export = Exports(store.root).describing(made.file_sha256) if made.file_sha256 else None
+    images = ("dataset_fingerprint", "preprocessing")
     packages = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
     here = describe_environment(made.device, threads=made.threads)
     kept = ("cpu", "instruction_sets", "torch_cpu_capability", "gpu", "cuda", "cudnn", "driver")
@@ -259,19 +259,12 @@ def identity(made: Configuration) -> dict[str, Any] | None:
         "weights": run.files.get("model.safetensors") if run else None,
         "images": run.result.get("dataset_fingerprint") if run else None,
         "file": made.file_sha256,
-        "export": {k: export.request.get(k) for k in ("dataset_fingerprint", "preprocessing")}
-        if export else None,
-        "backend": made.backend,
-        "precision": made.precision,
-        "memory_format": made.memory_format,
-        "batch_size": made.batch_size,
-        "device": made.device,
-        "threads": made.threads,
-        "streams": made.streams,
+        "export": {name: export.request.get(name) for name in images} if export else None,
+        **{name: getattr(made, name) for name in (*_RUNTIME, "batch_size")},
         "input_shape": list(made.target.input_shape),
         **{name: version_of(name) for name in packages},
         **{name: here.get(name) for name in kept},
-    }  # fmt: skip
+    }
 
 
 def as_json(made: Configuration, score: Score | None) -> dict[str, Any]:
