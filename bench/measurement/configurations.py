@@ -18,6 +18,7 @@ from bench.measurement.backends import (
     Workload,
     backend_names,
     load_backend,
+    loaded_backends,
 )
 
 if TYPE_CHECKING:
@@ -395,8 +396,8 @@ def _accuracy(target: MeasuredNetwork, backend: str, precision: str) -> float | 
 
 def _precisions_here() -> list[str]:
     """Return the precisions that some backend computes on this machine."""
-    backends = [load_backend(name) for name in backend_names()]
-    pairs = [pair for b in backends if getattr(b, "computes", True) for pair in b.support()]
+    backends = [b for b in loaded_backends().values() if getattr(b, "computes", True)]
+    pairs = [pair for backend in backends for pair in backend.support()]
     here = {pair.precision for pair in pairs if pair.missing is None}
     return [precision for precision in PRECISIONS if precision in here]
 
