@@ -27,7 +27,7 @@ BATCH_SIZES = (1, 3, 32)
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
 _BITS = {"tf32": 11, "fp16": 11, "bf16": 8}  # significant ones
 # As many images a batch as stay in a CPU's cache between layers, but enough to be worth a call.
-REFERENCE_BATCH, _REFERENCE_PIXELS = 32, 2**18
+_REFERENCE_BATCH, _REFERENCE_PIXELS = 32, 2**18
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def relative(difference: float, largest: float) -> float:
     return difference / largest if largest else math.inf
 
 
+def relative_difference(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference of two sets of logits, relative to the reference's largest."""
+    return relative(float(np.abs(ours - reference).max()), float(np.abs(reference).max()))
+
+
 def rounding_tolerance(precision: str, layers: int) -> float:
     """Return the largest relative difference of logits that rounding explains.
 
@@ -109,8 +114,8 @@ def reference_logits(
         BenchError: the network does not return finite logits N×classes.
     """
     answers = []
-    size = max(1, min(REFERENCE_BATCH, _REFERENCE_PIXELS // math.prod(source.input_shape[1:])))
-    size = batch_size or size
+    cached = _REFERENCE_PIXELS // math.prod(source.input_shape[1:])
+    size = batch_size or max(1, min(_REFERENCE_BATCH, cached))
     classify = _channels_last(source.model)
     for start in range(0, len(images), size):
         batch = source.prepare(images[start : start + size])

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from bench.data.splits import stable_seed
@@ -22,7 +20,7 @@ from bench.export.parity import (
     compare,
     first_divergence,
     reference_logits,
-    relative,
+    relative_difference,
     rounding_tolerance,
 )
 from bench.export.repeatability import reference_batch
@@ -31,6 +29,8 @@ from bench.export.session import logits_of, open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
     from bench.export.graph import Traced
@@ -203,6 +203,5 @@ class Prover:
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             expected = reference_logits(self.source, images, self.batch)
             ours = logits_of(session, feed(self.source, images, raw=True), len(images))
-            difference, largest = np.abs(ours - expected).max(), np.abs(expected).max()
-            worst = max(worst, relative(float(difference), float(largest)))
+            worst = max(worst, relative_difference(ours, expected))
         return worst
