@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.export.preprocess import require_preprocessing, with_preprocessing
 from bench.export.proof import Prover, flipped
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import sha256_of
+from bench.system.caller_state import caller_state
 from bench.system.environment import version_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Exporter:
         if known is not None:
             self.say(f"{name}: exported already, {known.export[:12]}")
             return known
-        with _threads(self.threads), self.exports.workspace() as folder:
+        with caller_state(), self.exports.workspace() as folder:
+            torch.set_num_threads(self.threads)
             begun = time.monotonic()
             columns, proof = make(folder)
             file = folder / columns["file"]
@@ -221,13 +222,3 @@ def compared(parity: Parity, accuracy: Comparison | None) -> dict[str, Any]:
         "torch_accuracy": accuracy.reference if accuracy else None,
         "test_accuracy": accuracy.accuracy if accuracy else None,
     }
-
-
-@contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
