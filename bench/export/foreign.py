@@ -19,7 +19,7 @@ from bench.data.preprocessing import Resize
 from bench.errors import BenchError, nearest
 from bench.export.accuracy import BATCH, Comparison, Judge
 from bench.export.calibration import NO_IMAGES, draw_images, fitting_dataset, random_images
-from bench.export.convert import Int8
+from bench.export.convert import Converted, Int8
 from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
 from bench.export.files import check, inputs_of, onnx_sha256, save
 from bench.export.graph import set_properties
@@ -196,14 +196,7 @@ def _quantised(
     if source.dataset is not None and not source.dataset.timing_only:
         exporter.say(f"{name}: testing on {source.dataset.name}")
         judge = Judge(source.dataset.test, lambda chunk: reference(source.feed(chunk)), source.feed)
-    exporter.say(f"{name}: calibrating")
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        made = Int8(
-            _readied(source), source.images, settings, judge, Path(work), threads, exporter.say,
-            optimize=True,
-        ).convert()  # fmt: skip
-    if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
-        raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    made = _converted(source, settings, exporter, judge, folder)
     # Exports of different sources or images are different files, each with its own record.
     of = {
         "source_sha256": source.sha256,
@@ -235,6 +228,21 @@ def _quantised(
         "accuracy": asdict(accuracy) if accuracy else None,
     }
     return columns, details | {"int8": made.details | {"images_prepared": source.note}}
+
+
+def _converted(
+    source: ForeignFile, settings: Settings, exporter: Exporter, judge: Judge | None, folder: Path
+) -> Converted:
+    exporter.say(f"{source.path.name}: calibrating")
+    proto, threads = _readied(source), exporter.threads
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        int8 = Int8(
+            proto, source.images, settings, judge, Path(work), threads, exporter.say, optimize=True
+        )
+        made = int8.convert()
+    if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
+        raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    return made
 
 
 def _check_settings(path: Path, settings: Settings) -> None:
