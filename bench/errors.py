@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import pandas as pd
 
@@ -39,6 +39,14 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def check_known(option: str, value: str, known: Collection[str]) -> None:
+    """Raise a `BenchError` that names an option's unknown value, the nearest one and all others."""
+    if value not in known:
+        raise BenchError(
+            f"{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
+        )
 
 
 def plain(text: str) -> str:

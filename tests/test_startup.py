@@ -25,6 +25,8 @@ except SystemExit as leave:
         (["--help"], 0),
         (["--version"], 0),
         (["run-ablation", "--help"], 0),
+        (["export-onnx", "--help"], 0),
+        (["export-tensorrt", "--help"], 0),
         (["results", "--help"], 0),
         (["results", "ls", "--help"], 0),
         (["traim"], 2),

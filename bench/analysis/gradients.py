@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bench.store.analyses import AnalysisRecord
     from bench.targets.network import NamedNetwork
 
+    Say = Callable[[str], None]
+
 LINES = 4  # between test images, for the correlation
 DOCUMENT = "blocks.json"
 
@@ -49,7 +51,7 @@ def measure_gradients(
     seed: int,
     device: str,
     correlation: bool,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[AnalysisRecord]:
     """Measure what `bench.gradients` returns, whose arguments these are, and record it.
 
@@ -64,9 +66,8 @@ def measure_gradients(
 
 
 def _record(
-    subject: _Subject, results: Path, where: torch.device, correlation: bool,
-    say: Callable[[str], None],
-) -> AnalysisRecord:  # fmt: skip
+    subject: _Subject, results: Path, where: torch.device, correlation: bool, say: Say
+) -> AnalysisRecord:
     """Measure one subject, and record it."""
     found, epoch = _blocks(subject, where)
     run = subject.network.run
@@ -81,15 +82,12 @@ def _record(
             for lag, value in enumerate(_correlation(subject, where))
         ]
     environment = describe_environment(where, threads=torch.get_num_threads())
+    request: dict[str, Any] = {"run": run}
     if run is None:
         made = subject.request
-        identity: dict[str, Any] = {
-            "model": made.model, "options": made.options, "dataset": made.dataset,
-            "seed": made.seed,
-        }  # fmt: skip
-    else:
-        identity = {"run": run}
-    request = {**identity, "correlation": correlation}
+        request = {"model": made.model, "options": made.options}
+        request |= {"dataset": made.dataset, "seed": made.seed}
+    request |= {"correlation": correlation}
     record = store.publish("gradients", request, tables, environment)
     say(f"recorded in {store.file(record.analysis)}")
     return record

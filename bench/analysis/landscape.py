@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.store.analyses import AnalysisRecord
     from bench.targets.network import NamedNetwork
     from bench.targets.trained_run import TrainedRun
+    from bench.training.evaluation import Evaluation
 
 SPLITS = ("train", "test")
 FEWEST_POINTS = 3  # a middle and two sides
@@ -117,16 +118,16 @@ def _rows(
     memory_format = lay_out(model, parts.device, parts.input_shape)
     weights = dict(model.named_parameters())
     directions = [filter_normalised(weights, wanted.seed, axis) for axis in range(wanted.axes)]
-    fixed = {
-        "run": trained.record.run, "model": trained.request.model, "split": wanted.split,
-        "images": len(kept), "seed": wanted.seed,
-    }  # fmt: skip
+    fixed: dict[str, Any] = {"run": trained.record.run, "model": trained.request.model}
+    fixed |= {"split": wanted.split, "images": len(kept), "seed": wanted.seed}
+
+    def score() -> Evaluation:
+        return evaluate(model, parts.evaluation(kept, memory_format))
+
     rows: list[dict[str, Any]] = []
     begun = time.monotonic()
-    for place, scored in values_along(
-        weights, directions, [wanted.steps] * wanted.axes,
-        lambda: evaluate(model, parts.evaluation(kept, memory_format)),
-    ):  # fmt: skip
+    steps = [wanted.steps] * wanted.axes
+    for place, scored in values_along(weights, directions, steps, score):
         x, y = (*place, None)[:2]
         rows.append({**fixed, "x": x, "y": y, "loss": scored.loss, "accuracy": scored.accuracy})
         if len(rows) == _TIMED:

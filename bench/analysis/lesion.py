@@ -62,9 +62,8 @@ def measure_lesions(
     store = Analyses(subject.trained.root)
     store.prepare()
     rows = _rows(subject, swaps, say)
-    request = {
-        "run": subject.trained.record.run, "test_images": test_images, "no_swaps": not swaps,
-    }  # fmt: skip
+    name = subject.trained.record.run
+    request = {"run": name, "test_images": test_images, "no_swaps": not swaps}
     environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
     record = store.publish("lesion", request, {"lesions": rows}, environment)
     say(f"recorded in {store.file(record.analysis)}")
@@ -81,18 +80,15 @@ def _rows(subject: _Subject, swaps: bool, say: Callable[[str], None]) -> list[di
         say(f"without {place.name}")
         with dropped(place):
             accuracy = subject.accuracy()
-        rows.append({
-            "lesion": "drop", "block": place.name, "test_accuracy": accuracy,
-            "initial_gradient_norm": gradients.get(place.name), **_quantiles(ratios[place.name]),
-        })  # fmt: skip
+        row = {"lesion": "drop", "block": place.name, "test_accuracy": accuracy}
+        row |= {"initial_gradient_norm": gradients.get(place.name)}
+        rows.append(row | _quantiles(ratios[place.name]))
     for first, second in _pairs(places) if swaps else ():
         say(f"{first.name} and {second.name} swapped")
         with swapped(first, second):
             accuracy = subject.accuracy()
-        rows.append({
-            "lesion": "swap", "block": first.name, "other": second.name,
-            "test_accuracy": accuracy,
-        })  # fmt: skip
+        row = {"lesion": "swap", "block": first.name, "other": second.name}
+        rows.append(row | {"test_accuracy": accuracy})
     fixed = {"run": subject.trained.record.run, "images": len(subject.images)}
     return [{**fixed, **row, "accuracy_drop": whole - row["test_accuracy"]} for row in rows]
 

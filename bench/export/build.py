@@ -13,6 +13,7 @@ import torch
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
 from bench.export.examine import open_shape, opset_of
+from bench.export.export_targets import find_exportable
 from bench.export.files import load, onnx_sha256, precision_of
 from bench.export.foreign import quantise_file, read_foreign
 from bench.export.metadata import environment
@@ -24,7 +25,7 @@ from bench.export.tensorrt import Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
 from bench.system.devices import default_threads
-from bench.targets.find import default_names, find_networks, sides_of
+from bench.targets.find import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -184,13 +185,9 @@ def build_engines(
     exports = Exports(results)
     settings = Settings(precision=precision, target="tensorrt", dataset=dataset)
     exporter = Exporter(exports, settings, threads or default_threads(), force, say)
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     builder = EngineBuilder(library, exports, profile or Profile(), say)
     rows = []
-    found = find_networks(
-        names or default_names(results), results=results, options=options, input_size=input_size,
-        takes=("model", "run", "onnx"), unfinished=True,
-    )  # fmt: skip
+    found = find_exportable(targets, results, options, input_size)
     for model in _inputs(found, exporter, sides_of(input_size), preprocessing or {}):
         for capability in chosen:
             record = _built(builder, model, capability)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -43,32 +43,25 @@ class ExportedClassifier:
                 "'bench export-onnx RUN' made"
             )
         try:
-            values: dict[str, Any] = {
-                key: json.loads(known[key])
-                for key in (
-                    "classes", "input_shape", "mean", "std", "antialias", "normalize",
-                    "with_preprocessing",
-                )
-            }  # fmt: skip
-            channels, height, width = map(int, values["input_shape"])
-            image_size = int(json.loads(known.get("image_size", str(height))))
+            self.classes = [str(name) for name in json.loads(known["classes"])]
+            channels, height, width = map(int, json.loads(known["input_shape"]))
+            self._raw = bool(json.loads(known["with_preprocessing"]))
             self._preprocessing = Preprocessing(
-                height,
-                tuple(map(float, values["mean"])),
-                tuple(map(float, values["std"])),
-                bool(values["antialias"]),
-                bool(values["normalize"]),
-                image_size,  # files made before it was recorded: of an image folder, mostly
-                _RESIZE[known.get("resize", "crop")],
+                input_size=height,
+                mean=tuple(map(float, json.loads(known["mean"]))),
+                std=tuple(map(float, json.loads(known["std"]))),
+                antialias=bool(json.loads(known["antialias"])),
+                normalize=bool(json.loads(known["normalize"])),
+                # Files made before it was recorded are of an image folder, mostly.
+                image_size=int(json.loads(known.get("image_size", str(height)))),
+                resize=_RESIZE[known.get("resize", "crop")],
             )
         except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise BenchError(
                 f"{path} does not say rightly how images are prepared for it ({error}): give a "
                 "file that 'bench export-onnx RUN' made"
             ) from None
-        self.classes = [str(name) for name in values["classes"]]
         self.input_shape = (channels, height, width)
-        self._raw = bool(values["with_preprocessing"])
         self._session = open_session(path, threads=1)
 
     def preprocess(self, images: Tensor) -> Tensor:

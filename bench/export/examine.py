@@ -58,6 +58,12 @@ class FileFacts:
     macs: int | None
     traffic: Traffic | None
 
+    @property
+    def channels_first(self) -> tuple[int, int, int]:
+        """Sizes of an image as C×H×W, whatever the file's order."""
+        first, second, third = self.input_shape
+        return (third, first, second) if self.channels_last else self.input_shape
+
 
 def examine(path: Path, size: Size | None = None) -> FileFacts:
     """Read what a file takes, and count what it costs on images of *size* (height, width).
@@ -286,7 +292,7 @@ def _fixed(graph: Any) -> set[str]:
 def _traffic(
     nodes: Sequence[Any], shapes: dict[str, Shape], fixed: set[str], batch: int
 ) -> Traffic:
-    """What these nodes read and write (`bench.networks.memory_traffic`)."""
+    """Return what these nodes read and write (`bench.networks.memory_traffic`)."""
     weights = activations = 0
     for node in nodes:
         names = _operands(node)

@@ -19,7 +19,30 @@ from bench.targets.find import InputSize, default_names, find_networks, sides_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.export.examine import Size
     from bench.targets.network import NamedNetwork
+
+
+def find_exportable(
+    targets: str | Path | Sequence[str | Path],
+    results: str | Path,
+    options: dict[str, Any] | None,
+    input_size: InputSize | None,
+) -> list[NamedNetwork]:
+    """Find the models, runs and ONNX files that *targets* name (default: the last study's runs).
+
+    Raises:
+        BenchError: nothing is called so.
+    """
+    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
+    return find_networks(
+        names or default_names(results),
+        results=results,
+        options=options,
+        input_size=input_size,
+        takes=("model", "run", "onnx"),
+        unfinished=True,
+    )
 
 
 def export_targets(
@@ -47,40 +70,52 @@ def export_targets(
         BenchError: a target or a setting cannot be understood or met, or the only network failed.
     """
     wanted = Settings(**{**settings, **({"with_preprocessing": True} if bundle else {})})
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     if output is not None:
         prove_writable(Path(output), "--output")
     exporter = Exporter(Exports(results), wanted, threads or default_threads(), force, say, draw)
-    found = find_networks(
-        names or default_names(results), results=results, options=options, input_size=input_size,
-        takes=("model", "run", "onnx"), unfinished=True,
-    )  # fmt: skip
+    found = find_exportable(targets, results, options, input_size)
     if preprocessing and not any(network.file for network in found):
         raise BenchError("--set goes with .onnx files: a run's images are prepared as in training")
+    bundles = Path(output or os.curdir) if bundle else None
     records = []
     for network in found:
         try:
-            if network.file is not None:
-                source = read_foreign(
-                    network.file, wanted, sides_of(input_size), preprocessing or {}
-                )
-                record, name = quantise_file(source, exporter), network.file.stem
-            else:
-                loaded = network.load()
-                record, name = exporter.export(loaded), loaded.name
-                if bundle and record.row["status"] == "complete":
-                    write_bundle(Path(output or os.curdir), loaded, record, exporter.exports)
+            record, name = _export(
+                network, exporter, sides_of(input_size), preprocessing or {}, bundles
+            )
         except StorageError:
             raise
         except BenchError as error:
+            if len(found) == 1:
+                raise
             records.append(ExportRecord("", {}, _failed(network, str(error), wanted)))
             continue
         if output is not None:
             copy_export(Path(output), name, record, exporter.exports)
         records.append(record)
-    if len(records) == 1 and records[0].row["status"] == "failed":
-        raise BenchError(records[0].row["error"])
     return records
+
+
+def _export(
+    network: NamedNetwork,
+    exporter: Exporter,
+    size: Size | None,
+    preprocessing: dict[str, Any],
+    bundles: Path | None,
+) -> tuple[ExportRecord, str]:
+    """Export one network, and write its bundle into the folder *bundles*, if there is one.
+
+    Returns:
+        The record, and the network's name in those of files.
+    """
+    if network.file is not None:
+        source = read_foreign(network.file, exporter.settings, size, preprocessing)
+        return quantise_file(source, exporter), network.file.stem
+    loaded = network.load()
+    record = exporter.export(loaded)
+    if bundles is not None and record.row["status"] == "complete":
+        write_bundle(bundles, loaded, record, exporter.exports)
+    return record, loaded.name
 
 
 def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:

@@ -18,13 +18,8 @@ from bench.data import Dataset, Preprocessing
 from bench.data.preprocessing import Resize
 from bench.errors import BenchError, nearest
 from bench.export.accuracy import BATCH, Comparison, Judge
-from bench.export.calibration import (
-    NO_IMAGES,
-    draw_images,
-    fitting_dataset,
-    random_images,
-)
-from bench.export.convert import Int8
+from bench.export.calibration import NO_IMAGES, draw_images, fitting_dataset, random_images
+from bench.export.convert import Converted, Int8
 from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
 from bench.export.files import check, inputs_of, onnx_sha256, save
 from bench.export.graph import set_properties
@@ -70,8 +65,7 @@ class ForeignFile:
         """Draw calibration images, as the file takes them."""
         count, seed = settings.calibration_images, settings.calibration_seed
         if self.dataset is None:
-            shape = _channels_first(self.facts)
-            values = random_images(shape, count, seed)
+            values = random_images(self.facts.channels_first, count, seed)
             return self._arranged(values if self._takes_floats else values * 50 + 128)
         return self.feed(draw_images(self.dataset, count, seed))
 
@@ -79,7 +73,7 @@ class ForeignFile:
         """Turn uint8 images N×C×H×W into the file's input."""
         assert self.preprocessing is not None  # noqa: S101 - there are images
         prepared = self.preprocessing.apply(images)
-        sides, antialias = _channels_first(self.facts)[1:], self.preprocessing.antialias
+        sides, antialias = self.facts.channels_first[1:], self.preprocessing.antialias
         if prepared.shape[2:] != sides:  # of a file whose images are not square
             prepared = F.interpolate(prepared, sides, mode="bilinear", antialias=antialias)
         return self._arranged(prepared if self._takes_floats else prepared * 255)
@@ -121,12 +115,12 @@ def read_foreign(
         raise BenchError(f"{path} {NO_IMAGES}")
     dataset = made = None
     if settings.dataset != RANDOM:
-        shape = _channels_first(facts)
+        shape = facts.channels_first
         resize = _resize(path, shape[1:], preprocessing.get("resize"))
         dataset = fitting_dataset(settings.dataset, str(path), shape, resize)
         preprocessing = preprocessing | {"resize": resize}
         made = _preprocessing(facts, dataset, preprocessing)
-    note = _describe(made, _channels_first(facts)[1:], preprocessing) if made else ""
+    note = _describe(made, facts.channels_first[1:], preprocessing) if made else ""
     return ForeignFile(path, onnx_sha256(path), facts, dataset, made, note)
 
 
@@ -145,7 +139,7 @@ def reread(path: Path, record: ExportRecord, size: Size) -> ForeignFile:
     values |= {key: tuple(values[key]) for key in ("mean", "std")}
     made = Preprocessing(**values)
     facts, name = examine(path, size), record.request["dataset"]
-    dataset = fitting_dataset(name, str(path), _channels_first(facts), made.resize)
+    dataset = fitting_dataset(name, str(path), facts.channels_first, made.resize)
     if dataset.fingerprint != record.request["dataset_fingerprint"]:
         raise BenchError(
             f"the dataset '{name}' is not what {path} was tested on (its fingerprint differs): put "
@@ -202,14 +196,7 @@ def _quantised(
     if source.dataset is not None and not source.dataset.timing_only:
         exporter.say(f"{name}: testing on {source.dataset.name}")
         judge = Judge(source.dataset.test, lambda chunk: reference(source.feed(chunk)), source.feed)
-    exporter.say(f"{name}: calibrating")
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        made = Int8(
-            _readied(source), source.images, settings, judge, Path(work), threads, exporter.say,
-            optimize=True,
-        ).convert()  # fmt: skip
-    if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
-        raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    made = _converted(source, settings, exporter, judge, folder)
     # Exports of different sources or images are different files, each with its own record.
     of = {
         "source_sha256": source.sha256,
@@ -243,6 +230,21 @@ def _quantised(
     return columns, details | {"int8": made.details | {"images_prepared": source.note}}
 
 
+def _converted(
+    source: ForeignFile, settings: Settings, exporter: Exporter, judge: Judge | None, folder: Path
+) -> Converted:
+    exporter.say(f"{source.path.name}: calibrating")
+    proto, threads = _readied(source), exporter.threads
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        int8 = Int8(
+            proto, source.images, settings, judge, Path(work), threads, exporter.say, optimize=True
+        )
+        made = int8.convert()
+    if not any(node.op_type == "QuantizeLinear" for node in made.proto.graph.node):
+        raise BenchError(f"{source.path} has no layer that ONNX Runtime quantises")
+    return made
+
+
 def _check_settings(path: Path, settings: Settings) -> None:
     """Refuse what goes with networks only: a file keeps its batch size, its input and its opset."""
     if settings.precision != "int8":
@@ -262,9 +264,8 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
         own = "use --input-size" if key == "input_size" else f"known: {', '.join(_SET)}"
         raise BenchError(f"--set {key} is unknown{nearest(key, _SET)} ({own})")
     floats = facts.input_type.startswith("float")
-    values: dict[str, Any] = {
-        "mean": dataset.mean, "std": dataset.std, "normalize": floats, **given,
-    }  # fmt: skip
+    values: dict[str, Any] = {"mean": dataset.mean, "std": dataset.std, "normalize": floats}
+    values |= given
     if values["normalize"] and not floats:
         raise BenchError(f"--set normalize: the file takes {facts.input_type}, not real numbers")
     useless = next((key for key in ("mean", "std") if key in given), None)
@@ -283,7 +284,7 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
             )
     if min(values["std"]) <= 0:
         raise BenchError("--set std: deviations are above 0")
-    height, width = _channels_first(facts)[1:]
+    height, width = facts.channels_first[1:]
     return Preprocessing(height if height == width else None, **values)
 
 
@@ -375,8 +376,3 @@ def _near_guessing(source: ForeignFile, accuracy: Comparison | None) -> str:
         f" In fp32 the file's accuracy is {accuracy.reference * 100:.1f} %, near guessing: check "
         "the order of the classes, and give the mean and std of its training (--set mean=…)."
     )
-
-
-def _channels_first(facts: FileFacts) -> tuple[int, int, int]:
-    first, second, third = facts.input_shape
-    return (third, first, second) if facts.channels_last else facts.input_shape

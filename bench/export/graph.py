@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.errors import BenchError
+from bench.export.settings import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from bench.targets.network import LoadedNetwork
 
 INPUT, OUTPUT = "image", "logits"
-DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 OLDEST_OPSET = 18  # torch's exporter has nothing older
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TORCH = Path(torch.__file__).parent

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
-    """Metadata of a file: what it is, how it is fed, and what made it."""
+    """Return the metadata of a file: what it is, how it is fed, and what made it."""
     values: dict[str, Any] = {
         "model": source.model_name,
         "options": source.options,

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3, 32)
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
+_BITS = {"tf32": 11, "fp16": 11, "bf16": 8}  # significant ones
 # As many images a batch as stay in a CPU's cache between layers, but enough to be worth a call.
-REFERENCE_BATCH, _REFERENCE_PIXELS = 32, 2**18
+_REFERENCE_BATCH, _REFERENCE_PIXELS = 32, 2**18
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,19 @@ def relative(difference: float, largest: float) -> float:
     return difference / largest if largest else math.inf
 
 
-def rounding_tolerance(layers: int, bits: int) -> float:
-    """Bound on the relative difference that rounding to *bits* significant bits makes.
+def relative_difference(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference of two sets of logits, relative to the reference's largest."""
+    return relative(float(np.abs(ours - reference).max()), float(np.abs(reference).max()))
 
-    To first order, each of the *layers* (convolutions and linear layers) rounds its weights and its
-    result, a relative error of 2**-bits each; in the worst case all of them add up.
+
+def rounding_tolerance(precision: str, layers: int) -> float:
+    """Return the largest relative difference of logits that rounding explains.
+
+    For fp32 it is `FP32_TOLERANCE`. For tf32, fp16 and bf16, to first order, each of the *layers*
+    (convolutions and linear layers) rounds its weights and its result, a relative error of 2**-bits
+    each; in the worst case all of them add up.
     """
-    return layers * 2 * 2.0**-bits
-
-
-def fp16_tolerance(layers: int) -> float:
-    """Bound on the relative difference that rounding to fp16, of 11 significant bits, makes."""
-    return rounding_tolerance(layers, 11)
+    return FP32_TOLERANCE if precision == "fp32" else layers * 2 * 2.0 ** -_BITS[precision]
 
 
 @torch.inference_mode()
@@ -112,8 +114,8 @@ def reference_logits(
         BenchError: the network does not return finite logits N×classes.
     """
     answers = []
-    size = max(1, min(REFERENCE_BATCH, _REFERENCE_PIXELS // math.prod(source.input_shape[1:])))
-    size = batch_size or size
+    cached = _REFERENCE_PIXELS // math.prod(source.input_shape[1:])
+    size = batch_size or max(1, min(_REFERENCE_BATCH, cached))
     classify = _channels_last(source.model)
     for start in range(0, len(images), size):
         batch = source.prepare(images[start : start + size])

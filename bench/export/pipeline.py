@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +15,15 @@ import torch
 
 from bench.errors import BenchError
 from bench.export.calibration import calibrated_on, calibration_dataset, calibration_images
-from bench.export.convert import Converted, Int8, count_layers, to_fp16
+from bench.export.convert import Converted, Int8, to_fp16
 from bench.export.files import save
 from bench.export.graph import Traced, set_properties, trace
 from bench.export.metadata import environment, properties
 from bench.export.preprocess import require_preprocessing, with_preprocessing
-from bench.export.proof import Prover
+from bench.export.proof import Prover, flipped
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import sha256_of
+from bench.system.caller_state import caller_state
 from bench.system.environment import version_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Exporter:
         if known is not None:
             self.say(f"{name}: exported already, {known.export[:12]}")
             return known
-        with _threads(self.threads), self.exports.workspace() as folder:
+        with caller_state(), self.exports.workspace() as folder:
+            torch.set_num_threads(self.threads)
             begun = time.monotonic()
             columns, proof = make(folder)
             file = folder / columns["file"]
@@ -133,17 +134,15 @@ class Exporter:
         traced, prover = self._trace(source)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             converted = self._convert(source, traced.proto, prover, Path(work))
-        raw = self.settings.with_preprocessing
         proto = converted.proto
-        if raw:
+        if self.settings.with_preprocessing:
             preparation = require_preprocessing(source, "--with-preprocessing")
             static_batch = self.settings.static_batch
             proto = with_preprocessing(proto, preparation, source.input_shape[0], static_batch)
         set_properties(proto, properties(source, self.settings))
         save(proto, folder / FILE)
         self.say(f"{source.name}: comparing with PyTorch")
-        layers = count_layers(traced.proto)
-        proof = prover.prove(folder / FILE, traced, self.settings, layers=layers, raw=raw)
+        proof = prover.prove(folder / FILE, traced, self.settings)
         if not proof.accepted:
             (folder / FILE).rename(folder / REJECTED)
         columns = {
@@ -218,18 +217,8 @@ def compared(parity: Parity, accuracy: Comparison | None) -> dict[str, Any]:
     return {
         "max_abs_diff": parity.max_abs_diff,
         "max_rel_diff": parity.max_rel_diff,
-        "flipped_predictions": accuracy.flipped if accuracy else parity.flipped,
+        "flipped_predictions": flipped(parity, accuracy),
         "images_compared": parity.images,
         "torch_accuracy": accuracy.reference if accuracy else None,
         "test_accuracy": accuracy.accuracy if accuracy else None,
     }
-
-
-@contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

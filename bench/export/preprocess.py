@@ -147,7 +147,8 @@ def _resized(add: _Nodes, side: int, resize: Resize) -> str:
 
 def _length(add: _Nodes, axis: int) -> str:
     """Return an axis' length in pixels as a number of double precision."""
-    return add("Cast", add("Squeeze", add("Shape", INPUT, start=axis, end=axis + 1)), to=11)
+    length = add("Squeeze", add("Shape", INPUT, start=axis, end=axis + 1))
+    return add("Cast", length, to=TensorProto.DOUBLE)
 
 
 def _matrix(

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.export.accuracy import BATCH, Comparison, Judge, feed
+from bench.export.convert import count_layers
 from bench.export.files import ONE_FILE_BYTES, check
 from bench.export.parity import (
     FP32_TOLERANCE,
     Parity,
     compare,
     first_divergence,
-    fp16_tolerance,
     reference_logits,
-    relative,
+    relative_difference,
+    rounding_tolerance,
 )
 from bench.export.repeatability import reference_batch
 from bench.export.session import logits_of, open_session
@@ -30,6 +29,8 @@ from bench.export.session import logits_of, open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
     from bench.export.graph import Traced
@@ -48,7 +49,6 @@ class Proof:
         parity: of the logits.
         accuracy: on the whole test set; None without one, or if the arithmetic that ran is not
             the file's.
-        flipped: predictions that differ, on the test set or else on the images compared.
         other_sizes: largest relative difference for images of other sizes, of a file with
             preprocessing.
         executed_precision: the arithmetic that ran.
@@ -57,7 +57,6 @@ class Proof:
 
     parity: Parity
     accuracy: Comparison | None
-    flipped: int
     other_sizes: float | None
     executed_precision: str
     diverges_at: str | None = None
@@ -85,11 +84,16 @@ class Proof:
         return {
             "parity": self.parity.as_dict(),
             "accuracy": asdict(self.accuracy) if self.accuracy else None,
-            "flipped_predictions": self.flipped,
+            "flipped_predictions": flipped(self.parity, self.accuracy),
             "other_sizes_max_rel_diff": self.other_sizes,
             "executed_precision": self.executed_precision,
             "diverges_at": self.diverges_at,
         }
+
+
+def flipped(parity: Parity, accuracy: Comparison | None) -> int:
+    """Return how many predictions differ, on the test set or else on the images compared."""
+    return accuracy.flipped if accuracy else parity.flipped
 
 
 class Prover:
@@ -130,26 +134,23 @@ class Prover:
             session, self.logits[:count], few, tolerance=FP32_TOLERANCE, batch_sizes=(step,)
         ).accepted
 
-    def prove(
-        self, file: Path, traced: Traced, settings: Settings, *, layers: int, raw: bool
-    ) -> Proof:
+    def prove(self, file: Path, traced: Traced, settings: Settings) -> Proof:
         """Check a file, and compare it with PyTorch.
 
         Args:
             file: the ONNX file.
             traced: the graph it was made from.
             settings: of the export.
-            layers: number of layers that round, for fp16's tolerance.
-            raw: it takes uint8 images N×H×W×C.
 
         Raises:
             BenchError: it is not valid, or ONNX Runtime cannot load it.
         """
         check(file)
         session = open_session(file, threads=1)  # batches run beside each other
-        tolerances = {"fp32": FP32_TOLERANCE, "fp16": fp16_tolerance(layers), "int8": None}
-        tolerance = tolerances[settings.precision]
-        feeding = partial(feed, self.source, raw=raw)
+        tolerance = None
+        if settings.precision != "int8":
+            tolerance = rounding_tolerance(settings.precision, count_layers(traced.proto))
+        feeding = partial(feed, self.source, raw=settings.with_preprocessing)
         fed = feeding(self.images)
         # A CPU computes an fp16 file in fp32: that is not the accuracy of fp16.
         replaced = settings.precision == "fp16"
@@ -164,14 +165,21 @@ class Prover:
         proof = Proof(
             parity=parity,
             accuracy=accuracy,
-            flipped=accuracy.flipped if accuracy else parity.flipped,
-            other_sizes=self._other_sizes(session) if raw else None,
+            other_sizes=self._other_sizes(session) if settings.with_preprocessing else None,
             executed_precision="fp32" if replaced else settings.precision,
         )
         if proof.accepted:
             return proof
-        found = self._diverges_at(file, traced, fed, tolerance or 0.0)
-        return Proof(**{**vars(proof), "diverges_at": found})
+        few = self.static_batch or _BISECTED
+        found = first_divergence(
+            self.source,
+            traced,
+            file,
+            fed[:few],
+            self.source.prepare(self.images[:few]),
+            limit=tolerance or 0.0,
+        )
+        return replace(proof, diverges_at=found)
 
     def _logits(self) -> npt.NDArray[np.float32]:
         known = self._of_proof(self.judge.logits) if self.judge else None
@@ -195,14 +203,5 @@ class Prover:
             images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             expected = reference_logits(self.source, images, self.batch)
             ours = logits_of(session, feed(self.source, images, raw=True), len(images))
-            difference, largest = np.abs(ours - expected).max(), np.abs(expected).max()
-            worst = max(worst, relative(float(difference), float(largest)))
+            worst = max(worst, relative_difference(ours, expected))
         return worst
-
-    def _diverges_at(
-        self, file: Path, traced: Traced, fed: npt.NDArray[Any], limit: float
-    ) -> str | None:
-        fixed = open_session(file, threads=1).get_inputs()[0].shape[0]
-        count = fixed if isinstance(fixed, int) else _BISECTED
-        images = self.source.prepare(self.images[:count])
-        return first_divergence(self.source, traced, file, fed[:count], images, limit)

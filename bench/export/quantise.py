@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +48,7 @@ def runtime_tool(module: str) -> Any:
 
 
 def saturates() -> bool:
-    """Whether int8 products can saturate here: x86 without VNNI adds them in 16 bits.
+    """Return whether int8 products can saturate here: x86 without VNNI adds them in 16 bits.
 
     Weights are then kept to 7 bits (microsoft/onnxruntime#12072, #14642).
     """
@@ -175,30 +176,26 @@ def _empty_histograms(calibrator: Any, batches: Sequence[dict[str, npt.NDArray[A
     """Return a collector whose histograms have the range of all batches, and no counts yet."""
     absolute = calibrator.method == "percentile" and calibrator.symmetric
     session = calibrator.infer_session
-    ranges: dict[str, tuple[Any, ...]] = {}
+    found: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     names = [output.name for output in session.get_outputs()]
     for batch in batches:
         for name, values in zip(names, session.run(None, batch), strict=True):
             if name in calibrator.tensors_to_calibrate and values.size:
-                magnitudes = np.abs(values)
-                found = (values.min(), values.max(), magnitudes.min(), magnitudes.max())
-                known = ranges.get(name, found)
-                ranges[name] = tuple(
-                    pick(pair) for pick, pair in zip(
-                        (min, max, min, max), zip(known, found, strict=True), strict=True
-                    )
-                )  # fmt: skip
+                sizes = np.abs(values)
+                found[name].append((values.min(), values.max(), sizes.min(), sizes.max()))
     collector = runtime_tool("onnxruntime.quantization.calibrate").HistogramCollector(
         calibrator.method, calibrator.symmetric, calibrator.num_bins,
         calibrator.num_quantized_bins, calibrator.percentile, calibrator.scenario,
     )  # fmt: skip
-    for name, (lowest, highest, least, most) in ranges.items():
-        start = least if absolute else -most
+    for name, ranges in found.items():
+        lows, highs, leasts, mosts = zip(*ranges, strict=True)
+        most = max(mosts)
+        start = min(leasts) if absolute else -most
         counts, edges = np.histogram(
             np.empty(0, most.dtype), collector.num_bins, range=(start, most)
         )
         edges = edges.astype(most.dtype) if absolute else edges
-        known = (counts, edges, lowest, highest)
+        known = (counts, edges, min(lows), max(highs))
         collector.histogram_dict[name] = known if absolute else (*known, most)
     return collector
 

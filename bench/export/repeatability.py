@@ -5,15 +5,13 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.errors import BenchError
 from bench.export.graph import own_line
-from bench.export.parity import FP32_TOLERANCE, reference_logits, relative
+from bench.export.parity import FP32_TOLERANCE, reference_logits, relative_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +38,7 @@ def reference_batch(source: LoadedNetwork, images: Tensor, static_batch: int | N
     other = size - size // 2 if size > 1 else 2
     images = images[torch.arange(max(size, other)) % len(images)]
     first, again = (reference_logits(source, images[:size], size) for _ in range(2))
-    difference = _difference(first, again)
+    difference = relative_difference(again, first)
     if difference > FP32_TOLERANCE:
         raise BenchError(
             f"{source.name} returns different logits for the same images (by {difference:.2g} of "
@@ -50,7 +48,7 @@ def reference_batch(source: LoadedNetwork, images: Tensor, static_batch: int | N
     try:
         part = reference_logits(source, images[:other], other)
         count = min(size, other)
-        difference = _difference(first[:count], part[:count])
+        difference = relative_difference(part[:count], first[:count])
     except Exception:  # a network that takes one batch size only; it ran at the other above
         difference = float("inf")
     if difference <= FP32_TOLERANCE:
@@ -62,10 +60,6 @@ def reference_batch(source: LoadedNetwork, images: Tensor, static_batch: int | N
             "(track_running_stats=True), or fix the batch size with --static-batch N"
         )
     return static_batch
-
-
-def _difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    return relative(float(np.abs(one - other).max()), float(np.abs(one).max()))
 
 
 def _batch_statistics(model: nn.Module) -> str:

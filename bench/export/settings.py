@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, check_known
 
 Precision = Literal["fp32", "fp16", "int8"]
 IoPrecision = Literal["fp32", "fp16"]
@@ -14,6 +14,7 @@ Int8Target = Literal["cpu", "tensorrt"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavor = Literal["rtx", "standard"]
 
+DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 CALIBRATION_BATCH = 32
 RANDOM = "random"  # instead of the name of a dataset
 
@@ -46,7 +47,7 @@ class Settings:
     precision: Precision = "fp32"
     io_precision: IoPrecision = "fp32"
     target: Int8Target = "cpu"
-    opset: int = 20
+    opset: int = DEFAULT_OPSET
     static_batch: int | None = None
     with_preprocessing: bool = False
     dataset: str | None = None
@@ -58,10 +59,10 @@ class Settings:
     sensitivity: bool = False
 
     def __post_init__(self) -> None:
-        _known("precision", self.precision, get_args(Precision))
-        _known("io-precision", self.io_precision, get_args(IoPrecision))
-        _known("target", self.target, get_args(Int8Target))
-        _known("calibration-method", self.calibration_method, get_args(CalibrationMethod))
+        check_known("--precision", self.precision, get_args(Precision))
+        check_known("--io-precision", self.io_precision, get_args(IoPrecision))
+        check_known("--target", self.target, get_args(Int8Target))
+        check_known("--calibration-method", self.calibration_method, get_args(CalibrationMethod))
         for name in ("static_batch", "calibration_draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -109,12 +110,5 @@ class Settings:
 
 
 def is_noise(dataset: str | None) -> bool:
-    """Whether images of this name show nothing."""
+    """Return whether images of this name show nothing."""
     return dataset in {RANDOM, "synthetic"}
-
-
-def _known(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise BenchError(
-            f"--{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
-        )

@@ -121,12 +121,15 @@ class Toolkit:
             known = getattr(library.ComputeCapability, f"SM{capability}")
             config.set_compute_capability(known, 0)
         self._add_profile(builder, network, config, profile, image)
-        cache = self._open_cache(config, timing_cache)
+        cache = timing_cache if self.flavor == "standard" else None
+        if cache is not None:
+            timings = config.create_timing_cache(cache.read_bytes() if cache.is_file() else b"")
+            config.set_timing_cache(timings, ignore_mismatch=False)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             raise self._refused(model, self.messages[0] if self.messages else "no engine")
-        if cache is not None and timing_cache is not None:
-            write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
+        if cache is not None:
+            write_atomically(cache, bytes(config.get_timing_cache().serialize()))
         return bytes(engine)
 
     def _builder(self, logger: Any) -> Any:
@@ -158,13 +161,6 @@ class Toolkit:
         sizes = (profile.minimum, profile.optimum, profile.maximum) if batch == -1 else (batch,) * 3
         made.set_shape(entry.name, *((size, *(image or sides)) for size in sizes))
         config.add_optimization_profile(made)
-
-    def _open_cache(self, config: Any, path: Path | None) -> Any:
-        if path is None or self.flavor != "standard":
-            return None
-        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-        return cache
 
     def _parser_reason(self, parser: Any) -> str:
         if not parser.num_errors:

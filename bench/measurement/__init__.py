@@ -14,7 +14,7 @@ The files, in the order in which a measurement passes through them:
 | `timing/warmup.py` | decides when warm-up ends |
 | `timing/sampling.py` | interleaves the configurations round by round until enough is known |
 | `timing/replicates.py` | measures in several fresh processes, one after the other |
-| `timing/streams.py` | keeps several batches in flight |
+| `timing/streams.py` | keeps several batches in flight; answers queries as they arrive |
 | `timing/cold_start.py`, `cold_process.py` | measure import, load and first inference |
 | `timing/server_scenario.py` | finds the highest rate of the server scenario |
 | `machine/` | measures ceilings, noise and energy while the samples are taken |

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from bench.errors import BenchError
-from bench.export.accuracy import Comparison, Judge
-from bench.export.parity import FP32_TOLERANCE, rounding_tolerance
+from bench.export.accuracy import Comparison, compare_answers
+from bench.export.parity import FP32_TOLERANCE, relative_difference, rounding_tolerance
 from bench.export.session import logits_of, open_session
 from bench.measurement.backends import is_built_in, load_backend
 from bench.measurement.examples import Examples, find_examples
@@ -43,8 +43,8 @@ _CHUNK = 256  # images prepared at a time
 _FEW = 64  # images whose answers decide whether two batch sizes share a result
 _LITERAL = 256  # images on which an int8 file is computed as it is written
 _BATCH = 32  # of the reference
-# Significant bits of each precision but fp32, whose tolerance is measured.
-_BITS = {"tf32": 11, "fp16": 11, "bf16": 8}
+# What a configuration's answers depend on, besides its network or file and the batch size.
+_RUNTIME = ("backend", "precision", "memory_format", "device", "threads", "streams")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Scorer:
 
     on_event: OnEvent = lambda _event: None
     _examples: dict[str, Examples | BenchError | None] = field(default_factory=dict)
-    _judges: dict[str, Judge] = field(default_factory=dict)
+    _references: dict[str, Logits] = field(default_factory=dict)
     _literal: dict[str, Logits] = field(default_factory=dict)
     # What answers depend on, but for the batch size → the first ones, and the score.
     _answered: dict[tuple[Any, ...], tuple[npt.NDArray[np.int64], Score]] = field(
@@ -114,10 +114,7 @@ class Scorer:
             self._check_shape(made, examples)
         except BenchError as error:
             return Score(unknown=f"accuracy unknown: {error}")
-        key = (
-            made.target.label, made.file_sha256, made.backend, made.precision, made.memory_format,
-            made.threads, made.streams, made.device,
-        )  # fmt: skip
+        key = (made.target.label, made.file_sha256, *(getattr(made, name) for name in _RUNTIME))
         if (known := self._scores.get((*key, made.batch_size))) is not None:
             return known
         few = answer(examples.feed(examples.test.images[:_FEW])).argmax(-1)
@@ -138,11 +135,13 @@ class Scorer:
                 wrong=f"it answers wrongly: it returns {shape} for {len(examples.test)} images of "
                 f"{len(examples.classes)} classes"
             )
-        judge = self._judge(made, examples)
-        if wrong := self._wrong(made, examples, judge, logits):
+        reference = self._reference(made, examples)
+        if wrong := self._wrong(made, examples, reference, logits):
             return Score(wrong=wrong)
-        comparison = judge.score(logits) if judge and not examples.is_reference else None
         labels = examples.test.labels.cpu().numpy()
+        comparison = None
+        if reference is not None and not examples.is_reference:
+            comparison = compare_answers(reference.argmax(1), logits.argmax(1), labels)
         validation = None
         if examples.validation is not None:
             found = self._logits(made, examples, examples.validation, answer).argmax(1)
@@ -154,7 +153,7 @@ class Scorer:
             validation_accuracy=validation,
             test_images=len(labels),
             comparison=comparison,
-            max_rel_diff=_relative(logits, judge.logits) if judge else None,
+            max_rel_diff=None if reference is None else relative_difference(logits, reference),
         )
 
     def _logits(
@@ -168,24 +167,22 @@ class Scorer:
         return np.concatenate(found)
 
     def _wrong(
-        self, made: Configuration, examples: Examples, judge: Judge | None, logits: Logits
+        self, made: Configuration, examples: Examples, reference: Logits | None, logits: Logits
     ) -> str | None:
         """Return what shows that answers differ by more than rounding, naming the first image."""
+        if reference is None:
+            return None
         if made.precision == "int8":
-            if judge is None or made.file is None or load_backend(made.backend).needs != "onnx":
+            if made.file is None or load_backend(made.backend).needs != "onnx":
                 return None
             expected = self._as_written(made.file, examples)
-            noise = np.abs(expected - judge.logits[: len(expected)]).max()
+            noise = np.abs(expected - reference[: len(expected)]).max()
             limit = max(float(noise), FP32_TOLERANCE * float(np.abs(expected).max()))
             who = "the file computed as it is written"
-        elif judge is not None:
-            expected, who = judge.logits, "the reference"
-            tolerance = FP32_TOLERANCE
-            if made.precision in _BITS:
-                tolerance = rounding_tolerance(examples.layers, _BITS[made.precision])
-            limit = tolerance * float(np.abs(expected).max())
         else:
-            return None
+            expected, who = reference, "the reference"
+            tolerance = rounding_tolerance(made.precision, examples.layers)
+            limit = tolerance * float(np.abs(expected).max())
         differences = np.abs(logits[: len(expected)] - expected).max(1)
         beyond = np.flatnonzero(~(differences <= limit))  # also what is not a number
         if not len(beyond):
@@ -207,21 +204,16 @@ class Scorer:
             self._literal[key] = logits_of(session, fed, _BATCH)
         return self._literal[key]
 
-    def _judge(self, made: Configuration, examples: Examples) -> Judge | None:
-        label, reference = made.target.label, examples.reference
-        if reference is None:
-            return None
-        if label not in self._judges:
-            total, done = len(examples.test), 0
-
-            def answered(images: Tensor) -> Logits:
-                nonlocal done
-                self._tell(made.name, done / total)
-                done += len(images)
-                return reference(images)
-
-            self._judges[label] = Judge(examples.test, answered, lambda t: t.numpy())
-        return self._judges[label]
+    def _reference(self, made: Configuration, examples: Examples) -> Logits | None:
+        """Return the reference's logits of the test split, computed once; None without one."""
+        label = made.target.label
+        if examples.reference is not None and label not in self._references:
+            found = []
+            for number, images in enumerate(examples.test.chunks(_CHUNK)):
+                self._tell(made.name, number * _CHUNK / len(examples.test))
+                found.append(examples.reference(images))
+            self._references[label] = np.concatenate(found)
+        return self._references.get(label)
 
     def _examples_for(self, target: MeasuredNetwork) -> Examples | None:
         """Load the images of a network or file once; None if it has none."""
@@ -256,6 +248,7 @@ def identity(made: Configuration) -> dict[str, Any] | None:
     store = Store(made.target.results)
     run = store.read_run(made.target.run) if made.target.run else None
     export = Exports(store.root).describing(made.file_sha256) if made.file_sha256 else None
+    images = ("dataset_fingerprint", "preprocessing")
     packages = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
     here = describe_environment(made.device, threads=made.threads)
     kept = ("cpu", "instruction_sets", "torch_cpu_capability", "gpu", "cuda", "cudnn", "driver")
@@ -263,19 +256,12 @@ def identity(made: Configuration) -> dict[str, Any] | None:
         "weights": run.files.get("model.safetensors") if run else None,
         "images": run.result.get("dataset_fingerprint") if run else None,
         "file": made.file_sha256,
-        "export": {k: export.request.get(k) for k in ("dataset_fingerprint", "preprocessing")}
-        if export else None,
-        "backend": made.backend,
-        "precision": made.precision,
-        "memory_format": made.memory_format,
-        "batch_size": made.batch_size,
-        "device": made.device,
-        "threads": made.threads,
-        "streams": made.streams,
+        "export": {name: export.request.get(name) for name in images} if export else None,
+        **{name: getattr(made, name) for name in (*_RUNTIME, "batch_size")},
         "input_shape": list(made.target.input_shape),
         **{name: version_of(name) for name in packages},
         **{name: here.get(name) for name in kept},
-    }  # fmt: skip
+    }
 
 
 def as_json(made: Configuration, score: Score | None) -> dict[str, Any]:
@@ -301,8 +287,3 @@ def recorded_score(made: Configuration, records: list[dict[str, Any]]) -> Score 
 
 def _runs_a_network(made: Configuration) -> bool:
     return made.computes and load_backend(made.backend).needs != "nothing"
-
-
-def _relative(logits: Logits, expected: Logits) -> float:
-    largest = float(np.abs(expected).max())
-    return float(np.abs(logits - expected).max()) / largest if largest else 0.0

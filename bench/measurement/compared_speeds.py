@@ -60,6 +60,11 @@ class ComparedSpeed:
     processes: int = 1
     file_sha256: str | None = None
 
+    @property
+    def measured(self) -> tuple[float, float, float]:
+        """The speed with its interval: value, low, high."""
+        return self.value, self.low, self.high
+
     def is_other_file(self, other: ComparedSpeed) -> bool:
         """Return whether both ran a given file, and not the same one."""
         return None not in {self.file_sha256, other.file_sha256} and (
@@ -174,7 +179,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
 
 
 def _is_file(row: dict[str, Any]) -> bool:
-    """Whether a file was named, not a network of which a file was made."""
+    """Return whether a file was named, not a network of which a file was made."""
     return str(row.get("model")).endswith((".onnx", ".engine"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, check_known, nearest
 from bench.measurement.backends import (
     BOUNDARIES,
     CONTIGUOUS,
@@ -18,6 +18,7 @@ from bench.measurement.backends import (
     Workload,
     backend_names,
     load_backend,
+    loaded_backends,
 )
 
 if TYPE_CHECKING:
@@ -98,12 +99,11 @@ class Request:
                     f"--precision {precision} is unknown{nearest(precision, PRECISIONS)} "
                     f"(this machine has: {', '.join(_precisions_here())})"
                 )
-        for option, values, known in (
-            ("memory-format", self.memory_formats, MEMORY_FORMATS),
-            ("boundary", self.boundaries, BOUNDARIES),
-            ("scenario", (self.scenario,), get_args(Scenario)),
-        ):
-            _known(option, values, known)
+        for memory_format in self.memory_formats:
+            check_known("--memory-format", memory_format, MEMORY_FORMATS)
+        for boundary in self.boundaries:
+            check_known("--boundary", boundary, BOUNDARIES)
+        check_known("--scenario", self.scenario, get_args(Scenario))
         for name in self.backends:
             load_backend(name)
         for size in self.batch_sizes:
@@ -394,18 +394,10 @@ def _accuracy(target: MeasuredNetwork, backend: str, precision: str) -> float | 
     return target.test_accuracy if same else None
 
 
-def _known(option: str, values: Iterable[str], known: Sequence[str]) -> None:
-    for value in values:
-        if value not in known:
-            raise BenchError(
-                f"--{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
-            )
-
-
 def _precisions_here() -> list[str]:
     """Return the precisions that some backend computes on this machine."""
-    backends = [load_backend(name) for name in backend_names()]
-    pairs = [pair for b in backends if getattr(b, "computes", True) for pair in b.support()]
+    backends = [b for b in loaded_backends().values() if getattr(b, "computes", True)]
+    pairs = [pair for backend in backends for pair in backend.support()]
     here = {pair.precision for pair in pairs if pair.missing is None}
     return [precision for precision in PRECISIONS if precision in here]
 

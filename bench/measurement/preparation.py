@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
@@ -21,12 +21,7 @@ from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Configuration, Request
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
-from bench.system.devices import (
-    check_count,
-    default_threads,
-    physical_cores,
-    resolve_device,
-)
+from bench.system.devices import check_count, default_threads, physical_cores, resolve_device
 
 if TYPE_CHECKING:
     from bench.measurement.measured_network import MeasuredNetwork
@@ -113,16 +108,13 @@ def make_file(
         save(trace(source).proto, path)
         return NetworkFile(path, sha256_of(path))
     exports = Exports(folder if target.kind == "model" else target.results)
-    if precision == "int8" and target.kind == "model":
-        dataset = dataset or RANDOM
-    settings = Settings(
-        precision=cast("Any", precision), target=cast("Any", int8_target),
-        dataset=dataset if precision == "int8" else None,
-    )  # fmt: skip
-    record = Exporter(exports, settings, threads).export(source)
-    if record.row["status"] != "complete":
-        raise BenchError(f"the {precision} export was rejected: {record.row['error']}")
+    chosen: dict[str, Any] = {"precision": precision, "target": int8_target}
+    if precision == "int8":
+        chosen["dataset"] = dataset or (RANDOM if target.kind == "model" else None)
+    record = Exporter(exports, Settings(**chosen), threads).export(source)
     row = record.row
+    if row["status"] != "complete":
+        raise BenchError(f"the {precision} export was rejected: {row['error']}")
     return NetworkFile(
         exports.file(record), record.export, row["test_accuracy"], row.get("calibration")
     )

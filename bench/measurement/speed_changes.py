@@ -166,7 +166,7 @@ def _change_to_reference(key: str, speed: ComparedSpeed, threshold: float) -> Ch
     reason = speed.busy or speed.doubt
     if speed.processes < FEWEST_PROCESSES:
         reason = "fewer than six processes: measure with --processes auto"
-    ratio, low, high = speed.relative or (speed.value, speed.low, speed.high)
+    ratio, low, high = speed.relative or speed.measured
     verdict = "not judged" if reason else _verdict(low, high, threshold)
     return Change(f"{key} / {speed.reference}", ratio, low, high, "ratio", verdict, reason)
 
@@ -205,21 +205,19 @@ def _change(
     absolute: bool,
     same_machine: bool,
 ) -> Change:
-    related = before.relative and now.relative and before.reference == now.reference
     is_reference = before.is_reference or now.is_reference
-    if related and not absolute and not (is_reference and same_machine):
-        basis, reason = "ratio", None
-        ratio, low, high = ratio_of(
-            *(f.relative or (f.value, f.low, f.high) for f in (now, before))
-        )
+    by_reference = before.reference == now.reference and not (is_reference and same_machine)
+    reason = None
+    if before.relative and now.relative and by_reference and not absolute:
+        basis, found = "ratio", ratio_of(now.relative, before.relative)
     else:
-        basis, reason = "images/s", None
-        ratio, low, high = ratio_of(*((f.value, f.low, f.high) for f in (now, before)))
+        basis, found = "images/s", ratio_of(now.measured, before.measured)
         if not absolute and min(before.processes, now.processes) < FEWEST_PROCESSES:
             reason = "images/s of fewer than six processes; --absolute judges them all the same"
             if is_reference:
                 reason = f"the reference: {reason}"
     reason = before.busy or now.busy or before.doubt or now.doubt or reason
+    ratio, low, high = found
     verdict = "not judged" if reason else _verdict(low, high, threshold)
     return Change(key, ratio, low, high, basis, verdict, reason)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.export.examine import spell_size
-from bench.measurement.backends import MEMORY_FORMATS, PRECISIONS, backend_names, load_backend
+from bench.measurement.backends import MEMORY_FORMATS, PRECISIONS, load_backend, loaded_backends
 from bench.measurement.configurations import (
     BASELINE,
     Configuration,
@@ -155,7 +155,7 @@ def candidates(
 ) -> list[Configuration]:
     """Return all that can run here: backends, precisions, formats, threads, batches, streams."""
     request = Request(
-        backends=tuple(name for name in backend_names() if load_backend(name).needs != "nothing"),
+        backends=tuple(n for n, backend in loaded_backends().items() if backend.needs != "nothing"),
         precisions=PRECISIONS,
         batch_sizes=tuple(batch_sizes),
         memory_formats=MEMORY_FORMATS,
@@ -415,7 +415,7 @@ def _why_not_within(row: dict[str, Any], bounds: Bounds) -> tuple[str | None, bo
 
 
 def _is_like(one: Configuration, out: LeftOut) -> bool:
-    """Whether what was left out is this, or answers as it does."""
+    """Return whether what was left out is this, or answers as it does."""
     same = ["backend", "precision", "memory_format"]
     if not out.by_answers:
         same += ["batch_size", "threads", "streams"]

@@ -302,7 +302,7 @@ def _is_complete(run: str, store: Store) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether it may name something in the results folder, and is no path or foreign model."""
+    """Return whether it may name something in the results folder, not a path or a foreign model."""
     return bool(name) and not set(name) & set("/\\:")
 
 

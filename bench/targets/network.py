@@ -81,7 +81,6 @@ class NamedNetwork:
                 options=dict(trained.request.options),
                 input_shape=trained.input_shape,
                 trained=trained,
-                weights=trained.record.files["model.safetensors"],
             )
         if self.kind != "model" or self.model is None or self.input_shape is None:
             raise BenchError(f"{self.label} is a file and has no torch network")
@@ -102,7 +101,6 @@ class LoadedNetwork:
         options: its canonical options.
         input_shape: channels, height and width.
         trained: the run it comes from; None for a bare model, which has random weights.
-        weights: SHA-256 of the run's weights file, None for a bare model.
     """
 
     name: str
@@ -111,12 +109,16 @@ class LoadedNetwork:
     options: dict[str, Any]
     input_shape: tuple[int, int, int]
     trained: TrainedRun | None = None
-    weights: str | None = None
 
     @property
     def run(self) -> str | None:
         """Id of the run, None for a bare model."""
         return self.trained.record.run if self.trained else None
+
+    @property
+    def weights(self) -> str | None:
+        """SHA-256 of the run's weights file, None for a bare model."""
+        return self.trained.record.files["model.safetensors"] if self.trained else None
 
     @property
     def classes(self) -> list[str]:

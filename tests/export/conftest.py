@@ -1,17 +1,16 @@
-"""One short training for all tests of this room; exports are made from it."""
+"""One short training for all tests of this room, and a small graph of other origin."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from bench import train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -28,12 +27,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return results, row["run"].item()
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the installed command in an empty folder."""
-
-    def run(*arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-c", "from bench.cli import main; main()", *arguments]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-    return run
+def classifier(
+    classes: int,
+    *,
+    shape: Any = ("N", 1, 28, 28),
+    logits: bool = True,
+    kind: int = TensorProto.FLOAT,
+) -> Any:
+    """Return a graph of one convolution, of images of one type."""
+    weight = numpy_helper.from_array(np.ones((classes, shape[1], 3, 3), "f"), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes])
+    if not logits:
+        nodes = nodes[:3]
+        result = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", classes, 1, 1])
+    entry = helper.make_tensor_value_info("x", kind, shape)
+    graph = helper.make_graph(nodes, "g", [entry], [result], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

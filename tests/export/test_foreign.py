@@ -16,6 +16,8 @@ from bench.report.findings.choice import choose, measured_rows
 from bench.store import Store
 from bench.store.exports import Exports
 
+from .conftest import classifier
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -243,30 +245,6 @@ def test_an_accuracy_near_guessing_is_pointed_out(plain: onnx.ModelProto, tmp_pa
     )
     (record,) = Exports(tmp_path).records()
     assert "near guessing" in record.proof["int8"]["verdict"]
-
-
-def classifier(
-    classes: int,
-    *,
-    shape: Any = ("N", 1, 28, 28),
-    logits: bool = True,
-    kind: int = TensorProto.FLOAT,
-) -> Any:
-    """Return a graph of one convolution, of images of one type."""
-    weight = numpy_helper.from_array(np.ones((classes, shape[1], 3, 3), "f"), "w")
-    nodes = [
-        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["f", "w"], ["c"]),
-        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["y"]),
-    ]
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes])
-    if not logits:
-        nodes = nodes[:3]
-        result = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", classes, 1, 1])
-    entry = helper.make_tensor_value_info("x", kind, shape)
-    graph = helper.make_graph(nodes, "g", [entry], [result], [weight])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 def brightness(shape: Any) -> Any:

@@ -27,12 +27,11 @@ from bench.targets.find import from_model, load_trained
 from builders import make_record
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from bench.store import Store
 
-    Cli = Callable[..., subprocess.CompletedProcess[str]]
+    Cli = Callable[..., Any]
 
 Trained = tuple[Path, str]
 
@@ -94,11 +93,12 @@ def test_the_file_is_sound_and_says_what_it_is(trained: Trained, exported: Any) 
 
 
 @pytest.mark.slow
-def test_the_same_bytes_from_another_folder(trained: Trained, exported: Any, cli: Cli) -> None:
+def test_the_same_bytes_from_another_folder(
+    trained: Trained, exported: Any, bench_process: Cli
+) -> None:
     results, run = trained
-    done = cli("export-onnx", run, "--results", str(results), "--force", "--threads", "1", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"][0]["sha256"] == exported["sha256"]
+    words = ("export-onnx", run, "--results", results, "--force", "--threads", 1, "--json")
+    assert bench_process(*words).document["rows"][0]["sha256"] == exported["sha256"]
     content = path_of(results, exported).read_bytes()
     for trace_of_machine in (str(Path.cwd()), "site-packages", "stack_trace", str(results)):
         assert trace_of_machine.encode() not in content
@@ -299,23 +299,18 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_predict_takes_an_export(trained: Trained, exported: Any, cli: Cli, tmp_path: Path) -> None:
+def test_predict_takes_an_export(
+    trained: Trained, exported: Any, bench_process: Cli, tmp_path: Path
+) -> None:
     from PIL import Image
 
     results, run = trained
     pixels = load_dataset("fashion-mnist-mini").test.images[0, 0].numpy()
     Image.fromarray(pixels).save(tmp_path / "image.png")
     answers = [
-        json.loads(cli("predict", what, "image.png", "--results", str(results), "--json").stdout)[
-            "rows"
-        ][0]
-        for what in (run, str(path_of(results, exported)))
+        bench_process("predict", what, "image.png", "--results", results, "--json").document["rows"]
+        for what in (run, path_of(results, exported))
     ]
-    assert answers[0]["class"] == answers[1]["class"]
-    assert answers[0]["probability"] == pytest.approx(answers[1]["probability"], abs=1e-4)
-
-
-@pytest.mark.slow
-def test_help_imports_nothing_heavy(cli: Cli) -> None:
-    assert "Export networks to ONNX" in cli("export-onnx", "--help").stdout
-    assert "Build TensorRT engines" in cli("export-tensorrt", "--help").stdout
+    (one,), (other,) = answers
+    assert one["class"] == other["class"]
+    assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnxruntime.quantization.calibrate import (
     CalibrationDataReader,
@@ -24,7 +25,7 @@ from bench.export.accuracy import compare_answers
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
-from bench.export.parity import fp16_tolerance
+from bench.export.parity import rounding_tolerance
 from bench.export.quantise import Quantiser
 from bench.export.sensitivity import Effect, fewest_kept
 from bench.export.settings import Settings
@@ -276,7 +277,7 @@ def test_fp16_says_that_a_cpu_computes_it_in_fp32(trained: Trained) -> None:
     }
     assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     layers = sum(n.op_type in {"Conv", "Gemm"} for n in proto.graph.node)
-    assert row["max_rel_diff"] <= fp16_tolerance(layers)
+    assert row["max_rel_diff"] <= rounding_tolerance("fp16", layers)
 
 
 @pytest.mark.slow
@@ -323,13 +324,13 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     """Accuracy of the file where its arithmetic is really fp16, which no CPU gives."""
     from bench.export.accuracy import Judge, feed
     from bench.export.parity import reference_logits
-    from bench.export.session import open_session
     from bench.targets.find import find_network
 
     results, run = trained
     row = export_onnx(run, results=results, precision="fp16").iloc[0]
     file = results / "exports" / row["export"] / row["file"]
-    session = open_session(file, threads=1, device="cuda")
+    session = onnxruntime.InferenceSession(file, providers=["CUDAExecutionProvider"])
+    assert "CUDAExecutionProvider" in session.get_providers()
     source = find_network(run, results=results).load()
     judge = Judge(source.test_images(), partial(reference_logits, source), partial(feed, source))
     scored = judge.score(judge.answers(session))

@@ -17,6 +17,8 @@ from bench.export.engines import Sidecar, read_sidecar, why_rebuild, write_engin
 from bench.export.preprocess import with_preprocessing
 from bench.export.tensorrt import Profile, Toolkit
 
+from .conftest import classifier
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -188,19 +190,7 @@ def test_other_external_weights_make_another_engine(tmp_path: Path) -> None:
 
 
 def a_file(path: Path, *sides: str | int) -> Path:
-    weight = onnx.numpy_helper.from_array(np.ones((10, 1, 3, 3), "f"), "w")
-    nodes = [
-        onnx.helper.make_node("Conv", ["x", "w"], ["c"]),
-        onnx.helper.make_node("GlobalAveragePool", ["c"], ["p"]),
-        onnx.helper.make_node("Flatten", ["p"], ["y"]),
-    ]
-    entry, result = (
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name, shape in (("x", ["n", 1, *sides]), ("y", ["n", 10]))
-    )
-    graph = onnx.helper.make_graph(nodes, "g", [entry], [result], [weight])
-    imports = [onnx.helper.make_opsetid("", 20)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    onnx.save(classifier(10, shape=("n", 1, *sides)), path)
     return path
 
 

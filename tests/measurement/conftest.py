@@ -66,6 +66,42 @@ def a_trial(name: str, runner: FakeRunner, group: str = "", reference: bool = Fa
     return Trial(made, runner, reference)
 
 
+class FakePrepared:
+    """A network that returns its images, on whatever device."""
+
+    def __init__(self):
+        self.uploaded = []
+
+    def upload(self, images):
+        self.uploaded.append(images)
+        return images
+
+    def infer(self, batch):
+        return batch
+
+    def download(self, output):
+        return output
+
+    def synchronize(self): ...
+
+    def describe(self):
+        return Executed("fake", "fp32")
+
+
+class FakeBackend:
+    name, needs, memory_formats = "fake", "engine", ("contiguous",)
+
+    def prepare(self, _workload):
+        return FakePrepared()
+
+
+@pytest.fixture
+def fake_backend(monkeypatch):
+    """Open a `FakePrepared` whatever the backend is called."""
+    for room in ("configurations", "timing.runner"):
+        monkeypatch.setattr(f"bench.measurement.{room}.load_backend", lambda _name: FakeBackend())
+
+
 @pytest.fixture
 def clock() -> FakeTime:
     return FakeTime()

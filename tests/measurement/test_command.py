@@ -1,4 +1,4 @@
-"""The commands, in processes of their own: exit codes, streams, threads."""
+"""The commands: exit codes, streams, threads."""
 
 from __future__ import annotations
 
@@ -11,31 +11,14 @@ import torch
 
 from .conftest import TINY
 
-QUICK = (
-    "--max-seconds",
-    "0.3",
-    "--processes",
-    "1",
-    "--input-size",
-    "16",
-    "--threads",
-    "1",
-    "--quiet",
-)
-
-
-def bench(*arguments: str, cwd) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from bench.cli import main; main()", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False
-    )
+QUICK = ("--max-seconds", 0.3, "--processes", 1, "--input-size", 16, "--threads", 1, "--quiet")
 
 
 @pytest.mark.usefixtures("third_party")
-def test_json_then_compare_with_itself(tmp_path):
-    done = bench("throughput", TINY, "--backend", "fine", "--json", *QUICK, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+def test_json_then_compare_with_itself(bench_process, bench, tmp_path):
+    done = bench_process("throughput", TINY, "--backend", "fine", "--json", *QUICK)
+    assert done.code == 0, done.err
+    document = done.document
     assert [row["batch_size"] for row in document["rows"]] == [1, 32]
     assert document["rows"][0]["threads"] == 1
     for row in document["rows"]:  # as if of six processes on a quiet machine
@@ -45,38 +28,30 @@ def test_json_then_compare_with_itself(tmp_path):
     for row in document["rows"]:
         row.update({k: row[k] / 2 for k in speeds})
     (tmp_path / "b.json").write_text(json.dumps(document))
-    same = bench("compare", "a.json", "a.json", "--format", "markdown", cwd=tmp_path)
-    assert same.returncode == 0
-    assert same.stdout.startswith("| configuration |")
-    document = json.loads((tmp_path / "a.json").read_text())
-    for row in document["rows"]:
-        row["noisy"] = False
-    (tmp_path / "a.json").write_text(json.dumps(document))
-    slower = bench("compare", "a.json", "b.json", "--threshold", "0.2", cwd=tmp_path)
-    assert slower.returncode == 1
-    assert "slower" in slower.stdout
+    same = bench("compare", "a.json", "a.json", "--format", "markdown")
+    assert same.code == 0
+    assert same.out.startswith("| configuration |")
+    slower = bench("compare", "a.json", "b.json", "--threshold", 0.2)
+    assert slower.code == 1
+    assert "slower" in slower.out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
 @pytest.mark.parametrize("backend", ["eager", "onnxruntime", "onnxruntime-tensorrt", "compile"])
-def test_cuda_without_a_gpu_is_refused_with_the_reason_and_no_figure(tmp_path, backend):
-    done = bench("throughput", "--backend", backend, "--device", "cuda", "--json", cwd=tmp_path)
-    assert done.returncode == 2
-    assert json.loads(done.stdout)["rows"] == []
-    assert done.stderr.startswith("bench: error: --device cuda: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_cuda_without_a_gpu_is_refused_with_the_reason_and_no_figure(bench, tmp_path, backend):
+    done = bench("throughput", "--backend", backend, "--device", "cuda", "--json")
+    assert done.document["rows"] == []
+    assert done.refusal.startswith("--device cuda: ")
     assert not (tmp_path / "bench-runs").exists()
 
 
 @pytest.mark.usefixtures("third_party")
-def test_a_table_names_what_it_rests_on(tmp_path):
-    done = bench(
-        "throughput", TINY, "--backend", "eager", "--batch-size", "4", *QUICK, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "reference" in done.stdout
-    assert "entered twice, it differs from itself by" in done.stdout
-    assert "1 threads" in done.stdout
+def test_a_table_names_what_it_rests_on(bench):
+    done = bench("throughput", TINY, "--backend", "eager", "--batch-size", 4, *QUICK)
+    assert done.code == 0, done.err
+    assert "reference" in done.out
+    assert "entered twice, it differs from itself by" in done.out
+    assert "1 threads" in done.out
 
 
 BURN = """

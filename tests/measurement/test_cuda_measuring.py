@@ -163,38 +163,10 @@ def test_kernels_are_counted_once_on_cuda(monkeypatch):
 # Runners
 
 
-class Ready:
-    """A network on a faked device, each call of which takes a tenth of a millisecond."""
-
-    def __init__(self):
-        self.uploaded = []
-
-    def upload(self, images):
-        self.uploaded.append(images)
-        return images
-
-    def infer(self, batch):
-        return batch
-
-    def download(self, output):
-        return output
-
-    def synchronize(self): ...
-
-    def describe(self):
-        return Executed("fake", "fp32")
-
-
-class FakeBackend:
-    name, needs, memory_formats = "fake", "engine", ("contiguous",)
-
-    def prepare(self, _workload):
-        return Ready()
-
-
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch, fake_backend):
     """Open a runner on a device; a call takes 0.1 ms, twice that if it is the only one."""
+    del fake_backend
 
     def measure(clock, call, repeats):
         clock.before()
@@ -202,8 +174,6 @@ def opened(monkeypatch):
         return 1e-4 if repeats > 1 else 2e-4
 
     monkeypatch.setattr(WallClock, "measure", measure)
-    for room in ("configurations", "timing.runner"):
-        monkeypatch.setattr(f"bench.measurement.{room}.load_backend", lambda _name: FakeBackend())
     monkeypatch.setattr(running, "open_gpu", lambda _device: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: images)
     target = MeasuredNetwork("t", "model", (3, 8, 8))

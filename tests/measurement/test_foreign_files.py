@@ -264,18 +264,8 @@ def test_open_sizes_are_chosen_by_the_input_size(channels_last, tmp_path):
 
 def test_the_command_takes_height_and_width(bench, tmp_path):
     path = small(tmp_path / "m.onnx", ("N", 3, "h", "w"))
-    words = [
-        "throughput",
-        str(path),
-        "--batch-size",
-        "2",
-        "--max-seconds",
-        "0.2",
-        "--processes",
-        "1",
-        "--json",
-    ]
-    words += ["--results", str(tmp_path / "r"), "--threads", "1"]
+    words = ["throughput", path, "--batch-size", 2, "--max-seconds", 0.2, "--processes", 1]
+    words += ["--json", "--threads", 1]
     done = bench(*words, "--input-size", "32x64")
     assert done.code == 0, done.err
     row = done.document["rows"][0]

@@ -8,9 +8,10 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.measurement.autobatch import find_batch_size
-from bench.measurement.backends import backend_names, load_backend
+from bench.measurement.backends import backend_names, backend_rows, load_backend
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target, find_targets
+from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
@@ -243,6 +244,12 @@ def test_a_backend_without_the_protocols_members_is_named(third_party):
     entry.write_text("[bench.backends]\nlame = others_models:tiny\n")
     with pytest.raises(BenchError, match="the backend 'lame' has no name, needs"):
         load_backend("lame")
+    with pytest.warns(UserWarning, match="the backend 'lame' .* cannot be loaded: .* has no name"):
+        rows = list(backend_rows())  # the others are listed, and tried
+    assert {"eager", "onnxruntime"} <= {row["name"] for row in rows}
+    target = find_target("resnet8", input_size=16)
+    tried = candidates(target, device="cpu", threads=[1], batch_sizes=[1])
+    assert {"eager", "onnxruntime"} <= {one.backend for one in tried}
 
 
 def test_a_measurement_of_a_newer_version_is_passed_over(measured, tmp_path):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.measurement.backends import Executed
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.machine.nvml import MISSING, GpuMonitor, open_gpu
@@ -147,31 +146,7 @@ def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
     assert monitor.columns()["gpu_temperature_c"] == 61
 
 
-class Ready:
-    """A network that does nothing, on whatever device."""
-
-    def upload(self, images):
-        return images
-
-    def infer(self, batch):
-        return batch
-
-    def download(self, output):
-        return output
-
-    def synchronize(self): ...
-
-    def describe(self):
-        return Executed("fake", "fp32")
-
-
-class FakeBackend:
-    name, needs, memory_formats = "fake", "engine", ("contiguous",)
-
-    def prepare(self, _workload):
-        return Ready()
-
-
+@pytest.mark.usefixtures("fake_backend")
 def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import MeasuredNetwork
@@ -180,8 +155,6 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
     from bench.measurement.timing.trial import Trial
 
     nvml(clocks=[1980, 1410], reasons=0x4)
-    for room in ("configurations", "timing.runner"):
-        monkeypatch.setattr(f"bench.measurement.{room}.load_backend", lambda _name: FakeBackend())
     target = MeasuredNetwork("t", "model", (3, 4, 4), macs=10)
     made = Configuration(target, "fake", batch_size=2, device="cuda")
     runner = LocalRunner(made)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -10,7 +11,7 @@ from bench.export.examine import examine
 
 from .conftest import TINY
 
-numpy = pytest.importorskip("numpy")
+QUICK = {"device": "cpu", "threads": 1, "max_seconds": 0.2, "processes": 1}
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def make(tmp_path):
             helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [batch, 3, size, size])
             for i in range(inputs)
         ]
-        weight = numpy_helper.from_array(numpy.ones((4, 3, 3, 3), "float32"), "w")
+        weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), "float32"), "w")
         result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4, "h", "w"])
         graph = helper.make_graph(
             [helper.make_node("Conv", ["x0", "w"], ["y"], name="only")], "g", entries, [result],
@@ -44,15 +45,7 @@ def test_a_file_says_what_it_takes_and_costs(make):
 
 def test_a_file_is_measured_as_it_is_with_the_provider_of_every_node(make, tmp_path):
     results = tmp_path / "r"
-    row = bench.measure(
-        make(),
-        results=results,
-        device="cpu",
-        threads=1,
-        batch_sizes=(2,),
-        max_seconds=0.3,
-        processes=1,
-    ).iloc[0]
+    row = bench.measure(make(), results=results, batch_sizes=(2,), **QUICK).iloc[0]
     assert row["provider"] == "CPUExecutionProvider"
     assert row["nodes_elsewhere"] == 0
     assert row["file_sha256"]
@@ -70,28 +63,15 @@ def test_two_files_of_one_name_are_called_by_their_paths(make, tmp_path):
         make().rename(tmp_path / folder / "m.onnx")
     onnx.save(onnx.load(tmp_path / "b/m.onnx"), tmp_path / "b/m.onnx")
     files = [tmp_path / "a/m.onnx", tmp_path / "b/m.onnx"]
-    quick = {
-        "results": tmp_path / "r",
-        "device": "cpu",
-        "max_seconds": 0.2,
-        "threads": 1,
-        "processes": 1,
-    }
-    frame = bench.measure(files, batch_sizes=(2,), **quick)
+    frame = bench.measure(files, results=tmp_path / "r", batch_sizes=(2,), **QUICK)
     assert frame["model"].tolist() == [str(file) for file in files]
 
 
 def test_a_static_batch_is_the_default_and_another_is_refused_with_both_shown(make, tmp_path):
-    quick = {
-        "results": tmp_path / "r",
-        "device": "cpu",
-        "max_seconds": 0.2,
-        "threads": 1,
-        "processes": 1,
-    }
-    assert bench.measure(make(4), **quick)["batch_size"].tolist() == [4]
+    frame = bench.measure(make(4), results=tmp_path / "r", **QUICK)
+    assert frame["batch_size"].tolist() == [4]
     with pytest.raises(BenchError, match=r"--batch-size 8: model\.onnx was made for batches of 4"):
-        bench.measure(make(4), batch_sizes=(8,), **quick)
+        bench.measure(make(4), results=tmp_path / "r", batch_sizes=(8,), **QUICK)
 
 
 def test_other_input_sizes_two_inputs_and_open_sizes_are_refused(make, tmp_path):
@@ -107,6 +87,6 @@ def test_int8_is_read_back_from_the_kernels_that_run(third_party, tmp_path):
     del third_party
     row = bench.measure(
         TINY, backends=("onnxruntime",), precisions=("int8",), batch_sizes=(2,), input_size=16,
-        results=tmp_path / "r", device="cpu", threads=1, max_seconds=0.3, processes=1,
+        results=tmp_path / "r", **QUICK,
     ).iloc[0]  # fmt: skip
     assert (row["status"], row["executed_precision"]) == ("complete", "int8"), row["error"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bench.measurement.timing.percentiles import nearest_rank
-from bench.measurement.timing.runner import serve
 from bench.measurement.timing.server_scenario import arrivals, highest_rate
+from bench.measurement.timing.streams import Queries
 
 
 def simulated(clock, service: float):
@@ -15,7 +15,12 @@ def simulated(clock, service: float):
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    return lambda offsets: serve(step, offsets, now=clock, sleep=sleep)
+    def run(offsets) -> list[float]:
+        queries = Queries(offsets, now=clock, sleep=sleep)
+        queries.answer(step, clock())
+        return queries.latencies
+
+    return run
 
 
 def test_arrivals_are_poisson():

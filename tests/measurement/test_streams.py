@@ -14,7 +14,7 @@ from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_file
 from bench.measurement.timing.runner import LocalRunner
-from bench.measurement.timing.streams import Streams
+from bench.measurement.timing.streams import Queries, Streams
 from bench.measurement.tuning import Bounds, candidates, command_for, halve
 from bench.report.tables.throughput import footnotes, throughput_text
 from bench.store.measurements import Measurements, read_samples
@@ -54,14 +54,18 @@ def test_every_stream_has_a_batch_in_flight(answered):
 def test_queries_are_answered_by_every_stream_in_the_order_of_arrival(answered):
     steps, seen = answered
     streams = Streams(steps, lambda: None)
-    assert len(streams.serve([0.0] * 8)) == len(seen) == 8
+    queries = Queries([0.0] * 8)
+    streams.serve(queries)
+    assert len(queries.latencies) == len(seen) == 8
     streams.close()
 
 
 def test_a_late_p99_ends_the_queries_early():
     calls = []
     streams = Streams([lambda: calls.append(1)] * 2, lambda: None)
-    assert len(streams.serve([0.0] * 1000, bound=0.0)) == len(calls) <= 13
+    queries = Queries([0.0] * 1000, bound=0.0)
+    streams.serve(queries)
+    assert len(queries.latencies) == len(calls) <= 13
     streams.close()
 
 

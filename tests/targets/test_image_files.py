@@ -10,11 +10,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 import bench
+from bench.errors import BenchError
 from bench.export.classifier import ExportedClassifier
+from bench.export.files import save
+from bench.export.graph import set_properties, trace
 from bench.store import Store
 from bench.store.exports import Exports
 from bench.targets.classify import predict
-from bench.targets.find import load_trained
+from bench.targets.find import from_model, load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +100,22 @@ def test_how_images_are_resized_is_part_of_the_run(folder: Path, tmp_path: Path)
     assert train(resize="crop") == first != padded
     found = {r.run: r.result["dataset_fingerprint"] for r in Store(tmp_path / "r").runs()}
     assert found[first] != found[padded]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({}, "does not say how images are prepared"),
+        ({"classes": "5"}, "does not say rightly"),
+        ({"classes": '["a"]'}, "does not say rightly .*'input_shape'"),
+        ({"classes": '["a"]', "input_shape": "[3, 32]"}, "does not say rightly"),
+    ],
+)
+def test_a_file_whose_properties_are_damaged_is_refused(
+    damage: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    proto = trace(from_model("resnet8", {"width": 2}).load()).proto
+    set_properties(proto, damage)
+    save(proto, tmp_path / "net.onnx")
+    with pytest.raises(BenchError, match=message):
+        ExportedClassifier(tmp_path / "net.onnx")

@@ -113,7 +113,7 @@ def _answers(found: Comparison) -> dict[str, Any]:
 
 def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time the same calls by CUDA events and by the wall clock, in turn."""
-    from bench.measurement.backends.clocks import CudaEventClock, WallClock
+    from bench.measurement.backends.clocks import WallClock
     from bench.measurement.configurations import Configuration
     from bench.measurement.measured_network import find_target
     from bench.measurement.timing.runner import LocalRunner
@@ -125,11 +125,11 @@ def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         runner = LocalRunner(Configuration(target, "eager", batch_size=size, device=device))
         runner.warm_up(5.0)
         repeats = max(1, round(CLOCK_SECONDS / runner.typical))
-        wall, events = WallClock(runner.prepared.synchronize), CudaEventClock(device)
+        wall = WallClock(runner.prepared.synchronize)
         by_wall, by_events = {}, {}
         for number in range(CLOCK_ROUNDS):
             by_wall[number] = [wall.measure(runner.step, repeats)]
-            by_events[number] = [events.measure(runner.step, repeats)]
+            by_events[number] = [_event_seconds(runner.step, repeats, device)]
         found = ratio_interval(by_wall, by_events)
         assert found is not None
         yield {
@@ -137,6 +137,21 @@ def clocks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "ratio_low": found.low, "ratio_high": found.high,
         }  # fmt: skip
         runner.close()
+
+
+def _event_seconds(call: Callable[[], Any], repeats: int, device: str) -> float:
+    """Return the mean seconds of calls between two events of torch's current stream."""
+    import torch
+
+    stream = torch.cuda.current_stream(device)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record(stream)
+    for _ in range(repeats):
+        call()
+    end.record(stream)
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / repeats * 1e-3
 
 
 def ceilings(given: argparse.Namespace) -> Iterator[dict[str, Any]]:

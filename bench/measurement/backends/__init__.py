@@ -7,6 +7,8 @@ point group `bench.backends`.
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -60,6 +62,7 @@ __all__ = [
     "backend_rows",
     "is_built_in",
     "load_backend",
+    "loaded_backends",
     "status_of",
 ]
 
@@ -113,10 +116,27 @@ def load_backend(name: str) -> Backend:
         ) from error
 
 
-def backend_rows() -> Iterator[dict[str, Any]]:
-    """Yield each backend's devices and precisions: which run here, and what others lack."""
+def loaded_backends() -> dict[str, Backend]:
+    """Return all backends by name, without those of other packages that cannot be loaded."""
+    found = {}
     for name in backend_names():
-        for pair in load_backend(name).support():
+        with suppress(BenchError):
+            found[name] = load_backend(name)
+    return found
+
+
+def backend_rows() -> Iterator[dict[str, Any]]:
+    """Yield each backend's devices and precisions: which run here, and what others lack.
+
+    A backend of another package that cannot be loaded is a warning.
+    """
+    for name in backend_names():
+        try:
+            backend = load_backend(name)
+        except BenchError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        for pair in backend.support():
             yield {
                 "name": name,
                 "device": pair.device,
@@ -128,15 +148,11 @@ def backend_rows() -> Iterator[dict[str, Any]]:
 
 def _usable_names() -> list[str]:
     """Return the names of the backends that can run something on this machine."""
-    found = []
-    for name in backend_names():
-        try:
-            pairs = load_backend(name).support()
-        except BenchError:  # another package's, and broken
-            continue
-        if any(pair.missing is None for pair in pairs):
-            found.append(name)
-    return found
+    return [
+        name
+        for name, backend in loaded_backends().items()
+        if any(pair.missing is None for pair in backend.support())
+    ]
 
 
 def _others() -> Any:

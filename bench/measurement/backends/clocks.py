@@ -1,8 +1,8 @@
-"""Clocks that time calls: wall time after synchronisation, or CUDA events.
+"""The clock that times calls: wall time after synchronisation.
 
-All built-in backends are timed by the wall clock, so that no row of a comparison has another
-instrument than its neighbour: events of torch's stream cannot time runtimes with streams of their
-own. `tools/gpu` compares the two clocks on a GPU; that has not been done yet.
+All built-in backends are timed by it, so that no row of a comparison has another instrument than
+its neighbour: events of torch's stream cannot time runtimes with streams of their own. `tools/gpu`
+compares it with such events on a GPU; that has not been done yet.
 """
 
 from __future__ import annotations
@@ -37,26 +37,6 @@ class WallClock:
             call()
         synchronize()
         return (now() - begin) / repeats * 1e-9
-
-
-class CudaEventClock:
-    """Events of a CUDA device, for work on torch's current stream."""
-
-    def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
-        event: Any = torch.cuda.Event  # not annotated by torch
-        self.begin, self.end = event(enable_timing=True), event(enable_timing=True)
-
-    def measure(self, call: Callable[[], Any], repeats: int) -> float:
-        """Return the mean seconds between two events around the calls."""
-        cuda = torch.cuda
-        cuda.synchronize(self.device)
-        self.begin.record(cuda.current_stream(self.device))
-        for _ in range(repeats):
-            call()
-        self.end.record(cuda.current_stream(self.device))
-        cuda.synchronize(self.device)
-        return float(self.begin.elapsed_time(self.end)) / repeats * 1e-3
 
 
 def clear_l2(device: str) -> Callable[[], Any]:

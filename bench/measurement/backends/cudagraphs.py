@@ -14,13 +14,7 @@ import torch
 
 from bench.measurement.backends.compiled import Compiled
 from bench.measurement.backends.eager import Eager, TorchPrepared
-from bench.measurement.backends.protocol import (
-    MEMORY_FORMATS,
-    Executed,
-    Needs,
-    Support,
-    Workload,
-)
+from bench.measurement.backends.protocol import MEMORY_FORMATS, Executed, Needs, Support, Workload
 from bench.training.cuda_graph import WARM_UP, side_stream
 
 if TYPE_CHECKING:
@@ -34,32 +28,23 @@ class EagerGraph:
     needs: Needs = "module"
     captures = True
     memory_formats = MEMORY_FORMATS
+    captured: type[Eager | Compiled] = Eager
 
     def support(self) -> list[Support]:
-        """Return the CUDA pairs of `eager`."""
-        return [pair for pair in Eager().support() if pair.device == "cuda"]
+        """Return the CUDA pairs of the backend whose kernels are captured."""
+        return [pair for pair in self.captured().support() if pair.device == "cuda"]
 
     def prepare(self, workload: Workload) -> CapturedPrepared:
-        """Move the network to the device, and capture one batch."""
-        return CapturedPrepared(Eager().prepare(workload))
+        """Prepare the network as that backend does, and capture one batch."""
+        return CapturedPrepared(self.captured().prepare(workload))
 
 
-class CompiledGraph:
+class CompiledGraph(EagerGraph):
     """The kernels of `compile` as one CUDA graph."""
 
     name = "compile-graph"
-    needs: Needs = "module"
-    captures = True
-    memory_formats = MEMORY_FORMATS
     slow_to_prepare = True
-
-    def support(self) -> list[Support]:
-        """Return the CUDA pairs of `compile`."""
-        return [pair for pair in Compiled().support() if pair.device == "cuda"]
-
-    def prepare(self, workload: Workload) -> CapturedPrepared:
-        """Compile for exactly this batch, and capture it."""
-        return CapturedPrepared(Compiled().prepare(workload))
+    captured = Compiled
 
 
 class CapturedPrepared:

@@ -103,10 +103,7 @@ class TorchPrepared:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        synchronize(self.device)
 
     def describe(self) -> Executed:
         """Read back where the weights are and in which type."""
@@ -124,6 +121,14 @@ class TorchPrepared:
                 "threads": torch.get_num_threads(),
             },
         )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until all work on a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def set_float32(precision: str) -> None:

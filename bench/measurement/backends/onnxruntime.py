@@ -98,7 +98,7 @@ class OnnxRuntime:
             raise UnsupportedError(_LAUNCHES)
         work = prepared.workload
         images = torch.zeros(work.batch_size, *work.input_shape)
-        feed = {prepared.input: OrtPrepared.upload(prepared, images)}
+        feed = {prepared.input: prepared.upload(images)}
         return profile_nodes(prepared.file, feed, runs, CPU, session_options(work.threads))
 
 
@@ -111,7 +111,7 @@ class OnnxRuntimeTensorRT:
     int8_target = "tensorrt"
 
     def support(self) -> list[Support]:
-        """CUDA devices only, where TensorRT is installed too."""
+        """Return the CUDA pairs; they run where TensorRT is installed too."""
         missing = (
             _missing("onnxruntime") or _without(TENSORRT) or _missing("tensorrt", "'tensorrt<11'")
         )

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from bench.errors import BenchError
 from bench.system.memory import says_out_of_memory
@@ -43,7 +43,7 @@ CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 MEMORY_FORMATS = (CONTIGUOUS, CHANNELS_LAST)
 
 Boundary = Literal["compute", "copies", "end-to-end"]
-BOUNDARIES: tuple[Boundary, ...] = ("compute", "copies", "end-to-end")
+BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
 
 Needs = Literal["module", "onnx", "engine", "nothing"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.measurement.backends.eager import DTYPES, set_float32, torch_support
+from bench.measurement.backends.eager import DTYPES, set_float32, synchronize, torch_support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ def _copy(dtype: torch.dtype, device: str, kind: str, seconds: float) -> float:
     return 2 * size / _fastest(lambda: target.copy_(source), device, seconds)
 
 
-def _product(precision: str, device: str, side: int, threads: int = 1) -> Callable[[], Any] | None:
+def _product(precision: str, device: str, side: int, threads: int) -> Callable[[], Any] | None:
     """Return a matrix product in a precision; None without a native kernel."""
     kind = device.partition(":")[0]
     native = {(s.device, s.precision) for s in torch_support() if s.missing is None}
@@ -195,9 +195,6 @@ def _fastest(call: Callable[[], Any], device: str, budget: float) -> float:
             begin = time.perf_counter()
             for _ in range(repeats):
                 call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize(device)
-            elif device == "mps":
-                torch.mps.synchronize()
+            synchronize(torch.device(device))
             times.append((time.perf_counter() - begin) / repeats)
     return min(times[1:])

@@ -68,7 +68,7 @@ class Gpu:
         )
 
     def joules(self) -> float | None:
-        """Energy used since the driver was loaded; None without a counter."""
+        """Return the energy used since the driver was loaded; None without a counter."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1e3
 

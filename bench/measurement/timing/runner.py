@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from bench.measurement.backends import (
 from bench.measurement.backends.clocks import WallClock, clear_l2
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.nvml import GpuMonitor, open_gpu
-from bench.measurement.timing.streams import Streams
+from bench.measurement.timing.streams import Queries, Streams
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Runner(Protocol):
         """
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
-        """Answer queries that arrive at *offsets* seconds; see `serve`."""
+        """Answer queries that arrive at *offsets* seconds; see `Queries`."""
 
     def measure_energy(self) -> None:
         """Measure the energy of a GPU, whose counter is too coarse for single blocks."""
@@ -245,11 +244,14 @@ class LocalRunner:
                 self.images += self.repeats * self.configuration.batch_size
 
     def serve(self, offsets: list[float], bound: float) -> list[float]:
-        """Answer queries that arrive at *offsets* seconds; see `serve`."""
+        """Answer queries that arrive at *offsets* seconds; see `Queries`."""
         self._set_threads()
+        queries = Queries(offsets, bound)
         if self.streams is not None:
-            return self.streams.serve(offsets, bound)
-        return serve(_synchronous(self.step, self.prepared), offsets, bound)
+            self.streams.serve(queries)
+        else:
+            queries.answer(_synchronous(self.step, self.prepared), time.perf_counter())
+        return queries.latencies
 
     def answer(self, images: Tensor) -> npt.NDArray[np.float32]:
         """Return the logits of prepared images; the last batch is padded with its last image."""
@@ -317,38 +319,3 @@ def _synchronous(step: Callable[[], Any], prepared: Prepared) -> Callable[[], No
         prepared.synchronize()
 
     return answer
-
-
-def serve(
-    step: Callable[[], Any],
-    offsets: list[float],
-    bound: float = math.inf,
-    *,
-    now: Callable[[], float] = time.perf_counter,
-    sleep: Callable[[float], None] = time.sleep,
-) -> list[float]:
-    """Answer queries one after the other, in the order of their arrival.
-
-    Args:
-        step: answers one query; returns when the answer is there.
-        offsets: when each query arrives, in seconds from now.
-        bound: latency in seconds; stop as soon as p99 can no longer be below it.
-        now: a clock in seconds.
-        sleep: waits.
-
-    Returns:
-        Latencies: seconds from each query's arrival (not from its start) to its answer.
-    """
-    begin = now()
-    latencies: list[float] = []
-    late, allowed = 0, len(offsets) - math.ceil(0.99 * len(offsets))
-    for offset in offsets:
-        early = begin + offset - now()
-        if early > 0:
-            sleep(early)
-        step()
-        latencies.append(now() - begin - offset)
-        late += latencies[-1] > bound
-        if late > allowed:
-            break
-    return latencies

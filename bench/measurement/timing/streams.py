@@ -13,6 +13,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+class Queries:
+    """Queries that arrive at known times, answered in the order of their arrival.
+
+    Args:
+        offsets: when each query arrives, in seconds from the beginning.
+        bound: latency in seconds; stop as soon as p99 can no longer be below it.
+        now: a clock in seconds.
+        sleep: waits.
+
+    Attributes:
+        latencies: seconds from each query's arrival (not from its start) to its answer.
+    """
+
+    def __init__(
+        self,
+        offsets: Sequence[float],
+        bound: float = math.inf,
+        *,
+        now: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._offsets, self._bound = offsets, bound
+        self._now, self._sleep = now, sleep
+        self._numbers, self._late = itertools.count(), list[float]()
+        self._allowed = len(offsets) - math.ceil(0.99 * len(offsets))
+        self.latencies: list[float] = []
+
+    def answer(self, step: Callable[[], Any], begun: float) -> None:
+        """Answer one query after the other by *step*, which several threads may do at once."""
+        while len(self._late) <= self._allowed:
+            number = next(self._numbers)
+            if number >= len(self._offsets):
+                return
+            arrival = begun + self._offsets[number]
+            if (early := arrival - self._now()) > 0:
+                self._sleep(early)
+            step()
+            latency = self._now() - arrival
+            self.latencies.append(latency)
+            if latency > self._bound:
+                self._late.append(latency)
+
+
 class Streams:
     """Steps that run at the same time.
 
@@ -46,32 +89,9 @@ class Streams:
 
         return self._all(stream), latencies
 
-    def serve(self, offsets: Sequence[float], bound: float = math.inf) -> list[float]:
-        """Answer queries in the order of their arrival, each on the next free stream.
-
-        Args:
-            offsets: when each query arrives, in seconds from now.
-            bound: latency in seconds; stop as soon as p99 can no longer be below it.
-
-        Returns:
-            Latencies: seconds from each query's arrival (not from its start) to its answer.
-        """
-        numbers, latencies, late = itertools.count(), list[float](), list[float]()
-        allowed = len(offsets) - math.ceil(0.99 * len(offsets))
-
-        def stream(step: Callable[[], Any], begun: float) -> None:
-            while len(late) <= allowed and (number := next(numbers)) < len(offsets):
-                arrival = begun + offsets[number]
-                if (early := arrival - time.perf_counter()) > 0:
-                    time.sleep(early)
-                step()
-                latency = time.perf_counter() - arrival
-                latencies.append(latency)
-                if latency > bound:
-                    late.append(latency)
-
-        self._all(stream)
-        return latencies
+    def serve(self, queries: Queries) -> None:
+        """Answer queries in the order of their arrival, each on the next free stream."""
+        self._all(queries.answer)
 
     def close(self) -> None:
         """End the threads."""
