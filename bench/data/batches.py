@@ -94,7 +94,7 @@ class Batches:
             images = augment(
                 images,
                 self.augmentation,
-                draws=draws[number - start, :, : len(chosen)],
+                draws[number - start, :, : len(chosen)],
                 fill=self._fill,
                 mirrored=mirrored,
             )
