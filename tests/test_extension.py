@@ -111,5 +111,5 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(
 
 def test_a_dataset_that_is_not_there_is_refused(bench: Callable[..., Any], tmp_path: Path) -> None:
     refusal = bench("train", "resnet8", "--dataset", "weeds.data:meadow").refusal
-    assert "dataset 'weeds.data:meadow': importing 'weeds.data' failed" in refusal
+    assert "dataset weeds.data:meadow: no module 'weeds' in" in refusal
     assert not (tmp_path / "bench-runs").exists()
