@@ -121,7 +121,6 @@ def train(
         "results": results,
         "device": device,
         "threads": threads,
-        "quiet": quiet or as_json,
         "launcher": make_launcher("local", timeout=timeout),
     }
     if dry_run:

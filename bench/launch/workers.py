@@ -56,7 +56,6 @@ class Execution:
         allow_mixed: add runs to a study whose runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
         cuda_graph: run each training step as one CUDA graph.
-        quiet: show no progress of downloads and decoding.
         launcher: where runs execute (default: worker processes of this machine).
         on_event: called with the plan, and with every run's start, progress, epochs and end.
     """
@@ -69,7 +68,6 @@ class Execution:
     allow_mixed: bool = False
     compiled: bool = False
     cuda_graph: bool = False
-    quiet: bool = True
     launcher: Launcher = field(default_factory=LocalLauncher)
     on_event: OnEvent = field(default=lambda _event: None)
 
@@ -161,6 +159,5 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
         threads=threads,
         compiled=how.compiled,
         cuda_graph=how.cuda_graph,
-        quiet=how.quiet,
         force=how.force,
     )
