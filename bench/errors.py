@@ -35,9 +35,9 @@ class AmbiguousNameError(BenchError):
     """A name stands for several things where one is needed."""
 
 
-def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
 
 

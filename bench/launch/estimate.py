@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from bench.launch.learning_rates import tuning_requests
 from bench.launch.workers import Execution, allot
 from bench.store import Store
@@ -86,9 +88,12 @@ class Footprint:
 
     def __str__(self) -> str:
         """Return one readable line."""
-        parts = [f"{_size(self.results)} of results", f"{_size(self.checkpoints)} of checkpoints"]
+        parts = [
+            f"{decimal(self.results)} of results",
+            f"{decimal(self.checkpoints)} of checkpoints",
+        ]
         if self.data:
-            parts.append(f"{_size(self.data)} of images")
+            parts.append(f"{decimal(self.data)} of images")
         noted = f" ({'; '.join(self.notes)})" if self.notes else ""
         return f"disk needed: about {', '.join(parts)}{noted}"
 
@@ -120,10 +125,3 @@ def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
     return Footprint(
         results, largest * copies * workers, sum(data.values()), tuple(dict.fromkeys(notes))
     )
-
-
-def _size(count: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
-        if count >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
