@@ -11,7 +11,6 @@ from bench.launch.learning_rates import tuning_requests
 from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies.recipe import recipe_name
-from bench.training.check import probe
 from bench.training.sizes import blank_network, data_size
 from bench.training.step_time import steps_of, time_steps
 
@@ -47,7 +46,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
         record = None if how.force else store.read_run(run)
         seconds = 0.0
         if record is None:
-            network = probe(request).hash
+            network = request.seedless_hash
             if network not in step_seconds:
                 step_seconds[network] = time_steps(request, resources)
             seconds = steps_of(request) * step_seconds[network]

@@ -11,7 +11,6 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.processes import LocalLauncher
-from bench.networks.summary import count_macs
 from bench.system.devices import (
     check_count,
     default_threads,
@@ -20,7 +19,7 @@ from bench.system.devices import (
 )
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
-from bench.training.sizes import blank_network, data_size
+from bench.training.sizes import data_size, image_macs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,9 +146,7 @@ def _check_cuda_graph(plan: Plan, device: torch.device) -> None:
 
 def _is_small(request: RunRequest) -> bool:
     """Return whether a training step of a request's network leaves a GPU waiting for Python."""
-    size = data_size(request)
-    shape = (1, size.channels, size.side, size.side)
-    macs = count_macs(blank_network(request, size), shape)
+    macs = image_macs(request, data_size(request))
     return macs * request.recipe.batch_size < SMALL_STEP_MACS
 
 

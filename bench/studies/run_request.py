@@ -135,6 +135,11 @@ class RunRequest:
         return request_hash(self.as_dict())
 
     @property
+    def seedless_hash(self) -> str:
+        """The hash without random seed and determinism: such runs have one network and one cost."""
+        return replace(self, seed=0, deterministic=False).hash
+
+    @property
     def run_id(self) -> str:
         """`SLUG-sSEED-HASH`: a readable slug, the seed, and the hash that is the identity."""
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.model}-{self.dataset}").strip("-.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -155,8 +154,3 @@ def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str
     if "too small" in reason or "Kernel size can't be greater" in reason:
         return f"{name}: its maps vanish at an input of {size}; choose a larger input_size"
     return f"{name} cannot take an input of {size}: {reason}"
-
-
-def probe(request: RunRequest) -> RunRequest:
-    """Return the request without the values that do not change the network or its input."""
-    return replace(request, seed=0, deterministic=False)
