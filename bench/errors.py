@@ -1,4 +1,4 @@
-"""The errors that a person can mend, and how they are worded."""
+"""Errors that a user can fix, and the wording of messages."""
 
 from __future__ import annotations
 

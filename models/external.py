@@ -156,7 +156,7 @@ def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> N
     if module is None or module.in_channels != 3 or module.groups != 1:  # noqa: PLR2004 - colours
         raise ModelError(
             f"torchvision:{name} does not begin with a convolution of three channels; "
-            f"in_channels={in_channels} cannot be had, use 3"
+            f"in_channels={in_channels} is not possible; use 3"
         )
     with torch.no_grad():
         if in_channels == 1:

@@ -76,7 +76,7 @@ def test_a_study_trains_the_users_network_on_the_users_data(
 REFUSALS = {
     "wrong number of classes": (
         ["flowers.networks:stubborn"],
-        r"gives \(7,\) values an image, dataset 'flowers.data:meadow' has 3 classes",
+        r"gives \(7,\) values per image, dataset 'flowers.data:meadow' has 3 classes",
     ),
     "maps that vanish": (
         ["flowers.networks:shrinking", "--set", "input_size=4"],

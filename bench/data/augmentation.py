@@ -72,7 +72,7 @@ def augment(
         images: NxCxHxW, uint8 or float, on any device.
         augmentation: What to do.
         draws: What `draw` returned, on the images' device.
-        fill: What cutout leaves, one value a channel in the images' own scale; black if
+        fill: What cutout leaves, one value per channel in the images' own scale; black if
             None. `Batches` passes the training mean, which is 0 after normalisation.
         mirrored: Which images to flip, int64 0 or 1, N; drawn if None.
 
@@ -149,7 +149,7 @@ def _inside(positions: Tensor, size: int) -> Tensor:
 
 
 def _cutout(images: Tensor, side: int, draws: Tensor, fill: Tensor | None) -> Tensor:
-    """Overwrite one square an image."""
+    """Overwrite one square of each image."""
     height, width = images.shape[2:]
     top = draws[0, :, None] % height - side // 2
     left = draws[1, :, None] % width - side // 2

@@ -31,7 +31,7 @@ class Batches:
 
     Args:
         images: The training split. Batches are put together where it lies.
-        batch_size: Images a batch; the last one may be smaller.
+        batch_size: Images per batch; the last one may be smaller.
         seed: The run's random seed.
         augmentation: What is done at random to each image, at its own size.
         preprocessing: What follows augmentation. Cutout fills with its mean, rounded to a grey
@@ -70,7 +70,7 @@ class Batches:
         self._fill = torch.tensor(grey_levels, dtype=torch.uint8).to(self._augmented_on)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Return the number of batches in an epoch."""
         return math.ceil(len(self.images) / self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -97,8 +97,8 @@ def load_dataset(
         quiet: Show no progress bar.
 
     Raises:
-        BenchError: The name is unknown, or the dataset cannot be had, is damaged or of the
-            wrong form; one line names the file or function and the fix.
+        BenchError: The name is unknown, or the dataset cannot be loaded, is damaged or of
+            the wrong form; one line names the file or function and the fix.
     """
     dataset = _load(name, image_size, resize, quiet)
     if train_images is None:

@@ -46,7 +46,7 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     output = _forward(model.train(not request.imported), 2, shape, name)
     if output.shape != (2, len(dataset.classes)):
         raise BenchError(
-            f"{name} gives {tuple(output.shape[1:])} values an image, dataset '{dataset.name}' "
+            f"{name} gives {tuple(output.shape[1:])} values per image, dataset '{dataset.name}' "
             f"has {len(dataset.classes)} classes; its last layer must take num_classes"
         )
     if request.imported:

@@ -90,7 +90,7 @@ def image_size(request: RunRequest) -> int:
     Only a user's own dataset of another size than the request's input is loaded.
 
     Raises:
-        BenchError: that dataset cannot be had.
+        BenchError: that dataset cannot be loaded.
     """
     if request.input_size is not None and folder_of(request.dataset) is not None:
         return request.input_size

@@ -59,7 +59,7 @@ def test_what_can_be_trained_passes(tiny, own):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("fixed_classes", "gives (7,) values an image, dataset 'fashion-mnist-mini' has 10 class"),
+        ("fixed_classes", "gives (7,) values per image, dataset 'fashion-mnist-mini' has 10 class"),
         ("two_outputs", "must return one tensor of logits"),
         ("breaks", "cannot take an input of 1×8×8: 'Broken' object has no attribute 'nowhere'"),
         ("pools", "its maps vanish at an input of 1×8×8; choose a larger input_size"),
