@@ -85,10 +85,9 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
         store.refuse_newer(request.run_id)
-    if pending or plan.study.tune:
-        if pending and not (how.allow_mixed or how.force or how.elsewhere):
-            _refuse_mixed(plan, store, resources)
-        _check_trainable(pending)
+    if pending and not (how.allow_mixed or how.force or how.elsewhere):
+        _refuse_mixed(plan, store, resources)
+    _check_trainable(pending)
     candidates = tuning_requests(plan) if plan.study.tune else []
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
