@@ -22,6 +22,7 @@ from bench.launch.learning_rates import tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.networks.summary import count_macs
+from bench.studies.lines import explain_first
 from bench.training.setup import build_blank
 from bench.training.sizes import data_size, image_macs
 from bench.training.step_time import steps_of
@@ -135,9 +136,7 @@ def read_machines(path: Path) -> list[Machine]:
     except OSError as error:
         raise BenchError(f"--machines {path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BenchError(f"--machines {path}: {place}: {first['msg'].lower()}") from None
+        raise BenchError(f"--machines {path}: {explain_first(error, schema=Machine)}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BenchError(f"--machines {path}: not a valid machines file ({error})") from None
     if not machines:
