@@ -21,7 +21,6 @@ STUDIES = {
     "degradation-tuned": APART,
     "orders-56": APART,
     "batch-norm": APART,
-    "table-1-longer": APART,
     "time-budget": ALONE,
 }
 FINISHED = {0, 1}  # 1: some runs failed, and are recorded as such

@@ -51,7 +51,10 @@ def coverage(
     """
     rates = [row["images_per_second"] for row in repetitions]
     grand = statistics.geometric_mean(row["images_per_second"] for row in others)
-    ends = [(row["ci_low"], row["ci_high"]) for row in repetitions]
+    ends = [
+        (row.get("repeat_low") or row["ci_low"], row.get("repeat_high") or row["ci_high"])
+        for row in repetitions
+    ]
     return _ratios(repetitions, others) | {
         "configuration": name,
         "grand_images_per_second": grand,
@@ -60,7 +63,9 @@ def coverage(
         "intervals": len(repetitions),
         "covering": sum(low <= grand <= high for low, high in ends),
         "noisy": sum(row["noisy"] for row in repetitions),
-        "half_width_median": statistics.median(row["width"] for row in repetitions),
+        "half_width_median": statistics.median(
+            (high - low) / 2 / rate for (low, high), rate in zip(ends, rates, strict=True)
+        ),
         "spread": (max(rates) - min(rates)) / grand,
         "images_per_second": rates,
         "ci": ends,

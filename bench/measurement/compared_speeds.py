@@ -159,8 +159,8 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
         speeds[_key(row, _KEY)] = ComparedSpeed(
             value=row["images_per_second"],
-            low=row["ci_low"],
-            high=row["ci_high"],
+            low=row.get("repeat_low") or row["ci_low"],
+            high=row.get("repeat_high") or row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             reference=row.get("reference"),
             busy=used_by_others(row),

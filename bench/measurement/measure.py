@@ -19,6 +19,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
+from bench.measurement.repeats import add_repeats
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
 from bench.measurement.timing.percentiles import bounding_count, honest_count
@@ -129,20 +130,23 @@ def measure_configurations(
     cpu, instruction_sets = processor()
     identity = store.new_id()
     targets = dict.fromkeys(made.target.label for made in configurations)
+    environment = describe_environment(context.device, threads=context.threads)
+    environment |= {n: version_of(n) for n in ("onnxruntime-gpu", "onnxruntime", "openvino")}
+    rows = make_rows(
+        trials,
+        measurement=identity,
+        cpu=f"{cpu} ({' '.join(instruction_sets)})",
+        goal=_row_goal(request),
+        ceiling=ceiling,
+        warnings=noise["warnings"],
+        other_processes=noise["others"],
+    )
+    add_repeats(rows, environment, store.records())
     record = MeasurementRecord(
         measurement=identity,
         request=asdict(request) | {"targets": list(targets)},
-        rows=make_rows(
-            trials,
-            measurement=identity,
-            cpu=f"{cpu} ({' '.join(instruction_sets)})",
-            goal=_row_goal(request),
-            ceiling=ceiling,
-            warnings=noise["warnings"],
-            other_processes=noise["others"],
-        ),
-        environment=describe_environment(context.device, threads=context.threads)
-        | {name: version_of(name) for name in ("onnxruntime-gpu", "onnxruntime", "openvino")},
+        rows=rows,
+        environment=environment,
         ceiling=asdict(ceiling),
         noise=noise | {"floors": noise_floors(trials)},
         lanes={trial.name: _details(trial) for trial in trials},

@@ -103,6 +103,24 @@ def process_interval(
     return Interval(math.exp(centre), low, high, count, count >= FEWEST_PROCESSES)
 
 
+def repeat_interval(
+    measured: tuple[float, float, float], earlier: Sequence[float]
+) -> tuple[float, float]:
+    """Return the 95 % interval of a measurement's value for the mean of many measurements.
+
+    It is at least as wide as the measurement's own interval.
+
+    Args:
+        measured: the positive value, and the ends of its interval within the measurement.
+        earlier: the values of other measurements of the same, at least one.
+    """
+    value, low, high = measured
+    spread = process_interval([*earlier, value])
+    # The interval of one value around the mean, not that of the mean itself.
+    half = math.log(spread.high / spread.median) * math.sqrt(len(earlier) + 1)
+    return min(low, value * math.exp(-half)), max(high, value * math.exp(half))
+
+
 def share_interval(share: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of *count* images (Wilson 1927).
 

@@ -101,6 +101,7 @@ ELSEWHERE = {
     "shortcut-kinds": {"210": "steps: 3 epochs of 9,000 images in batches of 128"}
     | {"27": "blocks of ResNet-56"},
     "table-1": {"5400": "nine tenths of 6,000 images", "10": "chance, and an end of an interval"},
+    "table-1-longer": {"5400": "nine tenths of 6,000 images"},
     "time-budget": dict.fromkeys(["18", "42", "19", "35"], "minutes and seconds of the runs")
     | dict.fromkeys(["95.58", "95.00"], "test_accuracy_with_flip, which runs.csv does not have"),
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import permutation_test, ttest_ind
 
+from bench.measurement.repeats import CONFIGURATION, circumstances
 from bench.report.findings.fastest import network_name
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ SIGNIFICANT = 0.01
 FEWEST = 10  # measurements, below which no p is as small
 _SHORTEST = 3  # measurements on each side of a step
 _FLOOR = 1e-6  # relative range below which all speeds are equal
-_SAME = (
-    *("device", "cpu", "batch_size", "input_shape", "threads", "boundary", "scenario"),
-    *("streams", "backend", "precision", "memory_format"),
-)
-_PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy", "python")
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,9 @@ class History:
         """
         if place == 0:
             return []
-        before, now = (_environment(self, i) for i in (place - 1, place))
+        before, now = (
+            circumstances(self.records[i].environment, self.rows[i]) for i in (place - 1, place)
+        )
         return [
             f"{name} {before.get(name) or 'unknown'} → {value or 'unknown'}"
             for name, value in now.items()
@@ -104,7 +102,7 @@ def histories(
     for record, rows in measured:
         for row in rows:
             if row["status"] == "complete" and row["images_per_second"]:
-                key = (network_name(row), *(row[name] for name in _SAME))
+                key = tuple(row[name] for name in CONFIGURATION)
                 groups.setdefault(key, []).append((record, row))
     return [_history([*found]) for found in groups.values() if len(found) > 1]
 
@@ -205,12 +203,3 @@ def _history(found: list[tuple[MeasurementRecord, dict[str, Any]]]) -> History:
         ratio_steps=find_steps(ratios) if comparable else [],
         speed_steps=find_steps([row["images_per_second"] for row in rows]),
     )
-
-
-def _environment(history: History, place: int) -> dict[str, Any]:
-    made = history.records[place].environment
-    commit = str(made.get("git_commit") or "")[:8]
-    changed = " with changes" if commit and made.get("git_dirty") else ""
-    versions = {name: made.get(name) for name in _PACKAGES if made.get(name)}
-    file = str(history.rows[place]["file_sha256"] or "")[:8]
-    return {"commit": commit + changed, **versions, "file": file, "threads": made.get("threads")}

@@ -145,9 +145,16 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
         )
     most, fewest = max(counts), min(counts)
     number = str(most) if most == fewest else f"{fewest} to {most}"
+    text = f"Intervals are over {number} fresh processes of this run"
+    repeats = {row["repeat_count"] for row in rows if row.get("repeat_count")}
+    if repeats:
+        return (
+            f"{text}; ± also contains the spread of images/s between {max(repeats):.0f} "
+            "measurements here."
+        )
     return (
-        f"Intervals are over {number} fresh processes of this run. With the machine's clock, "
-        "images/s can change by more than that from run to run; compare ratios."
+        f"{text}. With the machine's clock, images/s can change by more than that from run to run; "
+        "compare ratios."
     )
 
 
@@ -212,9 +219,12 @@ def _ratio(row: dict[str, Any], doubtful: set[_Case]) -> str:
 def _width(row: dict[str, Any]) -> str:
     if row["width"] is None:
         return ""
-    if _few(row) or row["width"] >= _NO_FIGURE:
+    width = row["width"]
+    if row.get("repeat_low"):
+        width = (row["repeat_high"] - row["repeat_low"]) / 2 / row["images_per_second"]
+    if _few(row) or width >= _NO_FIGURE:
         return _DASH
-    return f"{row['width'] * 100:.1f} %"
+    return f"{width * 100:.1f} %"
 
 
 def _best_eager(row: dict[str, Any]) -> str:

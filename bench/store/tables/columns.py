@@ -194,6 +194,15 @@ TABLES: dict[str, dict[str, Column]] = {
         "ci_low": _number("Lower end of the 95 % interval of `images_per_second`."),
         "ci_high": _number("Upper end of it."),
         "width": _number("Half the width of that interval, relative to `images_per_second`."),
+        "repeat_count": _integer(
+            "Number of measurements in the results folder, this one included, that `repeat_low` "
+            "and `repeat_high` are based on: same configuration, machine, versions and commit. "
+            "Empty if fewer than three."
+        ),
+        "repeat_low": _number(
+            "Lower end of the 95 % interval of `images_per_second` that contains their spread, too."
+        ),
+        "repeat_high": _number("Upper end of it."),
         "ratio": _number("How many times faster than `reference`, paired by round."),
         "ratio_low": _number("Lower end of the ratio's 95 % interval."),
         "ratio_high": _number("Upper end of it."),
