@@ -42,7 +42,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """One line that does not steer the terminal, whatever a file or a hostile name brings along."""
+    """Return *text* as one line, with control characters escaped that could steer the terminal."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 

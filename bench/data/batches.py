@@ -117,7 +117,7 @@ class Batches:
         return torch.stack(drawn).to(self._augmented_on) if drawn else torch.empty(0)
 
     def _alternating_flips(self, epoch: int) -> Tensor | None:
-        """Which of all images are mirrored in this epoch, 0 or 1; None where each batch draws."""
+        """Return which images are mirrored, N values 0 or 1; None where each batch draws them."""
         if self.augmentation.flip != "alternating":
             return None
         generator = torch.Generator().manual_seed(stable_seed("flip", self.seed))

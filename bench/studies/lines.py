@@ -65,7 +65,7 @@ def _is_type_tag(part: int | str) -> bool:
 
 
 def _spell(location: list[str]) -> str:
-    """`variant.1.model` → `[[variant]] 2, model`."""
+    """Write a location for people: `variant.1.model` → `[[variant]] 2, model`."""
     if len(location) > 1 and location[0] in {"variant", "contrast"}:
         table, rest = f"[[{location[0]}]]", ".".join(location[2:])
         return f"{table} {int(location[1]) + 1}, {rest}" if rest else table
