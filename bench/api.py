@@ -178,21 +178,23 @@ def train(
         weights=weights,
         deterministic=deterministic,
     )
-    return _run_one(plan, how, weights=weights, track=track)
+    row = run_one(plan, how, weights=weights, track=track)
+    _report_failures(row, row)
+    return row
 
 
 def train_plan(
     model: str,
     device: torch.device,
     *,
-    options: dict[str, Any] | None = None,
-    dataset: str = "fashion-mnist-mini",
-    recipe: str = "fast",
-    epochs: int | None = None,
-    seed: int = 0,
-    settings: dict[str, Any] | None = None,
-    weights: Path | None = None,
-    deterministic: bool = False,
+    options: dict[str, Any] | None,
+    dataset: str,
+    recipe: str,
+    epochs: int | None,
+    seed: int,
+    settings: dict[str, Any] | None,
+    weights: Path | None,
+    deterministic: bool,
 ) -> Plan:
     """Return the plan that `train` carries out on *device*; the arguments are `train`'s.
 
@@ -253,21 +255,21 @@ def import_model(
         model, dataset, options=options or {}, settings=settings or {}, weights=path, name=name,
         device=how.torch_device, store=Store(how.results), force=how.force,
     )  # fmt: skip
-    return _run_one(plan, how, weights=path)
+    row = run_one(plan, how, weights=path)
+    _report_failures(row, row)
+    return row
 
 
-def _run_one(
-    plan: Plan, how: Execution, *, weights: Path | None, track: Sequence[str] = ()
+def run_one(
+    plan: Plan, how: Execution, *, weights: Path | None = None, track: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Carry out a plan of one run, and return its row."""
+    """Do what `run_plan` does with a plan of one run; return its row, whatever its status."""
     record = run_plan(plan, how, weights=weights, track=track)
     ((variant, requests),) = [(v.name, v.requests) for v in plan.variants]
     (seed,) = requests
     run = str(record.variants[variant]["runs"][str(seed)])
     rows = study_runs(Store(how.results), plan.name)
-    row: pd.DataFrame = rows[(rows["run"] == run) & (rows["variant"] == variant)].tail(1)
-    _report_failures(row, row)
-    return row
+    return rows[(rows["run"] == run) & (rows["variant"] == variant)].tail(1)
 
 
 @caller_state()
@@ -378,12 +380,9 @@ def grow_with_proof(
     name = f"{to} from {parent.record.run}"
     variant = PlannedVariant(name, None, {request.seed: request})
     study = Study(question=f"What does {name} reach?")
-    run_plan(Plan(ADHOC, study, (variant,)), how, track=track)
-    store = Store(how.results)
-    rows = study_runs(store, ADHOC)
-    row = rows[rows["run"] == request.run_id].tail(1)
+    row = run_one(Plan(ADHOC, study, (variant,)), how, track=track)
     complete = row["status"].eq("complete").all()
-    return row, store.read_document(request.run_id, DOCUMENT) if complete else None
+    return row, Store(how.results).read_document(request.run_id, DOCUMENT) if complete else None
 
 
 @caller_state()

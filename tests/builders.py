@@ -1,9 +1,14 @@
-"""Make requests, records and rows with defaults, so that a test names only what it is about."""
+"""Make requests, records and rows with defaults, so that a test names only what it is about.
+
+`page_data` reads back what an HTML page carries.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from bench.store import RunRecord, Store, StudyRecord
@@ -111,3 +116,11 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "reference": "eager fp32 contiguous", "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
         **changes,
     }  # fmt: skip
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """Return the data of an HTML page: its charts and tables, as its script reads them."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    values: dict[str, Any] = json.loads(found[1])
+    return values

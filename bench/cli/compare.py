@@ -99,8 +99,13 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _markdown(rows: list[dict[str, Any]], remarks: list[str]) -> list[str]:
+    from bench.report.tables.text_table import markdown_text
+
     lines = ["| configuration | candidate / baseline | by | verdict |", "|---|---:|---|---|"]
     for row in map(_shown, rows):
-        verdict = f"**{row['verdict']}**" if row["verdict"] == "slower" else row["verdict"]
-        lines.append(f"| {row['configuration']} | {row['speed']} | {row['by']} | {verdict} |")
-    return [*lines, *(f"\n{remark}" for remark in remarks)]
+        verdict = markdown_text(row["verdict"])
+        if verdict == "slower":
+            verdict = f"**{verdict}**"
+        name = markdown_text(row["configuration"])
+        lines.append(f"| {name} | {row['speed']} | {row['by']} | {verdict} |")
+    return [*lines, *(f"\n{markdown_text(remark)}" for remark in remarks)]

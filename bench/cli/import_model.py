@@ -1,13 +1,13 @@
 """`bench import`."""
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options
-from bench.cli.output import print_json, stdout
+from bench.cli.options import argument, network, output, what
+from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
 from bench.errors import RunsFailedError
 
@@ -18,46 +18,41 @@ if TYPE_CHECKING:
 def import_model(
     model: Annotated[
         str,
-        typer.Argument(
-            help="Your own module:function, timm:NAME, torchvision:NAME, or 'bench list models'.",
-            metavar="MODEL",
+        argument(
+            "MODEL",
+            "Your own module:function, timm:NAME, torchvision:NAME, or 'bench list models'.",
         ),
     ],
     dataset: Annotated[
         str,
-        options.what(
-            "--dataset",
-            help="imagefolder:PATH, module:function, or a name of 'bench list datasets'.",
-            metavar="NAME",
+        what(
+            "--dataset NAME",
+            "imagefolder:PATH, module:function, or a name of 'bench list datasets'.",
         ),
     ],
     weights: Annotated[
         Path | None,
-        options.network(
-            "--weights",
-            help="Trained weights: safetensors or state dict (default: the network's own).",
-            metavar="FILE",
+        network(
+            "--weights FILE",
+            "Trained weights: safetensors or state dict (default: the network's own).",
         ),
     ] = None,
     option: options.KeyValues = None,
     setting: Annotated[
         list[str] | None,
-        options.network(
-            "--set",
-            help="input_size, resize, mean, std, normalize, antialias, …; repeatable.",
-            metavar="KEY=VALUE",
+        network(
+            "--set KEY=VALUE", "input_size, resize, mean, std, normalize, antialias, …; repeatable."
         ),
     ] = None,
     name: Annotated[
         str | None,
-        options.output(
-            "--name",
-            help="Study to record the run in, which names it in commands (default: adhoc).",
-            metavar="NAME",
+        output(
+            "--name NAME",
+            "Study to record the run in, which names it in commands (default: adhoc).",
         ),
     ] = None,
     force: Annotated[
-        bool, options.output("--force", help="Import again what exists, or take over the name.")
+        bool, output("--force", "Import again what exists, or take over the name.")
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -102,7 +97,7 @@ def import_model(
     if as_json:
         print_json([values], [values] if failed else [])
     elif failed:
-        stdout().print(f"{values['run']}: {values['status']}: {values['error']}", markup=False)
+        print_line(f"{values['run']}: {values['status']}: {values['error']}")
     else:
         _show(values["run"], name or values["run"], results)
     raise typer.Exit(int(failed))
@@ -110,26 +105,23 @@ def import_model(
 
 def _show(run: str, target: str, results: Path) -> None:
     """Print what was imported, and the commands that may follow."""
-    from bench.store import Store
+    from bench.report.study_data import command
     from bench.store.runs import short_name
     from bench.targets.find import load_trained
 
-    trained, console = load_trained(run, results=results), stdout()
+    trained = load_trained(run, results=results)
     classes = len(trained.classes)
     name = short_name(run, target if target != run else trained.record.request["model"])
-    images = len(Store(trained.root).read_tensors(run, "predictions.safetensors")["labels"])
-    accuracy = trained.record.result["test_accuracy"]
-    for line in (
-        f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)",
-        _input(trained.preprocessing),
+    images, accuracy = (trained.record.result[f"test_{what}"] for what in ("images", "accuracy"))
+    print_line(
+        f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)"
+    )
+    print_line(_input(trained.preprocessing))
+    for words in (
+        ("export-onnx", target, "--precision", "int8"),
+        ("throughput", target, "--precision", "fp32", "--precision", "int8"),
     ):
-        console.print(line, markup=False, soft_wrap=True)
-    where = "" if results == options.DEFAULT_RESULTS else f" --results {quote(str(results))}"
-    for command in (
-        f"bench export-onnx {target} --precision int8{where}",
-        f"bench throughput {target} --precision fp32 --precision int8{where}",
-    ):
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        print_line(f"  {command(results, *words)}")
 
 
 def _input(preprocessing: "Preprocessing") -> str:

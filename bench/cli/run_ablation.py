@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -152,9 +151,15 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
     print_report(report, stdout())
     print_line(f"\nResults: {results} (study '{study.name}', {len(records)} runs)")
     complete = next((r.run for r in records if r.status == "complete"), None)
-    hashed = None if complete is None else short_hash(complete)
-    for command in _next_commands(results, study.name, hashed):
-        print_line(f"  {command}")
+    if complete is not None:
+        run = short_hash(complete)
+        for words in (
+            ("report", study.name),
+            ("export-onnx", run),
+            ("throughput", run),
+            ("predict", run, "IMAGE.png"),
+        ):
+            print_line(f"  {report.data.command(*words)}")
     return failed
 
 
@@ -167,15 +172,3 @@ def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
     script = how.launcher.script(len(plan.requests), resources, workers)
     print_line(script)
-
-
-def _next_commands(root: Path, study: str, run: str | None) -> list[str]:
-    if run is None:
-        return []
-    where = "" if root == options.DEFAULT_RESULTS else f" --results {quote(str(root))}"
-    return [
-        f"bench report {quote(study)}{where}",
-        f"bench export-onnx {run}{where}",
-        f"bench throughput {run}{where}",
-        f"bench predict {run} IMAGE.png{where}",
-    ]

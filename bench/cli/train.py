@@ -1,6 +1,7 @@
 """`bench train`."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,6 @@ from bench.cli.dry_run import show_dry_run
 from bench.cli.options import argument, network, training, what
 from bench.cli.output import print_json, print_line
 from bench.cli.progress import progress_view
-from bench.errors import RunsFailedError
 from bench.system.memory import enable_huge_pages
 
 if TYPE_CHECKING:
@@ -96,43 +96,39 @@ def train(
         check_target_accuracy(target, recipe, dataset, settings)
 
     enable_huge_pages()
-    from bench.api import train as train_model
-    from bench.api import train_plan
+    from bench.api import run_one, train_plan
     from bench.launch.launchers import make_launcher
     from bench.launch.workers import Execution
     from bench.store.tables.frames import rows_of
     from bench.training.distributed import follows
 
-    request: dict[str, Any] = {
-        "options": options.parse_values(option),
-        "dataset": dataset,
-        "recipe": recipe,
-        "epochs": epochs,
-        "seed": seed,
-        "settings": settings,
-        "weights": weights,
-        "deterministic": deterministic,
-    }
-    execution: dict[str, Any] = {
-        "force": force,
-        "allow_mixed": allow_mixed,
-        "compiled": compiled,
-        "cuda_graph": cuda_graph,
-        "results": results,
-        "device": device,
-        "threads": threads,
-        "launcher": make_launcher("local", timeout=timeout),
-    }
+    how = Execution(
+        results=results,
+        device=device,
+        threads=threads,
+        force=force,
+        allow_mixed=allow_mixed,
+        compiled=compiled,
+        cuda_graph=cuda_graph,
+        launcher=make_launcher("local", timeout=timeout),
+    )
+    plan = train_plan(
+        model,
+        how.torch_device,
+        options=options.parse_values(option),
+        dataset=dataset,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        weights=weights,
+        deterministic=deterministic,
+    )
     if dry_run:
-        how = Execution(**execution)
-        plan = train_plan(model, how.torch_device, **request)
         show_dry_run(plan, how, started=started, as_json=as_json)
         return
     with progress_view(quiet=quiet or as_json) as view:
-        try:
-            row = train_model(model, track=trackers, on_event=view, **request, **execution)
-        except RunsFailedError as error:
-            row = error.rows
+        row = run_one(plan, replace(how, on_event=view), weights=weights, track=trackers)
     if follows():
         raise typer.Exit
     (values,) = rows_of(row)

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from bench.studies.run_request import Data
 
 
-DEFAULT_RESULTS = "bench-runs"
+def command(results: Path, *words: str) -> str:
+    """Return a `bench` command that reads a results folder, to be pasted into a shell."""
+    where = () if results == Path("bench-runs") else ("--results", str(results))
+    return shlex.join(["bench", *words, *where])
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,8 @@ class StudyData:
         return self.variants.index(variant)
 
     def command(self, *words: str) -> str:
-        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
-        default = self.store.root == Path(DEFAULT_RESULTS)
-        where = () if default else ("--results", str(self.store.root))
-        return shlex.join(["bench", *words, *where])
+        """Return a `bench` command that reads this results folder (`command`)."""
+        return command(self.store.root, *words)
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
@@ -138,18 +139,12 @@ class StudyData:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """The study's rows of the `runs` table."""
-        return self._per_run("runs", lambda record: [run_row(record)])
+        return self._per_run("runs", lambda r: [run_row(r)])
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """The study's rows of the `epochs` table."""
-
-        def rows(record: RunRecord) -> list[dict[str, Any]]:
-            finished = self.store.folder(record.run)
-            folder = finished if finished.is_dir() else self.store.partial(record.run)
-            return epoch_rows(folder, record)
-
-        return self._per_run("epochs", rows)
+        return self._per_run("epochs", lambda r: epoch_rows(self.store.folder(r.run), r))
 
     def _per_run(
         self, table: RecordedTable, rows_of: Callable[[RunRecord], list[dict[str, Any]]]
@@ -239,19 +234,6 @@ class StudyData:
             return analysed_frame(self.analyses[0], name, self.study.runs)
         frame: pd.DataFrame = getattr(self, name)  # the other tables' names are the attributes'
         return frame
-
-
-def read_study_data(store: Store, name: str | None) -> StudyData:
-    """Find a study of a results folder; what is known of it is read when it is first used.
-
-    Args:
-        store: the results folder.
-        name: of the study; the last one run if None.
-
-    Raises:
-        BenchError: there is no such study, or its record cannot be read.
-    """
-    return StudyData(store, store.find_study(name))
 
 
 def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.DataFrame:

@@ -202,10 +202,19 @@ def test_an_export_that_was_made_again_is_no_standard(measured):
     assert choice.chosen["drop_points"] == 0
 
 
-def test_a_scenario_other_than_offline_is_named(measured):
-    choice = chosen(measured([SMALL, {**SMALL, "scenario": "single-stream"}]), 5, 1)
-    names = [describe(row) for _, row in choice.rows.iterrows()]
-    assert sorted(name.partition("batch 1")[2] for name in names) == ["", ", single-stream"]
+@pytest.mark.parametrize(
+    ("unusual", "named"),
+    [
+        ({"scenario": "single-stream"}, "on onnxruntime, batch 1, single-stream"),
+        ({"boundary": "copies"}, "on onnxruntime, batch 1, copies"),
+        ({"memory_format": "channels_last"}, "on onnxruntime channels_last, batch 1"),
+        ({"streams": 2}, "on onnxruntime with 2 streams, batch 1"),
+    ],
+)
+def test_configurations_of_one_network_are_told_apart(measured, unusual, named):
+    choice = chosen(measured([SMALL, {**SMALL, **unusual}]), 5, 1)
+    names = {describe(row).partition(" fp32 ")[2] for _, row in choice.rows.iterrows()}
+    assert names == {"on onnxruntime, batch 1", named}
 
 
 def test_networks_are_chosen_by_validation_and_reported_by_test_accuracy(measured, bench):

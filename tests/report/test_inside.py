@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.tables.columns import COLUMNS, typed_frame
 from bench.store.tables.frames import newest
+from builders import page_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,16 +191,9 @@ def analysed(results: Path) -> Path:
     return results
 
 
-def data_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    values: dict[str, Any] = json.loads(found[1])
-    return values
-
-
 def test_the_page_shows_them_with_their_data(analysed: Path) -> None:
     page = html(read_study_report(Store(analysed), "tiny"))
-    data = data_of(page)
+    data = page_data(page)
     keys = {"lesion-drop", "gradient-depth", "gradient-correlation", "landscape-loss"}
     assert keys <= set(data["charts"])
     for key in keys:
@@ -254,7 +247,7 @@ def test_half_an_analysis_is_named_and_the_others_are_shown(kind: str, analysed:
         page = html(report)
     assert re.search(rf"<p>Left out: [^<]*{broken.analysis}.json: [^<]*cannot be read", page)
     assert any(f"bench {kind} " in command for command in report.missing_commands)
-    drawn = {key.split("-", maxsplit=1)[0] for key in data_of(page)["charts"]}
+    drawn = {key.split("-", maxsplit=1)[0] for key in page_data(page)["charts"]}
     assert {"lesion", "gradient", "landscape"} - drawn == {kind.rstrip("s")}
 
 

@@ -122,6 +122,17 @@ def test_the_fastest_is_named_with_its_interval():
     )
 
 
+def test_the_fastest_is_told_apart_from_its_reference_and_from_other_cases():
+    sentences = fastest(
+        row(backend="eager", memory_format="channels_last", boundary=boundary)
+        for boundary in ("compute", "copies")
+    )
+    assert [sentence.partition(" gives ")[0] for sentence in sentences] == [
+        "resnet18, batch 1: eager fp32 channels_last",
+        "resnet18, batch 1, copies: eager fp32 channels_last",
+    ]
+
+
 @pytest.mark.parametrize("changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"ratio": None}])
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [

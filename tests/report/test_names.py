@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from markdown_it import MarkdownIt
@@ -16,9 +17,10 @@ from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.report.pages.terminal import print_report
 from bench.report.tables.text_table import TextTable, markdown_code, markdown_text
 from bench.store import Store
-from builders import make_record, make_request, make_study, make_unfinished
+from builders import make_record, make_request, make_row, make_study, make_unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NAMES = (
@@ -119,3 +121,18 @@ def test_pictures_of_many_variants_have_a_readable_size(tmp_path: Path) -> None:
     assert figure.legends[0].get_title().get_text() == "150 names, which are not listed"
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert labels == list(report.overview[1].y.categories[::2])
+
+
+def test_a_compared_name_keeps_its_cell_in_markdown(
+    bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    name = "a|b *net*.onnx"
+    row = make_row(model=name, ci_low=9.9, ci_high=10.1, difference="faster")
+    document = {"schema": 1, "rows": [row], "errors": []}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    done = bench("compare", "a.json", "a.json", "--format", "markdown")
+    assert done.code == 0, done
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", RENDERER.render(done.out))
+    assert len(cells) == 4
+    assert cells[0].startswith(name)
+    assert cells[3] == "same"

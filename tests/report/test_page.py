@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,7 +15,7 @@ from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.store.tables.columns import COLUMNS, typed_frame
-from builders import make_study, make_unfinished
+from builders import make_study, make_unfinished, page_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,13 +39,6 @@ class Elements(HTMLParser):
         self.text += data
 
 
-def data_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    values: dict[str, Any] = json.loads(found[1])
-    return values
-
-
 def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path) -> None:
     (path,) = publish(read_study_report(Store(trained), "tiny"), tmp_path / "deep", ["html"])
     assert path == tmp_path / "deep" / "report.html"
@@ -58,7 +50,7 @@ def test_a_page_has_question_answer_table_and_data(trained: Path, tmp_path: Path
     assert "bench run-ablation tiny.toml --seeds 0,1" in text
     assert re.search(r"4 of 4 runs are complete\. Training took \d+ s in all\.", text)
     assert "Failures" not in text
-    data = data_of(page)
+    data = page_data(page)
     assert len(data["tables"]["runs"]["rows"]) == 4
     assert {t["meta"]["name"] for t in data["charts"]["training-error"]["data"]} == {
         "residual",
@@ -87,7 +79,7 @@ def test_names_are_escaped(results: Path) -> None:
     assert EVIL not in page
     assert sum(tag == "script" for tag, _ in elements.tags) == 3
     assert f"Why {EVIL}?" in elements.text
-    assert {row[1] for row in data_of(page)["tables"]["runs"]["rows"]} == {EVIL, "b"}
+    assert {row[1] for row in page_data(page)["tables"]["runs"]["rows"]} == {EVIL, "b"}
 
 
 def test_a_failed_run_is_in_plain_sight(results: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from bench.report.charts.confusion import confusions
 from bench.report.pages.html import html
 from bench.report.pages.study_report import read_study_report
-from bench.report.study_data import read_study_data
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def test_a_matrix_adds_the_predictions_of_every_seed_up(trained: Path) -> None:
     store = Store(trained)
-    found = confusions(read_study_data(store, "tiny"))
+    found = confusions(read_study_report(store, "tiny").data)
     study = store.find_study("tiny")
     assert [m.variant for m in found.matrices] == ["residual", "plain"]
     assert found.notes == ()
@@ -36,7 +35,7 @@ def test_a_matrix_adds_the_predictions_of_every_seed_up(trained: Path) -> None:
 
 def test_the_images_are_those_that_most_runs_get_wrong(trained: Path) -> None:
     store = Store(trained)
-    images = confusions(read_study_data(store, "tiny")).images
+    images = confusions(read_study_report(store, "tiny").data).images
     runs = [store.read_tensors(r.run, "predictions.safetensors") for r in store.runs()]
     wrong = [
         sum(int(t["predictions"][i]) != int(t["labels"][i]) for t in runs) for i in range(1000)
@@ -56,7 +55,7 @@ def test_what_is_damaged_or_not_at_hand_is_said(results: Path) -> None:
     store = Store(results)
     records = list(store.runs())
     (results / "runs" / records[0].run / "predictions.safetensors").write_bytes(b"damaged")
-    data = read_study_data(store, "tiny")
+    data = read_study_report(store, "tiny").data
     others = {
         r.run: replace(r, request=r.request | {"dataset": "imagefolder:/nowhere"}) for r in records
     }

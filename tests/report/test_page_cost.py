@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.report.charts.cost import fronts, measured_speed, pareto, times
-from bench.report.study_data import StudyData, read_study_data
+from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import StudyData
 from bench.store import Store
 from bench.store.measurements import MeasurementRecord
 from bench.store.tables.columns import COLUMNS, typed_frame
@@ -29,7 +30,7 @@ def test_a_front_is_what_no_other_point_beats() -> None:
 
 
 def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     assert measured_speed(data).missing is not None
     runs = {variant: run for run, (variant, seed) in data.places.items() if seed == 0}
     same = {"backend": "eager", "status": "complete", "batch_size": 1, "noisy": False}
@@ -64,7 +65,7 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
 
 @pytest.mark.parametrize("count", [9, 17])
 def test_of_many_variants_no_two_series_look_alike(count: int, trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     known = {
         f"variant{place}": {"reference": None, "runs": {"0": f"run{place}"}}
         for place in range(count)
@@ -85,7 +86,7 @@ def test_of_many_variants_no_two_series_look_alike(count: int, trained: Path) ->
 
 
 def test_accuracy_and_cost_have_intervals(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     for chart in fronts(data):
         points = [series for series in chart.series if series.kind == "points"]
         assert [series.interval for series in points] == ["y", "y"]
@@ -99,7 +100,7 @@ def test_accuracy_and_cost_have_intervals(trained: Path) -> None:
 def test_profiles_of_variants_whose_names_differ_in_signs_only_are_both_shown(
     trained: Path,
 ) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     entries = data.study.variants
     named = {"a b": entries["residual"], "a-b": entries["plain"]}
     data = replace(data, study=replace(data.study, variants=named))

@@ -12,7 +12,7 @@ from PIL import Image
 from bench.report.charts.chart import Axis, Chart, Series
 from bench.report.charts.draw_matplotlib import draw, draw_row
 from bench.report.pages.sections import sections
-from bench.report.study_data import read_study_data
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def test_every_chart_is_saved(bench: Callable[..., Any], trained: Path, tmp_path
         "--width", 5,
     )  # fmt: skip
     assert done.code == 0, done
-    charts = [c for s in sections(read_study_data(Store(trained), "tiny")) for c in s.charts]
+    charts = [c for s in sections(read_study_report(Store(trained), "tiny").data) for c in s.charts]
     drawn = {c.key for c in charts if c.missing is None}
     assert len(drawn) == 8
     pictures = {f"{k}{e}" for k in drawn for e in (".svg", ".png", ".pdf")}

@@ -14,7 +14,7 @@ from bench.report.charts.draw_matplotlib import STYLE, draw_row
 from bench.report.charts.draw_plotly import figure
 from bench.report.charts.training import accuracies, curves, forest
 from bench.report.findings.statistics import Estimate
-from bench.report.study_data import read_study_data
+from bench.report.pages.study_report import read_study_report
 from bench.report.tables.study import study_table
 from bench.store import Store
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     [("paired", "interval of the t-test, paired by seed,"), ("welch", "of Welch's t-test,")],
 )
 def test_the_caption_names_what_the_interval_is_of(trained: Path, test: Test, words: str) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     assert words in forest(replace(data, study=replace(data.study, test=test))).caption
 
 
 def test_differences_stand_in_the_order_of_the_table_with_their_reference(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     chart = forest(data)
     assert chart.y.categories[::-1] == ("residual (reference)", "plain")
     reference, seeds, plain = chart.series
@@ -50,7 +50,7 @@ def test_differences_stand_in_the_order_of_the_table_with_their_reference(traine
 
 
 def test_every_seed_has_a_line_that_only_a_screen_shows_on_request(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     chart = curves(data)[0]
     lines = [series for series in chart.series if series.detail]
     assert len(lines) == 4
@@ -76,7 +76,7 @@ def test_a_logarithmic_axis_has_ticks_however_narrow_it_is(
 
 
 def test_an_accuracy_does_not_pass_100_per_cent(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     wide = replace(data.summaries[0], test_accuracy=Estimate(0.975, 0.869, 1.081, 2))
     vars(data)["summaries"] = [wide, *data.summaries[1:]]
     means = [s for s in accuracies(data).series if not s.faint]
@@ -86,7 +86,7 @@ def test_an_accuracy_does_not_pass_100_per_cent(trained: Path) -> None:
 
 
 def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:
-    data = read_study_data(Store(trained), "tiny")
+    data = read_study_report(Store(trained), "tiny").data
     charts = [curves(data)[0], accuracies(data), forest(data)]
     long = tuple(f"resnet44-from-scratch vs resnet56-from-scratch {i}" for i in range(3))
     charts = [

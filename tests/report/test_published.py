@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import StudyReport, read_study_report
-from bench.report.study_data import StudyData, read_study_data
+from bench.report.study_data import StudyData
 from bench.report.tables.study import published_table
 from bench.store import Store
 from bench.studies import load_study, shipped_studies
@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
     store: Store,
 ) -> None:
-    data = read_study_data(store, "whose")
+    data = read_study_report(store, "whose").data
     summaries = data.summaries
     one, other = published_table(data.study, summaries).rows
     ours = {s.name: s for s in summaries}
@@ -73,24 +73,23 @@ def test_a_row_has_both_errors_and_both_differences_with_a_better_one_positive(
 
 
 def test_markdown_and_page_show_it_with_what_differs(store: Store) -> None:
-    study = store.find_study("whose")
-    text = markdown(StudyReport(StudyData(store, study)))
+    report = read_study_report(store, "whose")
+    text = markdown(report)
     assert "## What the paper found" in text
     assert "Here: Nearly everything." in text
     assert "| other | 8.17 | -1.56 |" in text
-    page = html(read_study_report(store, "whose"))
+    page = html(report)
     assert "What the paper found" in page
     assert "&lt;b&gt;long&lt;/b&gt;" in page
 
 
 def test_markdown_and_page_show_what_the_author_makes_of_it(store: Store) -> None:
-    study = store.find_study("whose")
-    text = markdown(StudyReport(StudyData(store, study)))
+    report = read_study_report(store, "whose")
     told = "## Discussion\n\nTen steps say <i>little</i>.\n\nMore would say more.\n\n"
-    assert told in text
-    page = html(read_study_report(store, "whose"))
+    assert told in markdown(report)
+    page = html(report)
     assert "<p>Ten steps say &lt;i&gt;little&lt;/i&gt;.</p>\n<p>More would say more.</p>" in page
-    silent = dataclasses.replace(study, discussion=None)
+    silent = dataclasses.replace(report.study, discussion=None)
     assert "Discussion" not in markdown(StudyReport(StudyData(store, silent)))
 
 

@@ -4,5 +4,6 @@
 bars. `draw_plotly` and `draw_matplotlib` only render it. The other modules make charts from
 tables and records: `training` (curves, accuracies, differences), `cost` (accuracy against cost,
 latency), `roofline`, `layers` (time by block), `sensitivity` (int8 by layer), `blocks` (lesions and
-gradients), `landscape`, `throughput` (of one measurement); `confusion` makes confusion matrices.
+gradients), `landscape`, `throughput` (of one measurement), `history` (of repeated ones);
+`confusion` makes confusion matrices.
 """

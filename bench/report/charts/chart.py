@@ -170,7 +170,7 @@ class Series:
         if self.style is None:
             return None
         if self.mark is not None:
-            return SYMBOLS[self.mark % len(SYMBOLS)]
+            return SYMBOLS[self.mark]
         return SYMBOLS[(self.style + self.style // len(PALETTE)) % len(SYMBOLS)]
 
     @property

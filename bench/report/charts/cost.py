@@ -109,7 +109,7 @@ def measured_speed(data: StudyData) -> Chart:
         series=(*front, *series),
         table="throughput",
         absent=None if series else NOT_MEASURED,
-        command=measuring(data),
+        command=_measuring(data),
         marks=marks,
     )
 
@@ -133,12 +133,12 @@ def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int | None, *, faint
     )
 
 
-def _shortened(rows: Sequence[Sequence[str]], *, kept: int = 0) -> list[str]:
-    """Join the parts of each row that differ among the rows, and the first *kept* ones."""
+def _shortened(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Join the first part of each row, and the others that differ among the rows."""
     columns = [
         column
         for place, column in enumerate(itertools.zip_longest(*rows, fillvalue=""))
-        if place < kept or len(set(column)) > 1
+        if place == 0 or len(set(column)) > 1
     ]
     return [", ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
@@ -168,7 +168,7 @@ def pareto(
     return front
 
 
-def measuring(data: StudyData) -> str:
+def _measuring(data: StudyData) -> str:
     """Return the command that measures the speed of the study's networks."""
     return data.command("throughput", data.study.name)
 
@@ -192,7 +192,7 @@ def latencies(data: StudyData) -> Chart:
                 found[f"{variant} / {name.partition(' / ')[2]}"] = variant, seconds
     names = list(found)
     if len(names) > 1:
-        names = _shortened([name.split(" / ") for name in names], kept=1)
+        names = _shortened([name.split(" / ") for name in names])
     points = pd.DataFrame({"share": np.linspace(0, 1, _POINTS)})
     series = []
     for place, (name, (variant, seconds)) in enumerate(zip(names, found.values(), strict=True)):
@@ -215,7 +215,7 @@ def latencies(data: StudyData) -> Chart:
         series=tuple(series),
         data=points,
         absent=None if series else NOT_MEASURED,
-        command=measuring(data),
+        command=_measuring(data),
     )
 
 
@@ -227,7 +227,7 @@ def roofs(data: StudyData) -> tuple[Chart, ...]:
     charts = rooflines(
         rows, ceilings, lambda row: variant_entry(data, str(data.variant_of(row.run)))
     )
-    return tuple(replace(chart, command=measuring(data)) for chart in charts)
+    return tuple(replace(chart, command=_measuring(data)) for chart in charts)
 
 
 def quantisation(data: StudyData) -> tuple[Chart, ...]:

@@ -216,9 +216,8 @@ def _draw_chart(axes: Axes, chart: Chart) -> dict[str, Any]:
             if chart.marks and series.mark is not None:
                 drawn = _swatch(series)  # symbols are explained by themselves
             handles.setdefault(series.name, drawn)
-    for number, name in enumerate(chart.marks):
-        marker = _MARKERS[SYMBOLS[number % len(SYMBOLS)]]
-        (handles[name],) = axes.plot([], [], marker, color=_NEUTRAL)
+    for name, symbol in zip(chart.marks, SYMBOLS, strict=False):
+        (handles[name],) = axes.plot([], [], _MARKERS[symbol], color=_NEUTRAL)
     _set(axes, "x", chart)
     _set(axes, "y", chart)
     return handles

@@ -22,7 +22,7 @@ def figure(chart: Chart) -> dict[str, Any]:
     """
     traces = [trace for series in chart.series if series.drawn for trace in _traces(series)]
     layout = {"xaxis": _axis(chart, "x", chart.x), "yaxis": _axis(chart, "y", chart.y)}
-    marks = [[name, SYMBOLS[i % len(SYMBOLS)]] for i, name in enumerate(chart.marks)]
+    marks = [[name, symbol] for name, symbol in zip(chart.marks, SYMBOLS, strict=False)]
     return {"data": traces, "layout": layout, "rows": len(chart.y.categories), "marks": marks}
 
 

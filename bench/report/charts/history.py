@@ -14,57 +14,54 @@ if TYPE_CHECKING:
 
     from bench.report.findings.history import History, Step
 
+# In the key → title, unit, and columns of the value and the ends of its interval.
+_FIGURES = {
+    "ratio": ("Ratio to the reference", "ratio", "ratio", "ratio_low", "ratio_high"),
+    "images": ("Images/s", "images/s", "images_per_second", "ci_low", "ci_high"),
+}
+
 
 def history_charts(histories: Sequence[History]) -> list[Chart]:
     """Make two charts of each network and batch size: of ratios to the reference, of images/s."""
     groups: dict[tuple[str, str], list[History]] = {}
     for one in histories:
         groups.setdefault((one.network, one.case), []).append(one)
-    charts = []
-    for number, ((network, case), members) in enumerate(groups.items(), 1):
-        for name, title in (("ratio", "Ratio to the reference"), ("images", "Images/s")):
-            chart = _chart(name, f"{title}: {network}, {case}", members, number)
-            if chart.missing is None:
-                charts.append(chart)
-    return charts
+    charts = [
+        _chart(figure, members, number)
+        for number, members in enumerate(groups.values(), 1)
+        for figure in _FIGURES
+    ]
+    return [chart for chart in charts if chart.missing is None]
 
 
-def _chart(name: str, title: str, members: Sequence[History], number: int) -> Chart:
-    identities = sorted({r.measurement for one in members for r in one.records})
+def _chart(figure: str, members: Sequence[History], number: int) -> Chart:
+    title, unit, column, low, high = _FIGURES[figure]
+    network, case = members[0].network, members[0].case
     dates = {r.measurement: r.created_at[:10] for one in members for r in one.records}
-    column = "ratio" if name == "ratio" else "images_per_second"
-    low, high = ("ratio_low", "ratio_high") if name == "ratio" else ("ci_low", "ci_high")
+    identities = sorted(dates)
     series: list[Series] = []
     for style, one in enumerate(members):
         kept = [
             (identities.index(record.measurement), row)
             for record, row in zip(one.records, one.rows, strict=True)
-            if row[column] is not None and not (name == "ratio" and _is_reference(row))
+            if row[column] is not None
+            and not (figure == "ratio" and row["difference"] == "reference")
         ]
         x, values = [float(place) for place, _ in kept], [row[column] for _, row in kept]
-        series.append(
-            Series(
-                one.way, x, values, "line", style,
-                low=[row[low] or row[column] for _, row in kept],
-                high=[row[high] or row[column] for _, row in kept],
-            )
-        )  # fmt: skip
-        steps = one.ratio_steps if name == "ratio" else one.speed_steps
+        lows, highs = ([row[end] or row[column] for _, row in kept] for end in (low, high))
+        series.append(Series(one.way, x, values, "line", style, lows, highs))
+        steps = one.ratio_steps if figure == "ratio" else one.speed_steps
         series += _levels(x, values, steps, style)
-    slug = re.sub(r"[^a-z]+", "-", members[0].network.lower()).strip("-")
+    slug = re.sub(r"[^a-z]+", "-", network.lower()).strip("-")
     return Chart(
-        key=f"history-{name}-{slug}-{number}",
-        title=title,
+        key=f"history-{figure}-{slug}-{number}",
+        title=f"{title}: {network}, {case}",
         caption="Bands are the 95 % intervals of the measurements; dashed levels are the means "
         "between two steps, where there is one.",
         x=Axis("measurement", categories=tuple(dates[identity] for identity in identities)),
-        y=Axis("ratio" if name == "ratio" else "images/s"),
+        y=Axis(unit),
         series=tuple(series),
     )
-
-
-def _is_reference(row: dict[str, object]) -> bool:
-    return row["difference"] == "reference"
 
 
 def _levels(
@@ -74,10 +71,8 @@ def _levels(
     if not steps:
         return []
     ends = [0, *(step.place for step in steps), len(values)]
-    return [
-        Series(
-            "mean between steps", [x[begin], x[end - 1]],
-            [geometric_mean(values[begin:end])] * 2, "line", style, dashed=True,
-        )
-        for begin, end in itertools.pairwise(ends)
-    ]  # fmt: skip
+    levels = []
+    for begin, end in itertools.pairwise(ends):
+        across, mean = [x[begin], x[end - 1]], geometric_mean(values[begin:end])
+        levels.append(Series("mean between steps", across, [mean] * 2, "line", style, dashed=True))
+    return levels

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, choose_marks
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import layout_and_streams, network_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,9 +28,10 @@ def by_network_or_backend(rows: pd.DataFrame) -> tuple[EntryOf, tuple[str, ...]]
     complete = rows[rows["status"] == "complete"]
     precisions = executed_precisions(complete)
     backends = complete["backend"].astype(str)
-    names = [network_name(record) for record in complete.to_dict("records")]
+    records = complete.to_dict("records")
+    names = [network_name(record) for record in records]
     choices = [backends + " " + precisions, backends]
-    ways = [_way(row) for row in complete.itertuples()]
+    ways = [f"{record['backend']}{layout_and_streams(record)}" for record in records]
     single = len(set(names)) == 1
     if single:
         names, choices = ways, [precisions]
@@ -49,12 +50,6 @@ def executed_precisions(rows: pd.DataFrame) -> pd.Series:
     """Return the precision in which each row was computed; of a row without one, that requested."""
     ran, wanted = (rows[name].astype(object) for name in ("executed_precision", "precision"))
     return ran.fillna(wanted).fillna("").astype(str)
-
-
-def _way(row: Any) -> str:
-    layout = "" if row.memory_format == "contiguous" else f" {row.memory_format}"
-    streams = f" {row.streams} streams" if row.streams > 1 else ""
-    return f"{row.backend}{layout}{streams}"
 
 
 def latency_and_throughput(

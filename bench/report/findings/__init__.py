@@ -5,7 +5,7 @@
 - `comparisons`: the differences as a table.
 - `agreement`: trained networks compared on the same test images.
 - `time_to_accuracy`: training time to a validation accuracy.
-- `fastest`: the fastest measured configuration, and whether int8 pays.
+- `fastest`: how measured configurations are named, the fastest one, and whether int8 pays.
 - `history`: speed over commits and versions, and where it changed.
 - `choice`: which measured network to ship.
 """

@@ -93,7 +93,7 @@ def agreement(
     study: StudyRecord,
     records: Mapping[str, RunRecord],
     predictions: Mapping[str, Mapping[str, npt.NDArray[Any]]],
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
 ) -> Agreement:
     """Compare a study's networks on the same test images.
 

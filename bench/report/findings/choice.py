@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.measurement.timing.percentiles import bounding_count
-from bench.report.findings.fastest import network_name, rounded
+from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
 from bench.store.exports import Exports
 from bench.store.tables.frames import load_table, study_runs
 from bench.system.intervals import share_interval
@@ -88,12 +88,10 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     Raises:
         BenchError: there is no such study.
     """
-    name = None if study is None else store.find_study(study).name
-    rows = (
-        load_table(store.root, "throughput")
-        if name is None
-        else study_runs(store, name, "throughput")
-    )
+    if study is None:
+        rows = load_table(store.root, "throughput")
+    else:
+        rows = study_runs(store, store.find_study(study).name, "throughput")
     files = Exports(store.root).known_files()
     sizes, tested, data = (
         {sha256: known.get(name) for sha256, known in files.items()}
@@ -149,9 +147,8 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         comparable = rows["note"] != "other dataset"
         drops = (best[f"{split}_accuracy"] - rows["accuracy"]) * 100
         rows["drop_points"] = drops.where(comparable)
-    intervals = [_interval(row.to_dict()) for _, row in rows.iterrows()]
-    rows["accuracy_low"] = [low for low, _ in intervals]
-    rows["accuracy_high"] = [high for _, high in intervals]
+    intervals = [_interval(row) for row in rows.to_dict("records")]
+    rows[["accuracy_low", "accuracy_high"]] = intervals
     rows["front"] = [
         row["note"] == "" and _undominated(row, rows[usable]) for _, row in rows.iterrows()
     ]
@@ -207,10 +204,9 @@ def _accuracy(row: Mapping[Any, Any]) -> str:
 
 
 def describe(row: Mapping[Any, Any]) -> str:
-    """Name a measured configuration: network, precision, backend, batch size."""
-    name = network_name(row)
-    scenario = "" if row["scenario"] == "offline" else f", {row['scenario']}"
-    return f"{name} in {row['precision']} on {row['backend']}, batch {row['batch_size']}{scenario}"
+    """Name a measured configuration: network, precision, backend, and the case it ran in."""
+    backend = f"{row['backend']}{layout_and_streams(row)}"
+    return f"{network_name(row)} in {row['precision']} on {backend}, {case(row)}"
 
 
 def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:

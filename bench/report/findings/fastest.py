@@ -31,6 +31,29 @@ def network_name(row: Mapping[Any, Any]) -> str:
     return " ".join(part for part in named if isinstance(part, str) and part)
 
 
+def layout(row: Mapping[Any, Any]) -> str:
+    """Return a row's memory format after a space; nothing for the usual one, `contiguous`."""
+    return "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
+
+
+def layout_and_streams(row: Mapping[Any, Any]) -> str:
+    """Return `layout`, and the number of streams if there are several."""
+    streams = f" with {row['streams']} streams" if row["streams"] > 1 else ""
+    return f"{layout(row)}{streams}"
+
+
+def way(row: Mapping[Any, Any]) -> str:
+    """Name how a network was run, such as `eager fp32 channels_last`."""
+    return f"{row['backend']} {row['precision']}{layout_and_streams(row)}"
+
+
+def case(row: Mapping[Any, Any]) -> str:
+    """Name what compared rows have in common: batch size, boundary and scenario if unusual."""
+    named = [name for name in (row["boundary"], row["scenario"]) if isinstance(name, str)]
+    unusual = [name for name in named if name not in {"compute", "offline"}]
+    return ", ".join([f"batch {row['batch_size']}", *unusual])
+
+
 def rounded(value: float, digits: int = 4) -> str:
     """Write a positive figure with so many significant digits, never with an exponent of ten."""
     whole = len(str(int(value)))
@@ -57,7 +80,7 @@ def fastest(rows: Iterable[Row]) -> list[str]:
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
             sentences.append(
-                f"{network_name(best)}, batch {best['batch_size']}: {_way(best)} gives "
+                f"{network_name(best)}, {case(best)}: {way(best)} gives "
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
@@ -117,9 +140,8 @@ def _int8_sentence(int8: Row, other: Row) -> str:
     if is_noise(int8["calibration"]):
         cost += ", ranges from random images"
     return (
-        f"{pays} here for {network_name(int8)}, batch "
-        f"{int8['batch_size']}: {_way(int8)} gives {_speed(int8) / _speed(other):.2f} "
-        f"times the images/s of {_way(other)}, {cost}."
+        f"{pays} here for {network_name(int8)}, {case(int8)}: {way(int8)} gives "
+        f"{_speed(int8) / _speed(other):.2f} times the images/s of {way(other)}, {cost}."
     )
 
 
@@ -132,8 +154,3 @@ def _grouped(rows: Iterable[Row], names: tuple[str, ...]) -> dict[tuple[Any, ...
 
 def _speed(row: Row) -> float:
     return float(row["images_per_second"])
-
-
-def _way(row: Row) -> str:
-    streams = f" with {row['streams']} streams" if row["streams"] > 1 else ""
-    return f"{row['backend']} {row['precision']}{streams}"

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import permutation_test, ttest_ind
 
 from bench.measurement.repeats import CONFIGURATION, circumstances
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import case, network_name, way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -134,9 +134,13 @@ def _cuts(logs: npt.NDArray[np.float64], first: int) -> list[tuple[int, float]]:
         return _differences(np.moveaxis(series, axis, -1), stretches).max(axis=-1)
 
     found = permutation_test(
-        (logs,), largest, permutation_type="pairings", alternative="greater",
-        n_resamples=9999, vectorized=True, batch=500, random_state=0,
-    )  # fmt: skip
+        (logs,),
+        largest,
+        permutation_type="pairings",
+        alternative="greater",
+        batch=500,
+        random_state=0,
+    )
     p = float(found.pvalue)
     if p > SIGNIFICANT:
         return []
@@ -186,18 +190,13 @@ def _differences(
 def _history(found: list[tuple[MeasurementRecord, dict[str, Any]]]) -> History:
     records, rows = [record for record, _ in found], [row for _, row in found]
     first = rows[0]
-    layout = "" if first["memory_format"] == "contiguous" else f" {first['memory_format']}"
-    streams = f" {first['streams']} streams" if first["streams"] > 1 else ""
-    boundary = "" if first["boundary"] == "compute" else f", {first['boundary']}"
-    scenario = "" if first["scenario"] in {None, "offline"} else f", {first['scenario']}"
     ratios = [row["ratio"] for row in rows]
     references = {row["reference"] for row in rows}
-    comparable = all(ratios) and len(references) == 1 and rows[0]["difference"] != "reference"
+    comparable = all(ratios) and len(references) == 1 and first["difference"] != "reference"
     return History(
         network=network_name(first),
-        way=f"{first['backend']} {first['precision']}{layout}{streams}",
-        case=f"batch {first['batch_size']}, {first['threads']} threads{boundary}{scenario}, "
-        f"{first['cpu']}",
+        way=way(first),
+        case=f"{case(first)}, {first['threads']} threads, {first['cpu']}",
         rows=rows,
         records=records,
         ratio_steps=find_steps(ratios) if comparable else [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
@@ -14,17 +15,19 @@ from bench.report.findings.history import histories
 from bench.report.pages.html import render
 from bench.report.pages.markdown import picture
 from bench.report.pages.provenance import machine, measuring_command, versions
+from bench.report.pages.publish import write_file
 from bench.report.tables.cold_start import cold_start_lines, cold_start_text
 from bench.report.tables.history import history_lines, history_text
 from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text, with_variants
 from bench.store import Store
-from bench.store.files import write_atomically
 from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import pandas as pd
 
     from bench.report.charts.chart import Chart
     from bench.report.findings.history import History
@@ -36,13 +39,22 @@ PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "pyt
 TITLE = "How fast do these networks run, and on what?"
 
 
+@dataclass(frozen=True)
+class _Measurement:
+    """One measurement, and its rows with the variants of their runs."""
+
+    record: MeasurementRecord
+    rows: list[dict[str, Any]]
+    cold_starts: list[dict[str, Any]]
+
+
 def publish_measurements(
     measurements: Measurements, folder: Path, formats: Sequence[str] = ("markdown", "csv")
 ) -> list[Path]:
     """Write every measurement of a results folder as a page and as data; returns the files.
 
     Args:
-        measurements: of a results folder.
+        measurements: of a results folder, whose studies name the runs by variant.
         folder: where to write; made if it is not there.
         formats: some of `FORMATS`.
 
@@ -58,109 +70,78 @@ def publish_measurements(
     records = list(measurements.records())
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
-    frame = throughput_frame([row for record in records for row in record.rows])
-    ceilings = {r.measurement: r.ceiling for r in records}
-    root = measurements.root.parent
-    variants = Store(root).variants_of_runs()
-    named = frame.assign(variant=frame["run"].map(variants).astype(object))
-    legend = by_network_or_backend(named)
-    bounds = {b for r in records if (b := r.request.get("latency_bound_ms")) is not None}
-    charts = (
-        latency_and_throughput(named, bounds, *legend),
-        *rooflines(named, ceilings, *legend),
-    )
-    repeated = histories((r, rows_of(throughput_frame(r.rows))) for r in records)
+    variants = Store(measurements.root.parent).variants_of_runs()
+    measured = [
+        _Measurement(
+            record,
+            with_variants(rows_of(throughput_frame(record.rows)), variants),
+            with_variants(rows_of(cold_start_frame(record.cold_starts)), variants),
+        )
+        for record in records
+    ]
+    frame = throughput_frame(row for record in records for row in record.rows)
+    charts = _charts(frame.assign(variant=frame["run"].map(variants).astype(object)), records)
+    repeated = histories((one.record, one.rows) for one in measured)
     over_time = history_charts(repeated)
-    contents: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "markdown": (
-            "README.md",
-            lambda: markdown(records, charts, repeated, over_time, root).encode(),
-        ),
-        "csv": ("throughput.csv", lambda: frame.to_csv(index=False).encode()),
+    contents: dict[str, tuple[str, Callable[[], str | bytes]]] = {
+        "markdown": ("README.md", lambda: _markdown(measured, charts, repeated, over_time)),
+        "csv": ("throughput.csv", lambda: frame.to_csv(index=False)),
         "parquet": ("throughput.parquet", lambda: frame.to_parquet(index=False)),
-        "html": (
-            "report.html",
-            lambda: html(records, [*charts, *over_time], root).encode(),
-        ),
+        "html": ("report.html", lambda: _html(measured, frame, [*charts, *over_time])),
     }
     written = []
     for name in dict.fromkeys(formats):
         file, content = contents[name]
-        write_atomically(folder / file, content())
-        written.append(folder / file)
+        written += write_file(folder / file, content())
         if name == "markdown":
             written += save_charts([*charts, *over_time], folder)
     return written
 
 
-def markdown(
-    records: Sequence[MeasurementRecord],
-    charts: Sequence[Chart] = (),
-    repeated: Sequence[History] = (),
-    over_time: Sequence[Chart] = (),
-    root: Path | None = None,
+def _charts(frame: pd.DataFrame, records: Sequence[MeasurementRecord]) -> list[Chart]:
+    """Chart all measurements together; a chart with nothing to show says why."""
+    legend = by_network_or_backend(frame)
+    limits = {b for r in records if (b := r.request.get("latency_bound_ms")) is not None}
+    ceilings = {record.measurement: record.ceiling for record in records}
+    return [latency_and_throughput(frame, limits, *legend), *rooflines(frame, ceilings, *legend)]
+
+
+def _markdown(
+    measured: Sequence[_Measurement],
+    charts: Sequence[Chart],
+    repeated: Sequence[History],
+    over_time: Sequence[Chart],
 ) -> str:
     """Return the page: the fastest of each network, then each measurement with its provenance.
 
     Last come the configurations that were measured more than once, over time.
-
-    Args:
-        records: the measurements.
-        charts: charts that lie beside the page under their keys; those with nothing to show say
-            why.
-        repeated: configurations that were measured more than once.
-        over_time: their charts.
-        root: the results folder, whose studies name the runs by variant.
     """
-    variants = {} if root is None else Store(root).variants_of_runs()
-    known = [
-        (record, with_variants(rows_of(throughput_frame(record.rows)), variants))
-        for record in records
-    ]
-    lines = [f"# {TITLE}", ""]
-    lines += [
-        *(f"- {markdown_text(line)}" for line in fastest(row for _, rows in known for row in rows)),
-        "",
-    ]
+    findings = fastest(row for one in measured for row in one.rows)
+    lines = [f"# {TITLE}", "", *(f"- {markdown_text(line)}" for line in findings), ""]
     for chart in charts:
         lines += [f"No {chart.key}: {chart.missing}", ""] if chart.missing else picture(chart)
-    for record, rows in known:
-        lines += [
-            f"## {markdown_text(_targets(record))}",
-            "",
-            *throughput_text(rows).to_markdown(),
-            "",
-        ]
-        lines += [f"- {markdown_text(line)}" for line in footnotes(rows)]
-        if record.cold_starts:
-            cold = rows_of(cold_start_frame(record.cold_starts))
-            lines += ["", *map(markdown_text, cold_start_lines(cold)), ""]
-            lines += [*cold_start_text(cold).to_markdown(), ""]
-        lines += [f"- {line}" for line in provenance(record)]
-        lines.append("")
+    for one in measured:
+        lines += [f"## {markdown_text(_targets(one.record))}", ""]
+        lines += [*throughput_text(one.rows).to_markdown(), ""]
+        lines += [f"- {markdown_text(line)}" for line in footnotes(one.rows)]
+        if one.cold_starts:
+            lines += ["", *map(markdown_text, cold_start_lines(one.cold_starts)), ""]
+            lines += [*cold_start_text(one.cold_starts).to_markdown(), ""]
+        lines += [*(f"- {line}" for line in provenance(one.record)), ""]
     if repeated:
         lines += ["## Over time", ""]
     for chart in over_time:
         lines += picture(chart)
-    for one in repeated:
-        lines += [f"### {markdown_text(f'{one.network}, {one.way}: {one.case}')}", ""]
-        lines += [*history_text(one).to_markdown(), "", *history_lines(one), ""]
+    for history in repeated:
+        name = f"{history.network}, {history.way}: {history.case}"
+        lines += [f"### {markdown_text(name)}", ""]
+        lines += [*history_text(history).to_markdown(), "", *history_lines(history), ""]
     return "\n".join(lines)
 
 
-def html(
-    records: Sequence[MeasurementRecord], charts: Sequence[Chart], root: Path | None = None
-) -> str:
-    """Return the page as HTML: the fastest, charts, one table to sort, and how it was measured.
-
-    Args:
-        records: the measurements.
-        charts: of all of them; those with nothing to show say why.
-        root: the results folder, whose studies name the runs by variant.
-    """
-    frame = throughput_frame([row for record in records for row in record.rows])
-    variants = {} if root is None else Store(root).variants_of_runs()
-    rows = with_variants(rows_of(frame), variants)
+def _html(measured: Sequence[_Measurement], frame: pd.DataFrame, charts: Sequence[Chart]) -> str:
+    """Return the page as HTML: the fastest, charts, one table to sort, and how it was measured."""
+    rows = [row for one in measured for row in one.rows]
     drawn = {chart.key: chart for chart in charts if chart.missing is None}
     names = dict.fromkeys(s.name for c in drawn.values() for s in c.series if s.style is not None)
     return render(
@@ -169,24 +150,23 @@ def html(
         tables={"throughput": frame.dropna(axis=1, how="all")},
         names=list(names),
         title=TITLE,
-        heading=TITLE,
         findings=fastest(rows),
         picture=next(iter(drawn.values()), None),
         others=list(drawn.values())[1:],
         missing=[chart.missing for chart in charts if chart.missing],
         table=throughput_text(rows),
-        measurements=[_details(record) for record in records],
+        measurements=[_details(one) for one in measured],
     )
 
 
-def _details(record: MeasurementRecord) -> dict[str, Any]:
+def _details(one: _Measurement) -> dict[str, Any]:
     """Return what the HTML page says of one measurement: cold starts, notes and provenance."""
-    cold = rows_of(cold_start_frame(record.cold_starts)) if record.cold_starts else []
-    made = [line.replace("`", "") for line in provenance(record)]
+    cold = one.cold_starts
+    made = [line.replace("`", "") for line in provenance(one.record)]
     return {
-        "targets": _targets(record),
-        "notes": [*footnotes(rows_of(throughput_frame(record.rows))), *made],
-        "cold_lines": cold_start_lines(cold) if cold else [],
+        "targets": _targets(one.record),
+        "notes": [*footnotes(one.rows), *made],
+        "cold_lines": cold_start_lines(cold),
         "cold": cold_start_text(cold) if cold else None,
     }
 

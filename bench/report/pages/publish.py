@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from bench.report.pages.study_report import StudyReport
 
 FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
-DEFAULT_FORMATS = ("markdown", "csv")
 
 
 def publish(
     report: StudyReport,
     folder: Path,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: Sequence[str] = ("markdown", "csv"),
     columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write a study's report into *folder*; returns the files.
@@ -47,13 +46,15 @@ def publish(
     """
     check_formats(formats)
     require_finished(report)
-    written: list[Path] = []
-    for name in dict.fromkeys(formats):
-        if name == "latex":
-            written += _write(folder / "table.tex", latex(report, columns))
-        else:
-            written += _WRITERS[name](report, folder)
-    return written
+    write: dict[str, Callable[[], list[Path]]] = {
+        "csv": lambda: _write_tables(report, folder, "csv"),
+        "parquet": lambda: _write_tables(report, folder, "parquet"),
+        "markdown": lambda: _write_markdown(report, folder),
+        "latex": lambda: write_file(folder / "table.tex", latex(report, columns)),
+        "html": lambda: write_file(folder / "report.html", html(report)),
+        "json": lambda: write_file(folder / "report.json", json_text(report)),
+    }
+    return [path for name in dict.fromkeys(formats) for path in write[name]()]
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -64,8 +65,6 @@ def check_formats(formats: Sequence[str]) -> None:
                 f"--format {name or '(empty)'}: unknown format{nearest(name, FORMATS)} "
                 f"(known: {', '.join(FORMATS)})"
             )
-    if not formats:
-        raise BenchError(f"--format names no format (known: {', '.join(FORMATS)})")
 
 
 def require_finished(report: StudyReport) -> None:
@@ -85,12 +84,12 @@ def require_finished(report: StudyReport) -> None:
     )
 
 
-def latex(report: StudyReport, columns: Sequence[str] = ()) -> str:
+def latex(report: StudyReport, columns: Sequence[str]) -> str:
     """Return a study's table as LaTeX, with the answer as its caption.
 
     Args:
         report: the report.
-        columns: names of the columns, besides the variants (default: all).
+        columns: names of the columns, besides the variants; all if there is no name.
 
     Raises:
         BenchError: a column is not there.
@@ -104,7 +103,7 @@ def _write_markdown(report: StudyReport, folder: Path) -> list[Path]:
     pictures = save_figure(draw_row(report.overview), folder, "study")
     charts = [chart for section in report.further for chart in section.charts]
     pictures += save_charts(charts, folder)
-    return [*_write(folder / "README.md", markdown(report, pictures=True)), *pictures]
+    return [*write_file(folder / "README.md", markdown(report, pictures=True)), *pictures]
 
 
 def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
@@ -114,7 +113,7 @@ def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
         frame = report.data.table(cast("Table", name))
         if len(frame) or name in {"runs", "epochs"}:
             content = frame.to_csv(index=False) if kind == "csv" else frame.to_parquet(index=False)
-            written += _write(folder / f"{name}.{kind}", content)
+            written += write_file(folder / f"{name}.{kind}", content)
     return written
 
 
@@ -123,15 +122,7 @@ def json_text(report: StudyReport) -> str:
     return json.dumps(json_document(report), indent=1, ensure_ascii=False) + "\n"
 
 
-def _write(path: Path, content: str | bytes) -> list[Path]:
+def write_file(path: Path, content: str | bytes) -> list[Path]:
+    """Write a file whole or not at all; return it in a list, to be added to others."""
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     return [path]
-
-
-_WRITERS: dict[str, Callable[[StudyReport, Path], list[Path]]] = {
-    "csv": lambda report, folder: _write_tables(report, folder, "csv"),
-    "parquet": lambda report, folder: _write_tables(report, folder, "parquet"),
-    "markdown": _write_markdown,
-    "html": lambda report, folder: _write(folder / "report.html", html(report)),
-    "json": lambda report, folder: _write(folder / "report.json", json_text(report)),
-}

@@ -117,7 +117,7 @@ def _differs(chart: Chart) -> bool:
     return len({x for series in chart.series if series.kind == "points" for x in series.x}) > 1
 
 
-def save_figures(data: StudyData, folder: Path, width: float | None = None) -> list[Path]:
+def save_figures(data: StudyData, folder: Path, width: float | None) -> list[Path]:
     """Save every picture of a study's page that has something to show; returns the files.
 
     Charts and confusion matrices are written as SVG, PNG and PDF, diagrams as SVG. Diagrams and
@@ -126,7 +126,7 @@ def save_figures(data: StudyData, folder: Path, width: float | None = None) -> l
     Args:
         data: the study.
         folder: where to write; made if it is not there.
-        width: of each chart, inches (default: a column of a paper).
+        width: of each chart, inches; None for that of a column of a paper.
 
     Raises:
         StorageError: the folder cannot be written.

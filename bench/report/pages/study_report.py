@@ -20,7 +20,7 @@ from bench.report.pages.provenance import (
     unsupported,
 )
 from bench.report.pages.sections import further, overview, sections
-from bench.report.study_data import StudyData, read_study_data
+from bench.report.study_data import StudyData
 from bench.report.tables.durations import duration
 from bench.report.tables.study import (
     comparisons_table,
@@ -210,7 +210,7 @@ class StudyReport:
         return provenance(self.data)
 
 
-def read_study_report(store: Store, name: str | None = None) -> StudyReport:
+def read_study_report(store: Store, name: str | None) -> StudyReport:
     """Return the report of a study of a results folder.
 
     Args:
@@ -220,4 +220,4 @@ def read_study_report(store: Store, name: str | None = None) -> StudyReport:
     Raises:
         BenchError: there is no such study, or its record cannot be read.
     """
-    return StudyReport(read_study_data(store, name))
+    return StudyReport(StudyData(store, store.find_study(name)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.fastest import network_name
+from bench.report.findings.fastest import layout, network_name
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def cold_start_text(rows: Sequence[dict[str, Any]]) -> TextTable:
         tuple(
             (
                 network_name(row),
-                row["backend"] + _layout(row),
+                row["backend"] + layout(row),
                 row["precision"],
                 str(row["batch_size"]),
                 row["phase"],
@@ -45,11 +45,6 @@ def cold_start_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         )
     reasons = dict.fromkeys(str(row["error"]) for row in rows if row["status"] != "complete")
     return [*lines, *(f"No cold start: {reason}" for reason in reasons)]
-
-
-def _layout(row: dict[str, Any]) -> str:
-    """Return the memory format with a space before it, if it is not the default."""
-    return "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
 
 
 def _interval(row: dict[str, Any], name: str, form: str) -> str:

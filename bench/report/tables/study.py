@@ -85,7 +85,7 @@ def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTabl
 
 
 def comparisons_table(
-    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
+    summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
 ) -> TextTable:
     """Return a row for every comparison and contrast: what was found and what could be found."""
     rows = []

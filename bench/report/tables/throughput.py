@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
-from bench.report.findings.fastest import network_name, rounded
+from bench.report.findings.fastest import layout, network_name, rounded
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -164,13 +164,12 @@ def _cells(
     precision = row["executed_precision"] or row["precision"]
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
-    layout = "" if row["memory_format"] == "contiguous" else f" {row['memory_format']}"
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
     threads = f" {row['threads']} threads" if mixed_threads else ""
     peak = row["peak_fraction"]
     return (
         network_name(row),
-        row["backend"] + layout + threads + boundary,
+        row["backend"] + layout(row) + threads + boundary,
         precision,
         "" if row["batch_size"] is None else str(int(row["batch_size"])),
         str(row["streams"]) if several else "",

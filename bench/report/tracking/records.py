@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bench.store import RunRecord, Store
+    from bench.store.exports import ExportRecord
 
 
 def _figures(table: Table, *others: str) -> tuple[str, ...]:
@@ -133,15 +134,14 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
     for one, names in variants.items():
         record = store.read(one)
         if record is not None:
-            rows = [e.row | {"export": e.export} for e in exports if e.row["run"] == one]
-            yield _tracked(store, record, names, rows)
+            own = [export for export in exports if export.row["run"] == one]
+            yield _tracked(store, record, names, own)
 
 
 def _tracked(
-    store: Store, record: RunRecord, variants: list[str], exports: list[dict[str, Any]]
+    store: Store, record: RunRecord, variants: list[str], exports: list[ExportRecord]
 ) -> TrackedRun:
-    finished = store.folder(record.run)
-    folder = finished if finished.is_dir() else store.partial(record.run)
+    epochs = epoch_rows(store.folder(record.run), record)
     return TrackedRun(
         run=record.run,
         name=f"{' = '.join(dict.fromkeys(variants))} seed {record.request['seed']}",
@@ -151,9 +151,9 @@ def _tracked(
         seconds=record.seconds,
         parameters=_parameters(record.request),
         environment={k: _text(v) for k, v in record.environment.items() if v is not None},
-        epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epoch_rows(folder, record)},
+        epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epochs},
         final=_numbers(run_row(record), _FINAL),
-        exports=tuple(_export(store, row) for row in exports),
+        exports=tuple(_export(store, export) for export in exports),
     )
 
 
@@ -168,14 +168,14 @@ def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | boo
     }
 
 
-def _export(store: Store, row: Mapping[str, Any]) -> TrackedExport:
-    folder = Exports(store.root).folder(row["export"])
+def _export(store: Store, export: ExportRecord) -> TrackedExport:
+    row, folder = export.row, Exports(store.root).folder(export.export)
     return TrackedExport(
         title=f"{row['format']} {row['precision']}",
         sha256=str(row["sha256"]),
         status=str(row["status"]),
         values=_numbers(row, _EXPORT),
-        files=tuple(sorted(f for f in folder.iterdir() if f.is_file())) if folder.is_dir() else (),
+        files=tuple(sorted(file for file in folder.iterdir() if file.is_file())),
     )
 
 
