@@ -1,1 +1,1 @@
-"""Study files that ship with the tool, one a question."""
+"""Study files that ship with bench, one per question."""

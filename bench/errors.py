@@ -1,4 +1,4 @@
-"""The errors that a person can mend, and how they are worded."""
+"""Errors that a user can fix, and the wording of messages."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class AmbiguousNameError(BenchError):
     """A name stands for several things where one is needed."""
 
 
-def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
 
 
@@ -50,7 +50,7 @@ def check_known(option: str, value: str, known: Collection[str]) -> None:
 
 
 def plain(text: str) -> str:
-    """One line that does not steer the terminal, whatever a file or a hostile name brings along."""
+    """Return *text* as one line, with control characters escaped that could steer the terminal."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 

@@ -172,5 +172,5 @@ def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn
 
 
 def _numbered(steps: tuple[str, ...], number: int) -> tuple[str, ...]:
-    """("bn", "relu") → ("bn2", "relu") for the second convolution."""
+    """Name the steps of a convolution: ("bn", "relu") → ("bn2", "relu") for the second."""
     return tuple(f"bn{number}" if step == "bn" else step for step in steps)

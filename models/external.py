@@ -156,7 +156,7 @@ def _adapt_first_convolution(name: str, model: nn.Module, in_channels: int) -> N
     if module is None or module.in_channels != 3 or module.groups != 1:  # noqa: PLR2004 - colours
         raise ModelError(
             f"torchvision:{name} does not begin with a convolution of three channels; "
-            f"in_channels={in_channels} cannot be had, use 3"
+            f"in_channels={in_channels} is not possible; use 3"
         )
     with torch.no_grad():
         if in_channels == 1:
@@ -203,7 +203,7 @@ class UserFamily(Family):
                 or what comes back is no `torch.nn.Module`.
         """
         name, options = network
-        function = _find_function(name)
+        function = find_function(name)
         numbers = {"num_classes": (classes, self.classes), "in_channels": (channels, self.channels)}
         arguments = _arguments(name, function, options, numbers)
         try:
@@ -214,7 +214,12 @@ class UserFamily(Family):
         return _checked(name, model)
 
 
-def _find_function(name: str) -> Callable[..., object]:
+def find_function(name: str) -> Callable[..., object]:
+    """Import the user's `package.module:function`, also from the current folder.
+
+    Raises:
+        ModelError: module or function is missing, or importing the module raises.
+    """
     module_name, _, path = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -227,7 +232,8 @@ def _find_function(name: str) -> Callable[..., object]:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ModelError(
-                f"{name}: no module '{error.name}' in {here} or among the installed packages"
+                f"{name}: no module '{error.name}' in {here} or among the installed packages; run "
+                "from the folder that holds it, or install it"
             ) from error
         raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
     except (Exception, SystemExit) as error:  # a script without a guard ends with sys.exit
@@ -242,7 +248,7 @@ def _find_function(name: str) -> Callable[..., object]:
             )
         found = getattr(found, part)
     if not callable(found):
-        raise ModelError(f"{name} is {type(found).__name__}, not a function that returns a model")
+        raise ModelError(f"{name} is {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]  # checked to be callable
 
 

@@ -59,7 +59,7 @@ class Family(ABC):
 _families: list[Family] = []
 
 
-def register(family: Family) -> Family:
+def register(family: Family) -> None:
     """Register a family; raise `ModelError` if its name or one of its networks' is taken."""
     taken = {name: other.name for other in _families for name in (other.name, *other.names)}
     for position, name in enumerate(family.names):
@@ -69,7 +69,6 @@ def register(family: Family) -> Family:
     if family.name in taken:
         raise ModelError(f"the family '{family.name}' is already registered")
     _families.append(family)
-    return family
 
 
 def list_models() -> list[str]:

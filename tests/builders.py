@@ -19,6 +19,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+# The beginning of a user's module: a small network that calls *trouble* in its step *after*.
+TROUBLED_NETWORK = """
+import torch
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels, after=0, trouble=None):
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes)
+        )
+        self.after, self.trouble = after, trouble
+
+    def forward(self, x):
+        if torch.is_grad_enabled():  # in training only, not while it is checked
+            self.after -= 1
+            if self.after == 0:
+                self.trouble()
+        return self.head(x)
+"""
+
 REQUEST_FIELDS = {field.name for field in dataclasses.fields(RunRequest)}
 
 

@@ -101,7 +101,7 @@ def _measure(
     parts = Split.of(trained.dataset(), trained.request, where)
     kept = parts.train if wanted.split == "train" else parts.test
     if wanted.images is not None and wanted.images < len(kept):
-        kept = kept.subset(torch.linspace(0, len(kept) - 1, wanted.images).long())
+        kept = kept.spread(wanted.images)
     wanted = replace(wanted, images=len(kept))
     rows = _rows(trained, parts, kept, wanted, say)
     environment = describe_environment(where, threads=torch.get_num_threads())

@@ -73,7 +73,6 @@ def grow(
             results=results,
             device=device,
             threads=threads,
-            quiet=quiet or as_json,
             launcher=make_launcher("local", timeout=timeout),
             on_event=view,
         )

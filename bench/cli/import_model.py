@@ -88,7 +88,6 @@ def import_model(
                 results=results,
                 device=device,
                 threads=threads,
-                quiet=quiet or as_json,
                 on_event=view,
             )
         except RunsFailedError as error:

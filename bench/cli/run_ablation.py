@@ -106,7 +106,6 @@ def run_ablation(
             allow_mixed=allow_mixed,
             compiled=compiled,
             cuda_graph=cuda_graph,
-            quiet=quiet or as_json,
             launcher=make_launcher(
                 launcher,
                 ray_address=ray_address,

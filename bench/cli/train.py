@@ -110,7 +110,6 @@ def train(
         allow_mixed=allow_mixed,
         compiled=compiled,
         cuda_graph=cuda_graph,
-        quiet=quiet or as_json,
         launcher=make_launcher("local", timeout=timeout),
     )
     plan = train_plan(

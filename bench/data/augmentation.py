@@ -58,25 +58,23 @@ class Augmentation:
 def augment(
     images: Tensor,
     augmentation: Augmentation,
-    generator: torch.Generator | None = None,
+    draws: Tensor,
     *,
-    draws: Tensor | None = None,
     fill: Tensor | None = None,
     mirrored: Tensor | None = None,
 ) -> Tensor:
     """Crop, flip and cut out at random, each image by its own draw.
 
     The draws do not depend on what is switched on: with and without flips, the same
-    generator gives the same crops.
+    draws give the same crops.
 
     Args:
         images: NxCxHxW, uint8 or float, on any device.
         augmentation: What to do.
-        generator: A CPU generator; it advances by five draws an image.
-        draws: What `draw` gave, on the images' device, instead of a generator.
-        mirrored: Which images to flip, int64 0 or 1, N; drawn if None.
-        fill: What cutout leaves, one value a channel in the images' own scale; black if
+        draws: What `draw` returned, on the images' device.
+        fill: What cutout leaves, one value per channel in the images' own scale; black if
             None. `Batches` passes the training mean, which is 0 after normalisation.
+        mirrored: Which images to flip, int64 0 or 1, N; drawn if None.
 
     Returns:
         NxCxHxW of the same type, on the same device.
@@ -84,14 +82,12 @@ def augment(
     Raises:
         BenchError: ``crop_padding`` is not smaller than the image.
     """
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
     if augmentation.crop_padding >= min(height, width):
         raise BenchError(
             f"crop_padding = {augmentation.crop_padding} on {height}x{width} images: "
             f"use less than {min(height, width)}"
         )
-    if draws is None:
-        draws = draw(count, generator).to(images.device)
     if augmentation.flip:
         images = _flip(images, draws[0] % 2 if mirrored is None else mirrored)
     if augmentation.crop_padding:
@@ -101,7 +97,7 @@ def augment(
     return images
 
 
-def draw(count: int, generator: torch.Generator | None) -> Tensor:
+def draw(count: int, generator: torch.Generator) -> Tensor:
     """Draw the random numbers with which *count* images are augmented, int64, 5×N, on the CPU."""
     # The remainder of a 31-bit integer is uniform to within 1e-7, and exact on every device.
     return torch.randint(2**31, (5, count), generator=generator)
@@ -153,7 +149,7 @@ def _inside(positions: Tensor, size: int) -> Tensor:
 
 
 def _cutout(images: Tensor, side: int, draws: Tensor, fill: Tensor | None) -> Tensor:
-    """Overwrite one square an image."""
+    """Overwrite one square of each image."""
     height, width = images.shape[2:]
     top = draws[0, :, None] % height - side // 2
     left = draws[1, :, None] % width - side // 2

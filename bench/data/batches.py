@@ -26,24 +26,23 @@ class Batches:
 
     The order of an epoch is drawn from ``order/SEED/EPOCH``, the augmentation of a batch from
     ``augmentation/SEED/EPOCH/BATCH`` and alternating flips from ``flip/SEED`` (see
-    `bench.data.splits.stable_seed`). So nothing
-    has to be saved to resume, and batch k is the same whether or not those before it were made.
+    `bench.data.splits.stable_seed`). So nothing has to be saved to resume, and batch k is the same
+    whether or not those before it were made.
 
     Args:
         images: The training split. Batches are put together where it lies.
-        batch_size: Images a batch; the last one may be smaller unless *drop_last*.
+        batch_size: Images per batch; the last one may be smaller.
         seed: The run's random seed.
         augmentation: What is done at random to each image, at its own size.
         preprocessing: What follows augmentation. Cutout fills with its mean, rounded to a grey
             level.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
-        drop_last: Leave out the last batch of an epoch if it is not full.
         device: Where batches are augmented and delivered; the images' device if None. For
             images that are too large to be moved there as a whole.
         sides: Input size in pixels of each of the first epochs, instead of *preprocessing*'s.
 
     Raises:
-        BenchError: *batch_size* is below 1, or no full batch is left.
+        BenchError: *batch_size* is below 1.
     """
 
     def __init__(
@@ -55,21 +54,14 @@ class Batches:
         augmentation: Augmentation,
         preprocessing: Preprocessing,
         memory_format: torch.memory_format = torch.contiguous_format,
-        drop_last: bool = False,
         device: torch.device | str | None = None,
         sides: Sequence[int] = (),
     ) -> None:
         _check_batch_size(batch_size)
-        if drop_last and batch_size > len(images):
-            raise BenchError(
-                f"batch size {batch_size} is larger than the {len(images)} training images: "
-                f"use {len(images)} or less"
-            )
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation
-        self.drop_last = drop_last
         self.sides = sides
         self._device = device
         self._preprocessing = preprocessing
@@ -78,9 +70,8 @@ class Batches:
         self._fill = torch.tensor(grey_levels, dtype=torch.uint8).to(self._augmented_on)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        whole = len(self.images) / self.batch_size
-        return math.floor(whole) if self.drop_last else math.ceil(whole)
+        """Return the number of batches in an epoch."""
+        return math.ceil(len(self.images) / self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of one epoch, from batch number *start* on.
@@ -103,7 +94,7 @@ class Batches:
             images = augment(
                 images,
                 self.augmentation,
-                draws=draws[number - start, :, : len(chosen)],
+                draws[number - start, :, : len(chosen)],
                 fill=self._fill,
                 mirrored=mirrored,
             )
@@ -126,7 +117,7 @@ class Batches:
         return torch.stack(drawn).to(self._augmented_on) if drawn else torch.empty(0)
 
     def _alternating_flips(self, epoch: int) -> Tensor | None:
-        """Which of all images are mirrored in this epoch, 0 or 1; None where each batch draws."""
+        """Return which images are mirrored, N values 0 or 1; None where each batch draws them."""
         if self.augmentation.flip != "alternating":
             return None
         generator = torch.Generator().manual_seed(stable_seed("flip", self.seed))

@@ -76,10 +76,11 @@ def load_dataset(
     subset_seed: int | None = None,
     image_size: int | None = None,
     resize: Resize = "crop",
-    data_dir: Path | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Load a dataset as uint8 tensors, downloading or decoding it the first time.
+
+    Files are looked for, and kept, in `data_directory`.
 
     Args:
         name: One of `list_datasets`, ``imagefolder:PATH``, or the user's own
@@ -93,24 +94,21 @@ def load_dataset(
         resize: How images of an ``imagefolder``, and a user's own that are not square, are
             resized: ``crop``, ``squash`` or ``pad`` (see
             `bench.data.preprocessing.resize_image`).
-        data_dir: Where to look for, and keep, files; `data_directory` if None.
         quiet: Show no progress bar.
 
     Raises:
-        BenchError: The name is unknown, or the dataset cannot be had, is damaged or of the
-            wrong form; one line names the file or function and the fix.
+        BenchError: The name is unknown, or the dataset cannot be loaded, is damaged or of
+            the wrong form; one line names the file or function and the fix.
     """
-    directory = data_directory() if data_dir is None else data_dir
-    dataset = _load(name, image_size, resize, directory, quiet)
+    dataset = _load(name, image_size, resize, quiet)
     if train_images is None:
         return dataset
     train = dataset.train.subset(balanced_subset(dataset.train.labels, train_images, subset_seed))
     return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
 
 
-def _load(
-    name: str, image_size: int | None, resize: Resize, directory: Path, quiet: bool
-) -> Dataset:
+def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dataset:
+    directory = data_directory()
     if name == EMBEDDED:
         return load_embedded(name)
     if name == SYNTHETIC:
@@ -133,17 +131,12 @@ def _load(
     )
 
 
-def list_datasets(data_dir: Path | None = None) -> list[DatasetInfo]:
-    """Describe the named datasets and where they are, without reading them.
-
-    Args:
-        data_dir: Where to look for files; `data_directory` if None.
-    """
-    directory = data_directory() if data_dir is None else data_dir
-    return [_describe(name, directory) for name in NAMES]
+def list_datasets() -> list[DatasetInfo]:
+    """Describe the named datasets and where they are, without reading them."""
+    return [_describe(name) for name in NAMES]
 
 
-def _describe(name: str, directory: Path) -> DatasetInfo:
+def _describe(name: str) -> DatasetInfo:
     if name == EMBEDDED:
         return DatasetInfo(name, 10, 1, 28, 6_000, 1_000, "embedded", available=True)
     if name == SYNTHETIC:
@@ -152,7 +145,7 @@ def _describe(name: str, directory: Path) -> DatasetInfo:
             name, SYNTHETIC_CLASSES, 3, SYNTHETIC_SIZE, *counts, "generated", available=True
         )
     source = PUBLISHED[name]
-    folder = source.found(directory)
+    folder = source.found(data_directory())
     return DatasetInfo(
         name,
         source.num_classes,

@@ -44,7 +44,7 @@ def verify(path: Path, file: RemoteFile) -> None:
     """Check that *path* holds the published file.
 
     Raises:
-        BenchError: It is truncated, or its checksum is another one.
+        BenchError: It is truncated, or its checksum differs.
     """
     try:
         with path.open("rb") as raw:

@@ -82,7 +82,7 @@ def read_cifar(
         archive: The .tar.gz file.
         train: Member files of the training split, without their folder.
         test: Member file of the test split.
-        names: Member file of the class names, one a line.
+        names: Member file of the class names, one per line.
         label_bytes: 1 for CIFAR-10, 2 (coarse, fine) for CIFAR-100.
 
     Returns:

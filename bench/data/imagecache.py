@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 import torch
 
 from bench.data.imagefolder import FileList, Folder, common_shape, decode, scan
 from bench.data.images import Dataset, Images, channel_statistics, fingerprint
 from bench.data.progress import progress_bar
 from bench.errors import BenchError
+from bench.system.memory import memory_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +176,7 @@ def _read(name: str, cache: Path) -> Dataset | None:
     manifest = _read_manifest(cache)
     if manifest is None:
         return None
-    mapped = manifest.image_bytes > _available_memory() / 2
+    mapped = manifest.image_bytes > memory_left() / 2
     train, test = (_open_split(cache, split, manifest.shapes[split]) for split in _SPLITS)
     if not mapped:
         train, test = (Images(split.images.clone(), split.labels) for split in (train, test))
@@ -205,8 +205,3 @@ def _read_manifest(cache: Path) -> _Manifest | None:
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return manifest
-
-
-def _available_memory() -> int:
-    """Return the bytes of memory that are free for use."""
-    return int(psutil.virtual_memory().available)

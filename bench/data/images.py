@@ -41,6 +41,11 @@ class Images:
         indices = indices.to(self.labels.device)
         return Images(self.images[indices], self.labels[indices])
 
+    def spread(self, count: int) -> Images:
+        """Return up to *count* images, evenly spaced: the split may be sorted by class."""
+        count = min(count, len(self))
+        return self.subset(torch.linspace(0, len(self) - 1, count).long())
+
     def chunks(self, size: int = _CHUNK) -> Iterator[Tensor]:
         """Yield the images in order, at most *size* at a time."""
         for start in range(0, len(self), size):
@@ -62,7 +67,7 @@ class Dataset:
             here, see `fingerprint`: what the figures were made from.
         timing_only: The images are noise; no accuracy may be shown for them.
         memory_mapped: The images lie on disk: leave them there, and move batches instead.
-        notes: What a person should know of how it was read, a line each.
+        notes: What a user should know about how it was read; one line each.
     """
 
     name: str

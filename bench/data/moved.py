@@ -7,7 +7,6 @@ of this machine.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def record_move(name: str, folder: Path, data_dir: Path) -> None:
             "w", dir=data_dir, prefix=f".{_FILE}.", delete=False, encoding="utf-8"
         ) as file:
             json.dump(moved, file, indent=1)
-        os.replace(file.name, path)  # noqa: PTH105 - its name is a string
+        Path(file.name).replace(path)
     except OSError as error:
         raise BenchError(
             f"cannot write {path} ({error.strerror}): free the disk, or name another folder in "

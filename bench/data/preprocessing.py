@@ -85,10 +85,10 @@ def resize_images(images: Tensor, side: int, resize: Resize) -> Tensor:
 class Preprocessing:
     """Resizing, scaling and normalisation of images; fixed for a run and its exports.
 
-    An image of another size than the dataset's first becomes one of them, in whole grey levels
-    (`resize_image`). This is how the files of an image folder are read, so that there the dataset's
-    size is the input size. Images of the dataset's size are then scaled, normalised, and resized
-    to the input size in float32, if that is another.
+    An image whose size differs from the dataset's is first resized to it, in whole grey levels
+    (`resize_image`). The files of an image folder are read like this, so that there the dataset's
+    size is the input size. Images of the dataset's size are then scaled, normalised and, if the
+    input size differs, resized to it in float32.
 
     Attributes:
         input_size: Side S in pixels of what the network takes; None for the images' own size.
@@ -98,8 +98,8 @@ class Preprocessing:
             shrunk to the input size.
         normalize: Subtract the mean and divide by the standard deviation; values stay in
             0…1 otherwise.
-        image_size: Side in pixels of the dataset's images; None to take images of any size for
-            them.
+        image_size: Side in pixels of the dataset's images; None: images of any size are taken as
+            they are.
         resize: How images of another size become images of the dataset: crop, squash or pad.
 
     Raises:

@@ -1,8 +1,8 @@
 """The published datasets: what they are, where they lie, and how they are recognised.
 
 Every checksum is a SHA-256. Those of Fashion-MNIST were computed from Debian's package
-``dataset-fashion-mnist`` (0.0~git20200523). The others could not be computed here, for want
-of a network: CIFAR's are those that TensorFlow Datasets publishes (``url_checksums/``), and
+``dataset-fashion-mnist`` (0.0~git20200523). The others could not be computed, because no network
+was available: CIFAR's are those that TensorFlow Datasets publishes (``url_checksums/``), and
 MNIST's, of the decompressed files, are those that many public repositories agree on.
 """
 
@@ -73,7 +73,7 @@ def load_published(source: Published, data_dir: Path, *, quiet: bool = False) ->
         quiet: Show no progress bar.
 
     Raises:
-        BenchError: A file cannot be had, is truncated, or has the wrong checksum.
+        BenchError: A file cannot be downloaded, is truncated, or has the wrong checksum.
     """
     paths = {role: _obtain(file, source, data_dir, quiet) for role, file in source.files.items()}
     train, test, classes = source.read(paths)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +14,9 @@ from torch import Tensor
 from bench.data.images import Dataset, Images, fingerprint, make_dataset
 from bench.data.preprocessing import Resize, resize_images
 from bench.data.progress import progress_bar
-from bench.errors import BenchError, nearest
-from bench.models.errors import reraise_ours
+from bench.errors import BenchError
+from bench.models.errors import ModelError, reraise_ours
+from bench.models.external import find_function
 
 Square = Callable[[str, Tensor], Tensor]
 _CHANNELS = (1, 3)
@@ -42,9 +40,9 @@ def load_user_dataset(
     - a `Dataset` of this package.
 
     Images are arrays or tensors, NxHxW, NxHxWxC or NxCxHxW, uint8. Those that are not square are
-    resized to *image_size*. Floats are taken
-    if they are grey levels k/255, as torchvision's ``ToTensor`` makes them. Labels are
-    integers 0…K-1. The current folder is importable, after everything that is installed.
+    resized to *image_size*. Floats are taken if they are grey levels k/255, as torchvision's
+    ``ToTensor`` makes them. Labels are integers 0…K-1. The current folder is importable, after
+    everything that is installed.
 
     Args:
         name: ``package.module:function``.
@@ -56,9 +54,12 @@ def load_user_dataset(
         BenchError: The function cannot be found or fails, or what it returns is of another
             form; the message names the function and what is wrong.
     """
-    function = _find(name)
     try:
-        returned = function()
+        function = find_function(name)
+    except ModelError as error:
+        raise BenchError(f"dataset {error}") from error
+    try:
+        returned: Any = function()
     except BenchError:
         raise
     except (Exception, SystemExit) as error:
@@ -75,31 +76,6 @@ def load_user_dataset(
     test_images = _images(f"dataset '{name}', test set", test, square, quiet=quiet)
     names = _class_names(name, classes, train_images, test_images)
     return make_dataset(name, names, train_images, test_images)
-
-
-def _find(name: str) -> Any:
-    """Import the module and return the function."""
-    module_name, _, function_name = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last: the user's `models` must not hide an installed package
-    importlib.invalidate_caches()  # the file may be younger than this process
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        reraise_ours(error)
-        reason = " ".join(str(error).split())
-        raise BenchError(
-            f"dataset '{name}': importing '{module_name}' failed "
-            f"({type(error).__name__}: {reason}): run from the folder that holds it, or install it"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value)]
-        raise BenchError(
-            f"dataset '{name}': {module.__file__} has no function '{function_name}'"
-            f"{nearest(function_name, known)}"
-        )
-    return function
 
 
 def _checked(name: str, dataset: Dataset, square: Square) -> Dataset:

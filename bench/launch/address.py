@@ -48,11 +48,9 @@ def require_answer(address: str) -> None:
                 f"{option}: nothing answers there ({error}); start a cluster with "
                 "'ray start --head', or leave --ray-address out for one on this machine"
             ) from None
+    command = [sys.executable, "-c", _PROBE, address]
     try:
-        subprocess.run(  # noqa: S603 - fixed arguments
-            [sys.executable, "-c", _PROBE, address],
-            check=True, capture_output=True, timeout=_ANSWER_SECONDS,
-        )  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=_ANSWER_SECONDS)  # noqa: S603 - fixed arguments
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         raise BenchError(
             f"{option}: no Ray cluster of this Ray and Python version answers there; "

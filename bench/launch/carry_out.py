@@ -19,7 +19,7 @@ from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
 from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
-from bench.training.check import check_trainable, probe, remarks
+from bench.training.check import check_trainable, remarks
 from bench.training.setup import load_data
 from bench.training.weights import weights_digest
 
@@ -85,10 +85,9 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
         store.refuse_newer(request.run_id)
-    if pending or plan.study.tune:
-        if pending and not (how.allow_mixed or how.force or how.elsewhere):
-            _refuse_mixed(plan, store, resources)
-        _check_trainable(pending)
+    if pending and not (how.allow_mixed or how.force or how.elsewhere):
+        _refuse_mixed(plan, store, resources)
+    _check_trainable(pending)
     candidates = tuning_requests(plan) if plan.study.tune else []
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
@@ -119,7 +118,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
 
 def _check_trainable(requests: Sequence[RunRequest]) -> None:
     """Refuse what cannot be trained, and warn of data that is too little to say much."""
-    for request in {probe(request).hash: request for request in requests}.values():
+    for request in {request.seedless_hash: request for request in requests}.values():
         dataset = load_data(request)
         check_trainable(request, dataset)
         for remark in () if request.imported else remarks(request, dataset):

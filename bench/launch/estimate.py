@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from bench.launch.learning_rates import tuning_requests
 from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies.recipe import recipe_name
-from bench.training.check import probe
 from bench.training.sizes import blank_network, data_size
 from bench.training.step_time import steps_of, time_steps
 
@@ -45,7 +46,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
         record = None if how.force else store.read_run(run)
         seconds = 0.0
         if record is None:
-            network = probe(request).hash
+            network = request.seedless_hash
             if network not in step_seconds:
                 step_seconds[network] = time_steps(request, resources)
             seconds = steps_of(request) * step_seconds[network]
@@ -86,9 +87,12 @@ class Footprint:
 
     def __str__(self) -> str:
         """Return one readable line."""
-        parts = [f"{_size(self.results)} of results", f"{_size(self.checkpoints)} of checkpoints"]
+        parts = [
+            f"{decimal(self.results)} of results",
+            f"{decimal(self.checkpoints)} of checkpoints",
+        ]
         if self.data:
-            parts.append(f"{_size(self.data)} of images")
+            parts.append(f"{decimal(self.data)} of images")
         noted = f" ({'; '.join(self.notes)})" if self.notes else ""
         return f"disk needed: about {', '.join(parts)}{noted}"
 
@@ -120,10 +124,3 @@ def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
     return Footprint(
         results, largest * copies * workers, sum(data.values()), tuple(dict.fromkeys(notes))
     )
-
-
-def _size(count: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
-        if count >= limit:
-            return f"{count / limit:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"

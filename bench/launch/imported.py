@@ -7,8 +7,6 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bench.errors import BenchError, nearest
 from bench.launch.carry_out import make_plan
 from bench.launch.reuse import loaded_tensors, settle_folders
@@ -24,6 +22,7 @@ from bench.training.setup import Split, build_network, load_data
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from bench.data import Dataset
@@ -183,8 +182,7 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     """Warn if the network is much more accurate on training images normalised in a usual way."""
     request, channels = split.request, split.dataset.channels
     memory_format = lay_out(network, split.device, split.input_shape)
-    count = min(_TRIED_IMAGES, len(split.train))
-    images = split.train.subset(torch.linspace(0, len(split.train) - 1, count).long())
+    images = split.train.spread(_TRIED_IMAGES)
 
     def right(*, normalize: bool = True, **changes: Any) -> Tensor:
         """Return which images are classified correctly with another normalisation."""
@@ -209,7 +207,7 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     gained, lost = int((best & ~used).sum()), int((used & ~best).sum())
     if gained > lost and mcnemar_p_value(gained, lost) < _SURE:
         warnings.warn(
-            f"{used.float().mean() * 100:.0f} % of {count} training images are classified "
+            f"{used.float().mean() * 100:.0f} % of {len(images)} training images are classified "
             f"correctly, but {best.float().mean() * 100:.0f} % with {way}; set what the network "
             "was trained with",
             stacklevel=2,

@@ -22,9 +22,9 @@ from bench.launch.learning_rates import tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.networks.summary import count_macs
-from bench.training.check import probe
+from bench.studies.lines import explain_first
 from bench.training.setup import build_blank
-from bench.training.sizes import blank_network, data_size
+from bench.training.sizes import data_size, image_macs
 from bench.training.step_time import steps_of
 
 if TYPE_CHECKING:
@@ -136,9 +136,7 @@ def read_machines(path: Path) -> list[Machine]:
     except OSError as error:
         raise BenchError(f"--machines {path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BenchError(f"--machines {path}: {place}: {first['msg'].lower()}") from None
+        raise BenchError(f"--machines {path}: {explain_first(error, schema=Machine)}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BenchError(f"--machines {path}: not a valid machines file ({error})") from None
     if not machines:
@@ -188,15 +186,14 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     """Count images, multiply-adds, memory traffic and operations of runs of one network."""
     first = requests[0]
     size = data_size(first)
-    shape = (1, size.channels, size.side, size.side)
-    model = build_blank(first, size.classes, shape[1:]).eval()
+    model = build_blank(first, size.classes, size.shape).eval()
     images = sum(steps_of(r) * r.recipe.batch_size for r in requests)
     return Work(
         first.model,
         images,
-        count_macs(model, shape),
-        count_traffic(model, shape[1:]),
-        count_operations(model, shape[1:]),
+        count_macs(model, (1, *size.shape)),
+        count_traffic(model, size.shape),
+        count_operations(model, size.shape),
         first.recipe.batch_size,
     )
 
@@ -231,8 +228,7 @@ def training_macs(plan: Plan) -> int:
         size = data_size(request)
         network = repr((request.model, request.options, size))
         if network not in known:
-            shape = (1, size.channels, size.side, size.side)
-            known[network] = count_macs(blank_network(request, size), shape)
+            known[network] = image_macs(request, size)
         images = steps_of(request) * request.recipe.batch_size
         total += TRAINING_PASSES * known[network] * images
     return round(total)
@@ -241,7 +237,7 @@ def training_macs(plan: Plan) -> int:
 def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
     groups: dict[str, list[RunRequest]] = {}
     for request in requests:
-        groups.setdefault(probe(request).hash, []).append(request)
+        groups.setdefault(request.seedless_hash, []).append(request)
     return list(groups.values())
 
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +90,14 @@ class LocalLauncher:
 
 def _run_here(work: Assignment, *, wait: bool) -> None:
     """Do the runs in this process; without *wait*, those that others are doing come last."""
+    do = partial(execute, stop=work.stop, on_event=work.on_event, weights=work.weights, wait=wait)
     left = deque(work.requests)
     held = 0  # tries in a row that found a run held by another process
     while left:
         work.stop.check()
         request = left.popleft()
         try:
-            execute(
-                request, work.store, work.resources,
-                stop=work.stop, on_event=work.on_event, weights=work.weights, wait=wait,
-            )  # fmt: skip
+            do(request, work.store, work.resources)
         except RunHeldError:
             left.append(request)
             held += 1
@@ -298,13 +297,11 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
             except OSError:  # the parent process is gone
                 _stop_once(stop)
 
+        do = partial(execute, stop=stop, on_event=send, weights=weights, wait=False)
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
             while (request := connection.recv()) is not None:
                 try:
-                    execute(
-                        request, store, resources,
-                        stop=stop, on_event=send, weights=weights, wait=False,
-                    )  # fmt: skip
+                    do(request, store, resources)
                     connection.send({"event": "idle"})
                 except RunHeldError:
                     connection.send({"event": "held"})

@@ -248,15 +248,13 @@ def _perform(
 
     outcome: dict[str, Any] = {"storage": None, "unfinished": None, "archive": None}
     with tempfile.TemporaryDirectory() as name:
-        start = Path(name) / "weights"
+        start: Path | None = None
         if weights is not None:
+            start = Path(name) / "weights"
             start.write_bytes(weights)
         store = Store(root or Path(name) / "results")
         try:
-            record = execute(
-                request, store, resources,
-                stop=stop, on_event=send, weights=start if weights is not None else None,
-            )  # fmt: skip
+            record = execute(request, store, resources, stop=stop, on_event=send, weights=start)
         except StopRequestedError:
             return outcome
         except StorageError as error:

@@ -11,7 +11,6 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.processes import LocalLauncher
-from bench.networks.summary import count_macs
 from bench.system.devices import (
     check_count,
     default_threads,
@@ -20,7 +19,7 @@ from bench.system.devices import (
 )
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
-from bench.training.sizes import blank_network, data_size
+from bench.training.sizes import data_size, image_macs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +55,6 @@ class Execution:
         allow_mixed: add runs to a study whose runs were made with other versions or hardware.
         compiled: train through `torch.compile`.
         cuda_graph: run each training step as one CUDA graph.
-        quiet: show no progress of downloads and decoding.
         launcher: where runs execute (default: worker processes of this machine).
         on_event: called with the plan, and with every run's start, progress, epochs and end.
     """
@@ -69,7 +67,6 @@ class Execution:
     allow_mixed: bool = False
     compiled: bool = False
     cuda_graph: bool = False
-    quiet: bool = True
     launcher: Launcher = field(default_factory=LocalLauncher)
     on_event: OnEvent = field(default=lambda _event: None)
 
@@ -149,9 +146,7 @@ def _check_cuda_graph(plan: Plan, device: torch.device) -> None:
 
 def _is_small(request: RunRequest) -> bool:
     """Return whether a training step of a request's network leaves a GPU waiting for Python."""
-    size = data_size(request)
-    shape = (1, size.channels, size.side, size.side)
-    macs = count_macs(blank_network(request, size), shape)
+    macs = image_macs(request, data_size(request))
     return macs * request.recipe.batch_size < SMALL_STEP_MACS
 
 
@@ -161,6 +156,5 @@ def _resources(how: Execution, device: torch.device, threads: int) -> Resources:
         threads=threads,
         compiled=how.compiled,
         cuda_graph=how.cuda_graph,
-        quiet=how.quiet,
         force=how.force,
     )

@@ -1,1 +1,1 @@
-"""Reading and editing a network: summary, blocks, graph, gradients, widening and deepening."""
+"""Reading and editing a network: summary, blocks, architecture, gradients, widening, deepening."""

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """A block, its path in the network (such as `layer2.0`), its stage, and its name there."""
+    """A residual block and where it is.
+
+    Attributes:
+        name: path in the network, such as `layer2.0`.
+        parent: the module that holds it.
+        key: its name in *parent*.
+        block: the block itself.
+    """
 
     name: str
     parent: nn.Module

@@ -46,7 +46,7 @@ class Proof:
         return cls(**{field.name: document[field.name] for field in fields(cls)})
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Return one line for a user."""
         same = self.parent_accuracy == self.accuracy
         changed = "" if same else f" (was {self.parent_accuracy:.4f})"
         return (

@@ -84,13 +84,9 @@ class Network:
     input_shape: tuple[int, ...]
     blocks: tuple[Block, ...]
 
-    def as_document(self) -> dict[str, Any]:
-        """Return the network as JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_document(cls, values: dict[str, Any]) -> Network:
-        """Read what `as_document` returned.
+        """Read what `trace_to_document` returned.
 
         Raises:
             pydantic.ValidationError: the values are of another form.
@@ -137,7 +133,7 @@ def trace_to_document(model: nn.Module, input_shape: tuple[int, ...]) -> dict[st
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            return trace(copy.deepcopy(model).to("meta").eval(), input_shape).as_document()
+            return asdict(trace(copy.deepcopy(model).to("meta").eval(), input_shape))
     except Exception:  # of a foreign network; training does not depend on its diagram
         return None
 

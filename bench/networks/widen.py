@@ -127,7 +127,7 @@ def _leaving(stream: Tensor, enters: int, leaves: int, wide: int) -> Tensor:
 
 
 def _copies(old: int, new: int) -> Tensor:
-    """Which of *old* channels each of *new* ones copies: all once, then again in turn."""
+    """Return which of *old* channels each of *new* ones copies: all once, then again in turn."""
     return torch.arange(new) % old
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import tarfile
 import tempfile
@@ -15,6 +13,7 @@ from bench.errors import BenchError
 from bench.store.analyses import Analyses
 from bench.store.files import damaged_file, publish_folder, storage_errors
 from bench.store.runs import Store
+from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
@@ -150,8 +149,7 @@ def _fault(store: Store, run: str) -> str | None:
     damaged = damaged_file(store.folder(run), record.files)
     if damaged:
         return damaged
-    request = json.dumps(record.request, sort_keys=True, separators=(",", ":"))
-    if not run.endswith(f"-{hashlib.sha256(request.encode()).hexdigest()[:12]}"):
+    if not run.endswith(f"-{request_hash(record.request)}"):
         return "run.json answers another request"
     return next(
         (f.name for f in store.folder(run).iterdir() if f.name not in {"run.json", *record.files}),

@@ -25,18 +25,17 @@ from bench.store.records import (
     unseal,
 )
 
-# Fields that records of older versions do not have, with their defaults.
-_LATER: dict[str, Any] = {
-    "target_accuracy": None,
-    "compare_training": False,
-    "discussion": None,
-    "declared_seeds": [],
-    "looks": [],
-    "earlier_looks": 0,
-    "primary": None,
-    "margin": None,
-    "contrasts": {},
-    "test": "paired",
+# Fields of the first version's records. Those added since are left out at their defaults: older
+# versions refuse fields that they do not know.
+_FIRST = {
+    "name",
+    "question",
+    "variants",
+    "source",
+    "tuning",
+    "shared_tensors",
+    "updated_at",
+    "published",
 }
 
 
@@ -82,12 +81,9 @@ class Studies:
         self.ready()
         path = self.root / "studies" / f"{record.name}.json"
         refuse_overwriting_newer(path)
-        values = dataclasses.asdict(record)
-        # Older versions refuse fields that they do not know.
-        for name, default in _LATER.items():
-            if values[name] == default:
-                del values[name]
-        write_atomically(path, seal(values))
+        default = dataclasses.asdict(StudyRecord(name="", question="", variants={}))
+        values = dataclasses.asdict(record).items()
+        write_atomically(path, seal({k: v for k, v in values if k in _FIRST or v != default[k]}))
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""

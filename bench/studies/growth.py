@@ -100,7 +100,7 @@ def grown_request(
     try:
         recipe = Recipe.model_validate({**parent.recipe.model_dump(), **changed})
     except ValidationError as error:
-        raise BenchError(explain_first(error, [])) from None
+        raise BenchError(explain_first(error, schema=Recipe)) from None
     model, options = network
     return replace(
         parent, model=model, options=options, recipe=recipe, initial_weights=None, grown_from=run

@@ -8,13 +8,22 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from bench.errors import nearest
-from bench.studies.schema import Base, Contrast, Study, Tune, Variant
+from bench.studies.schema import Base, Contrast, Primary, Published, Study, Tune, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import BaseModel, ValidationError
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "base": Base,
+    "variant": Variant,
+    "tune": Tune,
+    "contrast": Contrast,
+    "primary": Primary,
+    "published": Published,
+}
 
 
 def explain(
@@ -25,14 +34,17 @@ def explain(
     return f"{path}{line}: {explain_first(error)}"
 
 
-def explain_first(error: ValidationError, within: list[str] | None = None) -> str:
-    """Describe the first error; *within* is a table that need not be named."""
+def explain_first(
+    error: ValidationError, within: list[str] | None = None, schema: type[BaseModel] = Study
+) -> str:
+    """Describe the first error in values of *schema*; the table *within* need not be named."""
     first, location = error.errors()[0], _location(error)
     key = next((p for p in reversed(location) if not p.isdigit()), "")
     named = location[len(within) :] if within and location[: len(within)] == within else location
     where = _spell(named)
     if first["type"] == "extra_forbidden":
-        known = _fields_at(location)
+        table = _TABLES[location[0]] if len(location) > 1 else schema
+        known = list(table.model_fields)
         return f"{where} is unknown{nearest(key, known)} (known: {', '.join(known)})"
     if first["type"] == "missing":
         return f"{where} is missing"
@@ -53,19 +65,11 @@ def _is_type_tag(part: int | str) -> bool:
 
 
 def _spell(location: list[str]) -> str:
-    """`variant.1.model` → `[[variant]] 2, model`."""
+    """Write a location for people: `variant.1.model` → `[[variant]] 2, model`."""
     if len(location) > 1 and location[0] in {"variant", "contrast"}:
         table, rest = f"[[{location[0]}]]", ".".join(location[2:])
         return f"{table} {int(location[1]) + 1}, {rest}" if rest else table
     return ".".join(location)
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {
-        "base": Base, "variant": Variant, "tune": Tune, "contrast": Contrast,
-    }  # fmt: skip
-    table = tables.get(location[0], Study) if len(location) > 1 else Study
-    return list(table.model_fields)
 
 
 def line_of(content: str, location: list[str], *, exactly: bool = False) -> str:

@@ -21,6 +21,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Data = tuple[str, int | None, int | None, Resize, int | None]
 
 
+def request_hash(values: dict[str, Any]) -> str:
+    """Return twelve hexadecimal digits that identify a request, from `RunRequest.as_dict`."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class RunRequest:
     """One run: a network, its data, how it is trained, one random seed.
@@ -126,8 +132,12 @@ class RunRequest:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that identify the request."""
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return request_hash(self.as_dict())
+
+    @property
+    def seedless_hash(self) -> str:
+        """The hash without random seed and determinism: such runs have one network and one cost."""
+        return replace(self, seed=0, deterministic=False).hash
 
     @property
     def run_id(self) -> str:

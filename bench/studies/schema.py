@@ -14,7 +14,6 @@ from bench.studies.run_request import Precision  # noqa: TC001 - pydantic reads 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-Option = bool | int | float | str
 Scalar = bool | int | float | str
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 
@@ -41,7 +40,7 @@ class Settings(RecipeOverrides):  # its fields are made above
         None, ge=1, le=MOST, strict=True, description=Recipe.model_fields["epochs"].description
     )
     model: str | None = Field(None, description="A name of `bench list models`.")
-    options: dict[str, Option] = Field(
+    options: dict[str, Scalar] = Field(
         default_factory=dict, description="Options of the network, such as shortcut."
     )
     dataset: str | None = Field(None, description="A name of `bench list datasets`.")

@@ -151,9 +151,7 @@ def two_modes(values: Sequence[float]) -> tuple[list[float], list[float]] | None
     return (ordered[:cut], ordered[cut:]) if gaps.max() > 3 * widest else None
 
 
-def median_interval(
-    blocks: Sequence[Sequence[float]] | npt.NDArray[np.float64], seed: int = 0
-) -> Interval:
+def median_interval(blocks: Sequence[Sequence[float]] | npt.NDArray[np.float64]) -> Interval:
     """Return the median of all samples with its 95 % bootstrap interval, resampling whole blocks.
 
     With fewer than 30 blocks the interval is widened to the exact one of the blocks' medians
@@ -162,7 +160,6 @@ def median_interval(
 
     Args:
         blocks: samples, blocks × samples; every block equally long.
-        seed: of the resampling; the same samples give the same interval.
 
     Raises:
         ValueError: there is no sample, or blocks differ in length.
@@ -175,7 +172,7 @@ def median_interval(
     exact = _order_statistics(medians)
     if exact is None:
         return Interval(float(np.median(values)), medians.min(), medians.max(), count, False)
-    low, high = _bootstrap(values, seed)
+    low, high = _bootstrap(values)
     if count < _FEW_BLOCKS:
         low, high = min(low, exact[0]), max(high, exact[1])
     return Interval(float(np.median(values)), float(low), float(high), count, True)
@@ -201,8 +198,8 @@ def ratio_interval(
     return median_interval(np.array(ratios))
 
 
-def _bootstrap(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
+def _bootstrap(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    generator = np.random.default_rng(0)  # the same samples give the same interval
     count, length = values.shape
     step = max(1, _CHUNK_VALUES // values.size)
     medians: list[npt.NDArray[np.float64]] = []

@@ -46,15 +46,15 @@ _CAUSES = {
 
 
 @functools.cache
-def keep_freed_memory() -> bool:
-    """Make the allocator keep freed blocks of up to 1 GiB; returns whether it does.
+def keep_freed_memory() -> None:
+    """Make the allocator keep freed blocks of up to 1 GiB.
 
     Only glibc has this setting (mallopt(3)); elsewhere this does nothing.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def enable_huge_pages() -> None:

@@ -38,7 +38,8 @@ def imported_code(name: str) -> dict[str, str]:
 
     Call it before the function is imported. A name that is not of the user's own code gives none.
     """
-    return _first.setdefault((name, _place(name)), _digests(name))
+    now = _digests(name)  # makes the current folder importable, in which the source may be
+    return _first.setdefault((name, str(_source(name.partition(":")[0]))), now)
 
 
 def current_code(name: str) -> dict[str, str]:
@@ -60,10 +61,6 @@ def current_code(name: str) -> dict[str, str]:
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """Return the modules whose code differs."""
     return [m for m in sorted(before | now) if before.get(m) != now.get(m)]
-
-
-def _place(name: str) -> str:
-    return str(_source(name.partition(":")[0]))
 
 
 def _digests(name: str) -> dict[str, str]:

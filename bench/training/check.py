@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +46,7 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
     output = _forward(model.train(not request.imported), 2, shape, name)
     if output.shape != (2, len(dataset.classes)):
         raise BenchError(
-            f"{name} gives {tuple(output.shape[1:])} values an image, dataset '{dataset.name}' "
+            f"{name} gives {tuple(output.shape[1:])} values per image, dataset '{dataset.name}' "
             f"has {len(dataset.classes)} classes; its last layer must take num_classes"
         )
     if request.imported:
@@ -155,8 +154,3 @@ def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str
     if "too small" in reason or "Kernel size can't be greater" in reason:
         return f"{name}: its maps vanish at an input of {size}; choose a larger input_size"
     return f"{name} cannot take an input of {size}: {reason}"
-
-
-def probe(request: RunRequest) -> RunRequest:
-    """Return the request without the values that do not change the network or its input."""
-    return replace(request, seed=0, deterministic=False)

@@ -10,6 +10,7 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,9 +109,10 @@ class Trainer:
         self.optimizers = make_optimisers(model, recipe, device)
         self.graph: StepGraph | None = None
         if cuda_graph:
-            self.graph = StepGraph(self._arithmetic_with_norm, recipe.batch_size)
-            for group in self._groups:
-                group["lr"] = torch.zeros((), device=device)
+            self.graph = StepGraph(partial(self._arithmetic, with_norm=True), recipe.batch_size)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = torch.zeros((), device=device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = _average(model, recipe)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -189,9 +191,6 @@ class Trainer:
         if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
             self.read_losses()
 
-    def _arithmetic_with_norm(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return self._arithmetic(images, labels, with_norm=True)
-
     def _arithmetic(
         self, images: Tensor, labels: Tensor, weight: float = 1, *, with_norm: bool
     ) -> tuple[Tensor, ...]:
@@ -207,10 +206,6 @@ class Trainer:
         norms = self._update(with_norm=with_norm)
         correct = (logits.detach().argmax(1) == labels).sum()
         return loss.detach(), correct, *norms
-
-    @property
-    def _groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _set_learning_rates(self, step: int) -> None:
         for optimizer in self.optimizers:

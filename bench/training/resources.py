@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.system.caller_state import caller_state
 from bench.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ class Resources:
         threads: CPU threads of one run.
         compiled: train through `torch.compile`.
         cuda_graph: run each training step as one CUDA graph.
-        quiet: show no progress of downloads and decoding.
         force: retrain runs that already exist.
         fingerprints: what the images of the user's own datasets must be, so that all runs of a
             study are trained on the same.
@@ -36,7 +36,6 @@ class Resources:
     threads: int = 1
     compiled: bool = False
     cuda_graph: bool = False
-    quiet: bool = True
     force: bool = False
     fingerprints: dict[Data, str] = field(default_factory=dict)
 
@@ -44,26 +43,15 @@ class Resources:
 @contextlib.contextmanager
 def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
     """Set threads, determinism, cuDNN's search and float32 arithmetic for one run; restore them."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    cudnn: Any = torch.backends.cudnn  # mypy does not find its part `conv`
-    matmul = torch.backends.cuda.matmul
-    searched = cudnn.benchmark
-    # Unlike `allow_tf32`, it can be read whichever of the two a program has set.
-    float32 = cudnn.conv.fp32_precision, matmul.fp32_precision
-    torch.set_num_threads(resources.threads)
-    keep_freed_memory()
-    if request.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-    torch.use_deterministic_algorithms(request.deterministic)
-    cudnn.benchmark = not request.deterministic  # time cuDNN's algorithms, take the fastest
-    cudnn.conv.fp32_precision = "ieee" if request.precision == "fp32" else "tf32"
-    if request.precision == "fp32":  # means fp32
-        matmul.fp32_precision = "ieee"
-    try:
+    with caller_state():
+        torch.set_num_threads(resources.threads)
+        keep_freed_memory()
+        if request.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+        torch.use_deterministic_algorithms(request.deterministic)
+        cudnn: Any = torch.backends.cudnn  # mypy does not find its part `conv`
+        cudnn.benchmark = not request.deterministic  # time cuDNN's algorithms, take the fastest
+        cudnn.conv.fp32_precision = "ieee" if request.precision == "fp32" else "tf32"
+        if request.precision == "fp32":  # means fp32
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
         yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        cudnn.benchmark = searched
-        cudnn.conv.fp32_precision, matmul.fp32_precision = float32

@@ -34,7 +34,7 @@ def side_at(recipe: Recipe, epoch: int, full: int) -> int:
 
 
 def _decay(recipe: Recipe, progress: float, share: float) -> float:
-    """Factor on the peak rate; *progress* runs from 0 to 1 after the warm-up."""
+    """Return the factor on the peak rate; *progress* runs from 0 to 1 after the warm-up."""
     match recipe.schedule:
         case "constant":
             return 1.0

@@ -156,12 +156,9 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
 
 
 def _whiten(model: nn.Module, request: RunRequest, dataset: Dataset) -> None:
-    """Whiten by training images spread evenly over the set, which may be sorted by class."""
     split = Split.of(dataset, request, torch.device("cpu"))
-    count = min(IMAGES, len(split.train))
-    chosen = torch.linspace(0, len(split.train) - 1, count).long()
     stem = stem_of(model, dataset.channels, f"model '{request.model}'")
-    images = split.evaluation(split.train.subset(chosen))
+    images = split.evaluation(split.train.spread(IMAGES))
     whiten(stem, images, freeze=request.recipe.whitening == "frozen")
 
 

@@ -11,6 +11,7 @@ import torch
 from bench.data import list_datasets
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
+from bench.networks.summary import count_macs
 from bench.training.inputs import folder_of
 from bench.training.setup import build_blank, load_data
 
@@ -48,16 +49,19 @@ class DataSize:
     note: str | None = None
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees."""
+        return (self.channels, self.side, self.side)
+
+    @property
     def image_bytes(self) -> int:
         """Bytes of all images, decoded."""
         return (self.train + self.test) * self.channels * self.side**2
 
 
+_ASSUMED = "the folder 'imagenet' is not there: 1,281,167 + 50,000 images of 1,000 classes assumed"
 # Russakovsky et al. 2015, table 2: the classification task of ILSVRC 2012.
-IMAGENET = DataSize(
-    classes=1000, channels=3, side=224, train=1_281_167, test=50_000, on_hand=False,
-    note="the folder 'imagenet' is not there: 1,281,167 + 50,000 images of 1,000 classes assumed",
-)  # fmt: skip
+IMAGENET = DataSize(1000, 3, 224, 1_281_167, 50_000, on_hand=False, note=_ASSUMED)
 
 
 def data_size(request: RunRequest) -> DataSize:
@@ -86,7 +90,7 @@ def image_size(request: RunRequest) -> int:
     Only a user's own dataset of another size than the request's input is loaded.
 
     Raises:
-        BenchError: that dataset cannot be had.
+        BenchError: that dataset cannot be loaded.
     """
     if request.input_size is not None and folder_of(request.dataset) is not None:
         return request.input_size
@@ -95,10 +99,14 @@ def image_size(request: RunRequest) -> int:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
-    shape = (size.channels, size.side, size.side)
     with contextlib.suppress(Exception), torch.device("meta"):
-        return build_blank(request, size.classes, shape)
-    return build_blank(request, size.classes, shape)  # it computes when built
+        return build_blank(request, size.classes, size.shape)
+    return build_blank(request, size.classes, size.shape)  # it computes when built
+
+
+def image_macs(request: RunRequest, size: DataSize) -> int:
+    """Return the multiply-adds of the request's network for one image, forward."""
+    return count_macs(blank_network(request, size), (1, *size.shape))
 
 
 def _whole(request: RunRequest) -> DataSize:
@@ -120,7 +128,5 @@ def _folder(root: Path, side: int) -> DataSize:
     folder = scan(root)
     some = folder.paths[:: max(1, len(folder.paths) // _OPENED)]  # grey ones may be among them
     channels, _, _ = common_shape(some, side)
-    return DataSize(
-        len(folder.classes), channels, side, len(folder.train.paths), len(folder.test.paths),
-        on_hand=False,
-    )  # fmt: skip
+    counts = (len(folder.train.paths), len(folder.test.paths))
+    return DataSize(len(folder.classes), channels, side, *counts, on_hand=False)

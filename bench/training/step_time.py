@@ -9,13 +9,12 @@ import torch
 
 from bench.data import Dataset, Images
 from bench.data.images import make_dataset
-from bench.networks.summary import count_macs
 from bench.training.check import check_trainable
 from bench.training.layout import lay_out
 from bench.training.loop import Trainer
 from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
-from bench.training.sizes import DataSize, blank_network, data_size
+from bench.training.sizes import DataSize, data_size, image_macs
 
 if TYPE_CHECKING:
     from bench.studies.run_request import RunRequest
@@ -47,22 +46,20 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
         model = build_network(timed, dataset)
         batches = split.training_batches(lay_out(model, device, split.input_shape))
         trainer = Trainer(
-            model, batches, timed.recipe,
-            seed=request.seed, device=device, precision=request.precision,
-        )  # fmt: skip
+            model, batches, timed.recipe, seed=0, device=device, precision=request.precision
+        )
         return _median_step(trainer) * request.recipe.batch_size / images
 
 
 def _affordable(request: RunRequest, size: DataSize) -> int:
     """Return the images of a timed step: the batch, or as many as a CPU does in seconds."""
-    shape = (1, size.channels, size.side, size.side)
-    macs = count_macs(blank_network(request, size), shape)
+    macs = image_macs(request, size)
     return min(request.recipe.batch_size, max(2, TIMED_MACS // max(1, macs)))
 
 
 def _noise(name: str, size: DataSize, images: int) -> Dataset:
     """Return images of the shape of a dataset that is not at hand."""
-    shape = (images * TIMED_STEPS, size.channels, size.side, size.side)
+    shape = (images * TIMED_STEPS, *size.shape)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator())
     some = Images(pixels, torch.arange(len(pixels)) % size.classes)
     classes = tuple(map(str, range(size.classes)))

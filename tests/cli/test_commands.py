@@ -21,7 +21,7 @@ from bench.cli.app import app
 from bench.models import list_models
 from bench.store import Store
 from bench.store.analyses import Analyses
-from bench.store.tables.frames import COLUMNS
+from bench.store.tables.columns import COLUMNS
 from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
 from bench.system.devices import resolve_device

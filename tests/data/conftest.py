@@ -21,7 +21,9 @@ def fashion_mnist(tmp_path_factory):
     """The full set, from Debian's files."""
     if not DEBIAN_FASHION.exists():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    return load_dataset("fashion-mnist", data_dir=tmp_path_factory.mktemp("data"), quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_DATA", str(tmp_path_factory.mktemp("data")))
+        return load_dataset("fashion-mnist", quiet=True)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms import functional as reference
 
 from bench.data import Augmentation, augment
+from bench.data.augmentation import draw
 from bench.errors import BenchError
 
 
@@ -12,14 +13,14 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def draws(count, seed=0):
-    """The documented draws: mirrored, down, right, and the two of cutout."""
-    return torch.randint(2**31, (5, count), generator=generator(seed))
+def draws(images):
+    """The same random numbers for every call: mirrored, down, right, and the two of cutout."""
+    return draw(len(images), generator())
 
 
-def one_by_one(images, augmentation, seed=0):
+def one_by_one(images, augmentation):
     """The same with torchvision, an image at a time."""
-    mirrored, down, right, row, column = draws(len(images), seed).tolist()
+    mirrored, down, right, row, column = draws(images).tolist()
     height, width = images.shape[2:]
     padding, side = augmentation.crop_padding, augmentation.cutout
     results = []
@@ -60,20 +61,20 @@ def test_it_equals_torchvision_image_by_image(shape, augmentation, dtype):
     if dtype == torch.float32:
         images = images / 255
     expected = one_by_one(images, augmentation)
-    result = augment(images, augmentation, generator())
+    result = augment(images, augmentation, draws(images))
     assert result.dtype == dtype
     assert torch.equal(result, expected)
 
 
 def test_nothing_is_done_by_default(make_images):
     images = make_images().images
-    assert torch.equal(augment(images, Augmentation(), generator()), images)
+    assert torch.equal(augment(images, Augmentation(), draws(images)), images)
 
 
 def test_the_input_is_left_as_it_was(make_images):
     images = make_images().images
     before = images.clone()
-    augment(images, Augmentation(2, "zero", flip=True, cutout=3), generator())
+    augment(images, Augmentation(2, "zero", flip=True, cutout=3), draws(images))
     assert torch.equal(images, before)
 
 
@@ -85,7 +86,7 @@ def test_any_number_of_threads_gives_the_same(make_images):
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append(augment(images, augmentation, generator()))
+            results.append(augment(images, augmentation, draws(images)))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*results)
@@ -94,15 +95,17 @@ def test_any_number_of_threads_gives_the_same(make_images):
 def test_the_memory_format_changes_nothing(make_images):
     images = make_images(channels=3).images
     augmentation = Augmentation(crop_padding=2, flip=True, cutout=3)
-    last = augment(images.contiguous(memory_format=torch.channels_last), augmentation, generator())
-    assert torch.equal(last, augment(images, augmentation, generator()))
+    last = augment(
+        images.contiguous(memory_format=torch.channels_last), augmentation, draws(images)
+    )
+    assert torch.equal(last, augment(images, augmentation, draws(images)))
 
 
 def test_switching_flips_on_leaves_the_crops_as_they_were():
     symmetric = torch.rand(20, 1, 9, 5, generator=generator())
     symmetric = torch.cat((symmetric, symmetric.flip(3)), 3)
     with_flips, without = (
-        augment(symmetric, Augmentation(crop_padding=3, flip=flip), generator())
+        augment(symmetric, Augmentation(crop_padding=3, flip=flip), draws(symmetric))
         for flip in (True, False)
     )
     assert torch.equal(with_flips, without)
@@ -110,16 +113,16 @@ def test_switching_flips_on_leaves_the_crops_as_they_were():
 
 def test_every_shift_and_both_directions_occur():
     ramp = torch.arange(25, dtype=torch.uint8).view(1, 1, 5, 5).expand(400, -1, -1, -1)
-    shifted = augment(ramp, Augmentation(crop_padding=1), generator())
+    shifted = augment(ramp, Augmentation(crop_padding=1), draws(ramp))
     assert sorted(set(shifted[:, 0, 2, 2].tolist())) == [6, 7, 8, 11, 12, 13, 16, 17, 18]
-    mirrored = augment(ramp, Augmentation(flip=True), generator())[:, 0, 0, 0] == 4
+    mirrored = augment(ramp, Augmentation(flip=True), draws(ramp))[:, 0, 0, 0] == 4
     assert 150 < mirrored.sum() < 250
 
 
 def test_cutout_fills_each_channel_with_its_value():
     images = torch.full((10, 3, 6, 6), 200, dtype=torch.uint8)
     fill = torch.tensor([1, 2, 3])
-    result = augment(images, Augmentation(cutout=2), generator(), fill=fill)
+    result = augment(images, Augmentation(cutout=2), draws(images), fill=fill)
     for channel, value in enumerate((1, 2, 3)):
         assert set(result[:, channel].unique().tolist()) == {value, 200}
     assert ((result != 200).sum((1, 2, 3)) <= 3 * 4).all()
@@ -139,13 +142,14 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_padding_as_large_as_the_image_is_refused(make_images):
+    images = make_images(size=8).images
     with pytest.raises(BenchError, match="use less than 8"):
-        augment(make_images(size=8).images, Augmentation(crop_padding=8), generator())
+        augment(images, Augmentation(crop_padding=8), draws(images))
 
 
 @pytest.mark.gpu
 def test_cuda_gives_the_pixels_of_the_cpu(make_images):
     images = make_images(count=64, channels=3, size=16).images
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=5)
-    on_gpu = augment(images.cuda(), augmentation, generator())
-    assert torch.equal(on_gpu.cpu(), augment(images, augmentation, generator()))
+    on_gpu = augment(images.cuda(), augmentation, draws(images).cuda())
+    assert torch.equal(on_gpu.cpu(), augment(images, augmentation, draws(images)))

@@ -113,12 +113,10 @@ def test_the_network_never_changes_the_images(images):
     assert torch.equal(images.images, before)
 
 
-def test_the_last_batch_can_be_left_out(images):
-    sizes = [len(labels) for _, labels in make_batches(images).epoch(0)]
-    assert sizes == [16, 16, 16, 2]
-    dropping = make_batches(images, drop_last=True)
-    assert len(dropping) == 3
-    assert [len(labels) for _, labels in dropping.epoch(0)] == [16, 16, 16]
+def test_the_last_batch_has_what_is_left(images):
+    batches = make_batches(images)
+    assert len(batches) == 4
+    assert [len(labels) for _, labels in batches.epoch(0)] == [16, 16, 16, 2]
 
 
 @pytest.mark.parametrize("input_size", [None, 12])
@@ -156,11 +154,6 @@ def test_a_batch_size_below_one_is_refused(images, size):
         make_batches(images, batch_size=size)
     with pytest.raises(BenchError, match=f"batch size {size} is below 1"):
         next(evaluation_batches(images, batch_size=size, preprocessing=PLAIN))
-
-
-def test_no_full_batch_is_refused(images):
-    with pytest.raises(BenchError, match="larger than the 50 training images"):
-        make_batches(images, batch_size=51, drop_last=True)
 
 
 def test_an_input_size_below_one_is_refused():

@@ -57,9 +57,10 @@ def test_a_changed_image_is_decoded_again(folder, write_image):
     assert load(root).fingerprint != before.fingerprint
 
 
-def test_the_cache_cannot_be_told_from_one_written_without_it(folder, tmp_path):
-    elsewhere = load(folder[0], data_dir=tmp_path / "other")
-    assert elsewhere.fingerprint == load(folder[0]).fingerprint
+def test_the_cache_cannot_be_told_from_one_written_without_it(folder, tmp_path, monkeypatch):
+    here = load(folder[0])
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "other"))
+    assert load(folder[0]).fingerprint == here.fingerprint
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "short", "changed"])
@@ -107,7 +108,7 @@ def test_the_remains_of_a_killed_process_are_removed(folder, own_cache):
 
 def test_a_set_too_large_for_memory_is_mapped(folder, monkeypatch):
     in_memory = load(folder[0])
-    monkeypatch.setattr(imagecache, "_available_memory", lambda: 100)
+    monkeypatch.setattr(imagecache, "memory_left", lambda: 100)
     mapped = load(folder[0])
     assert mapped.memory_mapped
     assert not in_memory.memory_mapped
@@ -160,11 +161,13 @@ def test_a_class_may_be_called_like_a_split(tmp_path, write_image, names):
     assert not dataset.notes
 
 
-def test_without_splits_a_fifth_of_each_class_is_held_out(tmp_path, write_image):
+def test_without_splits_a_fifth_of_each_class_is_held_out(tmp_path, write_image, monkeypatch):
     for name in ("a", "b"):
         for number in range(10):
             write_image(tmp_path / "flat" / name / f"{number}.png", seed=number)
-    first, second = load(tmp_path / "flat"), load(tmp_path / "flat", data_dir=tmp_path / "other")
+    first = load(tmp_path / "flat")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "other"))
+    second = load(tmp_path / "flat")
     assert first.train.labels.bincount().tolist() == [8, 8]
     assert first.test.labels.bincount().tolist() == [2, 2]
     assert first.fingerprint == second.fingerprint
@@ -417,7 +420,8 @@ def test_a_missing_folder_is_named(tmp_path):
         load(tmp_path / "nowhere")
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(folder, tmp_path):
+def test_a_cache_folder_that_cannot_be_written_is_named(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "file"))
     with pytest.raises(BenchError, match=r"cannot be written or read .*BENCH_DATA"):
-        load(folder[0], data_dir=tmp_path / "file")
+        load(folder[0])

@@ -107,7 +107,7 @@ def test_every_study_key_is_there(site: Path) -> None:
 
 
 def test_every_column_is_there(site: Path) -> None:
-    from bench.store.tables.frames import COLUMNS
+    from bench.store.tables.columns import COLUMNS
 
     page = (site / "reference/tables/index.html").read_text()
     for table, columns in COLUMNS.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.studies import expand, parse_study
+from builders import TROUBLED_NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,25 +13,8 @@ if TYPE_CHECKING:
 
     from bench.studies.run_request import RunRequest
 
-MODELS = """
+MODELS = f"""{TROUBLED_NETWORK}
 import ctypes, os, signal, time
-import torch
-from torch import nn
-
-class Network(nn.Module):
-    def __init__(self, num_classes, in_channels, after=0, trouble=None):
-        super().__init__()
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes)
-        )
-        self.after, self.trouble = after, trouble
-
-    def forward(self, x):
-        if torch.is_grad_enabled():  # in training only, not while it is checked
-            self.after -= 1
-            if self.after == 0:
-                self.trouble()
-        return self.head(x)
 
 def fine(num_classes, in_channels):
     return Network(num_classes, in_channels)
@@ -58,7 +42,7 @@ def hangs_late(num_classes, in_channels):
     return model
 
 def raises(num_classes, in_channels):
-    return Network(num_classes, in_channels, 2, lambda: {}["wrong"])
+    return Network(num_classes, in_channels, 2, lambda: dict()["wrong"])
 """
 
 STUDY = """

@@ -17,7 +17,7 @@ from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.tables.frames import COLUMNS
+from bench.store.tables.columns import COLUMNS
 from builders import make_unfinished
 
 if TYPE_CHECKING:

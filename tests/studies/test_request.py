@@ -8,8 +8,10 @@ import re
 
 import pytest
 
+from bench.errors import BenchError
 from bench.models import canonical
 from bench.studies import adhoc_study, expand
+from bench.studies.growth import grown_request
 from bench.studies.recipe import Recipe, get_recipe
 from bench.studies.run_request import RunRequest
 
@@ -151,3 +153,15 @@ def test_a_run_id_is_a_safe_folder_name(model: str, dataset: str) -> None:
 def test_networks_from_elsewhere_keep_their_own_start(model, settings, scheme) -> None:
     study = adhoc_study("?", {"name": "v", "model": model, **settings}, 0)
     assert expand("x", study).requests[0].recipe.initialization == scheme
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epocs": 3}, r"epocs is unknown; did you mean 'epochs'\? \(known: epochs, batch_size"),
+        ({"momentum": 2}, "momentum = 2: input should be less than 1"),
+    ],
+)
+def test_a_setting_of_a_grown_run_is_checked_as_one_of_the_recipe(settings, message) -> None:
+    with pytest.raises(BenchError, match=message):
+        grown_request(REQUEST, "parent", "resnet32", width=None, epochs=None, settings=settings)

@@ -75,6 +75,10 @@ INVALID = {
         VALID + "modle = 'resnet8'\n",
         r":13: \[\[variant\]\] 2, modle is unknown; did you mean 'model'",
     ),
+    "unknown key in a table of its own": (
+        VALID + '[primary]\nname = "b"\naccuracies = "test"\n',
+        r":15: primary.accuracies is unknown; did you mean 'accuracy'\? \(known: name, accuracy\)",
+    ),
     "impossible value in the base": (
         VALID.replace("epochs = 2", "epochs = 0"),
         ":5: base.epochs = 0: input should be greater than or equal to 1",

@@ -107,6 +107,18 @@ def test_a_process_that_imported_the_old_code_says_so(package):
         current_code(name)
 
 
+def test_code_in_the_current_folder_is_remembered_from_the_first_look(
+    package, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in {"", str(tmp_path)}])
+    name = "own_package.nets:network"
+    before = imported_code(name)
+    (package / "deeper.py").write_text("scale = 4\n")
+    assert imported_code(name) == before
+    with pytest.raises(BenchError, match="changed after this process"):
+        current_code(name)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "timm:no_such_network", "no_such_module:f"])
 def test_what_is_not_the_users_or_is_nowhere_has_none(name):
     assert current_code(name) == {}

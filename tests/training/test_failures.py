@@ -11,26 +11,9 @@ from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
 from bench.training.outcome import is_out_of_memory
 from bench.training.run import execute
+from builders import TROUBLED_NETWORK
 
-MODELS = """
-import torch
-from torch import nn
-
-class Network(nn.Module):
-    def __init__(self, num_classes, in_channels, after, trouble):
-        super().__init__()
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes)
-        )
-        self.after, self.trouble = after, trouble
-
-    def forward(self, x):
-        if torch.is_grad_enabled():  # in training only, not while it is checked
-            self.after -= 1
-            if self.after == 0:
-                self.trouble()
-        return self.head(x)
-
+MODELS = f"""{TROUBLED_NETWORK}
 def device_memory(num_classes, in_channels):
     def trouble():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nSee docs")
@@ -40,7 +23,7 @@ def host_memory(num_classes, in_channels):
     return Network(num_classes, in_channels, 2, lambda: torch.empty(2**60, dtype=torch.uint8))
 
 def bug(num_classes, in_channels):
-    return Network(num_classes, in_channels, 2, lambda: {}["wrong"])
+    return Network(num_classes, in_channels, 2, lambda: dict()["wrong"])
 """
 
 

@@ -24,7 +24,7 @@ def test_data_that_is_not_at_hand_is_timed_on_noise(tiny, tmp_path, monkeypatch)
 def test_a_large_step_is_timed_on_fewer_images(tiny, monkeypatch):
     request = tiny(batch_size=90)
     macs = 1_000_000
-    monkeypatch.setattr(step_time, "count_macs", lambda *_: macs)
+    monkeypatch.setattr(step_time, "image_macs", lambda *_: macs)
     monkeypatch.setattr(step_time, "TIMED_MACS", 30 * macs)
     monkeypatch.setattr(step_time, "_median_step", lambda trainer: trainer.batches.batch_size)
     # As many seconds as images: thirty are timed, and the batch takes thrice that.

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
 
     from bench.store.analyses import AnalysisRecord
 
-__all__ = [
-    "ANALYSED",
-    "COLUMNS",
-    "analysed_frame",
-    "cold_start_frame",
-    "exports_frame",
-    "load_table",
-    "locate",
-    "newest",
-    "rows_of",
-    "study_runs",
-    "throughput_frame",
-]
-
 ANALYSED: tuple[RecordedTable, ...] = ("lesions", "gradients", "correlations", "landscapes")
 
 
