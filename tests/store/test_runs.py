@@ -244,6 +244,23 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(store, finish):
         store.find_run(run.replace("mnist", "mist"))
 
 
+def test_the_exact_name_of_a_study_or_run_goes_before_the_beginning_of_a_run(store, finish):
+    run, other = finish(store, seed=0), finish(store, seed=1)
+    assert {run[:7], other[:7]} == {"resnet2"}
+    store.save_study(make_study({"net": [other]}, name="resnet2"))
+    assert store.find_run("resnet2") == other
+    store.save_study(make_study({"net": [run, other]}, name="resnet2"))
+    with pytest.raises(BenchError, match="'resnet2' is a study of 2 runs, and one is needed: name"):
+        store.find_run("resnet2")
+    store.save_study(make_study({"net": ["gone"]}, name="resnet2"))
+    with pytest.raises(BenchError, match="study 'resnet2' has no run in"):
+        store.find_run("resnet2")
+    with pytest.raises(BenchError, match=r"fits 2 runs: .*; give more of the name, or the hash"):
+        store.find_run("resnet")
+    with pytest.raises(BenchError, match="did you mean 'resnet2'"):
+        store.find_run("rsnet2")
+
+
 def test_an_unfinished_run_is_found_and_removed(store, record):
     run = record().run
     store.mark_unfinished(record(status="failed"))
