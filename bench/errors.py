@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     import pandas as pd
+
+_MOST_FILES = 1000  # of a folder, to compare a name with
 
 
 class BenchError(ValueError):
@@ -39,6 +44,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name most like *name*, or ``""``."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def nearest_file(path: Path) -> str:
+    """Return `nearest` for a missing file among those beside it that are called like it.
+
+    Names are compared without their suffixes first: every `.toml` file is a little like another.
+    """
+    with contextlib.suppress(OSError):
+        beside = [entry.name for entry in itertools.islice(path.parent.iterdir(), _MOST_FILES)]
+        by_stem: dict[str, list[str]] = {}
+        for name in beside:
+            if not name.startswith(".") and not name.endswith(".py"):
+                by_stem.setdefault(name.partition(".")[0], []).append(name)
+        for stem in difflib.get_close_matches(path.name.partition(".")[0], by_stem, 1, cutoff=0.75):
+            return nearest(path.name, by_stem[stem])
+    return ""
 
 
 def check_known(option: str, value: str, known: Collection[str]) -> None:

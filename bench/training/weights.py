@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest_file
 from bench.store.files import sha256_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def weights_digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise BenchError(f"--weights {path}: {error.strerror}") from None
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = nearest_file(path) or "; give the path of a safetensors file or a state dict"
+        raise BenchError(f"--weights {path}: {error.strerror}{hint}") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
