@@ -286,6 +286,9 @@ def measure(
 ) -> pd.DataFrame:
     """Measure how fast networks run, each configuration interleaved with the others.
 
+    Waits, without a limit, while another bench command of this user trains or measures on this
+    machine.
+
     Args:
         targets: models, runs (id, beginning of an id, folder), studies (one run per variant),
             `.onnx` and `.engine` files (default: ResNet-18).
