@@ -5,7 +5,6 @@ Each public function leaves the calling process as it was (`caller_state`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
-from bench.errors import BenchError, RunsFailedError
+from bench.errors import BenchError, RunsFailedError, warn
 from bench.launch.carry_out import carry_out, make_plan
 from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
@@ -110,7 +109,7 @@ def _report_failures(requested: pd.DataFrame, rows: pd.DataFrame) -> None:
     text = f"{count} of {total} runs failed; {first['run']} is {first['status']}: {first['error']}"
     if count == total:
         raise RunsFailedError(text, rows)
-    warnings.warn(text, stacklevel=4)
+    warn(text)
 
 
 def run_plan(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,6 +76,22 @@ def plain(text: str) -> str:
     """Return *text* as one line, with control characters escaped that could steer the terminal."""
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def warn(message: str) -> None:
+    """Issue a `UserWarning` that shows the line outside this package that called it.
+
+    (The parameter of `warnings.warn` for this, `skip_file_prefixes`, needs Python 3.12.)
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    """Return whether a module is of this package, or of the library that its decorators are of."""
+    return module.partition(".")[0] in {"bench", "contextlib"}
 
 
 def warning_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -16,6 +16,8 @@ import filelock
 import platformdirs
 import psutil
 
+from bench.errors import warn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -58,7 +60,7 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
             waiting()
             time.sleep(_POLL_SECONDS)
     except OSError as error:
-        warnings.warn(f"measurement and training are not kept apart: {error}", stacklevel=2)
+        warn(f"measurement and training are not kept apart: {error}")
         yield
         return
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pathlib
 import re
-import warnings
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError, nearest_file
+from bench.errors import BenchError, nearest_file, warn
 from bench.store.files import sha256_of
 
 if TYPE_CHECKING:
@@ -205,7 +204,5 @@ def _choose(found: list[_Found], expected: dict[str, Tensor], path: Path) -> _Fo
         )
     if plain != fitting:
         others = ", ".join(str(one) for one in fitting if one is not plain[0])
-        warnings.warn(
-            f"--weights {path}: {plain[0]} is loaded; the file also holds {others}", stacklevel=3
-        )
+        warn(f"--weights {path}: {plain[0]} is loaded; the file also holds {others}")
     return plain[0]

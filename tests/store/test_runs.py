@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from bench import load_results
 from bench.errors import BenchError
 from bench.store import Store
 from bench.store.files import StorageError
@@ -349,3 +350,10 @@ def test_a_newer_run_is_not_written_over(store, finish):
     with pytest.raises(NewerFormatError, match="written by a newer bench"):
         finish(store)
     assert path.read_bytes() == before
+
+
+def test_a_warning_shows_the_line_of_the_caller(store, finish):
+    (store.folder(finish(store)) / "run.json").write_text("damaged")
+    with pytest.warns(UserWarning, match="passing over") as found:
+        load_results(store.root)
+    assert {warning.filename for warning in found} == {__file__}
