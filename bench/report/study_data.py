@@ -185,7 +185,7 @@ class StudyData:
     def export_records(self) -> list[ExportRecord]:
         """Exports of the study's runs, those that tuned included."""
         records = Exports(self.store.root).records()
-        return [record for record in records if record.row["run"] in self.study.runs]
+        return [record for record in records if record.run in self.study.runs]
 
     @cached_property
     def exports(self) -> pd.DataFrame:

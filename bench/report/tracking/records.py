@@ -134,7 +134,7 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
     for one, names in variants.items():
         record = store.read(one)
         if record is not None:
-            own = [export for export in exports if export.row["run"] == one]
+            own = [export for export in exports if export.run == one]
             yield _tracked(store, record, names, own)
 
 
