@@ -241,7 +241,7 @@ def quantisation(data: StudyData) -> tuple[Chart, ...]:
         and (effects := record.proof.get("int8", {}).get("sensitivity"))
     ]
     words = ("export-onnx", data.study.name, "--precision", "int8", "--sensitivity")
-    why = "The accuracy that int8 costs has not been measured yet."
+    why = "The effect of int8 on each layer has not been measured yet."
     return tuple(charts) or (absent_chart("int8", "int8 by layer", why, data.command(*words)),)
 
 
