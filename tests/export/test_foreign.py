@@ -245,6 +245,7 @@ def test_the_export_of_a_file_is_in_no_study_s_report(
     plain: onnx.ModelProto, trained: Trained, tmp_path: Path
 ) -> None:
     results = shutil.copytree(trained[0], tmp_path / "results")
+    shutil.rmtree(results / "exports", ignore_errors=True)  # those of other tests
     onnx.save(plain, tmp_path / "mine.onnx")
     export_onnx(tmp_path / "mine.onnx", results=results, dataset="random", **INT8)
     report = read_study_report(Store(results), None)
