@@ -105,7 +105,7 @@ def import_model(
 
 def _show(run: str, target: str, results: Path) -> None:
     """Print what was imported, and the commands that may follow."""
-    from bench.report.study_data import command
+    from bench.store import Store
     from bench.store.runs import short_name
     from bench.targets.find import load_trained
 
@@ -121,7 +121,7 @@ def _show(run: str, target: str, results: Path) -> None:
         ("export-onnx", target, "--precision", "int8"),
         ("throughput", target, "--precision", "fp32", "--precision", "int8"),
     ):
-        print_line(f"  {command(results, *words)}")
+        print_line(f"  {Store(results).command(*words)}")
 
 
 def _input(preprocessing: "Preprocessing") -> str:

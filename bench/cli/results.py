@@ -90,7 +90,7 @@ def show_run(
         return
     sections = {
         "run": {k: getattr(record, k) for k in ("run", "status", "error", "started_at", "seconds")},
-        "request": _flat(record.request),
+        "request": _flat(record.settings),
         "result": _flat(record.result),
         "environment": record.environment,
         "files": record.files,

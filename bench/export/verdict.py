@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.system.intervals import ratio_interval
+from bench.system.processor_use import read_processor_use, share_of_others, too_busy
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +26,7 @@ class Speed:
         high: upper end.
         rounds: number of rounds.
         batch_size: images per call.
+        other_processes: share of the processor that other processes used meanwhile, 0…1.
     """
 
     ratio: float
@@ -32,6 +34,7 @@ class Speed:
     high: float
     rounds: int
     batch_size: int
+    other_processes: float = 0.0
 
 
 def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
@@ -40,7 +43,7 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
         _time(session, batch)
     base_seconds: dict[int, list[float]] = {}
     fast_seconds: dict[int, list[float]] = {}
-    begun = time.perf_counter()
+    before, begun = read_processor_use(), time.perf_counter()
     for number in range(_MAX_ROUNDS):
         base_seconds[number] = [_time(base, batch)]
         fast_seconds[number] = [_time(fast, batch)]
@@ -48,14 +51,16 @@ def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:
             break
     ratio = ratio_interval(base_seconds, fast_seconds)
     assert ratio is not None  # noqa: S101 - both have every round
-    return Speed(ratio.median, ratio.low, ratio.high, ratio.blocks, len(batch))
+    others = share_of_others(before, read_processor_use())
+    return Speed(ratio.median, ratio.low, ratio.high, ratio.blocks, len(batch), others)
 
 
 def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int) -> str:
     """Say what int8 gains in speed and costs in accuracy.
 
     An interval that includes 1 decides nothing. Even one that does not is of seconds in one
-    process, so the sentence says "seems"; `bench throughput` measures in several.
+    process, so the sentence says "seems"; `bench throughput` measures in several. If other
+    processes used much of the processor meanwhile, there is no verdict on speed.
 
     Args:
         speed: of the int8 file relative to fp32.
@@ -69,6 +74,11 @@ def verdict(speed: Speed, drop: float | None, p_value: float | None, images: int
     if drop is not None:
         tested = f"{images:,} images (McNemar p = {p_value:.2g})"
         cost = f"accuracy {0.0 - drop:+.2f} points on {tested}"
+    if busy := too_busy(speed.other_processes):
+        return (
+            f"No verdict on the speed of int8: {busy} ({cost}); measure it with bench throughput "
+            "while nothing else runs."
+        )
     if speed.low > 1:
         pays = "int8 seems to pay here"
     elif speed.high < 1:

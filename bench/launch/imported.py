@@ -12,6 +12,7 @@ from bench.launch.reuse import loaded_tensors, settle_folders
 from bench.models import LibraryFamily, ModelError, canonical, default_shape, model_family
 from bench.models.errors import one_line
 from bench.studies import ADHOC, Overrides, Plan, adhoc_study, shipped_studies
+from bench.studies.run_request import IMPORT_SETTINGS
 from bench.system.mcnemar import mcnemar_p_value
 from bench.training.check import check_trainable
 from bench.training.evaluation import evaluate
@@ -28,17 +29,6 @@ if TYPE_CHECKING:
     from bench.store import Store
     from bench.studies.run_request import RunRequest
 
-# What decides how images become the network's input, and how many are evaluated at a time.
-SETTINGS = (
-    "input_size",
-    "mean",
-    "std",
-    "resize",
-    "normalize",
-    "antialias",
-    "precision",
-    "batch_size",
-)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}", re.ASCII)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TRIED_IMAGES = 128
@@ -69,7 +59,7 @@ def import_plan(
         model: as `bench.models.build_model` takes it.
         dataset: name of the dataset.
         options: options of the network.
-        settings: values of `SETTINGS`.
+        settings: values of `IMPORT_SETTINGS`.
         weights: file of the trained weights (None: those that the network comes with).
         name: the study that the run is recorded in (None: `adhoc`).
         device: where it is evaluated.
@@ -114,10 +104,10 @@ def import_plan(
 
 def _check_settings(settings: dict[str, Any]) -> None:
     for key in settings:
-        if key not in SETTINGS:
+        if key not in IMPORT_SETTINGS:
             raise BenchError(
-                f"--set {key}: an imported network is not trained{nearest(key, SETTINGS)} "
-                f"(what can be set: {', '.join(SETTINGS)})"
+                f"--set {key}: an imported network is not trained{nearest(key, IMPORT_SETTINGS)} "
+                f"(what can be set: {', '.join(IMPORT_SETTINGS)})"
             )
 
 

@@ -12,6 +12,7 @@ from bench.errors import BenchError
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_table, rows_of
 from bench.system.intervals import Interval, median_interval
+from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,6 @@ _KEY = (
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
-_BUSY = 0.1  # share of the processor used by others, from which no verdict is given
 _WORDS = {
     "streams": "{} streams",
     "threads": "{} threads",
@@ -209,9 +209,7 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
 
 def used_by_others(row: Mapping[str, Any]) -> str | None:
     """Say so if other processes used so much of the processor that a row is no ground to judge."""
-    if (row.get("other_processes") or 0.0) > _BUSY:
-        return f"other processes used {row['other_processes'] * 100:.0f} % of the processor"
-    return None
+    return too_busy(row.get("other_processes"))
 
 
 def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:

@@ -96,9 +96,8 @@ def find_examples(target: MeasuredNetwork) -> Examples | None:
     record = exports.describing(target.file_sha256) if target.file_sha256 else None
     if record is None:
         return None
-    run = record.row.get("run")
-    if run is not None:
-        source = NamedNetwork(run, "run", run=run, results=target.results).load()
+    if record.run is not None:
+        source = NamedNetwork(record.run, "run", run=record.run, results=target.results).load()
         return _of_run(source, raw=not target.input_type.startswith("float"))
     return _of_file(target, record) if record.request.get("dataset") else None
 

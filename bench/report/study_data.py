@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,12 +42,6 @@ if TYPE_CHECKING:
     from bench.studies.run_request import Data
 
 
-def command(results: Path, *words: str) -> str:
-    """Return a `bench` command that reads a results folder, to be pasted into a shell."""
-    where = () if results == Path("bench-runs") else ("--results", str(results))
-    return shlex.join(["bench", *words, *where])
-
-
 @dataclass(frozen=True)
 class StudyData:
     """One study's records and tables; each is read at its first use, and only then.
@@ -84,8 +77,8 @@ class StudyData:
         return self.variants.index(variant)
 
     def command(self, *words: str) -> str:
-        """Return a `bench` command that reads this results folder (`command`)."""
-        return command(self.store.root, *words)
+        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
+        return self.store.command(*words)
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
@@ -184,7 +177,7 @@ class StudyData:
     def export_records(self) -> list[ExportRecord]:
         """Exports of the study's runs, those that tuned included."""
         records = Exports(self.store.root).records()
-        return [record for record in records if record.row["run"] in self.study.runs]
+        return [record for record in records if record.run in self.study.runs]
 
     @cached_property
     def exports(self) -> pd.DataFrame:

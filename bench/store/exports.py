@@ -50,6 +50,11 @@ class ExportRecord:
     created_at: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def run(self) -> str | None:
+        """The run that was exported; None for a file, or a network given by name."""
+        return self.row.get("run")
+
 
 class Exports:
     """The exports of a results folder.

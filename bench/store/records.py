@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bench.errors import BenchError, warn
-from bench.studies.run_request import FORMAT_VERSION
+from bench.studies.run_request import FORMAT_VERSION, IMPORT_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +51,20 @@ class RunRecord:
     result: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the network was trained elsewhere, and is only evaluated here."""
+        return self.request["recipe"]["epochs"] == 0 and not self.request.get("grown_from")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The request; of an imported network without the recipe values of training."""
+        if not self.imported:
+            return self.request
+        used = {"epochs", *IMPORT_SETTINGS}
+        recipe = {key: value for key, value in self.request["recipe"].items() if key in used}
+        return {**self.request, "recipe": recipe}
 
     def to_json(self) -> bytes:
         """Serialise with a checksum, so that a flipped bit is detected."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class Studies:
             is_file = self.root.exists() and not self.root.is_dir()
         if is_file:
             raise BenchError(f"--results {self.root} is a file; give a folder")
+
+    def command(self, *words: str) -> str:
+        """Return a `bench` command that reads this folder, to be pasted into a shell."""
+        where = () if self.root == Path("bench-runs") else ("--results", str(self.root))
+        return shlex.join(["bench", *words, *where])
 
     def prepare(self) -> None:
         """Make the folder and check that it can be written, before work begins."""

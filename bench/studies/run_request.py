@@ -17,6 +17,19 @@ TRAINING_REVISION = 1
 # Raised when earlier code can no longer read a results folder.
 FORMAT_VERSION = 1
 
+# What decides how images become the input of a network that is not trained here, and how many are
+# evaluated at a time: fields of a request, and of its recipe.
+IMPORT_SETTINGS = (
+    "input_size",
+    "mean",
+    "std",
+    "resize",
+    "normalize",
+    "antialias",
+    "precision",
+    "batch_size",
+)
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Data = tuple[str, int | None, int | None, Resize, int | None]
 

@@ -328,3 +328,18 @@ def test_the_page_names_the_command_that_imports_again(bench):
     assert f"'mean={json.dumps(list(MEAN))}'" in text
     assert "--set resize=squash " in text
     assert "- recipe: imported" in text
+
+
+@pytest.mark.usefixtures("project")
+def test_nothing_says_that_an_imported_network_was_trained_here(bench):
+    row = import_net(name="bars")
+    assert bench("report", "bars", "--format", "markdown,html").code == 0
+    for file in ("README.md", "report.html"):
+        text = Path("report/bars", file).read_text()
+        for claim in ("Training took", "training time of all runs", "Images/s is training"):
+            assert claim not in text, file
+    shown = bench("results", "show", row["run"].item()).out
+    settings = [line.split(":")[0] for line in shown.splitlines() if line.startswith("  recipe.")]
+    assert settings == [
+        "  recipe.epochs", "  recipe.batch_size", "  recipe.normalize", "  recipe.antialias",
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image
 from bench import BenchError, export_onnx, load_results, measure
 from bench.data import load_dataset
 from bench.report.findings.choice import choose, measured_rows
+from bench.report.pages.markdown import markdown
+from bench.report.pages.study_report import read_study_report
+from bench.report.tracking.records import tracked_runs
 from bench.store import Store
 from bench.store.exports import Exports
 
@@ -235,6 +239,19 @@ def test_random_images_are_used_on_request_and_said(plain: onnx.ModelProto, tmp_
     assert np.isnan(row["test_accuracy"])
     (record,) = Exports(tmp_path).records()
     assert "random images" in record.proof["int8"]["verdict"]
+
+
+def test_the_export_of_a_file_is_in_no_study_s_report(
+    plain: onnx.ModelProto, trained: Trained, tmp_path: Path
+) -> None:
+    results = shutil.copytree(trained[0], tmp_path / "results")
+    shutil.rmtree(results / "exports", ignore_errors=True)  # those of other tests
+    onnx.save(plain, tmp_path / "mine.onnx")
+    export_onnx(tmp_path / "mine.onnx", results=results, dataset="random", **INT8)
+    report = read_study_report(Store(results), None)
+    assert report.data.exports.empty
+    assert "mine.onnx" not in markdown(report)
+    assert [run.exports for run in tracked_runs(Store(results), report.study.name)] == [()]
 
 
 def test_an_accuracy_near_guessing_is_pointed_out(plain: onnx.ModelProto, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from bench.export.parity import rounding_tolerance
 from bench.export.quantise import Quantiser
 from bench.export.sensitivity import Effect, fewest_kept
 from bench.export.settings import Settings
-from bench.export.verdict import Speed, verdict
+from bench.export.verdict import Speed, relative_speed, verdict
+from bench.system.processor_use import ProcessorUse
 from bench.targets.find import from_model
 
 if TYPE_CHECKING:
@@ -263,6 +264,29 @@ def test_the_verdict_follows_the_measurement(low: float, high: float, words: str
     assert sentence.startswith(words)
     assert "-0.30 points" in sentence
     assert sentence.count(". ") == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (4.0, "No verdict on the speed of int8: other processes used 40 % of the processor"),
+        (1.0, "The times do not show whether int8 pays here"),
+    ],
+)
+def test_a_busy_machine_gives_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, others: float, words: str
+) -> None:
+    """Ten core seconds pass while two equal sessions are timed."""
+    used = iter([ProcessorUse(0.0, 0.0, 0.0), ProcessorUse(10.0, others + 5.0, 5.0)])
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("bench.export.verdict.read_processor_use", lambda: next(used))
+    monkeypatch.setattr("bench.export.verdict._time", lambda _session, _batch: 1.0)
+    speed = relative_speed(None, None, np.zeros((32, 1)))
+    assert speed.other_processes == pytest.approx(others / 10)
+    sentence = verdict(speed, 0.3, 0.5, 1000)
+    assert sentence.startswith(words)
+    assert "-0.30 points" in sentence
+    assert ("times fp32's speed" in sentence) == (others < 2)
 
 
 def test_fp16_says_that_a_cpu_computes_it_in_fp32(trained: Trained) -> None:

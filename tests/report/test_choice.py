@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from bench.errors import BenchError
@@ -9,7 +11,7 @@ from bench.report.findings.choice import choose, describe, measured_rows
 from bench.store import Store
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
-from builders import make_record, make_request, make_row
+from builders import make_record, make_request, make_row, make_study
 
 
 def row(model, images_per_second, p99, accuracy, **changes):
@@ -267,6 +269,45 @@ def test_nothing_measured_is_refused(measured):
         chosen(folder, 5, 1)
     with pytest.raises(BenchError, match="no study 'x' in"):
         measured_rows(Store(folder), "x")
+
+
+@pytest.mark.parametrize(
+    ("variants", "named"), [({"a": [0], "b": [1]}, "mine"), ({"a": [0], "b": [1], "c": [2]}, None)]
+)
+def test_exports_without_a_measurement_are_followed_by_the_command(tmp_path, variants, named):
+    """The study's name stands for its runs if all are exported; else each is named."""
+    store, exports = Store(tmp_path / "it's"), Exports(tmp_path / "it's")
+    runs = [make_request(seed=seed).run_id for seed in range(3)]
+    store.save_study(make_study({name: [runs[i] for i in own] for name, own in variants.items()}))
+    for run, sha256 in zip(runs[:2], ("a" * 64, "b" * 64), strict=True):
+        values = {"export": sha256, "sha256": sha256, "run": run, "file": "model.onnx"}
+        values |= {"format": "onnx", "precision": "int8", "status": "complete"}
+        with exports.workspace() as work:
+            (work / "model.onnx").write_bytes(b"")
+            exports.publish(work, ExportRecord(sha256, {}, values))
+    with pytest.raises(BenchError) as refused:
+        measured_rows(store)
+    said, words = str(refused.value).split(": bench ")
+    assert said == "nothing to choose from; 2 exports are there, and their measurement is missing"
+    assert shlex.split(words) == [
+        "throughput", *([named] if named else sorted(run[-12:-4] for run in runs[:2])),
+        *("--precision", "fp32", "--precision", "int8"),
+        *("--scenario", "single-stream", "--batch-size", "1", "--results", str(store.root)),
+    ]  # fmt: skip
+
+
+def test_a_file_s_export_without_a_measurement_is_followed_by_the_command(tmp_path):
+    (source := tmp_path / "mine.onnx").touch()
+    exports, values = Exports(tmp_path), {"export": "a" * 64, "sha256": "a" * 64}
+    values |= {"file": "model.onnx", "format": "onnx", "precision": "int8", "status": "complete"}
+    values |= {"model": source.name, "torch_accuracy": 0.9}
+    with exports.workspace() as work:
+        (work / "model.onnx").write_bytes(b"")
+        record = ExportRecord("a" * 64, {"file_sha256": "f" * 64}, values, {"source": str(source)})
+        exports.publish(work, record)
+    with pytest.raises(BenchError, match="1 export is there, and its measurement is missing") as no:
+        measured_rows(Store(tmp_path))
+    assert f"bench throughput {source} {exports.file(record)} --scenario" in str(no.value)
 
 
 def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measured, bench):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 import psutil
 
 from bench.measurement.machine.nvml import MISSING, GpuState, open_gpu
+from bench.system.processor_use import ProcessorUse, read_processor_use, share_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +26,10 @@ _LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(ProcessorUse):
     """The machine's counters at one moment; None is what cannot be read here.
 
     Attributes:
-        time: monotonic seconds.
-        busy: CPU seconds that all processes have used since the machine started.
-        own: CPU seconds that this process and its children have used.
         steal: CPU seconds that the hypervisor gave to other machines.
         frequency_mhz: mean over the cores.
         load: mean number of processes that ran or waited in the last minute.
@@ -41,9 +38,6 @@ class Snapshot:
         gpu: the GPU's state by NVML.
     """
 
-    time: float
-    busy: float
-    own: float
     steal: float | None
     frequency_mhz: float | None
     load: float | None
@@ -54,16 +48,12 @@ class Snapshot:
 
 def take_snapshot(device: str) -> Snapshot:
     """Read the machine's counters."""
-    times = psutil.cpu_times()
-    mine = psutil.Process().cpu_times()
     children = psutil.Process().children(recursive=True)
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     gpu = open_gpu(device)
     return Snapshot(
-        time=time.monotonic(),
-        busy=times.user + times.system + getattr(times, "nice", 0.0),
-        own=sum(mine[:4]) + sum(map(_cpu_seconds, children)),  # with children that have ended
-        steal=getattr(times, "steal", None),
+        **asdict(read_processor_use()),
+        steal=getattr(psutil.cpu_times(), "steal", None),
         frequency_mhz=frequency.current if frequency else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         device=device,
@@ -80,7 +70,7 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
     """
     cores = os.cpu_count() or 1
     available = max(after.time - before.time, 1e-9) * cores
-    others = ((after.busy - before.busy) - (after.own - before.own)) / available
+    others = share_of_others(before, after)
     warnings = []
     if others > _OTHERS:
         warnings.append(f"other processes used {others * 100:.0f} % of the processor")
@@ -110,14 +100,6 @@ def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:
         return []
     count = len(seen - ours)
     return [f"{count} other process(es) computed on the GPU"] if count else []
-
-
-def _cpu_seconds(process: Any) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:  # it ended in the meantime
-        return 0.0
-    return float(times.user + times.system)
 
 
 def scheduler_tick(seconds: Sequence[float]) -> float | None:

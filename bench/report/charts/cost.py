@@ -237,11 +237,11 @@ def quantisation(data: StudyData) -> tuple[Chart, ...]:
             effects, f"int8-{record.export[:12]}", f"int8 by layer: {variant}", most=_LAYERS
         )
         for record in data.export_records
-        if (variant := data.variant_of(str(record.row["run"])))
+        if (variant := data.variant_of(str(record.run)))
         and (effects := record.proof.get("int8", {}).get("sensitivity"))
     ]
     words = ("export-onnx", data.study.name, "--precision", "int8", "--sensitivity")
-    why = "The accuracy that int8 costs has not been measured yet."
+    why = "The effect of int8 on each layer has not been measured yet."
     return tuple(charts) or (absent_chart("int8", "int8 by layer", why, data.command(*words)),)
 
 

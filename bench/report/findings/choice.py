@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,7 +12,9 @@ from bench.errors import BenchError
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
 from bench.store.exports import Exports
+from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, study_runs
+from bench.studies import ADHOC
 from bench.system.intervals import share_interval
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ REASONS = {
     "import makes one of a trained network), or a file that bench export-onnx made and tested",
     "other dataset": "its accuracy is of other images than that of the others",
 }
+_SHIPPABLE = ("onnx", "complete")  # format and status of an export
 _PLACE = ["device", "cpu", "threads"]
 _SAME = [
     "model",
@@ -86,12 +90,15 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
         study: only rows of this study's runs; all rows if None.
 
     Raises:
-        BenchError: there is no such study.
+        BenchError: there is no such study, or nothing was measured.
     """
     if study is None:
         rows = load_table(store.root, "throughput")
     else:
         rows = study_runs(store, store.find_study(study).name, "throughput")
+    if not (rows["status"] == "complete").any():
+        tried = f" ({len(rows)} did not run)" if len(rows) else ""
+        raise BenchError(f"nothing to choose from{tried}; {_missing(store, study)}")
     files = Exports(store.root).known_files()
     sizes, tested, data = (
         {sha256: known.get(name) for sha256, known in files.items()}
@@ -111,6 +118,44 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     return rows
 
 
+def _missing(store: Store, study: str | None) -> str:
+    """Say what is missing before one can choose, with the commands."""
+    exports = Exports(store.root)
+    made = [e for e in exports.records() if (e.row.get("format"), e.row["status"]) == _SHIPPABLE]
+    of_runs, of_files = [e for e in made if e.run], [e for e in made if "file_sha256" in e.request]
+    if study is not None:
+        own = store.find_study(study).runs
+        of_runs, of_files = [e for e in of_runs if e.run in own], []
+    if of_runs:
+        targets = [study] if study else _named(store, {str(e.run) for e in of_runs})
+        precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in of_runs)])
+        targets += [word for one in precisions for word in ("--precision", one)]
+    else:
+        sources = [str(e.proof["source"]) for e in of_files if Path(e.proof["source"]).is_file()]
+        targets = [*dict.fromkeys(sources), *(str(exports.file(e)) for e in of_files)]
+    count = len(of_runs) or len(of_files)
+    measure = ("--scenario", "single-stream", "--batch-size", "1")
+    if not count:
+        name = study or "STUDY"
+        return (
+            f"measure exported runs first: {store.command('export-onnx', name)}, "
+            f"then {store.command('throughput', name, *measure)}"
+        )
+    there = "1 export is there, and its" if count == 1 else f"{count} exports are there, and their"
+    return f"{there} measurement is missing: {store.command('throughput', *targets, *measure)}"
+
+
+def _named(store: Store, runs: set[str]) -> list[str]:
+    """Name runs for a command: by the studies that have no other runs, else by their hashes."""
+    studies = {
+        study.name: {run for entry in study.variants.values() for run in entry["runs"].values()}
+        for study in store.studies()
+        if study.name != ADHOC
+    }
+    whole = {name: own for name, own in studies.items() if own and own <= runs}
+    return [*whole, *map(short_hash, sorted(runs.difference(*whole.values())))]
+
+
 def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: float) -> Choice:
     """Choose the fastest measured configuration within a latency and an accuracy.
 
@@ -127,7 +172,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
             also if its speed cannot be trusted.
 
     Raises:
-        BenchError: nothing was measured, or the rows are of several datasets.
+        BenchError: the rows are of several datasets.
     """
     rows, passed_over = _candidates(rows)
     usable = rows["note"] == ""
@@ -213,12 +258,6 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the newest rows of the machine measured last, and why others are left out."""
     ran = frame[frame["status"] == "complete"].copy()
     passed_over = {"did not run": len(frame) - len(ran)}
-    if ran.empty:
-        reasons = "; ".join(f"{n} {reason}" for reason, n in passed_over.items() if n)
-        raise BenchError(
-            f"nothing to choose from{f' ({reasons})' if reasons else ''}; measure exported runs "
-            "first: bench export-onnx STUDY, then bench throughput STUDY"
-        )
     ran["note"] = ""
     for note, doubtful in {
         "no p99": _latencies(ran).isna(),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import Request
 from bench.studies.file import shipped_studies
-from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +93,7 @@ def training_command(data: StudyData) -> str:
 
     A study that is not shipped is named by its file.
     """
-    imported = [r for r in data.records.values() if RunRequest.from_dict(r.request).imported]
+    imported = [record for record in data.records.values() if record.imported]
     if len(imported) == len(data.places) == 1:
         return _importing(imported[0], data.study.name)
     seeds = sorted({seed for _, seed in data.places.values()})
@@ -260,11 +259,13 @@ def _times(data: StudyData) -> str:
     total, tuning = training_seconds(data)
     date = f"{started.min():%Y-%m-%d %H:%M} UTC"
     tuned = f", of {len(tuning)} more that only tuned {sum(tuning):.0f} s" if tuning else ""
-    return f"{date}; training time of all runs together {total:.0f} s{tuned}"
+    trained = f"; training time of all runs together {total:.0f} s{tuned}"
+    return f"{date}{trained if total else ''}"
 
 
 def training_seconds(data: StudyData) -> tuple[float, list[float]]:
     """Return the seconds that a study's runs trained together, and those of each run that tuned."""
     others = [data.store.read_run(run) for run in data.study.runs - set(data.places)]
     tuning = [record.seconds for record in others if record is not None]
-    return float(data.runs["seconds"].sum()), tuning
+    trained = data.runs["epochs"] > 0
+    return float(data.runs.loc[trained, "seconds"].sum()), tuning

@@ -116,7 +116,7 @@ class StudyReport:
 
     @property
     def training_time(self) -> str | None:
-        """How long all runs together trained, those of a search too; None if none has ended."""
+        """How long all runs together trained, those of a search too; None without training."""
         total, tuning = training_seconds(self.data)
         return duration(total + sum(tuning)) if total else None
 

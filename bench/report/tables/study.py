@@ -149,7 +149,9 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
         ),
         _primary_note(study),
         _seeds_note(study),
-        "Images/s is training, median over seeds.",
+        "Images/s is training, median over seeds."
+        if any(summary.images_per_second for summary in summaries)
+        else "",
     )
     return " ".join(filter(None, parts))
 

@@ -63,7 +63,8 @@ class TrackedRun:
         error: why it is not complete, or None.
         started_at: UTC.
         seconds: of training.
-        parameters: everything requested; options and recipe values each under a name of their own.
+        parameters: everything requested that had an effect; options and recipe values each under a
+            name of their own.
         environment: versions and machine.
         epochs: number of the epoch → its values.
         final: values of the finished network.
@@ -134,7 +135,7 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
     for one, names in variants.items():
         record = store.read(one)
         if record is not None:
-            own = [export for export in exports if export.row["run"] == one]
+            own = [export for export in exports if export.run == one]
             yield _tracked(store, record, names, own)
 
 
@@ -149,7 +150,7 @@ def _tracked(
         error=record.error,
         started_at=datetime.fromisoformat(record.started_at),
         seconds=record.seconds,
-        parameters=_parameters(record.request),
+        parameters=_parameters(record.settings),
         environment={k: _text(v) for k, v in record.environment.items() if v is not None},
         epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epochs},
         final=_numbers(run_row(record), _FINAL),

@@ -75,7 +75,7 @@ def run_row(record: RunRecord) -> dict[str, Any]:
         "seed": request["seed"],
         "dataset": request["dataset"],
         "input_size": result.get("input_shape", [0, 0, request["input_size"]])[-1],
-        "recipe": "imported" if _imported(record) else recipe_name(request["recipe"]),
+        "recipe": "imported" if record.imported else recipe_name(request["recipe"]),
         "status": record.status,
         "error": record.error,
         "epochs": request["recipe"]["epochs"],
@@ -89,11 +89,6 @@ def run_row(record: RunRecord) -> dict[str, Any]:
     if result.get("timing_only"):
         row |= dict.fromkeys(_ACCURACIES)
     return row
-
-
-def _imported(record: RunRecord) -> bool:
-    """Return whether the network was trained elsewhere (`bench.studies.run_request`)."""
-    return record.request["recipe"]["epochs"] == 0 and not record.request.get("grown_from")
 
 
 def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
