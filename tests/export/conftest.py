@@ -21,7 +21,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     settings = {"train_images": 1000, "learning_rate": 0.05}
     row = train(
         "resnet8", options={"width": 8}, epochs=3, settings=settings, results=results,
-        threads=1, quiet=True,
+        threads=1,
     )  # fmt: skip
     assert row["status"].item() == "complete"
     return results, row["run"].item()

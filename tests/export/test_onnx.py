@@ -258,7 +258,7 @@ def test_a_diverged_run(tmp_path: Path, force: bool) -> None:
     settings = {"train_images": 200, "learning_rate": 1e6}
     row = train(
         "resnet8", options={"width": 4}, epochs=2, settings=settings, results=tmp_path,
-        threads=1, quiet=True,
+        threads=1,
     )  # fmt: skip
     assert row["status"].item() == "diverged"
     with pytest.raises(BenchError, match="kept no weights: train it again"):
