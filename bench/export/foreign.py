@@ -271,12 +271,13 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
         raise BenchError(f"--set {useless}: no image is normalised {why}; leave it out")
     for key in ("mean", "std"):
         try:
-            values[key] = tuple(map(float, np.atleast_1d(values[key])))
+            copies = 1 if np.ndim(values[key]) else dataset.channels
+            values[key] = tuple(map(float, np.atleast_1d(values[key]))) * copies
         except (TypeError, ValueError):
             values[key] = ()
         if len(values[key]) != dataset.channels:
             raise BenchError(
-                f"--set {key}: give one number for each channel, such as "
+                f"--set {key}: give one number, or one for each channel, such as "
                 f"{key}=[{', '.join(['0.5'] * dataset.channels)}] for images scaled to 0…1"
             )
     if min(values["std"]) <= 0:
