@@ -154,8 +154,8 @@ def _read(path: Path) -> Any:
             ) from None
         if _is_damage(error):
             raise BenchError(
-                f"--weights {path} was cut off or is no checkpoint ({path.stat().st_size:,} "
-                "bytes): copy it again"
+                f"--weights {path} cannot be read: it was cut off or is no checkpoint "
+                f"({path.stat().st_size:,} bytes); copy it again"
             ) from None
         reason = (text.splitlines() or ["it is broken"])[0]
         if "weights_only" in reason:  # torch's advice is to read it unsafely
