@@ -5,7 +5,6 @@ Each public function leaves the calling process as it was (`caller_state`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
-from bench.errors import BenchError, RunsFailedError, nearest
+from bench.errors import BenchError, RunsFailedError, nearest, warn
 from bench.launch.carry_out import carry_out, make_plan
 from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
@@ -144,7 +143,7 @@ def _report_failures(requested: pd.DataFrame, rows: pd.DataFrame) -> None:
     text = f"{count} of {total} runs failed; {first['run']} is {first['status']}: {first['error']}"
     if count == total:
         raise RunsFailedError(text, rows)
-    warnings.warn(text, stacklevel=4)
+    warn(text)
 
 
 def run_plan(
@@ -321,6 +320,9 @@ def measure(
     **request: Any,
 ) -> pd.DataFrame:
     """Measure how fast networks run, each configuration interleaved with the others.
+
+    Waits, without a limit, while another bench command of this user trains or measures on this
+    machine.
 
     Args:
         targets: models, runs (id, beginning of an id, folder), studies (one run per variant),

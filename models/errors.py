@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word most like *word*, or ``""``."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def function_suggestion(name: str) -> str:
+    """Return ``"; did you mean 'module:FUNCTION'?"`` for `FILE.py` or `FILE.py:function`."""
+    file, colon, function = name.rpartition(":")
+    path = PurePath(file if colon else name)
+    if path.suffix != ".py":
+        return ""
+    parts = path.with_suffix("").parts
+    module = ".".join(parts) if all(part.isidentifier() for part in parts) else path.stem
+    return f"; did you mean '{module}:{function if colon else 'FUNCTION'}'?"
 
 
 def reraise_ours(error: BaseException) -> None:

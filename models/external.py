@@ -8,11 +8,12 @@ import inspect
 import itertools
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import LazyError, ModelError, nearest, one_line, reraise_ours
+from .errors import LazyError, ModelError, function_suggestion, nearest, one_line, reraise_ours
 from .registry import Canonical, Family, Options, check_options, register
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class UserFamily(Family):
         if not colon or prefix in _LIBRARIES:
             return None
         if not _REFERENCE.fullmatch(name):
-            raise ModelError(f"'{name}' is no package.module:function")
+            raise ModelError(f"'{name}' is no package.module:function{function_suggestion(name)}")
         return name, dict(options)
 
     def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
@@ -207,7 +208,9 @@ class UserFamily(Family):
         numbers = {"num_classes": (classes, self.classes), "in_channels": (channels, self.channels)}
         arguments = _arguments(name, function, options, numbers)
         try:
-            model = function(**arguments)
+            with warnings.catch_warnings():  # an option of 0 is refused, or meant
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+                model = function(**arguments)
         except (Exception, SystemExit) as error:
             reraise_ours(error)
             raise ModelError(f"{name} raised {one_line(error)}") from error
@@ -232,8 +235,11 @@ def find_function(name: str) -> Callable[..., object]:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ModelError(
-                f"{name}: no module '{error.name}' in {here} or among the installed packages; run "
-                "from the folder that holds it, or install it"
+                f"{name}: no module '{error.name}' in {here} or among the installed packages"
+                + (
+                    function_suggestion(name)
+                    or "; run from the folder that holds it, or install it"
+                )
             ) from error
         raise ModelError(f"{name}: importing it raised {one_line(error)}") from error
     except (Exception, SystemExit) as error:  # a script without a guard ends with sys.exit

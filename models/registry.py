@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError, UnknownModelError, nearest
+from .errors import ModelError, UnknownModelError, function_suggestion, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -198,7 +198,7 @@ def _resolve(name: str, options: Options) -> tuple[Family, Canonical]:
         found = family.canonical(name, options)
         if found is not None:
             return family, found
-    hint = nearest(name, list_models())
+    hint = function_suggestion(name) or nearest(name, list_models())
     raise UnknownModelError(
         f"unknown model '{name}'{hint} (`bench list models` lists them; "
         "timm:NAME, torchvision:NAME and package.module:function work too)"

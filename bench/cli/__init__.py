@@ -82,6 +82,7 @@ def _exit_code(error: Exception) -> int:
         context = getattr(described, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
         message = described.format_message() or "give a command"  # empty when the help was shown
+        message = message.replace(": Value error, ", ": ")  # pydantic's, which checks the choices
         return refuse(message.rstrip(".") + hint)
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and says_out_of_memory(str(error))  # PyTorch's allocator

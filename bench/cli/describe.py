@@ -5,7 +5,7 @@ from typing import Annotated
 
 from bench.cli import options
 from bench.cli.options import argument, network
-from bench.cli.output import print_json, print_table
+from bench.cli.output import print_json, print_line, print_table
 from bench.errors import BenchError
 
 
@@ -24,7 +24,7 @@ def describe(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
-    """Print a network's layers: output shapes, parameters, multiply-adds.
+    """Print a network's layers: output shapes, parameters, multiply-adds (of the whole batch).
 
     Examples:
 
@@ -73,6 +73,11 @@ def describe(
         for row in layers
     ]
     print_table(cells, {"parameters": ",", "multiply-adds": ","}, needed=5)
+    if shape[0] > 1:
+        print_line(
+            "Multiply-adds are those of the whole batch: "
+            f"{described.macs / shape[0]:,.0f} for each of its {shape[0]} images."
+        )
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

@@ -220,9 +220,11 @@ def locate_images(
       bench results locate resnet20-flowers-s0-0123456789ab ~/data/flowers
 
     """
+    from bench.data.catalog import FOLDER_PREFIX
     from bench.training.setup import locate_data
 
     store = _existing(results)
+    folder = Path(str(folder).removeprefix(FOLDER_PREFIX))
     name = locate_data(store, store.find_run(run), folder.expanduser().resolve())
     print_line(f"{name} is read from {folder}.")
 

@@ -24,6 +24,7 @@ from bench.data.published import PUBLISHED, load_published
 from bench.data.splits import balanced_subset
 from bench.data.userdata import load_user_dataset
 from bench.errors import BenchError, nearest
+from bench.models.errors import function_suggestion
 from bench.system.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -125,10 +126,9 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
         )
     if _USER_FUNCTION.fullmatch(name):
         return load_user_dataset(name, image_size=image_size, resize=resize, quiet=quiet)
-    known = [*NAMES, "imagefolder:PATH"]
     raise BenchError(
-        f"unknown dataset '{name}'{nearest(name, known)} "
-        f"(known: {', '.join(known)}, or your own package.module:function)"
+        f"unknown dataset '{name}'{suggestion(name)} (known: {', '.join(NAMES)}, "
+        "imagefolder:PATH, or your own package.module:function)"
     )
 
 
@@ -147,6 +147,13 @@ def count_channels(name: str) -> int:
             root = find_moved(name, data_directory()) or root
         return common_shape(scan(root).paths, image_size=1)[0]
     return load_dataset(name, image_size=1).channels
+
+
+def suggestion(name: str) -> str:
+    """Return ``"; did you mean 'x'?"`` for a name that is no dataset, or ``""``."""
+    if name and Path(name).expanduser().is_dir():
+        return f"; did you mean '{FOLDER_PREFIX}{name}'?"
+    return function_suggestion(name) or nearest(name, [*NAMES, f"{FOLDER_PREFIX}PATH"])
 
 
 def list_datasets() -> list[DatasetInfo]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,12 +85,19 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         what = "an empty file" if path.stat().st_size == 0 else "no image that Pillow can read"
-        raise BenchError(f"{path}: unreadable image ({what}): repair or remove it") from None
+        raise BenchError(f"{path}: unreadable image ({what}): {_way_on(path)}") from None
     except FileNotFoundError as error:
-        raise BenchError(f"cannot read the image {path}: {error.strerror}") from None
+        hint = nearest_file(path)
+        raise BenchError(f"cannot read the image {path}: {error.strerror}{hint}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BenchError(f"{path}: unreadable image ({reason}): repair or remove it") from error
+        raise BenchError(f"{path}: unreadable image ({reason}): {_way_on(path)}") from error
+
+
+def _way_on(path: Path) -> str:
+    if path.is_dir() or path.suffix.lower() not in image_suffixes():  # never one of a dataset
+        return "give image files"
+    return "repair or remove it"
 
 
 def _check_mode(path: Path, mode: str) -> None:

@@ -83,6 +83,11 @@ def scan(root: Path) -> Folder:
         BenchError: The folder is missing or ambiguous, has fewer than two classes or a class
             without an image, or training and test classes differ.
     """
+    if root.is_file():
+        raise BenchError(
+            f"imagefolder {root}: it is a file; give the folder that has one folder of images per "
+            "class"
+        )
     if not root.is_dir():
         raise BenchError(
             f"imagefolder {root}: no such folder: give imagefolder:PATH, or for a run whose images "

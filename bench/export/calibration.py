@@ -66,9 +66,10 @@ def fitting_dataset(
     """
     dataset = load_dataset(name, image_size=max(shape[1:]), resize=resize)
     if dataset.channels != shape[0]:
+        plural = "s" if dataset.channels > 1 else ""
         raise BenchError(
-            f"--dataset {name}: its images have {dataset.channels} channels, and {network} takes "
-            f"{shape[0]}; use another dataset"
+            f"--dataset {name}: its images have {dataset.channels} channel{plural}, and {network} "
+            f"takes {shape[0]}; use another dataset"
         )
     return dataset
 

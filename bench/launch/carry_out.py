@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, warn
 from bench.launch.assignment import Assignment
 from bench.launch.learning_rates import choose, tuning_requests, unchosen
 from bench.launch.reuse import refuse_changed, settle_folders
@@ -122,7 +121,7 @@ def _check_trainable(requests: Sequence[RunRequest]) -> None:
         dataset = load_data(request)
         check_trainable(request, dataset)
         for remark in dataset.notes if request.imported else remarks(request, dataset):
-            warnings.warn(remark, stacklevel=3)
+            warn(remark)
 
 
 def _fix_data(

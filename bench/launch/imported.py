@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, warn
 from bench.launch.carry_out import make_plan
 from bench.launch.reuse import loaded_tensors, settle_folders
 from bench.models import LibraryFamily, ModelError, canonical, default_shape, model_family
@@ -206,11 +205,10 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
     way, best = max(tried.items(), key=lambda item: int(item[1].sum()))
     gained, lost = int((best & ~used).sum()), int((used & ~best).sum())
     if gained > lost and mcnemar_p_value(gained, lost) < _SURE:
-        warnings.warn(
+        warn(
             f"{used.float().mean() * 100:.0f} % of {len(images)} training images are classified "
             f"correctly, but {best.float().mean() * 100:.0f} % with {way}; set what the network "
-            "was trained with",
-            stacklevel=2,
+            "was trained with"
         )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, warn
 from bench.report.findings.answer import (
     ContrastSummary,
     VariantSummary,
@@ -272,5 +271,5 @@ def _comparisons(path: Path) -> pd.DataFrame:
         try:
             rows += data.comparison_rows if data else []
         except BenchError as error:
-            warnings.warn(str(error), stacklevel=3)
+            warn(str(error))
     return typed_frame(rows, COLUMNS["comparisons"])

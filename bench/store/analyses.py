@@ -10,13 +10,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.errors import BenchError
+from bench.errors import BenchError, warn
 from bench.store import files
 from bench.store.files import prove_writable, write_atomically
 from bench.store.records import read_record, refuse_overwriting_newer, seal
@@ -124,7 +123,7 @@ class Analyses:
                 found.append(read_record(path, AnalysisRecord, path.stem, required=True))
             except BenchError as error:
                 broken.append(f"{path}: {error}")
-                warnings.warn(f"passing over {path}: {error}", stacklevel=2)
+                warn(f"passing over {path}: {error}")
         return sorted(found, key=lambda record: record.created_at), broken
 
     def _write(self, record: AnalysisRecord) -> None:

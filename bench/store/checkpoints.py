@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import warn
 from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def load_checkpoint(
         _check(metadata, run, tensors)
         return tensors, json.loads(metadata["state"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(
-            f"{run} starts from the beginning: its checkpoint is broken ({error})", stacklevel=3
-        )
+        warn(f"{run} starts from the beginning: its checkpoint is broken ({error})")
         return None
 
 

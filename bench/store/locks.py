@@ -11,9 +11,9 @@ import contextlib
 import os
 import sys
 import time
-import warnings
 from typing import TYPE_CHECKING
 
+from bench.errors import warn
 from bench.store.files import make_folder, storage_errors
 
 if sys.platform != "win32":
@@ -74,10 +74,9 @@ def _lock(path: Path) -> filelock.BaseFileLock:
     return filelock.SoftFileLease(
         path.with_suffix(".lease"),
         lease_duration=LEASE_SECONDS,
-        on_compromise=lambda lost: warnings.warn(
+        on_compromise=lambda lost: warn(
             f"the lock {lost.lock_file} was taken over ({lost.reason}): this machine stood still "
-            f"for over {LEASE_SECONDS:g} s; the run may be done twice",
-            stacklevel=2,
+            f"for over {LEASE_SECONDS:g} s; the run may be done twice"
         ),
     )
 

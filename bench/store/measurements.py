@@ -121,9 +121,10 @@ class Measurements:
             BenchError: nothing or more than one matches.
         """
         known = {record.measurement: record for record in self.records()}
-        found = [key for key in known if key == name or key.startswith(name)]
+        found = [name] if name in known else [key for key in known if key.startswith(name)]
         if len(found) != 1:
-            why = f"fits {len(found)} measurements" if found else f"is none{nearest(name, known)}"
+            more = f"fits {len(found)} measurements; give more of its id"
+            why = more if found else f"is none{nearest(name, known)}"
             raise BenchError(f"measurement '{name}' in {self.root} {why}")
         return known[found[0]]
 

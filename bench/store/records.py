@@ -7,11 +7,10 @@ import csv
 import dataclasses
 import hashlib
 import json
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bench.errors import BenchError
+from bench.errors import BenchError, warn
 from bench.studies.run_request import FORMAT_VERSION
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def read_or_warn(path: Path, read: Callable[[Path], T]) -> T | None:
     try:
         return read(path)
     except BenchError as error:
-        warnings.warn(f"passing over {path}: {error}", stacklevel=3)
+        warn(f"passing over {path}: {error}")
         return None
 
 

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
     import torch
 
+    from bench.store.records import StudyRecord
+
 PARTIAL = ".partial"
 UNFINISHED = "unfinished.json"
 _ID = re.compile(r"(?P<slug>.+)-s(?P<seed>-?\d+)-(?P<hash>[0-9a-f]{12})")
 _SHORT = 8  # characters of a hash that people are shown
 _SHORTEST = 4  # characters of a hash that name a run
+_MOST_SHOWN = 4  # runs that a message names
 
 
 def short_name(run: str, variant: str | None = None) -> str:
@@ -261,28 +264,41 @@ class Store(Studies):
     def find_run(self, name: str) -> str:
         """Return the id of the run given by id, unambiguous prefix of id or hash, or folder path.
 
-        The name of a study of one run names that run, such as an imported one.
-        Unfinished runs are found too.
+        The name of a study of one run, such as an imported one, names that run, whatever other runs
+        begin with it. Unfinished runs are found too.
 
         Raises:
-            AmbiguousNameError: more than one run matches.
+            AmbiguousNameError: more than one run matches, or it is a study of several.
             BenchError: none matches.
         """
         known = self.run_ids()
         wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
             return wanted
+        study = self.read_study(name) if wanted == name else None
+        if study is not None:
+            return self._only_run(study, known)
         found = [k for k in known if wanted and (k.startswith(wanted) or _has_hash(k, wanted))]
-        study = self.read_study(name) if wanted == name and not found else None
-        if study is not None and len(study.runs) == 1 and study.runs <= set(known):
-            found = list(study.runs)
         if len(found) == 1:
             return found[0]
         if found:
             raise AmbiguousNameError(
-                f"'{name}' fits {len(found)} runs: {', '.join(found[:4])} …; give more"
+                f"'{name}' fits {len(found)} runs: {_listed(found)}; give more of the name, or the "
+                "hash"
             )
-        raise BenchError(f"no run '{name}' in {self.root}{nearest(wanted, known)}")
+        names = [*known, *(record.name for record in self.studies())]
+        raise BenchError(f"no run '{name}' in {self.root}{nearest(wanted, names)}")
+
+    def _only_run(self, study: StudyRecord, known: list[str]) -> str:
+        found = sorted(study.runs & set(known))
+        if not found:
+            raise BenchError(f"study '{study.name}' has no run in {self.root}; name a run")
+        if len(study.runs) > 1:
+            raise AmbiguousNameError(
+                f"'{study.name}' is a study of {len(study.runs)} runs, and one is needed: name "
+                f"one of them ({_listed(found)})"
+            )
+        return found[0]
 
     def remove_run(self, run: str) -> None:
         """Remove a run, finished or not."""
@@ -299,6 +315,10 @@ class Store(Studies):
         """Remove an unfinished run with its checkpoint."""
         if self.partial(run).exists():
             remove_folder(self.partial(run))
+
+
+def _listed(runs: list[str]) -> str:
+    return ", ".join(runs[:_MOST_SHOWN]) + (" …" if len(runs) > _MOST_SHOWN else "")
 
 
 def _has_hash(run: str, beginning: str) -> bool:

@@ -123,8 +123,10 @@ class Studies:
         if name is None:
             raise BenchError(f"no study in {self.root}; 'bench run-ablation' runs one")
         if name not in paths:
-            there = f" (there: {', '.join(paths)})" if paths else "; 'bench run-ablation' runs one"
-            raise BenchError(f"no study '{name}' in {self.root}{nearest(name, paths)}{there}")
+            hint = nearest(name, paths)
+            there = f" (there: {', '.join(paths)})" if paths else ""
+            run = "" if hint else "; 'bench run-ablation' runs one"
+            raise BenchError(f"no study '{name}' in {self.root}{hint}{there}{run}")
         try:
             return read_study_record(paths[name])
         except BenchError as error:

@@ -155,6 +155,7 @@ def _why_not(model: str) -> str | None:
 def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tuple[str, int | None]:
     """Return a variant's dataset, and the height of its images in pixels if that is known."""
     from bench.data import list_datasets
+    from bench.data.catalog import suggestion
 
     given = settings.get("dataset") if override is None else override
     name = "fashion-mnist-mini" if given is None else given
@@ -164,7 +165,7 @@ def _dataset(settings: dict[str, Any], place: int, override: str | None) -> tupl
     if ":" in name:
         return name, None
     message = (
-        f"unknown dataset '{name}'{nearest(name, known)} "
+        f"unknown dataset '{name}'{suggestion(name)} "
         f"(known: {', '.join(known)}, imagefolder:PATH, package.module:function)"
     )
     raise BenchError(message) if override else VariantError(message, place, "dataset")

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, nearest_file
+from bench.models import ModelError, canonical
 from bench.studies.expansion import Overrides, expand
 from bench.studies.lines import explain, explain_first, line_of
 from bench.studies.plan import Plan, VariantError
@@ -114,7 +115,10 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # Notepad writes a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise BenchError(f"cannot read the study {path}: {reason}") from None
+        hint = "" if path.exists() else nearest_file(path)
+        if not path.exists() and not hint:
+            hint = "; 'bench init FILE.toml' writes one, 'bench list studies' lists those shipped"
+        raise BenchError(f"cannot read the study {path}: {reason}{hint}") from None
 
 
 def parse_study(content: str, path: Path) -> Study:
@@ -147,9 +151,13 @@ def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
     """
     values = {"question": question, "base": {"seeds": [seed]}, "variant": [variant]}
     try:
-        return Study.model_validate(values)
+        study = Study.model_validate(values)
+        canonical(variant["model"], variant.get("options"))  # the error names no variant
+    except ModelError as error:
+        raise BenchError(str(error)) from None
     except ValidationError as error:
         raise BenchError(explain_first(error, ["variant", "0"])) from None
+    return study
 
 
 def _check_names(study: Study, path: Path, content: str) -> None:

@@ -16,6 +16,8 @@ import filelock
 import platformdirs
 import psutil
 
+from bench.errors import warn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -58,7 +60,7 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
             waiting()
             time.sleep(_POLL_SECONDS)
     except OSError as error:
-        warnings.warn(f"measurement and training are not kept apart: {error}", stacklevel=2)
+        warn(f"measurement and training are not kept apart: {error}")
         yield
         return
     try:
@@ -93,7 +95,7 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def _holders(folder: Path) -> str:
-    """Return who holds the lock, since when, and how to go on."""
+    """Return who holds the lock, since when, and what to do."""
     found = []
     for note in sorted(folder.glob("holder-*")):
         with contextlib.suppress(psutil.Error, OSError, ValueError):
@@ -105,5 +107,8 @@ def _holders(folder: Path) -> str:
                 found.append(f"process {process.pid} ({words}), since {when}")
     if not found:
         return ""
-    first = found[0].split()[1]
-    return f": {'; '.join(found)}. If it hangs, end it with 'kill {first}'"
+    return (
+        f": {'; '.join(found)}. Figures taken beside other work would be wrong: wait, or end it "
+        f"with 'kill {found[0].split()[1]}' (a training then saves its state; its command resumes "
+        "it)"
+    )

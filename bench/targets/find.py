@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.models import ModelError, UnknownModelError, canonical, default_shape, list_models
+from bench.models.errors import function_suggestion
 from bench.store import Store
 from bench.store.exports import Exports
 from bench.system.caller_state import caller_state
@@ -194,7 +195,8 @@ def _from_part(name: str, search: _Search, refusal: ModelError | None) -> NamedN
     kinds = list(dict.fromkeys(n for kind in search.takes for n in nouns.get(kind, ["file"])))
     known = [*list_models(), *(study.name for study in search.store.studies())]
     raise BenchError(
-        f"no {', '.join(kinds[:-1])} or {kinds[-1]} '{name}'{nearest(name, known)} "
+        f"no {', '.join(kinds[:-1])} or {kinds[-1]} '{name}'"
+        f"{function_suggestion(name) or nearest(name, known)} "
         "('bench list models' lists models, 'bench results ls' runs and studies)"
     )
 

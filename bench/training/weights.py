@@ -6,7 +6,6 @@ import argparse
 import errno
 import pathlib
 import re
-import warnings
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from bench.errors import BenchError
+from bench.errors import BenchError, nearest_file, warn
 from bench.store.files import sha256_of
 
 if TYPE_CHECKING:
@@ -80,7 +79,10 @@ def weights_digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise BenchError(f"--weights {path}: {error.strerror}") from None
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = nearest_file(path) or "; give the path of a safetensors file or a state dict"
+        raise BenchError(f"--weights {path}: {error.strerror}{hint}") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -216,7 +218,5 @@ def _choose(found: list[_Found], expected: dict[str, Tensor], path: Path) -> _Fo
         )
     if plain != fitting:
         others = ", ".join(str(one) for one in fitting if one is not plain[0])
-        warnings.warn(
-            f"--weights {path}: {plain[0]} is loaded; the file also holds {others}", stacklevel=3
-        )
+        warn(f"--weights {path}: {plain[0]} is loaded; the file also holds {others}")
     return plain[0]

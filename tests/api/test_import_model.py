@@ -342,9 +342,10 @@ def test_grown_from_an_imported_network(trained, tmp_path):
 
 @pytest.mark.usefixtures("project")
 def test_the_page_names_the_command_that_imports_again(bench):
-    import_net(name="bars")
+    import_net(name="bars", settings={**COLOURS, "resize": "squash"})
     assert bench("report", "bars").code == 0
     text = Path("report/bars/README.md").read_text()
     assert "`bench import stranger.network:Net --dataset imagefolder:bars --weights " in text
     assert f"'mean={json.dumps(list(MEAN))}'" in text
+    assert "--set resize=squash " in text
     assert "- recipe: imported" in text

@@ -44,7 +44,10 @@ REQUESTS = {
         "run-ablation quikstart",
         "unknown study 'quikstart'; did you mean 'quickstart'",
     ),
-    "missing study file": ("run-ablation x.toml", "cannot read the study x.toml: No such"),
+    "missing study file": (
+        "run-ablation x.toml",
+        "cannot read the study x.toml: No such file or directory; 'bench init",
+    ),
     "broken TOML": ("run-ablation broken.toml", r"broken.toml: not valid TOML: .*\(at "),
     "empty TOML": ("run-ablation empty.toml", "empty.toml is empty; 'bench init empty.toml'"),
     "invalid study": ("run-ablation invalid.toml", r"invalid.toml:7: \[\[variant\]\] 1, e"),
@@ -72,6 +75,42 @@ REQUESTS = {
         "batch_size = 0: input should be greater than or equal to 1",
     ),
     "unknown model": ("train resnet8x", "unknown model 'resnet8x'; did you mean 'resnet"),
+    "the file of a network": (
+        "train nets.py --seed 1",
+        r"^unknown model 'nets.py'; did you mean 'nets:FUNCTION'",
+    ),
+    "the file of a network to describe": (
+        "describe my/nets.py",
+        "no model, run or study 'my/nets.py'; did you mean 'my.nets:FUNCTION'",
+    ),
+    "the file of a network, and a function": (
+        "import nets.py:make --dataset fashion-mnist-mini",
+        "no module 'nets.py' .*; did you mean 'nets:make'",
+    ),
+    "an option that is no width": (
+        "train resnet8 --option width=0",
+        "^width=0 must be a whole number of at least 1",
+    ),
+    "a folder of images": (
+        "train resnet8 --dataset images",
+        "unknown dataset 'images'; did you mean 'imagefolder:images'",
+    ),
+    "a file of images": (
+        "train resnet8 --dataset imagefolder:study.toml",
+        "study.toml: it is a file; give the folder that has one folder of images per class",
+    ),
+    "an unknown choice": (
+        "export-onnx resnet8 --precision int4",
+        "^Invalid value for '--precision': 'int4' is not one of 'fp32', 'fp16', 'int8'",
+    ),
+    "a study file called otherwise": (
+        "run-ablation studdy.toml",
+        "No such file or directory; did you mean 'study.toml'",
+    ),
+    "weights called otherwise": (
+        "train resnet8 --weights weigths.pt",
+        "No such file or directory; did you mean 'weights.pth'",
+    ),
     "impossible depth": ("train resnet33", "resnet33"),
     "unknown dataset": (
         "train resnet8 --dataset fashion-mnst",
@@ -107,7 +146,10 @@ REQUESTS = {
         "train_images = 6001, but the training set has 6000 images",
     ),
     "unknown device": ("train resnet8 --device gpu", "unknown device 'gpu': use auto"),
-    "missing weights": ("train resnet8 --weights x.pt", "--weights x.pt: No such file"),
+    "missing weights": (
+        "train resnet8 --weights x.pt",
+        "--weights x.pt: No such file or directory; give the path of a safetensors file or",
+    ),
     "an input where a map vanishes": (
         "train torchvision:squeezenet1_0 --set input_size=8 --epochs 1",
         "its maps vanish at an input of 1×8×8; choose a larger input_size",
@@ -168,6 +210,9 @@ def folder(tmp_path, entries):
     (tmp_path / "invalid.toml").write_text(f"{STUDY}epoch = 2\n")
     (tmp_path / "broken.toml").write_text("question = 'Why?\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "weights.pth").write_text("")
+    (tmp_path / "nets.py").write_text("")
+    (tmp_path / "images").mkdir()
     before = entries(tmp_path)
     return lambda: entries(tmp_path) - before
 
@@ -280,8 +325,14 @@ def test_an_image_that_is_none_is_named(bench, trained, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     words = ("predict", next((trained / "runs").glob("resnet*")).name, "--results", trained)
     refusal = bench(*words, "notes.txt").refusal
-    assert "notes.txt: unreadable image (no image that Pillow can read)" in refusal
-    assert "cannot read the image gone.png: No such file" in bench(*words, "gone.png").refusal
+    assert (
+        refusal == "notes.txt: unreadable image (no image that Pillow can read): give image files"
+    )
+    (tmp_path / "note.png").write_text("no image")
+    assert bench(*words, "note.png").refusal.endswith("repair or remove it")
+    assert bench(*words, tmp_path).refusal.endswith("(Is a directory): give image files")
+    refusal = bench(*words, "noto.png").refusal
+    assert refusal.startswith("cannot read the image noto.png: No such file or directory; did you ")
 
 
 def test_an_image_of_16_bits_is_refused_rather_than_cut_to_white(bench, trained, tmp_path):
@@ -309,6 +360,9 @@ def test_an_unknown_run_is_refused_with_the_nearest(bench, trained):
 def test_an_unknown_study_is_not_reported(bench, trained):
     refusal = bench("report", "tinny", "--results", trained).refusal
     assert refusal == f"no study 'tinny' in {trained}; did you mean 'tiny'? (there: tiny)"
+    assert "did you mean 'tiny'" in bench("predict", "tinny", "x.png", "--results", trained).refusal
+    refusal = bench("report", "others", "--results", trained).refusal
+    assert refusal.endswith(" (there: tiny); 'bench run-ablation' runs one")
 
 
 def test_other_hardware_is_not_mixed_in_silently(bench, results, tiny_study):

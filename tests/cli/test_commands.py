@@ -361,6 +361,10 @@ def test_describe_prints_the_layers_and_their_totals(bench):
     assert re.search(r"^layer +kind +output shape +parameters +multiply-adds$", outcome.out, re.M)
     assert re.search(r"^total +269,722 +40,5\d\d,\d\d\d *$", outcome.out, re.MULTILINE)
     assert "1×64×8×8" in outcome.out
+    assert "whole batch" not in outcome.out
+    (macs,) = re.findall(r"^total .* ([\d,]+) *$", outcome.out, re.MULTILINE)
+    of_four = bench("describe", "resnet20", "--input", "4x3x32x32").out
+    assert f"those of the whole batch: {macs} for each of its 4 images" in of_four
     *rows, total = bench("describe", "resnet20", "--json").document["rows"]
     assert total["layer"] == "total"
     assert total["parameters"] == 269_722 == sum(row["parameters"] for row in rows)

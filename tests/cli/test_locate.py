@@ -70,7 +70,7 @@ def test_every_command_finds_located_images(bench, laptop, command):
     assert refused.code != 0
     assert "no such folder" in refused.err
     assert "'bench results locate RUN PATH'" in refused.err
-    located = bench("results", "locate", laptop, "flowers")
+    located = bench("results", "locate", laptop, "imagefolder:flowers")
     assert located.code == 0, located.err
     assert "is read from flowers" in located.out
     setup._dataset.cache_clear()

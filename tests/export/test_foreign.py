@@ -357,7 +357,7 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
             "--set resize=crop: .* takes images of 28x32, and only square ones .* resize=squash",
         ),
         (classifier(10), {"preprocessing": {"resize": "pat"}}, "resize=pat is unknown; did you"),
-        (classifier(10, shape=("N", 3, 28, 28)), {}, "have 1 channels, and .* takes 3"),
+        (classifier(10, shape=("N", 3, 28, 28)), {}, "have 1 channel, and .* takes 3"),
         (classifier(10, shape=("N", 1, "h", "w")), {}, "choose one with --input-size"),
         (classifier(10), {"input_size": 32}, "--input-size 32: .* was made for 28"),
         (classifier(10), {"dataset": None}, "no training images .*--dataset NAME.*random"),

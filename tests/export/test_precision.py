@@ -173,7 +173,7 @@ def test_a_network_without_images_is_not_calibrated_on_noise_unasked(tmp_path: P
         export_onnx("resnet8", **given)
     with pytest.raises(BenchError, match="unknown dataset 'cifa'; did you mean 'cifar10'"):
         export_onnx("resnet8", **given, dataset="cifa")
-    with pytest.raises(BenchError, match="have 1 channels, and resnet8-width-4 takes 3"):
+    with pytest.raises(BenchError, match="have 1 channel, and resnet8-width-4 takes 3"):
         export_onnx("resnet8", **given, dataset="fashion-mnist-mini")
     with pytest.raises(BenchError, match="--dataset goes with --precision int8"):
         export_onnx("resnet8", results=tmp_path, dataset="random")

@@ -105,6 +105,16 @@ class TestUsersFunction:
         assert "\n" not in str(refusal.value)
 
 
+def test_an_option_of_zero_gets_no_warning_of_pytorch(tmp_path, monkeypatch, recwarn):
+    (tmp_path / "narrow_networks.py").write_text(
+        "from torch import nn\ndef make(width=4):\n    return nn.Linear(width, 2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build_model("narrow_networks:make", width=0).in_features == 0
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_users_package_may_be_called_models(tmp_path):
     package = tmp_path / "models"
     package.mkdir()

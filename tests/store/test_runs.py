@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from bench import load_results
 from bench.errors import BenchError
 from bench.store import Store
 from bench.store.files import StorageError
@@ -244,6 +245,23 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(store, finish):
         store.find_run(run.replace("mnist", "mist"))
 
 
+def test_the_exact_name_of_a_study_or_run_goes_before_the_beginning_of_a_run(store, finish):
+    run, other = finish(store, seed=0), finish(store, seed=1)
+    assert {run[:7], other[:7]} == {"resnet2"}
+    store.save_study(make_study({"net": [other]}, name="resnet2"))
+    assert store.find_run("resnet2") == other
+    store.save_study(make_study({"net": [run, other]}, name="resnet2"))
+    with pytest.raises(BenchError, match="'resnet2' is a study of 2 runs, and one is needed: name"):
+        store.find_run("resnet2")
+    store.save_study(make_study({"net": ["gone"]}, name="resnet2"))
+    with pytest.raises(BenchError, match="study 'resnet2' has no run in"):
+        store.find_run("resnet2")
+    with pytest.raises(BenchError, match=r"fits 2 runs: .*; give more of the name, or the hash"):
+        store.find_run("resnet")
+    with pytest.raises(BenchError, match="did you mean 'resnet2'"):
+        store.find_run("rsnet2")
+
+
 def test_an_unfinished_run_is_found_and_removed(store, record):
     run = record().run
     store.mark_unfinished(record(status="failed"))
@@ -332,3 +350,10 @@ def test_a_newer_run_is_not_written_over(store, finish):
     with pytest.raises(NewerFormatError, match="written by a newer bench"):
         finish(store)
     assert path.read_bytes() == before
+
+
+def test_a_warning_shows_the_line_of_the_caller(store, finish):
+    (store.folder(finish(store)) / "run.json").write_text("damaged")
+    with pytest.warns(UserWarning, match="passing over") as found:
+        load_results(store.root)
+    assert {warning.filename for warning in found} == {__file__}

@@ -65,8 +65,9 @@ def test_the_second_waits_and_says_so_in_one_line(hold, capsys, there, here, nam
     said = capsys.readouterr().err
     assert re.fullmatch(
         f"bench: waiting for {named} of another command on this machine to end: process "
-        rf"{owner.pid} \(.*python.*\), since \d\d:\d\d:\d\d\. If it hangs, end it with "
-        f"'kill {owner.pid}'\n",
+        rf"{owner.pid} \(.*python.*\), since \d\d:\d\d:\d\d\. Figures taken beside other work "
+        rf"would be wrong: wait, or end it with 'kill {owner.pid}' \(a training then saves its "
+        r"state; its command resumes it\)\n",
         said,
     )
     owner.kill()  # even a killed owner holds nothing

@@ -7,13 +7,12 @@ point group `bench.backends`.
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, warn
 from bench.measurement.backends.protocol import (
     BOUNDARIES,
     CHANNELS_LAST,
@@ -134,7 +133,7 @@ def backend_rows() -> Iterator[dict[str, Any]]:
         try:
             backend = load_backend(name)
         except BenchError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warn(str(error))
             continue
         for pair in backend.support():
             yield {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.store.measurements import MeasurementRecord
 
 _GPU = ("gpu", "driver", "cuda", "cudnn")
+_TOML_WORDS = {"true", "false", "inf", "nan"}
 _PACKAGES = ("bench", "torch", "numpy", "python")
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
 # What fields of a measurement's request are called on the command line.
@@ -108,14 +109,20 @@ def _importing(record: RunRecord, name: str) -> str:
     words = ["bench", "import", request["model"], "--dataset", request["dataset"]]
     words += ["--weights", weights] if weights else []
     for key, value in request["options"].items():
-        words += ["--option", f"{key}={json.dumps(value)}"]
+        words += ["--option", f"{key}={_written(value)}"]
     given = {key: request.get(key) for key in ("input_size", "mean", "std")}
     given |= {k: v for k in ("normalize", "antialias") if not (v := request["recipe"][k])}
     given["resize"] = request["recipe"].get("resize")
     for key, value in given.items():
         if value is not None:
-            words += ["--set", f"{key}={json.dumps(value)}"]
+            words += ["--set", f"{key}={_written(value)}"]
     return shlex.join([*words, "--name", name])
+
+
+def _written(value: Any) -> str:
+    """Write a value as `--option` and `--set` read it; a word needs no quotes."""
+    plain = isinstance(value, str) and value.isidentifier() and value not in _TOML_WORDS
+    return str(value) if plain else json.dumps(value)
 
 
 def measuring_command(record: MeasurementRecord) -> str:

@@ -7,13 +7,12 @@ import functools
 import hashlib
 import importlib.util
 import tempfile
-import warnings
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, warn
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
@@ -157,10 +156,9 @@ class _Session:
                 reason = f"{type(error).__name__}: {first[:300]}"
                 self.outcomes[name] = _outcome(given_up.where if given_up else None, reason)
                 self._save()
-                warnings.warn(
+                warn(
                     f"--track {name} is given up ({reason}); the runs are unharmed, and the same "
-                    "command logs what is missing",
-                    stacklevel=2,
+                    "command logs what is missing"
                 )
 
     def _open(self, name: str) -> Tracker:

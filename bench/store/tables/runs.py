@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.errors import warn
 from bench.store.tables.columns import COLUMNS, typed_frame
 from bench.studies.recipe import recipe_name
 
@@ -106,16 +106,15 @@ def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
     except OSError:
         content = b""
     if hashlib.sha256(content).hexdigest() != record.files["history.csv"]:
-        warnings.warn(
+        warn(
             f"{path} is missing or damaged (its checksum differs); remove the run with "
-            f"'bench results rm {record.run}' and train it again",
-            stacklevel=2,
+            f"'bench results rm {record.run}' and train it again"
         )
         return []
     try:
         return _history_rows(content.decode(), record)
     except (ValueError, TypeError, csv.Error) as error:  # sealed, but not as we write it
-        warnings.warn(f"passing over {path}: it is no history of a run ({error})", stacklevel=2)
+        warn(f"passing over {path}: it is no history of a run ({error})")
         return []
 
 
