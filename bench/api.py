@@ -5,16 +5,17 @@ Each public function leaves the calling process as it was (`caller_state`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.gradients import measure_gradients
 from bench.analysis.landscape import measure_landscapes
 from bench.analysis.lesion import measure_lesions
-from bench.errors import BenchError, RunsFailedError, warn
+from bench.errors import BenchError, RunsFailedError, nearest, warn
 from bench.launch.carry_out import carry_out, make_plan
 from bench.launch.workers import Execution
 from bench.measurement.configurations import Request
@@ -24,6 +25,8 @@ from bench.store import Store
 from bench.store.tables.frames import analysed_frame, exports_frame, study_runs, throughput_frame
 from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, adhoc_study
 from bench.studies.growth import grown_request
+from bench.studies.recipe import Recipe
+from bench.studies.schema import Settings
 from bench.system.caller_state import caller_state
 from bench.targets.find import load_trained
 from bench.training.grown_start import DOCUMENT
@@ -82,6 +85,7 @@ def run_study(
         RunsFailedError: every run failed; `rows` of the error has what would be returned.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
+    _check_arguments(run_study, execution, Execution)
     how = Execution(**execution)
     overrides = Overrides(
         seeds=list(seeds) if seeds is not None else None,
@@ -96,6 +100,36 @@ def run_study(
     runs = {record.variants[v.name]["runs"][str(s)] for v in plan.selected for s in v.requests}
     _report_failures(rows[rows["run"].isin(runs)], rows)
     return rows
+
+
+def _check_arguments(
+    function: Callable[..., Any],
+    given: dict[str, Any],
+    kind: type[Any],
+    settings: Collection[str] = (),
+) -> None:
+    """Check the keyword arguments of a function that takes the fields of a dataclass.
+
+    Args:
+        function: the function.
+        given: its arguments that are none of its own parameters.
+        kind: the dataclass.
+        settings: keys of the function's argument `settings`.
+
+    Raises:
+        BenchError: an argument is unknown; the known ones are named.
+    """
+    own = [name for name, p in signature(function).parameters.items() if p.kind != p.VAR_KEYWORD]
+    known = [*own, *(field.name for field in fields(kind))]
+    for key, value in given.items():
+        if key not in known:
+            hint = nearest(key, known)
+            if key in settings:
+                hint = f'; it is a setting: settings={{"{key}": {value!r}}}'
+            raise BenchError(
+                f"bench.{function.__name__} has no argument '{key}'{hint} "
+                f"(known: {', '.join(known)})"
+            )
 
 
 def _report_failures(requested: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -164,6 +198,7 @@ def train(
         RunsFailedError: the run failed; `rows` of the error has its row.
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
+    _check_arguments(train, execution, Execution, Settings.model_fields)
     how = Execution(**execution)
     plan = train_plan(
         model,
@@ -232,10 +267,10 @@ def import_model(
         weights: safetensors file or state dict (`.pt`, `.pth`, `.ckpt`); default: the weights that
             the network comes with, such as with `options={"pretrained": True}` of timm.
         options: options of the network.
-        settings: `input_size`, `mean`, `std` (lists, one number per channel), `normalize`,
-            `resize`, `antialias`, `precision`, `batch_size`. By default, networks of timm and
-            torchvision take images as their published weights do; others in the images' own size,
-            normalised with the training images' mean and standard deviation.
+        settings: `input_size`, `mean`, `std` (a number, or a list of one per channel),
+            `normalize`, `resize`, `antialias`, `precision`, `batch_size`. By default, networks of
+            timm and torchvision take images as their published weights do; others in the images'
+            own size, normalised with the training images' mean and standard deviation.
         name: a study to record the run in, by which commands find it (default: `adhoc`).
         **execution: fields of `bench.launch.workers.Execution`.
 
@@ -246,8 +281,9 @@ def import_model(
         BenchError: the weights are not this network's, or the request cannot be met.
         RunsFailedError: the evaluation failed.
     """
-    from bench.launch.imported import import_plan
+    from bench.launch.imported import SETTINGS, import_plan
 
+    _check_arguments(import_model, execution, Execution, SETTINGS)
     how = Execution(**execution)
     path = None if weights is None else Path(weights)
     plan = import_plan(
@@ -311,6 +347,7 @@ def measure(
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
 
+    _check_arguments(measure, request, Request)
     names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
     wanted = Request(**values)
@@ -373,6 +410,7 @@ def grow_with_proof(
 
     The proof is the run's document `growth.json`, None if the run did not complete.
     """
+    _check_arguments(grow, execution, Execution, Recipe.model_fields)
     how = Execution(**execution)
     parent = load_trained(run, results=how.results)
     how = replace(how, results=parent.root)
@@ -430,6 +468,9 @@ def export_onnx(
         BenchError: a target or a setting cannot be understood or met. If there are several
             networks, the others are exported and the failed one is a row.
     """
+    from bench.export.settings import Settings as ExportSettings
+
+    _check_arguments(export_onnx, settings, ExportSettings)
     records = export_with_proofs(
         targets, results=results, options=options, input_size=input_size,
         preprocessing=preprocessing, output=output, bundle=bundle, force=force, threads=threads,

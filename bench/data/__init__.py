@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from bench.data.augmentation import Augmentation, augment
 from bench.data.batches import Batches, evaluation_batches
-from bench.data.catalog import DatasetInfo, data_directory, list_datasets, load_dataset
+from bench.data.catalog import (
+    DatasetInfo,
+    count_channels,
+    data_directory,
+    list_datasets,
+    load_dataset,
+)
 from bench.data.images import Dataset, Images
 from bench.data.preprocessing import Preprocessing
 from bench.data.splits import validation_split
@@ -21,6 +27,7 @@ __all__ = [
     "Images",
     "Preprocessing",
     "augment",
+    "count_channels",
     "data_directory",
     "evaluation_batches",
     "list_datasets",

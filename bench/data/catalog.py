@@ -17,6 +17,7 @@ from bench.data.builtin import (
     make_synthetic,
 )
 from bench.data.imagecache import load_imagefolder
+from bench.data.imagefolder import common_shape, scan
 from bench.data.images import Dataset, fingerprint
 from bench.data.moved import find_moved
 from bench.data.published import PUBLISHED, load_published
@@ -129,6 +130,23 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
         f"unknown dataset '{name}'{suggestion(name)} (known: {', '.join(NAMES)}, "
         "imagefolder:PATH, or your own package.module:function)"
     )
+
+
+def count_channels(name: str) -> int:
+    """Return the number of colour channels of a dataset; of an image folder, from its headers.
+
+    Raises:
+        BenchError: As `load_dataset`.
+    """
+    known = {info.name: info.channels for info in list_datasets()}
+    if name in known:
+        return known[name]
+    if name.startswith(FOLDER_PREFIX):
+        root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+        if not root.is_dir():
+            root = find_moved(name, data_directory()) or root
+        return common_shape(scan(root).paths, image_size=1)[0]
+    return load_dataset(name, image_size=1).channels
 
 
 def suggestion(name: str) -> str:

@@ -325,13 +325,13 @@ def common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, in
         channels = max(channels, own)
         if image_size is None and size != first:
             raise BenchError(
-                f"{path}: {size[0]}x{size[1]} pixels where {paths[0].name} has "
-                f"{first[0]}x{first[1]}: set an input size to resize to (--set input_size=224)"
+                f"{path}: {size[1]}x{size[0]} pixels (HxW) where {paths[0].name} has "
+                f"{first[1]}x{first[0]}: set an input size to resize to (--set input_size=224)"
             )
         if image_size is None and size[0] != size[1]:
             raise BenchError(
-                f"{path}: {size[0]}x{size[1]} pixels is not square: "
-                "set an input size to resize to (--set input_size=224)"
+                f"{path}: {size[1]}x{size[0]} pixels (HxW) is not square, as the input of a run "
+                "is: set an input size to resize to (--set input_size=224)"
             )
     if first is None:
         raise BenchError("no images: give a folder with images")

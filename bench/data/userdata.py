@@ -215,8 +215,8 @@ def _square(what: str, images: Tensor, *, side: int | None, resize: Resize) -> T
         return images
     if side is None:
         raise BenchError(
-            f"{what}: images are {width}x{height} pixels, not square: set an input size "
-            "to resize to (--set input_size=224)"
+            f"{what}: images are {height}x{width} pixels (HxW), not square as the input of a run: "
+            "set an input size to resize to (--set input_size=224)"
         )
     return resize_images(images, side, resize)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import torch.nn.functional as F
 from onnx import TensorProto, inliner
 from onnx.external_data_helper import load_external_data_for_model
 from onnx.shape_inference import InferenceError
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from bench.data import Preprocessing
+
 Shape = tuple[int, ...]
 Size = tuple[int, int]
 
@@ -36,33 +42,63 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """What an ONNX file says of itself.
+class ImageInput:
+    """The images that an ONNX file takes.
 
     Attributes:
         input_shape: sizes of an image in the file's own order: C×H×W, or H×W×C if `channels_last`.
         channels_last: whether the channels stand last.
         input_type: element type of the images, such as float32 or uint8.
         static_batch: the one batch size it takes; None for any.
-        precision: of its weights: fp32, fp16, bf16 or fp64; int8 with quantised operators.
-        macs: multiply-adds of one image in convolutions and matrix products; None where they
-            cannot be counted.
-        traffic: what these read and write; None likewise.
     """
 
     input_shape: tuple[int, int, int]
     channels_last: bool
     input_type: str
     static_batch: int | None
-    precision: str
-    macs: int | None
-    traffic: Traffic | None
 
     @property
     def channels_first(self) -> tuple[int, int, int]:
         """Sizes of an image as C×H×W, whatever the file's order."""
         first, second, third = self.input_shape
         return (third, first, second) if self.channels_last else self.input_shape
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether the images are real numbers, not grey levels."""
+        return self.input_type.startswith("float")
+
+    def feed(self, images: Tensor, preprocessing: Preprocessing) -> npt.NDArray[Any]:
+        """Turn uint8 images N×C×H×W into the file's input."""
+        prepared = preprocessing.apply(images)
+        sides, antialias = self.channels_first[1:], preprocessing.antialias
+        if prepared.shape[2:] != sides:  # of a file whose images are not square
+            prepared = F.interpolate(prepared, sides, mode="bilinear", antialias=antialias)
+        return self.arrange(prepared if self.takes_floats else prepared * 255)
+
+    def arrange(self, images: Tensor) -> npt.NDArray[Any]:
+        """Give float images N×C×H×W the file's order of dimensions and its type."""
+        if self.channels_last:
+            images = images.permute(0, 2, 3, 1)
+        if not self.takes_floats:
+            images = images.round().clamp(0, 127 if self.input_type == "int8" else 255)
+        return np.ascontiguousarray(images.numpy().astype(self.input_type))
+
+
+@dataclass(frozen=True)
+class FileFacts(ImageInput):
+    """What an ONNX file says of itself.
+
+    Attributes:
+        precision: of its weights: fp32, fp16, bf16 or fp64; int8 with quantised operators.
+        macs: multiply-adds of one image in convolutions and matrix products; None where they
+            cannot be counted.
+        traffic: what these read and write; None likewise.
+    """
+
+    precision: str
+    macs: int | None
+    traffic: Traffic | None
 
 
 def examine(path: Path, size: Size | None = None) -> FileFacts:
@@ -73,6 +109,14 @@ def examine(path: Path, size: Size | None = None) -> FileFacts:
             images of another size; or it takes any size, and none is given.
     """
     graph = load(path).graph
+    images = image_input(path, graph, size)
+    name = _images(path, graph).name
+    macs, traffic = _count(path, name, (images.static_batch or 1, *images.input_shape))
+    return FileFacts(**asdict(images), precision=precision_of(graph), macs=macs, traffic=traffic)
+
+
+def image_input(path: Path, graph: Any, size: Size | None = None) -> ImageInput:
+    """Read which images a file with this graph takes; arguments and errors as of `examine`."""
     entry = _images(path, graph)
     tensor = entry.type.tensor_type
     if tensor.elem_type not in _TYPES:
@@ -83,16 +127,7 @@ def examine(path: Path, size: Size | None = None) -> FileFacts:
         )
     batch, *sides = [d.dim_value or None for d in tensor.shape.dim] or [None]
     shape, channels_last = image_shape(path, (batch, *sides), size)
-    macs, traffic = _count(path, entry.name, (batch or 1, *shape))
-    return FileFacts(
-        input_shape=shape,
-        channels_last=channels_last,
-        input_type=_TYPES[tensor.elem_type],
-        static_batch=batch,
-        precision=precision_of(graph),
-        macs=macs,
-        traffic=traffic,
-    )
+    return ImageInput(shape, channels_last, _TYPES[tensor.elem_type], batch)
 
 
 def image_shape(

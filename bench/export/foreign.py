@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch.nn.functional as F
 from onnx import version_converter
 
 from bench.data import Dataset, Preprocessing
@@ -24,6 +22,7 @@ from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
 from bench.export.files import check, inputs_of, onnx_sha256, save
 from bench.export.graph import set_properties
 from bench.export.messages import short
+from bench.export.metadata import as_text, preparation
 from bench.export.parity import compare
 from bench.export.pipeline import FILE, Exporter, compared
 from bench.export.session import logits_of, open_session
@@ -66,29 +65,13 @@ class ForeignFile:
         count, seed = settings.calibration_images, settings.calibration_seed
         if self.dataset is None:
             values = random_images(self.facts.channels_first, count, seed)
-            return self._arranged(values if self._takes_floats else values * 50 + 128)
+            return self.facts.arrange(values if self.facts.takes_floats else values * 50 + 128)
         return self.feed(draw_images(self.dataset, count, seed))
 
     def feed(self, images: Tensor) -> npt.NDArray[Any]:
         """Turn uint8 images N×C×H×W into the file's input."""
         assert self.preprocessing is not None  # noqa: S101 - there are images
-        prepared = self.preprocessing.apply(images)
-        sides, antialias = self.facts.channels_first[1:], self.preprocessing.antialias
-        if prepared.shape[2:] != sides:  # of a file whose images are not square
-            prepared = F.interpolate(prepared, sides, mode="bilinear", antialias=antialias)
-        return self._arranged(prepared if self._takes_floats else prepared * 255)
-
-    @property
-    def _takes_floats(self) -> bool:
-        return self.facts.input_type.startswith("float")
-
-    def _arranged(self, images: Tensor) -> npt.NDArray[Any]:
-        """Give float images the file's order of dimensions and its type."""
-        if self.facts.channels_last:
-            images = images.permute(0, 2, 3, 1)
-        if not self._takes_floats:
-            images = images.round().clamp(0, 127 if self.facts.input_type == "int8" else 255)
-        return np.ascontiguousarray(images.numpy().astype(self.facts.input_type))
+        return self.facts.feed(images, self.preprocessing)
 
 
 def read_foreign(
@@ -197,14 +180,8 @@ def _quantised(
         exporter.say(f"{name}: testing on {source.dataset.name}")
         judge = Judge(source.dataset.test, lambda chunk: reference(source.feed(chunk)), source.feed)
     made = _converted(source, settings, exporter, judge, folder)
-    # Exports of different sources or images are different files, each with its own record.
-    of = {
-        "source_sha256": source.sha256,
-        "dataset": source.dataset.name if source.dataset else RANDOM,
-        "dataset_fingerprint": source.dataset.fingerprint if source.dataset else "",
-        "preprocessing": json.dumps(asdict(source.preprocessing)) if source.preprocessing else "",
-    }
-    set_properties(made.proto, {p.key: p.value for p in made.proto.metadata_props} | of)
+    own = {p.key: p.value for p in made.proto.metadata_props}
+    set_properties(made.proto, own | _properties(source, settings))
     save(made.proto, folder / FILE)
     check(folder / FILE)
     int8 = open_session(folder / FILE, threads=1)
@@ -228,6 +205,26 @@ def _quantised(
         "accuracy": asdict(accuracy) if accuracy else None,
     }
     return columns, details | {"int8": made.details | {"images_prepared": source.note}}
+
+
+def _properties(source: ForeignFile, settings: Settings) -> dict[str, str]:
+    """Return the metadata of the int8 file; that of the original stays beside it.
+
+    Exports of different sources or images are different files, each with its own record.
+    """
+    data, made = source.dataset, source.preprocessing
+    values: dict[str, Any] = {
+        "source_sha256": source.sha256,
+        "precision": settings.precision,
+        "dataset": data.name if data else RANDOM,
+        "dataset_fingerprint": data.fingerprint if data else "",
+    }
+    if data is not None and made is not None:
+        values |= preparation(replace(made, image_size=data.size))
+        values |= {"input_shape": source.facts.channels_first, "with_preprocessing": False}
+        if not data.timing_only:  # else the classes are not the file's
+            values["classes"] = data.classes
+    return as_text(values)
 
 
 def _converted(
@@ -274,12 +271,13 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
         raise BenchError(f"--set {useless}: no image is normalised {why}; leave it out")
     for key in ("mean", "std"):
         try:
-            values[key] = tuple(map(float, np.atleast_1d(values[key])))
+            copies = 1 if np.ndim(values[key]) else dataset.channels
+            values[key] = tuple(map(float, np.atleast_1d(values[key]))) * copies
         except (TypeError, ValueError):
             values[key] = ()
         if len(values[key]) != dataset.channels:
             raise BenchError(
-                f"--set {key}: give one number for each channel, such as "
+                f"--set {key}: give one number, or one for each channel, such as "
                 f"{key}=[{', '.join(['0.5'] * dataset.channels)}] for images scaled to 0…1"
             )
     if min(values["std"]) <= 0:

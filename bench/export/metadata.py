@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
+    from bench.data import Preprocessing
     from bench.export.settings import Settings
     from bench.targets.network import LoadedNetwork
 
@@ -24,20 +25,31 @@ def properties(source: LoadedNetwork, settings: Settings) -> dict[str, str]:
         "bench_version": version_of("resnet-bench"),
     }
     if source.trained is not None and source.preprocessing is not None:
-        made = source.preprocessing
         values |= {
             "run_hash": source.trained.request.hash,
             "dataset": source.trained.request.dataset,
             "classes": source.classes,
-            "mean": made.mean,
-            "std": made.std,
-            "antialias": made.antialias,
-            "normalize": made.normalize,
-            "image_size": made.image_size,
-            "resize": made.resize,
+            **preparation(source.preprocessing),
             # Of the training: that of the current folder would make files differ by folder.
             "git_commit": source.trained.record.environment.get("git_commit"),
         }
+    return as_text(values)
+
+
+def preparation(made: Preprocessing) -> dict[str, Any]:
+    """Return the properties that say how images are prepared for a file."""
+    return {
+        "mean": made.mean,
+        "std": made.std,
+        "antialias": made.antialias,
+        "normalize": made.normalize,
+        "image_size": made.image_size,
+        "resize": made.resize,
+    }
+
+
+def as_text(values: dict[str, Any]) -> dict[str, str]:
+    """Return properties as a file stores them: text as it is, else JSON; None is left out."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for key, value in values.items()

@@ -120,7 +120,7 @@ def _check_trainable(requests: Sequence[RunRequest]) -> None:
     for request in {request.seedless_hash: request for request in requests}.values():
         dataset = load_data(request)
         check_trainable(request, dataset)
-        for remark in () if request.imported else remarks(request, dataset):
+        for remark in dataset.notes if request.imported else remarks(request, dataset):
             warn(remark)
 
 

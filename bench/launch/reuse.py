@@ -18,6 +18,7 @@ from bench.training.inputs import (
     folder_of,
     recorded_inputs,
     refuse_other_inputs,
+    remake,
 )
 from bench.training.setup import build_blank, forget_data, load_data
 
@@ -107,11 +108,11 @@ def refuse_changed(
             code[request.model] = current_code(request.model)
         now = {"user_code": code[request.model], **images.get(request.data, {})}
         if record is not None:
-            refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
+            refuse_other_inputs(run, request, recorded_inputs(record), now)
             refuse_other_start(request, record, store)
         elif found is not None:
             inputs = found[1].get("inputs", {})
-            refuse_other_inputs(run, request.dataset, inputs, now, begun=True)
+            refuse_other_inputs(run, request, inputs, now, begun=True)
     return {data: known["dataset_fingerprint"] for data, known in images.items()}
 
 
@@ -131,8 +132,8 @@ def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> 
     for name, digest in loaded.items():
         if before.get(name, digest) != digest:
             raise BenchError(
-                f"run {record.run} was trained from other weights than '{request.model}' loads now "
-                f"('{name}' differs); --force trains it again"
+                f"run {record.run} was made from other weights than '{request.model}' loads now "
+                f"('{name}' differs); restore them, or {remake(request)}"
             )
 
 

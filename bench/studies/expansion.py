@@ -107,7 +107,8 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     if overrides.epochs is not None:
         values["epochs"] = overrides.epochs
     dataset, native = _dataset(settings, place, overrides.dataset)
-    if bool(settings.get("mean")) != bool(settings.get("std")):
+    colours = {k: settings[k] for k in ("mean", "std") if settings.get(k) is not None}
+    if len(colours) == 1:
         raise VariantError(f"variant '{variant.name}': give both mean and std, or neither", place)
     return {
         "model": model,
@@ -118,8 +119,15 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
         "input_size": settings.get("input_size") or native,
         "precision": settings.get("precision") or overrides.default_precision,
         "deterministic": overrides.deterministic,
-        **{k: tuple(settings[k]) for k in ("mean", "std") if settings.get(k)},
+        **{key: _per_channel(values, dataset) for key, values in colours.items()},
     }
+
+
+def _per_channel(values: float | list[float], dataset: str) -> tuple[float, ...]:
+    """Return one value per channel; a number is the value of all channels of *dataset*."""
+    from bench.data import count_channels
+
+    return tuple(values) if isinstance(values, list) else (values,) * count_channels(dataset)
 
 
 def _network(settings: dict[str, Any], place: int, variant: str) -> tuple[str, dict[str, Any]]:

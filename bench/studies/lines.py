@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel, ValidationError
 
+_COLOUR = "give a number from 0 to 1, or a list of one per channel, such as [0.5, 0.5, 0.5]"
 _TABLES: dict[str, type[BaseModel]] = {
     "base": Base,
     "variant": Variant,
@@ -23,6 +24,16 @@ _TABLES: dict[str, type[BaseModel]] = {
     "contrast": Contrast,
     "primary": Primary,
     "published": Published,
+}
+
+# What to give where pydantic's words would name a type, and only one of several.
+_EXPECTED = {
+    "input_size": "give one side in pixels, such as 224: the input of a run is square; for a "
+    "network that takes H×W, use the ONNX file that torch.onnx.export writes "
+    "(docs/how-to/own-file.md)",
+    "options": "an option is a number, a word or true/false",
+    "mean": _COLOUR,
+    "std": _COLOUR,
 }
 
 
@@ -49,6 +60,9 @@ def explain_first(
     if first["type"] == "missing":
         return f"{where} is missing"
     value = textwrap.shorten(json.dumps(first["input"], default=str), 60, placeholder="…")
+    expected = next((_EXPECTED[part] for part in named if part in _EXPECTED), None)
+    if expected and first["type"].endswith(("_type", "_parsing")):
+        return f"{where} = {value}: {expected}"
     message = f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
     if first["type"] == "less_than_equal" and key == "target_accuracy":
         message += f" (a fraction; per cent divided by 100: {first['input'] / 100:g})"
@@ -61,7 +75,8 @@ def _location(error: ValidationError) -> list[str]:
 
 def _is_type_tag(part: int | str) -> bool:
     """Return whether pydantic added this to the location for a member of a union, not a key."""
-    return isinstance(part, str) and bool(re.search(r"[\[(]|^(bool|int|float|str)$", part))
+    tag = r"[\[(]|^(constrained-)?(bool|int|float|str)$"
+    return isinstance(part, str) and bool(re.search(tag, part))
 
 
 def _spell(location: list[str]) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 Scalar = bool | int | float | str
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
@@ -55,17 +57,15 @@ class Settings(RecipeOverrides):  # its fields are made above
         strict=True,
         description="Train on a fixed balanced subset of this many images.",
     )
-    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+    mean: _Fraction | Annotated[list[_Fraction], Field(min_length=1)] | None = Field(
         None,
-        min_length=1,
-        description="Mean of each channel that normalisation subtracts, of images scaled to 0…1 "
-        "(default: the training images').",
+        description="Mean that normalisation subtracts, of images scaled to 0…1: one number for "
+        "all channels, or a list with one per channel (default: the training images').",
     )
-    std: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+    std: _Positive | Annotated[list[_Positive], Field(min_length=1)] | None = Field(
         None,
-        min_length=1,
-        description="What normalisation divides each channel by then (default: the training "
-        "images' standard deviation).",
+        description="What normalisation divides by then, likewise (default: the training images' "
+        "standard deviation).",
     )
     precision: Precision | None = Field(None, description="fp32, or autocast to bf16 or fp16.")
 

@@ -51,8 +51,10 @@ def predict(network: Classifier, files: Sequence[Path], *, top: int = 1) -> list
     for file in files:
         with open_image(file, network.input_shape[0]) as image:
             pixels = torch.from_numpy(planes(image).copy())[None]
-        probabilities = network.model(network.preprocess(pixels)).softmax(1)[0]
-        values, classes = probabilities.topk(min(top, len(probabilities)))
+        logits = network.model(network.preprocess(pixels))[0]
+        # Of equal logits, as int8 files have, the first is the answer, as where accuracy is tested.
+        classes = logits.argsort(descending=True, stable=True)[:top]
+        values = logits.softmax(0)[classes]
         rows += [
             {
                 "image": str(file),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.studies.run_request import RunRequest
+from bench.training.inputs import remake
 from bench.training.setup import load_data, read_trained
 from bench.training.sizes import image_size
 
@@ -66,7 +67,7 @@ class TrainedRun:
         if dataset.fingerprint != self.record.result["dataset_fingerprint"]:
             raise BenchError(
                 f"the dataset '{dataset.name}' is not what run {self.record.run} was trained on "
-                "(its fingerprint differs): put the old files back, or train again"
+                f"(its fingerprint differs): put the old files back, or {remake(self.request)}"
             )
         return dataset
 

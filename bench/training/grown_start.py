@@ -37,7 +37,7 @@ def grow_into(model: nn.Module, split: Split, store: Store) -> dict[str, Any]:
     before = RunRequest.from_dict(record.request)
     if before.data == request.data:
         data = describe_data(split.dataset)
-        refuse_other_inputs(record.run, request.dataset, recorded_inputs(record), data)
+        refuse_other_inputs(record.run, before, recorded_inputs(record), data)
     check_nesting((before.model, before.options), (request.model, request.options))
     assert isinstance(parent, ResNet)  # noqa: S101 - check_nesting refuses others
     assert isinstance(model, ResNet)  # noqa: S101

@@ -51,14 +51,24 @@ def recorded_inputs(record: RunRecord) -> dict[str, Any]:
     return {**record.result, **{k: environment.get(k) for k in ("user_code", "library")}}
 
 
+def remake(request: RunRequest) -> str:
+    """Word how to make a recorded run again, whichever command finds that it is out of date."""
+    return f"{'import' if request.imported else 'train'} it again with --force"
+
+
 def refuse_other_inputs(
-    run: str, dataset: str, recorded: dict[str, Any], now: dict[str, Any], *, begun: bool = False
+    run: str,
+    request: RunRequest,
+    recorded: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    begun: bool = False,
 ) -> None:
     """Refuse to take a run for one of other code or images; what was not recorded is not compared.
 
     Args:
         run: its id.
-        dataset: name of its dataset.
+        request: what it was requested as.
         recorded: `user_code` and `describe_data` as recorded with it.
         now: the same as they are now; what is missing is not compared.
         begun: it is to be resumed, not to be reused.
@@ -66,7 +76,8 @@ def refuse_other_inputs(
     Raises:
         BenchError: something differs; it is named.
     """
-    what, then = ("begun", "starts it again") if begun else ("trained", "trains it again")
+    what = "imported" if request.imported else "begun" if begun else "trained"
+    again = remake(request)
     changed = changes(recorded.get("user_code") or {}, now.get("user_code") or {})
     if changed and recorded.get("user_code") and "user_code" in now:
         if not now["user_code"]:
@@ -77,16 +88,17 @@ def refuse_other_inputs(
         if recorded.get("library"):
             raise BenchError(
                 f"run {run} was {what} with other code than there is now in {', '.join(changed)} "
-                f"({recorded['library']} then); install that version, or --force {then}"
+                f"({recorded['library']} then); install that version, or {again}"
             )
         raise BenchError(
             f"run {run} was {what} with other code than there is now in {', '.join(changed)}; "
-            f"--force {then}, or give the new network another name"
+            f"restore the code, give the new network another name, or {again}"
         )
     for key in ("dataset_fingerprint", "classes", "mean", "std"):
         if key in now and recorded.get(key, now[key]) != now[key]:
             named = "images" if key == "dataset_fingerprint" else key
             raise BenchError(
-                f"run {run} was {what} on other {named} than dataset '{dataset}' has now; "
-                f"--force {then} (a function that draws them must seed its random numbers)"
+                f"run {run} was {what} on other {named} than dataset '{request.dataset}' has now; "
+                f"restore them, or {again} (a function that draws them must seed its random "
+                "numbers)"
             )

@@ -221,10 +221,8 @@ class _Attempt:
         if found is None or self.trainer is None:
             return
         tensors, state = found
-        name = self.request.dataset
-        refuse_other_inputs(
-            self.request.run_id, name, state.get("inputs", {}), self.inputs, begun=True
-        )
+        before = state.get("inputs", {})
+        refuse_other_inputs(self.request.run_id, self.request, before, self.inputs, begun=True)
         restore(self.trainer, tensors, state)
         self.before = state["seconds"]
         self.record = dataclasses.replace(self.record, started_at=state["started_at"])

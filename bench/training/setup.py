@@ -174,7 +174,7 @@ def read_trained(store: Store, run: str) -> tuple[RunRecord, nn.Module]:
     request = RunRequest.from_dict(record.request)
     if record.environment.get("user_code"):
         now = {"user_code": current_code(request.model)}
-        refuse_other_inputs(run, request.dataset, recorded_inputs(record), now)
+        refuse_other_inputs(run, request, recorded_inputs(record), now)
     model = build_blank(request, len(record.result["classes"]), record.result["input_shape"])
     tensors = store.read_tensors(run, "model.safetensors")
     try:

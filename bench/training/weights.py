@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import pathlib
 import re
 from collections import Counter, defaultdict
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.errors import BenchError, nearest_file, warn
@@ -152,10 +154,22 @@ def _read(path: Path) -> Any:
                 "loading could run code; save only the tensors: "
                 "torch.save(model.state_dict(), FILE)"
             ) from None
+        if _is_damage(error):
+            raise BenchError(
+                f"--weights {path} cannot be read: it was cut off or is no checkpoint "
+                f"({path.stat().st_size:,} bytes); copy it again"
+            ) from None
         reason = (text.splitlines() or ["it is broken"])[0]
         if "weights_only" in reason:  # torch's advice is to read it unsafely
             reason = "torch.save did not write it, or not as a state dict"
         raise BenchError(f"--weights {path} cannot be read: {reason}") from None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Return whether an error of torch or safetensors is of a file whose end is missing."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EINVAL  # an offset that is not in the file
+    return isinstance(error, EOFError | SafetensorError) or "PytorchStreamReader" in str(error)
 
 
 def _state_dicts(

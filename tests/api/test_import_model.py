@@ -185,11 +185,27 @@ def test_an_edited_network_is_not_taken_for_the_imported_one(tmp_path):
     source.write_text(NETWORK.replace("nn.ReLU()", "nn.SiLU()"))
     user_code._first.clear()
     del sys.modules["stranger.network"]
-    other = r"other code than there is now in stranger\.network"
+    other = r"imported with other code than .* in stranger\.network; restore .* or import it again"
     with pytest.raises(bench.BenchError, match=other):
         bench.load_model(run, results="bench-runs")
     with pytest.raises(bench.BenchError, match=other):
         import_net()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_number_is_the_mean_of_all_channels():
+    one = import_net(settings={"mean": 0.5, "std": [0.25] * 3})["run"].item()
+    assert import_net(settings={"mean": [0.5] * 3, "std": 0.25})["run"].item() == one
+    assert Store("bench-runs").read_run(one).request["mean"] == [0.5] * 3
+
+
+@pytest.mark.usefixtures("project")
+def test_what_is_passed_over_in_the_folder_is_said():
+    shutil.copytree("bars/test", "bars/val")
+    Path("bars/train/lying/notes.txt").touch()
+    with pytest.warns(UserWarning, match=r"val/ is not used") as said:
+        import_net()
+    assert any("passed over 1 file " in str(warning.message) for warning in said)
 
 
 @pytest.mark.usefixtures("project")
@@ -261,7 +277,11 @@ REFUSED = {
     "no file": (["--weights", "absent.pt"], "--weights absent.pt: No such file"),
     "a whole module": (["--weights", "whole.pt"], "torch.save(model.state_dict(), FILE)"),
     "another network": (["--weights", "another.pt"], "give weights of the same network"),
-    "an empty file": (["--weights", "empty.safetensors"], "cannot be read: Error while"),
+    "an empty file": (["--weights", "empty.safetensors"], "no checkpoint (0 bytes); copy it again"),
+    "half a file": (["--weights", "half.pt"], "it was cut off or is no checkpoint (5,000 bytes)"),
+    "two sides": (["--set", "input_size=48x64"], "the input of a run is square; for a network"),
+    "a list as an option": (["--option", "size=[8,8]"], "an option is a number, a word or true"),
+    "a word as a mean": (["--set", "mean=x", "--set", "std=1"], 'mean = "x": give a number from 0'),
     "noise": (["--weights", "noise.pt"], "cannot be read: torch.save did not write it"),
     "what the dataset decides": (["--option", "num_classes=2"], "dataset determines num_classes"),
     "an empty name": (["--dataset", ""], "unknown dataset ''"),
@@ -276,6 +296,7 @@ REFUSED = {
 def test_what_cannot_be_imported_is_refused_in_one_line(bench, why):
     Path("empty.safetensors").touch()
     Path("noise.pt").write_bytes(np.random.default_rng(0).bytes(500))
+    Path("half.pt").write_bytes(Path("best.pt").read_bytes()[:5000])
     torch.save(nn.Linear(2, 2), "whole.pt")
     torch.save(nn.Linear(2, 2).state_dict(), "another.pt")
     words, message = REFUSED[why]

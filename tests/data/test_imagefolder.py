@@ -308,7 +308,7 @@ def test_what_may_not_be_read_is_named(folder, name):
 
 def break_size(root, write_image):
     write_image(root / "train" / "dog" / "1.png", (7, 6))
-    return r"train/dog/1\.png: 7x6 pixels where 0\.png has 6x6: set an input size"
+    return r"train/dog/1\.png: 6x7 pixels \(HxW\) where 0\.png has 6x6: set an input size"
 
 
 def break_image(root, _):
@@ -411,7 +411,7 @@ def test_images_that_are_not_square_need_a_size(tmp_path, write_image):
     for split in ("train", "test"):
         for name in ("a", "b"):
             write_image(tmp_path / "set" / split / name / "0.png", (8, 6))
-    with pytest.raises(BenchError, match="8x6 pixels is not square: set an input size"):
+    with pytest.raises(BenchError, match=r"6x8 pixels \(HxW\) is not square, .*: set an input"):
         load(tmp_path / "set")
 
 

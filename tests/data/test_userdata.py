@@ -147,7 +147,7 @@ WRONG = {
     ),
     "oblong images": (
         (TRAIN[:, :4], TRAIN_LABELS, TEST, TEST_LABELS),
-        "6x4 pixels, not square: set an",
+        r"4x6 pixels \(HxW\), not square .*: set an",
     ),
     "two sizes": (
         (TRAIN, TRAIN_LABELS, TEST[:, :4, :4], TEST_LABELS),

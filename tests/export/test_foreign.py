@@ -13,12 +13,14 @@ from PIL import Image
 
 from bench import BenchError, export_onnx, load_results, measure
 from bench.data import load_dataset
+from bench.export.classifier import ExportedClassifier
 from bench.report.findings.choice import choose, measured_rows
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.tracking.records import tracked_runs
 from bench.store import Store
 from bench.store.exports import Exports
+from bench.targets.classify import predict
 
 from .conftest import classifier
 
@@ -213,6 +215,56 @@ def test_a_file_whose_images_are_not_square_is_proven_on_squashed_ones(tmp_path:
     ).iloc[0]  # fmt: skip
     assert shown["test_accuracy"] == pytest.approx(row["torch_accuracy"])
     assert shown["test_images"] == 40
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [
+        ("plain", {"normalize": False}),
+        ("plain", {"mean": 0.5, "std": 0.25, "antialias": False}),
+        ("plain", {"normalize": False, "resize": "pad"}),
+        ("channels last", {"normalize": False}),
+        ("grey levels", {}),
+        ("not square", {"normalize": False}),
+        ("in blocks", {"normalize": False}),
+    ],
+    ids=str,
+)
+def test_image_files_are_classified_as_in_the_proof_of_the_accuracy(
+    tmp_path: Path, form: str, settings: dict[str, Any]
+) -> None:
+    save_images(tmp_path / "photos", (60, 136))
+    shape: list[Any] = [
+        8 if form == "in blocks" else "N",
+        1,
+        28,
+        68 if form == "not square" else 28,
+    ]
+    proto = brightness(shape)
+    if form == "channels last":
+        entry = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N", 28, 28, 1])
+        put_before(proto, [helper.make_node("Transpose", ["raw"], ["x"], perm=[0, 3, 1, 2])], entry)
+    elif form == "grey levels":
+        entry = helper.make_tensor_value_info("raw", TensorProto.UINT8, ["N", 1, 28, 28])
+        nodes = [
+            helper.make_node("Cast", ["raw"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["float", "scale"], ["x"]),
+        ]
+        put_before(proto, nodes, entry, [numpy_helper.from_array(np.float32([1 / 255]), "scale")])
+    onnx.save(proto, tmp_path / "mine.onnx")
+    row = export_onnx(
+        tmp_path / "mine.onnx", results=tmp_path / "r", dataset=f"imagefolder:{tmp_path}/photos",
+        preprocessing={"resize": "squash"} | settings, **INT8 | {"calibration_images": 32},
+    ).iloc[0]  # fmt: skip
+    made = tmp_path / "r" / "exports" / row["export"] / row["file"]
+    images = sorted((tmp_path / "photos" / "test").glob("*/*.png"))
+    found = predict(ExportedClassifier(made), images)
+    right = [
+        answer["class"] == file.parent.name for answer, file in zip(found, images, strict=True)
+    ]
+    assert np.mean(right) == pytest.approx(row["test_accuracy"])
+    with pytest.raises(BenchError, match=r"mine.onnx does not say .*int8 --dataset NAME. makes"):
+        ExportedClassifier(tmp_path / "mine.onnx")
 
 
 def test_two_sources_have_a_record_each_even_if_their_int8_files_compute_the_same(

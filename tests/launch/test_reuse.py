@@ -84,7 +84,7 @@ def test_an_edited_network_is_not_taken_for_the_old_one(write, new_process, monk
     assert bench.load_model(first, results="r")
 
     write("reused_net.py", NETWORK.replace("WIDE = 8", "WIDE = 9"))
-    wrong = "was trained with other code than there is now in reused_net; --force"
+    wrong = "other code than there is now in reused_net; restore .*, or train it again with --force"
     with pytest.raises(bench.BenchError, match=wrong):
         bench.train("reused_net:net", **train)
     with pytest.raises(bench.BenchError, match=wrong):
@@ -250,5 +250,5 @@ def test_weights_that_the_network_loads_are_its_start(write):
 
     tensors = torch.load("trained.pt", weights_only=True)
     torch.save({name: -values for name, values in tensors.items()}, "trained.pt")
-    with pytest.raises(bench.BenchError, match=r"was trained from other weights .*'2\.weight'"):
+    with pytest.raises(bench.BenchError, match=r"was made from other weights .*'2\.weight'"):
         bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)
