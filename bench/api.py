@@ -26,6 +26,7 @@ from bench.store.tables.frames import analysed_frame, exports_frame, study_runs,
 from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, adhoc_study
 from bench.studies.growth import grown_request
 from bench.studies.recipe import Recipe
+from bench.studies.run_request import IMPORT_SETTINGS
 from bench.studies.schema import Settings
 from bench.system.caller_state import caller_state
 from bench.targets.find import load_trained
@@ -281,9 +282,9 @@ def import_model(
         BenchError: the weights are not this network's, or the request cannot be met.
         RunsFailedError: the evaluation failed.
     """
-    from bench.launch.imported import SETTINGS, import_plan
+    from bench.launch.imported import import_plan
 
-    _check_arguments(import_model, execution, Execution, SETTINGS)
+    _check_arguments(import_model, execution, Execution, IMPORT_SETTINGS)
     how = Execution(**execution)
     path = None if weights is None else Path(weights)
     plan = import_plan(
