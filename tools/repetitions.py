@@ -119,7 +119,7 @@ def page(document: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Repeat, count, write a JSON file."""
+    """Repeat, count, and write a JSON file and a page, anew after each repetition."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--others", type=int, default=2, help="processes after each repetition")
@@ -135,15 +135,15 @@ def main() -> None:
             more = [*given.arguments, "--processes", str(given.others)]
             for name, row in measure(more, folder).items():
                 others.setdefault(name, []).append(row)
+            document = {
+                "command": f"bench throughput {shlex.join(given.arguments)}",
+                "results": [coverage(name, found[name], others[name]) for name in others],
+                "environment": describe_environment("cpu", threads=0),
+                "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            given.output.write_text(json.dumps(document, indent=1) + "\n")
+            given.output.with_suffix(".md").write_text(page(document))
             print(f"{number + 1} of {given.repetitions}", file=sys.stderr)
-    document = {
-        "command": f"bench throughput {shlex.join(given.arguments)}",
-        "results": [coverage(name, found[name], others[name]) for name in found if name in others],
-        "environment": describe_environment("cpu", threads=0),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    given.output.write_text(json.dumps(document, indent=1) + "\n")
-    given.output.with_suffix(".md").write_text(page(document))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_one_measurement_is_judged_against_the_reference_beside_it(side):
 
 
 def test_repetitions_of_one_command_raise_no_alarm(side):
-    """All ordered pairs of twenty identical repetitions, replayed at a threshold of 5 %."""
+    """All ordered pairs of identical repetitions, replayed at a threshold of 5 %."""
     document = json.loads((RESULTS / "throughput" / "repetitions.json").read_text())
     (compared,) = (r for r in document["results"] if r.get("ratios"))
     sides = []
