@@ -119,7 +119,7 @@ def page(document: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Repeat, count, and write a JSON file and a page, anew after each repetition."""
+    """Repeat the command, and write the counts as JSON and Markdown after each repetition."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--others", type=int, default=2, help="processes after each repetition")

@@ -23,7 +23,7 @@ CONFIGURATION = (
     *("model", "options", "run", "device", "cpu", "batch_size", "input_shape", "threads"),
     *("boundary", "scenario", "streams", "backend", "precision", "memory_format"),
 )
-FEWEST_MEASUREMENTS = 3  # an interval of two is dozens of times as wide as they differ
+FEWEST_MEASUREMENTS = 3  # an interval of two would be eighteen times as wide as they differ
 _PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy", "python")
 
 
