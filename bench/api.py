@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from bench.export.settings import Flavor, Precision
-    from bench.export.tensorrt import Profile
+    from bench.export.tensorrt import Profile, Toolkit
     from bench.measurement.preparation import OnEvent
     from bench.store import StudyRecord
     from bench.store.exports import ExportRecord
@@ -512,7 +512,7 @@ def export_tensorrt(
     force: bool = False,
     threads: int | None = None,
     say: Say = _silent,
-    **toolkit: Any,
+    toolkit: Callable[[Flavor], Toolkit] | None = None,
 ) -> pd.DataFrame:
     """Build TensorRT engines, each with a sidecar that says what it was built for.
 
@@ -534,7 +534,7 @@ def export_tensorrt(
         force: export ONNX files again.
         threads: CPU threads (default: the physical cores, at most `OMP_NUM_THREADS`).
         say: called with a line about what is being done.
-        **toolkit: `toolkit`, a function from a flavor to a `bench.export.tensorrt.Toolkit`.
+        toolkit: what builds a flavor's engines (default: the installed library).
 
     Returns:
         Rows of the `exports` table; `status` is unverified, because nothing has run the
@@ -549,7 +549,7 @@ def export_tensorrt(
         targets, flavor=flavor, precision=precision, dataset=dataset, preprocessing=preprocessing,
         compute_capabilities=compute_capabilities, profile=profile, results=results,
         options=options, input_size=input_size, output=output, force=force, threads=threads,
-        say=say, **toolkit,
+        say=say, toolkit=toolkit,
     )  # fmt: skip
     return exports_frame(rows)
 

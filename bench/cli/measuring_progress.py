@@ -11,7 +11,7 @@ from rich.markup import escape
 from bench.cli.output import remarks, stderr
 from bench.report.tables.durations import duration
 
-_FREQUENT = {"prepare", "warm_up", "block", "round", "score"}  # repeated in each process
+_FREQUENT = {"prepare", "warm_up", "block", "round", "score", "server"}  # repeated in each process
 _TEXTS = {
     "export": "exporting {what} to ONNX",
     "prepare": "preparing {what} ({number} of {of})",
@@ -19,7 +19,7 @@ _TEXTS = {
     "warm_up": "warming up {what} ({number} of {of})",
     "failed": "{what}: {error}",
     "batch": "trying batch sizes of {what}",
-    "server": "{what}",
+    "server": "serving {what}: {rate:.3g} queries/s",
     "score": "testing the accuracy of {what}: {share:.0%}",
     "cold_start": "cold start: process {number} of {of}",
 }

@@ -168,7 +168,7 @@ def build_engines(
     force: bool,
     threads: int | None,
     say: Say,
-    toolkit: Callable[[Flavor], Toolkit] = Toolkit,
+    toolkit: Callable[[Flavor], Toolkit] | None = None,
 ) -> list[dict[str, Any]]:
     """Build TensorRT engines; the arguments are those of `bench.api.export_tensorrt`.
 
@@ -178,7 +178,7 @@ def build_engines(
     Raises:
         BenchError: a target cannot be understood or met, or the library is missing.
     """
-    library = toolkit(flavor)
+    library = (toolkit or Toolkit)(flavor)
     chosen = _capabilities(library, compute_capabilities)
     if output is not None:
         prove_writable(Path(output), "--output")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
-    *("input_size", "scenario", "threads", "streams", "boundary"),
+    *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _MACHINE = ("cpu", "device")
@@ -31,6 +31,7 @@ _WORDS = {
     "threads": "{} threads",
     "batch_size": "batch {}",
     "input_size": "{} px",
+    "latency_bound_ms": "p99 within {:g} ms",
 }
 
 

@@ -50,7 +50,7 @@ class Request:
         reference: the backend that others are compared with, for each network; or one of the
             networks (as it was named), with which the others are compared on the same backend.
         target_width: relative half-width of the interval; 0.02 is ±2 %.
-        max_seconds: for each configuration, after warm-up.
+        max_seconds: for each configuration, after warm-up; in the server scenario, in each process.
         processes: number of fresh processes that each measure everything once; `auto`: 6, 10, 16
             or 24, until the intervals are narrow enough; 1: in this process, for a quick look,
             without any claim.
@@ -132,11 +132,6 @@ class Request:
             raise BenchError("--scenario single-stream has one image in flight: --streams 1")
 
     @property
-    def in_one_process(self) -> bool:
-        """Whether everything is measured in this process; a server's rate is always found so."""
-        return self.processes == 1 or self.scenario == "server"
-
-    @property
     def sizes(self) -> tuple[int | str, ...]:
         """The batch sizes, or the scenario's default."""
         return self.batch_sizes or ((1, 32) if self.scenario == "offline" else (1,))
@@ -157,6 +152,7 @@ class Configuration:
         threads: number of CPU threads of all streams together.
         streams: number of batches in flight at once.
         scenario: offline, single-stream or server.
+        latency_bound_ms: upper bound of p99 in the server scenario.
         size_label: `auto`, or the batch size as requested: ratios are grouped by it.
         unsupported: why it cannot run on this machine; None if it can.
         file: the ONNX file or engine, for backends that need one.
@@ -181,6 +177,7 @@ class Configuration:
     threads: int = 1
     streams: int = 1
     scenario: Scenario = "offline"
+    latency_bound_ms: float | None = None
     size_label: str = ""
     unsupported: str | None = None
     file: Path | None = None
@@ -265,6 +262,7 @@ def expand(
                 threads=threads,
                 streams=streams,
                 scenario=request.scenario,
+                latency_bound_ms=request.latency_bound_ms,
                 size_label=str(size),
                 test_accuracy=_accuracy(target, backend, precision),
                 clear_l2=request.clear_l2,

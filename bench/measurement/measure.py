@@ -27,14 +27,15 @@ from bench.measurement.timing.replicates import (
     Replicate,
     Replication,
     describe_trials,
+    fewest_processes,
     open_trials,
     replicate,
     run_process,
+    sample_trials,
     score_trials,
 )
 from bench.measurement.timing.runner import LocalRunner
-from bench.measurement.timing.sampling import Goal, run_plan
-from bench.measurement.timing.server_scenario import find_rate
+from bench.measurement.timing.sampling import Goal
 from bench.measurement.timing.trial import Trial
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.system.environment import describe_environment, processor, version_of
@@ -189,10 +190,10 @@ def run_trials(
     before = take_snapshot(context.device)
     found = Replication([], [])
     goal = _goal(request)
-    if request.in_one_process:
+    if request.processes == 1:
         try:
             open_trials(trials, request, context.on_event)
-            _sample(trials, request, context)
+            sample_trials(trials, goal, seed=request.seed, on_event=context.on_event)
             describe_trials(trials)
             score_trials(trials, context.on_event)
         finally:
@@ -222,16 +223,6 @@ def _measure_ceiling(
     precisions = {t.configuration.precision for t in trials if t.status == "complete"}
     budget = longer * min(1.0, request.max_seconds / 10)
     return measure_ceiling(context.device, context.threads, precisions, seconds=budget)
-
-
-def _sample(trials: Sequence[Trial], request: Request, context: Context) -> None:
-    opened = [trial for trial in trials if trial.runner is not None]
-    if request.scenario != "server":
-        run_plan(opened, _goal(request), seed=request.seed, on_event=context.on_event)
-        return
-    for trial in opened:
-        with trial.recording_failure():
-            find_rate(trial, request, context.on_event)
 
 
 def _profile(trials: Sequence[Trial]) -> None:
@@ -283,6 +274,8 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
 
 def _goal(request: Request) -> Goal:
     """Return the goal of the samples; latency matters with several streams, too."""
+    if request.scenario == "server":  # a search is as long in each process as in one
+        return Goal(request.target_width, request.max_seconds * fewest_processes(request))
     latency = request.scenario == "single-stream" or max(request.streams) > 1
     fewest = honest_count(0.99) if latency else 0
     if request.bounded:

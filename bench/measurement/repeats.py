@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Columns that are equal in two measurements of one configuration.
 CONFIGURATION = (
     *("model", "options", "run", "device", "cpu", "batch_size", "input_shape", "threads"),
-    *("boundary", "scenario", "streams", "backend", "precision", "memory_format"),
+    *("boundary", "scenario", "latency_bound_ms", "streams", "backend", "precision"),
+    "memory_format",
 )
 FEWEST_MEASUREMENTS = 3  # an interval of two would be eighteen times as wide as they differ
 _PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy", "python")

@@ -54,13 +54,15 @@ def make_rows(
         if trial.report is not None:
             row |= _executed(trial.report)
         if trial.status == "complete" and trial.interval is not None:
-            row |= _speed(trial, trial.interval, ceiling)
-            row["noisy"] = _is_quantised(trial) or not is_reached(trial, trials, goal)
+            if trial.configuration.scenario == "server":
+                row |= _served(trial, trial.interval)
+            else:
+                row |= _speed(trial, trial.interval, ceiling)
+                row["noisy"] = _is_quantised(trial) or not is_reached(trial, trials, goal)
             reference = references.get(trial.group)
             if reference is not None and _are_comparable(trial, reference):
                 row |= _ratio(trial, reference, floors.get(trial.group))
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
-        row |= trial.columns
         own = _own_warnings(trial)
         if (share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE:
             own.append(
@@ -106,6 +108,7 @@ def _requested(trial: Trial) -> dict[str, Any]:
         "input_type": target.input_type,
         "boundary": made.boundary,
         "scenario": made.scenario,
+        "latency_bound_ms": made.latency_bound_ms,
         "threads": made.threads,
         "streams": made.streams,
         "macs": target.macs,
@@ -174,6 +177,22 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
     return row
 
 
+def _served(trial: Trial, seconds: Interval) -> dict[str, Any]:
+    """Return the columns of the server scenario; in one process, a rate without an interval."""
+    found = [one.columns for one in trial.replicates.values()] or [trial.columns]
+    rate = seconds.per_second()
+    row: dict[str, Any] = {
+        "images_per_second": rate.median,
+        "samples": sum(columns["samples"] for columns in found),
+        "noisy": any("latency_p99_ms" not in columns for columns in found),
+    }
+    if not row["noisy"]:
+        row["latency_p99_ms"] = max(columns["latency_p99_ms"] for columns in found)
+    if len(found) > 1:
+        row |= {"ci_low": rate.low, "ci_high": rate.high, "width": seconds.half_width}
+    return row
+
+
 def share_of_peak(trial: Trial, ceiling: Ceiling | None) -> float | None:
     """Return the share of the machine's ceiling that a trial reached; None if unknown.
 
@@ -182,6 +201,8 @@ def share_of_peak(trial: Trial, ceiling: Ceiling | None) -> float | None:
     made = trial.configuration
     macs = made.target.macs
     if ceiling is None or trial.report is None or trial.interval is None:
+        return None
+    if made.scenario == "server":  # it waits for queries most of the time
         return None
     most = ceiling.flops_per_second.get(trial.report.executed.precision)
     if not macs or not most or not made.computes:
@@ -250,6 +271,8 @@ def _way(made: Configuration) -> str:
 
 def _are_comparable(trial: Trial, reference: Trial) -> bool:
     """Return whether the ratio says something of both, rather than of the scheduler."""
+    if trial.configuration.scenario == "server" and len(trial.replicates) < 2:  # noqa: PLR2004
+        return False
     quantised = _is_quantised(trial) or _is_quantised(reference)
     return trial.configuration.computes and not quantised
 

@@ -27,6 +27,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.timing.process_runner import ProcessRunner
 from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
+from bench.measurement.timing.server_scenario import find_rate
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
 from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
 from bench.system.spawn import ignoring_interrupts, without_main
@@ -243,12 +244,17 @@ def run_process(
     )
 
 
+def fewest_processes(request: Request) -> int:
+    """Return the number of processes that a measurement has at least."""
+    return FEWEST_PROCESSES if request.processes == "auto" else int(request.processes)
+
+
 def share_of(goal: Goal, request: Request) -> Goal:
     """Return the goal of one process: an equal part of the time and of the samples.
 
     Of `auto` it is a part for the fewest processes there will be.
     """
-    count = FEWEST_PROCESSES if request.processes == "auto" else int(request.processes)
+    count = fewest_processes(request)
     return replace(
         goal,
         max_seconds=goal.max_seconds / count,
@@ -280,7 +286,7 @@ def _measure(
 
     open_trials(order, request, tell)
     before = take_snapshot(device)
-    run_plan([t for t in order if t.runner is not None], goal, seed=seed, on_event=tell)
+    sample_trials(order, goal, seed=seed, on_event=tell)
     warnings, noise = noise_between(before, take_snapshot(device))
     describe_trials(order, energy=seed == request.seed)  # the first process suffices for it
     score_trials(order, tell)
@@ -301,6 +307,21 @@ def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) ->
                 trial.runner = (
                     ProcessRunner(made, timeout=request.timeout) if isolate else LocalRunner(made)
                 )
+
+
+def sample_trials(trials: Sequence[Trial], goal: Goal, *, seed: int, on_event: OnEvent) -> None:
+    """Take the samples of every open trial in this process.
+
+    The rates of the server scenario are searched one trial after the other, the times of the other
+    scenarios in interleaved rounds.
+    """
+    opened = [trial for trial in trials if trial.runner is not None]
+    served = [trial for trial in opened if trial.configuration.scenario == "server"]
+    for trial in served:
+        with trial.recording_failure():
+            find_rate(trial, goal, seed=seed, on_event=on_event)
+    timed = [trial for trial in opened if trial not in served]
+    run_plan(timed, goal, seed=seed, on_event=on_event)
 
 
 def _is_risky(made: Configuration) -> bool:

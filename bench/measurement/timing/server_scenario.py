@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from bench.measurement.timing.percentiles import honest_count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.measurement.configurations import Request
+    from bench.measurement.timing.sampling import Goal
     from bench.measurement.timing.trial import Trial
 
 _STEPS = 5  # of the bisection: the rate is known to a thirty-second of the capacity
+_MOST_ABOVE = 1.1  # times the capacity, at which the search may begin
 
 
 def arrivals(rate: float, count: int, seed: int) -> list[float]:
@@ -48,30 +51,41 @@ def highest_rate(
     return (low or None), tried
 
 
-def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Find the highest rate that a trial sustains, and put it into the trial's columns.
+def find_rate(
+    trial: Trial, goal: Goal, *, seed: int, on_event: Callable[[dict[str, Any]], None]
+) -> None:
+    """Find the highest rate that a trial sustains in this process: its only sample is 1 / rate.
 
     If no rate keeps the bound, the trial has failed, with the best p99 in its error. If the time
     does not suffice for the 662 queries that a p99 needs, the row is noisy and has no p99.
+
+    Args:
+        trial: open; filled in place.
+        goal: its time, of one process.
+        seed: of the arrivals, and of where the search begins.
+        on_event: called with `server`.
     """
-    bound = request.latency_bound_ms
+    begun, bound = time.monotonic(), trial.configuration.latency_bound_ms
     if bound is None:
         raise ValueError("the server scenario needs a latency bound")
     runner = trial.opened()
-    trial.warm_up = runner.warm_up(request.max_seconds / 4)
+    trial.warm_up = runner.warm_up(goal.max_seconds / 4)
     capacity = trial.configuration.streams / trial.warm_up.typical
     honest = honest_count(0.99)
-    affordable = int(request.max_seconds * capacity / _STEPS / 2)
+    affordable = int(goal.max_seconds * capacity / _STEPS / 2)
     count = min(honest, max(honest_count(0.9), affordable))
     answered: list[int] = []
 
     def run(rate: float) -> float:
-        on_event({"event": "server", "what": f"{rate:.3g} queries/s"})
-        latencies = sorted(runner.serve(arrivals(rate, count, request.seed), bound / 1e3))
+        on_event({"event": "server", "what": trial.name, "rate": rate})
+        latencies = sorted(runner.serve(arrivals(rate, count, seed), bound / 1e3))
         answered.append(len(latencies))
         return float(latencies[math.ceil(0.99 * len(latencies)) - 1])
 
-    rate, tried = highest_rate(run, capacity, bound / 1e3)
+    # Each process tries other rates, so that the interval over processes contains the step.
+    limit = capacity * random.Random(seed).uniform(1, _MOST_ABOVE)  # noqa: S311 - nothing secret
+    rate, tried = highest_rate(run, limit, bound / 1e3)
+    trial.seconds_spent = time.monotonic() - begun
     trial.columns = {"samples": sum(answered)}
     if rate is None:
         best = min(p99 for _, p99 in tried) * 1e3
@@ -81,9 +95,7 @@ def find_rate(trial: Trial, request: Request, on_event: Callable[[dict[str, Any]
             f"the best p99 seen is {best:.3g} ms"
         )
         return
-    p99 = dict(tried)[rate] * 1e3
-    trial.columns |= {
-        "images_per_second": rate,
-        "latency_p99_ms": p99 if count == honest else None,
-        "noisy": count < honest,
-    }
+    trial.blocks, trial.positions = {0: [1 / rate]}, {0: 0}
+    trial.update_interval(always=True)
+    if count == honest:
+        trial.columns["latency_p99_ms"] = dict(tried)[rate] * 1e3

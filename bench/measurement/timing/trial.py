@@ -46,7 +46,7 @@ class Trial:
             of each stream, which together are one sample.
         interval: of the median sample; None before the first block.
         report: what ran, read back after the last block.
-        columns: columns of the row that a scenario adds.
+        columns: columns of the row that the server scenario adds.
         layers: time by layer and operator, if it was requested.
         score: its answers on the network's dataset; None until they are asked for.
         replicates: number of a fresh process → what it measured of this configuration. With any,

@@ -80,7 +80,8 @@ def _front(data: StudyData, column: str, title: str, label: str) -> Chart:
 def measured_speed(data: StudyData) -> Chart:
     """Chart the accuracy of each measured network or file against its measured images/s."""
     known = data.throughput.dropna(subset=["images_per_second", "test_accuracy"])
-    known = known[(known["status"] == "complete") & known["run"].map(data.variant_of).notna()]
+    known = known[(known["status"] == "complete") & (known["scenario"] != "server")]
+    known = known[known["run"].map(data.variant_of).notna()]
     backends = known["backend"].astype(str)
     ways = backends + " " + executed_precisions(known)
     marks, texts = choose_marks(len(data.variants), list(ways), list(backends))

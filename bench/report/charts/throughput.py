@@ -67,8 +67,10 @@ def latency_and_throughput(
         marks: what symbols stand for.
     """
     known = rows[(rows["status"] == "complete") & rows["images_per_second"].notna()]
+    known = known[known["scenario"] != "server"]  # its rate follows from the latency allowed
     p99 = bool(len(known)) and known["latency_p99_ms"].notna().all()
-    median = known["batch_size"] / known["images_per_second"] * 1e3
+    mean = known["batch_size"] * known["streams"] / known["images_per_second"] * 1e3
+    median = known["latency_p50_ms"].fillna(mean)
     known = known.assign(milliseconds=known["latency_p99_ms"] if p99 else median)
     groups: dict[LegendEntry, list[Any]] = {}
     for row in known.itertuples():

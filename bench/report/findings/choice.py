@@ -47,6 +47,7 @@ _SAME = [
     "input_shape",
     "boundary",
     "scenario",
+    "latency_bound_ms",
 ]
 
 

@@ -184,6 +184,8 @@ def _primary_note(study: StudyRecord) -> str:
 
 def _seeds_note(study: StudyRecord) -> str:
     """Say which seeds are tested, and how earlier looks at the comparisons count."""
+    if len(study.variants) == 1:  # nothing is compared
+        return ""
     if study.looks:
         return (
             f"Seeds may be added; this is look {_look(study)}, and the error of all looks "

@@ -9,7 +9,7 @@ from bench.report.findings.fastest import layout, network_name, rounded
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bench.report.tables.terminal import TerminalTable
@@ -97,13 +97,7 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     lines.append(_processes(rows))
-    if any(row["streams"] > 1 for row in rows):
-        lines.append(
-            "streams: batches in flight at once, each on its part of the threads; p50, p90 and p99 "
-            "are of a batch meanwhile."
-        )
-    if any(row["latency_p99_high_ms"] for row in rows):
-        lines.append("p99 ms: what the true p99 does not exceed, at 95 % confidence.")
+    lines += _latencies(rows)
     doubtful = _doubtful_cases(rows)
     if any(_DASH in (_width(row), _ratio(row, doubtful)) for row in rows):
         lines.append(
@@ -112,8 +106,10 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         )
     if any(row["noisy"] for row in rows):
         lines.append(
-            "* noisy: the interval is wider than was asked for; a larger --max-seconds makes it "
-            "narrower. Two rows whose intervals overlap may be equally fast."
+            "* noisy: too few queries for a p99; give more --max-seconds."
+            if _is_served(rows)
+            else "* noisy: the interval is wider than was asked for; a larger --max-seconds makes "
+            "it narrower. Two rows whose intervals overlap may be equally fast."
         )
     if any(is_noise(row["calibration"]) for row in rows):
         lines.append(
@@ -131,12 +127,27 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
     return lines
 
 
-def _processes(rows: Sequence[dict[str, Any]]) -> str:
-    if any(row["scenario"] == "server" for row in rows):
-        return (
-            "One process: the rate of the server scenario is found in a single process, whatever "
-            "--processes says, and has no interval; nothing is claimed."
+def _latencies(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Say what images/s and percentiles mean with several streams, and of a server."""
+    if any(row["streams"] > 1 for row in rows):
+        yield (
+            "streams: batches in flight at once, each on its part of the threads; p50, p90 and p99 "
+            "are of a batch meanwhile."
         )
+    if any(row["latency_p99_high_ms"] for row in rows):
+        yield "p99 ms: what the true p99 does not exceed, at 95 % confidence."
+    if _is_served(rows):
+        yield (
+            "images/s: the highest rate of queries of one image each (Poisson arrivals) whose p99 "
+            f"stayed within {rows[0]['latency_bound_ms']:g} ms."
+        )
+
+
+def _is_served(rows: Sequence[dict[str, Any]]) -> bool:
+    return rows[0]["scenario"] == "server"
+
+
+def _processes(rows: Sequence[dict[str, Any]]) -> str:
     counts = {row["processes"] or 1 for row in rows if row["status"] == "complete"}
     if max(counts, default=1) == 1:
         return (
@@ -241,8 +252,6 @@ def _note(row: dict[str, Any]) -> str:
     if row["status"] != "complete":
         return f"{row['status'].replace('_', ' ')}: {row['error']}"
     parts = ["noisy"] if row["noisy"] else []
-    if row["scenario"] == "server":
-        parts.append("one process")
     if row["nodes_elsewhere"]:
         parts.append(f"{row['nodes_elsewhere']} nodes elsewhere")
     if row["compile_seconds"] is not None and row["compile_seconds"] >= _COMPILED:

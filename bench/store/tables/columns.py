@@ -178,6 +178,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "input_type": _text("Element type of the images that the network takes."),
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
+        "latency_bound_ms": _number(
+            "What p99 did not exceed in the server scenario, milliseconds; else missing."
+        ),
         "threads": _THREADS,
         "streams": _integer(
             "Batches in flight at once, each on `threads` divided by `streams` threads, rounded "
@@ -185,7 +188,8 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
         "images_per_second": _number(
             "Batch size divided by the median time of a batch; of several streams, by the time of "
-            "a block over the number of its batches."
+            "a block over the number of its batches. In the server scenario: the highest rate of "
+            "queries within `latency_bound_ms`."
         ),
         "processes": _integer(
             "Number of fresh processes that the intervals are over; 1: within one process, so "
