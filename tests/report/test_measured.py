@@ -91,12 +91,15 @@ def test_latency_and_throughput_have_intervals_and_the_limit():
         row(images_per_second=100.0 * n, ci_low=90.0 * n, ci_high=110.0 * n, batch_size=8)
         for n in (1, 2)
     ]
+    rows.append(rows[-1] | {"scenario": "server", "batch_size": 1})  # its time is what was allowed
+    rows[1] |= {"streams": 2}
     frame = throughput_frame(rows)
     chart = latency_and_throughput(frame, {25.0}, *by_network_or_backend(frame))
-    limit, points = chart.series
+    limit, *points = chart.series
     assert (limit.name, list(limit.x)) == ("limit 25 ms", [25.0, 25.0])
-    assert list(points.x) == [80.0, 40.0]  # milliseconds of 8 images
-    assert (list(points.low), list(points.high)) == ([90.0, 180.0], [110.0, 220.0])
+    drawn = [point for one in points for point in zip(one.x, one.low, one.high, strict=True)]
+    # Milliseconds of 8 images, and of 16 in two streams.
+    assert drawn == [(80.0, 90.0, 110.0), (80.0, 180.0, 220.0)]
 
 
 def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):
