@@ -26,6 +26,13 @@ from bench.system.environment import describe_environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Columns by which `bench compare` judges a row, so that it can be replayed.
+JUDGED = (
+    *("images_per_second", "ci_low", "ci_high", "repeat_low", "repeat_high", "processes"),
+    *("ratio", "ratio_low", "ratio_high", "reference", "difference"),
+    *("noisy", "other_processes", "warnings"),
+)
+
 
 def measure(arguments: Sequence[str], folder: str) -> dict[str, dict[str, Any]]:
     """Run `bench throughput` once; returns its complete rows by configuration."""
@@ -69,6 +76,7 @@ def coverage(
         "spread": (max(rates) - min(rates)) / grand,
         "images_per_second": rates,
         "ci": ends,
+        "rows": [{name: row.get(name) for name in JUDGED} for row in repetitions],
     }
 
 
