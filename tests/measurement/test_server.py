@@ -147,6 +147,9 @@ def test_too_few_queries_and_too_few_processes_claim_nothing(clock):
     assert noisy not in lines_below(rows_of(served(clock, processes=6)))
     assert fast["ratio"] > 1
     assert fast["difference"] is None
+    assert any(
+        "2 fresh processes of this run, too few for any claim" in x for x in lines_below([fast])
+    )
     (_, fast) = rows_of(served(clock, processes=1))
     assert "ratio" not in fast
     assert "ci_low" not in fast
