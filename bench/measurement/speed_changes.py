@@ -121,9 +121,10 @@ def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], lis
         if speed.relative and not speed.is_reference
     ]
     if not changes:
+        doubts = dict.fromkeys(one.doubt for one in measured.speeds.values() if one.doubt)
+        way_on = "give a second measurement, or measure with --reference"
         raise BenchError(
-            f"{measured.name} holds nothing beside a reference: give a second measurement, or "
-            "measure with --reference"
+            f"{measured.name} holds nothing beside a reference: {'; '.join(doubts) or way_on}"
         )
     return changes, _warnings(measured, measured.speeds)
 
@@ -171,7 +172,7 @@ def undecided_remark(changes: Sequence[Change], threshold: float) -> str | None:
         return None
     sizes = dict.fromkeys(f"{100 * size:.1f}" for size in (found[0], found[-1]))
     return (
-        f"Undecided: with intervals this wide, a slowdown is found if it measures "
+        "Undecided: with intervals this wide, a slowdown is found if it measures "
         f"{' to '.join(sizes)} % or more"
     )
 

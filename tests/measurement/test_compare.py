@@ -161,6 +161,13 @@ def test_a_ratio_is_over_no_more_processes_than_its_reference(side, own, of_refe
     assert [change.verdict for change in others] == ["slower", "slower"]
 
 
+def test_without_a_ratio_a_doubt_is_the_reason(side):
+    """Times that are multiples of a time slice have no ratio."""
+    alone = {"ratio": None, "reference": None, "warnings": tick_warning(0.024)}
+    with pytest.raises(BenchError, match="reference: the times are multiples of 24 ms"):
+        judge(side("a", row(100, noisy=True, **alone)), 0.05)
+
+
 def test_the_processes_of_a_reference_that_is_another_network_count(side):
     across = {"reference": "main.onnx onnxruntime fp32 contiguous"}
     main = row(100, model="main.onnx", difference="reference", processes=5, **across)
