@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.measurement.machine.noise import TIME_SLICES
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_table, rows_of
 from bench.system.intervals import Interval, median_interval
@@ -48,6 +49,8 @@ class ComparedSpeed:
         is_reference: whether others of its measurement are compared with it.
         processes: number of fresh processes that its interval is over.
         file_sha256: of the file, if one was measured.
+        quantised: says that the times are multiples of a time slice, if they are.
+        macs: multiply-adds of the network for one image, if they are known.
     """
 
     value: float
@@ -60,6 +63,8 @@ class ComparedSpeed:
     is_reference: bool = False
     processes: int = 1
     file_sha256: str | None = None
+    quantised: str | None = None
+    macs: int | None = None
 
     @property
     def measured(self) -> tuple[float, float, float]:
@@ -174,6 +179,8 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             is_reference=row.get("difference") == "reference",
             processes=row.get("processes") or 1,
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
+            quantised=_quantised(row),
+            macs=row.get("macs"),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
@@ -182,6 +189,12 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
 def _is_file(row: dict[str, Any]) -> bool:
     """Return whether a file was named, not a network of which a file was made."""
     return str(row.get("model")).endswith((".onnx", ".engine"))
+
+
+def _quantised(row: dict[str, Any]) -> str | None:
+    """Return the row's warning that a time slice decided its times."""
+    warnings = (row.get("warnings") or "").split("; ")
+    return next((one for one in warnings if one.startswith(TIME_SLICES)), None)
 
 
 def _has_interval(row: dict[str, Any]) -> bool:

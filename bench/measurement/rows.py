@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
-from bench.measurement.machine.noise import scheduler_tick
+from bench.measurement.machine.noise import TIME_SLICES, scheduler_tick
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
 from bench.system.intervals import two_modes
@@ -293,8 +293,7 @@ def _own_warnings(trial: Trial) -> list[str]:
         warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
     if (tick := scheduler_tick(trial.latencies)) is not None:
         warnings.append(
-            f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
-            "quota decided them"
+            f"{TIME_SLICES} {tick * 1e3:g} ms, a time slice: other programs or a quota decided them"
         )
     if 0 < (ran := len(trial.replicates)) < trial.attempts:
         warnings.append(

@@ -21,6 +21,7 @@ _STEAL = 0.01
 _OTHERS = 0.05
 _FREQUENCY = 0.05
 _TICKS = (0.1, 0.024, 0.01)  # seconds: a quota's period, and time slices of Linux
+TIME_SLICES = "the times are multiples of"  # how a row's warning of them begins
 _NEAR, _MOST, _PEAK = 0.04, 0.8, 0.1
 _LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
