@@ -19,6 +19,7 @@ from bench.measurement.speed_changes import (
     check_threshold,
 )
 from bench.system.intervals import FEWEST_PROCESSES, LOOKS
+from bench.system.machine_lock import measuring_lock
 from bench.system.memory import describe_exit, out_of_memory_kills
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class _PairedProcesses:
         return remarks
 
     def _measure(self, index: int) -> ComparedSpeeds:
+        with measuring_lock():  # a process that waited for other work would seem to hang
+            pass
         seconds = _LONGER * self._longest if self.pairs else _FIRST_SECONDS
         begun = time.monotonic()
         speeds = _measure(self.pythons[index], self.words, max(self.timeout, seconds))
