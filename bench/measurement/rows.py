@@ -184,10 +184,10 @@ def _served(trial: Trial, seconds: Interval) -> dict[str, Any]:
     row: dict[str, Any] = {
         "images_per_second": rate.median,
         "samples": sum(columns["samples"] for columns in found),
-        "noisy": any("latency_p99_ms" not in columns for columns in found),
+        "noisy": any("latency_p99_high_ms" not in columns for columns in found),
     }
     if not row["noisy"]:
-        row["latency_p99_ms"] = max(columns["latency_p99_ms"] for columns in found)
+        row["latency_p99_high_ms"] = max(columns["latency_p99_high_ms"] for columns in found)
     if len(found) > 1:
         row |= {"ci_low": rate.low, "ci_high": rate.high, "width": seconds.half_width}
     return row
