@@ -54,6 +54,8 @@ class ComparedSpeed:
         ratio_processes: the same of the ratio.
         file_sha256: of the file, if one was measured.
         warnings: what to know when reading it.
+        quantised: says that the times are multiples of a time slice, if they are.
+        macs: multiply-adds of the network for one image, if they are known.
     """
 
     value: float
@@ -68,6 +70,8 @@ class ComparedSpeed:
     ratio_processes: int = 1
     file_sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    quantised: str | None = None
+    macs: int | None = None
 
     @property
     def measured(self) -> tuple[float, float, float]:
@@ -189,6 +193,8 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             ratio_processes=over,
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
             warnings=_warnings(row),
+            quantised=_quantised(row),
+            macs=row.get("macs"),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     boundaries = frozenset(str(row["boundary"]) for row in complete)
@@ -218,14 +224,19 @@ def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence
 
 def _doubt(row: Mapping[str, Any], processes: int) -> str | None:
     """Return why a row supports no claim; a wide interval over enough processes holds."""
-    quantised = next(filter(is_tick_warning, _warnings(row)), None)
-    if quantised is not None:
-        return quantised.partition(":")[0]
+    if (quantised := _quantised(row)) is not None:
+        return quantised
     if not row.get("noisy"):
         return None
     if row.get("scenario") == "server":
         return "too few queries for a p99; give more --max-seconds"
     return "the interval is too wide" if processes < FEWEST_PROCESSES else None
+
+
+def _quantised(row: Mapping[str, Any]) -> str | None:
+    """Return that a row's times are multiples of a time slice, if they are."""
+    found = next(filter(is_tick_warning, _warnings(row)), None)
+    return None if found is None else found.partition(":")[0]
 
 
 def _warnings(row: Mapping[str, Any]) -> tuple[str, ...]:
