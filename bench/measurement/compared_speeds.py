@@ -12,11 +12,11 @@ from bench.errors import BenchError
 from bench.measurement.machine.noise import is_tick_warning
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_table, rows_of
-from bench.system.intervals import FEWEST_PROCESSES, Interval, median_interval
+from bench.system.intervals import Interval, median_interval
 from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
@@ -25,10 +25,7 @@ _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
     *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
-_FAILED = {"failed", "out_of_memory"}
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
-_COMPARED = ("reference", "boundary", "batch_size")  # equal in a row and its reference's
-_NETWORK = ("model", "options", "run", "input_shape")
 _MACHINE = ("cpu", "device")
 _WORDS = {
     "streams": "{} streams",
@@ -54,7 +51,6 @@ class ComparedSpeed:
         ratio_processes: the same of the ratio.
         file_sha256: of the file, if one was measured.
         warnings: what to know when reading it.
-        quantised: says that the times are multiples of a time slice, if they are.
         macs: multiply-adds of the network for one image, if they are known.
     """
 
@@ -70,7 +66,6 @@ class ComparedSpeed:
     ratio_processes: int = 1
     file_sha256: str | None = None
     warnings: tuple[str, ...] = ()
-    quantised: str | None = None
     macs: int | None = None
 
     @property
@@ -95,6 +90,7 @@ class ComparedSpeeds:
         speeds: by the configuration's name.
         boundaries: those of its configurations.
         failed: what could not be measured: error by the configuration's name.
+        unsupported: what the machine cannot run, likewise.
     """
 
     name: str
@@ -102,6 +98,7 @@ class ComparedSpeeds:
     speeds: dict[str, ComparedSpeed]
     boundaries: frozenset[str] = field(default_factory=frozenset)
     failed: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
 
 
 def load_speeds(path: str | Path) -> ComparedSpeeds:
@@ -163,7 +160,8 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     speeds = {key: speed for part in found for key, speed in part.speeds.items()}
     boundaries = frozenset(b for part in found for b in part.boundaries)
     failed = {key: error for part in found for key, error in part.failed.items()}
-    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries, failed)
+    unsupported = {key: error for part in found for key, error in part.unsupported.items()}
+    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries, failed, unsupported)
 
 
 def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
@@ -175,10 +173,8 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
-    references = [row for row in complete if row.get("difference") == "reference"]
     speeds = {}
     for row in complete:
-        over = _ratio_processes(row, references)
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
         speeds[_key(row, _KEY)] = ComparedSpeed(
             value=row["images_per_second"],
@@ -186,57 +182,47 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             high=row.get("repeat_high") or row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             reference=row.get("reference"),
-            busy=used_by_others(row),
-            doubt=_doubt(row, over),
+            busy=too_busy(row.get("other_processes")),
+            doubt=_doubt(row),
             is_reference=row.get("difference") == "reference",
             processes=_processes(row),
-            ratio_processes=over,
+            ratio_processes=row.get("ratio_processes") or _processes(row),
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
             warnings=_warnings(row),
-            quantised=_quantised(row),
             macs=row.get("macs"),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     boundaries = frozenset(str(row["boundary"]) for row in complete)
-    failed = {
-        _key(row, _KEY): f"{str(row['status']).replace('_', ' ')}: {row['error']}"
+    failed = {_key(row, _KEY): why for row in rows if (why := _failure(row)) is not None}
+    unsupported = {
+        _key(row, _KEY): f"unsupported: {row['error']}"
         for row in rows
-        if row["status"] in _FAILED
+        if row["status"] == "unsupported"
     }
-    return ComparedSpeeds(name, machine, speeds, boundaries, failed)
+    return ComparedSpeeds(name, machine, speeds, boundaries, failed, unsupported)
 
 
 def _processes(row: Mapping[str, Any]) -> int:
     return row.get("processes") or 1
 
 
-def _ratio_processes(row: Mapping[str, Any], references: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many processes a row's ratio is over: no more than it or its reference has."""
-    found = [one for one in references if _are_equal(one, row, _COMPARED)]
-    # The reference is of the same network, unless networks are compared.
-    found = [one for one in found if _are_equal(one, row, _NETWORK)] or found
-    return min(map(_processes, [row, *found]))
-
-
-def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return all(one.get(name) == other.get(name) for name in names)
-
-
-def _doubt(row: Mapping[str, Any], processes: int) -> str | None:
-    """Return why a row supports no claim; a wide interval over enough processes holds."""
-    if (quantised := _quantised(row)) is not None:
-        return quantised
-    if not row.get("noisy"):
+def _failure(row: Mapping[str, Any]) -> str | None:
+    """Return why a row that was to be compared has no speed; those of a cold start are not."""
+    if "phase" in row or _has_interval(row) or row["status"] == "unsupported":
         return None
-    if row.get("scenario") == "server":
-        return "too few queries for a p99; give more --max-seconds"
-    return "the interval is too wide" if processes < FEWEST_PROCESSES else None
+    if row["status"] == "complete":
+        return "it has no interval"
+    return f"{str(row['status']).replace('_', ' ')}: {row['error']}"
 
 
-def _quantised(row: Mapping[str, Any]) -> str | None:
-    """Return that a row's times are multiples of a time slice, if they are."""
-    found = next(filter(is_tick_warning, _warnings(row)), None)
-    return None if found is None else found.partition(":")[0]
+def _doubt(row: Mapping[str, Any]) -> str | None:
+    """Return why a row supports no claim; a wide interval over enough processes holds."""
+    sliced = next(filter(is_tick_warning, _warnings(row)), None)
+    if sliced is not None:
+        return sliced.partition(":")[0]
+    if row.get("noisy") and row.get("scenario") == "server":
+        return "too few queries for a p99, or a process failed; give more --max-seconds"
+    return None
 
 
 def _warnings(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -248,7 +234,7 @@ def _is_file(row: dict[str, Any]) -> bool:
     return str(row.get("model")).endswith((".onnx", ".engine"))
 
 
-def _has_interval(row: dict[str, Any]) -> bool:
+def _has_interval(row: Mapping[str, Any]) -> bool:
     return bool(row.get("status") == "complete" and row.get("ci_low"))
 
 
@@ -270,11 +256,6 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
     }
     machines = dict.fromkeys(", ".join(str(row[part]) for part in _MACHINE) for row in rows)
     return ComparedSpeeds(name, "; ".join(machines), speeds)
-
-
-def used_by_others(row: Mapping[str, Any]) -> str | None:
-    """Say so if other processes used so much of the processor that a row is no ground to judge."""
-    return too_busy(row.get("other_processes"))
 
 
 def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:

@@ -264,7 +264,7 @@ def expand(
                 threads=threads,
                 streams=streams,
                 scenario=request.scenario,
-                latency_bound_ms=request.latency_bound_ms,
+                latency_bound_ms=request.latency_bound_ms if request.scenario == "server" else None,
                 size_label=str(size),
                 test_accuracy=_accuracy(target, backend, precision),
                 clear_l2=request.clear_l2,

@@ -120,14 +120,18 @@ def measure_configurations(
     ceiling = _measure_ceiling(trials, request, context)
     cold_starts: list[dict[str, Any]] = []
     noise, processes = run_trials(trials, request, context)
-    if not noise["interrupted"]:
-        ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
-        if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
-            ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
-        if request.layers:
-            _profile(trials)
-        if request.cold_start:
-            cold_starts = _cold_starts(trials, request, folder, context)
+    try:
+        if not noise["interrupted"]:
+            ceiling = ceiling.merge(_measure_ceiling(trials, request, context))
+            if any((share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE for trial in trials):
+                ceiling = ceiling.merge(_measure_ceiling(trials, request, context, longer=3))
+            if request.layers:
+                _profile(trials)
+            if request.cold_start:
+                cold_starts = _cold_starts(trials, request, folder, context)
+    except KeyboardInterrupt:  # the samples are complete, and are kept
+        noise["interrupted"] = True
+        noise["warnings"].append("interrupted after the samples were complete")
     cpu, instruction_sets = processor()
     identity = store.new_id()
     targets = dict.fromkeys(made.target.label for made in configurations)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from bench.measurement.compared_speeds import used_by_others
 from bench.system.intervals import FEWEST_PROCESSES, repeat_interval
+from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +72,7 @@ def add_repeats(
 def _counts(row: Mapping[str, Any]) -> bool:
     complete = row["status"] == "complete" and row.get("images_per_second")
     enough = (row.get("processes") or 1) >= FEWEST_PROCESSES
-    return bool(complete and enough and used_by_others(row) is None)
+    return bool(complete and enough and too_busy(row.get("other_processes")) is None)
 
 
 def _key(environment: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -184,10 +184,12 @@ def _served(trial: Trial, seconds: Interval) -> dict[str, Any]:
     row: dict[str, Any] = {
         "images_per_second": rate.median,
         "samples": sum(columns["samples"] for columns in found),
-        "noisy": any("latency_p99_high_ms" not in columns for columns in found),
     }
-    if not row["noisy"]:
-        row["latency_p99_high_ms"] = max(columns["latency_p99_high_ms"] for columns in found)
+    bounds = [columns.get("latency_p99_high_ms") for columns in found]
+    if None not in bounds:
+        row["latency_p99_high_ms"] = max(bounds)
+    # Where processes failed, or none of their rates kept the bound, the others are the fast ones.
+    row["noisy"] = None in bounds or bool(trial.failures)
     if len(found) > 1:
         row |= {"ci_low": rate.low, "ci_high": rate.high, "width": seconds.half_width}
     return row
@@ -223,6 +225,7 @@ def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any
     if found is None:
         return row
     row |= {"ratio": found.median, "ratio_low": found.low, "ratio_high": found.high}
+    row["ratio_processes"] = len(trial.replicates.keys() & reference.replicates.keys()) or 1
     if reference is trial:
         return row | {"difference": "reference"}
     significant = (found.low > 1 or found.high < 1) and (

@@ -125,8 +125,10 @@ def compare(
     changes = [
         _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
     ]
-    failed = {k: error for k, error in candidate.failed.items() if k in baseline.speeds}
-    return changes + _without_figures(failed, "images/s"), remarks
+    known = baseline.speeds.keys() | baseline.failed.keys()
+    failed = {k: error for k, error in candidate.failed.items() if k in known}
+    lost = {k: error for k, error in candidate.unsupported.items() if k in baseline.speeds}
+    return changes + _without_figures(failed | lost, "images/s"), remarks
 
 
 def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], list[str]]:
@@ -179,7 +181,8 @@ def change_over_pairs(pairs: Sequence[Pair], threshold: float) -> tuple[list[Cha
     Raises:
         BenchError: the pairs have no configuration in common.
     """
-    names = dict.fromkeys(key for pair in pairs for side in pair.sides for key in side.speeds)
+    sides = [side for pair in pairs for side in pair.sides]
+    names = dict.fromkeys(key for side in sides for key in (*side.speeds, *side.failed))
     both = {
         key: [pair for pair in pairs if all(key in side.speeds for side in pair.sides)]
         for key in names
@@ -190,12 +193,12 @@ def change_over_pairs(pairs: Sequence[Pair], threshold: float) -> tuple[list[Cha
     remarks: list[str] = []
     for key, having in both.items():
         if not having:
-            sides = dict.fromkeys(s.name for p in pairs for s in p.sides if key in s.speeds)
-            errors = [s.failed[key] for p in pairs for s in p.sides if key in s.failed]
+            errors = [side.failed[key] for side in sides if key in side.failed]
             if errors:
                 changes += _without_figures({key: errors[0]}, "images/s")
                 continue
-            remarks.append(f"{key}: not compared, measured only in {' or '.join(sides)}.")
+            having_it = dict.fromkeys(side.name for side in sides if key in side.speeds)
+            remarks.append(f"{key}: not compared, measured only in {' or '.join(having_it)}.")
             continue
         changes.append(_change_over_pairs(key, having, threshold))
         if len(having) < len(pairs):
@@ -207,11 +210,13 @@ def change_over_pairs(pairs: Sequence[Pair], threshold: float) -> tuple[list[Cha
 def _change_over_pairs(key: str, pairs: Sequence[Pair], threshold: float) -> Change:
     """Return the change of a configuration over the pairs that have it."""
     speeds = [side.speeds[key] for pair in pairs for side in pair.sides]
-    doubts = [one.quantised or one.busy for one in speeds]
+    doubts = [one.doubt or one.busy for one in speeds]
     found = process_interval([pair.ratio(key) for pair in pairs], LOOK_CONFIDENCE)
     reason = next(iter(sorted(filter(None, doubts))), None)
     if len(pairs) < FEWEST_PROCESSES:
         reason = TOO_FEW_PAIRS
+    elif len({pair.baseline_first for pair in pairs}) == 1:
+        reason = "every complete pair began with the same environment"
     verdict = "not judged" if reason else _verdict(found.low, found.high, threshold)
     if verdict in {"slower", "faster"} and not _orders_agree(key, pairs):
         verdict, reason = "undecided", "the two orders disagree"
@@ -221,8 +226,6 @@ def _change_over_pairs(key: str, pairs: Sequence[Pair], threshold: float) -> Cha
 def _orders_agree(key: str, pairs: Sequence[Pair]) -> bool:
     """Return whether the mean ratios of both orders lie on the same side of 1."""
     orders = [[p.ratio(key) for p in pairs if p.baseline_first is first] for first in (True, False)]
-    if not all(orders):
-        return False
     ratios = [process_interval(ratios).median for ratios in orders]
     return max(ratios) < 1 or min(ratios) > 1
 
@@ -242,7 +245,7 @@ def undecided_remark(changes: Sequence[Change], threshold: float) -> str | None:
     found = sorted(
         1 - (1 - threshold) * change.ratio / change.high
         for change in changes
-        if change.verdict == "undecided"
+        if change.verdict == "undecided" and change.reason is None
     )
     if not found:
         return None
@@ -322,6 +325,8 @@ def _change(
             reason = "images/s of fewer than six processes; --absolute judges them all the same"
             if is_reference:
                 reason = f"the reference: {reason}"
+        if not same_machine:
+            reason = "on another machine, with another reference"
     reason = before.busy or now.busy or before.doubt or now.doubt or reason
     ratio, low, high = found
     verdict = "not judged" if reason else _verdict(low, high, threshold)

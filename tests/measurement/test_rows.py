@@ -94,3 +94,11 @@ def test_a_few_failures_among_many_processes_cost_their_replicates_only():
         trial.add_failure("failed", "SIGABRT")
     (row,) = rows_of(trial)
     assert (row["status"], row["error"]) == ("failed", "SIGABRT")
+
+
+def test_a_ratio_is_over_the_processes_that_both_have():
+    reference = measured("eager", around(0.001), reference=True)
+    other = measured("onnxruntime", around(0.0005, processes=8))
+    del reference.replicates[0]
+    row = rows_of(reference, other)[1]
+    assert (row["processes"], row["ratio_processes"], row["difference"]) == (8, 5, None)

@@ -156,6 +156,8 @@ def _run(job: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise BenchError(f"it did not end within {timeout:g} s (--timeout)") from None
+    except OSError as error:
+        raise BenchError(f"its process cannot be started: {error.strerror}") from None
     if done.returncode == 0:
         try:
             found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])

@@ -72,15 +72,19 @@ def find_rate(
     runner = trial.opened()
     trial.warm_up = runner.warm_up(goal.max_seconds / 4)
     capacity = trial.configuration.streams / trial.warm_up.typical
-    affordable = int(goal.max_seconds * capacity / _STEPS / 2)
-    count = min(honest_count(0.99), max(honest_count(0.9), affordable))
     answered: list[int] = []
+    bounded = True
 
     def run(rate: float) -> float:
+        nonlocal bounded
         on_event({"event": "server", "what": trial.name, "rate": rate})
+        affordable = int(goal.max_seconds / _STEPS * rate)
+        count = min(honest_count(0.99), max(honest_count(0.9), affordable))
+        bounded = bounded and count >= bounding_count(0.99)
         latencies = sorted(runner.serve(arrivals(rate, count, seed), bound / 1e3))
         answered.append(len(latencies))
-        return float(latencies[-1 - larger_allowed(len(latencies), 0.99)])
+        # If serving stopped early, more than so many were late.
+        return float(latencies[-1 - larger_allowed(count, 0.99)])
 
     # Each process tries other rates, so that the interval over processes contains the step.
     limit = capacity * random.Random(seed).uniform(1, _MOST_ABOVE)  # noqa: S311 - nothing secret
@@ -97,5 +101,5 @@ def find_rate(
         return
     trial.blocks, trial.positions = {0: [1 / rate]}, {0: 0}
     trial.update_interval(always=True)
-    if count >= bounding_count(0.99):
+    if bounded:
         trial.columns["latency_p99_high_ms"] = dict(tried)[rate] * 1e3

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
-from bench.measurement.compared_speeds import used_by_others
 from bench.store.runs import short_name
 from bench.system.intervals import FEWEST_PROCESSES
+from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,7 +89,7 @@ def fastest(rows: Iterable[Row]) -> list[str]:
     others = [row for row in compared if row["difference"] != "reference"]
     if not others:
         return ["No verdict: nothing was measured beside its reference."]
-    busy = next(filter(None, map(used_by_others, others)), None)
+    busy = next(filter(None, (too_busy(row.get("other_processes")) for row in others)), None)
     if busy is not None:
         return [f"No verdict: {busy}. Measure while nothing else runs."]
     return ["No configuration is significantly faster than its reference."]
@@ -122,7 +122,9 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
 
 def _is_reliable(row: Row) -> bool:
     """Return whether a row's intervals hold: of a noisy one only those over processes do."""
-    if used_by_others(row) is not None:
+    if too_busy(row.get("other_processes")) is not None:
+        return False
+    if row["scenario"] == "server" and row["noisy"]:
         return False
     over_processes = (row["processes"] or 1) >= FEWEST_PROCESSES and row["ratio"] is not None
     return not row["noisy"] or over_processes

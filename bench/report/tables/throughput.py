@@ -107,7 +107,7 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         )
     if any(row["noisy"] for row in rows):
         lines.append(
-            "* noisy: too few queries for a p99; give more --max-seconds."
+            "* noisy: too few queries for a p99 (give more --max-seconds), or a process failed."
             if _is_served(rows)
             else "* noisy: the interval is wider than was asked for; a larger --max-seconds makes "
             "it narrower. Two rows whose intervals overlap may be equally fast."
@@ -138,9 +138,11 @@ def _latencies(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if any(row["latency_p99_high_ms"] for row in rows):
         yield "p99 ms: what the true p99 does not exceed, at 95 % confidence."
     if _is_served(rows):
+        bounds = {row["latency_bound_ms"] for row in rows} - {None}  # not in older records
+        within = " and ".join(f"{bound:g} ms" for bound in sorted(bounds)) or "the bound"
         yield (
             "images/s: the highest rate of queries of one image each (Poisson arrivals) whose p99 "
-            f"stayed within {rows[0]['latency_bound_ms']:g} ms."
+            f"stayed within {within}."
         )
 
 

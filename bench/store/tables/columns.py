@@ -179,7 +179,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "boundary": _category("What was timed: `compute`, `copies` or `end-to-end`."),
         "scenario": _category("`offline`, `single-stream` or `server`."),
         "latency_bound_ms": _number(
-            "What p99 did not exceed in the server scenario, milliseconds; else missing."
+            "What p99 was not to exceed in the server scenario, milliseconds; else missing."
         ),
         "threads": _THREADS,
         "streams": _integer(
@@ -210,6 +210,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "ratio": _number("How many times faster than `reference`, paired by round."),
         "ratio_low": _number("Lower end of the ratio's 95 % interval."),
         "ratio_high": _number("Upper end of it."),
+        "ratio_processes": _integer("Number of fresh processes that it is over."),
         "reference": _text("Configuration that the row is compared with."),
         "best_eager_ratio": _number("How many times faster than `best_eager`, paired by round."),
         "best_eager_ratio_low": _number("Lower end of that ratio's 95 % interval."),
@@ -285,7 +286,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "noisy": Column(
             "boolean",
             "Whether the interval stayed wider than requested: that of the ratio to the reference, "
-            "or without one that of `images_per_second`.",
+            "or without one that of `images_per_second`. Also if the times are multiples of a time "
+            "slice; in the server scenario if a process failed or had too few queries for a p99.",
         ),
         "other_processes": _number(
             "Share of the processor that other processes used during the measurement, 0…1."
