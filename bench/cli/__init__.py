@@ -29,8 +29,9 @@ def main() -> NoReturn:
     """Run the `bench` command; exits with its code.
 
     0: done; 1: the work ran and something failed; 2: the request could not be understood or
-    met, with one line on stderr; 130: interrupted by Ctrl-C; 75: stopped by a scheduler's
-    signal, resumable. A fault in native code is reported in one line, too.
+    met, with one line on stderr; 3: `compare` could not decide everything; 130: interrupted by
+    Ctrl-C; 75: stopped by a scheduler's signal, resumable. A fault in native code is reported in
+    one line, too.
     """
     # Ending, Python would search every object for cycles: half a second among torch's.
     atexit.register(gc.freeze)
