@@ -168,7 +168,7 @@ class Study(BaseModel):
     compare_training: bool = Field(
         False,
         description="Also compare accuracies on the training images, in a column and a sentence "
-        "of their own.",
+        "of their own. They are tested in one family with those on the test images.",
     )
     sequential: bool = Field(
         False,
@@ -188,8 +188,9 @@ class Study(BaseModel):
     )
     primary: Primary | None = Field(
         None,
-        description="The primary comparison, tested alone at 0.05. Of all others nothing is "
-        "claimed unless it is significant. Declare it before the first run.",
+        description="The primary comparison, tested alone at 0.05. Of all others, training "
+        "accuracies included, nothing is claimed unless it is significant. Declare it before the "
+        "first run.",
     )
     test: Literal["paired", "welch"] = Field(
         "paired",

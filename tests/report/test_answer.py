@@ -235,12 +235,20 @@ def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -
     assert a[place + 1 : place + 3] == ("reference", "")
     seen = {"b": dict(enumerate(WORSE)), "a": dict(enumerate(REFERENCE)), "c": {}}
     family = {"b": {"b": 1, "a": -1}, "c": {"c": 1, "a": -1}}
-    difference = compare(seen, family)["b"]
+    difference = compare(seen, family, members=4)["b"]  # with the two of test accuracy
     assert difference is not None
-    assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
-    assert [(*row[: place + 1], *row[place + 3 :]) for row in (headings, a, b, c)] == plain
+    ends = [f"{end * 100:+.2f}" for end in (difference.low or 0, difference.high or 0)]
+    assert b[place + 1] == f"{difference.mean * 100:+.2f} [{', '.join(ends)}]"
+    tested_figures = {headings.index("difference (points)"), headings.index("p (adjusted)")}
+    left_out = {*tested_figures, place + 1, place + 2}
+    assert [[v for n, v in enumerate(r) if n not in left_out] for r in (headings, a, b, c)] == [
+        [v for n, v in enumerate(row) if n not in tested_figures] for row in plain
+    ]
     tested, trained = re.split(r"(?<=\)\.) (?=b is)", answer(summaries))
-    assert tested == answer(summaries_of(store, study))
+    alone = answer(summaries_of(store, study))
+    number = re.compile(r"[\d.]+ to [\d.]+")
+    assert number.sub("", tested) == number.sub("", alone)
+    assert tested != alone  # four comparisons instead of two
     assert re.fullmatch(
         r"b is significantly worse than a, by 5\.0 points of training accuracy \(95 % interval "
         r"[\d.]+ to [\d.]+, n = 3\); there is no significant difference in training accuracy "

@@ -42,8 +42,12 @@ def differences(found: dict[str, Difference | None]) -> list[Difference]:
     return [d for d in found.values() if d is not None]
 
 
-def make(values: dict[str, Iterable[float | str]], **changes) -> tuple[StudyRecord, dict]:
-    """Make a study with these test accuracies; text is the status of a run without one."""
+def make(
+    values: dict[str, Iterable[float | str]],
+    trained: dict[str, list[float]] | None = None,
+    **changes,
+) -> tuple[StudyRecord, dict]:
+    """Make a study with these accuracies; text is the status of a run without one."""
     records, variants = {}, {}
     for name, by_seed in values.items():
         variants[name] = []
@@ -52,6 +56,7 @@ def make(values: dict[str, Iterable[float | str]], **changes) -> tuple[StudyReco
             variants[name].append(run)
             status = value if isinstance(value, str) else "complete"
             result = {} if status != "complete" else {"test_accuracy": value, "classes": CLASSES}
+            result |= {"train_accuracy": trained[name][seed]} if trained else {}
             records[run] = RunRecord(run, {}, status, {}, "", 1.0, result=result)
     return builders.make_study(variants, **changes), records
 
@@ -89,6 +94,23 @@ def test_all_intervals_of_a_study_hold_together(correlation: float) -> None:
         rows = truth[:, None] + spread[:, None] * noise
         found = compare(by_name(rows), family(5))
         covered += all(d.low < truth[int(v)] < d.high for v, d in found.items())
+    assert covered / studies >= 0.945
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_intervals_of_test_and_training_accuracy_hold_together(correlation: float) -> None:
+    generator = np.random.default_rng(33)
+    studies, covered = 2_000, 0
+    for noise in generator.normal(size=(studies, 4, 4)):
+        own = generator.normal(size=noise.shape)
+        both = (noise, correlation * noise + (1 - correlation**2) ** 0.5 * own)
+        test, train = (
+            {str(v): row for v, row in enumerate((0.9 + 0.01 * n).tolist())} for n in both
+        )
+        found = summarise(*make(test, train, compare_training=True))
+        tested = [d for s in found for d in (s.difference, s.train_difference) if d]
+        assert len(tested) == 6
+        covered += not any(d.significant for d in tested)  # all true differences are zero
     assert covered / studies >= 0.945
 
 
@@ -141,26 +163,32 @@ def test_earlier_looks_are_paid_for(looks: list[list[int]]) -> None:
 PRIMARY = {"name": "1", "accuracy": "test"}
 
 
-@pytest.mark.parametrize("effect", [0.0, 0.05])
+@pytest.mark.parametrize(("effect", "training"), [(0.0, False), (0.05, False), (0.05, True)])
 def test_a_primary_comparison_and_all_others_are_wrong_in_5_percent_of_studies(
-    effect: float,
+    effect: float, training: bool
 ) -> None:
-    """Variant 1 differs from the reference by *effect*; the other three do not."""
+    """Variant 1 differs from the reference by *effect*; the other three do not.
+
+    Half of the variance of training accuracies is that of the test accuracies.
+    """
     generator = np.random.default_rng(21)
-    studies, wrong, found, alone = 1_500, 0, 0, 0
-    for rows in generator.normal(0.9, 0.01, (studies, 5, 5)):
-        rows[1] += effect
-        values = {str(v): row for v, row in enumerate(rows.tolist())}
-        study, records = make(values, primary=PRIMARY)
-        claims = [
-            s.name for s in summarise(study, records) if s.difference and s.difference.significant
-        ]
-        wrong += any(name != "1" or not effect for name in claims)
+    studies, wrong, found = 1_500, 0, 0
+    for rows in generator.normal(0, 0.01, (studies, 5, 5)):
+        own = generator.normal(0, 0.01, rows.shape)
+        shift = np.array([0.9, 0.9 + effect, 0.9, 0.9, 0.9])[:, None]
+        test, train = shift + rows, shift + (rows + own) / 2**0.5
+        values, trained = (
+            {str(v): row for v, row in enumerate(found.tolist())} for found in (test, train)
+        )
+        study, records = make(values, trained, primary=PRIMARY, compare_training=training)
+        summaries = summarise(study, records)
+        claims = [s.name for s in summaries if s.difference and s.difference.significant]
+        more = [s.name for s in summaries if s.train_difference and s.train_difference.significant]
+        wrong += any(name != "1" or not effect for name in claims + more)
         found += "1" in claims
-        alone += claims == ["1"]
     assert wrong / studies <= 0.055
     if effect:
-        equal = compare(by_name(rows), family(5))["1"]
+        equal = compare(by_name(test), family(5))["1"]
         assert equal is not None
         assert found / studies > power(effect / 0.01 / 2**0.5, 5, level=equal.level)
     else:

@@ -194,37 +194,53 @@ class _Outcomes:
             **self.study.contrasts,
         }
 
-    def differences(self, figure: str) -> dict[str, Difference | None]:
-        """Test the whole family on the seeds that are to be tested.
+    @cached_property
+    def differences(self) -> dict[str, dict[str, Difference | None]]:
+        """Test everything that the study compares: figure → comparison → difference.
 
-        A primary comparison is tested alone. The others are a family of their own, of which
-        nothing is claimed unless the primary comparison is significant (gatekeeping), so that all
-        claims together are wrong no more often than without one.
+        The comparisons and contrasts of test accuracies, and of training accuracies if the study
+        compares them, are one family. A primary comparison is tested alone. The others are a
+        family of their own, of which nothing is claimed unless the primary comparison is
+        significant (gatekeeping), so that all claims together are wrong no more often than
+        without one.
         """
+        figures = ["test_accuracy", *(["train_accuracy"] if self.study.compare_training else [])]
         primary = self.study.primary
-        if primary is None:
-            return self._tested(figure, self.family)
-        name, own = primary["name"], f"{primary['accuracy']}_accuracy"
-        first = self._tested(own, {name: self.family[name]})
-        rest = {other: w for other, w in self.family.items() if own != figure or other != name}
-        found = self._tested(figure, rest)
-        if (decisive := first[name]) is None or not decisive.significant:
+        first = (f"{primary['accuracy']}_accuracy", primary["name"]) if primary else None
+        families = {
+            figure: {n: w for n, w in self.family.items() if (figure, n) != first}
+            for figure in figures
+        }
+        members = sum(map(len, families.values()))
+        found = {figure: self._tested(figure, f, members) for figure, f in families.items()}
+        if first is None:
+            return found
+        figure, name = first
+        decisive = self._tested(figure, {name: self.family[name]}, 1)
+        if (tested := decisive[name]) is None or not tested.significant:
             found = {
-                other: replace(d, doubt=d.doubt or "secondary") if d else None
-                for other, d in found.items()
+                figure: {n: d and replace(d, doubt=d.doubt or "secondary") for n, d in of.items()}
+                for figure, of in found.items()
             }
-        return {**found, **first} if own == figure else found
+        return {**found, figure: {**found.get(figure, {}), **decisive}}
 
     def _tested(
-        self, figure: str, family: Mapping[str, Mapping[str, float]]
+        self, figure: str, family: Mapping[str, Mapping[str, float]], members: int
     ) -> dict[str, Difference | None]:
-        """Test comparisons together; those whose runs have not all ended are marked."""
+        """Test one figure's part of a family; what has runs that have not ended is marked."""
         declared = self.study.declared_seeds
         values = {
             name: {s: v for s, v in by_seed.items() if not declared or s in declared}
             for name, by_seed in self.values(figure).items()
         }
-        found = compare(values, family, alpha=self._alpha, test=self.study.test, chance=self.chance)
+        found = compare(
+            values,
+            family,
+            alpha=self._alpha,
+            members=members,
+            test=self.study.test,
+            chance=self.chance,
+        )
         return {
             name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
             for name, d in found.items()
@@ -287,8 +303,8 @@ def summarise(
     """
     outcomes = _Outcomes(study, records)
     accuracy, trained = outcomes.values("test_accuracy"), outcomes.values("train_accuracy")
-    differences = outcomes.differences("test_accuracy")
-    train_differences = outcomes.differences("train_accuracy") if study.compare_training else {}
+    differences = outcomes.differences["test_accuracy"]
+    train_differences = outcomes.differences.get("train_accuracy", {})
     summaries = []
     for name, entry in study.variants.items():
         runs = outcomes.runs[name].values()
@@ -328,8 +344,8 @@ def summarise_contrasts(
     if not study.contrasts:
         return []
     outcomes = _Outcomes(study, records)
-    tested = outcomes.differences("test_accuracy")
-    trained = outcomes.differences("train_accuracy") if study.compare_training else {}
+    tested = outcomes.differences["test_accuracy"]
+    trained = outcomes.differences.get("train_accuracy", {})
     return [
         ContrastSummary(name, weights, tested[name], trained.get(name), _fraction(study.margin))
         for name, weights in study.contrasts.items()

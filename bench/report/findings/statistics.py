@@ -1,9 +1,9 @@
 """Means, differences by seed, their simultaneous intervals, tests and power.
 
-All comparisons of a study form one family. Each is tested at the study's significance level
-divided by their number (Bonferroni), and its interval has the same level, so that a p-value is
-below 0.05 exactly where the interval excludes zero. scipy is imported when needed, because it
-takes longer to load than most commands take to run.
+All comparisons of a study, of test and of training accuracies, form one family. Each is tested at
+the study's significance level divided by their number (Bonferroni), and its interval has the same
+level, so that a p-value is below 0.05 exactly where the interval excludes zero. scipy is imported
+when needed, because it takes longer to load than most commands take to run.
 """
 
 from __future__ import annotations
@@ -189,16 +189,19 @@ def compare(
     family: Mapping[str, Weights],
     *,
     alpha: float = SIGNIFICANCE,
+    members: int | None = None,
     test: Test = "paired",
     chance: Mapping[str, float] | None = None,
 ) -> dict[str, Difference | None]:
-    """Test all comparisons of a study together.
+    """Test comparisons of a study together.
 
     Args:
         values: variant → seed → value.
         family: name → variant → weight. A variant that is compared with its reference has the
             weights +1 and -1; a difference of differences has four.
         alpha: significance level of the whole family.
+        members: number of comparisons that share *alpha*, if *family* is a part of them only:
+            test and training accuracies are tested together.
         test: `paired` tests the weighted sum of each seed; `welch` treats the variants as
             independent samples of unequal variance (Welch 1947).
         chance: variant → the accuracy of guessing. It takes the place of a result that the better
@@ -208,7 +211,7 @@ def compare(
     Returns:
         Name → difference; None where no seed is common.
     """
-    level = alpha / max(1, len(family))
+    level = alpha / max(1, len(family) if members is None else members)
     found = {name: _difference(values, w, level, test) for name, w in family.items()}
     for name, difference in found.items():
         if difference is None or not difference.excludes_zero:

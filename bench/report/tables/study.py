@@ -157,7 +157,8 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
 
 
 def _family(study: StudyRecord) -> str:
-    return "secondary comparisons" if study.primary else "comparisons of the study"
+    which = "secondary comparisons" if study.primary else "comparisons of the study"
+    return f"{which}, of test and of training accuracy" if study.compare_training else which
 
 
 def _look(study: StudyRecord) -> int:
