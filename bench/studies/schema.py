@@ -190,13 +190,13 @@ class Study(BaseModel):
         None,
         description="The primary comparison, tested alone at 0.05. Of all others, training "
         "accuracies included, nothing is claimed unless it is significant. Declare it before the "
-        "first run.",
+        "first run: a later change counts as a look.",
     )
     test: Literal["paired", "welch"] = Field(
         "paired",
         description="`paired` tests the differences by seed. `welch` treats the seeds of two "
         "variants as independent, which has more power if their accuracies hardly correlate. "
-        "Decide before the first run.",
+        "Decide before the first run: a later change counts as a look.",
     )
     margin: float | None = Field(
         None,

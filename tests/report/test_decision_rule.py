@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -158,6 +158,32 @@ def test_earlier_looks_are_paid_for(looks: list[list[int]]) -> None:
         == compare(rows, {"b": {"b": 1.0, "a": -1.0}}, alpha=level_of_look(3))["b"]
     )
     assert "look 3" in study_table(found, study).note
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"test": "welch"},
+    *({"primary": {"name": n, "accuracy": "test"}} for n in "123"),
+]
+
+
+def test_changing_the_rule_until_something_is_significant_is_wrong_in_5_percent_of_studies() -> (
+    None
+):
+    """First by seed, then Welch's test, then each comparison as the primary one."""
+    generator = np.random.default_rng(17)
+    studies, wrong, unguarded = 400, 0, 0
+
+    def claims(values: dict[str, list[float]], rules: int, rule: dict[str, Any]) -> bool:
+        study, records = make(values, rules=list(map(str, range(rules))), **rule)
+        return any(s.difference.significant for s in summarise(study, records) if s.difference)
+
+    for rows in generator.normal(0.9, 0.01, (studies, 4, 4)):
+        values = {str(v): row for v, row in enumerate(rows.tolist())}
+        wrong += any(claims(values, number, rule) for number, rule in enumerate(RULES, 1))
+        unguarded += any(claims(values, 1, rule) for rule in RULES)
+    assert wrong / studies <= 0.055
+    assert unguarded / studies > 0.1  # what the correction is for
 
 
 PRIMARY = {"name": "1", "accuracy": "test"}

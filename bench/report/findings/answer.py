@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from bench.report.findings.looks import level
 from bench.report.findings.statistics import (
     MOST_SEEDS,
     POWER,
-    SIGNIFICANCE,
     Difference,
     Estimate,
     chance_interval,
@@ -20,7 +20,6 @@ from bench.report.findings.statistics import (
     counted,
     estimate,
     failure_p_value,
-    level_of_look,
 )
 from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
-_NOT_PRIMARY = "the study's primary comparison is not significant"
+NOT_PRIMARY = "the study's primary comparison is not significant"
 _A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
@@ -236,7 +235,7 @@ class _Outcomes:
         found = compare(
             values,
             family,
-            alpha=self._alpha,
+            alpha=level(self.study),
             members=members,
             test=self.study.test,
             chance=self.chance,
@@ -245,15 +244,6 @@ class _Outcomes:
             name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
             for name, d in found.items()
         }
-
-    @cached_property
-    def _alpha(self) -> float:
-        looks, earlier = self.study.looks, self.study.earlier_looks
-        if not looks:
-            return level_of_look(earlier + 1) if earlier else SIGNIFICANCE
-        seeds = sorted({int(s) for entry in self.study.variants.values() for s in entry["runs"]})
-        number = looks.index(seeds) + 1 if seeds in looks else len(looks) + 1
-        return level_of_look(earlier + number)
 
     def _pending(self, weights: Mapping[str, float]) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
@@ -538,7 +528,7 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
             texts.append(f"{name} is not tested before all of its runs have ended")
             continue
         if d.doubt == "secondary":
-            texts.append(f"no claim is made about {name}, because {_NOT_PRIMARY}")
+            texts.append(f"no claim is made about {name}, because {NOT_PRIMARY}")
             continue
         size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
         if d.significant:
@@ -602,7 +592,7 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
         )
     if secondary:
         texts.append(
-            f"no claim is made{what} about {_pairs(secondary, compared)}, because {_NOT_PRIMARY}"
+            f"no claim is made{what} about {_pairs(secondary, compared)}, because {NOT_PRIMARY}"
         )
     if pending:
         texts.append(

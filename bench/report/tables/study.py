@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.statistics import counted, level_of_look
+from bench.report.findings.looks import changes, level, look
+from bench.report.findings.statistics import SIGNIFICANCE, counted
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -161,36 +162,47 @@ def _family(study: StudyRecord) -> str:
     return f"{which}, of test and of training accuracy" if study.compare_training else which
 
 
-def _look(study: StudyRecord) -> int:
-    """Return which look at the comparisons this is, from 1."""
-    return study.earlier_looks + max(1, len(study.looks))
-
-
 def _confidence(study: StudyRecord) -> str:
     """Return the per cent of studies in which all intervals hold: more at a later look."""
-    if _look(study) == 1 and not study.looks:
-        return "95"
-    return f"{(1 - level_of_look(_look(study))) * 100:.1f}"
+    tested = level(study)
+    return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
 
 
 def _primary_note(study: StudyRecord) -> str:
     if study.primary is None:
         return ""
     images = "training" if study.primary["accuracy"] == "train" else "test"
+    if changes(study):
+        when = "which may have been chosen after results were seen"
+    elif study.existing_runs:
+        when = f"declared {_after_runs(study)}"
+    else:
+        when = "declared beforehand"
     return (
-        f"The primary comparison, declared beforehand, is {study.primary['name']} in {images} "
+        f"The primary comparison, {when}, is {study.primary['name']} in {images} "
         "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
     )
 
 
+def _after_runs(study: StudyRecord) -> str:
+    return f"when {study.existing_runs} of the study's runs had already ended"
+
+
 def _seeds_note(study: StudyRecord) -> str:
-    """Say which seeds are tested, and how earlier looks at the comparisons count."""
+    """Say which seeds are tested, and how looks at the comparisons count."""
     if len(study.variants) == 1:  # nothing is compared
         return ""
+    changed = ""
+    if changes(study):
+        changed = (
+            "; what is compared or how it is tested was changed after results were seen "
+            f"({counted(changes(study), 'time')})"
+        )
     if study.looks:
+        existing = f", which was declared {_after_runs(study)}" if study.existing_runs else ""
         return (
-            f"Seeds may be added; this is look {_look(study)}, and the error of all looks "
-            "together is at most 5 %."
+            f"Seeds may be added to this study{existing}{changed}; this is look {look(study)}, and "
+            "the error of all looks together is at most 5 %."
         )
     declared = study.declared_seeds
     if not declared:
@@ -199,13 +211,19 @@ def _seeds_note(study: StudyRecord) -> str:
     named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
     were = "was" if len(declared) == 1 else "were"
     others = "; others are not tested." if there - set(declared) else "."
-    if not study.earlier_looks:
-        return f"{named} {were} declared beforehand{others}"
+    when = "beforehand"
+    if study.earlier_looks:
+        looks = counted(study.earlier_looks, "look")
+        when = f"after {looks} at results with other seeds or settings"
+    elif study.existing_runs:
+        when = _after_runs(study)
+    declaration = f"{named} {were} declared {when}{changed}"
+    if look(study) == 1:
+        return f"{declaration}{others}"
     return (
-        f"{named} {were} declared after {counted(study.earlier_looks, 'look')} at results with "
-        f"other seeds or settings, so this is look {_look(study)}, tested at "
-        f"{level_of_look(_look(study)):.4f} instead of 0.05 (p-values are multiplied accordingly): "
-        f"the error of all looks together is at most 5 %{others}"
+        f"{declaration}, so this is look {look(study)}, tested at {level(study):.4f} instead of "
+        "0.05 (p-values are multiplied accordingly): the error of all looks together is at most "
+        f"5 %{others}"
     )
 
 
