@@ -410,8 +410,10 @@ def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) 
     return float(stats.fisher_exact(table).pvalue)
 
 
-def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] | None:
-    """Return a mean difference with its 95 % interval for new seeds and new test images.
+def new_images_interval(
+    differences: np.ndarray, level: float = SIGNIFICANCE
+) -> tuple[float, float, float] | None:
+    """Return a mean difference with its interval for new seeds and new test images.
 
     Seeds and images are crossed: both are samples (Owen 2007). The variance of the mean is
     s²_seed/n + s²_image/N - s²_residual/(n·N), with Satterthwaite's (1946) degrees of freedom.
@@ -419,6 +421,7 @@ def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] |
     Args:
         differences: seed × image; 1 where only the first network is right, -1 where only the
             second is, else 0.
+        level: significance level of the interval (0.05: a 95 % interval).
 
     Returns:
         Mean, lower and upper end, in fractions; None if there is no variance.
@@ -436,7 +439,7 @@ def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] |
     spread = sum(part**2 / freedom for part, freedom in parts)
     if not spread:
         return None
-    half = _t_bound(1 - CONFIDENCE, variance**2 / spread) * math.sqrt(variance)
+    half = _t_bound(level, variance**2 / spread) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 
