@@ -157,7 +157,12 @@ def agreement(
         found = new_images_interval(np.stack(by_seed), difference.level)
         if found is not None:  # new images do not make it more certain
             mean, low, high = found
-            new_images[name] = mean, min(low, difference.low), max(high, difference.high)
+            limit = difference.limit
+            new_images[name] = (
+                mean,
+                max(min(low, difference.low), -limit),
+                min(max(high, difference.high), limit),
+            )
     references = dict.fromkeys(row.reference for row in rows)
     own = {name: among(runs[name]) for name in references}
     return Agreement(tuple(rows), own, tuple(notes), new_images, not_given)

@@ -473,7 +473,7 @@ def outlook(
         *((c.name, c.difference, c.margin) for c in contrasts),
     ]
     needed = [
-        f"{name} {d.detectable * 100:.1f} points ({d.mean * 100:+.2f}, {_seeds(d)})"
+        f"{name} {_detectable(d)} ({d.mean * 100:+.2f}, {_seeds(d)})"
         for name, d, margin in compared
         if d and not d.significant and d.doubt is None and not d.equivalent(margin) and d.detectable
     ]
@@ -483,6 +483,11 @@ def outlook(
         f"{', '.join(first_named(needed, 'more in the table', _A_FEW))}."
     )
     return [words] if needed else []
+
+
+def _detectable(difference: Difference) -> str:
+    found = difference.detectable or 0
+    return "more than is possible" if found > difference.limit else f"{found * 100:.1f} points"
 
 
 def _seeds(difference: Difference) -> str:
@@ -543,15 +548,16 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
 
 def _signed_interval(difference: Difference) -> str:
     ends = ""
-    if difference.low is not None and difference.high is not None:
-        ends = f"95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f}, "
+    if difference.possible is not None:
+        low, high = difference.possible
+        ends = f"95 % interval {low * 100:+.1f} to {high * 100:+.1f}, "
     return f"{ends}n = {difference.seeds}"
 
 
 def _interval(difference: Difference) -> str:
     """Return the ends of an interval that excludes zero, without their sign."""
-    assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - significant
-    low, high = sorted((abs(difference.low), abs(difference.high)))
+    assert difference.possible is not None  # noqa: S101 - significant
+    low, high = sorted(map(abs, difference.possible))
     return f"{low * 100:.1f} to {high * 100:.1f}"
 
 

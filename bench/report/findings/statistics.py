@@ -48,6 +48,13 @@ class Estimate:
     high: float | None
     seeds: int
 
+    @property
+    def possible(self) -> tuple[float, float] | None:
+        """The interval without what is no accuracy; None if there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.low, 0.0), min(self.high, 1.0)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -69,6 +76,7 @@ class Difference:
             ended; `missing`, if it does not hold with chance accuracy in the place of results
             that the better side lacks; `secondary`, if the study's primary comparison is not
             significant.
+        limit: the largest size that the difference can have, if all values are between 0 and 1.
     """
 
     mean: float
@@ -81,6 +89,14 @@ class Difference:
     level: float = SIGNIFICANCE
     correlation: float | None = None
     doubt: Literal["pending", "missing", "secondary"] | None = None
+    limit: float = 1.0
+
+    @property
+    def possible(self) -> tuple[float, float] | None:
+        """The interval without what no accuracies can differ by; None if there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.low, -self.limit), min(self.high, self.limit)
 
     @property
     def significant(self) -> bool:
@@ -256,12 +272,13 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
     if not count:
         return None
     mean = float(sum(weight * sample.mean() for sample, weight in parts))
+    limit = float(np.abs(factors).sum()) / 2  # the weights add up to 0
     if count == 1:
-        return Difference(mean, None, None, None, 1, level=level)
+        return Difference(mean, None, None, None, 1, level=level, limit=limit)
     squares = [(w * w * float(a.var(ddof=1)) / len(a), len(a) - 1) for a, w in parts]
     variance = sum(square for square, _ in squares)
     if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
-        return Difference(mean, None, None, None, count, level=level)
+        return Difference(mean, None, None, None, count, level=level, limit=limit)
     # Welch and Satterthwaite; of paired sums, n - 1.
     freedom = variance**2 / sum(square**2 / f for square, f in squares)
     error = math.sqrt(variance)
@@ -277,6 +294,7 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         freedom=freedom,
         level=level,
         correlation=_correlation(columns),
+        limit=limit,
     )
 
 

@@ -125,14 +125,24 @@ def _compared(name: str, found: Difference) -> tuple[str, ...]:
         str(found.seeds),
         _difference(found),
         _corrected_p(found),
-        "-" if found.detectable is None else f"{found.detectable * 100:.2f}",
+        _detectable(found),
         chance,
         "-" if found.correlation is None else f"{found.correlation:+.2f}",
     )
 
 
+def _detectable(found: Difference) -> str:
+    if found.detectable is None:
+        return "-"
+    possible = found.detectable <= found.limit
+    return f"{found.detectable * 100:.2f}" if possible else "more than possible"
+
+
 def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
     failed = any(summary.failures for summary in summaries)
+    accuracies = [e for s in summaries for e in (s.test_accuracy, s.train_accuracy) if e]
+    differences = [d for s in summaries for d in (s.difference, s.train_difference) if d]
+    same = [found for found in (*accuracies, *differences) if found.low is None and found.seeds > 1]
     parts = (
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
         + (
@@ -141,6 +151,9 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
             if failed
             else "."
         ),
+        "A value with (all n seeds) is the same for each seed, so it has no interval."
+        if same
+        else "",
         (
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
             f"p-values of differences are simultaneous for all {_family(study)} "
@@ -385,11 +398,12 @@ def _estimate(value: Estimate | None) -> str:
     if value is None:
         return "-"
     mean = f"{value.mean * 100:.2f}"
-    if value.low is None or value.high is None:
+    if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
-    if value.low < 0 or value.high > 1:  # an accuracy ends at 0 and 100 %
-        return f"{mean} [{max(0.0, value.low) * 100:.2f}, {min(1.0, value.high) * 100:.2f}]"
-    return f"{mean} ± {(value.high - value.low) * 50:.2f}"
+    low, high = value.possible
+    if (low, high) != (value.low, value.high):
+        return f"{mean} [{low * 100:.2f}, {high * 100:.2f}]"
+    return f"{mean} ± {(high - low) * 50:.2f}"
 
 
 def _spread(summary: VariantSummary) -> str:
@@ -405,9 +419,10 @@ def _difference(value: Difference | None) -> str:
     if value is None:
         return "-"
     mean = f"{value.mean * 100:+.2f}"
-    if value.low is None or value.high is None:
+    if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
-    return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
+    low, high = value.possible
+    return f"{mean} [{low * 100:+.2f}, {high * 100:+.2f}]"
 
 
 def _corrected_p(value: Difference | None) -> str:
