@@ -80,19 +80,30 @@ def test_equal_variants_are_told_apart_in_5_percent_of_studies(
     assert wrong / studies <= 0.055
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.8])
-def test_all_intervals_of_a_study_hold_together(correlation: float) -> None:
+@pytest.mark.parametrize(
+    ("test", "correlation", "seeds"),
+    [
+        ("paired", 0.0, [4, 4, 4, 4, 4]),
+        ("paired", 0.8, [4, 4, 4, 4, 4]),
+        ("welch", 0.0, [4, 4, 4, 4, 4]),
+        ("welch", 0.0, [4, 4, 5, 3, 4]),
+    ],
+)
+def test_all_intervals_of_a_study_hold_together(
+    test: Test, correlation: float, seeds: list[int]
+) -> None:
     generator = np.random.default_rng(int(correlation * 10))
     truth = np.array([0.0, 0.01, -0.02, 0.0, 0.05])
     spread = 0.01 * np.array([1, 1, 2, 0.5, 3])
     studies = 2_000
     covered = 0
     for _ in range(studies):
-        shared = generator.normal(size=4)
-        own = generator.normal(size=(5, 4))
+        shared = generator.normal(size=max(seeds))
+        own = generator.normal(size=(5, max(seeds)))
         noise = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
-        rows = truth[:, None] + spread[:, None] * noise
-        found = compare(by_name(rows), family(5))
+        rows = (truth[:, None] + spread[:, None] * noise).tolist()
+        values = {str(v): dict(enumerate(row[: seeds[v]])) for v, row in enumerate(rows)}
+        found = compare(values, family(5), test=test)
         covered += all(d.low < truth[int(v)] < d.high for v, d in found.items())
     assert covered / studies >= 0.945
 
@@ -260,13 +271,19 @@ def test_only_the_declared_seeds_are_tested_and_only_when_all_have_ended() -> No
 
 
 @pytest.mark.parametrize("lost", ["diverged", "failed"])
-@pytest.mark.parametrize("both", [False, True])
-def test_a_variant_that_loses_its_bad_seeds_does_not_become_better(lost: str, both: bool) -> None:
+@pytest.mark.parametrize("losing", ["a", "b", "ab"])
+def test_a_network_that_loses_its_bad_seeds_does_not_become_better(lost: str, losing: str) -> None:
+    """Neither as the variant, nor as the reference, against which the variant would be worse."""
     generator = np.random.default_rng(11)
     studies, wrong = 800, 0
-    for rows in generator.normal(0.9, 0.01, (studies, 2, 5)):
-        a, b = ([v if v > 0.897 else lost for v in row.tolist()] for row in rows)
-        wrong += "is significantly better" in said({"a": a if both else rows[0], "b": b})
+    for rows in generator.normal(0.9, 0.01, (studies, 2, 5)).tolist():
+        values = {
+            name: [v if v > 0.897 or name not in losing else lost for v in row]
+            for name, row in zip("ab", rows, strict=True)
+        }
+        text = said(values)
+        wrong += "b" in losing and "b is significantly better" in text
+        wrong += "a" in losing and "b is significantly worse" in text
     assert wrong / studies <= 0.05
 
 
@@ -326,15 +343,23 @@ def test_a_contrast_is_one_of_the_family() -> None:
 
 
 @pytest.mark.parametrize("effect", [0.0, 1.0, 3.0])
-def test_the_probability_of_being_better_lies_in_its_interval(effect: float) -> None:
+@pytest.mark.parametrize(
+    ("test", "seeds"), [("paired", (4, 4)), ("welch", (4, 4)), ("welch", (10, 4))]
+)
+def test_the_probability_of_being_better_lies_in_its_interval(
+    test: Test, seeds: tuple[int, int], effect: float
+) -> None:
     generator = np.random.default_rng(9)
     studies, covered = 1_000, 0
-    for row in generator.normal(effect, 1, (studies, 4)):
-        found = compare(by_name(np.stack([0 * row, row])), family(2))["1"]
+    for _ in range(studies):
+        rows = [generator.normal(size=n) for n in seeds]
+        rows[1] += effect * 2**0.5  # times the standard deviation of the difference
+        values = {str(v): dict(enumerate(row.tolist())) for v, row in enumerate(rows)}
+        found = compare(values, family(2), test=test)["1"]
         assert found is not None
         assert found.superiority is not None
         covered += found.superiority.low < norm.cdf(effect) < found.superiority.high
-    assert 0.93 <= covered / studies <= 0.97
+    assert 0.93 <= covered / studies <= (0.97 if test == "paired" else 0.98)
 
 
 @pytest.mark.parametrize("seed_noise", [0.002, 0.1, 0.4])

@@ -68,8 +68,9 @@ class Difference:
         p_value: two-sided, multiplied by the number of comparisons (Bonferroni), and by 0.05 over
             the level of this look: below 0.05 exactly where the interval excludes zero.
         seeds: number of seeds that all its variants have; of Welch's test, the smallest number.
-        deviation: standard deviation whose square over `seeds` is the variance of the mean.
-        freedom: degrees of freedom of that variance.
+        deviation: standard deviation of the difference with a new seed.
+        error: standard error of the mean.
+        freedom: its degrees of freedom.
         level: significance level of this one comparison.
         correlation: of the two variants' values over seeds; None for fewer than three.
         doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
@@ -85,6 +86,7 @@ class Difference:
     p_value: float | None
     seeds: int
     deviation: float | None = None
+    error: float | None = None
     freedom: float | None = None
     level: float = SIGNIFICANCE
     correlation: float | None = None
@@ -126,10 +128,11 @@ class Difference:
     @property
     def detectable(self) -> float | None:
         """The difference that would be significant with 80 % power at this number of seeds."""
-        if not self.deviation or self.freedom is None:
+        if self.error is None or self.freedom is None:
             return None
         groups = self.freedom / (self.seeds - 1)
-        return self.deviation * _detectable_effect(self.seeds, self.level, groups)
+        root = math.sqrt(self.seeds)
+        return self.error * root * _detectable_effect(self.seeds, self.level, groups)
 
     @property
     def superiority(self) -> Estimate | None:
@@ -137,9 +140,10 @@ class Difference:
 
         It is that of normal values (Bouthillier et al. 2021 name it P(A > B)).
         """
-        if self.effect_size is None or self.freedom is None:
+        if not self.deviation or self.error is None or self.freedom is None:
             return None
-        return _superiority(self.effect_size * math.sqrt(self.seeds), self.seeds, self.freedom)
+        ratio = self.error / self.deviation
+        return _superiority(self.mean / self.error, ratio, self.seeds, self.freedom)
 
     @property
     def seeds_needed(self) -> tuple[int | None, int | None] | None:
@@ -290,7 +294,8 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         mean + half,
         p_value,
         count,
-        deviation=error * math.sqrt(count),
+        deviation=math.sqrt(sum(w * w * float(a.var(ddof=1)) for a, w in parts)),
+        error=error,
         freedom=freedom,
         level=level,
         correlation=_correlation(columns),
@@ -306,12 +311,17 @@ def _correlation(columns: np.ndarray) -> float | None:
     return float(np.corrcoef(columns)[0, 1])
 
 
-def _superiority(t: float, seeds: int, freedom: float) -> Estimate:
-    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t."""
+def _superiority(t: float, ratio: float, seeds: int, freedom: float) -> Estimate:
+    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t.
+
+    Args:
+        t: mean over its standard error.
+        ratio: standard error over standard deviation with a new seed.
+        seeds: their number.
+        freedom: degrees of freedom of the standard error.
+    """
     from scipy.optimize import brentq
     from scipy.special import ndtr
-
-    root = math.sqrt(seeds)
 
     def end(share: float) -> float:
         def excess(shift: float) -> float:
@@ -321,8 +331,8 @@ def _superiority(t: float, seeds: int, freedom: float) -> Estimate:
         return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
 
     alpha = (1 - CONFIDENCE) / 2
-    low, high = (float(ndtr(end(share) / root)) for share in (alpha, 1 - alpha))
-    return Estimate(float(ndtr(t / root)), low, high, seeds)
+    low, high = (float(ndtr(end(share) * ratio)) for share in (alpha, 1 - alpha))
+    return Estimate(float(ndtr(t * ratio)), low, high, seeds)
 
 
 def _t_bound(level: float, freedom: float) -> float:
