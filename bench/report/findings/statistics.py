@@ -422,6 +422,7 @@ def level_of_look(number: int) -> float:
     return SIGNIFICANCE * 6 / (math.pi * number) ** 2
 
 
+@cache
 def chance_interval(classes: int, images: int) -> tuple[float, float]:
     """Return the accuracies between which 95 % of guessing networks lie (binomial)."""
     from scipy import stats
