@@ -1,16 +1,19 @@
 """`bench compare`."""
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import typer
 
 from bench.cli import options
 from bench.cli.options import argument, option, output
-from bench.cli.output import print_json, print_table, print_text, remarks
+from bench.cli.output import print_document, print_table, print_text, remarks
 from bench.errors import BenchError
 
-_UNDECIDED = 3  # exit code
+_UNDECIDED, _INTERRUPTED = 3, 130  # exit codes
+_NARROWER = "measure with --processes 24, or a larger --max-seconds, for narrower intervals"
+_NARROWER_PAIRS = "a larger --max-seconds, after --, makes them narrower"
 
 
 def compare(
@@ -38,13 +41,15 @@ def compare(
     A configuration is slower (faster) if the whole 95 % interval of the change lies beyond the
     threshold, and the same if it lies within; else it is undecided. Each is compared by its ratio
     to the reference that was measured beside it. Images/s are judged only where both are of six
-    processes or more (bench throughput --processes). If nothing became slower, but something could
-    not be judged, the exit code is 3. For a results folder, its latest measurement and the
-    training speed of its runs are compared.
+    processes or more (bench throughput --processes); intervals over so many are judged however
+    wide they are. If nothing became slower, but something is undecided or could not be judged, the
+    exit code is 3. For a results folder, its latest measurement and the training speed of its runs
+    are compared.
 
     One measurement alone is judged against the reference that was measured beside each of its
     configurations. With --python, one process of each environment measures the targets in turn;
-    after --, give targets and options of bench throughput.
+    after --, give targets and options of bench throughput. A process that crashes or hangs costs
+    its pair; Ctrl-C judges the pairs that are complete, and the exit code is 130.
 
     Examples:
 
@@ -55,13 +60,14 @@ def compare(
     """
     from bench.measurement.compared_speeds import load_speeds
     from bench.measurement.speed_changes import compare as compare_speeds
-    from bench.measurement.speed_changes import judge
+    from bench.measurement.speed_changes import judge, undecided_remark
 
+    interrupted = False
     if python:
         from bench.measurement.environments import compare_environments
 
         say = remarks(quiet=as_json)
-        changes, notes = compare_environments(
+        changes, notes, interrupted = compare_environments(
             python, compared, threshold, on_event=lambda event: say(_progress(event))
         )
     elif len(compared) == 1:
@@ -71,10 +77,13 @@ def compare(
         changes, notes = compare_speeds(before, now, threshold, absolute=absolute)
     else:
         raise BenchError(f"bench compare takes one or two measurements, not {len(compared)}")
+    if (undecided := undecided_remark(changes, threshold)) is not None:
+        notes = [*notes, f"{undecided}; {_NARROWER_PAIRS if python else _NARROWER}."]
     rows = [asdict(change) for change in changes]
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
-        print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
+        errors = [{"error": row["configuration"] + " became slower"} for row in slower]
+        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
     elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:
@@ -82,10 +91,14 @@ def compare(
         for note in notes:
             print_text(note)
     open_rows = [row for row in rows if row["verdict"] in {"undecided", "not judged"}]
+    if interrupted:
+        raise typer.Exit(_INTERRUPTED)
     raise typer.Exit(1 if slower else _UNDECIDED if open_rows else 0)
 
 
 def _progress(event: dict[str, Any]) -> str:
+    if event["event"] == "lost":
+        return f"pair {event['number']} is lost: {event['error']}"
     return f"pair {event['number']} of {event['of']}"
 
 
@@ -93,7 +106,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "configuration": row["configuration"],
         "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
-        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if isfinite(row["ratio"])
+        else "",
         "by": row["basis"],
     }
 
