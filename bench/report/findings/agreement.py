@@ -154,9 +154,11 @@ def agreement(
             not_given[name] = why
             continue
         by_seed = [right[runs[name][s]].astype(int) - right[runs[reference][s]] for s in seeds]
-        found = new_images_interval(np.stack(by_seed), difference.level)
-        if found is not None:  # new images do not make it more certain
-            mean, low, high = found
+        if len({len(images) for images in by_seed}) > 1:
+            continue
+        interval = new_images_interval(np.stack(by_seed), difference.level)
+        if interval is not None:  # new images do not make it more certain
+            mean, low, high = interval
             limit = difference.limit
             new_images[name] = (
                 mean,

@@ -140,9 +140,10 @@ def _detectable(found: Difference) -> str:
 
 def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
     failed = any(summary.failures for summary in summaries)
-    accuracies = [e for s in summaries for e in (s.test_accuracy, s.train_accuracy) if e]
-    differences = [d for s in summaries for d in (s.difference, s.train_difference) if d]
-    same = [found for found in (*accuracies, *differences) if found.low is None and found.seeds > 1]
+    values: list[Estimate | Difference | None] = []
+    for s in summaries:
+        values += [s.test_accuracy, s.train_accuracy, s.difference, s.train_difference]
+    same = any(v is not None and v.low is None and v.seeds > 1 for v in values)
     parts = (
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
         + (
