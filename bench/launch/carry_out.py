@@ -10,6 +10,7 @@ import torch
 
 from bench.errors import BenchError, warn
 from bench.launch.assignment import Assignment
+from bench.launch.declaration import declaration
 from bench.launch.learning_rates import choose, tuning_requests, unchosen
 from bench.launch.reuse import refuse_changed, settle_folders
 from bench.launch.workers import Execution, allot
@@ -185,24 +186,10 @@ def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         margin=study.margin,
         contrasts={contrast.name: contrast.weights for contrast in study.contrast},
         test=study.test,
-        **_seeds(plan, before),
+        **declaration(plan, store, before, variants),
     )
     store.save_study(record)
     return record
-
-
-def _seeds(plan: Plan, before: StudyRecord | None) -> dict[str, Any]:
-    """Return the declared seeds, or the looks so far; the first record decides which."""
-    if plan.name == ADHOC:
-        return {}
-    if before is not None and before.declared_seeds:
-        return {"declared_seeds": before.declared_seeds}
-    looks = [] if before is None else before.looks
-    if not looks and not plan.study.sequential:
-        return {"declared_seeds": list(dict.fromkeys(plan.study.base.seeds))}
-    seeds = sorted({seed for variant in plan.variants for seed in variant.requests})
-    new = len(seeds) > 1 and seeds not in looks  # nothing can be tested with one seed
-    return {"looks": [*looks, seeds] if new else looks}
 
 
 def _differ_in_seed(store: Store, run: str, plan: Plan, variant: str) -> bool:

@@ -90,6 +90,10 @@ class StudyRecord:
         declared_seeds: the only seeds that are tested, together; empty if seeds may be added.
         looks: the seeds of each look at a study to which seeds may be added, oldest first.
         earlier_looks: looks at results before the present seeds or settings were decided.
+        rules: digests of what is compared and how it is tested: the first declared one, and each
+            that replaced it after results could be seen; empty in records made before they were
+            kept.
+        existing_runs: number of its runs that had ended before the study was first recorded.
         primary: {"name": variant or contrast, "accuracy": `test` or `train`}, which is tested
             alone, or None.
         margin: largest difference that counts as equivalent, percentage points, or None.
@@ -111,6 +115,8 @@ class StudyRecord:
     declared_seeds: list[int] = field(default_factory=list)
     looks: list[list[int]] = field(default_factory=list)
     earlier_looks: int = 0
+    rules: list[str] = field(default_factory=list)
+    existing_runs: int = 0
     primary: dict[str, str] | None = None
     margin: float | None = None
     contrasts: dict[str, dict[str, float]] = field(default_factory=dict)

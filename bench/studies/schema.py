@@ -168,7 +168,7 @@ class Study(BaseModel):
     compare_training: bool = Field(
         False,
         description="Also compare accuracies on the training images, in a column and a sentence "
-        "of their own.",
+        "of their own. They are tested in one family with those on the test images.",
     )
     sequential: bool = Field(
         False,
@@ -188,14 +188,15 @@ class Study(BaseModel):
     )
     primary: Primary | None = Field(
         None,
-        description="The primary comparison, tested alone at 0.05. Of all others nothing is "
-        "claimed unless it is significant. Declare it before the first run.",
+        description="The primary comparison, tested alone at 0.05. Of all others, training "
+        "accuracies included, nothing is claimed unless it is significant. Declare it before the "
+        "first run: a later change counts as a look.",
     )
     test: Literal["paired", "welch"] = Field(
         "paired",
         description="`paired` tests the differences by seed. `welch` treats the seeds of two "
         "variants as independent, which has more power if their accuracies hardly correlate. "
-        "Decide before the first run.",
+        "Decide before the first run: a later change counts as a look.",
     )
     margin: float | None = Field(
         None,

@@ -1,10 +1,16 @@
-"""A study's record holds which seeds were declared, or each look at a study that may grow."""
+"""A study's record holds what was declared, and each look at results."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import bench
+from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.studies import parse_study
 
@@ -27,11 +33,21 @@ weight_decay = 0.0
 """
 
 
-def run(root: Path, more: str, seeds: list[int]) -> None:
-    study = parse_study(STUDY.format(more=more), Path("looks.toml"))
+def run(
+    root: Path, more: str, seeds: list[int], last: str = "", name: str = "looks", **how: Any
+) -> None:
+    study = parse_study(STUDY.format(more=more) + last, Path("looks.toml"))
     bench.run_study(
-        study, name="looks", seeds=seeds, results=root, device="cpu", threads=1, workers=1
+        study, name=name, seeds=seeds, results=root, device="cpu", threads=1, workers=1, **how
     )
+
+
+def note(root: Path, name: str = "looks") -> str:
+    """Return the note below the study's table."""
+    return read_study_report(Store(root), name).table.note
+
+
+PRIMARY = '[primary]\nname = "b"\n'
 
 
 def test_each_new_set_of_seeds_of_a_sequential_study_is_a_look(tmp_path: Path) -> None:
@@ -49,3 +65,89 @@ def test_declared_seeds_stay_as_they_were_first_recorded(tmp_path: Path) -> None
     run(tmp_path, "sequential = true", [0, 1, 2])  # after a look
     record = Store(tmp_path).find_study("looks")
     assert (record.declared_seeds, record.looks) == ([0, 1], [])
+
+
+def test_the_rule_is_free_until_results_are_seen_and_then_each_change_is_a_look(
+    tmp_path: Path,
+) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "plan":
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        run(tmp_path, "margin = 2.0", [0, 1], on_event=stop)  # recorded, and nothing trained
+    run(tmp_path, "", [0, 1])
+    assert "The seeds 0, 1 were declared beforehand." in note(tmp_path)
+    texts = 'discussion = "As expected."\ntarget_accuracy = 0.5'
+    run(tmp_path, texts, [0, 1])
+    assert "The seeds 0, 1 were declared beforehand." in note(tmp_path)
+    run(tmp_path, 'test = "welch"', [0, 1])
+    assert (
+        "The seeds 0, 1 were declared beforehand; what is compared or how it is tested was changed "
+        "after results were seen (1 time), so this is look 2, tested at 0.0076 instead of 0.05"
+    ) in note(tmp_path)
+    run(tmp_path, 'test = "welch"', [0, 1], PRIMARY)
+    found = note(tmp_path)
+    assert "was changed after results were seen (2 times), so this is look 3" in found
+    assert "The primary comparison, which may have been chosen after results were seen, is b" in (
+        found
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "last"),
+    [
+        ("margin = 2.0", ""),
+        ("compare_training = true", ""),
+        ("", '[[contrast]]\nname = "c"\nweights = { a = -1, b = 1 }\n'),
+        ("", '[[variant]]\nname = "c"\nweight_decay = 0.1\n'),
+        ("reference = 'b'", ""),
+        ("", "learning_rate = 0.01\n"),  # of variant b
+    ],
+)
+def test_whatever_a_claim_depends_on_is_part_of_the_rule(
+    more: str, last: str, tmp_path: Path
+) -> None:
+    run(tmp_path, "", [0])
+    run(tmp_path, more, [0], last)
+    assert len(Store(tmp_path).find_study("looks").rules) == 2
+
+
+def test_seeds_names_and_the_choice_of_a_learning_rate_are_no_change_of_the_rule(
+    tmp_path: Path,
+) -> None:
+    tune = "[tune]\nlearning_rate = [0.01, 0.1]\n"
+    run(tmp_path, "", [0], tune)
+    run(tmp_path, "", [0, 1], tune)
+    renamed = STUDY.replace('name = "b"', 'name = "other"').format(more="")
+    study = parse_study(renamed + tune, Path("looks.toml"))
+    bench.run_study(study, name="looks", results=tmp_path, device="cpu", threads=1, workers=1)
+    record = Store(tmp_path).find_study("looks")
+    assert list(record.variants) == ["a", "other"]
+    assert (len(record.rules), record.existing_runs) == (1, 0)
+
+
+def test_a_study_of_runs_that_exist_was_not_declared_beforehand(tmp_path: Path) -> None:
+    run(tmp_path, "", [0, 1])
+    for _ in range(2):
+        run(tmp_path, 'test = "welch"', [0, 1], PRIMARY, name="copy")
+        found = note(tmp_path, "copy")
+        assert "beforehand" not in found
+        ended = "declared when 4 of the study's runs had already ended"
+        assert f"The seeds 0, 1 were {ended}." in found
+        assert f"The primary comparison, {ended}, is b in test accuracy." in found
+    run(tmp_path, "sequential = true", [0, 1], name="growing")
+    assert f"Seeds may be added to this study, which was {ended}; this is look 1" in note(
+        tmp_path, "growing"
+    )
+
+
+def test_a_record_made_before_rules_were_kept_is_read_as_it_was(tmp_path: Path) -> None:
+    run(tmp_path, "", [0, 1])
+    store = Store(tmp_path)
+    store.save_study(replace(store.find_study("looks"), rules=[]))
+    assert "rules" not in json.loads((tmp_path / "studies" / "looks.json").read_text())
+    run(tmp_path, 'test = "welch"', [0, 1])
+    assert "The seeds 0, 1 were declared beforehand." in note(tmp_path)
+    run(tmp_path, "", [0, 1])  # from then on they are
+    assert "so this is look 2" in note(tmp_path)

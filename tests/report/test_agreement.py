@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import stats
 import builders
 from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
+from bench.report.findings.answer import answer, summarise
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.study_data import StudyData
@@ -28,28 +30,38 @@ IMAGES = 100
 
 def agreement(store: Store, study: StudyRecord) -> Agreement:
     data = StudyData(store, study)
-    return compare(study, data.records, *data.predictions)
+    tested = {s.name: s.difference for s in summarise(study, data.records)}
+    return compare(study, data.records, *data.predictions, tested)
 
 
 def make_study(
-    root: Path, wrong: dict[str, list[set[int]]], **result: Any
+    root: Path, wrong: dict[str, list[set[int] | str]], **result: Any
 ) -> tuple[Store, StudyRecord]:
-    """Record networks that take exactly these test images for another class, seed by seed."""
+    """Record networks that take exactly these test images for another class, seed by seed.
+
+    Text is the status of a run without a result.
+    """
     store, variants = Store(root), {}
     for position, (name, by_seed) in enumerate(wrong.items()):
         runs = variants[name] = []
         for seed, images in enumerate(by_seed):
+            request = builders.make_request(f"resnet{6 * position + 8}", seed=seed)
+            runs.append(request.run_id)
+            if isinstance(images, str):
+                if images != "to do":
+                    record = builders.make_record(request, status=images, error="why")
+                    (store.finish_run if images == "diverged" else store.mark_unfinished)(record)
+                continue
             predictions = torch.zeros(IMAGES, dtype=torch.int32)
             predictions[sorted(images)] = 1
             record = builders.make_record(
-                builders.make_request(f"resnet{6 * position + 8}", seed=seed),
+                request,
                 result={"test_accuracy": 1 - len(images) / IMAGES, "dataset_fingerprint": "one",
                         "parameters": 10, "macs": 10, **result},
             )  # fmt: skip
             labels = torch.zeros(IMAGES, dtype=torch.int32)
             tensors = {"predictions": predictions, "labels": labels}
             store.finish_run(record, tensors={"predictions.safetensors": tensors})
-            runs.append(record.run)
     study = builders.make_study(variants)
     store.save_study(study)
     return store, study
@@ -92,7 +104,7 @@ def test_the_words_count_what_the_rows_hold(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"For 12\.7 % of the test images, just one of b and a is right \(mean of 3 seeds\); of two "
         r"seeds of a, for 0\.0 %; for new seeds and new test images, the difference in accuracy is "
-        r"-12\.0 points \(95 % interval of this comparison alone -[\d.]+ to \+[\d.]+\)\.",
+        r"-12\.0 points \(95 % interval -[\d.]+ to \+[\d.]+\)\.",
         sentence,
     ), sentence
 
@@ -102,6 +114,63 @@ def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
     found = agreement(*make_study(tmp_path, {"a": [set(), low, set()], "b": [low, high, low]}))
     assert [d.only_first for d in found.among_seeds["a"]] == [20, 0]
     assert "; of two seeds of a, for 20.0 %;" in found.sentences[0]
+
+
+# What the better of two networks takes for another class, with little spread over seeds.
+BAD, GOOD = [set(range(30)), set(range(31)), set(range(29))], [{40}, {40}, {41, 42}]
+NONE = "no difference for new test images is given, because "
+
+
+@pytest.mark.parametrize(
+    ("b", "declared", "why"),
+    [
+        ([*GOOD, "diverged", "diverged"], [], "seeds 3, 4 cannot be compared on the same images"),
+        ([*GOOD, "failed", "failed"], [], "the one that seems better lacks results"),
+        ([*GOOD, "to do", {40}], [], "not all of its runs have ended"),
+        ([*GOOD, {43}, {44}], [0, 1, 2, 3, 4, 5], "not all of its runs have ended"),
+    ],
+)
+def test_new_images_obey_the_rules_of_the_answer(
+    b: list[set[int] | str], declared: list[int], why: str, tmp_path: Path
+) -> None:
+    wrong = {"a": [*BAD, set(range(30)), set(range(28))], "b": b}
+    store, study = make_study(tmp_path, wrong, classes=list("abcdefghij"))
+    study = replace(study, declared_seeds=declared)
+    assert "significantly better" not in answer(StudyData(store, study).summaries)
+    found = agreement(store, study)
+    assert found.new_images == {}
+    assert found.sentences[0].endswith(f"; {NONE}{why}.")
+
+
+def test_new_images_are_not_for_others_while_the_primary_comparison_is_not_significant(
+    tmp_path: Path,
+) -> None:
+    store, study = make_study(tmp_path, {"a": [*BAD], "b": [*GOOD], "c": [{1}, set(), {2}]})
+    study = replace(study, primary={"name": "b", "accuracy": "test"})
+    assert list(agreement(store, study).new_images) == ["b", "c"]
+    store, study = make_study(tmp_path / "two", {"a": [*BAD], "b": BAD[::-1], "c": [*GOOD]})
+    found = agreement(store, replace(study, primary={"name": "b", "accuracy": "test"}))
+    assert list(found.new_images) == ["b"]
+    assert f"{NONE}the study's primary comparison is not significant." in found.sentences[1]
+
+
+def test_new_images_are_those_of_the_declared_seeds_at_the_level_of_all_comparisons(
+    tmp_path: Path,
+) -> None:
+    wrong = {"a": [*BAD, {1}], "b": [*GOOD, set(range(90))]}
+    store, study = make_study(tmp_path / "one", wrong)
+    found = agreement(store, replace(study, declared_seeds=[0, 1, 2]))
+    assert [row.seed for row in found.comparisons] == [0, 1, 2]
+    mean, low, high = found.new_images["b"]
+    assert mean == pytest.approx((29 + 30 + 27) / 300)
+    assert "(mean of 3 seeds)" in found.sentences[0]
+    store, study = make_study(tmp_path / "more", {**wrong, "c": [*GOOD, {1}]})
+    study = replace(study, declared_seeds=[0, 1, 2])
+    wider = agreement(store, study).new_images["b"]
+    assert (wider[0], wider[1] < low, wider[2] > high) == (mean, True, True)
+    tested = StudyData(store, study).summaries[1].difference
+    assert tested is not None
+    assert (wider[1] <= (tested.low or 0), wider[2] >= (tested.high or 0)) == (True, True)
 
 
 def test_one_seed_has_no_measure(tmp_path: Path) -> None:

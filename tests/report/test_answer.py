@@ -224,6 +224,35 @@ def test_a_short_answer_is_a_paragraph_and_a_long_one_a_list(tmp_path: Path) -> 
     assert re.findall(r"<li>(.* points of test accuracy .*)</li>", html(report))[0] == first
 
 
+def test_no_printed_difference_is_larger_than_accuracies_can_differ(tmp_path: Path) -> None:
+    values: dict[str, list[Value]] = {"a": [0.9, 0.1, 0.8], "b": [0.2, 0.9, 0.3]}
+    store, study = make_study(tmp_path, values)
+    study = replace(study, contrasts={"twice": {"b": 2.0, "a": -2.0}})
+    store.save_study(study)
+    report = read_study_report(store, study.name)
+    rows = {row[0].split(":")[0]: row for row in report.comparisons.rows}
+    assert rows["b - a"][2] == "-13.33 [-100.00, +100.00]"
+    assert rows["twice"][2] == "-26.67 [-200.00, +200.00]"
+    assert {row[4] for row in rows.values()} == {"more than possible"}
+    said = " ".join(report.statements)
+    assert "b and a more than is possible (-13.33, " in said
+    assert "-26.7 points of test accuracy (95 % interval -200.0 to +200.0, n = 3)" in said
+    (drawn,) = [c for c in report.overview if c.key == "differences"]
+    ends = {s.name: (s.low, s.high) for s in drawn.series if s.low}
+    assert ends["b"] == ([-100], [100])
+
+
+def test_a_value_without_spread_is_explained(tmp_path: Path) -> None:
+    trained = {"a": REFERENCE, "b": SAME}
+    spread = make_study(tmp_path / "spread", {"a": [*REFERENCE], "b": [*SAME]}, trained=trained)
+    same = make_study(tmp_path / "same", {"a": [0.9] * 3, "b": [*SAME]}, trained=trained)
+    text = "A value with (all n seeds) is the same for each seed, so it has no interval."
+    for (store, study), said in ((spread, False), (same, True)):
+        table = study_table(summaries_of(store, study), study)
+        assert (text in table.note) == said
+        assert (table.rows[0][1] == "90.00 (all 3 seeds)") == said
+
+
 def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"a": [*SAME], "b": [*REFERENCE], "c": [*WORSE]}
     store, study = make_study(tmp_path, values, trained={"a": REFERENCE, "b": WORSE, "c": SAME})
@@ -235,12 +264,20 @@ def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -
     assert a[place + 1 : place + 3] == ("reference", "")
     seen = {"b": dict(enumerate(WORSE)), "a": dict(enumerate(REFERENCE)), "c": {}}
     family = {"b": {"b": 1, "a": -1}, "c": {"c": 1, "a": -1}}
-    difference = compare(seen, family)["b"]
+    difference = compare(seen, family, members=4)["b"]  # with the two of test accuracy
     assert difference is not None
-    assert b[place + 1].startswith(f"{difference.mean * 100:+.2f} [")
-    assert [(*row[: place + 1], *row[place + 3 :]) for row in (headings, a, b, c)] == plain
+    ends = [f"{end * 100:+.2f}" for end in (difference.low or 0, difference.high or 0)]
+    assert b[place + 1] == f"{difference.mean * 100:+.2f} [{', '.join(ends)}]"
+    tested_figures = {headings.index("difference (points)"), headings.index("p (adjusted)")}
+    left_out = {*tested_figures, place + 1, place + 2}
+    assert [[v for n, v in enumerate(r) if n not in left_out] for r in (headings, a, b, c)] == [
+        [v for n, v in enumerate(row) if n not in tested_figures] for row in plain
+    ]
     tested, trained = re.split(r"(?<=\)\.) (?=b is)", answer(summaries))
-    assert tested == answer(summaries_of(store, study))
+    alone = answer(summaries_of(store, study))
+    number = re.compile(r"[\d.]+ to [\d.]+")
+    assert number.sub("", tested) == number.sub("", alone)
+    assert tested != alone  # four comparisons instead of two
     assert re.fullmatch(
         r"b is significantly worse than a, by 5\.0 points of training accuracy \(95 % interval "
         r"[\d.]+ to [\d.]+, n = 3\); there is no significant difference in training accuracy "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -42,8 +42,12 @@ def differences(found: dict[str, Difference | None]) -> list[Difference]:
     return [d for d in found.values() if d is not None]
 
 
-def make(values: dict[str, Iterable[float | str]], **changes) -> tuple[StudyRecord, dict]:
-    """Make a study with these test accuracies; text is the status of a run without one."""
+def make(
+    values: dict[str, Iterable[float | str]],
+    trained: dict[str, list[float]] | None = None,
+    **changes,
+) -> tuple[StudyRecord, dict]:
+    """Make a study with these accuracies; text is the status of a run without one."""
     records, variants = {}, {}
     for name, by_seed in values.items():
         variants[name] = []
@@ -52,6 +56,7 @@ def make(values: dict[str, Iterable[float | str]], **changes) -> tuple[StudyReco
             variants[name].append(run)
             status = value if isinstance(value, str) else "complete"
             result = {} if status != "complete" else {"test_accuracy": value, "classes": CLASSES}
+            result |= {"train_accuracy": trained[name][seed]} if trained else {}
             records[run] = RunRecord(run, {}, status, {}, "", 1.0, result=result)
     return builders.make_study(variants, **changes), records
 
@@ -75,20 +80,48 @@ def test_equal_variants_are_told_apart_in_5_percent_of_studies(
     assert wrong / studies <= 0.055
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.8])
-def test_all_intervals_of_a_study_hold_together(correlation: float) -> None:
+@pytest.mark.parametrize(
+    ("test", "correlation", "seeds"),
+    [
+        ("paired", 0.0, [4, 4, 4, 4, 4]),
+        ("paired", 0.8, [4, 4, 4, 4, 4]),
+        ("welch", 0.0, [4, 4, 4, 4, 4]),
+        ("welch", 0.0, [4, 4, 5, 3, 4]),
+    ],
+)
+def test_all_intervals_of_a_study_hold_together(
+    test: Test, correlation: float, seeds: list[int]
+) -> None:
     generator = np.random.default_rng(int(correlation * 10))
     truth = np.array([0.0, 0.01, -0.02, 0.0, 0.05])
     spread = 0.01 * np.array([1, 1, 2, 0.5, 3])
     studies = 2_000
     covered = 0
     for _ in range(studies):
-        shared = generator.normal(size=4)
-        own = generator.normal(size=(5, 4))
+        shared = generator.normal(size=max(seeds))
+        own = generator.normal(size=(5, max(seeds)))
         noise = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
-        rows = truth[:, None] + spread[:, None] * noise
-        found = compare(by_name(rows), family(5))
+        rows = (truth[:, None] + spread[:, None] * noise).tolist()
+        values = {str(v): dict(enumerate(row[: seeds[v]])) for v, row in enumerate(rows)}
+        found = compare(values, family(5), test=test)
         covered += all(d.low < truth[int(v)] < d.high for v, d in found.items())
+    assert covered / studies >= 0.945
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_intervals_of_test_and_training_accuracy_hold_together(correlation: float) -> None:
+    generator = np.random.default_rng(33)
+    studies, covered = 2_000, 0
+    for noise in generator.normal(size=(studies, 4, 4)):
+        own = generator.normal(size=noise.shape)
+        both = (noise, correlation * noise + (1 - correlation**2) ** 0.5 * own)
+        test, train = (
+            {str(v): row for v, row in enumerate((0.9 + 0.01 * n).tolist())} for n in both
+        )
+        found = summarise(*make(test, train, compare_training=True))
+        tested = [d for s in found for d in (s.difference, s.train_difference) if d]
+        assert len(tested) == 6
+        covered += not any(d.significant for d in tested)  # all true differences are zero
     assert covered / studies >= 0.945
 
 
@@ -138,29 +171,61 @@ def test_earlier_looks_are_paid_for(looks: list[list[int]]) -> None:
     assert "look 3" in study_table(found, study).note
 
 
+RULES: list[dict[str, Any]] = [
+    {},
+    {"test": "welch"},
+    *({"primary": {"name": n, "accuracy": "test"}} for n in "123"),
+]
+
+
+def test_changing_the_rule_until_something_is_significant_is_wrong_in_5_percent_of_studies() -> (
+    None
+):
+    """First by seed, then Welch's test, then each comparison as the primary one."""
+    generator = np.random.default_rng(17)
+    studies, wrong, unguarded = 400, 0, 0
+
+    def claims(values: dict[str, list[float]], rules: int, rule: dict[str, Any]) -> bool:
+        study, records = make(values, rules=list(map(str, range(rules))), **rule)
+        return any(s.difference.significant for s in summarise(study, records) if s.difference)
+
+    for rows in generator.normal(0.9, 0.01, (studies, 4, 4)):
+        values = {str(v): row for v, row in enumerate(rows.tolist())}
+        wrong += any(claims(values, number, rule) for number, rule in enumerate(RULES, 1))
+        unguarded += any(claims(values, 1, rule) for rule in RULES)
+    assert wrong / studies <= 0.055
+    assert unguarded / studies > 0.1  # what the correction is for
+
+
 PRIMARY = {"name": "1", "accuracy": "test"}
 
 
-@pytest.mark.parametrize("effect", [0.0, 0.05])
+@pytest.mark.parametrize(("effect", "training"), [(0.0, False), (0.05, False), (0.05, True)])
 def test_a_primary_comparison_and_all_others_are_wrong_in_5_percent_of_studies(
-    effect: float,
+    effect: float, training: bool
 ) -> None:
-    """Variant 1 differs from the reference by *effect*; the other three do not."""
+    """Variant 1 differs from the reference by *effect*; the other three do not.
+
+    Half of the variance of training accuracies is that of the test accuracies.
+    """
     generator = np.random.default_rng(21)
-    studies, wrong, found, alone = 1_500, 0, 0, 0
-    for rows in generator.normal(0.9, 0.01, (studies, 5, 5)):
-        rows[1] += effect
-        values = {str(v): row for v, row in enumerate(rows.tolist())}
-        study, records = make(values, primary=PRIMARY)
-        claims = [
-            s.name for s in summarise(study, records) if s.difference and s.difference.significant
-        ]
-        wrong += any(name != "1" or not effect for name in claims)
+    studies, wrong, found = 1_500, 0, 0
+    for rows in generator.normal(0, 0.01, (studies, 5, 5)):
+        own = generator.normal(0, 0.01, rows.shape)
+        shift = np.array([0.9, 0.9 + effect, 0.9, 0.9, 0.9])[:, None]
+        test, train = shift + rows, shift + (rows + own) / 2**0.5
+        values, trained = (
+            {str(v): row for v, row in enumerate(found.tolist())} for found in (test, train)
+        )
+        study, records = make(values, trained, primary=PRIMARY, compare_training=training)
+        summaries = summarise(study, records)
+        claims = [s.name for s in summaries if s.difference and s.difference.significant]
+        more = [s.name for s in summaries if s.train_difference and s.train_difference.significant]
+        wrong += any(name != "1" or not effect for name in claims + more)
         found += "1" in claims
-        alone += claims == ["1"]
     assert wrong / studies <= 0.055
     if effect:
-        equal = compare(by_name(rows), family(5))["1"]
+        equal = compare(by_name(test), family(5))["1"]
         assert equal is not None
         assert found / studies > power(effect / 0.01 / 2**0.5, 5, level=equal.level)
     else:
@@ -206,13 +271,19 @@ def test_only_the_declared_seeds_are_tested_and_only_when_all_have_ended() -> No
 
 
 @pytest.mark.parametrize("lost", ["diverged", "failed"])
-@pytest.mark.parametrize("both", [False, True])
-def test_a_variant_that_loses_its_bad_seeds_does_not_become_better(lost: str, both: bool) -> None:
+@pytest.mark.parametrize("losing", ["a", "b", "ab"])
+def test_a_network_that_loses_its_bad_seeds_does_not_become_better(lost: str, losing: str) -> None:
+    """Neither as the variant, nor as the reference, against which the variant would be worse."""
     generator = np.random.default_rng(11)
     studies, wrong = 800, 0
-    for rows in generator.normal(0.9, 0.01, (studies, 2, 5)):
-        a, b = ([v if v > 0.897 else lost for v in row.tolist()] for row in rows)
-        wrong += "is significantly better" in said({"a": a if both else rows[0], "b": b})
+    for rows in generator.normal(0.9, 0.01, (studies, 2, 5)).tolist():
+        values = {
+            name: [v if v > 0.897 or name not in losing else lost for v in row]
+            for name, row in zip("ab", rows, strict=True)
+        }
+        text = said(values)
+        wrong += "b" in losing and "b is significantly better" in text
+        wrong += "a" in losing and "b is significantly worse" in text
     assert wrong / studies <= 0.05
 
 
@@ -272,15 +343,23 @@ def test_a_contrast_is_one_of_the_family() -> None:
 
 
 @pytest.mark.parametrize("effect", [0.0, 1.0, 3.0])
-def test_the_probability_of_being_better_lies_in_its_interval(effect: float) -> None:
+@pytest.mark.parametrize(
+    ("test", "seeds"), [("paired", (4, 4)), ("welch", (4, 4)), ("welch", (10, 4))]
+)
+def test_the_probability_of_being_better_lies_in_its_interval(
+    test: Test, seeds: tuple[int, int], effect: float
+) -> None:
     generator = np.random.default_rng(9)
     studies, covered = 1_000, 0
-    for row in generator.normal(effect, 1, (studies, 4)):
-        found = compare(by_name(np.stack([0 * row, row])), family(2))["1"]
+    for _ in range(studies):
+        rows = [generator.normal(size=n) for n in seeds]
+        rows[1] += effect * 2**0.5  # times the standard deviation of the difference
+        values = {str(v): dict(enumerate(row.tolist())) for v, row in enumerate(rows)}
+        found = compare(values, family(2), test=test)["1"]
         assert found is not None
         assert found.superiority is not None
         covered += found.superiority.low < norm.cdf(effect) < found.superiority.high
-    assert 0.93 <= covered / studies <= 0.97
+    assert 0.93 <= covered / studies <= (0.97 if test == "paired" else 0.98)
 
 
 @pytest.mark.parametrize("seed_noise", [0.002, 0.1, 0.4])

@@ -187,11 +187,7 @@ def _mean(
     sign: str = "",
 ) -> Series:
     """Return a mean in per cent with its interval, at a row of the chart."""
-    ends: list[float] = []
-    if found.low is not None and found.high is not None:
-        ends = [found.low * 100, found.high * 100]
-        if isinstance(found, Estimate):  # an accuracy ends at 0 and 100 %
-            ends = [max(0.0, ends[0]), min(100.0, ends[1])]
+    ends = [end * 100 for end in found.possible or ()]
     interval = " to ".join(f"{end:{sign}.2f}" for end in ends)
     return Series(
         name=name,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from bench.report.findings.looks import level
 from bench.report.findings.statistics import (
     MOST_SEEDS,
     POWER,
-    SIGNIFICANCE,
     Difference,
     Estimate,
     chance_interval,
@@ -20,7 +20,6 @@ from bench.report.findings.statistics import (
     counted,
     estimate,
     failure_p_value,
-    level_of_look,
 )
 from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
-_NOT_PRIMARY = "the study's primary comparison is not significant"
+NOT_PRIMARY = "the study's primary comparison is not significant"
 _A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
@@ -194,50 +193,57 @@ class _Outcomes:
             **self.study.contrasts,
         }
 
-    def differences(self, figure: str) -> dict[str, Difference | None]:
-        """Test the whole family on the seeds that are to be tested.
+    @cached_property
+    def differences(self) -> dict[str, dict[str, Difference | None]]:
+        """Test everything that the study compares: figure → comparison → difference.
 
-        A primary comparison is tested alone. The others are a family of their own, of which
-        nothing is claimed unless the primary comparison is significant (gatekeeping), so that all
-        claims together are wrong no more often than without one.
+        The comparisons and contrasts of test accuracies, and of training accuracies if the study
+        compares them, are one family. A primary comparison is tested alone. The others are a
+        family of their own, of which nothing is claimed unless the primary comparison is
+        significant (gatekeeping), so that all claims together are wrong no more often than
+        without one.
         """
+        figures = ["test_accuracy", *(["train_accuracy"] if self.study.compare_training else [])]
         primary = self.study.primary
-        if primary is None:
-            return self._tested(figure, self.family)
-        name, own = primary["name"], f"{primary['accuracy']}_accuracy"
-        first = self._tested(own, {name: self.family[name]})
-        rest = {other: w for other, w in self.family.items() if own != figure or other != name}
-        found = self._tested(figure, rest)
-        if (decisive := first[name]) is None or not decisive.significant:
+        first = (f"{primary['accuracy']}_accuracy", primary["name"]) if primary else None
+        families = {
+            figure: {n: w for n, w in self.family.items() if (figure, n) != first}
+            for figure in figures
+        }
+        members = sum(map(len, families.values()))
+        found = {figure: self._tested(figure, f, members) for figure, f in families.items()}
+        if first is None:
+            return found
+        figure, name = first
+        decisive = self._tested(figure, {name: self.family[name]}, 1)
+        if (tested := decisive[name]) is None or not tested.significant:
             found = {
-                other: replace(d, doubt=d.doubt or "secondary") if d else None
-                for other, d in found.items()
+                figure: {n: d and replace(d, doubt=d.doubt or "secondary") for n, d in of.items()}
+                for figure, of in found.items()
             }
-        return {**found, **first} if own == figure else found
+        return {**found, figure: {**found.get(figure, {}), **decisive}}
 
     def _tested(
-        self, figure: str, family: Mapping[str, Mapping[str, float]]
+        self, figure: str, family: Mapping[str, Mapping[str, float]], members: int
     ) -> dict[str, Difference | None]:
-        """Test comparisons together; those whose runs have not all ended are marked."""
+        """Test one figure's part of a family; what has runs that have not ended is marked."""
         declared = self.study.declared_seeds
         values = {
             name: {s: v for s, v in by_seed.items() if not declared or s in declared}
             for name, by_seed in self.values(figure).items()
         }
-        found = compare(values, family, alpha=self._alpha, test=self.study.test, chance=self.chance)
+        found = compare(
+            values,
+            family,
+            alpha=level(self.study),
+            members=members,
+            test=self.study.test,
+            chance=self.chance,
+        )
         return {
             name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
             for name, d in found.items()
         }
-
-    @cached_property
-    def _alpha(self) -> float:
-        looks, earlier = self.study.looks, self.study.earlier_looks
-        if not looks:
-            return level_of_look(earlier + 1) if earlier else SIGNIFICANCE
-        seeds = sorted({int(s) for entry in self.study.variants.values() for s in entry["runs"]})
-        number = looks.index(seeds) + 1 if seeds in looks else len(looks) + 1
-        return level_of_look(earlier + number)
 
     def _pending(self, weights: Mapping[str, float]) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
@@ -287,8 +293,8 @@ def summarise(
     """
     outcomes = _Outcomes(study, records)
     accuracy, trained = outcomes.values("test_accuracy"), outcomes.values("train_accuracy")
-    differences = outcomes.differences("test_accuracy")
-    train_differences = outcomes.differences("train_accuracy") if study.compare_training else {}
+    differences = outcomes.differences["test_accuracy"]
+    train_differences = outcomes.differences.get("train_accuracy", {})
     summaries = []
     for name, entry in study.variants.items():
         runs = outcomes.runs[name].values()
@@ -328,8 +334,8 @@ def summarise_contrasts(
     if not study.contrasts:
         return []
     outcomes = _Outcomes(study, records)
-    tested = outcomes.differences("test_accuracy")
-    trained = outcomes.differences("train_accuracy") if study.compare_training else {}
+    tested = outcomes.differences["test_accuracy"]
+    trained = outcomes.differences.get("train_accuracy", {})
     return [
         ContrastSummary(name, weights, tested[name], trained.get(name), _fraction(study.margin))
         for name, weights in study.contrasts.items()
@@ -467,7 +473,7 @@ def outlook(
         *((c.name, c.difference, c.margin) for c in contrasts),
     ]
     needed = [
-        f"{name} {d.detectable * 100:.1f} points ({d.mean * 100:+.2f}, {_seeds(d)})"
+        f"{name} {_detectable(d)} ({d.mean * 100:+.2f}, {_seeds(d)})"
         for name, d, margin in compared
         if d and not d.significant and d.doubt is None and not d.equivalent(margin) and d.detectable
     ]
@@ -477,6 +483,11 @@ def outlook(
         f"{', '.join(first_named(needed, 'more in the table', _A_FEW))}."
     )
     return [words] if needed else []
+
+
+def _detectable(difference: Difference) -> str:
+    found = difference.detectable or 0
+    return "more than is possible" if found > difference.limit else f"{found * 100:.1f} points"
 
 
 def _seeds(difference: Difference) -> str:
@@ -522,7 +533,7 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
             texts.append(f"{name} is not tested before all of its runs have ended")
             continue
         if d.doubt == "secondary":
-            texts.append(f"no claim is made about {name}, because {_NOT_PRIMARY}")
+            texts.append(f"no claim is made about {name}, because {NOT_PRIMARY}")
             continue
         size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
         if d.significant:
@@ -537,15 +548,16 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
 
 def _signed_interval(difference: Difference) -> str:
     ends = ""
-    if difference.low is not None and difference.high is not None:
-        ends = f"95 % interval {difference.low * 100:+.1f} to {difference.high * 100:+.1f}, "
+    if difference.possible is not None:
+        low, high = difference.possible
+        ends = f"95 % interval {low * 100:+.1f} to {high * 100:+.1f}, "
     return f"{ends}n = {difference.seeds}"
 
 
 def _interval(difference: Difference) -> str:
     """Return the ends of an interval that excludes zero, without their sign."""
-    assert difference.low is not None and difference.high is not None  # noqa: S101, PT018 - significant
-    low, high = sorted((abs(difference.low), abs(difference.high)))
+    assert difference.possible is not None  # noqa: S101 - significant
+    low, high = sorted(map(abs, difference.possible))
     return f"{low * 100:.1f} to {high * 100:.1f}"
 
 
@@ -586,7 +598,7 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
         )
     if secondary:
         texts.append(
-            f"no claim is made{what} about {_pairs(secondary, compared)}, because {_NOT_PRIMARY}"
+            f"no claim is made{what} about {_pairs(secondary, compared)}, because {NOT_PRIMARY}"
         )
     if pending:
         texts.append(

@@ -1,9 +1,9 @@
 """Means, differences by seed, their simultaneous intervals, tests and power.
 
-All comparisons of a study form one family. Each is tested at the study's significance level
-divided by their number (Bonferroni), and its interval has the same level, so that a p-value is
-below 0.05 exactly where the interval excludes zero. scipy is imported when needed, because it
-takes longer to load than most commands take to run.
+All comparisons of a study, of test and of training accuracies, form one family. Each is tested at
+the study's significance level divided by their number (Bonferroni), and its interval has the same
+level, so that a p-value is below 0.05 exactly where the interval excludes zero. scipy is imported
+when needed, because it takes longer to load than most commands take to run.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ class Estimate:
     high: float | None
     seeds: int
 
+    @property
+    def possible(self) -> tuple[float, float] | None:
+        """The interval without what is no accuracy; None if there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.low, 0.0), min(self.high, 1.0)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -61,14 +68,16 @@ class Difference:
         p_value: two-sided, multiplied by the number of comparisons (Bonferroni), and by 0.05 over
             the level of this look: below 0.05 exactly where the interval excludes zero.
         seeds: number of seeds that all its variants have; of Welch's test, the smallest number.
-        deviation: standard deviation whose square over `seeds` is the variance of the mean.
-        freedom: degrees of freedom of that variance.
+        deviation: standard deviation of the difference with a new seed.
+        error: standard error of the mean.
+        freedom: its degrees of freedom.
         level: significance level of this one comparison.
         correlation: of the two variants' values over seeds; None for fewer than three.
         doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
             ended; `missing`, if it does not hold with chance accuracy in the place of results
             that the better side lacks; `secondary`, if the study's primary comparison is not
             significant.
+        limit: the largest size that the difference can have, if all values are between 0 and 1.
     """
 
     mean: float
@@ -77,10 +86,19 @@ class Difference:
     p_value: float | None
     seeds: int
     deviation: float | None = None
+    error: float | None = None
     freedom: float | None = None
     level: float = SIGNIFICANCE
     correlation: float | None = None
     doubt: Literal["pending", "missing", "secondary"] | None = None
+    limit: float = 1.0
+
+    @property
+    def possible(self) -> tuple[float, float] | None:
+        """The interval without what no accuracies can differ by; None if there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.low, -self.limit), min(self.high, self.limit)
 
     @property
     def significant(self) -> bool:
@@ -110,10 +128,11 @@ class Difference:
     @property
     def detectable(self) -> float | None:
         """The difference that would be significant with 80 % power at this number of seeds."""
-        if not self.deviation or self.freedom is None:
+        if self.error is None or self.freedom is None:
             return None
         groups = self.freedom / (self.seeds - 1)
-        return self.deviation * _detectable_effect(self.seeds, self.level, groups)
+        root = math.sqrt(self.seeds)
+        return self.error * root * _detectable_effect(self.seeds, self.level, groups)
 
     @property
     def superiority(self) -> Estimate | None:
@@ -121,9 +140,10 @@ class Difference:
 
         It is that of normal values (Bouthillier et al. 2021 name it P(A > B)).
         """
-        if self.effect_size is None or self.freedom is None:
+        if not self.deviation or self.error is None or self.freedom is None:
             return None
-        return _superiority(self.effect_size * math.sqrt(self.seeds), self.seeds, self.freedom)
+        ratio = self.error / self.deviation
+        return _superiority(self.mean / self.error, ratio, self.seeds, self.freedom)
 
     @property
     def seeds_needed(self) -> tuple[int | None, int | None] | None:
@@ -189,16 +209,19 @@ def compare(
     family: Mapping[str, Weights],
     *,
     alpha: float = SIGNIFICANCE,
+    members: int | None = None,
     test: Test = "paired",
     chance: Mapping[str, float] | None = None,
 ) -> dict[str, Difference | None]:
-    """Test all comparisons of a study together.
+    """Test comparisons of a study together.
 
     Args:
         values: variant → seed → value.
         family: name → variant → weight. A variant that is compared with its reference has the
             weights +1 and -1; a difference of differences has four.
         alpha: significance level of the whole family.
+        members: number of comparisons that share *alpha*, if *family* is a part of them only:
+            test and training accuracies are tested together.
         test: `paired` tests the weighted sum of each seed; `welch` treats the variants as
             independent samples of unequal variance (Welch 1947).
         chance: variant → the accuracy of guessing. It takes the place of a result that the better
@@ -208,7 +231,7 @@ def compare(
     Returns:
         Name → difference; None where no seed is common.
     """
-    level = alpha / max(1, len(family))
+    level = alpha / max(1, len(family) if members is None else members)
     found = {name: _difference(values, w, level, test) for name, w in family.items()}
     for name, difference in found.items():
         if difference is None or not difference.excludes_zero:
@@ -253,12 +276,13 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
     if not count:
         return None
     mean = float(sum(weight * sample.mean() for sample, weight in parts))
+    limit = float(np.abs(factors).sum()) / 2  # the weights add up to 0
     if count == 1:
-        return Difference(mean, None, None, None, 1, level=level)
+        return Difference(mean, None, None, None, 1, level=level, limit=limit)
     squares = [(w * w * float(a.var(ddof=1)) / len(a), len(a) - 1) for a, w in parts]
     variance = sum(square for square, _ in squares)
     if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
-        return Difference(mean, None, None, None, count, level=level)
+        return Difference(mean, None, None, None, count, level=level, limit=limit)
     # Welch and Satterthwaite; of paired sums, n - 1.
     freedom = variance**2 / sum(square**2 / f for square, f in squares)
     error = math.sqrt(variance)
@@ -270,10 +294,12 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         mean + half,
         p_value,
         count,
-        deviation=error * math.sqrt(count),
+        deviation=math.sqrt(sum(w * w * float(a.var(ddof=1)) for a, w in parts)),
+        error=error,
         freedom=freedom,
         level=level,
         correlation=_correlation(columns),
+        limit=limit,
     )
 
 
@@ -285,12 +311,17 @@ def _correlation(columns: np.ndarray) -> float | None:
     return float(np.corrcoef(columns)[0, 1])
 
 
-def _superiority(t: float, seeds: int, freedom: float) -> Estimate:
-    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t."""
+def _superiority(t: float, ratio: float, seeds: int, freedom: float) -> Estimate:
+    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t.
+
+    Args:
+        t: mean over its standard error.
+        ratio: standard error over standard deviation with a new seed.
+        seeds: their number.
+        freedom: degrees of freedom of the standard error.
+    """
     from scipy.optimize import brentq
     from scipy.special import ndtr
-
-    root = math.sqrt(seeds)
 
     def end(share: float) -> float:
         def excess(shift: float) -> float:
@@ -300,8 +331,8 @@ def _superiority(t: float, seeds: int, freedom: float) -> Estimate:
         return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
 
     alpha = (1 - CONFIDENCE) / 2
-    low, high = (float(ndtr(end(share) / root)) for share in (alpha, 1 - alpha))
-    return Estimate(float(ndtr(t / root)), low, high, seeds)
+    low, high = (float(ndtr(end(share) * ratio)) for share in (alpha, 1 - alpha))
+    return Estimate(float(ndtr(t * ratio)), low, high, seeds)
 
 
 def _t_bound(level: float, freedom: float) -> float:
@@ -391,6 +422,7 @@ def level_of_look(number: int) -> float:
     return SIGNIFICANCE * 6 / (math.pi * number) ** 2
 
 
+@cache
 def chance_interval(classes: int, images: int) -> tuple[float, float]:
     """Return the accuracies between which 95 % of guessing networks lie (binomial)."""
     from scipy import stats
@@ -407,8 +439,10 @@ def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) 
     return float(stats.fisher_exact(table).pvalue)
 
 
-def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] | None:
-    """Return a mean difference with its 95 % interval for new seeds and new test images.
+def new_images_interval(
+    differences: np.ndarray, level: float = SIGNIFICANCE
+) -> tuple[float, float, float] | None:
+    """Return a mean difference with its interval for new seeds and new test images.
 
     Seeds and images are crossed: both are samples (Owen 2007). The variance of the mean is
     s²_seed/n + s²_image/N - s²_residual/(n·N), with Satterthwaite's (1946) degrees of freedom.
@@ -416,6 +450,7 @@ def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] |
     Args:
         differences: seed × image; 1 where only the first network is right, -1 where only the
             second is, else 0.
+        level: significance level of the interval (0.05: a 95 % interval).
 
     Returns:
         Mean, lower and upper end, in fractions; None if there is no variance.
@@ -433,7 +468,7 @@ def new_images_interval(differences: np.ndarray) -> tuple[float, float, float] |
     spread = sum(part**2 / freedom for part, freedom in parts)
     if not spread:
         return None
-    half = _t_bound(1 - CONFIDENCE, variance**2 / spread) * math.sqrt(variance)
+    half = _t_bound(level, variance**2 / spread) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 

@@ -123,7 +123,8 @@ class StudyReport:
     @cached_property
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
-        return agreement(self.study, self.data.records, *self.data.predictions)
+        tested = {summary.name: summary.difference for summary in self.data.summaries}
+        return agreement(self.study, self.data.records, *self.data.predictions, tested)
 
     @cached_property
     def same_images(self) -> TextTable:

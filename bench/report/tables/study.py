@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.statistics import counted, level_of_look
+from bench.report.findings.looks import changes, level, look
+from bench.report.findings.statistics import SIGNIFICANCE, counted
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -124,14 +125,25 @@ def _compared(name: str, found: Difference) -> tuple[str, ...]:
         str(found.seeds),
         _difference(found),
         _corrected_p(found),
-        "-" if found.detectable is None else f"{found.detectable * 100:.2f}",
+        _detectable(found),
         chance,
         "-" if found.correlation is None else f"{found.correlation:+.2f}",
     )
 
 
+def _detectable(found: Difference) -> str:
+    if found.detectable is None:
+        return "-"
+    possible = found.detectable <= found.limit
+    return f"{found.detectable * 100:.2f}" if possible else "more than possible"
+
+
 def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
     failed = any(summary.failures for summary in summaries)
+    values: list[Estimate | Difference | None] = []
+    for s in summaries:
+        values += [s.test_accuracy, s.train_accuracy, s.difference, s.train_difference]
+    same = any(v is not None and v.low is None and v.seeds > 1 for v in values)
     parts = (
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
         + (
@@ -140,6 +152,9 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
             if failed
             else "."
         ),
+        "A value with (all n seeds) is the same for each seed, so it has no interval."
+        if same
+        else "",
         (
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
             f"p-values of differences are simultaneous for all {_family(study)} "
@@ -157,39 +172,51 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
 
 
 def _family(study: StudyRecord) -> str:
-    return "secondary comparisons" if study.primary else "comparisons of the study"
-
-
-def _look(study: StudyRecord) -> int:
-    """Return which look at the comparisons this is, from 1."""
-    return study.earlier_looks + max(1, len(study.looks))
+    which = "secondary comparisons" if study.primary else "comparisons of the study"
+    return f"{which}, of test and of training accuracy" if study.compare_training else which
 
 
 def _confidence(study: StudyRecord) -> str:
     """Return the per cent of studies in which all intervals hold: more at a later look."""
-    if _look(study) == 1 and not study.looks:
-        return "95"
-    return f"{(1 - level_of_look(_look(study))) * 100:.1f}"
+    tested = level(study)
+    return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
 
 
 def _primary_note(study: StudyRecord) -> str:
     if study.primary is None:
         return ""
     images = "training" if study.primary["accuracy"] == "train" else "test"
+    if changes(study):
+        when = "which may have been chosen after results were seen"
+    elif study.existing_runs:
+        when = f"declared {_after_runs(study)}"
+    else:
+        when = "declared beforehand"
     return (
-        f"The primary comparison, declared beforehand, is {study.primary['name']} in {images} "
+        f"The primary comparison, {when}, is {study.primary['name']} in {images} "
         "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
     )
 
 
+def _after_runs(study: StudyRecord) -> str:
+    return f"when {study.existing_runs} of the study's runs had already ended"
+
+
 def _seeds_note(study: StudyRecord) -> str:
-    """Say which seeds are tested, and how earlier looks at the comparisons count."""
+    """Say which seeds are tested, and how looks at the comparisons count."""
     if len(study.variants) == 1:  # nothing is compared
         return ""
+    changed = ""
+    if changes(study):
+        changed = (
+            "; what is compared or how it is tested was changed after results were seen "
+            f"({counted(changes(study), 'time')})"
+        )
     if study.looks:
+        existing = f", which was declared {_after_runs(study)}" if study.existing_runs else ""
         return (
-            f"Seeds may be added; this is look {_look(study)}, and the error of all looks "
-            "together is at most 5 %."
+            f"Seeds may be added to this study{existing}{changed}; this is look {look(study)}, and "
+            "the error of all looks together is at most 5 %."
         )
     declared = study.declared_seeds
     if not declared:
@@ -198,13 +225,19 @@ def _seeds_note(study: StudyRecord) -> str:
     named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
     were = "was" if len(declared) == 1 else "were"
     others = "; others are not tested." if there - set(declared) else "."
-    if not study.earlier_looks:
-        return f"{named} {were} declared beforehand{others}"
+    when = "beforehand"
+    if study.earlier_looks:
+        looks = counted(study.earlier_looks, "look")
+        when = f"after {looks} at results with other seeds or settings"
+    elif study.existing_runs:
+        when = _after_runs(study)
+    declaration = f"{named} {were} declared {when}{changed}"
+    if look(study) == 1:
+        return f"{declaration}{others}"
     return (
-        f"{named} {were} declared after {counted(study.earlier_looks, 'look')} at results with "
-        f"other seeds or settings, so this is look {_look(study)}, tested at "
-        f"{level_of_look(_look(study)):.4f} instead of 0.05 (p-values are multiplied accordingly): "
-        f"the error of all looks together is at most 5 %{others}"
+        f"{declaration}, so this is look {look(study)}, tested at {level(study):.4f} instead of "
+        "0.05 (p-values are multiplied accordingly): the error of all looks together is at most "
+        f"5 %{others}"
     )
 
 
@@ -366,11 +399,12 @@ def _estimate(value: Estimate | None) -> str:
     if value is None:
         return "-"
     mean = f"{value.mean * 100:.2f}"
-    if value.low is None or value.high is None:
+    if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
-    if value.low < 0 or value.high > 1:  # an accuracy ends at 0 and 100 %
-        return f"{mean} [{max(0.0, value.low) * 100:.2f}, {min(1.0, value.high) * 100:.2f}]"
-    return f"{mean} ± {(value.high - value.low) * 50:.2f}"
+    low, high = value.possible
+    if (low, high) != (value.low, value.high):
+        return f"{mean} [{low * 100:.2f}, {high * 100:.2f}]"
+    return f"{mean} ± {(high - low) * 50:.2f}"
 
 
 def _spread(summary: VariantSummary) -> str:
@@ -386,9 +420,10 @@ def _difference(value: Difference | None) -> str:
     if value is None:
         return "-"
     mean = f"{value.mean * 100:+.2f}"
-    if value.low is None or value.high is None:
+    if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
-    return f"{mean} [{value.low * 100:+.2f}, {value.high * 100:+.2f}]"
+    low, high = value.possible
+    return f"{mean} [{low * 100:+.2f}, {high * 100:+.2f}]"
 
 
 def _corrected_p(value: Difference | None) -> str:

@@ -1,0 +1,33 @@
+"""Which look at a study's results this is, and the significance level that is left for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.report.findings.statistics import SIGNIFICANCE, level_of_look
+
+if TYPE_CHECKING:
+    from bench.store import StudyRecord
+
+
+def look(study: StudyRecord) -> int:
+    """Return which look at the comparisons this is, from 1.
+
+    Earlier looks, each set of seeds of a study that may grow, and each change of what is compared
+    or how it is tested after results could be seen, count as one.
+    """
+    seeds = sorted({int(s) for entry in study.variants.values() for s in entry["runs"]})
+    looks = study.looks
+    number = looks.index(seeds) if seeds in looks else len(looks)
+    return study.earlier_looks + changes(study) + number + 1
+
+
+def changes(study: StudyRecord) -> int:
+    """Return how often what is compared or how was changed after results could be seen."""
+    return len(study.rules[1:])
+
+
+def level(study: StudyRecord) -> float:
+    """Return the significance level of all comparisons of a study together, at this look."""
+    first_and_only = look(study) == 1 and not study.looks
+    return SIGNIFICANCE if first_and_only else level_of_look(look(study))
