@@ -28,6 +28,7 @@ def _fake_mode(monkeypatch):
     # A copied network's tensors belong to the same mode, and autocast is to be walked too.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
     with FakeTensorMode(shape_env=ShapeEnv()):
         yield
 
