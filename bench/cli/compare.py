@@ -1,6 +1,7 @@
 """`bench compare`."""
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,7 +11,7 @@ from bench.cli.options import argument, option, output
 from bench.cli.output import print_document, print_table, print_text, remarks
 from bench.errors import BenchError
 
-_UNDECIDED = 3  # exit code
+_UNDECIDED, _INTERRUPTED = 3, 130  # exit codes
 _NARROWER = "measure with --processes 24, or a larger --max-seconds, for narrower intervals"
 _NARROWER_PAIRS = "a larger --max-seconds, after --, makes them narrower"
 
@@ -47,7 +48,8 @@ def compare(
 
     One measurement alone is judged against the reference that was measured beside each of its
     configurations. With --python, one process of each environment measures the targets in turn;
-    after --, give targets and options of bench throughput.
+    after --, give targets and options of bench throughput. A process that crashes or hangs costs
+    its pair; Ctrl-C judges the pairs that are complete, and the exit code is 130.
 
     Examples:
 
@@ -60,11 +62,12 @@ def compare(
     from bench.measurement.speed_changes import compare as compare_speeds
     from bench.measurement.speed_changes import judge, undecided_remark
 
+    interrupted = False
     if python:
         from bench.measurement.environments import compare_environments
 
         say = remarks(quiet=as_json)
-        changes, notes = compare_environments(
+        changes, notes, interrupted = compare_environments(
             python, compared, threshold, on_event=lambda event: say(_progress(event))
         )
     elif len(compared) == 1:
@@ -88,10 +91,14 @@ def compare(
         for note in notes:
             print_text(note)
     open_rows = [row for row in rows if row["verdict"] in {"undecided", "not judged"}]
+    if interrupted:
+        raise typer.Exit(_INTERRUPTED)
     raise typer.Exit(1 if slower else _UNDECIDED if open_rows else 0)
 
 
 def _progress(event: dict[str, Any]) -> str:
+    if event["event"] == "lost":
+        return f"pair {event['number']} is lost: {event['error']}"
     return f"pair {event['number']} of {event['of']}"
 
 
@@ -99,7 +106,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "configuration": row["configuration"],
         "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
-        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if isfinite(row["ratio"])
+        else "",
         "by": row["basis"],
     }
 

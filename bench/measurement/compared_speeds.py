@@ -25,6 +25,7 @@ _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
     *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
+_FAILED = {"failed", "out_of_memory"}
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _COMPARED = ("reference", "boundary", "batch_size")  # equal in a row and its reference's
 _NETWORK = ("model", "options", "run", "input_shape")
@@ -53,6 +54,8 @@ class ComparedSpeed:
         ratio_processes: the same of the ratio.
         file_sha256: of the file, if one was measured.
         warnings: what to know when reading it.
+        quantised: says that the times are multiples of a time slice, if they are.
+        macs: multiply-adds of the network for one image, if they are known.
     """
 
     value: float
@@ -67,6 +70,8 @@ class ComparedSpeed:
     ratio_processes: int = 1
     file_sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    quantised: str | None = None
+    macs: int | None = None
 
     @property
     def measured(self) -> tuple[float, float, float]:
@@ -89,12 +94,14 @@ class ComparedSpeeds:
         machine: what it ran on.
         speeds: by the configuration's name.
         boundaries: those of its configurations.
+        failed: what could not be measured: error by the configuration's name.
     """
 
     name: str
     machine: str
     speeds: dict[str, ComparedSpeed]
     boundaries: frozenset[str] = field(default_factory=frozenset)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def load_speeds(path: str | Path) -> ComparedSpeeds:
@@ -155,7 +162,8 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     machines = dict.fromkeys(part.machine for part in found)
     speeds = {key: speed for part in found for key, speed in part.speeds.items()}
     boundaries = frozenset(b for part in found for b in part.boundaries)
-    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries)
+    failed = {key: error for part in found for key, error in part.failed.items()}
+    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries, failed)
 
 
 def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
@@ -185,9 +193,17 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             ratio_processes=over,
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
             warnings=_warnings(row),
+            quantised=_quantised(row),
+            macs=row.get("macs"),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
-    return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
+    boundaries = frozenset(str(row["boundary"]) for row in complete)
+    failed = {
+        _key(row, _KEY): f"{str(row['status']).replace('_', ' ')}: {row['error']}"
+        for row in rows
+        if row["status"] in _FAILED
+    }
+    return ComparedSpeeds(name, machine, speeds, boundaries, failed)
 
 
 def _processes(row: Mapping[str, Any]) -> int:
@@ -208,14 +224,19 @@ def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence
 
 def _doubt(row: Mapping[str, Any], processes: int) -> str | None:
     """Return why a row supports no claim; a wide interval over enough processes holds."""
-    quantised = next(filter(is_tick_warning, _warnings(row)), None)
-    if quantised is not None:
-        return quantised.partition(":")[0]
+    if (quantised := _quantised(row)) is not None:
+        return quantised
     if not row.get("noisy"):
         return None
     if row.get("scenario") == "server":
         return "too few queries for a p99; give more --max-seconds"
     return "the interval is too wide" if processes < FEWEST_PROCESSES else None
+
+
+def _quantised(row: Mapping[str, Any]) -> str | None:
+    """Return that a row's times are multiples of a time slice, if they are."""
+    found = next(filter(is_tick_warning, _warnings(row)), None)
+    return None if found is None else found.partition(":")[0]
 
 
 def _warnings(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,12 +6,21 @@ import json
 import random
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.measurement.compared_speeds import ComparedSpeeds, speeds_of
-from bench.measurement.speed_changes import Change, change_over_pairs, check_threshold
-from bench.system.intervals import LOOKS
+from bench.measurement.speed_changes import (
+    TOO_FEW_PAIRS,
+    Change,
+    Pair,
+    change_over_pairs,
+    check_threshold,
+)
+from bench.system.intervals import FEWEST_PROCESSES, LOOKS
+from bench.system.machine_lock import measuring_lock
+from bench.system.memory import describe_exit, out_of_memory_kills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +29,17 @@ if TYPE_CHECKING:
 
 _SECONDS = "2"  # for each configuration in one process
 _WIDTH = 0.02  # half-width of the intervals at which to stop
+_FIRST_SECONDS = 3600.0  # a process of the first pair may take; how long is not yet known
+_LONGER = 10  # times as long as the longest before, a later process may take
 _PROGRAM = "from bench.cli import main; main()"
+
+
+class EnvironmentComparison(NamedTuple):
+    """The changes between two environments, what to know of them, and whether Ctrl-C came."""
+
+    changes: list[Change]
+    remarks: list[str]
+    interrupted: bool = False
 
 
 def compare_environments(
@@ -28,69 +47,170 @@ def compare_environments(
     words: Sequence[str],
     threshold: float,
     *,
+    timeout: float = 60.0,
     on_event: OnEvent = lambda _event: None,
-) -> tuple[list[Change], list[str]]:
+) -> EnvironmentComparison:
     """Measure the same in two environments in turn, and compare them process by process.
 
-    In each pair, one process of either environment runs `bench throughput`, in random order. There
-    are 6, 10, 16 or 24 pairs, until all intervals are narrow enough.
+    In each pair, one process of either environment runs `bench throughput`. Of each two pairs, one
+    begins with the baseline and one with the candidate; which comes first is random. There are 6,
+    10, 16 or 24 pairs, until all intervals are narrow enough. A process that crashes or hangs costs
+    its pair. Ctrl-C ends the measurement, and the pairs that are complete are judged.
 
     Args:
         pythons: interpreters of the baseline and of the candidate, with bench installed in each.
         words: targets and options of `bench throughput`.
         threshold: 0.05 lets changes within ±5 % pass as the same.
-        on_event: called with the progress.
-
-    Returns:
-        The changes, and remarks.
+        timeout: seconds that a process may take at least. After the first pair it may take ten
+            times as long as the longest one before, and in the first pair an hour, if that is more.
+        on_event: called with `process` before each pair, and with `lost` if a pair fails.
 
     Raises:
-        BenchError: an interpreter does not run, has no bench, or cannot measure this; or the two
-            have no configuration in common.
+        BenchError: an environment fails in the first pair, or in two and most pairs (it has no
+            bench, or cannot measure this); or the two have no configuration in common.
+        KeyboardInterrupt: before the first pair was complete.
     """
     check_threshold(threshold)
     if len(pythons) != 2:  # noqa: PLR2004 - a baseline and a candidate
         raise BenchError(f"--python: give two interpreters, not {len(pythons)}")
-    order = random.Random(0)  # noqa: S311 - nothing secret
-    pairs: list[tuple[ComparedSpeeds, ComparedSpeeds]] = []
-    changes: list[Change] = []
-    for look in LOOKS:
-        while len(pairs) < look:
-            on_event({"event": "process", "number": len(pairs) + 1, "of": look})
-            found: dict[int, ComparedSpeeds] = {}
-            for index in order.sample((0, 1), 2):
-                found[index] = _measure(pythons[index], words)
-            pairs.append((found[0], found[1]))
-        changes = change_over_pairs(pairs, threshold)
-        if all(one.high - one.low <= 2 * _WIDTH * one.ratio for one in changes):
-            break
-    return changes, [f"{len(pairs)} processes of each environment, in turn and in random order."]
+    processes = _PairedProcesses(pythons, words, timeout, on_event)
+    interrupted = False
+    try:
+        # After the first pair, environments with nothing in common are refused.
+        for look in (1, *LOOKS):
+            while processes.attempts < look:
+                processes.run_pair(max(look, LOOKS[0]))
+            changes, _ = change_over_pairs(processes.pairs, threshold)
+            if look in LOOKS and all(map(_is_narrow, changes)):
+                break
+    except KeyboardInterrupt:
+        if not processes.pairs:
+            raise
+        interrupted = True
+    changes, remarks = change_over_pairs(processes.pairs, threshold)
+    said = processes.remarks(interrupted=interrupted)
+    return EnvironmentComparison(changes, [*said, *remarks], interrupted)
 
 
-def _measure(python: str, words: Sequence[str]) -> ComparedSpeeds:
+def _is_narrow(change: Change) -> bool:
+    wide = change.high - change.low > 2 * _WIDTH * change.ratio  # never without a figure
+    return not wide and change.reason != TOO_FEW_PAIRS
+
+
+class _PairedProcesses:
+    """The processes of two environments, in pairs; `attempts` counts the lost pairs, too."""
+
+    def __init__(
+        self, pythons: Sequence[str], words: Sequence[str], timeout: float, on_event: OnEvent
+    ) -> None:
+        self.pythons = pythons
+        self.words = words
+        self.timeout = timeout
+        self.on_event = on_event
+        self.pairs: list[Pair] = []
+        self.attempts = 0
+        self._baseline_first = True
+        self._failures: tuple[list[str], list[str]] = [], []  # of each environment
+        self._longest = 0.0
+
+    def run_pair(self, planned: int) -> None:
+        """Run one process of each environment; *planned* pairs are to be run.
+
+        Raises:
+            BenchError: an environment failed in the first pair, or in two and most pairs so far.
+        """
+        self.on_event({"event": "process", "number": self.attempts + 1, "of": planned})
+        if self.attempts % 2:
+            self._baseline_first = not self._baseline_first
+        else:
+            self._baseline_first = random.random() < 0.5  # noqa: PLR2004, S311 - nothing secret
+        self.attempts += 1
+        found: dict[int, ComparedSpeeds] = {}
+        for index in (0, 1) if self._baseline_first else (1, 0):
+            try:
+                found[index] = self._measure(index)
+            except BenchError as error:
+                self._failures[index].append(str(error))
+                if len(self._failures[index]) > max(1, len(self.pairs)) or not self.pairs:
+                    raise
+                self.on_event({"event": "lost", "number": self.attempts, "error": str(error)})
+                return
+        self.pairs.append(Pair(found[0], found[1], self._baseline_first))
+
+    def remarks(self, *, interrupted: bool) -> list[str]:
+        """Return how many pairs there are, and why not more."""
+        complete = len(self.pairs)
+        remarks = [
+            f"{complete} pairs of processes, one of each environment, in balanced random order."
+        ]
+        if interrupted:
+            claim = "" if complete >= FEWEST_PROCESSES else ", too few for any claim"
+            remarks.append(f"Interrupted after {complete} complete pairs{claim}.")
+        failures = [error for errors in self._failures for error in errors]
+        if failures:
+            ended = complete + len(failures)
+            whys = "; ".join(dict.fromkeys(failures))
+            remarks.append(f"{complete} of {ended} pairs are complete: {whys}")
+        return remarks
+
+    def _measure(self, index: int) -> ComparedSpeeds:
+        with measuring_lock():  # a process that waited for other work would seem to hang
+            pass
+        seconds = _LONGER * self._longest if self.pairs else _FIRST_SECONDS
+        begun = time.monotonic()
+        speeds = _measure(self.pythons[index], self.words, max(self.timeout, seconds))
+        self._longest = max(self._longest, time.monotonic() - begun)
+        return speeds
+
+
+def _measure(python: str, words: Sequence[str], timeout: float) -> ComparedSpeeds:
     """Run `bench throughput` in one fresh process of an environment."""
-    given = [*words] if "--max-seconds" in words else [*words, "--max-seconds", _SECONDS]
+    has_seconds = any(word.split("=")[0] == "--max-seconds" for word in words)
+    given = [*words] if has_seconds else [*words, "--max-seconds", _SECONDS]
+    kills = out_of_memory_kills()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         command = [python, "-c", _PROGRAM, "throughput", *given, "--results", folder, "--json"]
-        done = _run([*command, "--processes", "1"])
+        done = _run([*command, "--processes", "1"], timeout)
         if "--processes" in done.stderr and done.returncode:  # an older bench has only one
-            done = _run(command)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        why = lines[-1].removeprefix("bench: error: ")
-        if "No module named 'bench'" in why:
-            why = "bench is not installed there"
-        raise BenchError(f"--python {python}: {why}")
+            done = _run(command, timeout)
+    document = _document(done.stdout)
     try:
-        rows = json.loads(done.stdout)["rows"]
-    except (ValueError, KeyError, TypeError):
-        raise BenchError(f"--python {python}: its bench printed no rows") from None
-    return speeds_of(python, rows)
+        # What is printed counts: other configurations may have failed, or the runtime at its end.
+        return speeds_of(python, document["rows"])
+    except (BenchError, KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
+        raise BenchError(f"--python {python}: {_reason(done, document, kills)}") from None
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _document(text: str) -> dict[str, Any]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _reason(done: subprocess.CompletedProcess[str], document: dict[str, Any], kills: int) -> str:
+    """Return why a process printed no speeds."""
+    if done.returncode < 0:
+        return describe_exit(done.returncode, kills, "its process")[1]
+    for one in [*document.get("errors", []), *document.get("rows", [])]:
+        if isinstance(one, dict) and one.get("error"):
+            return str(one["error"])
+    if not done.returncode:
+        return "its bench printed no complete row with an interval"
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if "No module named 'bench'" in lines[-1]:
+        return "bench is not installed there"
+    return lines[-1].removeprefix("bench: error: ")
+
+
+def _run(command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"--python {command[0]}: it did not end within {timeout:.0f} s") from None
     except OSError as error:
         what = error.strerror or error
         raise BenchError(

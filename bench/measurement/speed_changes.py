@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.errors import BenchError
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, process_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bench.measurement.compared_speeds import ComparedSpeed, ComparedSpeeds
+
+TOO_FEW_PAIRS = f"fewer than {FEWEST_PROCESSES} pairs of processes"
+
+
+_FEW = "fewer than six processes: measure with --processes auto"
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,12 @@ class Change:
 
     Attributes:
         configuration: its name.
-        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`.
+        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`; NaN if
+            there is no such figure.
         basis: what was compared: `ratio` (to each measurement's own reference) or `images/s`.
         verdict: slower or faster (the whole interval is beyond the threshold), same (the whole
             interval is within it), undecided (neither), or not judged.
-        reason: why it was not judged; None if it was.
+        reason: why it was not judged, or is undecided though the interval is narrow; else None.
     """
 
     configuration: str
@@ -35,6 +41,29 @@ class Change:
     basis: str
     verdict: str
     reason: str | None = None
+
+
+class Pair(NamedTuple):
+    """A process of the baseline and one of the candidate that ran one after the other.
+
+    Attributes:
+        before: speeds in the baseline's process.
+        now: speeds in the candidate's process.
+        baseline_first: whether the baseline's process ran first.
+    """
+
+    before: ComparedSpeeds
+    now: ComparedSpeeds
+    baseline_first: bool
+
+    @property
+    def sides(self) -> tuple[ComparedSpeeds, ComparedSpeeds]:
+        """The baseline's and the candidate's speeds."""
+        return self.before, self.now
+
+    def ratio(self, key: str) -> float:
+        """Return the candidate's speed over the baseline's."""
+        return self.now.speeds[key].value / self.before.speeds[key].value
 
 
 def compare(
@@ -93,9 +122,11 @@ def compare(
     ]
     remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
     same_machine = baseline.machine == candidate.machine
-    return [
+    changes = [
         _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
-    ], remarks
+    ]
+    failed = {k: error for k, error in candidate.failed.items() if k in baseline.speeds}
+    return changes + _without_figures(failed, "images/s"), remarks
 
 
 def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], list[str]]:
@@ -126,38 +157,83 @@ def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], lis
         raise BenchError(
             f"{measured.name} holds nothing beside a reference: {'; '.join(doubts) or way_on}"
         )
+    doubtful = {k: one.doubt for k, one in measured.speeds.items() if one.doubt}
+    unknown = {k: doubt for k, doubt in doubtful.items() if not measured.speeds[k].relative}
+    changes += _without_figures(unknown | measured.failed, "ratio")
     return changes, _warnings(measured, measured.speeds)
 
 
-def change_over_pairs(
-    pairs: Sequence[tuple[ComparedSpeeds, ComparedSpeeds]], threshold: float
-) -> list[Change]:
-    """Return the changes over pairs of processes, each of a baseline and a candidate.
+def change_over_pairs(pairs: Sequence[Pair], threshold: float) -> tuple[list[Change], list[str]]:
+    """Compare the images/s of pairs of processes.
 
     The intervals are over pairs (`bench.system.intervals.process_interval`), at the level of one
-    of four looks.
+    of four looks. Each configuration is compared over the pairs that have it on both sides.
+
+    Args:
+        pairs: each a process of the baseline and one of the candidate, in either order.
+        threshold: as for `compare`.
+
+    Returns:
+        The changes, and remarks on configurations that pairs lack, and on networks that differ.
 
     Raises:
         BenchError: the pairs have no configuration in common.
     """
-    shared = [
-        key
-        for key in pairs[0][0].speeds
-        if all(key in one.speeds for pair in pairs for one in pair)
-    ]
-    if not shared:
-        raise BenchError(_nothing_shared(*pairs[0]))
-    changes = []
-    for key in shared:
-        ratios = [now.speeds[key].value / before.speeds[key].value for before, now in pairs]
-        found = process_interval(ratios, LOOK_CONFIDENCE)
-        busy = {one.speeds[key].busy for pair in pairs for one in pair} - {None}
-        reason = next(iter(sorted(map(str, busy))), None)
-        verdict = "not judged" if reason else _verdict(found.low, found.high, threshold)
-        changes.append(
-            Change(key, found.median, found.low, found.high, "images/s", verdict, reason)
-        )
-    return changes
+    names = dict.fromkeys(key for pair in pairs for side in pair.sides for key in side.speeds)
+    both = {
+        key: [pair for pair in pairs if all(key in side.speeds for side in pair.sides)]
+        for key in names
+    }
+    if not any(both.values()):
+        raise BenchError(_nothing_shared(*pairs[0].sides))
+    changes: list[Change] = []
+    remarks: list[str] = []
+    for key, having in both.items():
+        if not having:
+            sides = dict.fromkeys(s.name for p in pairs for s in p.sides if key in s.speeds)
+            errors = [s.failed[key] for p in pairs for s in p.sides if key in s.failed]
+            if errors:
+                changes += _without_figures({key: errors[0]}, "images/s")
+                continue
+            remarks.append(f"{key}: not compared, measured only in {' or '.join(sides)}.")
+            continue
+        changes.append(_change_over_pairs(key, having, threshold))
+        if len(having) < len(pairs):
+            remarks.append(f"{key}: measured in {len(having)} of {len(pairs)} pairs.")
+        remarks += _other_network(key, having[0])
+    return changes, remarks
+
+
+def _change_over_pairs(key: str, pairs: Sequence[Pair], threshold: float) -> Change:
+    """Return the change of a configuration over the pairs that have it."""
+    speeds = [side.speeds[key] for pair in pairs for side in pair.sides]
+    doubts = [one.quantised or one.busy for one in speeds]
+    found = process_interval([pair.ratio(key) for pair in pairs], LOOK_CONFIDENCE)
+    reason = next(iter(sorted(filter(None, doubts))), None)
+    if len(pairs) < FEWEST_PROCESSES:
+        reason = TOO_FEW_PAIRS
+    verdict = "not judged" if reason else _verdict(found.low, found.high, threshold)
+    if verdict in {"slower", "faster"} and not _orders_agree(key, pairs):
+        verdict, reason = "undecided", "the two orders disagree"
+    return Change(key, found.median, found.low, found.high, "images/s", verdict, reason)
+
+
+def _orders_agree(key: str, pairs: Sequence[Pair]) -> bool:
+    """Return whether the mean ratios of both orders lie on the same side of 1."""
+    orders = [[p.ratio(key) for p in pairs if p.baseline_first is first] for first in (True, False)]
+    if not all(orders):
+        return False
+    ratios = [process_interval(ratios).median for ratios in orders]
+    return max(ratios) < 1 or min(ratios) > 1
+
+
+def _other_network(key: str, pair: Pair) -> list[str]:
+    """Return a remark if the two networks of a name have different numbers of multiply-adds."""
+    macs = [side.speeds[key].macs for side in pair.sides]
+    if None in macs or macs[0] == macs[1]:
+        return []
+    counts = [f"{n:,} in {side.name}" for n, side in zip(macs, pair.sides, strict=True)]
+    return [f"{key}: the networks differ, multiply-adds are {' and '.join(counts)}."]
 
 
 def undecided_remark(changes: Sequence[Change], threshold: float) -> str | None:
@@ -186,10 +262,17 @@ def check_threshold(threshold: float) -> None:
 def _change_to_reference(key: str, speed: ComparedSpeed, threshold: float) -> Change:
     reason = speed.busy or speed.doubt
     if speed.ratio_processes < FEWEST_PROCESSES:
-        reason = "fewer than six processes: measure with --processes auto"
+        reason = _FEW
     ratio, low, high = speed.relative or speed.measured
     verdict = "not judged" if reason else _verdict(low, high, threshold)
     return Change(f"{key} / {speed.reference}", ratio, low, high, "ratio", verdict, reason)
+
+
+def _without_figures(reasons: Mapping[str, str], basis: str) -> list[Change]:
+    return [
+        Change(key, math.nan, math.nan, math.nan, basis, "not judged", reason)
+        for key, reason in reasons.items()
+    ]
 
 
 def _verdict(low: float, high: float, threshold: float) -> str:
@@ -231,6 +314,8 @@ def _change(
     reason = None
     if before.relative and now.relative and by_reference and not absolute:
         basis, found = "ratio", ratio_of(now.relative, before.relative)
+        if min(before.ratio_processes, now.ratio_processes) < FEWEST_PROCESSES:
+            reason = _FEW
     else:
         basis, found = "images/s", ratio_of(now.measured, before.measured)
         if not absolute and min(before.processes, now.processes) < FEWEST_PROCESSES:

@@ -31,12 +31,13 @@ Every command exits with one of these codes:
 | 0 | done |
 | 1 | the work ran, and something failed or became slower |
 | 2 | the request could not be understood or met; one line on stderr says why and what to do |
+| 3 | `compare`: nothing became slower, but something could not be judged |
 | 130 | interrupted by Ctrl-C |
 | 75 | stopped by a scheduler's signal; rerun the same command to resume |
 | 128 + N | ended by signal N (139: a fault in native code); one line on stderr says where |
 
 With `--json`, stdout holds one document, `{"schema": 1, "rows": […], "errors": […]}`, and nothing
-else. `run-ablation` adds `study`, `question`, `answer` and `comparisons`.
+else. `run-ablation` adds `study`, `question`, `answer` and `comparisons`, `compare` adds `remarks`.
 `bench --install-completion` installs completion for your shell.
 """
 

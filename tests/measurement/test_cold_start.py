@@ -12,6 +12,7 @@ import pytest
 import bench
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target
+from bench.measurement.timing.cold_process import PHASES
 from bench.measurement.timing.cold_start import measure_cold_starts
 from bench.report.tables.cold_start import cold_start_lines, cold_start_text
 
@@ -73,6 +74,70 @@ def test_a_process_that_a_signal_ended_is_a_row_with_its_name(tmp_path, monkeypa
     made = expand(request, [target], device="cpu", threads=1)
     (row,) = measure_cold_starts(made, tmp_path, processes=1)
     assert row["error"].startswith("its process was ended by SIGABRT (a fault in native code")
+
+
+INTERPRETER = """#!{python} -IS
+import json, os, sys
+from pathlib import Path
+log = Path(__file__).with_name("log")
+log.open("a").write("x")
+number = len(log.read_text())
+if number in {crashing}:
+    os.abort()
+if number in {silent}:
+    sys.exit()
+print(json.dumps([{{"phase": p, "seconds": number, "bytes": 2**20}} for p in {phases}]))
+"""
+
+
+@pytest.fixture
+def rows_of_processes(tmp_path, monkeypatch):
+    """Measure one configuration whose processes crash, or end silently, by their numbers."""
+
+    def measure(processes, *, crashing=(), silent=()):
+        program = tmp_path / "interpreter"
+        events = {"crashing": crashing, "silent": silent, "phases": PHASES}
+        program.write_text(INTERPRETER.format(python=sys.executable, **events))
+        program.chmod(0o755)
+        target = find_target("resnet8", input_size=16)
+        request = Request(backends=("eager",), batch_sizes=(1,))
+        made = expand(request, [target], device="cpu", threads=1)
+        monkeypatch.setattr(sys, "executable", str(program))
+        return measure_cold_starts(made, tmp_path, processes=processes)
+
+    return measure
+
+
+def test_the_first_process_only_fills_the_page_cache(rows_of_processes):
+    rows = rows_of_processes(2)
+    assert [row["seconds"] for row in rows] == [pytest.approx(6**0.5)] * 3  # of 2 and 3
+    assert not any(row.get("warnings") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [
+        ({"crashing": [4]}, "its process was ended by SIGABRT"),
+        ({"silent": [4]}, "its process ended before it had measured"),
+        ({"crashing": [1]}, "its process was ended by SIGABRT"),  # the second fills the cache
+    ],
+)
+def test_a_process_that_fails_is_left_out_and_the_row_says_so(rows_of_processes, failing, reason):
+    rows = rows_of_processes(10, **failing)
+    assert [(row["status"], row["processes"], row["error"]) for row in rows] == [
+        ("complete", 9, None)
+    ] * 3
+    counted, warning = cold_start_lines(rows)
+    assert "in 9 fresh processes each" in counted
+    assert warning.startswith(f"eager fp32: 9 of 10 processes complete: {reason}")
+    assert {row["warnings"] for row in rows} == {warning.removesuffix(".")}
+
+
+def test_the_second_failure_gives_the_configuration_up(rows_of_processes, tmp_path):
+    (row,) = rows_of_processes(10, crashing=[3], silent=[5])
+    assert row["status"] == "failed"
+    assert row["error"] == "its process ended before it had measured"
+    assert len((tmp_path / "log").read_text()) == 5
 
 
 def test_the_process_imports_nothing_but_the_runtime():

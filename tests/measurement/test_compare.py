@@ -12,7 +12,6 @@ import pytest
 
 from bench.errors import BenchError
 from bench.measurement.compared_speeds import load_speeds
-from bench.measurement.environments import compare_environments
 from bench.measurement.machine.noise import tick_warning
 from bench.measurement.speed_changes import compare, judge, ratio_of, undecided_remark
 from builders import make_row
@@ -129,15 +128,35 @@ def test_images_per_second_of_one_process_are_judged_on_request(side):
     assert compare(before, now, 0.05, absolute=True)[0][0].verdict == "slower"
 
 
-def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_so(side):
+@pytest.mark.parametrize(
+    ("processes", "verdicts"), [(6, ["slower", "same"]), (1, ["not judged"] * 2)]
+)
+def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_so(
+    side, processes, verdicts
+):
     ort = {"backend": "onnxruntime", "ratio": 1.5, "ratio_low": 1.49, "ratio_high": 1.51}
-    eager = {"difference": "reference", "processes": 1}
+    ort["processes"] = processes
+    eager = {"difference": "reference", "processes": processes}
     before = side("a", row(100, **eager), row(150, **ort))
     now = side("b", row(80, **eager), row(120, **ort))
-    reference, other = compare(before, now, 0.05)[0]
-    assert (other.verdict, other.basis) == ("same", "ratio")
-    assert reference.verdict == "not judged"
-    assert reference.ratio == pytest.approx(0.8)  # printed nevertheless
+    reference, other = changes = compare(before, now, 0.05)[0]
+    assert [change.verdict for change in changes] == verdicts
+    assert other.basis == "ratio"
+    assert reference.ratio == pytest.approx(0.8)  # printed in any case
+
+
+def test_what_failed_or_has_no_ratio_does_not_pass(side):
+    broken = {"backend": "c", "status": "failed", "error": "SIGABRT", "ci_low": None}
+    sliced = {"backend": "d", "ratio": None, "noisy": True, "warnings": tick_warning(0.024)}
+    pair, bad = reference_and(1.0, 0.001), [row(100, **broken), row(100, **sliced)]
+    now = side("b", *pair, *bad)
+    reasons = ["failed: SIGABRT", tick_warning(0.024).partition(":")[0]]
+    judged = judge(now, 0.05)[0]
+    assert judged[0].verdict == "same"
+    assert {change.verdict for change in judged[1:]} == {"not judged"}
+    assert sorted(change.reason for change in judged[1:]) == sorted(reasons)
+    before = side("a", *pair, row(100, backend="c", ratio=None))
+    assert [c.reason for c in compare(before, now, 0.05)[0] if c.reason] == ["failed: SIGABRT"]
 
 
 def test_one_measurement_is_judged_against_the_reference_beside_it(side):
@@ -413,74 +432,3 @@ def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
     assert figure.low <= figure.value <= figure.high <= 1000
     assert figure.doubt is None
     assert side.machine != "unknown"
-
-
-OLD_OR_NEW = """
-import json, sys
-words = sys.argv[3:]
-if {old} and "--processes" in words:
-    sys.exit("bench: error: No such option: --processes")
-if "crash" in words:
-    sys.exit("bench: error: unknown model 'crash'")
-row = {row!r}
-print(json.dumps({{"rows": [row]}}))
-"""
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """Make what stands for an environment's interpreter: it prints one row, whatever it runs."""
-
-    def make(name, speed, *, old=False, **changes):
-        path = tmp_path / name
-        body = OLD_OR_NEW.format(old=old, row=row(speed, processes=1, **changes))
-        path.write_text(f"#!{sys.executable}\n{body}")
-        path.chmod(0o755)
-        return str(path)
-
-    return make
-
-
-@pytest.mark.parametrize(("speed", "verdict"), [(100, "same"), (90, "slower"), (111, "faster")])
-def test_two_environments_are_measured_in_turn(environment, speed, verdict):
-    old, new = environment("old", 100, old=True), environment("new", speed)
-    (change,), (remark,) = compare_environments([old, new], ["resnet8"], 0.05)
-    assert change.verdict == verdict
-    assert change.ratio == pytest.approx(speed / 100)
-    assert remark.startswith("6 processes of each environment")
-
-
-@pytest.mark.parametrize(
-    ("python", "words", "expected"),
-    [
-        ("missing/bin/python", ["resnet8"], "cannot be run"),
-        (None, ["crash"], "unknown model 'crash'"),
-    ],
-)
-def test_an_environment_that_cannot_measure_is_named(environment, python, words, expected):
-    given = [python or environment("old", 100), environment("new", 100)]
-    with pytest.raises(BenchError, match=expected) as raised:
-        compare_environments(given, words, 0.05)
-    assert str(raised.value).startswith("--python ")
-
-
-def test_an_environment_without_bench_is_named(environment, tmp_path):
-    bare = tmp_path / "bare"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # no site-packages
-    bare.chmod(0o755)
-    with pytest.raises(BenchError, match=f"--python {bare}: bench is not installed there"):
-        compare_environments([str(bare), environment("new", 100)], ["resnet8"], 0.05)
-
-
-def test_environments_that_measured_different_networks_are_refused(environment):
-    old, new = environment("old", 100, model="mine"), environment("new", 100, model="other")
-    with pytest.raises(BenchError, match="have no configuration in common"):
-        compare_environments([old, new], ["mine"], 0.05)
-
-
-@pytest.mark.slow
-def test_one_environment_twice_finds_nothing():
-    words = ["resnet8", "--option", "width=4", "--input-size", "8", "--batch-size", "1"]
-    words += ["--backend", "eager", "--max-seconds", "0.5"]
-    changes, _ = compare_environments([sys.executable, sys.executable], words, 0.05)
-    assert {change.verdict for change in changes} <= {"same", "undecided", "not judged"}

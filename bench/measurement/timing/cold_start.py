@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from bench.errors import BenchError
 from bench.measurement.backends.eager import DTYPES
 from bench.measurement.backends.openvino import settings
 from bench.measurement.timing.cold_process import PHASES, PROGRAMS
@@ -32,11 +33,22 @@ _MIB = 2**20
 
 @dataclass
 class _Cold:
-    """A configuration and what each of its processes found; *error* is why there is nothing."""
+    """A configuration and what its processes found.
+
+    Attributes:
+        made: the configuration.
+        job: what each process is to do.
+        cached: whether a process has brought the files into the page cache.
+        found: phases of each process that counts.
+        failures: why processes failed.
+        error: why there are no figures; None if there are.
+    """
 
     made: Configuration
     job: dict[str, Any] = field(default_factory=dict)
+    cached: bool = False
     found: list[list[dict[str, Any]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     error: str | None = None
 
 
@@ -51,8 +63,9 @@ def measure_cold_starts(
 ) -> list[dict[str, Any]]:
     """Start a fresh process for each configuration, in random order, and so on.
 
-    The first process of each does not count: it brings the files into the page cache, so that the
-    others find them there.
+    The first complete process of each does not count: it brings the files into the page cache, so
+    that the others find them there. A process that fails is left out; after the second, the
+    configuration is given up.
 
     Args:
         configurations: of one stream, on a CPU; those of equal files that differ in what is timed
@@ -83,10 +96,8 @@ def measure_cold_starts(
         if number >= 0:
             on_event({"event": "cold_start", "number": number + 1, "of": processes})
         for cold in able:
-            found = _run(cold, timeout)
-            if number >= 0 and found is not None:
-                cold.found.append(found)
-    return [row for cold in colds for row in _rows(cold)]
+            _measure(cold, timeout)
+    return [row for cold in colds for row in _rows(cold, processes)]
 
 
 def _key(made: Configuration) -> tuple[Any, ...]:
@@ -116,28 +127,47 @@ def _job(made: Configuration, weights: Path) -> dict[str, Any]:
     return job
 
 
-def _run(cold: _Cold, timeout: float) -> list[dict[str, Any]] | None:
-    """Return the phases of one process; None, with the configuration's error, if it failed."""
+def _measure(cold: _Cold, timeout: float) -> None:
+    """Run one process of a configuration, and add what it found, or why it failed."""
+    try:
+        found = _run(cold.job, timeout)
+    except BenchError as error:
+        cold.failures.append(str(error))
+        if len(cold.failures) > 1:
+            cold.error = str(error)
+        return
+    if cold.cached:
+        cold.found.append(found)
+    cold.cached = True
+
+
+def _run(job: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
+    """Return the phases of one process.
+
+    Raises:
+        BenchError: it failed, or took too long.
+    """
     command = [sys.executable, "-c", _PROGRAM]
     kills = out_of_memory_kills()
     try:
         done = subprocess.run(  # noqa: S603
-            command, input=json.dumps(cold.job), capture_output=True, text=True,
+            command, input=json.dumps(job), capture_output=True, text=True,
             timeout=timeout, check=False,
         )  # fmt: skip
-        if done.returncode == 0:
-            found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-            return found
-        ended = describe_exit(done.returncode, kills, "its process")[1]
-        said = done.stderr.strip().splitlines() if done.returncode > 0 else []
-        why = said[-1] if said else ended
     except subprocess.TimeoutExpired:
-        why = f"it did not end within {timeout:g} s (--timeout)"
-    cold.error = why
-    return None
+        raise BenchError(f"it did not end within {timeout:g} s (--timeout)") from None
+    if done.returncode == 0:
+        try:
+            found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        except (ValueError, IndexError):
+            raise BenchError("its process ended before it had measured") from None
+        return found
+    ended = describe_exit(done.returncode, kills, "its process")[1]
+    said = done.stderr.strip().splitlines() if done.returncode > 0 else []
+    raise BenchError(said[-1] if said else ended)
 
 
-def _rows(cold: _Cold) -> list[dict[str, Any]]:
+def _rows(cold: _Cold, processes: int) -> list[dict[str, Any]]:
     made = cold.made
     common = {
         "model": made.target.model or made.target.label,
@@ -151,9 +181,13 @@ def _rows(cold: _Cold) -> list[dict[str, Any]]:
         "threads": made.threads,
         "processes": len(cold.found),
     }
-    if not cold.found:
+    if cold.error is not None or not cold.found:
         status = "failed" if cold.job else "unsupported"
-        return [{**common, "phase": None, "status": status, "error": cold.error}]
+        error = cold.error or cold.failures[0]
+        return [{**common, "phase": None, "status": status, "error": error}]
+    if cold.failures:
+        complete = f"{len(cold.found)} of {processes} processes complete"
+        common["warnings"] = f"{made.backend} {made.precision}: {complete}: {cold.failures[0]}"
     rows = []
     for number, phase in enumerate(PHASES):
         row: dict[str, Any] = {**common, "phase": phase, "status": "complete", "error": None}

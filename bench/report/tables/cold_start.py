@@ -43,6 +43,7 @@ def cold_start_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             f"Cold start, in {number} fresh processes each, page cache warm: the files had been "
             "read before. Memory is of the whole process; 95 % intervals from 6 processes on."
         )
+    lines += dict.fromkeys(f"{row['warnings']}." for row in rows if row.get("warnings"))
     reasons = dict.fromkeys(str(row["error"]) for row in rows if row["status"] != "complete")
     return [*lines, *(f"No cold start: {reason}" for reason in reasons)]
 

@@ -314,6 +314,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "memory_mib_low": _number("Lower end of its 95 % interval; missing below 6 processes."),
         "memory_mib_high": _number("Upper end of it."),
         "processes": _integer("Number of fresh processes; the files were in the page cache."),
+        "warnings": _text("What to know when reading the row."),
         "status": _category("`complete`, `unsupported` or `failed`."),
         "error": _ERROR,
     },
