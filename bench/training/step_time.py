@@ -44,7 +44,7 @@ def run_seconds(
     networks: dict[str, dict[str, RunRequest]] = {}
     for request in requests:
         networks.setdefault(request.seedless_hash, {})[request.run_id] = request
-    seconds = {}
+    seconds: dict[str, float] = {}
     for runs in networks.values():
         steps = {run: steps_of(request) for run, request in runs.items()}
         timed = min(TIMED_STEPS, max(1, round(share * sum(steps.values()))))
