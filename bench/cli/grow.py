@@ -73,7 +73,7 @@ def grow(
             results=results,
             device=device,
             threads=threads,
-            launcher=make_launcher("local", timeout=timeout),
+            launcher=make_launcher("local", timeout=timeout, announce=not (quiet or as_json)),
             on_event=view,
         )
     (values,) = rows_of(row)

@@ -39,34 +39,22 @@ def progress_view(*, quiet: bool) -> Iterator[OnEvent]:
         yield _Lines()
 
 
-class _Notices:
-    """What is printed of some events; that the runs of a plan take long, once."""
-
-    def __init__(self) -> None:
-        self.left = 0.0  # runs that one worker does one after the other; 0 once warned
-
-    def plan(self, event: dict[str, Any]) -> None:
-        self.left = len(event["runs"]) / min(event["workers"], max(1, len(event["runs"])))
-
-    def text(self, event: dict[str, Any]) -> str | None:
-        """Return what to print of a `held` or `estimate` event, if anything."""
-        if event["event"] == "held":
-            return f"waiting for {event['runs']} run(s) in progress in another process"
-        seconds = event["seconds"] * self.left
-        if seconds < LONG_SECONDS:
-            return None
-        self.left = 0.0
-        return (
-            f"about {duration(seconds)} here, as the first steps suggest; Ctrl-C stops, and the "
-            "same command resumes. To shorten: fewer --epochs, another --recipe or dataset, a "
-            "smaller network; --dry-run estimates without training"
-        )
+def _notice(event: dict[str, Any]) -> str | None:
+    """Return what to print of a `held` or `estimate` event, if anything."""
+    if event["event"] == "held":
+        return f"waiting for {event['runs']} run(s) in progress in another process"
+    if event["seconds"] < LONG_SECONDS:
+        return None
+    return (
+        f"about {duration(event['seconds'])} here, as a few timed steps suggest; Ctrl-C stops, and "
+        "the same command resumes. To shorten: fewer --epochs, another --recipe or dataset, a "
+        "smaller network; --dry-run estimates without training"
+    )
 
 
 class _Live:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.notices = _Notices()
         self.labels: dict[str, str] = {}
         self.tasks: dict[str, TaskID] = {}
         self.whole: TaskID | None = None
@@ -74,7 +62,6 @@ class _Live:
     def __call__(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "plan":
-                self.notices.plan(event)
                 self.labels = event["runs"]
                 if self.labels:
                     self.whole = self.progress.add_task(
@@ -90,7 +77,7 @@ class _Live:
             case "epoch":
                 self.progress.update(self.tasks[event["run"]], note=_figures(event))
             case "held" | "estimate":
-                if text := self.notices.text(event):
+                if text := _notice(event):
                     self.progress.console.print(text, markup=False)
             case "end":
                 task = self.tasks.pop(event["run"], None)
@@ -111,7 +98,6 @@ class _Live:
 class _Lines:
     def __init__(self) -> None:
         self.console = stderr()
-        self.notices = _Notices()
         self.labels: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
         self.total = self.ended = 0
@@ -119,7 +105,6 @@ class _Lines:
     def __call__(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "plan":
-                self.notices.plan(event)
                 self.labels, self.total, self.ended = event["runs"], len(event["runs"]), 0
             case "start":
                 self.epochs[event["run"]] = event["epochs"]
@@ -127,7 +112,7 @@ class _Lines:
                 epochs = self.epochs.get(event["run"])
                 self._print(event, f"epoch {event['epoch']}/{epochs}  {_figures(event)}")
             case "held" | "estimate":
-                if text := self.notices.text(event):
+                if text := _notice(event):
                     self.console.print(text, markup=False, soft_wrap=True)
             case "end":
                 self.ended += 1

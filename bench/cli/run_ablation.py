@@ -113,6 +113,7 @@ def run_ablation(
                 slurm_minutes=slurm_minutes,
                 slurm=options.parse_values(slurm_option, "--slurm-option"),
                 timeout=timeout,
+                announce=not (quiet or as_json),
             ),
             on_event=view,
         )

@@ -110,7 +110,7 @@ def train(
         allow_mixed=allow_mixed,
         compiled=compiled,
         cuda_graph=cuda_graph,
-        launcher=make_launcher("local", timeout=timeout),
+        launcher=make_launcher("local", timeout=timeout, announce=not (quiet or as_json)),
     )
     plan = train_plan(
         model,

@@ -36,8 +36,11 @@ class Assignment:
         resources: device and threads of each run.
         workers: runs at a time.
         stop: says whether a signal asked to stop.
-        on_event: called with every run's start, progress, epochs and end.
+        on_event: called with the time that the planned runs take, and with every run's start,
+            progress, epochs and end.
         weights: file of weights that every run starts from.
+        planned: all runs of the plan that are still to do, before the first of them begins, for a
+            launcher that reports how long they take; then none.
     """
 
     requests: Sequence[RunRequest]
@@ -47,6 +50,7 @@ class Assignment:
     stop: Stop
     on_event: OnEvent
     weights: Path | None = None
+    planned: Sequence[RunRequest] = ()
 
 
 def record_lost_worker(

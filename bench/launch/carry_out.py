@@ -91,16 +91,17 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     candidates = tuning_requests(plan) if plan.study.tune else []
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
+    planned = [r for r in candidates if how.force or store.read_run(r.run_id) is None] + pending
     with stop_on_signals() as stop, training_lock(stop.check):
 
         def run(requests: list[RunRequest], what: str) -> None:
             requests = [r for r in requests if how.force or store.read_run(r.run_id) is None]
             labels = _labels(plan, requests)
-            how.on_event({"event": "plan", "what": what, "runs": labels, "workers": workers})
+            how.on_event({"event": "plan", "what": what, "runs": labels})
             if requests:
-                how.launcher.run(
-                    Assignment(requests, store, resources, workers, stop, how.on_event, weights)
-                )
+                work = Assignment(requests, store, resources, workers, stop, how.on_event, weights)
+                how.launcher.run(dataclasses.replace(work, planned=tuple(planned)))
+                planned.clear()
 
         tuning: dict[str, Any] = {}
         if plan.study.tune:

@@ -12,7 +12,7 @@ from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies.recipe import recipe_name
 from bench.training.sizes import blank_network, data_size
-from bench.training.step_time import steps_of, time_steps
+from bench.training.step_time import run_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,19 +37,14 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     """
     store = Store(how.results)
     workers, resources = allot(plan, how)
-    step_seconds: dict[str, float] = {}
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
     tuned = tuning_requests(plan) if plan.study.tune else []
     requests = {r.run_id: r for r in [*tuned, *plan.requests]}
+    records = {run: None if how.force else store.read_run(run) for run in requests}
+    seconds = run_seconds([requests[run] for run in requests if records[run] is None], resources)
     rows = []
     for run, request in requests.items():
-        record = None if how.force else store.read_run(run)
-        seconds = 0.0
-        if record is None:
-            network = request.seedless_hash
-            if network not in step_seconds:
-                step_seconds[network] = time_steps(request, resources)
-            seconds = steps_of(request) * step_seconds[network]
+        record = records[run]
         variant, seed = named.get(run, ("tuning", request.seed))
         rows.append(
             {
@@ -63,7 +58,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
                 "epochs": request.recipe.epochs,
                 "status": record.status if record else "to do",
                 "workers": workers,
-                "seconds": seconds,
+                "seconds": seconds.get(run, 0.0),
             }
         )
     return rows

@@ -22,6 +22,7 @@ def make_launcher(
     slurm_minutes: int | None = None,
     slurm: dict[str, Any] | None = None,
     timeout: float | None = None,
+    announce: bool = False,
 ) -> Launcher:
     """Return the launcher called *name*, configured for the command line.
 
@@ -49,4 +50,4 @@ def make_launcher(
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
     if timeout is not None and not timeout > 0:  # a NaN is refused, too
         raise BenchError(f"--timeout {timeout:g}: seconds without progress, more than 0")
-    return LocalLauncher(isolate=True, timeout=timeout)
+    return LocalLauncher(isolate=True, timeout=timeout, announce=announce)

@@ -4,8 +4,9 @@ Each row names which of three kinds of speed it uses: *measured* by runs in the 
 *given* in the machines file, and, for a device without either, an *estimate* by the roofline
 (Williams et al. 2009): an image takes the longer of its arithmetic at the device's peak and
 its memory traffic at the device's bandwidth, and a step at least the time in which Python
-launches its operations. The estimate divides that by the fraction which the measured machines of
-the same file reach (1 without any: an upper bound of the speed).
+launches its operations one by one (runs that share a device, and CUDA graphs, can be faster). The
+speed is multiplied by the fraction that the measured machines of the same file reach (1 without
+any).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from bench.errors import BenchError, nearest
 from bench.launch.learning_rates import tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
-from bench.networks.summary import count_macs
 from bench.studies.lines import explain_first
 from bench.training.setup import build_blank
 from bench.training.sizes import data_size, image_macs
@@ -92,15 +92,19 @@ class Work:
 
     model: str
     images: float  # for training, of all runs; those evaluated are counted in part
-    macs: int  # of one image, forward
     traffic: Traffic  # of a forward pass
     operations: Operations  # of a training step
     batch_size: int
 
     def bytes_per_image(self, precision: str) -> float:
-        """Return what a training step moves: convolutions and products, once per pass."""
-        moved = self.traffic.bytes_moved(self.batch_size, precision) or 0
-        return TRAINING_PASSES * moved / self.batch_size
+        """Return what a training step moves: convolutions and products, once per pass.
+
+        The first layer has no gradient of its input, the images.
+        """
+        moved = TRAINING_PASSES * (self.traffic.bytes_moved(self.batch_size, precision) or 0)
+        if self.traffic.first is not None:
+            moved -= self.traffic.first.bytes_moved(self.batch_size, precision) or 0
+        return moved / self.batch_size
 
 
 def known_gpu(name: str) -> Machine:
@@ -191,7 +195,6 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
     return Work(
         first.model,
         images,
-        count_macs(model, (1, *size.shape)),
         count_traffic(model, size.shape),
         count_operations(model, size.shape),
         first.recipe.batch_size,
@@ -199,14 +202,17 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
 
 
 def roofline(work: Work, machine: Machine) -> tuple[float, str] | None:
-    """Return the largest possible images/s of a device, and what limits them.
+    """Return the images/s that a device cannot exceed, and what limits them.
+
+    Where launching operations does, they are the images/s of one run whose operations are launched
+    one by one.
 
     Returns:
         None if the file gives no peak.
     """
     if machine.flops_per_second is None:
         return None
-    seconds = 2 * TRAINING_PASSES * work.macs / machine.flops_per_second
+    seconds = 2 * work.operations.macs / machine.flops_per_second
     if machine.bytes_per_second is not None:
         moved = work.bytes_per_image(machine.precision)
         seconds = max(seconds, moved / machine.bytes_per_second)
@@ -214,7 +220,9 @@ def roofline(work: Work, machine: Machine) -> tuple[float, str] | None:
     launching = operations * machine.seconds_per_operation / work.batch_size
     if launching > seconds:
         each = f"{machine.seconds_per_operation * 1e6:.3g} µs each"
-        return 1 / launching, f"launching {operations} operations per step, about {each}"
+        how = f"launching {operations} operations per step one by one, about {each}"
+        runs = "one run" if machine.workers == 1 else f"{machine.workers} runs"
+        return 1 / launching, f"{how}, {runs} at a time"
     return 1 / seconds, "roofline, the least time possible"
 
 

@@ -35,6 +35,7 @@ from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
+from bench.training.step_time import run_seconds
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -52,6 +53,7 @@ STOP_SECONDS = 10.0
 STARTING_SECONDS = 3600.0
 STEP_SECONDS = 600.0
 OF_START, OF_STEP = 2, 20
+TIMED_SHARE = 0.01  # of the steps of a network's runs, to announce how long they take
 _LOOK_SECONDS = 0.2  # between two looks at the workers
 _ASLEEP_SECONDS = 5.0  # between them: this process was stopped, or the machine was suspended
 
@@ -68,10 +70,14 @@ class LocalLauncher:
             one; then ten minutes, but at least twice as long as the first one took and 20 times the
             longest time between two. Time in which this process is stopped or the machine is
             suspended does not count.
+        announce: report first about how long the planned runs take (the event `estimate`), from
+            some steps of each network that a worker process times. It takes at most a hundredth of
+            the training, and a step of each network.
     """
 
     isolate: bool = False
     timeout: float | None = None
+    announce: bool = False
 
     def run(self, work: Assignment) -> None:
         """Do the runs; see `Assignment`."""
@@ -80,7 +86,10 @@ class LocalLauncher:
         if (several or self.isolate) and not together:
             pool = _Pool(work, self.timeout)
             try:
-                pool.run(min(work.workers, len(work.requests)))
+                pool.start(min(work.workers, len(work.requests)))
+                if self.announce and work.planned:
+                    pool.announce()
+                pool.run()
             finally:
                 pool.close()
             work.stop.check()
@@ -134,9 +143,13 @@ class _Pool:
         self.stop_by: float | None = None  # when workers are killed after a request to stop
         work.stop.abandon = self._kill_all
 
-    def run(self, count: int) -> None:
+    def start(self, count: int) -> None:
         for index in range(count):
-            self._give(self._start(index))
+            self._start(index)
+
+    def run(self) -> None:
+        for worker in self.workers:
+            self._give(worker)
         while self.held or any(worker.request for worker in self.workers):
             if self.work.stop.signal is not None and self.stop_by is None:
                 self.stop_by = time.monotonic() + STOP_SECONDS
@@ -161,6 +174,37 @@ class _Pool:
                     worker.process.kill()
                     reason = f"no sign of progress for {allowed:g} s (--timeout)"
                     self._replace(worker, f"{reason}; its process was ended")
+
+    def announce(self) -> None:
+        """Report how long the planned runs take, if a worker can train their networks in time."""
+        worker = self.workers[0]
+        with contextlib.suppress(OSError):  # it has just died
+            worker.connection.send(self.work.planned)
+        begun = self.awake
+        while not worker.connection.poll(_LOOK_SECONDS):
+            self._count_seconds()
+            if self.work.stop.signal is not None:
+                self._kill_all()  # nothing has begun
+                self.waiting.clear()
+                return
+            if self.awake - begun > (self.timeout or STEP_SECONDS):
+                worker.process.kill()
+        self._count_seconds()
+        try:
+            seconds: dict[str, float] = worker.connection.recv()
+        except (EOFError, OSError):  # the run that ends its process tells why
+            self._discard(worker)
+            self._start(worker.index)
+            return
+        if seconds:
+            left = [max(0.0, whole - self._spent(run)) for run, whole in seconds.items()]
+            together = max(sum(left) / min(self.work.workers, len(left)), *left)
+            self.work.on_event({"event": "estimate", "seconds": together})
+
+    def _spent(self, run: str) -> float:
+        """Return the seconds that an interrupted run, which will be resumed, has taken."""
+        record = None if self.work.resources.force else self.work.store.read_unfinished(run)
+        return record.seconds if record and record.status == "interrupted" else 0.0
 
     def _count_seconds(self) -> None:
         """Advance the clock by the time since the last look, unless this process was asleep."""
@@ -247,11 +291,14 @@ class _Pool:
         for worker in self.workers:
             worker.process.kill()
 
-    def _replace(self, worker: _Worker, reason: str | None = None) -> None:
-        """Record how a dead worker's run ended, and start another worker if one is needed."""
+    def _discard(self, worker: _Worker) -> None:
         worker.process.join()
         self.workers.remove(worker)
         worker.connection.close()
+
+    def _replace(self, worker: _Worker, reason: str | None = None) -> None:
+        """Record how a dead worker's run ended, and start another worker if one is needed."""
+        self._discard(worker)
         request = worker.request
         if request is not None and self.work.stop.signal is None:
             exit_ = describe_exit(worker.process.exitcode, worker.kills, "the worker process")
@@ -280,7 +327,7 @@ def _end_with_parent(parent: int, stop: Stop) -> None:
 
 
 def _work(connection: Connection, root: Path, resources: Resources, weights: Path | None) -> None:
-    """Do the runs that arrive through *connection*, until None arrives."""
+    """Do the runs that arrive through *connection*, until None arrives; time those of a tuple."""
     store = Store(root)
     warnings.formatwarning = warning_line
     be_killed_first()
@@ -300,6 +347,9 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
         do = partial(execute, stop=stop, on_event=send, weights=weights, wait=False)
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
             while (request := connection.recv()) is not None:
+                if isinstance(request, tuple):
+                    connection.send(_time(request, resources))
+                    continue
                 try:
                     do(request, store, resources)
                     connection.send({"event": "idle"})
@@ -311,6 +361,14 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
                 except StorageError as error:
                     connection.send({"event": "storage", "error": str(error)})
                     return
+
+
+def _time(requests: tuple[RunRequest, ...], resources: Resources) -> dict[str, float]:
+    """Return about how long each run takes, nothing if one of them fails."""
+    trained = [request for request in requests if request.recipe.epochs]
+    with contextlib.suppress(Exception):  # the run that fails tells why
+        return run_seconds(trained, resources, share=TIMED_SHARE)
+    return {}
 
 
 def _stop_once(stop: Stop) -> None:

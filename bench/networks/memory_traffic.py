@@ -18,7 +18,7 @@ Operators that are not fused move more; a cache that holds activations or weight
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,10 +41,12 @@ class Traffic:
     Attributes:
         weights: weights and biases, once a batch.
         activations: inputs and outputs of the counted layers, for one image.
+        first: the first of these layers alone, which takes the images; None if not known.
     """
 
     weights: int
     activations: int
+    first: Traffic | None = field(default=None, compare=False)
 
     def bytes_moved(self, batch_size: int, precision: str) -> int | None:
         """Return the bytes of one batch; None where a value's size in *precision* is unknown."""
@@ -63,29 +65,37 @@ def count_traffic(model: nn.Module, shape: tuple[int, ...]) -> Traffic:
         shape: channels, height, width.
     """
     one, two = (_values(model, (batch, *shape)) for batch in (1, 2))
+    first = _split(one[0], two[0]) if one else None
+    whole = _split(sum(one), sum(two))
+    return Traffic(whole.weights, whole.activations, first)
+
+
+def _split(one: int, two: int) -> Traffic:
+    """Return the traffic that moves so many values for one image, and for two."""
     return Traffic(weights=2 * one - two, activations=two - one)
 
 
-def _values(model: nn.Module, shape: tuple[int, ...]) -> int:
+def _values(model: nn.Module, shape: tuple[int, ...]) -> list[int]:
+    """Return the values that each counted layer reads and writes."""
     with contextlib.suppress(Exception):  # some networks need real values
         return _watched(without_data(model), shape)
     with evaluation(model):
         return _watched(model, shape)
 
 
-def _watched(model: nn.Module, shape: tuple[int, ...]) -> int:
+def _watched(model: nn.Module, shape: tuple[int, ...]) -> list[int]:
     with torch.no_grad(), _Watcher() as watcher:
         model(black_images(model, shape))
-    values: int = watcher.values
+    values: list[int] = watcher.values
     return values
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the tensors that go into and out of every operator whose FLOPs are counted."""
+    """Counts the values that go into and out of each operator whose FLOPs are counted."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.values = 0
+        self.values: list[int] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -94,5 +104,5 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
             leaves = tree_leaves((args, output))
-            self.values += sum(t.numel() for t in leaves if isinstance(t, torch.Tensor))
+            self.values.append(sum(t.numel() for t in leaves if isinstance(t, torch.Tensor)))
         return output

@@ -1,4 +1,4 @@
-"""The operations of a training step, each of which Python has to launch on a GPU."""
+"""The operations of a training step, each of which Python has to launch, and their arithmetic."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ class Operations:
         fp32: their number in fp32.
         casts: those that autocast adds: each layer that multiplies and adds has its weights cast,
             and their gradient cast back.
+        macs: multiply-adds of one image. A layer that takes the images has no gradient for them.
     """
 
     fp32: int
     casts: int
+    macs: int
 
     def count(self, precision: str) -> int:
         """Return the number in a precision: fp32, bf16 or fp16."""
@@ -59,21 +61,25 @@ def _watched(model: nn.Module, shape: tuple[int, ...]) -> Operations:
         logits = model(images)
         labels = torch.zeros(_IMAGES, dtype=torch.int64, device=images.device)
         F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
-    return Operations(counter.operations, 2 * counter.layers)
+    return Operations(counter.operations, 2 * counter.layers, counter.flops // (2 * _IMAGES))
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators, and those of the forward pass whose FLOPs are counted."""
+    """Counts operators, their FLOPs, and those of the forward pass that have any."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.operations = self.layers = 0
+        self.operations = self.layers = self.flops = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         del types
+        output = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
+        if func._overloadpacket in flop_registry:
+            flops = flop_registry[func._overloadpacket]
+            self.flops += flops(*args, **(kwargs or {}), out_val=output)
         if not func.is_view and not name.startswith("empty"):
             self.operations += 1
             # A backward pass has products of its own, which need no further casts.
@@ -81,4 +87,4 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "convolution_backward",
                 "mm",
             }
-        return func(*args, **(kwargs or {}))
+        return output

@@ -21,6 +21,7 @@ STEPS = 5  # of Newton-Schulz
 # at 1.5), and loses less in bf16.
 NEARLY_SQUARE = 2.5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BF16_CAPABILITY = (8, 0)  # of CUDA devices with bf16
 
 
 def make_optimisers(
@@ -123,11 +124,15 @@ def muon_precision(device: torch.device) -> str:
     """Return the arithmetic in which Muon orthogonalises: bf16 where hardware has it, else fp32.
 
     PyTorch's Muon always takes bf16, which a CPU without it emulates, 36 times slower than fp32
-    (EPYC with AVX2). It is the fastest arithmetic of GPUs, and of CPUs with AVX512-BF16.
+    (EPYC with AVX2). It is the fastest arithmetic of CPUs with AVX512-BF16. NVIDIA GPUs multiply
+    matrices in bf16 from compute capability 8.0 on. On MPS it has not been measured: fp32.
     """
-    if device.type != "cpu":
-        return "bf16"
-    native = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = False
+    if device.type == "cpu":
+        avx512 = torch.cpu._is_avx512_bf16_supported()
+        native = avx512 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    elif device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return "bf16" if native else "fp32"
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,7 +34,6 @@ from bench.training.optimisers import muon_precision
 from bench.training.outcome import begin_record, failure
 from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
-from bench.training.step_time import TIMED_STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +73,7 @@ def execute(
         store: where to record it.
         resources: where and how.
         stop: checked between steps.
-        on_event: called with the start, the estimated time, progress, every epoch and the end.
+        on_event: called with the start, progress, every epoch and the end.
         weights: safetensors or state-dict file to start from, if the request names one.
         wait: wait until another process that is doing the run has ended.
 
@@ -123,7 +120,6 @@ class _Attempt:
 
     def __post_init__(self) -> None:
         self.started = self.saved = self.reported = time.monotonic()
-        self.step_ends: list[float] = []  # of the first steps
         self.record = begin_record(self.request, self.resources)
         if self.weights is not None:
             self.record.environment["weights_file"] = str(self.weights.resolve())
@@ -261,21 +257,8 @@ class _Attempt:
     def _after_step(self) -> None:
         self.stop.signal = self.group.largest(self.stop.signal or 0) or None
         self.stop.check()
-        if len(self.step_ends) < TIMED_STEPS:
-            self._estimate()
         self._report_progress()
         self._checkpoint_if_due()
-
-    def _estimate(self) -> None:
-        """Report how long the run still takes, as soon as enough steps are timed."""
-        trainer = self._trainer
-        trainer.read_losses()  # waits for the device
-        self.step_ends.append(time.monotonic())
-        if len(self.step_ends) == TIMED_STEPS:
-            step = statistics.median(b - a for a, b in itertools.pairwise(self.step_ends))
-            done = trainer.position.epoch * len(trainer.batches) + trainer.position.batch
-            seconds = step * (trainer.steps - done)
-            self.on_event({"event": "estimate", "run": self.request.run_id, "seconds": seconds})
 
     def _report_progress(self) -> None:
         now = time.monotonic()

@@ -17,19 +17,47 @@ from bench.training.setup import Split, build_network, load_data
 from bench.training.sizes import DataSize, data_size, image_macs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench.studies.run_request import RunRequest
 
-TIMED_STEPS = 4  # the first is a warm-up
+TIMED_STEPS = 4
 TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two on two cores
 # A forward pass alone, relative to forward, backward and update.
 EVALUATION_COST = 1 / 3
 
 
-def time_steps(request: RunRequest, resources: Resources) -> float:
+def run_seconds(
+    requests: Iterable[RunRequest], resources: Resources, *, share: float = 1.0
+) -> dict[str, float]:
+    """Return about how long each run takes, evaluations included: run id → seconds.
+
+    Args:
+        requests: the runs; some steps of each network are timed.
+        resources: where and how they are trained.
+        share: of the steps of a network's runs, the largest part to time; one step always is. In a
+            single one, the warm-up counts.
+
+    Raises:
+        BenchError: a run could not be trained.
+    """
+    networks: dict[str, dict[str, RunRequest]] = {}
+    for request in requests:
+        networks.setdefault(request.seedless_hash, {})[request.run_id] = request
+    seconds: dict[str, float] = {}
+    for runs in networks.values():
+        steps = {run: steps_of(request) for run, request in runs.items()}
+        timed = min(TIMED_STEPS, max(1, round(share * sum(steps.values()))))
+        step_seconds = time_steps(next(iter(runs.values())), resources, timed)
+        seconds |= {run: count * step_seconds for run, count in steps.items()}
+    return seconds
+
+
+def time_steps(request: RunRequest, resources: Resources, steps: int = TIMED_STEPS) -> float:
     """Return the median seconds of a training step of the request's network, data included.
 
-    If a step is large, fewer images are timed and the time is scaled; if the images are not at
-    hand, noise of their shape replaces them.
+    Of several *steps*, the first is a warm-up. If a step is large, fewer images are timed and the
+    time is scaled; if the images are not at hand, noise of their shape replaces them.
     """
     size = data_size(request)
     dataset = load_data(request) if size.on_hand else None
@@ -48,7 +76,7 @@ def time_steps(request: RunRequest, resources: Resources) -> float:
         trainer = Trainer(
             model, batches, timed.recipe, seed=0, device=device, precision=request.precision
         )
-        return _median_step(trainer) * request.recipe.batch_size / images
+        return _median_step(trainer, steps) * request.recipe.batch_size / images
 
 
 def _affordable(request: RunRequest, size: DataSize) -> int:
@@ -66,7 +94,7 @@ def _noise(name: str, size: DataSize, images: int) -> Dataset:
     return make_dataset(name, classes, some, some, timing_only=True)
 
 
-def _median_step(trainer: Trainer) -> float:
+def _median_step(trainer: Trainer, steps: int) -> float:
     trainer.model.train()
     seconds = []
     started = time.perf_counter()
@@ -76,7 +104,7 @@ def _median_step(trainer: Trainer) -> float:
         trainer.read_losses()  # waits for the device
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-        if len(seconds) >= TIMED_STEPS:
+        if len(seconds) >= steps:
             break
     timed = sorted(seconds[1:] or seconds)
     return timed[len(timed) // 2]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,12 +8,16 @@ import pytest
 import torch
 
 from bench.errors import BenchError
+from bench.launch.carry_out import carry_out
 from bench.launch.estimate import estimate_plan
+from bench.launch.processes import LocalLauncher
 from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies import expand, parse_study
+from bench.system.signals import StopRequestedError
 from bench.training.resources import Resources
 from bench.training.run import execute
+from bench.training.step_time import steps_of
 
 STUDY = """
 question = "How long?"
@@ -90,3 +95,32 @@ def test_network_that_cannot_be_trained_is_refused(how):
     single = STUDY.replace("batch_size = 32", "batch_size = 1").replace("size = 8", "size = 4")
     with pytest.raises(BenchError, match="batch norm"):
         estimate_plan(plan(single), how)
+
+
+@pytest.mark.usefixtures("own_models")
+def test_a_plan_says_how_long_all_its_networks_take_before_the_first_run(tmp_path):
+    text = STUDY.replace("options = { width = 4 }", "").replace("epochs = 40", "epochs = 2")
+    networks = "launched_networks:fine", "launched_networks:slow"  # 0.4 s longer each batch
+    runs = plan(text.replace("resnet14", networks[0], 1).replace("resnet14", networks[1]))
+    events = []
+
+    def stop_at_once(event):
+        events.append(event)
+        if event["event"] == "start":
+            signal.raise_signal(signal.SIGINT)
+
+    how = Execution(
+        results=tmp_path / "results",
+        device="cpu",
+        threads=1,
+        workers=1,
+        launcher=LocalLauncher(isolate=True, announce=True),
+        on_event=stop_at_once,
+    )
+    with pytest.raises(StopRequestedError):
+        carry_out(runs, how)
+    assert [event["event"] for event in events[:3]] == ["plan", "estimate", "start"]
+    assert events[2]["run"] == runs.requests[0].run_id  # the fast network
+    slow = [request for request in runs.requests if request.model == networks[1]]
+    assert len(slow) == 2
+    assert events[1]["seconds"] > 0.4 * sum(map(steps_of, slow))

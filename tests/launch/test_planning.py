@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
@@ -67,8 +68,11 @@ def test_a_small_network_on_a_known_gpu_is_bound_by_the_launch_of_its_operations
         for name in ("A100", "H100")
     )
     each = re.findall(
-        r"ESTIMATE: launching (\d+) operations per step, about 8 µs each", a100["basis"]
+        r"launching (\d+) operations per step one by one, about 8 µs each, one run at a time",
+        a100["basis"],
     )
+    assert a100["basis"].startswith("ESTIMATE: ")
+    assert "least time possible" not in a100["basis"]
     assert a100["hours"] == h100["hours"]  # whatever the GPU
     steps = a100["images"] / 50  # the batch size
     low, high = (steps * count * 8e-6 for count in (min(map(int, each)), max(map(int, each))))
@@ -84,14 +88,29 @@ def test_a_small_network_on_a_known_gpu_is_bound_by_the_launch_of_its_operations
 def work(name, size, batch_size, **options):
     model = build_model(name, **options).eval()
     traffic, operations = count_traffic(model, size), count_operations(model, size)
-    return Work(name, 1.0, count_macs(model, (1, *size)), traffic, operations, batch_size)
+    return Work(name, 1.0, traffic, operations, batch_size)
+
+
+def test_the_first_layer_has_no_gradient_of_the_images():
+    """By hand, for a batch of 10."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.Flatten(),
+        nn.Linear(64, 5, bias=False),
+    )  # fmt: skip
+    size = (3, 8, 8)
+    counted = Work("", 1.0, count_traffic(model, size), count_operations(model, size), 10)
+    first, second, head = 36 * 4 * 3 * 9, 16 * 4 * 4 * 9, 64 * 5
+    assert counted.operations.macs == 2 * first + 3 * (second + head)
+    activations = 2 * (3 * 64 + 4 * 36) + 3 * (4 * 36 + 4 * 16 + 64 + 5)
+    weights = 2 * 4 * 3 * 9 + 3 * (4 * 4 * 9 + 64 * 5)
+    assert counted.bytes_per_image("fp32") == pytest.approx(4 * (activations + weights / 10))
 
 
 def test_no_gpu_has_published_a_speed_above_its_bound():
     """ResNet-50 in mixed precision: NVIDIA's deep-learning examples publish 2,470 for an A100."""
     resnet50 = work("resnet50", (3, 224, 224), 256)
     speed, limit = roofline(resnet50, known_gpu("A100"))
-    assert 2_470 < speed < 312e12 / (6 * resnet50.macs) * 1.001
+    assert 2_470 < speed < 312e12 / (2 * resnet50.operations.macs) * 1.001
     assert limit == "roofline, the least time possible"
     bounds = {name: roofline(resnet50, known_gpu(name))[0] for name in GPUS}
     assert sorted(bounds, key=bounds.get)[0] in {"L4", "T4"}

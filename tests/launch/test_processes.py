@@ -18,6 +18,7 @@ from bench.launch import processes
 from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop, StopRequestedError
+from bench.training.outcome import begin_record
 from bench.training.resources import Resources
 from bench.training.weights import weights_digest
 
@@ -91,6 +92,29 @@ def test_a_crash_costs_its_run_alone_with_one_worker_too(make_requests, run, sto
     assert fine == ("complete", None)
     (record,) = store.unfinished()
     assert (record.run, record.status) == (requests[0].run_id, "failed")
+
+
+def announced(requests, store):
+    """Do requests in one worker process that first times them; returns the events."""
+    events = []
+    work = Assignment(requests, store, RESOURCES, 1, Stop(), events.append, planned=requests)
+    LocalLauncher(isolate=True, announce=True).run(work)
+    return events
+
+
+def test_a_network_that_crashes_while_it_is_timed_costs_its_run_alone(make_requests, store):
+    requests = tuple(r.with_recipe(epochs=60) for r in make_requests("killed", "fine"))
+    events = announced(requests, store)
+    ends = [event["status"] for event in events if event["event"] == "end"]
+    assert ends == ["failed", "complete"]
+    assert "estimate" not in {event["event"] for event in events}
+
+
+def test_the_time_that_an_interrupted_run_has_taken_is_not_announced(make_requests, store):
+    (request,) = requests = tuple(make_requests("fine"))
+    store.mark_unfinished(dataclasses.replace(begin_record(request, RESOURCES), seconds=1e6))
+    (estimate,) = (e for e in announced(requests, store) if e["event"] == "estimate")
+    assert estimate["seconds"] == 0
 
 
 @pytest.mark.slow

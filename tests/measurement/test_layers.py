@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import onnxruntime
 import pytest
 
 from bench import load_results
@@ -23,11 +24,11 @@ NETWORK = {"model": "resnet14", "options": {"width": 8, "shortcut": "projection"
 PROJECTIONS = {"layer2.0.downsample.0", "layer3.0.downsample.0"}
 
 
-def profiled(backend, tmp_path, name="resnet14", options=None, size=16):
+def profiled(backend, tmp_path, name="resnet14", options=None, size=16, threads=1):
     """Profile a network; returns its shares."""
     target = find_target(name, options=options, input_size=size)
     request = Request(backends=(backend,), batch_sizes=(2,))
-    (made,) = expand(request, [target], device="cpu", threads=1)
+    (made,) = expand(request, [target], device="cpu", threads=threads)
     if load_backend(backend).needs == "onnx":
         from dataclasses import replace
 
@@ -43,6 +44,27 @@ def eager(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory):
     return profiled("onnxruntime", tmp_path_factory.mktemp("ort"), options=NETWORK["options"])
+
+
+def test_the_profiled_session_has_the_options_of_the_measured_one(tmp_path, monkeypatch):
+    names = (
+        "intra_op_num_threads", "inter_op_num_threads", "graph_optimization_level",
+        "execution_mode", "enable_mem_pattern", "enable_cpu_mem_arena",
+    )  # fmt: skip
+    original, opened = onnxruntime.InferenceSession, []
+
+    def session(path, options, providers):
+        made = {name: getattr(options, name) for name in names}
+        names_only = [entry if isinstance(entry, str) else entry[0] for entry in providers]
+        opened.append((options.enable_profiling, names_only, made))
+        return original(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    profiled("onnxruntime", tmp_path, options=NETWORK["options"], threads=2)
+    measured, (profiling, *others) = opened[-2:]
+    assert [measured[0], profiling] == [False, True]
+    assert list(measured[1:]) == others
+    assert measured[2]["intra_op_num_threads"] == 2
 
 
 def layers(shares, part):

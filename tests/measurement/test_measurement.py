@@ -94,13 +94,21 @@ def test_a_third_partys_backend_is_listed_and_measured(measured):
     assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
 
 
-def test_a_third_partys_backend_may_offer_a_device_clock_and_layer_times(measured, tmp_path):
-    frame = measured(
-        backends=("timed", "fine"), batch_sizes=(8,), boundaries=("compute", "copies"), layers=True
-    )
-    speeds = frame.set_index(["backend", "boundary"])["images_per_second"]
-    assert speeds["timed", "compute"] == 16  # its clock says half a second for 8 images
-    assert speeds["timed", "copies"] == pytest.approx(8 / 0.001, rel=0.9)  # wall time
+@pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_backends_own_clock_is_used_only_if_all_that_is_compared_has_one(measured, isolate):
+    own = measured(backends=("timed",), batch_sizes=(8, 16), isolate=isolate)
+    assert own["images_per_second"].tolist() == [16, 32]  # it says half a second for each batch
+    for changes in (
+        {"backends": ("timed", "fine")},
+        {"backends": ("timed",), "boundaries": ("compute", "copies")},
+    ):
+        frame = measured(batch_sizes=(8,), isolate=isolate, **changes)
+        speeds = frame["images_per_second"].tolist()
+        assert speeds == pytest.approx([8 / 0.001] * 2, rel=0.9)  # wall time
+
+
+def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):
+    frame = measured(backends=("timed", "fine"), batch_sizes=(8,), layers=True)
     assert set(frame["status"]) == {"complete"}
     record = Measurements(tmp_path / "r").find(frame["measurement"][0])
     found = {row["backend"]: record.lanes[row["configuration"]]["layers"] for row in record.rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ from bench.measurement.backends import (
 )
 from bench.measurement.backends.ortsession import why_not_loaded
 from bench.measurement.configurations import Configuration, why_not
+from bench.measurement.machine.capabilities import examine_machine
 from bench.measurement.measured_network import MeasuredNetwork
 from bench.measurement.timing.runner import LocalRunner
 
@@ -76,6 +78,7 @@ class FakeSession:
         runtime = sys.modules["onnxruntime"]
         if isinstance(path, bytes):  # only asked whether the provider loads
             self.asked = dict.fromkeys(providers)
+            os.write(2, runtime.complaint)
             return
         runtime.opened.append(dict(providers))
         self.options, self.asked = options, dict(providers)
@@ -146,7 +149,7 @@ def runtime(monkeypatch):
         preload_dlls=lambda: None,
         get_available_providers=lambda: [TENSORRT, CUDA, CPU],
         __version__="1.99",
-        opened=[], loads=None, on_cpu=[], on_cuda=[], full=False,
+        opened=[], loads=None, complaint=b"", on_cpu=[], on_cuda=[], full=False,
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -280,6 +283,27 @@ def test_a_provider_that_does_not_load_is_refused_and_never_replaced(runtime, fi
     runtime.loads = [CPU]
     with pytest.raises(UnsupportedError, match="CUDAExecutionProvider does not load here"):
         load_backend("onnxruntime").prepare(work(file))
+
+
+def test_doctor_tells_why_a_provider_does_not_load(runtime, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a GPU")
+
+    def found():
+        findings = {f.name: f for f in examine_machine(tmp_path)}
+        return {d: findings[f"backend onnxruntime, {d}"] for d in ("cpu", "cuda")}
+
+    assert {device: finding.state for device, finding in found().items()} == {
+        "cpu": "ok", "cuda": "ok",
+    }  # fmt: skip
+    why_not_loaded.cache_clear()
+    runtime.loads = [CPU]
+    runtime.complaint = b"Failed to load library x.so with error: libcudnn.so.9: cannot open it\n"
+    lines = found()
+    assert lines["cpu"].state == "ok"
+    assert lines["cuda"].state == "missing"
+    told = f"{lines['cuda'].found} {lines['cuda'].fix}"
+    assert "CUDAExecutionProvider does not load here (libcudnn.so.9: cannot open it)" in told
 
 
 def test_memory_that_runs_out_is_told_as_such(runtime, file):

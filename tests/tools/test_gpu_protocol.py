@@ -27,7 +27,7 @@ from commands import (
     refused,
     reported,
 )
-from speed import as_published, measured
+from speed import as_published, large_batches, measured, quickstart
 from steps import STEPS, _agreeing, _answers, marked_tests, read_junit
 
 from bench.measurement.machine import energy
@@ -299,6 +299,25 @@ def test_a_figure_counts_only_if_it_ran_as_asked(changed, expected):
     session = SimpleNamespace(device="cuda")
     checks = measured("throughput", [ROW | changed], Done(0, "", ""), session)
     assert outcomes(checks) == expected
+
+
+def test_goals_stand_beside_the_figures_that_they_are_of(tmp_path):
+    rows = [
+        ROW | {"backend": backend, "batch_size": 256, "precision": "bf16"}
+        for backend in ("eager", "compile-graph")
+    ]
+    session = SimpleNamespace(
+        on_gpu=True, device="cuda", results=tmp_path, batch_size=256, sized=(), max_seconds=1,
+        processes=1, train_images=None,
+        runner=SimpleNamespace(bench=lambda *_: SimpleNamespace(rows=rows, seconds=9.0)),
+    )  # fmt: skip
+    figures = [check.detail for check in large_batches(session) if "images/s" in check.detail]
+    assert [("goal" in figure) for figure in figures] == [False, True] * 2
+    assert figures[1].endswith("(goal on an H200: 16,000 to 26,000 images/s)")
+    assert figures[3].endswith("(goal on an H200: 55,000 to 90,000 images/s)")
+    rows[:] = [{"status": "complete", "variant": "x"}]
+    first = next(quickstart(session))
+    assert first.detail == "1 of 1 runs in 9.0 s (goal on an H200: at most 12 s)"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench.data import Images
 from bench.data.images import Dataset
@@ -28,6 +30,7 @@ def _fake_mode(monkeypatch):
     # A copied network's tensors belong to the same mode, and autocast is to be walked too.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, _: mode, raising=False)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
     with FakeTensorMode(shape_env=ShapeEnv()):
         yield
 
@@ -98,6 +101,42 @@ def test_training_leaves_no_tensor_behind(tiny, options):
 def test_every_kind_of_network_trains_there(tiny, model):
     trainer, _ = make_trainer(tiny(model, options={}, input_size=32))
     assert walk(trainer) == 3
+
+
+class Copies(TorchDispatchMode):
+    """Lists the copies between devices."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs, output))
+        places = {leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)}
+        if func._overloadpacket in {torch.ops.aten._to_copy, torch.ops.aten.copy_}:
+            self.seen += [str(func)] if len(places) > 1 else []
+        return output
+
+
+def test_a_step_copies_nothing_between_the_devices(tiny):
+    """For each such copy a GPU waits. What an epoch needs is copied before its first step.
+
+    Averaged weights (`ema_decay`) are left out: PyTorch's `AveragedModel` copies its counter.
+    """
+    request = tiny(cutout=3, crop_padding=2, input_size=20, flip="alternating",
+                   muon_learning_rate=0.1, lookahead_steps=2)  # fmt: skip
+    trainer, _ = make_trainer(request)
+    batches = trainer.batches.epoch(0)
+    trainer.step(*next(batches))
+    with Copies() as copies:
+        for images, labels in batches:
+            trainer.step(images, labels)
+        assert trainer.position.batch == 3
+        assert copies.seen == []
+        for copy in (lambda host: host.to(CUDA), lambda host: torch.as_tensor(host, device=CUDA)):
+            copy(torch.zeros(3))
+            assert copies.seen.pop() == "aten._to_copy.default"
 
 
 def test_forward_pass_runs_in_half_precision(tiny, monkeypatch):

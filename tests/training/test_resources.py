@@ -114,7 +114,7 @@ def test_nothing_is_copied_to_the_device_in_a_step(monkeypatch):
     made = []
     steps = batches.epoch(0)
     next(steps)
-    for name in ("tensor", "randint"):
+    for name in ("tensor", "as_tensor", "from_numpy", "randint"):
         original = getattr(torch, name)
         monkeypatch.setattr(
             torch, name, lambda *a, f=original, n=name, **k: made.append(n) or f(*a, **k)

@@ -5,9 +5,8 @@ import pytest
 from bench.errors import BenchError
 from bench.training import step_time
 from bench.training.resources import Resources
-from bench.training.run import execute
 from bench.training.sizes import DataSize, data_size
-from bench.training.step_time import steps_of, time_steps
+from bench.training.step_time import run_seconds, steps_of, time_steps
 
 
 def test_data_that_is_not_at_hand_is_timed_on_noise(tiny, tmp_path, monkeypatch):
@@ -26,11 +25,13 @@ def test_a_large_step_is_timed_on_fewer_images(tiny, monkeypatch):
     macs = 1_000_000
     monkeypatch.setattr(step_time, "image_macs", lambda *_: macs)
     monkeypatch.setattr(step_time, "TIMED_MACS", 30 * macs)
-    monkeypatch.setattr(step_time, "_median_step", lambda trainer: trainer.batches.batch_size)
+    monkeypatch.setattr(step_time, "_median_step", lambda trainer, _: trainer.batches.batch_size)
     # As many seconds as images: thirty are timed, and the batch takes thrice that.
     assert time_steps(request, Resources(device="cpu", threads=1)) == 90
     seen = []
-    monkeypatch.setattr(step_time, "_median_step", lambda t: seen.append(t.batches.batch_size) or 1)
+    monkeypatch.setattr(
+        step_time, "_median_step", lambda t, _: seen.append(t.batches.batch_size) or 1
+    )
     time_steps(request, Resources(device="cpu", threads=1))
     assert seen == [30]
 
@@ -39,10 +40,19 @@ def test_step_takes_time(tiny):
     assert 0 < time_steps(tiny(), Resources(device="cpu", threads=1)) < 60
 
 
-def test_a_run_estimates_its_time_once_from_its_first_steps(tiny, store, resources):
-    events = []
-    execute(tiny(epochs=3), store, resources, on_event=events.append)
-    (estimate,) = (event for event in events if event["event"] == "estimate")
-    assert estimate["seconds"] > 0
-    names = [event["event"] for event in events if event["event"] in {"estimate", "epoch"}]
-    assert names == ["epoch", "estimate", "epoch", "epoch"]  # the fourth step, of three an epoch
+def test_runs_of_a_network_are_timed_once_on_a_part_of_their_steps(tiny, monkeypatch):
+    timed = []
+
+    def time_steps(request, _resources, steps):
+        timed.append((request.model, steps))
+        return {"resnet14": 0.5, "plain20": 4.0}[request.model]
+
+    monkeypatch.setattr(step_time, "time_steps", time_steps)
+    runs = [tiny(seed=0), tiny("plain20"), tiny(seed=1), tiny(epochs=100)]
+    seconds = run_seconds(runs, Resources(device="cpu", threads=1), share=0.01)
+    assert seconds == {r.run_id: steps_of(r) * (4.0 if r.model == "plain20" else 0.5) for r in runs}
+    # One step of the short runs, whose steps are too few for more.
+    assert timed == [("resnet14", 1), ("plain20", 1), ("resnet14", 3)]
+    timed.clear()
+    run_seconds(runs, Resources(device="cpu", threads=1))
+    assert [steps for _, steps in timed] == [4, 4, 4]

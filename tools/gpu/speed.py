@@ -18,6 +18,11 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 PUBLISHED = ROOT / "results" / "quickstart" / "runs.csv"
 # Five short runs by other arithmetic and other kernels; seeds of one machine vary by half of it.
 NEAR = 0.05
+# What to expect of an H200, printed beside the figures and no part of any check: images/s in bf16,
+# channels-last, batch 256, compiled; seconds of quickstart.
+GOALS = {"resnet18": "55,000 to 90,000", "resnet50": "16,000 to 26,000"}
+GOAL_BATCH = 256
+GOAL_SECONDS = 12
 EVENTS = 0.03  # what CUDA events and the wall clock may differ by, over long samples
 
 
@@ -80,11 +85,18 @@ def _in_bf16(
             yield refused(f"throughput of {model}", done)
         for row in done.rows:
             what = f"{model}, batch {row['batch_size']}, {row['backend']}"
-            yield from measured(what, [row], done, session)
+            yield from measured(what, [row], done, session, goal=_goal(model, row))
+
+
+def _goal(model: str, row: dict[str, Any]) -> str:
+    meant = row["precision"] == "bf16" and row["batch_size"] == GOAL_BATCH
+    if model in GOALS and meant and row["backend"] in {"compile", "compile-graph"}:
+        return f" (goal on an H200: {GOALS[model]} images/s)"
+    return ""
 
 
 def measured(
-    what: str, rows: list[dict[str, Any]], done: Done, session: Session
+    what: str, rows: list[dict[str, Any]], done: Done, session: Session, *, goal: str = ""
 ) -> Iterator[Check]:
     """Judge the rows of one backend: each has a figure or the reason, and ran as asked."""
     if not rows:
@@ -97,7 +109,7 @@ def measured(
         elif row["status"] != "complete":
             yield Check(name, FAILED, f"{row['status']}: {row['error']}")
         else:
-            yield judged(name, row["images_per_second"] > 0, _figure(row))
+            yield judged(name, row["images_per_second"] > 0, _figure(row) + goal)
             asked, ran = row["precision"], row["executed_precision"]
             kind = session.device.partition(":")[0]
             as_asked = ran == asked and str(row["device"]).startswith(kind)
@@ -138,6 +150,8 @@ def _study(session: Session, what: str, results: Path, *extra: object) -> Iterat
     ended = [row["status"] for row in done.rows]
     complete = ended.count("complete")
     took = f"{complete} of {len(ended)} runs in {done.seconds:.1f} s"
+    if not few and not extra:
+        took += f" (goal on an H200: at most {GOAL_SECONDS} s)"
     yield judged(f"{what}: every run is complete", complete == len(ended), took)
     if not few:
         yield from as_published(what, done.rows, _published_accuracies())

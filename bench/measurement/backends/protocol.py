@@ -183,7 +183,8 @@ class Prepared(Protocol):
 class DeviceTimed(Protocol):
     """The optional member of a `Prepared` whose `infer` the device itself can time.
 
-    Without it, calls are timed by wall time from one `synchronize` to the next.
+    It is used if every configuration of a measurement has such a clock. Otherwise all are timed by
+    wall time from one `synchronize` to the next, so that no two are compared by two clocks.
     """
 
     def device_clock(self, *, clear_l2: bool = False) -> Clock | None:

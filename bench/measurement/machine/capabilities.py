@@ -186,8 +186,9 @@ def _choices() -> Iterator[Finding]:
     threads = f"{cores} of 1 thread; a single run: {default_threads()} threads"
     reason = "runs side by side are fastest" if on_cpu else "one per GPU, four for small networks"
     yield _chosen("workers", threads if on_cpu else f"device {device}", reason)
-    native = "hardware has it" if muon_precision(device) == "bf16" else "bf16 would be emulated"
-    yield _chosen("Muon's arithmetic", muon_precision(device), native)
+    muon = muon_precision(device)
+    emulated = "bf16 not measured there" if device.type == "mps" else "bf16 would be emulated"
+    yield _chosen("Muon's arithmetic", muon, "hardware has it" if muon == "bf16" else emulated)
     if on_cpu:
         yield _chosen("precision", "fp32", "GPUs: bf16; precision in a study")
         layout = f"channels-last; contiguous up to {SMALL_MAP} pixels"
