@@ -64,3 +64,11 @@ def test_every_public_name_can_be_had() -> None:
     assert dir(bench) == sorted(bench.__all__)
     with pytest.raises(AttributeError, match="module 'bench' has no attribute 'run_studdy'"):
         _ = bench.run_studdy
+
+
+def test_a_command_does_not_look_for_cycles_before_it_exits() -> None:
+    program = "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 0))"
+    program += "; sys.argv = ['bench', '--version']; from bench.cli import main; main()"
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -20,11 +20,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.measurement.configurations import Request
 from bench.report.tables.text_table import TextTable
 from bench.system.environment import describe_environment
+from bench.system.intervals import FEWEST_PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Columns by which `bench compare` judges a row, so that it can be replayed.
+JUDGED = (
+    *("images_per_second", "ci_low", "ci_high", "repeat_low", "repeat_high", "processes"),
+    *("ratio", "ratio_low", "ratio_high", "reference", "difference"),
+    *("noisy", "other_processes", "warnings"),
+)
 
 
 def measure(arguments: Sequence[str], folder: str) -> dict[str, dict[str, Any]]:
@@ -69,6 +78,7 @@ def coverage(
         "spread": (max(rates) - min(rates)) / grand,
         "images_per_second": rates,
         "ci": ends,
+        "rows": [{name: row.get(name) for name in JUDGED} for row in repetitions],
     }
 
 
@@ -128,11 +138,13 @@ def main() -> None:
     given = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     others: dict[str, list[dict[str, Any]]] = {}
+    # As long in each process as in a repetition: a longer warm-up would be another quantity.
+    seconds = Request().max_seconds * given.others / FEWEST_PROCESSES
+    more = ["--max-seconds", f"{seconds:g}", *given.arguments, "--processes", str(given.others)]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.repetitions):
             for name, row in measure(given.arguments, folder).items():
                 found.setdefault(name, []).append(row)
-            more = [*given.arguments, "--processes", str(given.others)]
             for name, row in measure(more, folder).items():
                 others.setdefault(name, []).append(row)
             document = {

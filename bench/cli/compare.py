@@ -7,10 +7,12 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import argument, option, output
-from bench.cli.output import print_json, print_table, print_text, remarks
+from bench.cli.output import print_document, print_table, print_text, remarks
 from bench.errors import BenchError
 
 _UNDECIDED = 3  # exit code
+_NARROWER = "measure with --processes 24, or a larger --max-seconds, for narrower intervals"
+_NARROWER_PAIRS = "a larger --max-seconds, after --, makes them narrower"
 
 
 def compare(
@@ -38,9 +40,10 @@ def compare(
     A configuration is slower (faster) if the whole 95 % interval of the change lies beyond the
     threshold, and the same if it lies within; else it is undecided. Each is compared by its ratio
     to the reference that was measured beside it. Images/s are judged only where both are of six
-    processes or more (bench throughput --processes). If nothing became slower, but something could
-    not be judged, the exit code is 3. For a results folder, its latest measurement and the
-    training speed of its runs are compared.
+    processes or more (bench throughput --processes); intervals over so many are judged however
+    wide they are. If nothing became slower, but something is undecided or could not be judged, the
+    exit code is 3. For a results folder, its latest measurement and the training speed of its runs
+    are compared.
 
     One measurement alone is judged against the reference that was measured beside each of its
     configurations. With --python, one process of each environment measures the targets in turn;
@@ -55,7 +58,7 @@ def compare(
     """
     from bench.measurement.compared_speeds import load_speeds
     from bench.measurement.speed_changes import compare as compare_speeds
-    from bench.measurement.speed_changes import judge
+    from bench.measurement.speed_changes import judge, undecided_remark
 
     if python:
         from bench.measurement.environments import compare_environments
@@ -71,10 +74,13 @@ def compare(
         changes, notes = compare_speeds(before, now, threshold, absolute=absolute)
     else:
         raise BenchError(f"bench compare takes one or two measurements, not {len(compared)}")
+    if (undecided := undecided_remark(changes, threshold)) is not None:
+        notes = [*notes, f"{undecided}; {_NARROWER_PAIRS if python else _NARROWER}."]
     rows = [asdict(change) for change in changes]
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
-        print_json(rows, [{"error": row["configuration"] + " became slower"} for row in slower])
+        errors = [{"error": row["configuration"] + " became slower"} for row in slower]
+        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
     elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:

@@ -1,5 +1,6 @@
 """`bench describe`."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated
 
@@ -36,6 +37,8 @@ def describe(
 
     """
     options.require_positive(classes=classes)
+    import torch
+
     from bench.models import build_model
     from bench.networks.summary import Row
     from bench.networks.summary import describe as describe_model
@@ -52,7 +55,12 @@ def describe(
     shape = given or (1, *found.input_shape)
     if classes is None and found.kind == "run":
         classes = len(found.load_run().classes)
-    network = build_model(found.model, num_classes=classes, in_channels=shape[1], **found.options)
+    # Drawing the values of a shipped network takes longer than counting its operations.
+    shipped = ":" not in found.model
+    with torch.device("meta") if shipped else nullcontext():
+        network = build_model(
+            found.model, num_classes=classes, in_channels=shape[1], **found.options
+        )
     try:
         described = describe_model(network, shape)
     except ValueError as error:

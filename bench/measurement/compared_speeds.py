@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.measurement.machine.noise import is_tick_warning
 from bench.store.measurements import RECORD, Measurements, read_measurement
 from bench.store.tables.frames import load_table, rows_of
-from bench.system.intervals import Interval, median_interval
+from bench.system.intervals import FEWEST_PROCESSES, Interval, median_interval
 from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -25,6 +26,8 @@ _KEY = (
     *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
+_COMPARED = ("reference", "boundary", "batch_size")  # equal in a row and its reference's
+_NETWORK = ("model", "options", "run", "input_shape")
 _MACHINE = ("cpu", "device")
 _WORDS = {
     "streams": "{} streams",
@@ -47,7 +50,9 @@ class ComparedSpeed:
         doubt: why no claim may be based on it alone; None if one may.
         is_reference: whether others of its measurement are compared with it.
         processes: number of fresh processes that its interval is over.
+        ratio_processes: the same of the ratio.
         file_sha256: of the file, if one was measured.
+        warnings: what to know when reading it.
     """
 
     value: float
@@ -59,7 +64,9 @@ class ComparedSpeed:
     doubt: str | None = None
     is_reference: bool = False
     processes: int = 1
+    ratio_processes: int = 1
     file_sha256: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def measured(self) -> tuple[float, float, float]:
@@ -160,8 +167,10 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
+    references = [row for row in complete if row.get("difference") == "reference"]
     speeds = {}
     for row in complete:
+        over = _ratio_processes(row, references)
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
         speeds[_key(row, _KEY)] = ComparedSpeed(
             value=row["images_per_second"],
@@ -170,13 +179,47 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             reference=row.get("reference"),
             busy=used_by_others(row),
-            doubt="the interval is too wide" if row.get("noisy") else None,
+            doubt=_doubt(row, over),
             is_reference=row.get("difference") == "reference",
-            processes=row.get("processes") or 1,
+            processes=_processes(row),
+            ratio_processes=over,
             file_sha256=row.get("file_sha256") if _is_file(row) else None,
+            warnings=_warnings(row),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
+
+
+def _processes(row: Mapping[str, Any]) -> int:
+    return row.get("processes") or 1
+
+
+def _ratio_processes(row: Mapping[str, Any], references: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many processes a row's ratio is over: no more than it or its reference has."""
+    found = [one for one in references if _are_equal(one, row, _COMPARED)]
+    # The reference is of the same network, unless networks are compared.
+    found = [one for one in found if _are_equal(one, row, _NETWORK)] or found
+    return min(map(_processes, [row, *found]))
+
+
+def _are_equal(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return all(one.get(name) == other.get(name) for name in names)
+
+
+def _doubt(row: Mapping[str, Any], processes: int) -> str | None:
+    """Return why a row supports no claim; a wide interval over enough processes holds."""
+    quantised = next(filter(is_tick_warning, _warnings(row)), None)
+    if quantised is not None:
+        return quantised.partition(":")[0]
+    if not row.get("noisy"):
+        return None
+    if row.get("scenario") == "server":
+        return "too few queries for a p99; give more --max-seconds"
+    return "the interval is too wide" if processes < FEWEST_PROCESSES else None
+
+
+def _warnings(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row["warnings"].split("; ")) if row.get("warnings") else ()
 
 
 def _is_file(row: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -64,7 +65,8 @@ class Request:
         cold_start: measure import, load and first inference in fresh processes, after the samples.
         dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
             for a model given by name).
-        seed: of the random order of blocks.
+        seed: of the random orders, and of the memory that a process allocates before it measures
+            (default: another one for each measurement, which its record keeps).
 
     Raises:
         BenchError: a value is unknown or out of range.
@@ -90,7 +92,7 @@ class Request:
     bounded: bool = False
     cold_start: bool = False
     dataset: str | None = None
-    seed: int = 0
+    seed: int = field(default_factory=lambda: secrets.randbits(31))
 
     def __post_init__(self) -> None:
         for precision in self.precisions:

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
-from bench.measurement.machine.noise import scheduler_tick
+from bench.measurement.machine.noise import scheduler_tick, tick_warning
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
 from bench.system.intervals import two_modes
@@ -184,10 +184,10 @@ def _served(trial: Trial, seconds: Interval) -> dict[str, Any]:
     row: dict[str, Any] = {
         "images_per_second": rate.median,
         "samples": sum(columns["samples"] for columns in found),
-        "noisy": any("latency_p99_ms" not in columns for columns in found),
+        "noisy": any("latency_p99_high_ms" not in columns for columns in found),
     }
     if not row["noisy"]:
-        row["latency_p99_ms"] = max(columns["latency_p99_ms"] for columns in found)
+        row["latency_p99_high_ms"] = max(columns["latency_p99_high_ms"] for columns in found)
     if len(found) > 1:
         row |= {"ci_low": rate.low, "ci_high": rate.high, "width": seconds.half_width}
     return row
@@ -292,10 +292,7 @@ def _own_warnings(trial: Trial) -> list[str]:
         shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
         warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
     if (tick := scheduler_tick(trial.latencies)) is not None:
-        warnings.append(
-            f"the times are multiples of {tick * 1e3:g} ms, a time slice: other programs or a "
-            "quota decided them"
-        )
+        warnings.append(tick_warning(tick))
     if 0 < (ran := len(trial.replicates)) < trial.attempts:
         warnings.append(
             f"{_way(trial.configuration)}: {ran} of {trial.attempts} processes complete"

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, process_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from bench.measurement.compared_speeds import ComparedSpeed, ComparedSpeeds
 
@@ -48,7 +48,8 @@ def compare(
 
     They are compared by their ratio to the reference that was measured beside them, which a
     machine that is slower today does not change. Images/s themselves are judged only where both
-    measurements are of six processes or more.
+    measurements are of six processes or more. An interval over so many processes is judged
+    however wide it is.
 
     Args:
         baseline: what is compared with.
@@ -57,7 +58,8 @@ def compare(
         absolute: judge all by images/s, also those of one process.
 
     Returns:
-        The changes, and remarks on how they were compared and on what only one of them holds.
+        The changes, and remarks: how they were compared, what only one of them holds, and the
+        warnings of both measurements.
 
     Raises:
         BenchError: they have nothing in common, or machines differ and there is no reference.
@@ -89,6 +91,7 @@ def compare(
         for key, before, now in pairs
         if before.is_other_file(now)
     ]
+    remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
     same_machine = baseline.machine == candidate.machine
     return [
         _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
@@ -106,7 +109,7 @@ def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], lis
         threshold: as for `compare`.
 
     Returns:
-        The changes relative to the reference, and no remarks.
+        The changes relative to the reference, and the warnings of the measurement.
 
     Raises:
         BenchError: it has no configuration beside a reference.
@@ -118,11 +121,12 @@ def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], lis
         if speed.relative and not speed.is_reference
     ]
     if not changes:
+        doubts = dict.fromkeys(one.doubt for one in measured.speeds.values() if one.doubt)
+        way_on = "give a second measurement, or measure with --reference"
         raise BenchError(
-            f"{measured.name} holds nothing beside a reference: give a second measurement, or "
-            "measure with --reference"
+            f"{measured.name} holds nothing beside a reference: {'; '.join(doubts) or way_on}"
         )
-    return changes, []
+    return changes, _warnings(measured, measured.speeds)
 
 
 def change_over_pairs(
@@ -156,6 +160,23 @@ def change_over_pairs(
     return changes
 
 
+def undecided_remark(changes: Sequence[Change], threshold: float) -> str | None:
+    """Say which slowdown intervals as wide as the undecided ones show; None if all are decided."""
+    # The interval of a smaller one would reach above 1 - threshold.
+    found = sorted(
+        1 - (1 - threshold) * change.ratio / change.high
+        for change in changes
+        if change.verdict == "undecided"
+    )
+    if not found:
+        return None
+    sizes = dict.fromkeys(f"{100 * size:.1f}" for size in (found[0], found[-1]))
+    return (
+        "Undecided: with intervals this wide, a slowdown is found if it measures "
+        f"{' to '.join(sizes)} % or more"
+    )
+
+
 def check_threshold(threshold: float) -> None:
     """Raise a BenchError if a threshold is no share."""
     if not 0 <= threshold < 1:
@@ -164,7 +185,7 @@ def check_threshold(threshold: float) -> None:
 
 def _change_to_reference(key: str, speed: ComparedSpeed, threshold: float) -> Change:
     reason = speed.busy or speed.doubt
-    if speed.processes < FEWEST_PROCESSES:
+    if speed.ratio_processes < FEWEST_PROCESSES:
         reason = "fewer than six processes: measure with --processes auto"
     ratio, low, high = speed.relative or speed.measured
     verdict = "not judged" if reason else _verdict(low, high, threshold)
@@ -220,6 +241,12 @@ def _change(
     ratio, low, high = found
     verdict = "not judged" if reason else _verdict(low, high, threshold)
     return Change(key, ratio, low, high, basis, verdict, reason)
+
+
+def _warnings(measured: ComparedSpeeds, configurations: Iterable[str]) -> list[str]:
+    """Return the distinct warnings of some configurations, each with the measurement's name."""
+    found = [warning for key in configurations for warning in measured.speeds[key].warnings]
+    return [f"{measured.name}: {warning}." for warning in dict.fromkeys(found)]
 
 
 def _nothing_shared(baseline: ComparedSpeeds, candidate: ComparedSpeeds) -> str:

@@ -154,6 +154,15 @@ class Together(Fine):
         type(self).gate = threading.Barrier(streams)
         return prepare_copies(self.prepare, workload, streams)
 
+class Sleeper(Fine):  # 5 ms
+    behave = staticmethod(lambda batch: time.sleep(0.004))
+
+class Twin(Sleeper):
+    pass
+
+class Slower(Fine):  # 10 % more
+    behave = staticmethod(lambda batch: time.sleep(0.0045))
+
 class Crash(Fine):
     behave = staticmethod(lambda batch: os.abort())
 
@@ -260,7 +269,7 @@ def third_party(tmp_path, monkeypatch):
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
     names = ("Fine", "Together", "Crash", "Late", "Hang", "Small", "Timed", "Cuda")
-    names += ("Wrong", "WrongAlone", "Rounded")
+    names += ("Wrong", "WrongAlone", "Rounded", "Sleeper", "Twin", "Slower")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)
     (site / "others-1.0.dist-info/entry_points.txt").write_text(entry_points)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from bench.errors import BenchError
 from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.environments import compare_environments
-from bench.measurement.speed_changes import compare, judge, ratio_of
+from bench.measurement.machine.noise import tick_warning
+from bench.measurement.speed_changes import compare, judge, ratio_of, undecided_remark
 from builders import make_row
+
+from .conftest import TINY
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -22,6 +26,16 @@ def row(speed: float, width: float = 0.01, **changed):
     interval = {"ci_low": speed * (1 - width), "ci_high": speed * (1 + width)}
     both = {"backend": "eager", "images_per_second": speed, "processes": 6, "difference": None}
     return make_row(**{**both, **interval, **changed})
+
+
+def slower(ratio: float = 0.8, width: float = 0.02, **changed):
+    """Return the row of backend b, beside a reference of 100 images/s."""
+    ends = {"ratio_low": ratio * (1 - width), "ratio_high": ratio * (1 + width)}
+    return row(100 * ratio, width, **{"backend": "b", "ratio": ratio, **ends, **changed})
+
+
+def reference_and(ratio: float, width: float):
+    return row(100, difference="reference"), slower(ratio, width)
 
 
 @pytest.fixture
@@ -49,15 +63,64 @@ def test_a_verdict_needs_the_whole_interval_beyond_the_threshold(side, speed, wi
 @pytest.mark.parametrize(
     ("doubt", "reason"),
     [
-        ({"noisy": True}, "the interval is too wide"),
+        ({"noisy": True, "processes": 5}, "the interval is too wide"),
         ({"other_processes": 0.59}, "other processes used 59 % of the processor"),
         ({"processes": 1, "ratio": None}, "images/s of fewer than six processes"),
+        (
+            {"noisy": True, "warnings": f"it is hot; {tick_warning(0.024)}; the load was 9"},
+            "the times are multiples of 24 ms, a time slice",
+        ),
     ],
 )
 def test_what_supports_no_verdict_gets_none_and_never_passes_for_same(side, doubt, reason):
     (change,), _ = compare(side("a", row(100)), side("b", row(50, **doubt)), 0.05)
     assert change.verdict == "not judged"
     assert change.reason.startswith(reason)
+
+
+def test_a_rate_of_a_server_without_a_p99_is_not_judged(side):
+    served = {"scenario": "server", "latency_bound_ms": 5.0}
+    before, now = row(100, **served), row(50, noisy=True, **served)
+    (change,), _ = compare(side("a", before), side("b", now), 0.05)
+    assert change.verdict == "not judged"
+    assert change.reason == "too few queries for a p99; give more --max-seconds"
+
+
+@pytest.mark.parametrize(
+    ("speed", "width", "verdict"),
+    [(50, 0.2, "slower"), (100, 0.2, "undecided"), (100, 0.03, "same"), (200, 0.2, "faster")],
+)
+def test_a_wide_interval_over_six_processes_is_judged(side, speed, width, verdict):
+    alone = {"ratio": None, "ratio_low": None, "ratio_high": None}
+    before, now = row(100, **alone), row(speed, width, noisy=True, **alone)
+    (change,), _ = compare(side("a", before), side("b", now), 0.05)
+    assert (change.verdict, change.reason) == (verdict, None)
+
+
+def test_what_an_undecided_comparison_could_have_found_is_found(side):
+    """The slowdown that the remark names is at the edge of what is found."""
+    changes, _ = judge(side("a", *reference_and(0.99, 0.1)), 0.05)
+    remark = undecided_remark(changes, 0.05)
+    size = float(re.search(r"measures ([\d.]+) % or more", remark)[1]) / 100
+    verdicts = [
+        judge(side("b", *reference_and(ratio, 0.1)), 0.05)[0][0].verdict
+        for ratio in (1 - size - 0.001, 1 - size + 0.001)
+    ]
+    assert verdicts == ["slower", "undecided"]
+    assert undecided_remark(judge(side("c", *reference_and(0.5, 0.1)), 0.05)[0], 0.05) is None
+
+
+def test_warnings_of_both_sides_are_remarks(side):
+    before = row(100, warnings="the load average was 6.6 before the first sample")
+    now = row(100, warnings="the clock changed; two speeds")
+    _, remarks = compare(side("a", before, row(50, backend="b")), side("b", now), 0.05)
+    assert [remark.rpartition("/")[2] for remark in remarks[1:]] == [
+        "a.json: the load average was 6.6 before the first sample.",
+        "b.json: the clock changed.",
+        "b.json: two speeds.",
+    ]
+    _, remarks = judge(side("c", row(100, difference="reference"), slower(warnings="hot")), 0.05)
+    assert [remark.rpartition(": ")[2] for remark in remarks] == ["hot."]
 
 
 def test_images_per_second_of_one_process_are_judged_on_request(side):
@@ -78,31 +141,155 @@ def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_
 
 
 def test_one_measurement_is_judged_against_the_reference_beside_it(side):
-    slow = {"backend": "b", "ratio": 0.8, "ratio_low": 0.78, "ratio_high": 0.82}
-    measured = side("a", row(100, difference="reference"), row(80, **slow))
-    (change,), _ = judge(measured, 0.05)
+    (change,), _ = judge(side("a", *reference_and(0.8, 0.02)), 0.05)
     assert change.verdict == "slower"
-    (change,), _ = judge(side("b", row(80, **slow, processes=1)), 0.05)
-    assert (change.verdict, "fewer than six" in change.reason) == ("not judged", True)
     with pytest.raises(BenchError, match="holds nothing beside a reference"):
         judge(side("c", row(100, difference="reference")), 0.05)
 
 
-def test_repetitions_of_one_command_raise_no_alarm(side):
-    """All ordered pairs of identical repetitions, replayed at a threshold of 5 %."""
+@pytest.mark.parametrize(("own", "of_reference"), [(1, 6), (6, 5)])
+def test_a_ratio_is_over_no_more_processes_than_its_reference(side, own, of_reference):
+    """The reference of another network, or of another batch size, does not count."""
+    reference = {"difference": "reference", "ratio": 1.0}
+    measured = side(
+        "a", row(100, **reference, processes=of_reference), slower(processes=own),
+        row(100, **reference, model="other"), slower(model="other"),
+        row(100, **reference, batch_size=32), slower(batch_size=32),
+    )  # fmt: skip
+    few, *others = judge(measured, 0.05)[0]
+    assert (few.verdict, "fewer than six" in few.reason) == ("not judged", True)
+    assert [change.verdict for change in others] == ["slower", "slower"]
+
+
+def test_without_a_ratio_a_doubt_is_the_reason(side):
+    """Times that are multiples of a time slice have no ratio."""
+    alone = {"ratio": None, "reference": None, "warnings": tick_warning(0.024)}
+    with pytest.raises(BenchError, match="reference: the times are multiples of 24 ms"):
+        judge(side("a", row(100, noisy=True, **alone)), 0.05)
+
+
+def test_the_processes_of_a_reference_that_is_another_network_count(side):
+    across = {"reference": "main.onnx onnxruntime fp32 contiguous"}
+    main = row(100, model="main.onnx", difference="reference", processes=5, **across)
+    branch = slower(model="branch.onnx", backend="eager", **across)
+    (change,), _ = judge(side("a", main, branch), 0.05)
+    assert change.verdict == "not judged"
+
+
+def written(path, *rows):
+    path.write_text(json.dumps({"schema": 1, "rows": list(rows), "errors": []}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ratio", "width", "changed", "code", "words"),
+    [
+        (1.0, 0.02, {}, 0, ["same"]),
+        (
+            0.8,
+            0.3,
+            {"noisy": True},
+            3,
+            ["undecided", "if it measures 26.9 % or more", "--processes 24"],
+        ),
+        (0.8, 0.02, {"processes": 5}, 3, ["not judged: fewer than six processes"]),
+        (0.8, 0.02, {"other_processes": 0.5}, 3, ["not judged: other processes used 50 %"]),
+        (0.6, 0.3, {"noisy": True, "warnings": "it was hot"}, 1, ["slower", "it was hot"]),
+        (1.2, 0.02, {}, 0, ["faster"]),
+    ],
+)
+def test_exit_code_and_wording_of_the_command(bench, tmp_path, ratio, width, changed, code, words):
+    rows = row(100, difference="reference"), slower(ratio, width, **changed)
+    file = written(tmp_path / "a.json", *rows)
+    for form in ("table", "markdown"):
+        done = bench("compare", file, "--format", form)
+        assert done.code == code
+        assert all(word in done.out for word in words), done.out
+    document = bench("compare", file, "--json")
+    assert document.code == code
+    assert document.document["rows"][0]["verdict"] == words[0].partition(":")[0]
+
+
+def test_remarks_are_in_the_json_and_only_what_is_undecided_gets_advice(bench, tmp_path):
+    wide = slower(0.9, 0.3, noisy=True, warnings="it was hot")
+    file = written(tmp_path / "a.json", row(100, difference="reference"), wide)
+    hot, undecided = bench("compare", file, "--json").document["remarks"]
+    assert hot.endswith("a.json: it was hot.")
+    assert undecided.startswith("Undecided: ")
+    file = written(tmp_path / "b.json", *reference_and(0.8, 0.02))
+    assert bench("compare", file, "--json").document["remarks"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("third_party")
+def test_a_backend_that_sleeps_a_tenth_longer_is_found_and_its_twin_is_not(
+    bench_process, bench, tmp_path
+):
+    """Measured in six processes; sleeping needs no processor, so it may be busy."""
+    backends = [word for name in ("sleeper", "twin", "slower") for word in ("--backend", name)]
+    done = bench_process(
+        "throughput", TINY, *backends, "--reference", "sleeper", "--processes", 6,
+        "--batch-size", 1, "--input-size", 16, "--max-seconds", 6, "--json", "--quiet",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    plain, twin, late = ({**found, "other_processes": 0.0} for found in done.document["rows"])
+    assert late["backend"] == "slower"
+    command = ("compare", "--threshold", 0.02)
+    found = bench(*command, written(tmp_path / "late.json", plain, late))
+    assert found.code == 1, found.out
+    found = bench(*command, written(tmp_path / "twin.json", plain, twin))
+    assert found.code in {0, 3}, found.out
+
+
+def recorded(result, number):
+    """Return one configuration's row in a repetition, with what `bench compare` judges it by."""
+    backend = result["configuration"].split()[1]
+    if "rows" in result:
+        return make_row(backend=backend, **result["rows"][number])
+    # A file without rows counts the noisy ones, but does not say which they are.
+    low, high = result["ci"][number]
+    figures = {"ci_low": low, "ci_high": high, "difference": "reference"}
+    figures |= {name: result[name][number] for name in ("images_per_second", "processes")}
+    if "ratios" in result:
+        names = ("ratio", "ratio_low", "ratio_high", "difference")
+        figures |= zip(names, (*result["ratios"][number], None), strict=True)
+    return make_row(backend=backend, noisy=result["noisy"] > 0, **figures)
+
+
+@pytest.fixture
+def repetitions():
+    """The rows of each repetition of one command: eager, the reference, and ONNX Runtime."""
     document = json.loads((RESULTS / "throughput" / "repetitions.json").read_text())
-    (compared,) = (r for r in document["results"] if r.get("ratios"))
-    sides = []
-    for number, (ratio, low, high) in enumerate(compared["ratios"]):
-        found = {"ratio": ratio, "ratio_low": low, "ratio_high": high}
-        speed = compared["images_per_second"][number]
-        sides.append(side(str(number), row(speed, backend="onnxruntime", **found)))
-    verdicts = [
-        compare(before, now, 0.05)[0][0].verdict for before, now in itertools.permutations(sides, 2)
+    eager, ort = document["results"]
+    return [(recorded(eager, n), recorded(ort, n)) for n in range(ort["intervals"])]
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.05])
+def test_repetitions_of_one_command_raise_no_alarm_and_are_judged(side, repetitions, threshold):
+    """All ordered pairs of identical repetitions: eager by images/s, ONNX Runtime by its ratio."""
+    sides = [side(str(number), *rows) for number, rows in enumerate(repetitions)]
+    pairs = list(itertools.permutations(sides, 2))
+    changes = [compare(before, now, threshold)[0] for before, now in pairs]
+    for basis, found in zip(("images/s", "ratio"), zip(*changes, strict=True), strict=True):
+        assert {change.basis for change in found} == {basis}
+        alarms = sum(change.verdict in {"slower", "faster"} for change in found)
+        assert alarms <= 0.01 * len(pairs)
+        reasons = {change.reason for change in found} - {None}
+        assert all("other processes" in reason for reason in reasons)
+
+
+def test_a_slowdown_by_a_fifth_is_found_in_the_same_repetitions(side, repetitions):
+    figures = ("images_per_second", "ci_low", "ci_high", "ratio", "ratio_low", "ratio_high")
+    before = [side(f"a{number}", *rows) for number, rows in enumerate(repetitions)]
+    now = [
+        side(f"b{number}", eager, {**ort, **{name: ort[name] * 0.8 for name in figures}})
+        for number, (eager, ort) in enumerate(repetitions)
     ]
-    alarms = sum(verdict in {"slower", "faster"} for verdict in verdicts)
-    assert len(verdicts) == len(sides) * (len(sides) - 1)
-    assert alarms <= 0.01 * len(verdicts)
+    verdicts = [
+        compare(before[i], now[j], 0.05)[0][1].verdict
+        for i, j in itertools.permutations(range(len(now)), 2)
+    ]
+    assert verdicts.count("slower") >= 0.9 * len(verdicts)
 
 
 def test_other_machines_are_compared_by_their_own_reference(side):

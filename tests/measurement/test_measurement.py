@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
 from bench.measurement.configurations import Request, expand
+from bench.measurement.machine.ceiling import Ceiling
 from bench.measurement.measured_network import find_target, find_targets
 from bench.measurement.tuning import candidates
 from bench.store import Store
@@ -204,6 +205,20 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
     assert row["latency_bound_ms"] == 1000.0
     row = measured(**server, latency_bound_ms=0.01).iloc[0]
     assert "the best p99 seen is" in row["error"]
+
+
+def test_a_ceiling_that_a_row_exceeds_is_measured_again_and_for_longer(measured, monkeypatch):
+    asked = []
+
+    def measure_ceiling(_device, _threads, _precisions, *, seconds):
+        asked.append(seconds)
+        return Ceiling({"fp32": 1.0}, 1e9, 8)  # one operation a second
+
+    monkeypatch.setattr("bench.measurement.measure.measure_ceiling", measure_ceiling)
+    row = measured(backends=("eager",)).iloc[0]
+    assert asked == pytest.approx([asked[0], asked[0], 3 * asked[0]])
+    assert row[["peak_fraction"]].isna().all()
+    assert "faster than this machine's measured peak" in row["warnings"]
 
 
 @pytest.mark.parametrize(

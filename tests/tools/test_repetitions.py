@@ -30,6 +30,8 @@ def test_intervals_that_cover_the_mean_of_other_processes_are_counted():
     assert result["grand_ratio"] == pytest.approx((1.45 * 1.55) ** 0.5)
     assert (result["covering"], result["ratios_covering"]) == (2, 2)
     assert result["processes_of_grand"] == 4
+    assert [one["ci_low"] for one in result["rows"]] == [95.0, 104.0 * 0.95, 114.0]
+    assert [one["noisy"] for one in result["rows"]] == [False] * 3
     made = {"cpu": "A", "instruction_sets": ["avx"], "git_commit": "c"}
     document = {"results": [result], "environment": made, "command": "x", "created_at": "today"}
     text = repetitions.page(document)

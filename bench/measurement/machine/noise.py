@@ -22,6 +22,7 @@ _OTHERS = 0.05
 _FREQUENCY = 0.05
 _TICKS = (0.1, 0.024, 0.01)  # seconds: a quota's period, and time slices of Linux
 _NEAR, _MOST, _PEAK = 0.04, 0.8, 0.1
+_TIME_SLICE = "a time slice: other programs or a quota decided them"
 _LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
 
@@ -125,3 +126,13 @@ def scheduler_tick(seconds: Sequence[float]) -> float | None:
         ):
             return tick
     return None
+
+
+def tick_warning(tick: float) -> str:
+    """Return the warning that times are multiples of a tick, in seconds."""
+    return f"the times are multiples of {tick * 1e3:g} ms, {_TIME_SLICE}"
+
+
+def is_tick_warning(warning: str) -> bool:
+    """Return whether a warning is one of `tick_warning`."""
+    return warning.endswith(_TIME_SLICE)

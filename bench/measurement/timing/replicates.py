@@ -88,7 +88,7 @@ def replicate(
 ) -> Replication:
     """Measure all trials in one process after the other, until the goal is reached.
 
-    Each trial's `replicates` are filled in place; one that fails in two processes is given up.
+    Each trial's `replicates` are filled in place; one that fails in most processes is given up.
     Ctrl-C ends the measurement, and what is complete is kept.
 
     Args:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.measurement.timing.percentiles import honest_count
+from bench.measurement.timing.percentiles import bounding_count, honest_count, larger_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +30,7 @@ def arrivals(rate: float, count: int, seed: int) -> list[float]:
 def highest_rate(
     run: Callable[[float], float], capacity: float, bound: float
 ) -> tuple[float | None, list[tuple[float, float]]]:
-    """Search by bisection for the highest rate whose p99 stays below a bound.
+    """Search by bisection for the highest rate whose p99 stays within a bound.
 
     Args:
         run: rate → p99 in seconds.
@@ -56,8 +55,10 @@ def find_rate(
 ) -> None:
     """Find the highest rate that a trial sustains in this process: its only sample is 1 / rate.
 
-    If no rate keeps the bound, the trial has failed, with the best p99 in its error. If the time
-    does not suffice for the 662 queries that a p99 needs, the row is noisy and has no p99.
+    A rate keeps the bound if p99 does at 95 % confidence: at most 2 of 662 queries are slower. If
+    none does, the trial has failed, with the best p99 in its error. If the time does not suffice
+    for the 299 queries of a rate that such a bound needs, it is that of the sample, and the row is
+    noisy and has no p99.
 
     Args:
         trial: open; filled in place.
@@ -71,16 +72,15 @@ def find_rate(
     runner = trial.opened()
     trial.warm_up = runner.warm_up(goal.max_seconds / 4)
     capacity = trial.configuration.streams / trial.warm_up.typical
-    honest = honest_count(0.99)
     affordable = int(goal.max_seconds * capacity / _STEPS / 2)
-    count = min(honest, max(honest_count(0.9), affordable))
+    count = min(honest_count(0.99), max(honest_count(0.9), affordable))
     answered: list[int] = []
 
     def run(rate: float) -> float:
         on_event({"event": "server", "what": trial.name, "rate": rate})
         latencies = sorted(runner.serve(arrivals(rate, count, seed), bound / 1e3))
         answered.append(len(latencies))
-        return float(latencies[math.ceil(0.99 * len(latencies)) - 1])
+        return float(latencies[-1 - larger_allowed(len(latencies), 0.99)])
 
     # Each process tries other rates, so that the interval over processes contains the step.
     limit = capacity * random.Random(seed).uniform(1, _MOST_ABOVE)  # noqa: S311 - nothing secret
@@ -97,5 +97,5 @@ def find_rate(
         return
     trial.blocks, trial.positions = {0: [1 / rate]}, {0: 0}
     trial.update_interval(always=True)
-    if count == honest:
-        trial.columns["latency_p99_ms"] = dict(tried)[rate] * 1e3
+    if count >= bounding_count(0.99):
+        trial.columns["latency_p99_high_ms"] = dict(tried)[rate] * 1e3

@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from bench.measurement.timing.percentiles import larger_allowed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -18,7 +20,7 @@ class Queries:
 
     Args:
         offsets: when each query arrives, in seconds from the beginning.
-        bound: latency in seconds; stop as soon as p99 can no longer be below it.
+        bound: latency in seconds; stop as soon as p99 can no longer be shown to be within it.
         now: a clock in seconds.
         sleep: waits.
 
@@ -37,7 +39,7 @@ class Queries:
         self._offsets, self._bound = offsets, bound
         self._now, self._sleep = now, sleep
         self._numbers, self._late = itertools.count(), list[float]()
-        self._allowed = len(offsets) - math.ceil(0.99 * len(offsets))
+        self._allowed = larger_allowed(len(offsets), 0.99)
         self.latencies: list[float] = []
 
     def answer(self, step: Callable[[], Any], begun: float) -> None:

@@ -144,7 +144,7 @@ class Trial:
     def add_replicate(self, number: int, measured: Trial) -> None:
         """Take over what process *number* measured of this configuration.
 
-        What failed there is given up after a second failure; what is not supported, or answers
+        What failed there may be given up (`add_failure`); what is not supported, or answers
         wrongly, at once.
         """
         self.score = measured.score or self.score
@@ -166,9 +166,13 @@ class Trial:
         self.interval = measured.interval if alone else process_interval(medians, self.confidence)
 
     def add_failure(self, status: str, error: str | None) -> None:
-        """Record that a process failed at this configuration; after the second it is given up."""
+        """Record that a process failed at this configuration.
+
+        It is given up if that was the second, and most processes so far failed at it.
+        """
         self.failures.append((status, error))
-        if len(self.failures) > 1 or status == "unsupported":
+        most = len(self.failures) > max(1, len(self.replicates))
+        if most or status == "unsupported":
             self.give_up()
 
     def give_up(self) -> None:

@@ -87,6 +87,8 @@ def fastest(rows: Iterable[Row]) -> list[str]:
     if sentences:
         return sentences
     others = [row for row in compared if row["difference"] != "reference"]
+    if not others:
+        return ["No verdict: nothing was measured beside its reference."]
     busy = next(filter(None, map(used_by_others, others)), None)
     if busy is not None:
         return [f"No verdict: {busy}. Measure while nothing else runs."]

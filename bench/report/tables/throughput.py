@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.export.settings import is_noise
 from bench.report.findings.fastest import layout, network_name, rounded
 from bench.report.tables.text_table import TextTable
+from bench.system.intervals import FEWEST_PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -157,6 +158,8 @@ def _processes(rows: Sequence[dict[str, Any]]) -> str:
     most, fewest = max(counts), min(counts)
     number = str(most) if most == fewest else f"{fewest} to {most}"
     text = f"Intervals are over {number} fresh processes of this run"
+    if most < FEWEST_PROCESSES:
+        return f"{text}, too few for any claim; measure with --processes auto to compare."
     repeats = {row["repeat_count"] for row in rows if row.get("repeat_count")}
     if repeats:
         return (

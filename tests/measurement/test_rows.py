@@ -1,0 +1,96 @@
+"""Rows of the `throughput` table from what processes measured: what is shown, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.measurement.backends import Executed
+from bench.measurement.machine.ceiling import Ceiling
+from bench.measurement.rows import make_rows, noise_floors
+from bench.measurement.timing.runner import RunnerReport
+from bench.measurement.timing.sampling import Goal
+
+from .conftest import a_trial
+
+SOURCE = np.random.default_rng(0)
+
+
+def measured(name: str, processes, *, reference: bool = False, twin: bool = False):
+    """A trial with a block of samples from each process; *processes* are their samples."""
+    trial = a_trial(name, None, "g", reference)
+    trial.configuration = replace(trial.configuration, twin=twin)
+    for number, samples in enumerate(processes):
+        one = trial.fresh()
+        one.blocks, one.positions = {0: list(samples)}, {0: 0}
+        one.update_interval(always=True)
+        one.report = RunnerReport(Executed(name, "fp32"))
+        trial.add_replicate(number, one)
+        trial.attempts += 1
+    return trial
+
+
+def rows_of(*trials, ceiling: Ceiling | None = None) -> list[dict]:
+    return make_rows(trials, measurement="m", cpu="A", goal=Goal(), ceiling=ceiling)
+
+
+def around(seconds: float, *, spread: float = 0.001, processes: int = 6, samples: int = 20):
+    return seconds * np.exp(SOURCE.normal(0, spread, (processes, samples)))
+
+
+def test_the_share_of_a_peak_that_was_exceeded_is_not_shown():
+    # 10 multiply-adds in a millisecond are 20 kFLOP/s.
+    trial = measured("eager", around(0.001))
+    (row,) = rows_of(trial, ceiling=Ceiling({"fp32": 40e3}, 1e9, 8))
+    assert row["peak_fraction"] == pytest.approx(0.5, rel=0.01)
+    (row,) = rows_of(trial, ceiling=Ceiling({"fp32": 10e3}, 1e9, 8))
+    assert row["peak_fraction"] is None
+    assert "faster than this machine's measured peak" in row["warnings"]
+
+
+def test_times_that_are_time_slices_have_no_ratio():
+    slices = 0.024 * SOURCE.integers(1, 4, (6, 20)) + SOURCE.normal(0, 1e-4, (6, 20))
+    reference, sliced = measured("eager", around(0.03), reference=True), measured("null", slices)
+    row = rows_of(reference, sliced)[1]
+    assert row["noisy"]
+    assert "ratio" not in row
+    assert "the times are multiples of 24 ms" in row["warnings"]
+
+
+def test_two_speeds_are_named_with_their_processes():
+    trial = measured("eager", [*around(0.001, processes=4), *around(0.0012, processes=2)])
+    (row,) = rows_of(trial)
+    first, second = row["warnings"].split("has two speeds (images/s): ")[1].split(" and ")
+    assert float(first.split()[0]) == pytest.approx(1000, rel=0.01)
+    assert first.endswith("in 4 processes")
+    assert float(second.split()[0]) == pytest.approx(1000 / 1.2, rel=0.01)
+    assert second.endswith("in 2 processes")
+
+
+def test_the_noise_floor_is_how_far_a_twin_differs_over_all_processes():
+    reference = measured("eager", around(0.001), reference=True)
+    twin = measured("eager", around(0.00104), twin=True)
+    near, far = (measured("onnxruntime", around(0.001 / by)) for by in (1.02, 1.2))
+    trials = (reference, twin, near, far)
+    assert noise_floors(trials)["g / batch  / compute"] == pytest.approx(0.04, abs=0.003)
+    rows = rows_of(*trials)
+    assert [row["difference"] for row in rows] == ["reference", "none", "faster"]
+    assert rows[1]["ratio_low"] > 1  # significant, but no more than the reference from itself
+
+
+def test_a_few_failures_among_many_processes_cost_their_replicates_only():
+    trial = measured("eager", around(0.001, processes=22))
+    for _ in range(2):
+        trial.attempts += 1
+        trial.add_failure("failed", "SIGABRT")
+    (row,) = rows_of(trial)
+    assert (row["status"], row["processes"]) == ("complete", 22)
+    assert "eager fp32 contiguous: 22 of 24 processes complete" in row["warnings"]
+    trial = measured("eager", around(0.001, processes=1))
+    for _ in range(2):
+        trial.attempts += 1
+        trial.add_failure("failed", "SIGABRT")
+    (row,) = rows_of(trial)
+    assert (row["status"], row["error"]) == ("failed", "SIGABRT")
