@@ -1,6 +1,7 @@
 """`bench compare`."""
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import typer
@@ -99,7 +100,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "configuration": row["configuration"],
         "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
-        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+        "speed": f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if isfinite(row["ratio"])
+        else "",
         "by": row["basis"],
     }
 

@@ -25,6 +25,7 @@ _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
     *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
+_FAILED = {"failed", "out_of_memory"}
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
 _COMPARED = ("reference", "boundary", "batch_size")  # equal in a row and its reference's
 _NETWORK = ("model", "options", "run", "input_shape")
@@ -89,12 +90,14 @@ class ComparedSpeeds:
         machine: what it ran on.
         speeds: by the configuration's name.
         boundaries: those of its configurations.
+        failed: what could not be measured: error by the configuration's name.
     """
 
     name: str
     machine: str
     speeds: dict[str, ComparedSpeed]
     boundaries: frozenset[str] = field(default_factory=frozenset)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def load_speeds(path: str | Path) -> ComparedSpeeds:
@@ -155,7 +158,8 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
     machines = dict.fromkeys(part.machine for part in found)
     speeds = {key: speed for part in found for key, speed in part.speeds.items()}
     boundaries = frozenset(b for part in found for b in part.boundaries)
-    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries)
+    failed = {key: error for part in found for key, error in part.failed.items()}
+    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries, failed)
 
 
 def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
@@ -187,7 +191,13 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             warnings=_warnings(row),
         )
     machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
-    return ComparedSpeeds(name, machine, speeds, frozenset(str(r["boundary"]) for r in complete))
+    boundaries = frozenset(str(row["boundary"]) for row in complete)
+    failed = {
+        _key(row, _KEY): f"{str(row['status']).replace('_', ' ')}: {row['error']}"
+        for row in rows
+        if row["status"] in _FAILED
+    }
+    return ComparedSpeeds(name, machine, speeds, boundaries, failed)
 
 
 def _processes(row: Mapping[str, Any]) -> int:

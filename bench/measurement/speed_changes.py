@@ -10,9 +10,12 @@ from bench.errors import BenchError
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, process_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bench.measurement.compared_speeds import ComparedSpeed, ComparedSpeeds
+
+
+_FEW = "fewer than six processes: measure with --processes auto"
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Change:
 
     Attributes:
         configuration: its name.
-        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`.
+        ratio: candidate's speed over the baseline's, with its 95 % interval `low` to `high`; NaN if
+            there is no such figure.
         basis: what was compared: `ratio` (to each measurement's own reference) or `images/s`.
         verdict: slower or faster (the whole interval is beyond the threshold), same (the whole
             interval is within it), undecided (neither), or not judged.
@@ -93,9 +97,11 @@ def compare(
     ]
     remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
     same_machine = baseline.machine == candidate.machine
-    return [
+    changes = [
         _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
-    ], remarks
+    ]
+    failed = {k: error for k, error in candidate.failed.items() if k in baseline.speeds}
+    return changes + _without_figures(failed, "images/s"), remarks
 
 
 def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], list[str]]:
@@ -126,6 +132,9 @@ def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], lis
         raise BenchError(
             f"{measured.name} holds nothing beside a reference: {'; '.join(doubts) or way_on}"
         )
+    doubtful = {k: one.doubt for k, one in measured.speeds.items() if one.doubt}
+    unknown = {k: doubt for k, doubt in doubtful.items() if not measured.speeds[k].relative}
+    changes += _without_figures(unknown | measured.failed, "ratio")
     return changes, _warnings(measured, measured.speeds)
 
 
@@ -186,10 +195,17 @@ def check_threshold(threshold: float) -> None:
 def _change_to_reference(key: str, speed: ComparedSpeed, threshold: float) -> Change:
     reason = speed.busy or speed.doubt
     if speed.ratio_processes < FEWEST_PROCESSES:
-        reason = "fewer than six processes: measure with --processes auto"
+        reason = _FEW
     ratio, low, high = speed.relative or speed.measured
     verdict = "not judged" if reason else _verdict(low, high, threshold)
     return Change(f"{key} / {speed.reference}", ratio, low, high, "ratio", verdict, reason)
+
+
+def _without_figures(reasons: Mapping[str, str], basis: str) -> list[Change]:
+    return [
+        Change(key, math.nan, math.nan, math.nan, basis, "not judged", reason)
+        for key, reason in reasons.items()
+    ]
 
 
 def _verdict(low: float, high: float, threshold: float) -> str:
@@ -231,6 +247,8 @@ def _change(
     reason = None
     if before.relative and now.relative and by_reference and not absolute:
         basis, found = "ratio", ratio_of(now.relative, before.relative)
+        if min(before.ratio_processes, now.ratio_processes) < FEWEST_PROCESSES:
+            reason = _FEW
     else:
         basis, found = "images/s", ratio_of(now.measured, before.measured)
         if not absolute and min(before.processes, now.processes) < FEWEST_PROCESSES:

@@ -129,15 +129,35 @@ def test_images_per_second_of_one_process_are_judged_on_request(side):
     assert compare(before, now, 0.05, absolute=True)[0][0].verdict == "slower"
 
 
-def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_so(side):
+@pytest.mark.parametrize(
+    ("processes", "verdicts"), [(6, ["slower", "same"]), (1, ["not judged"] * 2)]
+)
+def test_a_machine_that_is_slower_today_changes_no_ratio_and_the_reference_says_so(
+    side, processes, verdicts
+):
     ort = {"backend": "onnxruntime", "ratio": 1.5, "ratio_low": 1.49, "ratio_high": 1.51}
-    eager = {"difference": "reference", "processes": 1}
+    ort["processes"] = processes
+    eager = {"difference": "reference", "processes": processes}
     before = side("a", row(100, **eager), row(150, **ort))
     now = side("b", row(80, **eager), row(120, **ort))
-    reference, other = compare(before, now, 0.05)[0]
-    assert (other.verdict, other.basis) == ("same", "ratio")
-    assert reference.verdict == "not judged"
-    assert reference.ratio == pytest.approx(0.8)  # printed nevertheless
+    reference, other = changes = compare(before, now, 0.05)[0]
+    assert [change.verdict for change in changes] == verdicts
+    assert other.basis == "ratio"
+    assert reference.ratio == pytest.approx(0.8)  # printed in any case
+
+
+def test_what_failed_or_has_no_ratio_does_not_pass(side):
+    broken = {"backend": "c", "status": "failed", "error": "SIGABRT", "ci_low": None}
+    sliced = {"backend": "d", "ratio": None, "noisy": True, "warnings": tick_warning(0.024)}
+    pair, bad = reference_and(1.0, 0.001), [row(100, **broken), row(100, **sliced)]
+    now = side("b", *pair, *bad)
+    reasons = ["failed: SIGABRT", tick_warning(0.024).partition(":")[0]]
+    judged = judge(now, 0.05)[0]
+    assert judged[0].verdict == "same"
+    assert {change.verdict for change in judged[1:]} == {"not judged"}
+    assert sorted(change.reason for change in judged[1:]) == sorted(reasons)
+    before = side("a", *pair, row(100, backend="c", ratio=None))
+    assert [c.reason for c in compare(before, now, 0.05)[0] if c.reason] == ["failed: SIGABRT"]
 
 
 def test_one_measurement_is_judged_against_the_reference_beside_it(side):

@@ -145,7 +145,7 @@ def _latencies(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _is_served(rows: Sequence[dict[str, Any]]) -> bool:
-    return rows[0]["scenario"] == "server"
+    return any(row["scenario"] == "server" for row in rows)
 
 
 def _processes(rows: Sequence[dict[str, Any]]) -> str:
