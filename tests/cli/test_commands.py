@@ -127,6 +127,8 @@ def test_a_finished_study_trains_nothing_and_prints_its_table_again(
     )
     said = "There is no significant difference between plain and residual (n = 2)"
     assert any(line.startswith(said) for line in lines)
+    # Seven convolutions, each with the scale and shift of a batch norm, and the last layer's two.
+    assert "Initial tensors equal to the reference's, same seed: plain 23 of 23" in lines
     assert any(line.startswith(f"Results: {results} (study 'tiny', 4 runs)") for line in lines)
 
 

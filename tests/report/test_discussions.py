@@ -1,0 +1,698 @@
+"""Each number in a discussion is the figure that it is said to be, of the data beside its page."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+import republish
+
+from bench.report.findings.time_to_accuracy import time_to_accuracy
+from bench.report.pages.study_report import StudyReport
+from bench.studies import load_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.studies.recipe import Recipe
+    from bench.studies.run_request import RunRequest
+
+ROOT = Path(__file__).parents[2]
+NUMBER = re.compile(r"(?<![\w.,:/-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d)?(?!\w|\.\d|:\d)")
+# Not figures: years, places in papers, commands, levels, numbers of seeds, and names by depth.
+NO_FIGURE = re.compile(
+    r"et al\. 20\d\d|\d+ November 20\d\d|(?:section|figure|Table) [\d.]+|commit \w+|`[^`]*`"
+    r"|95 % interval|80 % power|n = \d|seeds? \d|(?:\d+(?:, | and | to ))*\d+[ -]layer"
+)
+GIVEN = "in no data of ours: the paper's, the setting's, or an earlier page's"
+NAME = "part of a variant's name"
+
+Quote = tuple[object, ...]  # a text, then what each of its numbers is
+
+
+class Page:
+    """The figures of one published page: accuracies in %, differences in points."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = ROOT / "results" / name
+        self.data = republish.read(self.folder)
+        self.file = load_study(name)
+        self.whole = (self.folder / "README.md").read_text()
+        self.text = " ".join(self.data.study.paragraphs)
+        self.summaries = {summary.name: summary for summary in self.data.summaries}
+        self.names = list(self.summaries)
+
+    def csv(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    def mean(self, variant: str) -> float:
+        """Difference from the reference."""
+        return 100 * self.summaries[variant].difference.mean
+
+    def interval(self, variant: str) -> tuple[float, float]:
+        """Interval of the difference, of its size where it is negative."""
+        found = self.summaries[variant].difference
+        return _ends(found.low, found.high)
+
+    def both(self, variant: str) -> tuple[float, float, float]:
+        """Difference and interval."""
+        return (self.mean(variant), *self.interval(variant))
+
+    def detectable(self, variant: str) -> float:
+        return 100 * self.summaries[variant].difference.detectable
+
+    def needed(self, *variants: str) -> tuple[int | None, int | None]:
+        """The fewest and the most seeds that any of the differences may need."""
+        found = [self.summaries[variant].difference.seeds_needed for variant in variants]
+        most = [high for _, high in found]
+        return min(low for low, _ in found), None if None in most else max(most)
+
+    def test(self, *variants: str) -> list[float]:
+        return [100 * self.summaries[variant].test_accuracy.mean for variant in variants]
+
+    def train(self, *variants: str) -> list[float]:
+        return [100 * self.summaries[variant].train_accuracy.mean for variant in variants]
+
+    def speed(self, *variants: str) -> list[float]:
+        """Median of the training images/s."""
+        return [self.summaries[variant].images_per_second for variant in variants]
+
+    def ratio(self, column: str, variant: str, other: str) -> float:
+        first, second = (getattr(self.summaries[v], column) for v in (variant, other))
+        return first / second
+
+    def seeds(self, *variants: str, column: str = "test_accuracy") -> list[float]:
+        """Every run's accuracy, the lowest first."""
+        rows = self.data.runs[self.data.runs["variant"].isin(variants)]
+        return sorted(100 * rows[column])
+
+    def epoch(self, epoch: int, *variants: str, column: str = "train_accuracy") -> list[float]:
+        """Mean over seeds at the end of an epoch."""
+        rows = self.data.epochs[self.data.epochs["epoch"] == epoch]
+        means = rows.groupby("variant")[column].mean()
+        return [float(means[v]) * (100 if "accuracy" in column else 1) for v in variants]
+
+    def published(self, variant: str) -> float:
+        """The paper's difference."""
+        errors = self.data.study.published["top1_error"]
+        return errors[self.summaries[variant].reference] - errors[variant]
+
+    def rate(self, variant: str | None = None) -> float:
+        """The peak learning rate, of a variant that was tuned."""
+        if variant is None:
+            (rate,) = {self.recipe(name).learning_rate for name in self.summaries}
+            return rate
+        tuned = self.whole.partition("## What was tuned")[2].partition("\n## ")[0]
+        return float(re.search(rf"^\| {variant} \|.* (\S+) \|$", tuned, re.MULTILINE)[1])
+
+    def recipe(self, variant: str) -> Recipe:
+        return self._request(variant).recipe
+
+    def images(self, variant: str) -> int:
+        """Images that are trained on in an epoch."""
+        request = self._request(variant)
+        images = request.train_images or {"fashion-mnist-mini": 6_000}.get(request.dataset, 60_000)
+        return round(images * (1 - request.recipe.validation_fraction))
+
+    def steps(self, variant: str, epochs: int | None = None) -> int:
+        recipe = self.recipe(variant)
+        return (epochs or recipe.epochs) * math.ceil(self.images(variant) / recipe.batch_size)
+
+    def _request(self, variant: str) -> RunRequest:
+        found = next(v for v in self.file.expand().variants if v.name == variant)
+        return next(iter(found.requests.values()))
+
+
+def _ends(low: float, high: float) -> tuple[float, float]:
+    """Return an interval in %, without signs if it is below zero: "1.6 to 5.5 points worse"."""
+    return (-100 * high, -100 * low) if high < 0 else (100 * low, 100 * high)
+
+
+def _round(value: float) -> int:
+    """Round to tens, as in "some 420 steps"."""
+    return round(value, -1)
+
+
+def activation_order(p: Page) -> Iterator[Quote]:
+    orders = ("relu_preact", "preact", "post", "bn_after_add", "relu_before_add")
+    deep = [f"56-{order}" for order in orders]
+    yield "ReLU-only pre-activation (85.7 %)", *p.test("56-relu_preact")
+    yield "full pre-activation (85.4 %)", *p.test("56-preact")
+    yield "the original order (81.2 %)", *p.test("56-post")
+    yield "batch norm after the addition (80.2 %)", *p.test("56-bn_after_add")
+    yield "ReLU before the addition (70.5 %)", *p.test("56-relu_before_add")
+    post, pre = p.seeds("56-post"), p.seeds("56-preact", "56-relu_preact")
+    yield "three of its seeds reach 83.4 to 84.7 % and one 72.9 %", post[1], post[3], post[0]
+    yield "the pre-activation networks reach 84.6 to 86.3 %", pre[0], pre[-1]
+    train = p.seeds("56-post", column="train_accuracy")
+    yield "training accuracy (74.9 to 87.5 %)", train[0], train[-1]
+    yield "learn in 210 steps", _round(p.steps("56-post"))
+    yield "the first 70 of these steps", _round(p.steps("56-post", epochs=1))
+    norm = {name: p.epoch(1, name, column="gradient_norm")[0] for name in deep}
+    first = {name: p.epoch(1, name)[0] for name in deep}
+    for order, text in {
+        "relu_before_add": "a gradient norm of 19 (mean over steps and seeds) and classifies 20 %",
+        "post": "The original order has 4.9 and 41 %",
+        "preact": "full pre-activation 1.3 and 46 %",
+        "relu_preact": "ReLU-only pre-activation 3.4 and 55 %",
+    }.items():
+        yield text, norm[f"56-{order}"], first[f"56-{order}"]
+    close = p.test(*(f"20-{order}" for order in orders[:-1]))
+    yield "the orders are close (84.5 to 85.6 %)", min(close), max(close)
+    last = "20-relu_before_add"
+    yield "(82.4 %, with one seed at 78.7 %)", *p.test(last), p.seeds(last)[0]
+    yield "He et al. 2016b compare 110 and more", GIVEN
+    yield "about 23 points or more", min(p.detectable(name) for name in deep if name != "56-post")
+    yield "5 to 19 seeds are needed for ReLU before the addition", *p.needed("56-relu_before_add")
+    yield "14 or more for pre-activation", p.needed("56-relu_preact", "56-preact")[0]
+    yield "peak learning rate, 0.1", p.rate()
+
+
+def book(p: Page) -> Iterator[Quote]:
+    yield "92.48 % against 91.90 %", *p.test("fast", "d2l_resnet18")
+    last = [p.epoch(n, "d2l_resnet18", column="test_accuracy")[0] / 100 for n in range(5, 11)]
+    yield "varies between 0.893 and 0.919", min(last), max(last)
+    yield "20 rounds", GIVEN
+    yield "7.2 images (quartiles 7.0 and 7.3)", GIVEN, GIVEN, GIVEN  # of tests/benchmarks
+    seen = {name: p.images(name) * p.recipe(name).epochs for name in ("fast", "d2l_resnet18")}
+    yield "`fast` sees 108,000 images", seen["fast"]
+    yield "the book's training 600,000", seen["d2l_resnet18"]
+
+
+def bottleneck(p: Page) -> Iterator[Quote]:
+    basic, narrow = "resnet34-basic", "resnet50-bottleneck"
+    same, equal = "resnet56-bottleneck", "resnet83-bottleneck"
+    yield "ResNet-50 is 3.6 points of test accuracy worse", p.mean(narrow)
+    yield "(95 % interval 1.6 to 5.5)", *p.interval(narrow)
+    yield "are 2.6 points behind", p.mean(equal)
+    yield "(6.5 behind to 1.3 ahead)", *p.interval(equal)
+    yield "(1.8 points behind, 95 % interval 10.5 behind to 6.9 ahead", *p.both(same)
+    yield "0.0125 for ResNet-34 and 0.005 for ResNet-50", p.rate(basic), p.rate(narrow)
+    yield "0.1 for the CIFAR family's basic blocks", p.rate("resnet56-basic")
+    yield "0.3 for its bottlenecks", p.rate(same)
+    yield "0.3 for its bottlenecks", p.rate(equal)
+    # The first version of this page: no longer in results/.
+    yield "one rate for all, 0.05", GIVEN
+    yield "9.9 points behind (95 % interval of that comparison alone: 5.6 to 14.3)", *[GIVEN] * 3
+    yield "the gaps were 2.4 points at 56 layers and 2.6 at equal cost", GIVEN, GIVEN
+    yield "now they are 1.8 and 2.6", p.mean(same), p.mean(equal)
+    yield "(86.4 against 89.5 %;", *p.train(narrow, basic)
+    yield "88.1 and 87.6 against 90.5 %)", *p.train(same, equal, "resnet56-basic")
+    yield "some 280 steps", _round(p.steps(basic, epochs=1))
+    yield "65 % of its training images correctly and ResNet-50 52 %", *p.epoch(1, basic, narrow)
+    yield "63 % with basic blocks", *p.epoch(1, "resnet56-basic")
+    yield "50 and 47 % with 56 and 83 layers of bottlenecks", *p.epoch(1, same, equal)
+    yield "In the third epoch it is 87 and 82 %", *p.epoch(3, basic, narrow)
+    yield "88, 85 and 84 %", *p.epoch(3, "resnet56-basic", same, equal)
+    yield "an advantage of 1.7 points", p.published(narrow)
+    yield "some 600,000 steps", GIVEN
+    yield "here there are 846", p.steps(basic)
+    yield "ResNet-50 trains at 150 images/s and ResNet-34 at 241", *p.speed(narrow, basic)
+    yield "1.1 times the multiply-adds", p.ratio("macs", narrow, basic)
+    yield "of bottlenecks train at 113 images/s", *p.speed(equal)
+    yield "of basic blocks at 199", *p.speed("resnet56-basic")
+
+
+def capacity(p: Page) -> Iterator[Quote]:
+    def gap(images: int, width: int) -> float:
+        name = f"{images}-w{width}"
+        return p.train(name)[0] - p.test(name)[0]
+
+    sizes, widths = (500, 2000, 8000), (2, 8, 16, 32)
+    wide = [f"{n}-w32" for n in sizes]
+    means = {n: p.test(*(f"{n}-w{width}" for width in widths)) for n in sizes}
+    yield "width 32 was never significantly better than width 16", NAME, NAME
+    yield "of 1.9, 2.4 and 3.5 points would", *map(p.detectable, wide)
+    yield "with 500, 2,000 and 8,000 images", NAME, NAME, NAME
+    yield "With 500 images (450 for training)", NAME, p.images("500-w2")
+    yield "widths 8 and above", NAME
+    yield "at widths 2, 8, 16 and 32 are", *[NAME] * 4
+    yield "68.9, 74.7, 76.3 and 76.7 %", *means[500]
+    yield "With 2,000 images they are 76.4, 82.4, 83.7 and 83.6 %", NAME, *means[2000]
+    yield "with 8,000 images 79.8, 84.6, 86.7 and 86.8 %", NAME, *means[8000]
+    yield "From width 16 to 32", NAME, NAME
+    yield "changes by +0.5, -0.1 and +0.1 points", *map(p.mean, wide)
+    yield "differs significantly from width 16, and only with 8,000 images", NAME, NAME
+    yield "(6.9 points lower, 5.1 to 8.8)", *p.both("8000-w2")
+    yield "it does with 2,000 and with 8,000 images", NAME, NAME
+    yield "peak learning rate, 0.1", p.rate()
+    yield "At width 16, four times as many", NAME
+    yield "add 7.4 points (95 % interval 3.5 to 11.3)", *p.both("500-w16")
+    yield "adds 3.0 (1.1 to 5.0)", *p.both("8000-w16")
+    yield "at widths 8 to 32", NAME, NAME
+    gaps = {n: [gap(n, width) for width in widths[1:]] for n in sizes}
+    yield "23 to 25 points with 500 images", min(gaps[500]), max(gaps[500]), NAME
+    yield "11 to 14 with 2,000", min(gaps[2000]), max(gaps[2000]), NAME
+    yield "4 to 5 with 8,000", min(gaps[8000]), max(gaps[8000]), NAME
+    yield "accuracy of width 32 is no higher than that of width 16", NAME, NAME
+
+
+def degradation(p: Page) -> Iterator[Quote]:
+    plain, residual = ([f"{kind}{n}" for n in (20, 32, 44, 56)] for kind in ("plain", "resnet"))
+    yield "89.4 % with 20 layers", p.train("plain20")[0]
+    yield "87.1, 84.0 and 79.8 % with 32, 44 and 56", *p.train(*plain[1:]), NAME, NAME, NAME
+    yield "are 91.1, 92.0, 91.8 and 91.6 %", *p.train(*residual)
+    yield "layers instead of 20 change", NAME
+    contrast = p.data.contrasts[0].difference
+    size = [100 * value for value in (contrast.mean, contrast.low, contrast.high)]
+    yield "by -9.1 points more", size[0]
+    yield "(95 % interval -23.1 to +5.0", *size[1:]
+    yield "a p-value of 0.011", contrast.p_value * contrast.level / 0.05
+    near = p.summaries["plain44"].difference.p_value
+    yield "(5.0 points lower, adjusted p-value 0.082)", p.mean("plain44"), near
+    yield "peak learning rate, 0.1", p.rate()
+    yield "Three epochs of 18,000 images (2,000 are", p.images("plain20"), p.images("plain20") / 9
+    yield "some 420 steps, against 64,000", _round(p.steps("plain20")), GIVEN
+    blocks = p.csv("gradients").merge(p.data.runs[["run", "variant", "seed"]])
+    norms = blocks.set_index(["variant", "epoch", "block"])["gradient_norm"]
+    for text, variant in {"494 in the first block of plain56, against 0.36": "plain56",
+                          "these norms are 1.9 and 0.29": "resnet56"}.items():  # fmt: skip
+        yield text, norms[variant, 0, "layer1.0"], norms[variant, 0, "layer3.8"]
+    after = {
+        name: sorted(norms[name, 1, b] for b in ("layer1.0", "layer2.0", "layer3.0", "layer3.8"))
+        for name in ("plain56", "resnet56")
+    }
+    yield "0.07 to 0.33 in plain56", after["plain56"][0], after["plain56"][-1]
+    yield "0.17 to 0.27 in resnet56", after["resnet56"][0], after["resnet56"][-1]
+    lesions = p.csv("lesions").merge(p.data.runs[["run", "variant"]])
+    dropped = lesions[lesions["lesion"] == "drop"].groupby("variant")
+    costs = {name: sorted(100 * rows["accuracy_drop"]) for name, rows in dropped}
+    left = sorted(100 * dropped.get_group("plain56")["test_accuracy"])
+    yield "the first 2,000 test images", lesions["images"].iloc[0]
+    few = [cost for cost in costs["resnet56"] if round(cost, 1) <= 4.2]
+    yield "any one of 21 of its 27 blocks", len(few), len(costs["resnet56"])
+    yield "costs at most 4.2 points", max(few)
+    yield "leaves an accuracy of 28 % or less", left[-2]
+    yield "for 23 of the 27 blocks 20 % or less", sum(x <= 20 for x in left), len(left), GIVEN
+    yield "nine blocks costs 19 points or more", costs["resnet20"][-6]
+
+
+def deployment(p: Page) -> Iterator[Quote]:
+    measured = {
+        (
+            f"preact_{row.model}" if row.options == "activation_order=preact" else row.model,
+            row.precision,
+        ): row
+        for row in p.csv("throughput").itertuples()
+        if row.options != "shortcut=none"
+    }
+    best, accurate = measured["resnet20", "int8"], measured["resnet32", "int8"]
+    files = p.csv("exports").set_index(["run", "precision"])
+    size = files["bytes"][best.run, "int8"] / 1e6
+    yield "it processes 8,188 images/s", best.images_per_second
+    yield "a p99 latency of 0.19 ms", best.latency_p99_ms
+    yield "90.93 % test accuracy and a file of 0.32 MB", 100 * best.test_accuracy, size
+    yield "0.17 points better", 100 * (accurate.test_accuracy - best.test_accuracy)
+    yield "(91.10 %) and processes 5,216", 100 * accurate.test_accuracy, accurate.images_per_second
+    third = measured["preact_resnet20", "int8"]
+    yield "(5,824 images/s, 90.95 %)", third.images_per_second, 100 * third.test_accuracy
+    means = p.test("resnet20", "resnet32", "resnet56", "preact_resnet20")
+    yield "means of 90.8 to 91.2 %", min(means), max(means)
+    yield "a limit of 5 ms", GIVEN
+    yield "ResNet-50 in fp32 takes 5.7 ms", measured["resnet50", "fp32"].latency_p99_ms
+    yield "ResNet-34 in fp32 4.9 ms", measured["resnet34", "fp32"].latency_p99_ms
+    yield "41 times fewer parameters", p.ratio("parameters", "resnet18", "resnet20")
+    yield "2.2 points higher (95 % interval -0.3 to +4.6", *p.both("resnet20")
+    yield "2.4 points better (0.6 to 4.2)", *p.both("resnet32")
+    yield "Of 28 pixels, its first stage sees 7", GIVEN, GIVEN
+    yield "three quarters of the weights, sees 1", GIVEN
+    plain = [measured[name, "fp32"].images_per_second for name in ("resnet18", "resnet20")]
+    yield "(4,659 and 4,681 images/s)", *plain
+    ratios = {name: (row.ratio, row.ratio_low, row.ratio_high)
+              for (name, precision), row in measured.items() if precision == "int8"}  # fmt: skip
+    yield "int8 makes ResNet-20 1.75 times", ratios["resnet20"][0]
+    yield "(1.00, 0.99 to 1.04)", *ratios["resnet18"]
+    deeper = [ratios[name][0] for name in ("resnet34", "resnet50", "resnet32", "resnet56")]
+    yield "become 1.8 to 2.2 times", min(deeper), max(deeper)
+    yield "the pre-activation ResNet-20 1.30 times", ratios["preact_resnet20"][0]
+    yield "(0.95, 0.91 to 0.98)", *ratios["preact_resnet18"]
+    lost = 100 * (files["test_accuracy"] - files["torch_accuracy"])
+    yield "-0.09 to +0.12 points", lost.min(), lost.max()
+    yield "on 10,000 test images", GIVEN
+    yield "three epochs of 18,000 images", p.images("resnet18")
+    yield "some 420 steps", _round(p.steps("resnet18"))
+    yield "ResNet-34 is 1.3 points worse than ResNet-18 (0.4 to 2.3)", *p.both("resnet34")
+    yield "ResNet-50 is 3.9 points behind", p.mean("resnet50")
+
+
+def depth(p: Page) -> Iterator[Quote]:
+    basic, deep = ("resnet18", "resnet34"), ("resnet50", "resnet101", "resnet152")
+    yield "0.4 points of test accuracy behind", p.mean("resnet34")
+    yield "95 % interval 3.9 behind to 3.1 ahead", *p.interval("resnet34")
+    yield "layers are 4.0, 7.3 and 9.4 points lower", *map(p.mean, deep)
+    yield "(95 % interval 2.0 to 16.9)", *p.interval("resnet152")
+    yield "from 89.5 % (34 layers) to 79.6 %", *p.train("resnet34", "resnet152")
+    yield "0.05 for resnet18, 0.0125 for resnet34", *map(p.rate, basic)
+    yield from (("0.005 for the three", p.rate(name)) for name in deep)
+    # The first version of this page: no longer in results/.
+    yield "one rate for all, 0.05", GIVEN
+    yield "4.9, 14.8, 28.5 and 40.6 points behind", *[GIVEN] * 4
+    yield "846 steps of 32 images", p.steps("resnet18"), p.recipe("resnet18").batch_size
+    yield "some 600,000 of 256", GIVEN, GIVEN
+    yield "resnet18 classifies 67 %", *p.epoch(1, "resnet18")
+    yield "resnet34 65 %", *p.epoch(1, "resnet34")
+    yield "resnet152 52, 49 and 46 %", *p.epoch(1, *deep)
+    yield "In the third epoch it is 87, 87, 82, 78 and 76 %", *p.epoch(3, *basic, *deep)
+    norms = [p.epoch(n, *basic, *deep, column="gradient_norm") for n in (1, 2, 3)]
+    yield "gradients is 7 and 16", *norms[0][:2]
+    yield "92, 244 and 627 for the three", *norms[0][2:]
+    later = norms[1] + norms[2]
+    yield "from the second epoch on it is 1.4 to 8.5", min(later), max(later)
+    last = "resnet152"
+    yield "6.6 times the multiply-adds of 18", p.ratio("macs", last, "resnet18"), NAME
+    yield "5.2 times the parameters", p.ratio("parameters", last, "resnet18")
+    yield "(56 against 454 images/s", *p.speed(last, "resnet18")
+
+
+def fast_recipe(p: Page) -> Iterator[Quote]:
+    yield "without Muon (-0.68 points, 95 % interval -2.39 to +1.02)", *p.both("no-muon")
+    yield "without growing images (+0.68, -0.99 to +2.36)", *p.both("full-size")
+    yield "without random crops (+0.60, -0.99 to +2.20)", *p.both("no-crop")
+    yield "without label smoothing (-0.31, -0.98 to +0.36)", *p.both("no-smoothing")
+    target = p.file.study.target_accuracy
+    times = [
+        median(
+            time_to_accuracy(rows, target).seconds
+            for _, rows in p.data.epochs[p.data.epochs["variant"] == name].groupby("seed")
+        )
+        for name in ("all", "full-size")
+    ]
+    yield "a validation accuracy of 92 %", 100 * target
+    yield "The medians over seeds are 261 and 256 s", *times
+    yield "4 to 16 seeds are needed", *p.needed("no-muon", "no-crop", "full-size")
+
+
+def grow(p: Page) -> Iterator[Quote]:
+    sizes = (32, 44, 56)
+    parents = ("resnet20", "resnet32-grown", "resnet44-grown")
+    grown = [f"resnet{n}-grown" for n in sizes]
+    text = "(95 % intervals -1.3 to +0.6, -1.7 to +0.6 and -1.3 to +2.3 points"
+    yield text, *(end for name in grown for end in p.interval(name))
+    seconds = p.data.runs.groupby("variant")["seconds"].mean()
+    yield "takes 134 s of training (one thread)", seconds["resnet56-grown"]
+    yield "training from scratch takes 325 s", seconds["resnet56-scratch"]
+    yield "the logits of 1,000 validation images", p.images("resnet20") / 9
+    yield "rises to 0.1 again", p.rate()
+    yield "peak learning rate, 0.1", p.rate()
+    steps = list(zip(p.epoch(3, *parents), p.epoch(1, *grown), strict=True))
+    yield "(from 86.8 to 86.3 % for", *steps[0]
+    yield "90.9 to 90.4 for 44", *steps[1], NAME
+    yield "93.2 to 93.3 for 56", *steps[2], NAME
+    column = "validation_accuracy"
+    before, after = (p.epoch(3, *parents, column=column), p.epoch(1, *grown, column=column))
+    drops = [first - second for first, second in zip(before, after, strict=True)]
+    yield "lower by 8 to 12 points", min(drops), max(drops)
+    text = "(from 86.3 to 78.1, 88.4 to 76.7 and 88.8 to 80.4 %)"
+    yield text, *(value for pair in zip(before, after, strict=True) for value in pair)
+    scratch = [p.epoch(n, "resnet44-scratch", column="validation_accuracy")[0] for n in (3, 4)]
+    yield "(resnet44: 75.5 % after the third epoch, 86.4 % after the fourth)", *scratch
+
+
+def identity(p: Page) -> Iterator[Quote]:
+    blocks = p.csv("gradients").merge(p.data.runs[["run", "variant", "seed"]])
+    ratio = {key: rows["norm_ratio"] for key, rows in blocks.groupby(["variant", "epoch"])}
+    assert set(blocks["seed"]) == {0}
+    zero, drawn, decay = ratio["zero", 5], ratio["drawn", 5], ratio["branch-decay", 5]
+    assert sorted(drawn)[-2] < 1 < max(drawn)
+    yield "All 27 blocks", len(zero)
+    yield "0.05 to 0.16 after one epoch", min(ratio["zero", 1]), max(ratio["zero", 1])
+    yield "is 0.21 and its minimum 0.12", median(zero), min(zero)
+    yield "is 0.39 before training and 0.42 after it", median(ratio["drawn", 0]), median(drawn)
+    yield "A weight decay of 5e-3", p.recipe("branch-decay").branch_weight_decay
+    yield "has a median of 0.39", median(decay)
+    yield "from 1.52 to 0.63", drawn.iloc[0], decay.iloc[0]
+    yield "3.2 points lower (95 % interval 1.7 to 4.7)", *p.both("zero")
+    yield "peak learning rate, 0.1", p.rate()
+    yield "are only 355 steps", p.steps("drawn")
+    yield "in 90 epochs of ImageNet", GIVEN
+    yield "(5e-4 on convolutions", p.recipe("drawn").weight_decay
+    yield "by 0.9 points (0.7 to 1.1)", *p.both("branch-decay")
+    yield "0.95 points lower, which is not significant (-2.2 to +0.3)", *p.both("no-decay")
+
+
+def quickstart(p: Page) -> Iterator[Quote]:
+    yield "the same peak rate, 0.05", p.rate()
+
+
+def shortcut_kinds(p: Page) -> Iterator[Quote]:
+    ahead = ("projection", "shortcut_only_gated")
+    pad, others = p.seeds("zero_pad"), p.seeds(*ahead)
+    yield "(85.2 and 85.3 against 81.2 %)", *p.test(*ahead, "zero_pad")
+    yield "which reaches 72.9 %; its other three reach 83.4 to 84.7 %", pad[0], pad[1], pad[3]
+    yield "those of the two other kinds 84.2 to 86.1 %", others[0], others[-1]
+    yield "is 1.6 points behind", p.mean("all_projection")
+    yield "shortcut and branch halved 8.7 points", p.mean("scaled")
+    yield "no shortcut at all 14.8 points (95 % interval -38.9 to +9.3", *p.both("none")
+    yield "only 2.1 points behind the identity in the paper", p.published("gated")
+    yield "an initial bias of -6", GIVEN
+    yield "a weight of 0.0025", 1 / (1 + math.exp(6))
+    norms = p.epoch(1, "gated", "zero_pad", column="gradient_norm")
+    yield "have a norm of 0.2, against 4.9", *norms
+    gated, identity = p.epoch(1, "gated", "zero_pad")
+    yield "classifies 22 %", gated
+    yield "against 41 %", identity
+    yield "210 steps are probably", _round(p.steps("zero_pad"))
+    yield "27 times in a row", (56 - 2) / 2
+    yield "learn in 210 steps at one learning rate, 0.1", _round(p.steps("zero_pad")), p.rate()
+    yield "5 to 20 seeds for no shortcut", *p.needed("none")
+    yield "5 to 15 for the halved ones", *p.needed("scaled")
+    yield "16 or more for the two kinds", p.needed(*ahead)[0]
+
+
+def shortcut(p: Page) -> Iterator[Quote]:
+    names = ("resnet18", "plain18", "plain_cnn")
+    first, third = p.epoch(1, *names), p.epoch(3, *names)
+    speed = p.speed(*names)
+    slower = [100 * (1 - speed[0] / other) for other in speed[1:]]
+    yield "plain18 is 0.8 points of test accuracy worse than resnet18", p.mean("plain18")
+    yield "(95 % interval 0.3 to 1.4)", *p.interval("plain18")
+    yield "1.04 times the multiply-adds", p.ratio("macs", "plain_cnn", "resnet18")
+    yield "is 0.6 points worse (0.1 to 1.2)", *p.both("plain_cnn")
+    yield "resnet18 trains 2 and 5 per cent more slowly", *slower
+    yield "748 images/s on one thread, against 763 and 787", *speed
+    yield "In the first epoch, 422 steps", p.steps("resnet18", epochs=1)
+    yield "resnet18 classifies 82.1 %", first[0]
+    yield "plain18 78.1 % and plain_cnn 77.5 %", *first[1:]
+    yield "91.4, 90.2 and 90.1 %", *third
+    yield "some 600,000 steps", GIVEN
+    yield "peak learning rate, 0.1", p.rate()
+
+
+def table_1(p: Page) -> Iterator[Quote]:
+    shown = p.test("resnet18", "resnet34", "resnet50", "resnet101")
+    yield "two epochs of 5,400 images, 340 steps", p.images("resnet18"), _round(p.steps("resnet18"))
+    yield "they classify 52 to 80 %", min(shown), max(shown)
+    yield "against 10 % by chance", 100 / 10
+    last = p.summaries["resnet152"].test_accuracy
+    ends = _ends(last.low, last.high)
+    yield "it reaches 20 % (95 % interval 10 to 30)", *p.test("resnet152"), *ends
+    rows = p.data.epochs.query("variant == 'resnet152' and epoch == 2")["train_accuracy"]
+    yield "it classifies 28 to 34 %", 100 * rows.min(), 100 * rows.max()
+    yield "peak learning rate, 0.05", p.rate()
+
+
+def table_1_longer(p: Page) -> Iterator[Quote]:
+    last = p.summaries["resnet152"].test_accuracy
+    yield "six epochs of 5,400 images", p.images("resnet152")
+    yield "resnet152 classifies 66.6 %", *p.test("resnet152")
+    yield "the 95 % interval, 52.3 to 80.9", *_ends(last.low, last.high)
+    yield "above chance, 10 %", 100 / 10
+    yield "19.5 points behind resnet18 (interval 5.4 to 33.5)", *p.both("resnet152")
+    yield "the same learning rate, 0.05", p.rate()
+
+
+def time_budget(p: Page) -> Iterator[Quote]:
+    names = ("resnet14-w32", "resnet20")
+    runs = p.csv("runs").set_index("variant")
+    (wide, narrow), epochs = p.test(*names), [p.recipe(name).epochs for name in names]
+    time = [divmod(round(runs["seconds"][name]), 60) for name in names]
+    yield "95.29 % on the test images after 18 epochs and 18 minutes", wide, epochs[0], time[0][0]
+    yield "and 42 seconds", time[0][1]
+    yield "94.72 % after 32 epochs and 19 minutes", narrow, epochs[1], time[1][0]
+    yield "and 35 seconds", time[1][1]
+    yield "both pass 94.5 %", GIVEN
+    yield "the first passes 95 %", GIVEN
+    flipped = runs["test_accuracy_with_flip"]
+    yield "they reach 95.58 and 95.00 %", *(100 * flipped[name] for name in names)
+    yield "at 997 and 1,662 training images/s", *p.speed(*names)
+    error = 1.96 * math.sqrt(wide * (100 - wide) / 10_000)
+    yield "With 10,000 images, the", GIVEN
+    yield "extends 0.4 points to each side", error
+    yield "on another 10,000 images", GIVEN
+    yield "could be below 95 %", GIVEN
+
+
+DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
+    "activation-order": activation_order,
+    "book": book,
+    "bottleneck": bottleneck,
+    "capacity": capacity,
+    "degradation": degradation,
+    "deployment": deployment,
+    "depth": depth,
+    "fast-recipe": fast_recipe,
+    "grow": grow,
+    "identity": identity,
+    "quickstart": quickstart,
+    "shortcut": shortcut,
+    "shortcut-kinds": shortcut_kinds,
+    "table-1": table_1,
+    "table-1-longer": table_1_longer,
+    "time-budget": time_budget,
+}
+
+
+@cache
+def page(name: str) -> Page:
+    return Page(name)
+
+
+@cache
+def quotes(name: str) -> list[Quote]:
+    return list(DISCUSSIONS[name](page(name)))
+
+
+def numbers(text: str) -> list[re.Match[str]]:
+    """Find the figures of a text; what is none becomes spaces."""
+    return list(NUMBER.finditer(NO_FIGURE.sub(lambda found: " " * len(found[0]), text)))
+
+
+def is_printed(number: str, value: object, names: list[str]) -> bool:
+    """Return whether *number* is *value*, in as many digits as it has."""
+    if value == GIVEN:
+        return True
+    if value == NAME:
+        return any(number.replace(",", "") in re.findall(r"\d+", name) for name in names)
+    if value is None:
+        return False
+    value = float(value)
+    if "e" in number:
+        return float(number) == value
+    digits = len(number.partition(".")[2])
+    signed = number[0] in "+-"
+    size = f"{abs(value):.{digits}f}"
+    return size == number.lstrip("+-").replace(",", "") and (
+        not signed or float(size) == 0 or (value < 0) == (number[0] == "-")
+    )
+
+
+def wrong(p: Page, text: str, quotes: list[Quote]) -> list[str]:
+    """Return each number of *text* that is quoted nowhere, and each quote that is not true."""
+    found, covered = [], set()
+    for quote, *values in quotes:
+        places = [match.start() for match in re.finditer(re.escape(quote), text)]
+        figures = [match[0] for match in numbers(quote)]
+        if not places or len(figures) != len(values):
+            found.append(f"{quote!r}: not in the text, or not {len(values)} numbers")
+        for figure, value in zip(figures, values, strict=False):
+            if not is_printed(figure, value, p.names):
+                found.append(f"{quote!r}: {figure} is {value}")
+        covered |= {place for start in places for place in range(start, start + len(quote))}
+    return found + [
+        f"quoted nowhere: {match[0]} in {text[max(0, match.start() - 40) : match.end() + 20]!r}"
+        for match in numbers(text)
+        if match.start() not in covered
+    ]
+
+
+def test_every_published_discussion_is_checked() -> None:
+    assert set(DISCUSSIONS) == {
+        path.parent.name
+        for path in ROOT.glob("results/*/epochs.csv")
+        if load_study(path.parent.name).study.discussion
+    }
+
+
+@pytest.mark.parametrize("name", DISCUSSIONS)
+def test_each_number_of_a_discussion_is_the_figure_it_is_said_to_be(name: str) -> None:
+    assert wrong(page(name), page(name).text, quotes(name)) == []
+
+
+# Differences that no data in results/ has: those of pages as they were first published.
+NO_LONGER_PUBLISHED = {
+    "9.9 points behind (95 % interval of that comparison alone: 5.6 to 14.3)",
+    "the gaps were 2.4 points at 56 layers and 2.6 at equal cost",
+    "4.9, 14.8, 28.5 and 40.6 points behind",
+}
+
+
+@pytest.mark.parametrize("name", DISCUSSIONS)
+def test_a_number_that_is_changed_by_0_3_or_a_count_by_1_is_found(name: str) -> None:
+    p = page(name)
+    for quote, *values in quotes(name):
+        for match, value in zip(numbers(quote), values, strict=True):
+            number = match[0].replace(",", "")
+            digits = len(number.partition(".")[2])
+            for change in (0.3, -0.3) if digits else (1, -1):
+                other = f"{float(number) + change:.{digits}f}"
+                changed = quote[: match.start()] + other + quote[match.end() :]
+                found = wrong(p, p.text.replace(quote, changed), [(changed, *values)])
+                assert (value == GIVEN) != any(f": {other} is " in line for line in found)
+        if GIVEN in values and re.search("points|interval", quote):
+            assert quote in NO_LONGER_PUBLISHED
+
+
+def test_the_quickstart_of_the_readme_is_its_published_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    report = StudyReport(page("quickstart").data)
+    rows = [line.rsplit(" | ", 1)[0] + " |" for line in report.table.to_markdown()]
+    assert rows[0] in readme  # without the last column, images/s
+    for row in rows[2:]:
+        assert row in readme
+    quoted = " ".join(line.removeprefix("> ") for line in readme.splitlines() if line[:2] == "> ")
+    assert quoted == report.answer
+
+
+DOCS = {"en": ROOT / "docs/why/residual-learning.md", "vi": ROOT / "docs/vi/residual-learning.md"}
+
+
+@pytest.mark.parametrize("language", DOCS)
+def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(language: str) -> None:
+    text = DOCS[language].read_text()
+    printed = {
+        name: re.findall(r"\d+[.,]\d+", cell)
+        for cell, name in re.findall(r"\[([^\]]*)\]\(\.\./results/([\w-]+)/index\.md\)", text)
+    }
+    expected = {
+        "shortcut": [page("shortcut").mean("plain18")],
+        "bottleneck": [page("bottleneck").mean("resnet50-bottleneck")],
+        "time-budget": page("time-budget").test("resnet14-w32", "resnet20"),
+    }
+    for name, found in printed.items():
+        values = expected.get(name, [])
+        assert [number.replace(",", ".") for number in found] == [f"{abs(v):.1f}" for v in values]
+    assert expected.keys() <= printed.keys()
+    errors = [100 - value for value in page("quickstart").epoch(4, "resnet34", "plain34")]
+    alternative = re.search(r"!\[([^\]]*)\]\(\.\./figures/training", text)[1]
+    assert re.findall(r"\d+", alternative) == [f"{error:.0f}" for error in errors]
+
+
+def test_claims_of_the_page_on_residual_learning_are_those_of_the_results() -> None:
+    def significant(name: str) -> set[str]:
+        p = page(name)
+        return {s.name for s in p.summaries.values() if s.difference and s.difference.significant}
+
+    assert not any(c.difference.significant for c in page("degradation").data.contrasts)
+    assert significant("depth") == {"resnet152"}
+    assert significant("shortcut-kinds") == {"gated", "dropout"}
+    assert max(page("shortcut-kinds").mean(name) for name in ("gated", "dropout")) < 0
+    assert significant("activation-order") == set()
+    first = page("activation-order").test("56-relu_preact", "56-preact")
+    assert (
+        sorted(first)
+        == sorted(
+            page("activation-order").test(*(n for n in page("activation-order").names if "56" in n))
+        )[-2:]
+    )
+    assert "resnet50-bottleneck" in significant("bottleneck")
+    assert not {f"{n}-w32" for n in (500, 2000, 8000)} & significant("capacity")
+    assert not {f"resnet{n}-grown" for n in (32, 44, 56)} & significant("grow")
+    learned = {s.name for s in page("table-1").data.summaries if s.test_accuracy.low > 0.1}
+    assert learned >= {"resnet18", "resnet34", "resnet50", "resnet101"}
+    assert page("table-1-longer").summaries["resnet152"].test_accuracy.low > 0.1
