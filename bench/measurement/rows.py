@@ -185,11 +185,12 @@ def _served(trial: Trial, seconds: Interval) -> dict[str, Any]:
         "images_per_second": rate.median,
         "samples": sum(columns["samples"] for columns in found),
     }
-    bounds = [columns.get("latency_p99_high_ms") for columns in found]
-    if None not in bounds:
-        row["latency_p99_high_ms"] = max(bounds)
+    name = "latency_p99_high_ms"
+    bounds = [columns[name] for columns in found if name in columns]
+    if len(bounds) == len(found):
+        row[name] = max(bounds)
     # Where processes failed, or none of their rates kept the bound, the others are the fast ones.
-    row["noisy"] = None in bounds or bool(trial.failures)
+    row["noisy"] = len(bounds) < len(found) or bool(trial.failures)
     if len(found) > 1:
         row |= {"ci_low": rate.low, "ci_high": rate.high, "width": seconds.half_width}
     return row
