@@ -255,17 +255,7 @@ def test_a_backend_that_sleeps_a_tenth_longer_is_found_and_its_twin_is_not(
 
 def recorded(result, number):
     """Return one configuration's row in a repetition, with what `bench compare` judges it by."""
-    backend = result["configuration"].split()[1]
-    if "rows" in result:
-        return make_row(backend=backend, **result["rows"][number])
-    # A file without rows counts the noisy ones, but does not say which they are.
-    low, high = result["ci"][number]
-    figures = {"ci_low": low, "ci_high": high, "difference": "reference"}
-    figures |= {name: result[name][number] for name in ("images_per_second", "processes")}
-    if "ratios" in result:
-        names = ("ratio", "ratio_low", "ratio_high", "difference")
-        figures |= zip(names, (*result["ratios"][number], None), strict=True)
-    return make_row(backend=backend, noisy=result["noisy"] > 0, **figures)
+    return make_row(backend=result["configuration"].split()[1], **result["rows"][number])
 
 
 @pytest.fixture
