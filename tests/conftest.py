@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ options = { width = 4 }
 name = "plain"
 options = { width = 4, shortcut = "none" }
 """
+
+
+def pytest_configure() -> None:
+    """Let the processes of tests receive Ctrl-C, which jobs in the background of a shell ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -90,15 +90,16 @@ def test_muon_against_sgd(paired: Callable[..., None], name: str, settings: dict
         ("flush", {}),
         ("ours", {"GOMP_CPU_AFFINITY": "0 1"}),
         ("ours", {"LD_PRELOAD": find_library("jemalloc") or ""}),
+        ("ours", {"LD_PRELOAD": find_library("tcmalloc_minimal") or ""}),
     ],
-    ids=["bf16", "denormals flushed", "threads bound", "jemalloc"],
+    ids=["bf16", "denormals flushed", "threads bound", "jemalloc", "tcmalloc"],
 )
 def test_what_may_speed_up_a_step(
     paired: Callable[..., None], name: str, side: str, settings: dict[str, str]
 ) -> None:
     """How many steps as they are one of these is worth."""
     if settings == {"LD_PRELOAD": ""}:
-        pytest.skip("jemalloc is not installed")
+        pytest.skip("it is not installed")
     network = (name, 28, 128, CORES)
     with program("ours", *network) as plain, program(side, *network, settings=settings) as changed:
         paired(lambda: changed(STEPS), lambda: plain(STEPS), rounds=ROUNDS)
