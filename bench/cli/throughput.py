@@ -91,7 +91,7 @@ def throughput(
         float,
         measurement(
             "--max-seconds SECONDS",
-            "Longest time per configuration (server: and process), after warm-up.",
+            "Longest time per configuration, after warm-up (server: in each process).",
         ),
     ] = 12.0,
     max_latency_ms: Annotated[

@@ -18,7 +18,7 @@ from bench.measurement.speed_changes import (
     change_over_pairs,
     check_threshold,
 )
-from bench.system.intervals import FEWEST_PROCESSES, LOOKS
+from bench.system.intervals import FEWEST_PROCESSES, LOOKS, mostly_failed
 from bench.system.machine_lock import measuring_lock
 from bench.system.memory import describe_exit, out_of_memory_kills
 
@@ -88,8 +88,8 @@ def compare_environments(
             raise
         interrupted = True
     changes, remarks = change_over_pairs(processes.pairs, threshold)
-    said = processes.remarks(interrupted=interrupted)
-    return EnvironmentComparison(changes, [*said, *remarks], interrupted)
+    remarks = [*processes.remarks(interrupted=interrupted), *remarks]
+    return EnvironmentComparison(changes, remarks, interrupted)
 
 
 def _is_narrow(change: Change) -> bool:
@@ -131,7 +131,8 @@ class _PairedProcesses:
                 found[index] = self._measure(index)
             except BenchError as error:
                 self._failures[index].append(str(error))
-                if len(self._failures[index]) > max(1, len(self.pairs)) or not self.pairs:
+                failures = len(self._failures[index])
+                if not self.pairs or mostly_failed(failures, len(self.pairs)):
                     raise
                 self.on_event({"event": "lost", "number": self.attempts, "error": str(error)})
                 return

@@ -74,6 +74,11 @@ class Interval:
         )
 
 
+def mostly_failed(failures: int, complete: int) -> bool:
+    """Return whether to give up what is repeated: two processes or more, and most, have failed."""
+    return failures > max(1, complete)
+
+
 def process_interval(
     values: Sequence[float] | npt.NDArray[np.float64], confidence: float = CONFIDENCE
 ) -> Interval:

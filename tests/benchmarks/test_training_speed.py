@@ -99,7 +99,7 @@ def test_what_may_speed_up_a_step(
 ) -> None:
     """How many steps as they are one of these is worth."""
     if settings == {"LD_PRELOAD": ""}:
-        pytest.skip("it is not installed")
+        pytest.skip("this allocator is not installed")
     network = (name, 28, 128, CORES)
     with program("ours", *network) as plain, program(side, *network, settings=settings) as changed:
         paired(lambda: changed(STEPS), lambda: plain(STEPS), rounds=ROUNDS)

@@ -165,8 +165,8 @@ def _run(job: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
             raise BenchError("its process ended before it had measured") from None
         return found
     ended = describe_exit(done.returncode, kills, "its process")[1]
-    said = done.stderr.strip().splitlines() if done.returncode > 0 else []
-    raise BenchError(said[-1] if said else ended)
+    lines = done.stderr.strip().splitlines() if done.returncode > 0 else []
+    raise BenchError(lines[-1] if lines else ended)
 
 
 def _rows(cold: _Cold, processes: int) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from bench.system.intervals import (
     CONFIDENCE,
     Interval,
     median_interval,
+    mostly_failed,
     process_interval,
     ratio_interval,
 )
@@ -171,8 +172,7 @@ class Trial:
         It is given up if that was the second, and most processes so far failed at it.
         """
         self.failures.append((status, error))
-        most = len(self.failures) > max(1, len(self.replicates))
-        if most or status == "unsupported":
+        if status == "unsupported" or mostly_failed(len(self.failures), len(self.replicates)):
             self.give_up()
 
     def give_up(self) -> None:
