@@ -65,10 +65,7 @@ def make_rows(
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
         own = _own_warnings(trial)
         if (share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE:
-            own.append(
-                f"{_way(trial.configuration)} was faster than this machine's measured peak, so no "
-                "share of it is shown"
-            )
+            own.append("faster than this machine's measured peak, so no share of it is shown")
         row["warnings"] = "; ".join([*own, *warnings]) or None
         rows.append(row)
     return rows
@@ -294,13 +291,11 @@ def _own_warnings(trial: Trial) -> list[str]:
     if (modes := two_modes(medians)) is not None:
         made = trial.configuration
         shown = [f"{made.batch_size / median(m):.4g} in {len(m)} processes" for m in modes]
-        warnings.append(f"{_way(made)} has two speeds (images/s): {' and '.join(shown)}")
+        warnings.append(f"two speeds (images/s): {' and '.join(shown)}")
     if (tick := scheduler_tick(trial.latencies)) is not None:
         warnings.append(tick_warning(tick))
     if 0 < (ran := len(trial.replicates)) < trial.attempts:
-        warnings.append(
-            f"{_way(trial.configuration)}: {ran} of {trial.attempts} processes complete"
-        )
+        warnings.append(f"{ran} of {trial.attempts} processes complete")
     if trial.score is not None and trial.score.unknown:
         warnings.append(trial.score.unknown)
     executed = report.executed.precision if report else None

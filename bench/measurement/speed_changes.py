@@ -334,9 +334,21 @@ def _change(
 
 
 def _warnings(measured: ComparedSpeeds, configurations: Iterable[str]) -> list[str]:
-    """Return the distinct warnings of some configurations, each with the measurement's name."""
-    found = [warning for key in configurations for warning in measured.speeds[key].warnings]
-    return [f"{measured.name}: {warning}." for warning in dict.fromkeys(found)]
+    """Return the distinct warnings of some configurations, each with what it is about.
+
+    That is the measurement, and its configurations where not all of them have the warning.
+    """
+    found: dict[str, list[str]] = {}
+    keys = list(configurations)
+    for key in keys:
+        for warning in measured.speeds[key].warnings:
+            found.setdefault(warning, []).append(key)
+    remarks = []
+    for warning, about in found.items():
+        which = about[0] if len(about) == 1 else f"{len(about)} of {len(keys)} configurations"
+        of = "" if len(about) == len(keys) else f" ({which})"
+        remarks.append(f"{measured.name}{of}: {warning}.")
+    return remarks
 
 
 def _nothing_shared(baseline: ComparedSpeeds, candidate: ComparedSpeeds) -> str:

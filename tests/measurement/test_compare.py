@@ -122,6 +122,15 @@ def test_warnings_of_both_sides_are_remarks(side):
     assert [remark.rpartition(": ")[2] for remark in remarks] == ["hot."]
 
 
+def test_a_remark_names_the_configuration_whose_warning_it_is(side):
+    rows = [row(100, warnings="hot; slow"), *(row(50, backend=b) for b in "bc")]
+    rows[1]["warnings"] = "slow"
+    _, remarks = compare(side("a", *rows), side("b", *rows), 0.05)
+    (hot, slow) = (one.rpartition("/a.json")[2] for one in remarks if "/a.json" in one)
+    assert "eager" in hot.partition(": hot.")[0]
+    assert slow == " (2 of 3 configurations): slow."
+
+
 def test_images_per_second_of_one_process_are_judged_on_request(side):
     one = {"processes": 1, "ratio": None}
     before, now = side("a", row(100, **one)), side("b", row(80, **one))
@@ -226,7 +235,7 @@ def test_remarks_are_in_the_json_and_only_what_is_undecided_gets_advice(bench, t
     wide = slower(0.9, 0.3, noisy=True, warnings="it was hot")
     file = written(tmp_path / "a.json", row(100, difference="reference"), wide)
     hot, undecided = bench("compare", file, "--json").document["remarks"]
-    assert hot.endswith("a.json: it was hot.")
+    assert re.search(r"a\.json \(resnet18 / b / .*\): it was hot\.$", hot)
     assert undecided.startswith("Undecided: ")
     file = written(tmp_path / "b.json", *reference_and(0.8, 0.02))
     assert bench("compare", file, "--json").document["remarks"] == []

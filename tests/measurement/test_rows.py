@@ -62,7 +62,7 @@ def test_times_that_are_time_slices_have_no_ratio():
 def test_two_speeds_are_named_with_their_processes():
     trial = measured("eager", [*around(0.001, processes=4), *around(0.0012, processes=2)])
     (row,) = rows_of(trial)
-    first, second = row["warnings"].split("has two speeds (images/s): ")[1].split(" and ")
+    first, second = row["warnings"].split("two speeds (images/s): ")[1].split(" and ")
     assert float(first.split()[0]) == pytest.approx(1000, rel=0.01)
     assert first.endswith("in 4 processes")
     assert float(second.split()[0]) == pytest.approx(1000 / 1.2, rel=0.01)
@@ -87,7 +87,7 @@ def test_a_few_failures_among_many_processes_cost_their_replicates_only():
         trial.add_failure("failed", "SIGABRT")
     (row,) = rows_of(trial)
     assert (row["status"], row["processes"]) == ("complete", 22)
-    assert "eager fp32 contiguous: 22 of 24 processes complete" in row["warnings"]
+    assert "22 of 24 processes complete" in row["warnings"]
     trial = measured("eager", around(0.001, processes=1))
     for _ in range(2):
         trial.attempts += 1

@@ -239,6 +239,21 @@ def test_rows_calibrated_on_noise_are_marked():
     assert "--dataset" in line
 
 
+def test_a_warning_names_the_rows_that_it_is_about():
+    more = {"noise_floor": None, "latency_p99_high_ms": None, "samples": 9}
+    more |= {"width": 0.01, "latency_p50_ms": None, "calibration": None}
+    rows = [
+        timed("fp32", 100.0, warnings="busy", **more),
+        timed("int8", 180.0, warnings="two speeds; busy", **more),
+        timed("int8", 280.0, batch_size=32, warnings="hot; two speeds; busy", **more),
+    ]
+    assert [line for line in footnotes(rows) if line.startswith("Warning")] == [
+        "Warning: busy",
+        "Warning: onnxruntime int8, batch 32: hot",
+        "Warning: onnxruntime int8, batch 1; onnxruntime int8, batch 32: two speeds",
+    ]
+
+
 def test_a_single_configuration_has_no_closing_line():
     assert closing_lines([timed("fp32", 100.0)]) == []
 

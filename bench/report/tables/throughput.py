@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
-from bench.report.findings.fastest import layout, network_name, rounded
+from bench.report.findings.answer import first_named
+from bench.report.findings.fastest import case, layout, network_name, rounded, way
 from bench.report.tables.text_table import TextTable
 from bench.system.intervals import FEWEST_PROCESSES
 
@@ -117,14 +118,32 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
             "calibrated on random images: int8 of an untrained network, or asked for; its speed "
             "counts, its predictions do not (--dataset calibrates on data)"
         )
-    notes = {note for r in rows if r["warnings"] for note in r["warnings"].split("; ")}
-    lines += [f"Warning: {note}" for note in sorted(notes)]
+    lines += _warnings(rows)
     unsupported = [row["error"] for row in rows if row["status"] == "unsupported"]
     if unsupported:
         reasons = "; ".join(dict.fromkeys(unsupported))
         lines.append(f"Not supported here ({len(unsupported)} rows): {reasons}")
     if results is not None:
         lines.append(f"Samples: {results / 'measurements' / str(first['measurement'])}")
+    return lines
+
+
+def _warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return each warning once, with the rows that it is about unless it is about all of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        for warning in row["warnings"].split("; ") if row["warnings"] else ():
+            found.setdefault(warning, []).append(row)
+    several = len({network_name(row) for row in rows}) > 1
+    measured = sum(row["status"] == "complete" for row in rows)
+    lines = []
+    for warning, about in sorted(found.items()):
+        names = [
+            " ".join([*([network_name(row)] if several else []), f"{way(row)}, {case(row)}"])
+            for row in about
+        ]
+        which = "" if len(about) >= measured else f"{'; '.join(first_named(names, 'more'))}: "
+        lines.append(f"Warning: {which}{warning}")
     return lines
 
 
