@@ -16,7 +16,8 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     trainer.read_losses()
     tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
     if trainer.average is not None:
-        tensors |= {f"average/{k}": v for k, v in trainer.average.state_dict().items()}
+        averaged = trainer.average.module.state_dict()
+        tensors |= {f"average/module.{k}": v for k, v in averaged.items()}
     for index, (optimizer, parameter) in enumerate(_optimised(trainer)):
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
@@ -31,7 +32,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any])
     """Restore a state returned by `capture` in a fresh trainer of the same request."""
     trainer.model.load_state_dict(_under("model/", tensors))
     if trainer.average is not None:
-        trainer.average.load_state_dict(_under("average/", tensors))
+        trainer.average.module.load_state_dict(_under("average/module.", tensors))
     for index, (optimizer, parameter) in enumerate(_optimised(trainer)):
         momentum = tensors.get(f"momentum/{index}")
         if momentum is not None:

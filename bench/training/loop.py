@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.data.splits import stable_seed
 from bench.training.cuda_graph import StepGraph
 from bench.training.distributed import ALONE, Replicas
-from bench.training.optimisers import KernelMuon, Lookahead, make_optimisers
+from bench.training.optimisers import Average, KernelMuon, Lookahead, make_optimisers
 from bench.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = torch.zeros((), device=device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.average = _average(model, recipe)
+        self.average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         every = recipe.lookahead_steps
         self.lookahead = Lookahead(self.parameters, every) if every else None
@@ -185,7 +184,7 @@ class Trainer:
         if self.lookahead is not None:
             self.lookahead.after_step(step, self.steps)
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.after_step(step, self.model)
         self._unread.append((step, loss, correct, len(labels)))
         self.position.batch += 1
         if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
@@ -262,17 +261,6 @@ class Trainer:
             return nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype)
-
-
-def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """Average the weights, batch-norm statistics included, over the last steps."""
-    if not recipe.ema_decay:
-        return None
-    return AveragedModel(
-        model,
-        multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
 
 
 def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:

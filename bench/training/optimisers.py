@@ -1,16 +1,19 @@
-"""The optimisers: SGD, Muon for the hidden matrices, and Lookahead around both."""
+"""The optimisers: SGD, Muon for the hidden matrices, Lookahead and averages around both."""
 
 from __future__ import annotations
 
+import itertools
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from bench.models import ResidualBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.studies.recipe import Recipe
 
@@ -214,6 +217,36 @@ class Lookahead:
             return
         torch._foreach_lerp_(self.slow, self.fast, LOOKAHEAD_SHARE)
         torch._foreach_copy_(self.fast, self.slow)
+
+
+class Average:
+    """A copy of a network whose weights and batch-norm statistics are exponential averages.
+
+    What PyTorch's `AveragedModel` computes, without its counter of steps, which is copied to a GPU
+    in each of them: the GPU would wait.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model)
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def after_step(self, step: int, model: nn.Module) -> None:
+        """Move towards the weights of *model*; those of step 0 are taken as they are."""
+        kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for old, new in zip(_tensors(self.module), _tensors(model), strict=True):
+            averages, values = kinds.setdefault(old.dtype, ([], []))
+            averages.append(old.detach())
+            values.append(new.detach())
+        for averages, values in kinds.values():
+            if step:
+                self._update(averages, values, None)
+            else:
+                torch._foreach_copy_(averages, values)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def parameter_groups(

@@ -120,12 +120,9 @@ class Copies(TorchDispatchMode):
 
 
 def test_a_step_copies_nothing_between_the_devices(tiny):
-    """For each such copy a GPU waits. What an epoch needs is copied before its first step.
-
-    Averaged weights (`ema_decay`) are left out: PyTorch's `AveragedModel` copies its counter.
-    """
+    """For each such copy a GPU waits. What an epoch needs is copied before its first step."""
     request = tiny(cutout=3, crop_padding=2, input_size=20, flip="alternating",
-                   muon_learning_rate=0.1, lookahead_steps=2)  # fmt: skip
+                   muon_learning_rate=0.1, lookahead_steps=2, ema_decay=0.9)  # fmt: skip
     trainer, _ = make_trainer(request)
     batches = trainer.batches.epoch(0)
     trainer.step(*next(batches))
