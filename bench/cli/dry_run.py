@@ -32,6 +32,7 @@ def show_dry_run(
     from bench.launch.estimate import estimate_plan, footprint
     from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
+    from bench.training.step_time import side_by_side
 
     machine = known_gpu(gpu or DEFAULT_GPU)
     rows = estimate_plan(plan, how)
@@ -44,7 +45,7 @@ def show_dry_run(
         [_shown(row) for row in rows], {"seed": "", "seconds": ".0f", "epochs": ""}, needed=4
     )
     to_do = sum(row["status"] == "to do" for row in rows)
-    left = sum(row["seconds"] for row in rows) / rows[0]["workers"] if rows else 0.0
+    left = side_by_side((row["seconds"] for row in rows), rows[0]["workers"]) if rows else 0.0
     if to_do:
         left += start_up * (2 if min(to_do, rows[0]["workers"]) > 1 else 1)
     console.print(

@@ -35,7 +35,7 @@ from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
-from bench.training.step_time import run_seconds
+from bench.training.step_time import run_seconds, side_by_side
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -197,8 +197,8 @@ class _Pool:
             self._start(worker.index)
             return
         if seconds:
-            left = [max(0.0, whole - self._spent(run)) for run, whole in seconds.items()]
-            together = max(sum(left) / min(self.work.workers, len(left)), *left)
+            left = (max(0.0, whole - self._spent(run)) for run, whole in seconds.items())
+            together = side_by_side(left, self.work.workers)
             self.work.on_event({"event": "estimate", "seconds": together})
 
     def _spent(self, run: str) -> float:

@@ -53,6 +53,12 @@ def run_seconds(
     return seconds
 
 
+def side_by_side(seconds: Iterable[float], workers: int) -> float:
+    """Return how long runs take, *workers* at a time: at least as long as the longest."""
+    left = [each for each in seconds if each]
+    return max(sum(left) / min(workers, len(left)), *left) if left else 0.0
+
+
 def time_steps(request: RunRequest, resources: Resources, steps: int = TIMED_STEPS) -> float:
     """Return the median seconds of a training step of the request's network, data included.
 

@@ -40,6 +40,12 @@ def test_the_identity_of_a_request_stays_what_it_was() -> None:
     assert REQUEST.run_id == "resnet20-fashion-mnist-mini-s3-0ee2ada44096"
 
 
+def test_the_identity_of_a_run_with_muon_stays_what_it_was() -> None:
+    """The arithmetic that a machine prefers is no part of it: see `tools/muon_equivalence.py`."""
+    with_muon = REQUEST.with_recipe(muon_learning_rate=0.02)
+    assert with_muon.run_id == "resnet20-fashion-mnist-mini-s3-38eed095bafb"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,7 +6,15 @@ from bench.errors import BenchError
 from bench.training import step_time
 from bench.training.resources import Resources
 from bench.training.sizes import DataSize, data_size
-from bench.training.step_time import run_seconds, steps_of, time_steps
+from bench.training.step_time import run_seconds, side_by_side, steps_of, time_steps
+
+
+@pytest.mark.parametrize(
+    ("seconds", "workers", "together"),
+    [([4.0, 4.0], 2, 4), ([9.0, 1.0, 0.0], 2, 9), ([3.0], 4, 3), ([2.0] * 6, 2, 6), ([0.0], 2, 0)],
+)
+def test_runs_side_by_side_take_at_least_as_long_as_the_longest(seconds, workers, together):
+    assert side_by_side(seconds, workers) == together
 
 
 def test_data_that_is_not_at_hand_is_timed_on_noise(tiny, tmp_path, monkeypatch):
