@@ -43,6 +43,7 @@ class ComparedSpeed:
     Attributes:
         value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
+        repeated: whether `low` to `high` contain the spread between three measurements or more.
         reference: that reference; None if there is none.
         busy: what other programs used of the machine, if that forbids any claim.
         doubt: why no claim may be based on it alone; None if one may.
@@ -58,6 +59,7 @@ class ComparedSpeed:
     low: float
     high: float
     relative: tuple[float, float, float] | None = None
+    repeated: bool = False
     reference: str | None = None
     busy: str | None = None
     doubt: str | None = None
@@ -181,6 +183,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             low=row.get("repeat_low") or row["ci_low"],
             high=row.get("repeat_high") or row["ci_high"],
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
+            repeated=bool(row.get("repeat_low")),
             reference=row.get("reference"),
             busy=too_busy(row.get("other_processes")),
             doubt=_doubt(row),

@@ -286,7 +286,24 @@ def test_repetitions_of_one_command_raise_no_alarm_and_are_judged(side, repetiti
         alarms = sum(change.verdict in {"slower", "faster"} for change in found)
         assert alarms <= 0.01 * len(pairs)
         reasons = {change.reason for change in found} - {None}
-        assert all("other processes" in reason for reason in reasons)
+        assert all(r.startswith(("other processes", "images/s of single")) for r in reasons)
+
+
+@pytest.mark.parametrize(("threshold", "judged"), [(0.02, 0), (0.05, 380)])
+@pytest.mark.parametrize("result", [0, 1])
+def test_images_per_second_of_single_measurements_raise_no_alarm(
+    side, repetitions, result, threshold, judged
+):
+    """Each repetition as if it were alone in its folder, and had no reference."""
+    alone = {"ratio": None, "repeat_low": None, "repeat_high": None}
+    sides = [side(str(n), {**rows[result], **alone}) for n, rows in enumerate(repetitions)]
+    found = [compare(*pair, threshold)[0][0] for pair in itertools.permutations(sides, 2)]
+    assert sum(change.verdict != "not judged" for change in found) == judged
+    assert sum(change.verdict in {"slower", "faster"} for change in found) <= 0.01 * len(found)
+    if not judged:
+        assert all("below 5 %" in change.reason for change in found)
+    (change,) = compare(*sides[:2], threshold, absolute=True)[0]
+    assert change.verdict != "not judged"
 
 
 def test_a_slowdown_by_a_fifth_is_found_in_the_same_repetitions(side, repetitions):

@@ -124,6 +124,17 @@ def test_times_that_a_time_slice_decided_are_not_judged(pairs):
     assert change.reason == "the times are multiples of 24 ms, a time slice"
 
 
+def test_warnings_of_both_environments_say_in_how_many_processes(pairs):
+    loads = [f"the load average was {load}; hot" for load in (6.6, 2, 1.5)]
+    found = [pairs([1.0], [], now={"warnings": load})[0] for load in loads]
+    _, remarks = change_over_pairs([*found, *pairs([1.0] * 2, [], before={"warnings": "hot"})], 1)
+    assert remarks == [
+        "old, 2 of 5 processes: hot.",
+        "new, 3 of 5 processes: hot.",
+        "new, 3 of 5 processes: the load average was 6.6.",
+    ]
+
+
 def test_a_busy_machine_gets_no_verdict(pairs):
     busy = pairs([0.5] * 3, [0.5] * 3, before={"other_processes": 0.5})
     (change,), _ = change_over_pairs(busy, 0.05)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import bench
@@ -15,6 +16,7 @@ from bench.measurement.machine.noise import scheduler_tick
 from bench.measurement.rows import make_rows
 from bench.measurement.timing.replicates import Replicate, replicate, share_of
 from bench.measurement.timing.sampling import Goal
+from bench.models import build_model
 from bench.store.measurements import Measurements, read_samples
 from bench.system.intervals import LOOK_CONFIDENCE, process_interval, two_modes
 
@@ -225,6 +227,19 @@ def test_a_network_can_be_the_reference(tmp_path):
     assert frame["ratio"][0] > 1
     with pytest.raises(BenchError, match=r"--reference resnet15 is unknown.*one of the measured"):
         bench.measure(["resnet8"], reference="resnet15", results=tmp_path, **words)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_file_can_be_the_reference(tmp_path):
+    files = []
+    for name, width in (("main", 4), ("branch", 16)):
+        network = build_model("resnet8", width=width, in_channels=3).eval()
+        files.append(tmp_path / f"{name}.onnx")
+        torch.onnx.export(network, (torch.randn(1, 3, 16, 16),), files[-1], dynamo=True)
+    words = {**WORDS, "processes": 1, "max_seconds": 0.3, "backends": ("onnxruntime",)}
+    frame = bench.measure(list(map(str, files)), reference=str(files[0]), results=tmp_path, **words)
+    assert frame["difference"][0] == "reference"
+    assert frame["ratio"][1] < 1
 
 
 def test_times_that_are_time_slices_are_recognised():

@@ -88,6 +88,7 @@ FAST = {"images_per_second": 1000, "latency_p99_high_ms": 1.0, "test_accuracy": 
 NO_P99 = {"latency_p99_ms": None, "latency_p99_high_ms": None}
 NOTED = {
     "noisy": {"noisy": True},
+    "busy": {"other_processes": 0.5},
     "no p99": NO_P99,
     "no accuracy": {"test_accuracy": None},
 }

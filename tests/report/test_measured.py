@@ -100,6 +100,15 @@ def test_latency_and_throughput_have_intervals_and_the_limit():
     drawn = [point for one in points for point in zip(one.x, one.low, one.high, strict=True)]
     # Milliseconds of 8 images, and of 16 in two streams.
     assert drawn == [(80.0, 90.0, 110.0), (80.0, 180.0, 220.0)]
+    assert chart.x.title.startswith("median")
+
+
+def test_what_a_p99_does_not_exceed_is_drawn_not_that_of_the_sample():
+    found = row(images_per_second=100.0, latency_p99_ms=20.0, latency_p99_high_ms=30.0)
+    frame = throughput_frame([found])
+    chart = latency_and_throughput(frame, (), *by_network_or_backend(frame))
+    assert list(chart.series[0].x) == [30.0]
+    assert chart.x.title == "p99 of a batch, at most (ms, 95 %)"
 
 
 def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):

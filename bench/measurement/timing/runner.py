@@ -184,7 +184,7 @@ class LocalRunner:
     def _device_clock(self) -> Clock | None:
         made = self.configuration
         # A device's events miss what the host does in copies, and what a caller waits for.
-        timed = made.boundary == "compute" and made.scenario == "offline"
+        timed = made.boundary == "compute" and made.scenario == "offline" and not made.bounded
         if timed and isinstance(self.prepared, DeviceTimed):
             return self.prepared.device_clock(clear_l2=made.clear_l2)
         return None

@@ -68,10 +68,10 @@ def latency_and_throughput(
     """
     known = rows[(rows["status"] == "complete") & rows["images_per_second"].notna()]
     known = known[known["scenario"] != "server"]  # its rate follows from the latency allowed
-    p99 = bool(len(known)) and known["latency_p99_ms"].notna().all()
+    p99 = bool(len(known)) and known["latency_p99_high_ms"].notna().all()
     mean = known["batch_size"] * known["streams"] / known["images_per_second"] * 1e3
     median = known["latency_p50_ms"].fillna(mean)
-    known = known.assign(milliseconds=known["latency_p99_ms"] if p99 else median)
+    known = known.assign(milliseconds=known["latency_p99_high_ms"] if p99 else median)
     groups: dict[LegendEntry, list[Any]] = {}
     for row in known.itertuples():
         groups.setdefault(entry_of(row), []).append(row)
@@ -96,14 +96,15 @@ def latency_and_throughput(
         Series(f"limit {limit:g} ms", [limit] * 2, [slowest, fastest], "line", dashed=True)
         for limit in sorted(limits)
     ]
-    which = "99th percentile" if p99 else "median"
     return Chart(
         key="latency-throughput",
         title="Latency and throughput",
         caption="One point per configuration, with the 95 % interval of its images/s. "
         "Up and to the left is better; batch size moves a configuration up and to the right."
         + (" Dashed: the latency that was allowed." if lines else ""),
-        x=Axis(f"{which} time of a batch (ms)", log=True),
+        x=Axis(
+            "p99 of a batch, at most (ms, 95 %)" if p99 else "median time of a batch (ms)", log=True
+        ),
         y=Axis("images/s", log=True),
         series=(*lines, *series),
         table="throughput",

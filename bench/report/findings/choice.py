@@ -16,6 +16,7 @@ from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, study_runs
 from bench.studies import ADHOC
 from bench.system.intervals import share_interval
+from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ REASONS = {
     "no p99": "a p99 needs {count} batches: measure with --scenario single-stream --batch-size 1, "
     "or a longer --max-seconds",
     "noisy": "the interval did not become narrow enough: measure with a longer --max-seconds",
+    "busy": "other processes used too much of the processor meanwhile: stop them, measure again",
     "no accuracy": "the accuracy of the network or file itself is not known: measure a run (bench "
     "import makes one of a trained network), or a file that bench export-onnx made and tested",
     "other dataset": "its accuracy is of other images than that of the others",
@@ -263,6 +265,7 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     for note, doubtful in {
         "no p99": _latencies(ran).isna(),
         "noisy": ran["noisy"].fillna(value=False).astype(bool),
+        "busy": ran["other_processes"].map(too_busy).notna(),
         "no accuracy": ran["test_accuracy"].isna(),
     }.items():
         ran.loc[doubtful, "note"] = note
