@@ -123,8 +123,8 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
     for threshold in THRESHOLDS:
         kinds = found.setdefault(f"{threshold:g}", {kind: [] for kind in SLOWDOWNS})
         for change in judge(speeds_of("measured", rows), threshold)[0]:
-            name = next(part for part in change.configuration.split(" / ") if part in backends())
-            kinds[name.partition("x")[0]].append(change.verdict)
+            for name in backends().keys() & set(change.configuration.split(" / ")):
+                kinds[name.partition("x")[0]].append(change.verdict)
     return found
 
 
@@ -134,15 +134,17 @@ def page(document: dict[str, Any]) -> str:
     for threshold in THRESHOLDS:
         found = [one["verdicts"][f"{threshold:g}"] for one in document["measurements"]]
         cells = []
-        for kind in SLOWDOWNS:
+        for kind, share in SLOWDOWNS.items():
             counts = Counter(verdict for one in found for verdict in one[kind])
-            cells.append(f"{counts['slower']} of {counts.total()}")
+            alarms = counts["slower"] + (0 if share else counts["faster"])
+            cells.append(f"{alarms} of {counts.total() - counts['not judged']}")
         rows.append((f"{threshold:g}", *cells))
     made = document["environment"]
     heads = ("threshold", "no change", "5 % slower", "10 % slower")
     lines = [
         "# Injected slowdowns", "",
-        "How many of the backends that sleep are judged slower than ONNX Runtime beside them:", "",
+        "How many of the backends that sleep are judged slower than ONNX Runtime beside them (no",
+        "change: slower or faster), of those that are judged:", "",
         *TextTable(heads, tuple(rows)).to_markdown(), "",
         f"- {len(document['measurements'])} measurements, {COPIES} backends of each kind in each",
         f"- command: `{document['command']}`",
@@ -164,8 +166,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             install(Path(folder))
             rows = measure(given.arguments, Path(folder))
-        ends = ("ratio", "ratio_low", "ratio_high", "processes")
-        ratios = {row["backend"]: {end: row[end] for end in ends} for row in rows}
+        ends = ("backend", "batch_size", "ratio", "ratio_low", "ratio_high", "processes")
+        ratios = [{end: row[end] for end in ends} for row in rows]
         found.append({"verdicts": verdicts(rows), "ratios": ratios})
         document = {
             "command": f"python tools/slowdowns.py -- {shlex.join(given.arguments)}",

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 TOO_FEW_PAIRS = f"fewer than {FEWEST_PROCESSES} pairs of processes"
 
 
-_FIGURE = re.compile(r"\d+(?:\.\d+)?")
+_FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")  # no part of a name
 # Images/s differ more from run to run than between a run's processes: of 380 pairs of identical
 # measurements, 66 would be alarms at a threshold of 2 %, and 2 at 5 % (results/throughput).
 SINGLE_THRESHOLD = 0.05
 _SINGLE = (
-    "images/s of single measurements, at a threshold below 5 %: measure three times into one "
-    "results folder, compare ratios, or give --absolute"
+    "images/s of single measurements at a threshold below 5 %; measure three times or more into "
+    "one results folder, at one clean commit, or give --absolute"
 )
 _FEW = "fewer than six processes: measure with --processes auto"
 
@@ -86,14 +86,14 @@ def compare(
 
     They are compared by their ratio to the reference that was measured beside them, which a
     machine that is slower today does not change. Images/s themselves are judged only where both
-    measurements are of six processes or more. An interval over so many processes is judged
-    however wide it is.
+    measurements are of six processes or more and, at a threshold below 5 %, repeated. An interval
+    over so many processes is judged however wide it is.
 
     Args:
         baseline: what is compared with.
         candidate: what may have become slower.
         threshold: 0.05 lets changes within ±5 % pass as the same.
-        absolute: judge all by images/s, also those of one process.
+        absolute: judge all by images/s, also those of one process or measurement.
 
     Returns:
         The changes, and remarks: how they were compared, what only one of them holds, and the
@@ -134,6 +134,14 @@ def compare(
     changes = [
         _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
     ]
+    if any(change.basis == "ratio" for change in changes):  # the reference was not what is judged
+        remarks += [
+            f"{one.configuration}, the reference: images/s changed by the factor {one.ratio:.3g} "
+            f"[{one.low:.3g}, {one.high:.3g}], which is not judged: {_SINGLE}."
+            for one in changes
+            if one.reason == _SINGLE
+        ]
+        changes = [change for change in changes if change.reason != _SINGLE]
     known = baseline.speeds.keys() | baseline.failed.keys()
     failed = {k: error for k, error in candidate.failed.items() if k in known}
     lost = {k: error for k, error in candidate.unsupported.items() if k in baseline.speeds}
@@ -359,25 +367,39 @@ def _warnings(measured: ComparedSpeeds, configurations: Iterable[str]) -> list[s
     for key in keys:
         for warning in measured.speeds[key].warnings:
             found.setdefault(warning, []).append(key)
-    remarks = []
-    for warning, about in found.items():
-        which = about[0] if len(about) == 1 else f"{len(about)} of {len(keys)} configurations"
-        of = "" if len(about) == len(keys) else f" ({which})"
-        remarks.append(f"{measured.name}{of}: {warning}.")
-    return remarks
+    return [
+        f"{measured.name}{_named(about, len(keys))}: {warning}." for warning, about in found.items()
+    ]
 
 
 def _warnings_of_processes(processes: Sequence[ComparedSpeeds]) -> list[str]:
-    """Return the warnings of one environment's processes; those that differ in figures are one."""
-    found: dict[str, list[str]] = {}
-    for process in processes:
-        own = {w for speed in process.speeds.values() for w in speed.warnings}
-        for kind, warning in {_FIGURE.sub("", w): w for w in sorted(own)}.items():
-            found.setdefault(kind, []).append(warning)
-    return [
-        f"{processes[0].name}, {len(alike)} of {len(processes)} processes: {alike[0]}."
-        for alike in found.values()
-    ]
+    """Return the warnings of one environment's processes, each with what it is about.
+
+    Of those that differ only in figures, the one with the highest figures stands for all.
+    """
+    found: dict[str, dict[str, set[int]]] = {}  # kind → warning → processes
+    about: dict[str, dict[str, None]] = {}
+    keys = dict.fromkeys(key for process in processes for key in process.speeds)
+    for number, process in enumerate(processes):
+        for key, speed in process.speeds.items():
+            for warning in speed.warnings:
+                kind = _FIGURE.sub("", warning)
+                found.setdefault(kind, {}).setdefault(warning, set()).add(number)
+                about.setdefault(kind, {})[key] = None
+    remarks = []
+    for kind, alike in found.items():
+        highest = max(alike, key=lambda warning: [float(n) for n in _FIGURE.findall(warning)])
+        having = len(set().union(*alike.values()))
+        which = f"{having} of {len(processes)} processes{_named(list(about[kind]), len(keys))}"
+        remarks.append(f"{processes[0].name}, {which}: {highest}.")
+    return remarks
+
+
+def _named(about: Sequence[str], known: int) -> str:
+    """Name the configurations that a warning is about, of *known*, unless it is about all."""
+    if len(about) == known:
+        return ""
+    return f" ({about[0] if len(about) == 1 else f'{len(about)} of {known} configurations'})"
 
 
 def _nothing_shared(baseline: ComparedSpeeds, candidate: ComparedSpeeds) -> str:

@@ -222,8 +222,8 @@ class Lookahead:
 class Average:
     """A copy of a network whose weights and batch-norm statistics are exponential averages.
 
-    What PyTorch's `AveragedModel` computes, without its counter of steps, which is copied to a GPU
-    in each of them: the GPU would wait.
+    What PyTorch's `AveragedModel` computes, but without its counter, which is copied to the GPU in
+    each step, so that the GPU waits.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -124,14 +124,20 @@ def test_times_that_a_time_slice_decided_are_not_judged(pairs):
     assert change.reason == "the times are multiples of 24 ms, a time slice"
 
 
-def test_warnings_of_both_environments_say_in_how_many_processes(pairs):
-    loads = [f"the load average was {load}; hot" for load in (6.6, 2, 1.5)]
+def test_warnings_of_both_environments_say_in_how_many_processes_and_of_what(pairs):
+    """The highest of the figures is printed; figures that are parts of names are none."""
+    loads = [f"the load average was {load}; fp{half} was computed in fp32" for load, half in
+             ((2, 16), (60, 8), (9.5, 16))]  # fmt: skip
     found = [pairs([1.0], [], now={"warnings": load})[0] for load in loads]
-    _, remarks = change_over_pairs([*found, *pairs([1.0] * 2, [], before={"warnings": "hot"})], 1)
-    assert remarks == [
-        "old, 2 of 5 processes: hot.",
-        "new, 3 of 5 processes: hot.",
-        "new, 3 of 5 processes: the load average was 6.6.",
+    other = [speed_row(100), speed_row(50, backend="other", warnings="hot")]
+    found.append(Pair(speeds_of("old", other), speeds_of("new", other[:1]), baseline_first=True))
+    (other_key,) = found[-1].sides[0].speeds.keys() - found[0].sides[0].speeds.keys()
+    _, remarks = change_over_pairs([*found, *pairs([1.0], [])], 0.05)
+    assert [remark for remark in remarks if " processes" in remark] == [
+        f"old, 1 of 5 processes ({other_key}): hot.",
+        "new, 3 of 5 processes: the load average was 60.",
+        "new, 2 of 5 processes: fp16 was computed in fp32.",
+        "new, 1 of 5 processes: fp8 was computed in fp32.",
     ]
 
 

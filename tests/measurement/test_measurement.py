@@ -9,9 +9,10 @@ import bench
 from bench.errors import BenchError
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
-from bench.measurement.configurations import Request, expand
+from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.machine.ceiling import Ceiling
-from bench.measurement.measured_network import find_target, find_targets
+from bench.measurement.measured_network import MeasuredNetwork, find_target, find_targets
+from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
@@ -105,6 +106,17 @@ def test_a_backends_own_clock_is_used_only_if_all_that_is_compared_has_one(measu
         frame = measured(batch_sizes=(8,), isolate=isolate, **changes)
         speeds = frame["images_per_second"].tolist()
         assert speeds == pytest.approx([8 / 0.001] * 2, rel=0.9)  # wall time
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_latency_that_is_bounded_is_timed_by_the_wall_clock(bounded):
+    """A device's clock misses what the caller waits for."""
+    target = MeasuredNetwork(TINY, "model", (3, 8, 8))
+    runner = LocalRunner(
+        Configuration(target, "timed", batch_size=2, device="cpu", bounded=bounded)
+    )
+    assert runner.use_device_clock() is not bounded
 
 
 def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):

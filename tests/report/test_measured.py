@@ -108,7 +108,7 @@ def test_what_a_p99_does_not_exceed_is_drawn_not_that_of_the_sample():
     frame = throughput_frame([found])
     chart = latency_and_throughput(frame, (), *by_network_or_backend(frame))
     assert list(chart.series[0].x) == [30.0]
-    assert chart.x.title == "p99 of a batch, at most (ms, 95 %)"
+    assert chart.x.title == "upper 95 % bound of a batch's p99 (ms)"
 
 
 def test_a_roofline_that_cannot_be_drawn_says_why(tmp_path):

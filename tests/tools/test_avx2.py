@@ -37,5 +37,23 @@ def test_each_cpuid_is_replaced_and_nothing_that_looks_like_one(program):
     code = AROUND + ASKS + AROUND + CONSTANT + AROUND + CALL + AROUND
     edited, count = program.without_cpuid(library(code, AROUND + ASKS))
     assert count == 1
-    expected = code.replace(ASKS, ASKS.replace(b"\x0f\xa2", b"\x0f\x0b"))
+    expected = code.replace(ASKS, ASKS.replace(b"\x0f\xa2", b"\x0f\xff"))
     assert edited == library(expected, AROUND + ASKS)
+
+
+def test_scripts_run_the_copied_interpreter_whatever_path_the_environment_was_given_by(
+    program, tmp_path, monkeypatch
+):
+    environment, copied = tmp_path / "venv", tmp_path / "copy"
+    (environment / "bin").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(environment)
+    monkeypatch.chdir(tmp_path / "here")
+    for given in (environment, Path("../venv"), tmp_path / "link"):
+        script = tmp_path / "script"
+        script.write_text(f"#!{environment}/bin/python3\nprint(1)\n")
+        program.redirect(script, given, copied)
+        assert script.read_text() == f"#!{copied}/bin/python3\nprint(1)\n"
+    script.write_text("#!/bin/sh\n")
+    program.redirect(script, environment, copied)
+    assert script.read_text() == "#!/bin/sh\n"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -415,3 +416,21 @@ def test_the_whole_protocol_is_walked_on_the_cpu(tmp_path):
     assert not any("Error" in c["detail"] for c in found["Agreement with torch.utils.benchmark"])
     clock, *_ = found["Clocks and energy"]
     assert clock["outcome"] == NOT_RUN
+
+
+def test_wheels_are_unpacked_into_the_report(tmp_path):
+    spec = importlib.util.spec_from_file_location("gpu_protocol", PROTOCOL / "__main__.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "tiny-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny.py", "answer = 42\n")
+        metadata = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        wheel.writestr("tiny-1.0.dist-info/METADATA", metadata)
+        how = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr("tiny-1.0.dist-info/WHEEL", how)
+        wheel.writestr("tiny-1.0.dist-info/RECORD", "")
+    site = program._unpack(wheels, tmp_path / "report")
+    assert (site / "tiny.py").read_text() == "answer = 42\n"
+    assert site.is_relative_to(tmp_path / "report")

@@ -11,11 +11,16 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 
 from bench.store import Store
 from bench.system.signals import Stop, StopRequestedError
 from bench.training import run
+from bench.training.checkpoint import capture, restore
+from bench.training.layout import lay_out
+from bench.training.loop import Trainer
 from bench.training.run import execute
+from bench.training.setup import Split, build_network, load_data
 
 STEPS = 6  # three an epoch
 
@@ -98,6 +103,26 @@ def test_every_ingredient_is_taken_up_bit_for_bit(tmp_path, tiny, ingredient, re
     assert outcome(parts, request.run_id) == outcome(whole, request.run_id)
 
 
+def trainer_of(request, device):
+    data = load_data(request)
+    split, model = Split.of(data, request, device), build_network(request, data)
+    batches = split.training_batches(lay_out(model, device, split.input_shape))
+    return Trainer(model, batches, request.recipe, seed=request.seed, device=device)
+
+
+def test_a_checkpoint_that_holds_pytorchs_averaged_model_is_taken_up(tiny):
+    """So it was written until November 2026."""
+    request, device = tiny(ema_decay=0.5), torch.device("cpu")
+    before, after = (trainer_of(request, device) for _ in range(2))
+    with torch.no_grad():
+        for parameter in before.average.module.parameters():
+            parameter.fill_(2.0)
+    tensors, state = capture(before)
+    assert "average/module.fc.bias" in tensors
+    restore(after, tensors | {"average/n_averaged": torch.tensor(3)}, state)
+    assert all((parameter == 2.0).all() for parameter in after.average.module.parameters())
+
+
 def test_blocks_recorded_before_a_fall_are_not_recorded_again(
     tmp_path, store, tiny, resources, monkeypatch
 ):
@@ -139,6 +164,9 @@ import json, sys
 from bench.studies.run_request import RunRequest
 from bench.store import Store
 from bench.training import run
+from bench.training.checkpoint import capture, restore
+from bench.training.layout import lay_out
+from bench.training.loop import Trainer
 run.CHECKPOINT_SECONDS = 0
 run.execute(RunRequest.from_dict(json.loads(sys.argv[2])), Store(sys.argv[1]),
             run.Resources(device="cpu", threads=1))

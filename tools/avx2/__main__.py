@@ -6,7 +6,7 @@
 
 A library asks for the processor's instruction sets by the instruction CPUID. Variables such as
 `ONEDNN_MAX_CPU_ISA` restrict some libraries; ONNX Runtime's and OpenVINO's kernels have none. So in
-the copy each CPUID becomes UD2, an instruction of the same length that raises SIGILL, and a
+the copy each CPUID becomes UD0, which is as long, raises SIGILL and is no code of compilers, and a
 preloaded library (`answer.c`) answers the signal without AVX-512, VNNI, bf16 and AMX. The speed is
 that of this processor's AVX2 units, not of an older processor's.
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HIDDEN = ("avx512", "avx_vnni", "amx_", "avx10")  # how names in /proc/cpuinfo begin
-CPUID, UD2 = b"\x0f\xa2", b"\x0f\x0b"
-IN_PYTHON = ((rb"\x0f\xa2", rb"\x0f\x0b"), (rb"\x0F\xA2", rb"\x0F\x0B"))  # py-cpuinfo's own code
+CPUID, UD0 = b"\x0f\xa2", b"\x0f\xff"
+IN_PYTHON = ((rb"\x0f\xa2", rb"\x0f\xff"), (rb"\x0F\xA2", rb"\x0F\xFF"))  # py-cpuinfo's own code
 PATTERNS = (
     *("torch/lib/libtorch*.so", "torch/lib/libc10.so", "onnxruntime/capi/*.so"),
     *("openvino/libs/lib*.so*", "numpy/**/*.so", "numpy.libs/*.so*", "scipy.libs/*.so*"),
 )
 EXECUTABLE, LOADED = 1, 1  # of a segment: the flag, and the type
 BEFORE, AFTER = range(24, 56), 16  # bytes around a candidate; reading starts at each of 32 places
-AGREED = 8  # so many of them have to meet the instruction
+AGREED = 8  # from so many of these places the instruction has to be found
 
 RUN = """#!/bin/bash
 # Run a command of the copied environment on "this processor with AVX2 only".
@@ -77,29 +77,30 @@ def is_instruction(text: bytes, place: int) -> bool:
 
 
 def without_cpuid(library: bytes) -> tuple[bytes, int]:
-    """Return the file with UD2 for CPUID, and how many there were."""
+    """Return the file with UD0 for CPUID, and how many there were."""
     edited, count = bytearray(library), 0
     for begin, end in code(library):
         text = library[begin:end]
         place = text.find(CPUID)
         while place >= 0:
             if is_instruction(text, place):
-                edited[begin + place : begin + place + 2] = UD2
+                edited[begin + place : begin + place + 2] = UD0
                 count += 1
             place = text.find(CPUID, place + 2)
     return bytes(edited), count
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file anew, so that what it was a hard link of stays as it is."""
+    """Write a file in place of a hard link, whose other name keeps its content."""
     new = path.with_name(path.name + ".new")
     new.write_bytes(content)
     shutil.copymode(path, new)
     new.replace(path)
 
 
-def edit(packages: Path) -> None:
-    """Replace the CPUIDs of an environment's libraries, and of py-cpuinfo."""
+def edit(packages: Path) -> int:
+    """Replace the CPUIDs of an environment's libraries, and of py-cpuinfo; return their number."""
+    replaced = 0
     for path in sorted({path for pattern in PATTERNS for path in packages.glob(pattern)}):
         library = path.read_bytes()
         if path.is_symlink() or library[:4] != b"\x7fELF":
@@ -108,11 +109,22 @@ def edit(packages: Path) -> None:
         if count:
             replace(path, content)
             print(f"{count:4} in {path.relative_to(packages)}", flush=True)
+            replaced += count
     for path in packages.glob("cpuinfo/cpuinfo.py"):
         content = path.read_bytes()
         for old, new in IN_PYTHON:
             content = content.replace(old, new)
         replace(path, content)
+    return replaced
+
+
+def redirect(script: Path, environment: Path, copied: Path) -> None:
+    """Let a script of *environment* run the interpreter of *copied*, whatever path its line has."""
+    first, newline, rest = script.read_bytes().partition(b"\n")
+    interpreter = Path(os.fsdecode(first.removeprefix(b"#!").strip()))
+    if first.startswith(b"#!") and interpreter.parent.resolve() == (environment / "bin").resolve():
+        line = b"#!" + os.fsencode(copied / "bin" / interpreter.name)
+        replace(script, line + newline + rest)
 
 
 def main(*words: str) -> int:
@@ -124,12 +136,11 @@ def main(*words: str) -> int:
     folder.mkdir(parents=True)
     copied = folder / "venv"
     shutil.copytree(options.environment, copied, symlinks=True, copy_function=os.link)
-    for packages in copied.glob("lib/python3*/site-packages"):
-        edit(packages)
-    for script in (copied / "bin").iterdir():  # their first lines name the old interpreter
-        if script.is_file() and not script.is_symlink() and script.read_bytes()[:2] == b"#!":
-            old, new = (str(f.absolute()).encode() for f in (options.environment, copied))
-            replace(script, script.read_bytes().replace(old, new, 1))
+    if not sum(map(edit, copied.glob("lib/python3*/site-packages"))):
+        sys.exit(f"{options.environment} holds none of the libraries")
+    for script in (copied / "bin").iterdir():
+        if script.is_file() and not script.is_symlink():
+            redirect(script, options.environment, copied.resolve())
     source = Path(__file__).with_name("answer.c")
     library = folder / "answer.so"
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)

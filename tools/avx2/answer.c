@@ -1,4 +1,4 @@
-/* Answers UD2, put in place of CPUID, as a processor without AVX-512, VNNI, bf16 and AMX would. */
+/* Answers UD0, put in place of CPUID, as a processor without AVX-512, VNNI, bf16 and AMX would. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -14,7 +14,7 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const unsigned char *at = (const unsigned char *)registers[REG_RIP];
     (void)info;
-    if (at[0] != 0x0f || at[1] != 0x0b) {
+    if (at[0] != 0x0f || at[1] != 0xff) {
         signal(signal_number, SIG_DFL); /* a real fault */
         return;
     }

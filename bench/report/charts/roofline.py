@@ -28,8 +28,8 @@ NO_INTENSITY = (
 _CAPTION = (
     "FLOP/s: 2 × multiply-adds of convolutions and matrix products. FLOPs per byte: each of these "
     "layers reads its input and weights once and writes its output once (weights once per batch); "
-    "layers between them count as fused. Roofs are measured by torch, int8 on a CPU by ONNX "
-    "Runtime ({kernels}), and by a copy from memory to memory. A point can lie above its roof: "
+    "layers between them count as fused. Roofs are measured ({kernels}), and by a copy "
+    "from memory to memory. A point can lie above its roof: "
     "Winograd convolutions and kernels that skip the padding need fewer operations than are "
     "counted, a runtime's kernels can be faster, and a cache can hold data that is counted as "
     "moved. Faint points are noisy."

@@ -103,7 +103,8 @@ def latency_and_throughput(
         "Up and to the left is better; batch size moves a configuration up and to the right."
         + (" Dashed: the latency that was allowed." if lines else ""),
         x=Axis(
-            "p99 of a batch, at most (ms, 95 %)" if p99 else "median time of a batch (ms)", log=True
+            "upper 95 % bound of a batch's p99 (ms)" if p99 else "median time of a batch (ms)",
+            log=True,
         ),
         y=Axis("images/s", log=True),
         series=(*lines, *series),

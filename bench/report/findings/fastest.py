@@ -51,7 +51,8 @@ def case(row: Mapping[Any, Any]) -> str:
     """Name what compared rows have in common: batch size, boundary and scenario if unusual."""
     named = [name for name in (row["boundary"], row["scenario"]) if isinstance(name, str)]
     unusual = [name for name in named if name not in {"compute", "offline"}]
-    return ", ".join([f"batch {row['batch_size']}", *unusual])
+    batch = f"batch {row['batch_size']}" if row["batch_size"] else "largest batch"
+    return ", ".join([batch, *unusual])
 
 
 def rounded(value: float, digits: int = 4) -> str:

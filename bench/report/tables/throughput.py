@@ -134,17 +134,22 @@ def _warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         for warning in row["warnings"].split("; ") if row["warnings"] else ():
             found.setdefault(warning, []).append(row)
-    several = len({network_name(row) for row in rows}) > 1
-    measured = sum(row["status"] == "complete" for row in rows)
+    several, mixed = (len(set(v)) > 1 for v in (map(network_name, rows), map(_threads, rows)))
     lines = []
     for warning, about in sorted(found.items()):
-        names = [
-            " ".join([*([network_name(row)] if several else []), f"{way(row)}, {case(row)}"])
+        names = dict.fromkeys(
+            f"{network_name(row) + ' ' if several else ''}{way(row)}"
+            f"{_threads(row) if mixed else ''}, {case(row)}"
             for row in about
-        ]
-        which = "" if len(about) >= measured else f"{'; '.join(first_named(names, 'more'))}: "
+        )
+        others = any(row["status"] == "complete" and row not in about for row in rows)
+        which = f"{'; '.join(first_named([*names], 'more'))}: " if others else ""
         lines.append(f"Warning: {which}{warning}")
     return lines
+
+
+def _threads(row: Mapping[str, Any]) -> str:
+    return f" {row['threads']} threads"
 
 
 def _latencies(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -200,7 +205,7 @@ def _cells(
     if precision not in {row["precision"], "none"}:
         precision = f"{row['precision']} run as {precision}"
     boundary = "" if row["boundary"] == "compute" else f" ({row['boundary']})"
-    threads = f" {row['threads']} threads" if mixed_threads else ""
+    threads = _threads(row) if mixed_threads else ""
     peak = row["peak_fraction"]
     return (
         network_name(row),
