@@ -47,12 +47,14 @@ def read(folder: Path) -> StudyData:
     """Read a published study back, as far as its CSV files and its study file have it."""
     file = load_study(folder.name)
     frame = pd.read_csv(folder / "runs.csv")
-    variants = {}
+    variants, varied = {}, {}
     for variant in file.expand().variants:
         rows = frame[frame["variant"] == variant.name]
         runs = {str(s): run for s, run in zip(rows["seed"], rows["run"], strict=True)}
         variants[variant.name] = {"reference": variant.reference, "runs": runs}
-    records = {row["run"]: _record(row) for row in frame.to_dict("records")}
+        recipe = next(iter(variant.requests.values())).recipe
+        varied[variant.name] = {"recipe": {"seed_varies": recipe.seed_varies}}
+    records = {row["run"]: _record(row, varied[row["variant"]]) for row in frame.to_dict("records")}
     study = StudyRecord(
         folder.name,
         file.study.question,
@@ -84,10 +86,10 @@ def _table(folder: Path, name: Table) -> pd.DataFrame:
     return typed_frame(rows, COLUMNS[name])
 
 
-def _record(row: dict[Any, Any]) -> RunRecord:
+def _record(row: dict[Any, Any], request: dict[str, Any]) -> RunRecord:
     result = {**{name: row[name] for name in FIGURES}, "classes": [None] * 10}
     run, status = str(row["run"]), str(row["status"])
-    return RunRecord(run, {}, status, {}, row["started_at"], row["seconds"], result=result)
+    return RunRecord(run, request, status, {}, row["started_at"], row["seconds"], result=result)
 
 
 def republish(folder: Path) -> None:

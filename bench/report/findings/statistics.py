@@ -170,6 +170,47 @@ class Difference:
         return few, many
 
 
+def deviation(found: Estimate) -> tuple[float, float, float] | None:
+    """Return the standard deviation over seeds, and its 95 % interval if values are normal (χ²).
+
+    Args:
+        found: the mean over seeds with its t-interval; without one there is no deviation.
+    """
+    from scipy import stats
+
+    if found.low is None or found.high is None:
+        return None
+    freedom = found.seeds - 1
+    half = (found.high - found.low) / 2
+    value = half * math.sqrt(found.seeds) / stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    low, high = (
+        value * math.sqrt(freedom / stats.chi2.ppf(share, freedom))
+        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
+    )
+    return float(value), float(low), float(high)
+
+
+def variance_ratio(part: Estimate, whole: Estimate) -> tuple[float, float, float] | None:
+    """Return the ratio of two variances over seeds, and its 95 % interval if values are normal (F).
+
+    Args:
+        part: the mean over seeds whose variance is divided.
+        whole: that of other seeds, by whose variance it is divided.
+    """
+    from scipy import stats
+
+    one, other = deviation(part), deviation(whole)
+    if one is None or other is None:
+        return None
+    ratio = (one[0] / other[0]) ** 2
+    freedom = part.seeds - 1, whole.seeds - 1
+    low, high = (
+        ratio / stats.f.ppf(share, *freedom)
+        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
+    )
+    return ratio, float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Discordance:
     """Two trained networks on the same test images (McNemar 1947).

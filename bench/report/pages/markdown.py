@@ -35,6 +35,7 @@ def markdown(report: StudyReport, *, pictures: bool = False) -> str:
         lines += ["![Training, test accuracy by seed, and differences](study.svg)", ""]
     lines += [
         *_titled("Comparisons", report.comparisons),
+        *_titled("Spread over seeds", report.spreads),
         *_published(report),
         *_titled("What was tuned", report.tuned),
         *_discussion(report),

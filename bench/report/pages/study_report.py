@@ -28,6 +28,7 @@ from bench.report.tables.study import (
     runs_table,
     same_images_table,
     settings_table,
+    spread_table,
     study_table,
     tuned_table,
 )
@@ -77,6 +78,11 @@ class StudyReport:
     def comparisons(self) -> TextTable:
         """A row per comparison and contrast; no row if nothing is compared."""
         return comparisons_table(self.data.summaries, self.data.contrasts)
+
+    @cached_property
+    def spreads(self) -> TextTable:
+        """How far seeds lie apart, by what they vary; no row where all vary the same."""
+        return spread_table(self.data.summaries, self.study, self.data.records)
 
     @cached_property
     def published(self) -> TextTable:

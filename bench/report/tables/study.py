@@ -6,8 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bench.report.findings.looks import changes, level, look
-from bench.report.findings.statistics import SIGNIFICANCE, counted
+from bench.report.findings.statistics import (
+    SIGNIFICANCE,
+    counted,
+    deviation,
+    variance_ratio,
+)
 from bench.report.tables.text_table import TextTable
+from bench.studies.recipe import LATER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +46,11 @@ COMPARED = (
     "if differences are normal (Bouthillier et al. 2021), with this row's own 95 % interval; of a "
     "contrast, that the sum is above zero. The correlation is that of the accuracies of both "
     "over seeds: pairing by seed narrows an interval only if it is positive."
+)
+SPREAD = (
+    "Standard deviation of the test accuracy over seeds, with its 95 % interval from the χ² "
+    "distribution, and its square as a share of that of the variant's reference, with that of the "
+    "F distribution. Both assume normally distributed accuracies, and hold for each row alone."
 )
 TESTS = {"paired": "the t-test, paired by seed", "welch": "Welch's t-test"}
 PUBLISHED = (
@@ -275,11 +286,7 @@ def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> Text
 
     The values are those of each variant's first run that has a record; no row if none differs.
     """
-    settings = {
-        name: _settings(record.request)
-        for name, entry in study.variants.items()
-        if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
-    }
+    settings = _variant_settings(study, records)
     keys = list(dict.fromkeys(key for values in settings.values() for key in values))
     texts = {
         name: {key: _setting(values.get(key)) for key in keys} for name, values in settings.items()
@@ -290,6 +297,57 @@ def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> Text
     rows = [(name, *(values[key] for key in differing)) for name, values in texts.items()]
     columns = ("variant", *(key.replace("_", " ") for key in differing))
     return TextTable(columns, tuple(rows), "All other settings are the same.")
+
+
+def _variant_settings(
+    study: StudyRecord, records: Mapping[str, RunRecord]
+) -> dict[str, dict[str, Any]]:
+    """Return the settings of each variant's first run that has a record."""
+    return {
+        name: _settings(record.request)
+        for name, entry in study.variants.items()
+        if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
+    }
+
+
+def spread_table(
+    summaries: Sequence[VariantSummary], study: StudyRecord, records: Mapping[str, RunRecord]
+) -> TextTable:
+    """Return how far seeds lie apart by what they vary; no row where they all vary the same."""
+    varied = {
+        name: str(settings.get("seed_varies", LATER["seed_varies"]))
+        for name, settings in _variant_settings(study, records).items()
+    }
+    if len(set(varied.values())) < 2:  # noqa: PLR2004 - nothing to compare
+        return TextTable(("variant",), ())
+    by_name = {summary.name: summary.test_accuracy for summary in summaries}
+    rows = []
+    for summary in summaries:
+        own, whole = summary.test_accuracy, by_name.get(summary.reference or "")
+        spread = deviation(own) if own else None
+        share = variance_ratio(own, whole) if own and whole else None
+        rows.append(
+            (
+                summary.name,
+                varied.get(summary.name, "-"),
+                str(own.seeds) if own else "-",
+                "-" if spread is None else _in_hundredths(spread, ".2f"),
+                "-" if share is None else _in_hundredths(share, ".0f"),
+            )
+        )
+    columns = (
+        "variant",
+        "the seed varies",
+        "seeds",
+        "standard deviation (points)",
+        "variance, % of the reference's",
+    )
+    return TextTable(columns, tuple(rows), SPREAD)
+
+
+def _in_hundredths(found: tuple[float, float, float], form: str) -> str:
+    value, low, high = (format(100 * number, form) for number in found)
+    return f"{value} [{low}, {high}]"
 
 
 def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
