@@ -2,7 +2,7 @@
 
     nohup python tools/experiments.py --results FOLDER > experiments.log 2>&1 &
 
-About 20 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
+About 15 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
 is complete is not trained again, and what was begun resumes. Each study's file says what was
 declared beforehand; nothing is looked at before all of its runs have ended.
 """
@@ -17,7 +17,6 @@ import sys
 APART = ("--workers", "2", "--threads", "1")
 ALONE = ("--workers", "1", "--threads", "2")
 STUDIES = {
-    "variance-components": APART,
     "degradation-tuned": APART,
     "orders-56": APART,
     "batch-norm": APART,

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import republish
 
+from bench.report.findings.statistics import deviation, variance_ratio
 from bench.report.findings.time_to_accuracy import time_to_accuracy
 from bench.report.pages.study_report import StudyReport
 from bench.studies import load_study
@@ -20,6 +21,7 @@ from bench.studies import load_study
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bench.report.findings.statistics import Estimate
     from bench.studies.recipe import Recipe
     from bench.studies.run_request import RunRequest
 
@@ -528,6 +530,49 @@ def time_budget(p: Page) -> Iterator[Quote]:
     yield "could be below 95 %", GIVEN
 
 
+def variance_components(p: Page) -> Iterator[Quote]:
+    sources = ("initialization", "order", "split", "subset")
+
+    def accuracy(net: str, what: str) -> Estimate:
+        found = p.summaries[f"{net}-{what}"].test_accuracy
+        assert found is not None
+        return found
+
+    def spread(net: str, *varied: str) -> list[float]:
+        return sorted(100 * deviation(accuracy(net, what))[0] for what in varied)
+
+    def shares(net: str) -> dict[str, list[float]]:
+        whole = accuracy(net, "everything")
+        found = {what: variance_ratio(accuracy(net, what), whole) for what in sources}
+        return {what: [100 * value for value in ratio] for what, ratio in found.items()}
+
+    one, other = spread("resnet20", *sources), spread("plain20", *sources)
+    ours, theirs = shares("resnet20"), shares("plain20")
+    yield (
+        "over 20 seeds is 0.38 points",
+        accuracy("resnet20", "order").seeds,
+        *spread("resnet20", "everything"),
+    )
+    yield "0.33 to 0.41 if only one source", one[0], one[-1]
+    assert all(low < 100 < high for _, low, high in ours.values())
+    yield "contain 100 %. So the sources", 100
+    yield "the four shares sum to 382 %", sum(share for share, _, _ in ours.values())
+    yield (
+        "0.58 points and, by one source, 0.36 to 0.76",
+        *spread("plain20", "everything"),
+        other[0],
+        other[-1],
+    )
+    yield "variance is 37 %, with an interval of 15 to 94 %", *theirs["subset"]
+    assert all(theirs[what][1] < 100 < theirs[what][2] for what in sources[:3])
+    yield "the other three intervals contain 100 %", 100
+    yield "just leaves out 100 % is no result", 100
+    factors = [high / share for share, _, high in (*ours.values(), *theirs.values())]
+    yield "with 20 seeds, a ratio", accuracy("plain20", "order").seeds
+    yield "a factor of about 2.5", max(factors)
+    yield "one for all (0.1)", p.rate()
+
+
 DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "activation-order": activation_order,
     "book": book,
@@ -545,6 +590,7 @@ DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "table-1": table_1,
     "table-1-longer": table_1_longer,
     "time-budget": time_budget,
+    "variance-components": variance_components,
 }
 
 
