@@ -143,6 +143,7 @@ def draw_row(charts: Sequence[Chart]) -> Figure:
             axes.set_title(textwrap.fill(chart.title, 32), loc=side)
             if chart.missing is None:
                 handles = {**handles, **_draw_chart(axes, chart), **handles}
+                axes.set_xlabel(axes.get_xlabel(), loc=side)
             else:
                 axes.set_axis_off()
                 words = textwrap.fill(chart.missing, 32)
