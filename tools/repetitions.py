@@ -116,16 +116,23 @@ def page(document: dict[str, Any]) -> str:
         )
         for row in document["results"]
     ]
-    made = document["environment"]
     grand = max((row["processes_of_grand"] for row in document["results"]), default=0)
     lines = [
         "# One command, repeated", "", *TextTable(heads, tuple(rows)).to_markdown(), "",
         f"The mean is the geometric one of {grand} other processes, spread over the same time.", "",
         f"- command, repeated: `{document['command']}`",
-        f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
-        f"- commit: {made['git_commit']}; {document['created_at']}",
+        *made_by(document),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def made_by(document: dict[str, Any]) -> list[str]:
+    """Return the machine, the commit and the time of what a program of this folder published."""
+    made = document["environment"]
+    return [
+        f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
+        f"- commit: {made['git_commit']}; {document['created_at']}",
+    ]
 
 
 def main() -> None:

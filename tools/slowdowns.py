@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repetitions import made_by
+
 from bench.measurement.backends.onnxruntime import OnnxRuntime
 from bench.measurement.compared_speeds import speeds_of
 from bench.measurement.speed_changes import judge
@@ -32,21 +34,28 @@ from bench.system.environment import describe_environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.measurement.backends.protocol import Executed, Prepared, Workload
+    from bench.measurement.backends.protocol import Executed, Needs, Prepared, Support, Workload
 
 THRESHOLDS = (0.01, 0.02, 0.05)
 SLOWDOWNS = {"same": 0.0, "by5": 0.05, "by10": 0.1}
 COPIES = 8
 
 
-class Sleeping(OnnxRuntime):
+class Sleeping:
     """ONNX Runtime on a CPU, which sleeps after each batch for a share of its time."""
 
+    name = ""
+    needs: Needs = OnnxRuntime.needs
+    memory_formats = OnnxRuntime.memory_formats
     share = 0.0
 
-    def prepare(self, workload: Workload) -> Prepared:  # type: ignore[override]
+    def support(self) -> list[Support]:
+        """Return what ONNX Runtime supports on a CPU."""
+        return [one for one in OnnxRuntime().support() if one.device == "cpu"]
+
+    def prepare(self, workload: Workload) -> SleepingPrepared:
         """Open the file."""
-        return SleepingPrepared(super().prepare(workload), self.share)
+        return SleepingPrepared(OnnxRuntime().prepare(workload), self.share)
 
 
 @dataclass
@@ -61,7 +70,7 @@ class SleepingPrepared:
         return self.inner.upload(images)
 
     def infer(self, batch: Any) -> Any:
-        """Run one batch, then sleep; the end of the sleep is waited for, for it is inexact."""
+        """Run one batch, then sleep; the last 0.2 ms are polled, since a sleep can be longer."""
         begun = time.perf_counter()
         output = self.inner.infer(batch)
         end = begun + (time.perf_counter() - begun) * (1 + self.share)
@@ -139,7 +148,6 @@ def page(document: dict[str, Any]) -> str:
             alarms = counts["slower"] + (0 if share else counts["faster"])
             cells.append(f"{alarms} of {counts.total() - counts['not judged']}")
         rows.append((f"{threshold:g}", *cells))
-    made = document["environment"]
     heads = ("threshold", "no change", "5 % slower", "10 % slower")
     lines = [
         "# Injected slowdowns", "",
@@ -148,8 +156,7 @@ def page(document: dict[str, Any]) -> str:
         *TextTable(heads, tuple(rows)).to_markdown(), "",
         f"- {len(document['measurements'])} measurements, {COPIES} backends of each kind in each",
         f"- command: `{document['command']}`",
-        f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
-        f"- commit: {made['git_commit']}; {document['created_at']}",
+        *made_by(document),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ TOO_FEW_PAIRS = f"fewer than {FEWEST_PROCESSES} pairs of processes"
 _FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")  # no part of a name
 # Images/s differ more from run to run than between a run's processes: of 380 pairs of identical
 # measurements, 66 would be alarms at a threshold of 2 %, and 2 at 5 % (results/throughput).
-SINGLE_THRESHOLD = 0.05
+_SINGLE_THRESHOLD = 0.05
 _SINGLE = (
     "images/s of single measurements at a threshold below 5 %; measure three times or more into "
     "one results folder, at one clean commit, or give --absolute"
@@ -346,7 +346,9 @@ def _change(
             if is_reference:
                 reason = f"the reference: {reason}"
         elif (
-            not absolute and threshold < SINGLE_THRESHOLD and not (before.repeated and now.repeated)
+            not absolute
+            and threshold < _SINGLE_THRESHOLD
+            and not (before.repeated and now.repeated)
         ):
             reason = _SINGLE
         if not same_machine:

@@ -566,7 +566,7 @@ def variance_components(p: Page) -> Iterator[Quote]:
     yield "variance is 37 %, with an interval of 15 to 94 %", *theirs["subset"]
     assert all(theirs[what][1] < 100 < theirs[what][2] for what in sources[:3])
     yield "the other three intervals contain 100 %", 100
-    yield "just leaves out 100 % is no result", 100
+    yield "just excludes 100 % shows nothing", 100
     factors = [high / share for share, _, high in (*ours.values(), *theirs.values())]
     yield "with 20 seeds, a ratio", accuracy("plain20", "order").seeds
     yield "a factor of about 2.5", max(factors)

@@ -6,9 +6,10 @@
 
 A library asks for the processor's instruction sets by the instruction CPUID. Variables such as
 `ONEDNN_MAX_CPU_ISA` restrict some libraries; ONNX Runtime's and OpenVINO's kernels have none. So in
-the copy each CPUID becomes UD0, which is as long, raises SIGILL and is no code of compilers, and a
-preloaded library (`answer.c`) answers the signal without AVX-512, VNNI, bf16 and AMX. The speed is
-that of this processor's AVX2 units, not of an older processor's.
+the copy each CPUID becomes UD0, an instruction of the same length that raises SIGILL and that
+compilers do not emit. A preloaded library (`answer.c`) answers the signal as if there were no
+AVX-512, VNNI, bf16 and AMX. The speed is that of this processor's AVX2 units, not of an older
+processor's.
 
 For Linux on x86-64, with gcc. Without root, `unshare` needs user namespaces.
 """

@@ -33,7 +33,7 @@ class Ceiling:
     Attributes:
         flops_per_second: precision → 2 × multiply-adds per second of a square matrix product or,
             on a CPU, of a convolution, whichever is faster; precisions without a native kernel
-            are absent. All are torch's, but int8 on a CPU, which is ONNX Runtime's.
+            are absent. The kernels are torch's; for int8 on a CPU, ONNX Runtime's.
         bytes_per_second: bytes read and written by a copy in memory.
         copied: precision → the same for numbers of that precision.
         matrix_side: number of rows of the largest matrices.
