@@ -154,7 +154,7 @@ def page(document: dict[str, Any]) -> str:
         "How many of the backends that sleep are judged slower than ONNX Runtime beside them (no",
         "change: slower or faster), of those that are judged:", "",
         *TextTable(heads, tuple(rows)).to_markdown(), "",
-        f"- {len(document['measurements'])} measurements, {COPIES} backends of each kind in each",
+        f"- measurements: {len(document['measurements'])}, {COPIES} backends of each kind in each",
         f"- command: `{document['command']}`",
         *made_by(document),
     ]  # fmt: skip

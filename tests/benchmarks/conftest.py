@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def paired(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Time *theirs* and *ours* in turn, and store the paired ratio of their rates.
 
-    A ratio above 1 says that ours is faster. pytest-benchmark's own table shows ours alone;
-    `extra_info` holds both sides' seconds, the median ratio and its quartiles.
+    A ratio above 1 says that ours is faster. pytest-benchmark's own table shows ours alone, a round
+    at a time; `extra_info` holds both sides' seconds per unit of work, the median ratio and its
+    quartiles.
     """
 
     def measure(ours: Work, theirs: Work, *, rounds: int, work: tuple[int, int] = (1, 1)) -> None:
@@ -58,8 +59,8 @@ def summary(seconds: dict[str, list[float]], work: tuple[int, int]) -> dict[str,
         "ratio_median": middle,
         "ratio_quartiles": [low, high],
         "pairs": len(kept),
-        "seconds_ours": [ours for ours, _ in kept],
-        "seconds_theirs": [theirs for _, theirs in kept],
+        "seconds_ours": [ours / work[0] for ours, _ in kept],
+        "seconds_theirs": [theirs / work[1] for _, theirs in kept],
     }
 
 

@@ -85,7 +85,7 @@ def test_a_step_of_fast_against_other_recipes(
         program(other, *network, settings=settings) as theirs,
         program("fast", *network, settings=settings) as fast,
     ):
-        paired(lambda: fast(2), lambda: theirs(2), rounds=5)
+        paired(lambda: fast(2), lambda: theirs(2), rounds=5, work=(2, 2))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20"])
