@@ -15,7 +15,7 @@ from scipy import stats
 import builders
 from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
-from bench.report.findings.answer import answer, summarise
+from bench.report.findings.answer import answer, summarise, summarise_contrasts
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
 from bench.report.study_data import StudyData
@@ -30,7 +30,8 @@ IMAGES = 100
 
 def agreement(store: Store, study: StudyRecord) -> Agreement:
     data = StudyData(store, study)
-    tested = {s.name: s.difference for s in summarise(study, data.records)}
+    rows = (*summarise(study, data.records), *summarise_contrasts(study, data.records))
+    tested = {row.name: row.difference for row in rows}
     return compare(study, data.records, *data.predictions, tested)
 
 
@@ -171,6 +172,34 @@ def test_new_images_are_those_of_the_declared_seeds_at_the_level_of_all_comparis
     tested = StudyData(store, study).summaries[1].difference
     assert tested is not None
     assert (wider[1] <= (tested.low or 0), wider[2] >= (tested.high or 0)) == (True, True)
+
+
+def test_a_contrast_has_an_interval_for_new_images(tmp_path: Path) -> None:
+    weights = {"b": 1.0, "a": -0.5, "c": -0.5}
+    wrong = {"a": [*BAD], "b": [*GOOD], "c": [{1}, set(), {2}]}
+    store, study = make_study(tmp_path / "one", wrong)
+    study = replace(study, contrasts={"mean": weights})
+    found = agreement(store, study)
+    mean, low, high = found.new_images["mean"]
+    wrong_images = {name: sum(map(len, by_seed)) / 300 for name, by_seed in wrong.items()}
+    assert mean == pytest.approx(-sum(w * wrong_images[name] for name, w in weights.items()))
+    (contrast,) = StudyData(store, study).contrasts
+    assert contrast.difference is not None
+    assert (low <= contrast.difference.low, high >= contrast.difference.high) == (True, True)
+    assert re.fullmatch(
+        r"For new seeds and new test images, mean \(b - 0\.5 a - 0\.5 c\) is \+14\.0 points "
+        r"\(95 % interval [+-][\d.]+ to \+[\d.]+\)\.",
+        found.sentences[-1],
+    ), found.sentences[-1]
+    # A comparison with weights 1 and -1 is the same as a contrast.
+    study = replace(study, contrasts={"pair": {"b": 1.0, "a": -1.0}})
+    found = agreement(store, study)
+    assert found.new_images["pair"] == pytest.approx(found.new_images["b"])
+    lost = {**wrong, "c": [{1}, {3, 4}, "failed"]}
+    store, study = make_study(tmp_path / "two", lost, classes=list("abcdefghij"))
+    found = agreement(store, replace(study, contrasts={"mean": weights}))
+    assert "mean" not in found.new_images
+    assert "mean is not given for new test images, because" in found.sentences[-1].lower()
 
 
 def test_one_seed_has_no_measure(tmp_path: Path) -> None:

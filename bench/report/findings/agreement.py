@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.report.findings.answer import MOST_NAMED, NOT_PRIMARY, first_named
+from bench.report.findings.answer import (
+    MOST_NAMED,
+    NOT_PRIMARY,
+    first_named,
+    formula,
+    interval_name,
+)
 from bench.report.findings.statistics import Discordance, mcnemar, new_images_interval
 
 if TYPE_CHECKING:
@@ -52,9 +58,12 @@ class Agreement:
         among_seeds: reference → its own networks, each seed against the next one, which shows how
             much a random seed alone changes.
         notes: what is left out, and why.
-        new_images: variant → its difference in accuracy from its reference, with the 95 % interval
-            for new seeds and new test images, simultaneous as that of the study's answer.
-        not_given: variant → why it has no such interval.
+        new_images: variant → its difference in accuracy from its reference, or contrast → its sum,
+            with the 95 % interval for new seeds and new test images, simultaneous as that of the
+            study's answer.
+        not_given: variant or contrast → why it has no such interval.
+        contrasts: contrast → its formula in words.
+        primary: the comparison whose interval does not belong to those of the others.
     """
 
     comparisons: tuple[SeedComparison, ...]
@@ -62,16 +71,36 @@ class Agreement:
     notes: tuple[str, ...]
     new_images: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     not_given: dict[str, str] = field(default_factory=dict)
+    contrasts: dict[str, str] = field(default_factory=dict)
+    primary: str | None = None
 
     @property
     def sentences(self) -> list[str]:
-        """One sentence per variant: how often it and its reference disagree, and the difference."""
+        """One sentence per variant: how often it and its reference disagree, and the difference.
+
+        Sentences on contrasts follow.
+        """
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
         groups = [(pair, [c.found for c in group]) for pair, group in grouped]
         if len(groups) > MOST_NAMED:
             groups.sort(key=lambda group: -_rate(group[1]))
         sentences = [self._sentence(*pair, found) for pair, found in groups]
-        return first_named(sentences, "more variants disagree as often or less.")
+        sentences = first_named(sentences, "more variants disagree as often or less.")
+        for name, words in self.contrasts.items():
+            if interval := self._interval(name):
+                sentences.append(
+                    f"For new seeds and new test images, {name} ({words}) is {interval}."
+                )
+            elif why := self.not_given.get(name):
+                sentences.append(f"{name} is not given for new test images, because {why}.")
+        return sentences
+
+    def _interval(self, name: str) -> str | None:
+        if name not in self.new_images:
+            return None
+        mean, low, high = (f"{value * 100:+.1f}" for value in self.new_images[name])
+        what = interval_name(alone=name == self.primary)
+        return f"{mean} points ({what} {low} to {high})"
 
     def _sentence(self, variant: str, reference: str, found: Sequence[Discordance]) -> str:
         """Say at which rate two networks of one seed disagree, and two seeds of the reference."""
@@ -81,12 +110,8 @@ class Agreement:
         )
         if own := self.among_seeds.get(reference, ()):
             text += f"; of two seeds of {reference}, for {_rate(own) * 100:.1f} %"
-        if interval := self.new_images.get(variant):
-            mean, low, high = (f"{value * 100:+.1f}" for value in interval)
-            text += (
-                f"; for new seeds and new test images, the difference in accuracy is {mean} points "
-                f"(95 % interval {low} to {high})"
-            )
+        if interval := self._interval(variant):
+            text += f"; for new seeds and new test images, the difference in accuracy is {interval}"
         elif why := self.not_given.get(variant):
             text += f"; no difference for new test images is given, because {why}"
         return f"{text}."
@@ -114,18 +139,24 @@ def agreement(
         records: run → its record.
         predictions: run → its `predictions` and the `labels`, of the runs that have them.
         notes: why predictions of a run are missing.
-        tested: variant → its difference from its reference, as the study's answer has it.
+        tested: variant → its difference from its reference, and contrast → its sum, as the study's
+            answer has them.
     """
     right = {
         run: tensors["predictions"] == tensors["labels"] for run, tensors in predictions.items()
     }
 
+    def alike(runs: Sequence[str | None]) -> bool:
+        """Return whether all of these runs have predictions of the same test images."""
+        if not all(run in right for run in runs):
+            return False
+        return len({records[r].result.get("dataset_fingerprint") for r in runs if r}) == 1
+
     def compare(first: str, second: str | None) -> Discordance | None:
         """Compare two runs; None if one has no predictions, or their test images differ."""
-        if first not in right or second not in right:
+        if second is None or not alike([first, second]):
             return None
-        prints = {records[run].result.get("dataset_fingerprint") for run in (first, second)}
-        return mcnemar(right[first], right[second]) if len(prints) == 1 else None
+        return mcnemar(right[first], right[second])
 
     def among(runs: dict[str, str]) -> tuple[Discordance, ...]:
         """Compare the networks of one variant, each with the next one."""
@@ -143,31 +174,50 @@ def agreement(
         for seed, run in runs[name].items()
         if (found := compare(run, runs[reference].get(seed)))
     ]
+    family = {
+        **{name: {name: 1.0, reference: -1.0} for name, reference in pairs.items()},
+        **study.contrasts,
+    }
     new_images, not_given = {}, {}
-    for name, reference in pairs.items():
-        seeds = [str(row.seed) for row in rows if row.variant == name]
+    for name, weights in family.items():
+        shared = set.intersection(*(set(runs[v]) for v in weights))
+        seeds = [s for s in sorted(shared, key=int) if alike([runs[v][s] for v in weights])]
         difference = tested.get(name)
-        if difference is None or difference.low is None or difference.high is None or not seeds:
+        if difference is None or difference.low is None or not seeds:
             continue
-        planned = declared or {*runs[name], *runs[reference]}
+        planned = declared or set.union(*(set(runs[v]) for v in weights))
         if why := _not_given(difference, planned.difference(seeds)):
             not_given[name] = why
             continue
-        by_seed = [right[runs[name][s]].astype(int) - right[runs[reference][s]] for s in seeds]
-        if len({len(images) for images in by_seed}) > 1:
-            continue
-        interval = new_images_interval(np.stack(by_seed), difference.level)
-        if interval is not None:  # new images do not make it more certain
-            mean, low, high = interval
-            limit = difference.limit
-            new_images[name] = (
-                mean,
-                max(min(low, difference.low), -limit),
-                min(max(high, difference.high), limit),
-            )
+        factors = list(weights.values())
+        by_seed = [np.dot(factors, [right[runs[v][s]] for v in weights]) for s in seeds]
+        if interval := _for_new_images(by_seed, difference):
+            new_images[name] = interval
     references = dict.fromkeys(row.reference for row in rows)
     own = {name: among(runs[name]) for name in references}
-    return Agreement(tuple(rows), own, tuple(notes), new_images, not_given)
+    return Agreement(
+        tuple(rows),
+        own,
+        tuple(notes),
+        new_images,
+        not_given,
+        {name: formula(weights) for name, weights in study.contrasts.items()},
+        next((name for name, d in tested.items() if d and d.alone), None),
+    )
+
+
+def _for_new_images(
+    by_seed: Sequence[npt.NDArray[Any]], difference: Difference
+) -> tuple[float, float, float] | None:
+    """Return the mean with its interval, which contains the difference's own; None without one."""
+    if len({len(images) for images in by_seed}) > 1:
+        return None
+    interval = new_images_interval(np.stack(by_seed), difference.level)
+    if interval is None or difference.low is None or difference.high is None:
+        return None
+    mean, low, high = interval
+    ends = min(low, difference.low), max(high, difference.high)  # no more certain than that
+    return mean, max(ends[0], -difference.limit), min(ends[1], difference.limit)
 
 
 def _not_given(difference: Difference, lacking: set[str]) -> str | None:

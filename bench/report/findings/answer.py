@@ -578,7 +578,7 @@ def _signed_interval(difference: Difference) -> str:
     ends = ""
     if difference.possible is not None:
         low, high = difference.possible
-        ends = f"{_which(difference)} {low * 100:+.1f} to {high * 100:+.1f}, "
+        ends = f"{interval_name(alone=difference.alone)} {low * 100:+.1f} to {high * 100:+.1f}, "
     return f"{ends}n = {difference.seeds}"
 
 
@@ -586,12 +586,13 @@ def _interval(difference: Difference) -> str:
     """Return an interval that excludes zero, its ends without their sign."""
     assert difference.possible is not None  # noqa: S101 - significant
     low, high = sorted(map(abs, difference.possible))
-    return f"{_which(difference)} {low * 100:.1f} to {high * 100:.1f}, n = {difference.seeds}"
+    ends = f"{low * 100:.1f} to {high * 100:.1f}"
+    return f"{interval_name(alone=difference.alone)} {ends}, n = {difference.seeds}"
 
 
-def _which(difference: Difference) -> str:
+def interval_name(*, alone: bool) -> str:
     """Name an interval: all hold together but that of a primary comparison."""
-    return f"95 % interval{' of this comparison alone' if difference.alone else ''}"
+    return f"95 % interval{' of this comparison alone' if alone else ''}"
 
 
 def _undecided(compared: Compared, what: str = "") -> list[str]:

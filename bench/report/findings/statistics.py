@@ -511,7 +511,7 @@ def new_images_interval(
 
     Args:
         differences: seed × image; 1 where only the first network is right, -1 where only the
-            second is, else 0.
+            second is, else 0. Of a contrast, the sum of the weights of the networks that are right.
         level: significance level of the interval (0.05: a 95 % interval).
 
     Returns:

@@ -130,6 +130,7 @@ class StudyReport:
     def agreement(self) -> Agreement:
         """The networks compared on the same test images."""
         tested = {summary.name: summary.difference for summary in self.data.summaries}
+        tested |= {contrast.name: contrast.difference for contrast in self.data.contrasts}
         return agreement(self.study, self.data.records, *self.data.predictions, tested)
 
     @cached_property
