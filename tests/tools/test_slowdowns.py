@@ -31,11 +31,17 @@ def test_each_sleeping_backend_is_a_trial_and_no_other_is():
         "by5": ["slower", "undecided"],
         "by10": ["not judged"],
     }
+    ratios = [
+        {"backend": name, "ratio": ratio}
+        for name, ratio in {"onnxruntime": 1.0, "samex0": 1.0001, "by5x0": 0.94, "by5x1": 0.96,
+                            "by5x2": 0.8, "by10x0": None}.items()
+    ]  # fmt: skip
     document = {
-        "measurements": [{"verdicts": found}], "command": "x", "created_at": "today",
+        "measurements": [{"verdicts": found, "ratios": ratios}], "command": "x", "created_at": "today",
         "environment": {"cpu": "A", "instruction_sets": ["avx"], "git_commit": "c"},
     }  # fmt: skip
     text = slowdowns.page(document)
+    assert "| more time (median) | 0.0 % | 6.4 % |  |" in text
     assert "| 0.02 | 1 of 1 | 1 of 2 | 0 of 0 |" in text
     assert "| 0.05 | 0 of 1 | 0 of 2 | 0 of 0 |" in text
 
