@@ -152,9 +152,9 @@ def page(document: dict[str, Any]) -> str:
     heads = ("threshold", "no sleep", "sleep of 5 %", "sleep of 10 %")
     lines = [
         "# Injected slowdowns", "",
-        "How much more time than ONNX Runtime the backends beside it take, and how many of those that",
-        "are judged are called slower at each threshold (without sleep: slower or faster). The time is",
-        "measured: it is more than the sleep alone adds.", "",
+        "How much more time than ONNX Runtime the backends beside it take, and how many of those",
+        "that are judged are called slower at each threshold (without sleep: slower or faster).",
+        "The time is measured: it is more than the sleep alone adds.", "",
         *TextTable(heads, tuple(rows)).to_markdown(), "",
         f"- measurements: {len(document['measurements'])}, {COPIES} backends of each kind in each",
         f"- command: `{document['command']}`",
