@@ -57,7 +57,7 @@ WORDS_OF_NO_DATA = {
                    "the side of an image by four", "after three epochs of"],
     "depth": ["In three epochs", "among five on held-out images", "the three bottleneck networks",
               "the four deeper networks", "In the first of three epochs", "In the third epoch",
-              "the three of bottlenecks"],
+              "gaps of these three", "the three of bottlenecks"],
     "fast-recipe": ["Three seeds decide", "about ten epochs on CIFAR-10",
                     "about a third of the time"],
     "grow": ["none of the three depths", "all fifteen growths", "after the third epoch"],
