@@ -112,12 +112,14 @@ def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, Ru
 
 def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
     """Return the mean with its standard error: of the seeds, and at least of the images."""
-    records = [store.read_run(request.run_id) for request in runs.values()]
-    found = [(r.result.get("validation_accuracy"), r) for r in records if r is not None]
-    values = [value for value, _ in found if value is not None]
-    if len(values) < len(runs):
-        return None
-    mean = statistics.fmean(values)
-    images = sum(record.result.get("validation_images", 0) for _, record in found)
+    values, counts = [], {}
+    for request in runs.values():
+        record = store.read_run(request.run_id)
+        if record is None or (value := record.result.get("validation_accuracy")) is None:
+            return None
+        values.append(value)
+        # Runs with one split have the same images.
+        counts[request.split_seed, request.data] = record.result.get("validation_images", 0)
+    mean, images = statistics.fmean(values), sum(counts.values())
     of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0
     return _Score(mean, max(statistics.stdev(values) / math.sqrt(len(values)), of_images))

@@ -119,7 +119,7 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
     ),
     "one seed": (
         {"a": [0.9], "b": [0.5]},
-        r"There is no significant difference between b and a \(n = 1\)\.",
+        r"No difference can be tested with one seed: b and a \(-40\.00 points\)\.",
     ),
     "some seeds": (
         {"a": [*REFERENCE], "b": [*SAME], "c": [0.901, 0.899]},
@@ -129,7 +129,7 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         {"a": [*REFERENCE], "b": ["diverged"] * 3},
         (
             r"b has no result to compare \(3 diverged\); b did not learn in 3 of 3 runs .*, "
-            r"Fisher's exact test gives p = 0\.100\)\."
+            r"Fisher's exact test, uncorrected, gives p = 0\.100\)\."
         ),
     ),
     "the reference failed": (
@@ -144,8 +144,8 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         (
             r"b has a result for 2 seeds only \(1 diverged\); there is no significant "
             r"difference between b and a \(n = 2\); b did not learn in 1 of 3 runs "
-            r"\(diverged, or at chance accuracy; against a's rate, Fisher's exact test gives p = "
-            r"1\.000\)\."
+            r"\(diverged, or at chance accuracy; against a's rate, Fisher's exact test, "
+            r"uncorrected, gives p = 1\.000\)\."
         ),
     ),
     "a better one lacks a seed": (

@@ -12,6 +12,7 @@ from bench.report.findings.statistics import (
     Difference,
     compare,
     estimate,
+    level_of_look,
     mcnemar,
     power,
     seeds_needed,
@@ -131,13 +132,41 @@ def test_a_p_value_is_below_5_percent_exactly_where_the_interval_excludes_zero()
 
 
 def test_welchs_test_is_scipys() -> None:
-    values = {"a": by_seed(FIRST), "b": by_seed(SECOND[:7])}
+    values = {"a": by_seed(FIRST), "b": by_seed(SECOND)}
     found = compare(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
-    expected = stats.ttest_ind(SECOND[:7], FIRST, equal_var=False)
+    expected = stats.ttest_ind(SECOND, FIRST, equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert found is not None
     assert found.p_value == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_welchs_test_of_samples_of_unequal_size_has_the_freedom_of_the_smaller() -> None:
+    values = {"a": by_seed(FIRST), "b": by_seed(SECOND[:7])}
+    found = compare(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
+    t = stats.ttest_ind(SECOND[:7], FIRST, equal_var=False).statistic
+    assert found is not None
+    assert found.freedom == 6
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(t), 6))
+    # A new study would have as many seeds of both.
+    assert found.seeds_needed is not None
+
+
+def test_seeds_that_are_added_are_tested_at_the_next_look() -> None:
+    rows = {"a": [0.90, 0.91, 0.89, 0.90], "b": [0.912, 0.925, 0.893, 0.910]}
+    values = {name: by_seed(row) for name, row in rows.items()}
+    weights = {"b": {"b": 1.0, "a": -1.0}}
+    now, later = level_of_look(2), level_of_look(3)
+    once = compare(values, weights, alpha=now)["b"]
+    again = compare(values, weights, alpha=now, later_alpha=later)["b"]
+    assert once is not None
+    assert again is not None
+    assert (
+        once.seeds_needed == compare(values, weights, alpha=now, later_alpha=now)["b"].seeds_needed
+    )
+    assert again.seeds_needed == compare(values, weights, alpha=later)["b"].seeds_needed
+    assert again.seeds_needed != once.seeds_needed
+    assert again.detectable == once.detectable
 
 
 def test_a_contrast_is_the_t_test_of_the_weighted_sum_of_each_seed() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bench.report.findings.looks import level
+from bench.report.findings.looks import later_level, level
 from bench.report.findings.statistics import (
     MOST_SEEDS,
     POWER,
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
 NOT_PRIMARY = "the study's primary comparison is not significant"
+_CONTRAST_DOUBTS = {
+    "pending": "{} is not tested before all of its runs have ended",
+    "missing": (
+        "no claim is made about {}, because results are missing, and with chance accuracy in their "
+        "place it is not significant"
+    ),
+    "secondary": f"no claim is made about {{}}, because {NOT_PRIMARY}",
+}
 _A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
@@ -139,6 +147,12 @@ def formula(weights: Mapping[str, float]) -> str:
     return " ".join(terms)
 
 
+def tested_seeds(study: StudyRecord) -> set[int]:
+    """Return the declared seeds, or all if seeds may be added or none of the declared was run."""
+    there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
+    return there.intersection(study.declared_seeds) or there
+
+
 @dataclass(frozen=True)
 class _Outcomes:
     """A study's accuracies by variant and seed, and what they are tested with."""
@@ -148,9 +162,14 @@ class _Outcomes:
 
     @cached_property
     def runs(self) -> dict[str, dict[int, RunRecord]]:
-        """Variant → seed → record, of the runs that have one."""
+        """Variant → seed → record, of the runs of tested seeds that have one."""
+        seeds = tested_seeds(self.study)
         return {
-            name: {int(s): self.records[r] for s, r in entry["runs"].items() if r in self.records}
+            name: {
+                int(s): self.records[r]
+                for s, r in entry["runs"].items()
+                if r in self.records and int(s) in seeds
+            }
             for name, entry in self.study.variants.items()
         }
 
@@ -201,7 +220,8 @@ class _Outcomes:
         compares them, are one family. A primary comparison is tested alone. The others are a
         family of their own, of which nothing is claimed unless the primary comparison is
         significant (gatekeeping), so that all claims together are wrong no more often than
-        without one.
+        without one. With a margin, the primary comparison can be called equivalent by mistake as
+        well, in at most half of the level's share of studies, so the others have the other half.
         """
         figures = ["test_accuracy", *(["train_accuracy"] if self.study.compare_training else [])]
         primary = self.study.primary
@@ -211,11 +231,14 @@ class _Outcomes:
             for figure in figures
         }
         members = sum(map(len, families.values()))
+        if first is not None and self.study.margin is not None:
+            members *= 2
         found = {figure: self._tested(figure, f, members) for figure, f in families.items()}
         if first is None:
             return found
         figure, name = first
         decisive = self._tested(figure, {name: self.family[name]}, 1)
+        decisive = {n: d and replace(d, alone=members > 0) for n, d in decisive.items()}
         if (tested := decisive[name]) is None or not tested.significant:
             found = {
                 figure: {n: d and replace(d, doubt=d.doubt or "secondary") for n, d in of.items()}
@@ -236,6 +259,7 @@ class _Outcomes:
             values,
             family,
             alpha=level(self.study),
+            later_alpha=later_level(self.study),
             members=members,
             test=self.study.test,
             chance=self.chance,
@@ -508,7 +532,7 @@ def _significant(compared: Compared, which: str) -> list[str]:
         [
             f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
             f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
-            f"(95 % interval {_interval(d)}, n = {d.seeds})"
+            f"({_interval(d)})"
             f"{_negligible(d, summary.margin)}"
             for summary, d in differing
         ],
@@ -526,50 +550,61 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
     texts = []
     for contrast in contrasts:
         d = contrast.difference if which == "test" else contrast.train_difference
-        if d is None:
-            continue
         name = f"{contrast.name} ({contrast.formula})"
-        if d.doubt == "pending":
-            texts.append(f"{name} is not tested before all of its runs have ended")
-            continue
-        if d.doubt == "secondary":
-            texts.append(f"no claim is made about {name}, because {NOT_PRIMARY}")
-            continue
-        size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
-        if d.significant:
-            verdict = "which differs significantly from zero"
-        elif d.equivalent(contrast.margin):
-            verdict = f"which is equivalent to zero within ±{(contrast.margin or 0) * 100:g} points"
+        if d is None:
+            if which == "test":
+                texts.append(f"{name} cannot be computed, because its variants share no seed")
+        elif d.doubt is not None:
+            texts.append(_CONTRAST_DOUBTS[d.doubt].format(name))
         else:
-            verdict = "which does not differ significantly from zero"
-        texts.append(f"{name} is {size}, {verdict}")
+            size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
+            texts.append(f"{name} is {size}, {_verdict(d, contrast.margin)}")
     return texts
+
+
+def _verdict(difference: Difference, margin: float | None) -> str:
+    if difference.seeds == 1:
+        return "which cannot be tested with one seed"
+    if difference.deviation is None:
+        return "the same for each seed, which cannot be tested"
+    if difference.significant:
+        return f"which differs significantly from zero{_negligible(difference, margin)}"
+    if difference.equivalent(margin):
+        return f"which is equivalent to zero within ±{(margin or 0) * 100:g} points"
+    return "which does not differ significantly from zero"
 
 
 def _signed_interval(difference: Difference) -> str:
     ends = ""
     if difference.possible is not None:
         low, high = difference.possible
-        ends = f"95 % interval {low * 100:+.1f} to {high * 100:+.1f}, "
+        ends = f"{_which(difference)} {low * 100:+.1f} to {high * 100:+.1f}, "
     return f"{ends}n = {difference.seeds}"
 
 
 def _interval(difference: Difference) -> str:
-    """Return the ends of an interval that excludes zero, without their sign."""
+    """Return an interval that excludes zero, its ends without their sign."""
     assert difference.possible is not None  # noqa: S101 - significant
     low, high = sorted(map(abs, difference.possible))
-    return f"{low * 100:.1f} to {high * 100:.1f}"
+    return f"{_which(difference)} {low * 100:.1f} to {high * 100:.1f}, n = {difference.seeds}"
+
+
+def _which(difference: Difference) -> str:
+    """Name an interval: all hold together but that of a primary comparison."""
+    return f"95 % interval{' of this comparison alone' if difference.alone else ''}"
 
 
 def _undecided(compared: Compared, what: str = "") -> list[str]:
     """Say which variants are equivalent, not compared yet, or not significantly different."""
     open_ = [(s, d) for s, d in compared if not d.significant]
     equal = [(s, d) for s, d in open_ if d.equivalent(s.margin)]
-    same = [(s, d) for s, d in open_ if d.deviation is None and d.doubt is None and d.seeds > 1]
+    untested = [(s, d) for s, d in open_ if d.deviation is None and d.doubt is None]
+    single = [(s, d) for s, d in untested if d.seeds == 1]
+    same = [(s, d) for s, d in untested if d.seeds > 1]
     pending = [(s, d) for s, d in open_ if d.doubt == "pending"]
     missing = [(s, d) for s, d in open_ if d.doubt == "missing"]
     secondary = [(s, d) for s, d in open_ if d.doubt == "secondary"]
-    named = [pair for group in (equal, same, pending, missing, secondary) for pair in group]
+    named = [pair for group in (equal, untested, pending, missing, secondary) for pair in group]
     unclear = [pair for pair in open_ if pair not in named]
     texts = first_named(
         [
@@ -584,12 +619,16 @@ def _undecided(compared: Compared, what: str = "") -> list[str]:
             f"there is no significant difference{what} between "
             f"{_pairs(unclear, compared)} (n = {_counts(unclear)})"
         )
-    if same:
-        amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in same]
-        texts.append(
-            f"no difference{what} can be tested that is the same for each seed: "
-            f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
-        )
+    for why, pairs in (
+        ("with one seed", single),
+        ("that is the same for each seed", same),
+    ):
+        if pairs:
+            amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in pairs]
+            texts.append(
+                f"no difference{what} can be tested {why}: "
+                f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
+            )
     if missing:
         texts.append(
             f"no claim is made{what} about {_pairs(missing, compared)}, because the one that seems "
@@ -629,7 +668,7 @@ def _failed(summary: VariantSummary, found: Failures) -> str:
     p = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"  # noqa: PLR2004
     return (
         f"{rate} (diverged, or at chance accuracy; against {summary.reference}'s rate, Fisher's "
-        f"exact test gives p {p})"
+        f"exact test, uncorrected, gives p {p})"
     )
 
 

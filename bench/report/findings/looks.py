@@ -31,3 +31,8 @@ def level(study: StudyRecord) -> float:
     """Return the significance level of all comparisons of a study together, at this look."""
     first_and_only = look(study) == 1 and not study.looks
     return SIGNIFICANCE if first_and_only else level_of_look(look(study))
+
+
+def later_level(study: StudyRecord) -> float | None:
+    """Return the level of the next look, at more seeds; None if seeds cannot be added."""
+    return level_of_look(look(study) + 1) if study.looks else None

@@ -78,6 +78,11 @@ class Difference:
             that the better side lacks; `secondary`, if the study's primary comparison is not
             significant.
         limit: the largest size that the difference can have, if all values are between 0 and 1.
+        incomplete: whether a variant lacks a seed that another one has, so that no equivalence is
+            claimed.
+        alone: whether it is the study's primary comparison, whose interval does not belong to
+            those of the others.
+        later_level: its significance level if seeds are added; None if it stays as it is.
     """
 
     mean: float
@@ -92,6 +97,9 @@ class Difference:
     correlation: float | None = None
     doubt: Literal["pending", "missing", "secondary"] | None = None
     limit: float = 1.0
+    incomplete: bool = False
+    alone: bool = False
+    later_level: float | None = None
 
     @property
     def possible(self) -> tuple[float, float] | None:
@@ -115,6 +123,7 @@ class Difference:
         return (
             margin is not None
             and self.doubt is None
+            and not self.incomplete
             and self.low is not None
             and self.high is not None
             and -margin < self.low <= self.high < margin
@@ -136,14 +145,16 @@ class Difference:
 
     @property
     def superiority(self) -> Estimate | None:
-        """The probability that a new seed's value is above zero, with its own 95 % interval.
+        """The probability that a new seed's value is above zero, with its interval.
 
-        It is that of normal values (Bouthillier et al. 2021 name it P(A > B)).
+        It is that of normal values (Bouthillier et al. 2021 name it P(A > B)). The interval has the
+        level of the difference's.
         """
         if not self.deviation or self.error is None or self.freedom is None:
             return None
         ratio = self.error / self.deviation
-        return _superiority(self.mean / self.error, ratio, self.seeds, self.freedom)
+        t = self.mean / self.error
+        return _superiority(t, ratio, self.seeds, self.freedom, self.level)
 
     @property
     def seeds_needed(self) -> tuple[int | None, int | None] | None:
@@ -161,7 +172,7 @@ class Difference:
         few, many = (
             seeds_needed(
                 effect * math.sqrt(stats.chi2.ppf(share, self.freedom) / self.freedom),
-                level=self.level,
+                level=self.later_level or self.level,
                 there=self.seeds,
                 groups=groups,
             )
@@ -250,6 +261,7 @@ def compare(
     family: Mapping[str, Weights],
     *,
     alpha: float = SIGNIFICANCE,
+    later_alpha: float | None = None,
     members: int | None = None,
     test: Test = "paired",
     chance: Mapping[str, float] | None = None,
@@ -261,10 +273,13 @@ def compare(
         family: name → variant → weight. A variant that is compared with its reference has the
             weights +1 and -1; a difference of differences has four.
         alpha: significance level of the whole family.
+        later_alpha: the same, once seeds have been added; None if it stays as it is.
         members: number of comparisons that share *alpha*, if *family* is a part of them only:
             test and training accuracies are tested together.
         test: `paired` tests the weighted sum of each seed; `welch` treats the variants as
-            independent samples of unequal variance (Welch 1947).
+            independent samples of unequal variance (Welch 1947). If a result is missing, so that
+            the samples differ in size, it has the degrees of freedom of the smallest, since
+            Welch's would be wrong too often (Mickey and Brown 1966).
         chance: variant → the accuracy of guessing. It takes the place of a result that the better
             side lacks for a seed that the other side has; a difference that does not hold then is
             marked `missing`.
@@ -272,8 +287,10 @@ def compare(
     Returns:
         Name → difference; None where no seed is common.
     """
-    level = alpha / max(1, len(family) if members is None else members)
+    count = max(1, len(family) if members is None else members)
+    level, later = alpha / count, None if later_alpha is None else later_alpha / count
     found = {name: _difference(values, w, level, test) for name, w in family.items()}
+    found = {name: d and replace(d, later_level=later) for name, d in found.items()}
     for name, difference in found.items():
         if difference is None or not difference.excludes_zero:
             continue
@@ -317,30 +334,33 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
     if not count:
         return None
     mean = float(sum(weight * sample.mean() for sample, weight in parts))
-    limit = float(np.abs(factors).sum()) / 2  # the weights add up to 0
+    found = Difference(
+        mean, None, None, None, count,
+        level=level,
+        limit=float(np.abs(factors).sum()) / 2,  # the weights add up to 0
+        incomplete=any(set(sample) != set(seeds) for sample in samples),
+    )  # fmt: skip
     if count == 1:
-        return Difference(mean, None, None, None, 1, level=level, limit=limit)
+        return found
     squares = [(w * w * float(a.var(ddof=1)) / len(a), len(a) - 1) for a, w in parts]
     variance = sum(square for square, _ in squares)
     if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
-        return Difference(mean, None, None, None, count, level=level, limit=limit)
-    # Welch and Satterthwaite; of paired sums, n - 1.
-    freedom = variance**2 / sum(square**2 / f for square, f in squares)
+        return found
+    if len({f for _, f in squares}) > 1:
+        freedom = float(count - 1)
+    else:  # Welch and Satterthwaite; of paired sums, n - 1
+        freedom = variance**2 / sum(square**2 / f for square, f in squares)
     error = math.sqrt(variance)
     half = _t_bound(level, freedom) * error
-    p_value = min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level)
-    return Difference(
-        mean,
-        mean - half,
-        mean + half,
-        p_value,
-        count,
+    return replace(
+        found,
+        low=mean - half,
+        high=mean + half,
+        p_value=min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level),
         deviation=math.sqrt(sum(w * w * float(a.var(ddof=1)) for a, w in parts)),
         error=error,
         freedom=freedom,
-        level=level,
         correlation=_correlation(columns),
-        limit=limit,
     )
 
 
@@ -352,7 +372,7 @@ def _correlation(columns: np.ndarray) -> float | None:
     return float(np.corrcoef(columns)[0, 1])
 
 
-def _superiority(t: float, ratio: float, seeds: int, freedom: float) -> Estimate:
+def _superiority(t: float, ratio: float, seeds: int, freedom: float, level: float) -> Estimate:
     """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t.
 
     Args:
@@ -360,6 +380,7 @@ def _superiority(t: float, ratio: float, seeds: int, freedom: float) -> Estimate
         ratio: standard error over standard deviation with a new seed.
         seeds: their number.
         freedom: degrees of freedom of the standard error.
+        level: significance level of the interval.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -371,8 +392,8 @@ def _superiority(t: float, ratio: float, seeds: int, freedom: float) -> Estimate
         reach = 10 + 3 * abs(t)
         return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
 
-    alpha = (1 - CONFIDENCE) / 2
-    low, high = (float(ndtr(end(share) * ratio)) for share in (alpha, 1 - alpha))
+    shares = (level / 2, 1 - level / 2)
+    low, high = (float(ndtr(end(share) * ratio)) for share in shares)
     return Estimate(float(ndtr(t * ratio)), low, high, seeds)
 
 

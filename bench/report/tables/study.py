@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.answer import tested_seeds
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.statistics import (
     SIGNIFICANCE,
@@ -43,9 +44,9 @@ SAME_IMAGES = (
 COMPARED = (
     "Detectable is the difference that would be significant with 80 % power at this number of "
     "seeds. P(better) is the probability that the first is the more accurate one with a new seed, "
-    "if differences are normal (Bouthillier et al. 2021), with this row's own 95 % interval; of a "
-    "contrast, that the sum is above zero. The correlation is that of the accuracies of both "
-    "over seeds: pairing by seed narrows an interval only if it is positive."
+    "if differences are normal (Bouthillier et al. 2021), with an interval of the level of the "
+    "difference's; of a contrast, that the sum is above zero. The correlation is that of the "
+    "accuracies of both over seeds: pairing by seed narrows an interval only if it is positive."
 )
 SPREAD = (
     "Standard deviation of the test accuracy over seeds, with its 95 % interval from the χ² "
@@ -233,9 +234,15 @@ def _seeds_note(study: StudyRecord) -> str:
     if not declared:
         return ""
     there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
+    shown = tested_seeds(study)
     named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
     were = "was" if len(declared) == 1 else "were"
-    others = "; others are not tested." if there - set(declared) else "."
+    if not there - set(declared):
+        others = "."
+    elif shown.issubset(declared):
+        others = "; others are not part of this table."
+    else:
+        others = "; others are not tested."
     when = "beforehand"
     if study.earlier_looks:
         looks = counted(study.earlier_looks, "look")
