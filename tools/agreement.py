@@ -16,6 +16,7 @@ import importlib.util
 import json
 import logging
 import random
+import statistics
 import sys
 import tempfile
 from collections import defaultdict
@@ -193,7 +194,7 @@ def _single(instrument: Instrument, repeats: int) -> Callable[[int], list[float]
 
 
 def _median(blocks: dict[int, list[float]]) -> float:
-    return float(torch.tensor([s for block in blocks.values() for s in block]).median())
+    return statistics.median(seconds for block in blocks.values() for seconds in block)
 
 
 def _verdict(low: float, high: float) -> str:
@@ -222,8 +223,9 @@ def page(document: dict[str, Any]) -> str:
     table = TextTable(tuple(cells[0]), tuple(map(tuple, cells[1:])))
     lines = [
         "# Do other instruments find the same?", "", *table.to_markdown(), "",
-        "Blocks of all instruments are interleaved in random order; the ratio is paired by round,",
-        "with its 95 % bootstrap interval.", "",
+        "Blocks of all instruments are interleaved in random order. Images/s are medians over all",
+        "rounds. The ratio is the median of the rounds' ratios, with its 95 % bootstrap interval,",
+        "and not the quotient of these two medians.", "",
         f"- command: `{document['command']}`",
         f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
         f"- threads: {made['threads']}",

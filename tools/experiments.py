@@ -1,10 +1,11 @@
-"""Run the studies that are declared but not yet run, one after the other, into one folder.
+"""Run the studies whose declared runs are not all published, one after the other, into one folder.
 
     nohup python tools/experiments.py --results FOLDER > experiments.log 2>&1 &
 
-About 15 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
+About 18 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
 is complete is not trained again, and what was begun resumes. Each study's file says what was
-declared beforehand; nothing is looked at before all of its runs have ended.
+declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
+`time-budget`, which is published.
 """
 
 from __future__ import annotations

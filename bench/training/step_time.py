@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.studies.run_request import RunRequest
 
 TIMED_STEPS = 4
-TIMED_MACS = 20 * 10**9  # of a timed step, forward: a second or two on two cores
+TIMED_MACS = 20 * 10**9  # of a timed step, forward: about a second on two cores with AVX2
 # A forward pass alone, relative to forward, backward and update.
 EVALUATION_COST = 1 / 3
 

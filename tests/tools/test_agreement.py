@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from statistics import median
+
 import agreement
 import pytest
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "throughput" / "agreement.json"
 
 ENVIRONMENT = {
     "cpu": "A", "instruction_sets": ["avx"], "threads": 2, "torch": "2", "bench": "1",
@@ -33,3 +39,13 @@ def test_agreement_needs_the_whole_interval_within_three_per_cent(low, high, ans
     )
     (line,) = (line for line in text.splitlines() if line.startswith("| resnet18"))
     assert line.strip("| ").split("|")[-1].strip() == answer
+
+
+def test_the_published_page_shows_medians_of_the_seconds_beside_it():
+    document = json.loads(PUBLISHED.read_text())
+    assert PUBLISHED.with_suffix(".md").read_text() == agreement.page(document)
+    for row in document["rows"]:
+        for side, name in (("ours", "ours"), ("theirs", row["instrument"])):
+            seconds = [second for block in row["seconds"][name] for second in block]
+            shown = row[f"{side}_images_per_second"]
+            assert shown == pytest.approx(row["batch_size"] / median(seconds))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import slowdowns
 
 from builders import make_row
@@ -31,11 +34,18 @@ def test_each_sleeping_backend_is_a_trial_and_no_other_is():
         "by5": ["slower", "undecided"],
         "by10": ["not judged"],
     }
+    ratios = [
+        {"backend": name, "ratio": ratio}
+        for name, ratio in {"onnxruntime": 1.0, "samex0": 1.0001, "by5x0": 0.94, "by5x1": 0.96,
+                            "by5x2": 0.8, "by10x0": None}.items()
+    ]  # fmt: skip
     document = {
-        "measurements": [{"verdicts": found}], "command": "x", "created_at": "today",
+        "measurements": [{"verdicts": found, "ratios": ratios}],
+        "command": "x", "created_at": "today",
         "environment": {"cpu": "A", "instruction_sets": ["avx"], "git_commit": "c"},
     }  # fmt: skip
     text = slowdowns.page(document)
+    assert "| more time (median) | 0.0 % | 6.4 % |  |" in text
     assert "| 0.02 | 1 of 1 | 1 of 2 | 0 of 0 |" in text
     assert "| 0.05 | 0 of 1 | 0 of 2 | 0 of 0 |" in text
 
@@ -43,3 +53,9 @@ def test_each_sleeping_backend_is_a_trial_and_no_other_is():
 def test_a_backend_sleeps_for_its_share_of_the_time():
     assert {b.share for b in slowdowns.backends().values()} == {0.0, 0.05, 0.1}
     assert all(getattr(slowdowns, name).name == name for name in slowdowns.backends())
+
+
+def test_the_published_page_is_made_of_the_data_beside_it():
+    published = Path(__file__).parents[2] / "results" / "throughput" / "slowdowns.json"
+    page = slowdowns.page(json.loads(published.read_text()))
+    assert published.with_suffix(".md").read_text() == page
