@@ -382,6 +382,17 @@ def test_the_study_of_the_issue_does_not_say_better() -> None:
     assert said({**values, "b": collapsed}) == text
 
 
+def test_where_a_run_did_not_learn_the_row_has_the_median_and_the_worst_seed() -> None:
+    values = {"a": [0.900, 0.902, 0.899, 0.901], "b": [0.906, "diverged", 0.908, 0.904]}
+    study, records = make(values)
+    table = study_table(summarise(study, records), study)
+    reference, row = (dict(zip(table.columns, cells, strict=True)) for cells in table.rows)
+    assert "(median 90.50, worst 10.00)" in row["test accuracy %"]
+    assert "median" not in reference["test accuracy %"]
+    assert "a run that diverged counts as chance accuracy" in (table.note or "")
+    assert "for new seeds on these test images, in 95 % of studies" in (table.note or "")
+
+
 def test_equivalence_is_claimed_wrongly_in_at_most_5_percent_of_studies() -> None:
     generator = np.random.default_rng(5)
     studies, wrong, right = 1_000, 0, 0
