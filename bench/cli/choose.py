@@ -39,7 +39,8 @@ def choose(
 
     Prints the measured configurations, the Pareto front, and the fastest one within the limits.
     Accuracies are compared on the validation split if every row has one, else on the test split.
-    Rows that are noisy, or without a p99 or an accuracy, are shown with that note and not chosen.
+    Rows that are noisy, of fewer than six processes, or without a p99 or an accuracy, are shown
+    with that note and not chosen.
     Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
     configuration is within the limits.
 

@@ -166,6 +166,7 @@ def test_file_and_original_are_measured_and_chosen_with_their_accuracies(
     table = measured_rows(Store(results))
     assert table["dataset"].tolist() == [DATASET] * 2
     table["noisy"] = False
+    table["processes"] = 6  # the time is too short for them
     table["other_processes"] = 0.0  # other tests run meanwhile
     table["latency_p99_ms"] = table["latency_p99_high_ms"] = 1.0
     assert choose(table, max_latency_ms=5, max_accuracy_drop=100).chosen is not None

@@ -88,6 +88,9 @@ FAST = {"images_per_second": 1000, "latency_p99_high_ms": 1.0, "test_accuracy": 
 NO_P99 = {"latency_p99_ms": None, "latency_p99_high_ms": None}
 NOTED = {
     "noisy": {"noisy": True},
+    "one process": {"processes": 1},
+    "five processes": {"processes": 5},
+    "a number of processes that is not known": {"processes": None},
     "busy": {"other_processes": 0.5},
     "no p99": NO_P99,
     "no accuracy": {"test_accuracy": None},
@@ -97,6 +100,7 @@ NOTED = {
 @pytest.mark.parametrize("note", NOTED)
 def test_a_row_that_cannot_be_chosen_is_shown_with_its_reason(note, measured, bench):
     folder = measured([{**LARGE, **FAST, **NOTED[note]}, MIDDLE])
+    note = "fewer than 6 processes" if "process" in note else note
     choice = chosen(folder, 50, 10)
     assert choice.chosen["model"] == "resnet34"
     assert choice.passed_over == {}

@@ -15,7 +15,7 @@ from bench.store.exports import Exports
 from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, study_runs
 from bench.studies import ADHOC
-from bench.system.intervals import share_interval
+from bench.system.intervals import FEWEST_PROCESSES, share_interval
 from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     from bench.store import Store
 
+_FEW_PROCESSES = f"fewer than {FEWEST_PROCESSES} processes"
+
 # Note of a row that cannot be chosen → what it means, and what helps.
 REASONS = {
     "no p99": "a p99 needs {count} batches: measure with --scenario single-stream --batch-size 1, "
     "or a longer --max-seconds",
     "noisy": "the interval did not become narrow enough: measure with a longer --max-seconds",
+    _FEW_PROCESSES: "nothing is claimed from so few: measure with --processes auto, the default",
     "busy": "other processes used too much of the processor meanwhile: stop them, measure again",
     "no accuracy": "the accuracy of the network or file itself is not known: measure a run (bench "
     "import makes one of a trained network), or a file that bench export-onnx made and tested",
@@ -265,6 +268,8 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     for note, doubtful in {
         "no p99": _latencies(ran).isna(),
         "noisy": ran["noisy"].fillna(value=False).astype(bool),
+        # Rows of before there were several processes do not say how many.
+        _FEW_PROCESSES: ran["processes"].fillna(1) < FEWEST_PROCESSES,
         "busy": ran["other_processes"].map(too_busy).notna(),
         "no accuracy": ran["test_accuracy"].isna(),
     }.items():
