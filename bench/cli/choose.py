@@ -32,6 +32,14 @@ def choose(
         ),
     ] = 0.5,
     study: Annotated[str | None, option("--study NAME", "Only consider this study's runs.")] = None,
+    boundary: Annotated[
+        str | None,
+        option("--boundary NAME", "Only consider rows of it: compute, copies or end-to-end."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        option("--scenario NAME", "Only consider rows of it: offline, single-stream or server."),
+    ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
 ) -> None:
@@ -39,9 +47,11 @@ def choose(
 
     Prints the measured configurations, the Pareto front, and the fastest one within the limits.
     Accuracies are compared on the validation split if every row has one, else on the test split.
-    Rows that are noisy, of fewer than six processes, or without a p99 or an accuracy, are shown
-    with that note and not chosen.
-    Uses the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
+    Speeds are compared within the newest measurement that has a row within the limits, and with
+    one boundary and scenario; what is as fast, within the intervals, is named. p99 is bounded at
+    95 % confidence of each row alone. Rows whose speed cannot be judged (fewer than six processes,
+    a busy machine), or without a p99 or an accuracy, are shown with that note and not chosen. Uses
+    the records of 'bench export-onnx' and 'bench throughput'. Exits with code 1 if no
     configuration is within the limits.
 
     Example:
@@ -58,6 +68,8 @@ def choose(
         measured_rows(Store(results), study),
         max_latency_ms=max_latency_ms,
         max_accuracy_drop=max_accuracy_drop,
+        boundary=boundary,
+        scenario=scenario,
     )
     rows = rows_of(choice.rows)
     if as_json:

@@ -21,6 +21,7 @@ The files, in the order in which a measurement passes through them:
 | `profile/` | measures the time of each layer, after the samples |
 | `timing/trial.py` | holds one configuration's samples, interval, status and error |
 | `rows.py` | turns trials into rows of the `throughput` table |
+| `ranking.py` | finds the fastest of several rows, and those that may be as fast |
 | `tuning.py` | searches for the fastest configuration: `bench tune` |
 | `compared_speeds.py`, `speed_changes.py` | compare two measurements: `bench compare` |
 

@@ -18,13 +18,14 @@ def row(model, images_per_second, p99, accuracy, **changes):
     return make_row(
         model=model, images_per_second=images_per_second, latency_p99_ms=p99,
         latency_p99_high_ms=p99, test_accuracy=accuracy, file_sha256=None, scenario="offline",
-        **changes,
+        **{"ci_low": images_per_second, "ci_high": images_per_second, **changes},
     )  # fmt: skip
 
 
 LARGE = row("resnet50", 100, 11.0, 0.950)
 MIDDLE = row("resnet34", 200, 5.0, 0.945)
 SMALL = row("resnet18", 400, 3.0, 0.930)
+NOISY = {"noisy": True, "ratio": None}
 WORSE = row("plain18", 390, 3.5, 0.920)
 
 
@@ -56,7 +57,7 @@ def test_the_fastest_within_both_bounds_is_chosen(measured):
     for figure in (
         "resnet34 in fp32 on onnxruntime",
         "200 images/s",
-        "ships within 5 ms (95 %): p99 is at most 5 ms",
+        "ships within 5 ms: p99 is at most 5 ms (95 %, of this row alone)",
         "94.50 %",
         "0.50",
     ):
@@ -79,7 +80,7 @@ def test_when_nothing_fits_it_says_so_and_what_comes_nearest(measured):
 
 
 def test_rows_that_cannot_be_judged_are_not_called_too_slow(measured):
-    noisy = [{**row, "noisy": True} for row in (LARGE, MIDDLE)]
+    noisy = [{**row, **NOISY} for row in (LARGE, MIDDLE)]
     choice = chosen(measured(noisy), 50, 10)
     assert choice.sentence == "None of 2 measured can be judged; see the notes."
 
@@ -87,7 +88,7 @@ def test_rows_that_cannot_be_judged_are_not_called_too_slow(measured):
 FAST = {"images_per_second": 1000, "latency_p99_high_ms": 1.0, "test_accuracy": 0.99}
 NO_P99 = {"latency_p99_ms": None, "latency_p99_high_ms": None}
 NOTED = {
-    "noisy": {"noisy": True},
+    "noisy": NOISY,
     "one process": {"processes": 1},
     "five processes": {"processes": 5},
     "a number of processes that is not known": {"processes": None},
@@ -159,7 +160,7 @@ def test_without_any_accuracy_it_names_the_fastest_within_the_latency(measured):
 
 def test_what_cannot_be_compared_is_passed_over_and_counted(measured):
     spoilt = [
-        {**SMALL, **FAST, "noisy": True},
+        {**SMALL, **FAST, **NOISY},
         {**SMALL, **FAST, "status": "failed"},
         {**SMALL, **FAST, "cpu": "another"},
     ]
@@ -174,11 +175,11 @@ def test_what_cannot_be_compared_is_passed_over_and_counted(measured):
 
 
 def test_a_noisy_repetition_does_not_replace_a_good_measurement(measured):
-    rows = chosen(measured([SMALL], [{**SMALL, **FAST, "noisy": True}]), 5, 1).rows
+    rows = chosen(measured([SMALL], [{**SMALL, **FAST, **NOISY}]), 5, 1).rows
     assert list(rows["images_per_second"]) == [400]
 
 
-@pytest.mark.parametrize("spoilt", [{"noisy": True}, NO_P99])
+@pytest.mark.parametrize("spoilt", [NOISY, NO_P99])
 def test_accuracy_is_compared_with_the_best_even_if_its_speed_cannot_be_trusted(measured, spoilt):
     best = {**LARGE, **spoilt, "test_accuracy": 0.96}
     choice = chosen(measured([best, MIDDLE, SMALL]), 5, 1)
@@ -198,7 +199,7 @@ def test_a_passed_over_row_of_another_dataset_is_no_obstacle(measured, tmp_path)
         Store(tmp_path).finish_run(record)
     easy = {**LARGE, "run": runs["mnist"], "test_accuracy": 0.99}
     ours = {**SMALL, "run": runs["fashion-mnist"]}
-    assert chosen(measured([{**easy, "noisy": True}, ours]), 5, 0).chosen["drop_points"] == 0
+    assert chosen(measured([{**easy, **NOISY}, ours]), 5, 0).chosen["drop_points"] == 0
     with pytest.raises(BenchError, match=r"of 2 datasets \(fashion-mnist, mnist\)"):
         chosen(measured([easy, ours]), 5, 0)
 
@@ -212,8 +213,8 @@ def test_an_export_that_was_made_again_is_no_standard(measured):
 @pytest.mark.parametrize(
     ("unusual", "named"),
     [
-        ({"scenario": "single-stream"}, "on onnxruntime, batch 1, single-stream"),
-        ({"boundary": "copies"}, "on onnxruntime, batch 1, copies"),
+        ({"scenario": "single-stream", **NO_P99}, "on onnxruntime, batch 1, single-stream"),
+        ({"boundary": "copies", **NO_P99}, "on onnxruntime, batch 1, copies"),
         ({"memory_format": "channels_last"}, "on onnxruntime channels_last, batch 1"),
         ({"streams": 2}, "on onnxruntime with 2 streams, batch 1"),
     ],
@@ -246,7 +247,7 @@ def test_accuracy_and_latency_carry_their_uncertainty(measured, bench):
     said = chosen(folder, 5, 1).sentence
     # Wilson's interval, by hand: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
     assert "test accuracy 94.50 % [92.91, 95.75] on 1,000 images" in said
-    assert "ships within 5 ms (95 %): p99 is at most 4.8 ms" in said
+    assert "ships within 5 ms: p99 is at most 4.8 ms (95 %, of this row alone)" in said
     assert "92.91-95.75" in bench("choose", "--results", folder, "--max-latency-ms", 5).out
 
 
@@ -324,3 +325,100 @@ def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measur
     assert bench(*words, 1).code == 1
     assert "Nothing of 3 measured fits" in bench(*words, 1, "--json").document["errors"][0]["error"]
     assert "max-latency-ms" in bench(*words, "x").refusal
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "plural"),
+    [("boundary", "copies", "boundaries"), ("scenario", "single-stream", "scenarios")],
+)
+def test_rows_of_several_boundaries_or_scenarios_are_refused_until_one_is_named(
+    name, others, plural, measured, bench
+):
+    folder = measured([MIDDLE, {**SMALL, name: others}])
+    words = ("choose", "--results", folder, "--max-latency-ms", 5, "--max-accuracy-drop", 5)
+    refusal = bench(*words).refusal
+    assert f"of 2 {plural} (" in refusal
+    assert refusal.endswith(f"name one with --{name}")
+    assert "Ship resnet18 in fp32" in bench(*words, f"--{name}", others).out
+    usual = MIDDLE[name]
+    assert "Ship resnet34 in fp32" in bench(*words, f"--{name}", usual).out
+    refusal = bench(*words, f"--{name}", "sever").refusal
+    assert f"--{name} sever: nothing was measured so; there is: " in refusal
+
+
+def test_images_per_second_of_different_measurements_are_not_compared(measured):
+    """The newest measurement with a row that fits counts; an older one is of another day."""
+    choice = chosen(measured([SMALL], [MIDDLE], [{**LARGE, "latency_p99_high_ms": 9.0}]), 5, 5)
+    assert choice.chosen["model"] == "resnet34"
+    notes = choice.rows.set_index("model")["note"].to_dict()
+    assert notes == {
+        "resnet18": "other measurement",
+        "resnet34": "",
+        "resnet50": "other measurement",
+    }
+    assert "the only one that fits, among 3" in choice.sentence
+    assert "2 other measurement: images/s of different measurements do not" in choice.reasons[0]
+
+
+def ways(**speeds):
+    """Rows of one network in one measurement: precision → images/s, ratio, half their widths."""
+    return [
+        {
+            **SMALL, "precision": precision, "images_per_second": speed,
+            "ci_low": speed * (1 - width), "ci_high": speed * (1 + width), "noisy": True,
+            "ratio": ratio, "ratio_low": ratio - half, "ratio_high": ratio + half,
+            "difference": "faster" if half else "reference",
+        }
+        for precision, (speed, width, ratio, half) in speeds.items()
+    ]  # fmt: skip
+
+
+def test_one_network_is_compared_by_ratios_whose_intervals_hold_where_those_of_speeds_overlap(
+    measured,
+):
+    rows = ways(fp32=(100, 0.5, 1.0, 0), fp16=(210, 0.5, 2.0, 0.1), int8=(200, 0.5, 2.5, 0.3))
+    choice = chosen(measured(rows), 5, 5)
+    assert choice.chosen["precision"] == "int8"
+    assert "; the fastest of 3 that fit, among 3." in choice.sentence
+
+
+def test_what_is_as_fast_within_the_intervals_is_named(measured):
+    rows = ways(fp32=(100, 0.01, 1.0, 0), fp16=(200, 0.01, 2.0, 0.1), int8=(230, 0.01, 2.3, 0.3))
+    said = chosen(measured(rows), 5, 5).sentence
+    assert (
+        "; as fast, within their intervals: resnet18 in int8 on onnxruntime, batch 1, "
+        "resnet18 in fp16 on onnxruntime, batch 1; of 3 that fit, among 3." in said
+    )
+
+
+def test_different_networks_are_compared_by_the_intervals_of_images_per_second(measured):
+    """Each has a ratio of 1 to itself, which compares them with nothing."""
+    alone = {"ratio": 1.0, "difference": "reference", "noisy": False}
+    near = {**SMALL, **alone, "ci_low": 350, "ci_high": 450}
+    far = {**MIDDLE, **alone, "ci_low": 150, "ci_high": 250}
+    assert "the fastest of 2 that fit" in chosen(measured([far, near]), 5, 5).sentence
+    wide = {**far, "ci_high": 360}
+    said = chosen(measured([wide, near]), 5, 5).sentence
+    assert "Ship resnet18" in said
+    assert (
+        "as fast, within their intervals: resnet18 in fp32 on onnxruntime, batch 1, resnet34"
+        in said
+    )
+
+
+def test_two_files_of_one_name_each_have_a_reference_of_their_own(measured):
+    files = [
+        {**row, "file_sha256": name * 64, "images_per_second": speed, "ci_low": speed,
+         "ci_high": speed}
+        for name, speed in (("a", 100), ("b", 300))
+        for row in ways(int8=(speed, 0, 1.0, 0))
+    ]  # fmt: skip
+    choice = chosen(measured(files), 5, 5)
+    assert choice.chosen["images_per_second"] == 300
+    assert "the fastest of 2 that fit" in choice.sentence
+
+
+def test_a_wide_interval_over_processes_makes_a_row_no_less_choosable_than_its_reference(measured):
+    rows = ways(fp32=(100, 0.3, 1.0, 0), int8=(200, 0.3, 2.0, 0.5))
+    rows[0]["noisy"] = False  # its twin's ratio is narrow
+    assert chosen(measured(rows), 5, 5).chosen["precision"] == "int8"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
 from bench.store.exports import Exports
 from bench.store.runs import short_hash
-from bench.store.tables.frames import load_table, study_runs
+from bench.store.tables.frames import load_table, rows_of, study_runs
 from bench.studies import ADHOC
 from bench.system.intervals import FEWEST_PROCESSES, share_interval
 from bench.system.processor_use import too_busy
@@ -29,14 +30,19 @@ _FEW_PROCESSES = f"fewer than {FEWEST_PROCESSES} processes"
 REASONS = {
     "no p99": "a p99 needs {count} batches: measure with --scenario single-stream --batch-size 1, "
     "or a longer --max-seconds",
-    "noisy": "the interval did not become narrow enough: measure with a longer --max-seconds",
+    "noisy": "times are multiples of a time slice, a server rate has no p99, or there is no ratio "
+    "and the interval of images/s is too wide: measure while nothing else runs, or with a longer "
+    "--max-seconds",
     _FEW_PROCESSES: "nothing is claimed from so few: measure with --processes auto, the default",
     "busy": "other processes used too much of the processor meanwhile: stop them, measure again",
     "no accuracy": "the accuracy of the network or file itself is not known: measure a run (bench "
     "import makes one of a trained network), or a file that bench export-onnx made and tested",
     "other dataset": "its accuracy is of other images than that of the others",
+    "other measurement": "images/s of different measurements do not compare: measure all in one "
+    "bench throughput",
 }
 _SHIPPABLE = ("onnx", "complete")  # format and status of an export
+_PLURALS = {"boundary": "boundaries", "scenario": "scenarios"}
 _PLACE = ["device", "cpu", "threads"]
 _SAME = [
     "model",
@@ -65,8 +71,9 @@ class Choice:
             upper 95 % bound of p99),
             `drop_points` (points of accuracy below the most accurate), `accuracy_low` and
             `accuracy_high` (95 % interval of the test accuracy), `bytes`, `note` (why the row
-            cannot be chosen, of `REASONS`; empty if it can), `front` (no other that can be chosen
-            is at once as accurate, as low in latency and as fast) and `fits`.
+            cannot be chosen, of `REASONS`; empty if it can), `front` (no other of the same
+            measurement that can be chosen is at once as accurate, as low in latency and as fast)
+            and `fits`.
         chosen: the row to ship, or None.
         sentence: the answer.
         passed_over: why measured rows are not among `rows` → how many.
@@ -162,24 +169,38 @@ def _named(store: Store, runs: set[str]) -> list[str]:
     return [*whole, *map(short_hash, sorted(runs.difference(*whole.values())))]
 
 
-def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: float) -> Choice:
+def choose(
+    rows: pd.DataFrame,
+    *,
+    max_latency_ms: float,
+    max_accuracy_drop: float,
+    boundary: str | None = None,
+    scenario: str | None = None,
+) -> Choice:
     """Choose the fastest measured configuration within a latency and an accuracy.
 
     Every row's accuracy is that of the very file or network that was timed. Rows are selected by
     their validation accuracy if all have one, else by test accuracy, which then is a little too
     high for what is chosen. Only rows of one
     machine, the one measured last, are compared; of repeated ones the newest that can be chosen
-    counts.
+    counts. Among those that fit, the newest measurement decides: by the ratios to one reference,
+    or by images/s between networks and batch sizes, whose intervals may overlap.
 
     Args:
         rows: of `measured_rows`.
-        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence.
+        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence of each row alone.
         max_accuracy_drop: points of accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
+        boundary: only rows of this boundary.
+        scenario: only rows of this scenario.
 
     Raises:
-        BenchError: the rows are of several datasets.
+        BenchError: the rows are of several datasets, boundaries or scenarios, or none is of the
+            given ones.
     """
+    for name, value in {"boundary": boundary, "scenario": scenario}.items():
+        if value is not None:
+            rows = _only(rows, name, value)
     rows, passed_over = _candidates(rows)
     usable = rows["note"] == ""
     # If a network was exported again since, the older file can no longer be shipped.
@@ -200,31 +221,64 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
         rows["drop_points"] = drops.where(comparable)
     intervals = [_interval(row) for row in rows.to_dict("records")]
     rows[["accuracy_low", "accuracy_high"]] = intervals
-    rows["front"] = [
-        row["note"] == "" and _undominated(row, rows[usable]) for _, row in rows.iterrows()
-    ]
     # 99.0 - 98.5 is a little more than 0.5 in binary.
     rows["fits"] = (
         usable
         & (rows["latency_ms"] <= max_latency_ms)
         & (rows["drop_points"] <= max_accuracy_drop + 1e-9)
     )
+    if rows["fits"].any():
+        decides = rows["measurement"] == rows.loc[rows["fits"], "measurement"].max()
+        rows.loc[usable & ~decides, "note"] = "other measurement"
+        rows["fits"] &= decides
+    rows["front"] = [
+        row["note"] == ""
+        and _undominated(
+            row, rows[(rows["note"] == "") & (rows["measurement"] == row["measurement"])]
+        )
+        for _, row in rows.iterrows()
+    ]
     rows = rows.sort_values(["images_per_second", "accuracy"], ascending=False)
-    fitting = rows[rows["fits"]]
-    if len(fitting):
-        chosen = {str(k): v for k, v in fitting.iloc[0].items()}
+    fitting = rows_of(rows[rows["fits"]])
+    if fitting:
+        together = rows["measurement"] == fitting[0]["measurement"]
+        chosen, as_fast = fastest_of(fitting, rows_of(rows[together]))
         sentence = (
             f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s; "
             f"{_within(chosen, max_latency_ms)}; {_accuracy(chosen)}; "
             f"{chosen['drop_points']:.2f} points of {split} accuracy below the most accurate "
-            f"measured, {describe(best)}; the fastest of {len(fitting)} that fit, among "
-            f"{len(rows)}."
+            f"measured, {describe(best)}; {_rank(fitting, chosen, as_fast)}, among {len(rows)}."
         )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
     if best and rows.loc[rows["note"] == "", "drop_points"].min() > 0:
         sentence += f" The most accurate, {describe(best)}, cannot be chosen ({best['note']})."
     return Choice(rows, None, sentence, passed_over)
+
+
+def _only(rows: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
+    """Return the rows with a value in a column.
+
+    Raises:
+        BenchError: there is none.
+    """
+    found = rows[rows[name] == value]
+    if found.empty:
+        there = ", ".join(sorted(rows[name].dropna().unique()))
+        raise BenchError(f"--{name} {value}: nothing was measured so; there is: {there}")
+    return found.copy()
+
+
+def _rank(
+    fitting: list[dict[str, Any]], chosen: Mapping[str, Any], as_fast: list[dict[str, Any]]
+) -> str:
+    """Say what the chosen row is among those that fit."""
+    if len(fitting) == 1:
+        return "the only one that fits"
+    if as_fast:
+        names = ", ".join(map(describe, [chosen, *as_fast]))
+        return f"as fast, within their intervals: {names}; of {len(fitting)} that fit"
+    return f"the fastest of {len(fitting)} that fit"
 
 
 def _latencies(rows: pd.DataFrame) -> pd.Series[Any]:
@@ -243,7 +297,10 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(row["latency_p99_high_ms"]):
         latency = f"{row['latency_ms']:.3g} ms"
         return f"p99 {latency} in the sample, without a recorded bound (measure again)"
-    return f"ships within {max_latency_ms:g} ms (95 %): p99 is at most {row['latency_ms']:.3g} ms"
+    return (
+        f"ships within {max_latency_ms:g} ms: p99 is at most {row['latency_ms']:.3g} ms (95 %, of "
+        "this row alone)"
+    )
 
 
 def _accuracy(row: Mapping[Any, Any]) -> str:
@@ -265,9 +322,12 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     ran = frame[frame["status"] == "complete"].copy()
     passed_over = {"did not run": len(frame) - len(ran)}
     ran["note"] = ""
+    # An interval over processes holds however wide it is: where it overlaps, rows are as fast.
+    noisy = ran["noisy"].fillna(value=False).astype(bool)
+    without = ran["ratio"].isna() | (ran["scenario"] == "server")
     for note, doubtful in {
         "no p99": _latencies(ran).isna(),
-        "noisy": ran["noisy"].fillna(value=False).astype(bool),
+        "noisy": noisy & without,
         # Rows of before there were several processes do not say how many.
         _FEW_PROCESSES: ran["processes"].fillna(1) < FEWEST_PROCESSES,
         "busy": ran["other_processes"].map(too_busy).notna(),
@@ -290,6 +350,13 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     if datasets:
         other = rows["dataset"].notna() & ~rows["dataset"].isin(datasets)
         rows.loc[other, "note"] = "other dataset"
+    for name in ("boundary", "scenario"):
+        several = sorted(rows.loc[rows["note"] == "", name].dropna().unique())
+        if len(several) > 1:
+            raise BenchError(
+                f"the measured rows are of {len(several)} {_PLURALS[name]} ({', '.join(several)}), "
+                f"whose speeds do not compare; name one with --{name}"
+            )
     kept = {reason: count for reason, count in passed_over.items() if count}
     return rows.drop(columns=["dataset", "usable"]), kept
 
