@@ -29,7 +29,8 @@ def tune(
     max_latency_ms: Annotated[
         float | None,
         measurement(
-            "--max-latency-ms MS", "Largest p99 latency of one batch (95 % sure), in milliseconds."
+            "--max-latency-ms MS",
+            "Largest p99 latency of one batch (95 % sure of each), in milliseconds.",
         ),
     ] = None,
     min_accuracy: Annotated[
@@ -53,9 +54,10 @@ def tune(
 
     Tries backends, precisions, memory formats, threads, streams and batch sizes by successive
     halving, then measures the fastest three and PyTorch eager again, interleaved, in fresh
-    processes. There p99 must stay below --max-latency-ms at 95 % confidence, and each answers the
-    run's images itself for --min-accuracy. Backends that compile are tried last, with the batch
-    sizes and thread counts that are still in the search.
+    processes. There p99 must stay below --max-latency-ms at 95 % confidence of each alone, and
+    each answers the run's images itself for --min-accuracy. What is as fast, within the intervals,
+    is named. Backends that compile are tried last, with the batch sizes and thread counts that are
+    still in the search.
 
     Example:
 
@@ -107,6 +109,19 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
         print_text(line)
     for line in tuned.left_out:
         print_text(line)
-    skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
-    print_line(f"\nThe fastest of {tuned.tried} configurations{skipped}:", style="bold")
+    print_text("")
+    print_text(_verdict(tuned), style="bold")
     print_line(f"  {tuned.command}")
+
+
+def _verdict(tuned: Any) -> str:
+    skipped = f" ({tuned.skipped} more skipped: see --max-minutes)" if tuned.skipped else ""
+    tried = f"{tuned.tried} configurations{skipped}"
+    if tuned.no_verdict:
+        return f"No verdict: {tuned.no_verdict}. First in speed of {tried}, so far:"
+    if tuned.as_fast:
+        names = ", ".join([tuned.best.name, *tuned.as_fast])
+        return f"As fast, within their intervals: {names}; of {tried}. The first of them:"
+    if tuned.again == 1:
+        return f"The only one of {tried} that was measured again and keeps the bounds:"
+    return f"The fastest of the {tuned.again} that were measured again, of {tried}:"

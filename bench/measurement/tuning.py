@@ -26,14 +26,18 @@ from bench.measurement.configurations import (
     expand,
 )
 from bench.measurement.examples import find_examples
+from bench.measurement.machine.noise import is_tick_warning
 from bench.measurement.measure import measure_configurations
 from bench.measurement.preparation import Context, OnEvent, with_files
+from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.measurement.timing.runner import LocalRunner, Runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
 from bench.store.measurements import Measurements
+from bench.system.intervals import FEWEST_PROCESSES
 from bench.system.machine_lock import measuring_lock
+from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,8 +94,8 @@ class Bounds:
     """Bounds that the fastest configuration has to keep.
 
     Attributes:
-        latency_ms: of a batch: p99 stays below it, at 95 % confidence; the search itself, with few
-            samples, goes by the median.
+        latency_ms: of a batch: p99 stays below it, at 95 % confidence of each finalist alone; the
+            search itself, with few samples, goes by the median.
         accuracy: lower bound of the top-1 accuracy of exactly that network or file in that
             backend, 0…1; on the validation split, or the test split of those without one.
 
@@ -116,13 +120,17 @@ class Tuned:
     """The result of a search.
 
     Attributes:
-        best: the fastest configuration within the bounds.
+        best: the configuration within the bounds with the highest ratio or images/s.
         record: the final, interleaved measurement: the finalists, default eager and channels-last
             eager.
         command: measures it again.
         tried: number of configurations that were measured.
         skipped: number of those for which there was no time.
         left_out: finalists that did not keep the bounds, and why.
+        again: number of configurations within the bounds, eager ones included, that were measured
+            again.
+        as_fast: names of those of them whose intervals overlap with that of `best`.
+        no_verdict: why the times do not show which is fastest, and what helps; None if they do.
     """
 
     best: Configuration
@@ -131,6 +139,9 @@ class Tuned:
     tried: int
     skipped: int = 0
     left_out: tuple[str, ...] = ()
+    again: int = 1
+    as_fast: tuple[str, ...] = ()
+    no_verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -314,13 +325,16 @@ def tune(
                 left, bounds, LocalRunner, budget=budget, on_event=context.on_event
             )
             record = _measured_again(finalists, eager, bounds, context, Path(folder), dataset)
-            best, out = _fastest_within(finalists, record, bounds)
+            out = _left_out(finalists, record, bounds)
             left_out += out
-            if best is not None:
+            if len(out) < len(finalists):
                 break
             left = [one for one in left if not any(_is_like(one, other) for other in out)]
             if not left or budget.spent:
                 raise UnreachedError(_nothing_keeps(left_out, bounds))
+    keeping = _within([*finalists, *eager], record, bounds)
+    row, as_fast = fastest_of([row for row, _ in keeping], record.rows)
+    best, *ties = (next(one for other, one in keeping if other is r) for r in (row, *as_fast))
     command = command_for(best) + (f" --dataset {shlex.quote(dataset)}" if dataset else "")
     return Tuned(
         best,
@@ -329,6 +343,9 @@ def tune(
         len(budget.begun),
         len(budget.skipped),
         tuple(f"left out: {one.made.name}: {one.reason}" for one in left_out),
+        len(keeping),
+        tuple(one.name for one in ties),
+        _no_verdict([row for row, _ in keeping]),
     )
 
 
@@ -372,21 +389,44 @@ def _measured_again(
     return measure_configurations(made, request, context, folder)
 
 
-def _fastest_within(
+def _within(
+    measured: Sequence[Configuration], record: MeasurementRecord, bounds: Bounds
+) -> list[tuple[dict[str, Any], Configuration]]:
+    """Return the row of each configuration that was measured again and keeps the bounds."""
+    return [
+        (row, next(one for one in measured if _is_row_of(row, one)))
+        for row in record.rows
+        if _why_not_within(row, bounds)[0] is None
+    ]
+
+
+def _left_out(
     finalists: Sequence[Configuration], record: MeasurementRecord, bounds: Bounds
-) -> tuple[Configuration | None, list[LeftOut]]:
-    """Return the fastest finalist that keeps the bounds, and those that do not."""
-    keeping: list[tuple[float, Configuration]] = []
+) -> list[LeftOut]:
+    """Return the finalists that do not keep the bounds."""
     out = []
     for one in finalists:
         row = next(row for row in record.rows if _is_row_of(row, one))
         reason, alike = _why_not_within(row, bounds)
-        if reason is None:
-            keeping.append((row["images_per_second"], one))
-        else:
+        if reason is not None:
             out.append(LeftOut(one, reason, alike))
-    best = max(keeping, key=lambda found: found[0])[1] if keeping else None
-    return best, out
+    return out
+
+
+def _no_verdict(rows: Sequence[dict[str, Any]]) -> str | None:
+    """Return why the times of rows do not show which is fastest, and what helps."""
+    for row in rows:
+        if busy := too_busy(row.get("other_processes")):
+            return f"{busy}; tune while nothing else runs"
+        for warning in (row.get("warnings") or "").split("; "):
+            if is_tick_warning(warning):
+                return f"{warning}; tune while nothing else runs"
+        if (count := row.get("processes") or 1) < FEWEST_PROCESSES:
+            return (
+                f"only {count} of the {FEWEST_PROCESSES} processes that a verdict needs are "
+                "complete; try smaller --batch-size, and let it end"
+            )
+    return None
 
 
 def _is_row_of(row: dict[str, Any], made: Configuration) -> bool:

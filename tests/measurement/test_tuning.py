@@ -8,6 +8,7 @@ import torch
 from bench.errors import BenchError
 from bench.measurement import tuning
 from bench.measurement.configurations import Configuration, Request, expand
+from bench.measurement.machine.noise import tick_warning
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_context
 from bench.measurement.tuning import (
@@ -185,6 +186,56 @@ def test_the_fastest_of_the_finalists_is_the_one_of_the_second_measurement(searc
     assert tuned.best.batch_size == 9
     assert (request.processes, request.bounded) == ("auto", False)
     assert tuned.left_out == ()
+
+
+def narrow(size, **changes):
+    """What is found of a batch size, with a narrow interval of images/s."""
+    speed = 1000.0 * size
+    return {size: {"ci_low": speed * 0.99, "ci_high": speed * 1.01, **changes}}
+
+
+def test_it_is_the_fastest_only_if_its_interval_overlaps_with_no_other(searched):
+    tuned, _ = searched(narrow(10) | narrow(9) | narrow(8), Bounds())
+    assert (tuned.best.batch_size, tuned.again, tuned.as_fast) == (10, 3, ())
+    assert tuned.no_verdict is None
+    tuned, _ = searched(narrow(10) | narrow(9, ci_high=9950.0) | narrow(8), Bounds())
+    assert tuned.best.batch_size == 10
+    assert [name.split(" / ")[4] for name in tuned.as_fast] == ["batch 9"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"other_processes": 0.5}, "other processes used 50 % of the processor; tune while"),
+        ({"processes": 5}, "only 5 of the 6 processes that a verdict needs are complete; "),
+        ({"processes": None}, "only 1 of the 6 processes"),
+        ({"warnings": f"hot; {tick_warning(0.01)}"}, "the times are multiples of 10 ms, a time"),
+    ],
+)
+def test_times_that_support_no_verdict_give_none(changes, reason, searched):
+    tuned, _ = searched(narrow(10) | narrow(9, **changes) | narrow(8), Bounds())
+    assert tuned.best.batch_size == 10
+    assert tuned.no_verdict.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "The fastest of the 3 that were measured again, of 10 configurations:"),
+        ({"ci_high": 20e3}, "As fast, within their intervals: others_models:tiny / fine / fp32"),
+        ({"processes": 2}, "No verdict: only 2 of the 6 processes"),
+    ],
+)
+def test_the_closing_sentence_claims_no_more_than_the_intervals(
+    changes, words, searched, monkeypatch, bench, tmp_path
+):
+    tuned, _ = searched(narrow(10) | narrow(9, **changes) | narrow(8), Bounds())
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: tuned)
+    out = bench("tune", TINY, "--input-size", 16, "--results", tmp_path / "r").out
+    *_, said, command = out.splitlines()
+    assert said.startswith(words)
+    assert ("fastest" in said) == (not changes)
+    assert command == f"  {tuned.command}"
 
 
 def test_latency_is_checked_again_on_fresh_samples(searched):
