@@ -52,5 +52,6 @@ def _has_ratio(row: Row) -> bool:
 
 def _overlap(one: Row, other: Row, *, by_ratio: bool) -> bool:
     low, high = ("ratio_low", "ratio_high") if by_ratio else ("ci_low", "ci_high")
-    ends = [row.get(end) for row in (one, other) for end in (low, high)]
-    return None in ends or (ends[0] <= ends[3] and ends[2] <= ends[1])
+    if any(row.get(end) is None for row in (one, other) for end in (low, high)):
+        return True
+    return bool(one[low] <= other[high] and other[low] <= one[high])

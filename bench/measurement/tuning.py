@@ -334,7 +334,11 @@ def tune(
                 raise UnreachedError(_nothing_keeps(left_out, bounds))
     keeping = _within([*finalists, *eager], record, bounds)
     row, as_fast = fastest_of([row for row, _ in keeping], record.rows)
-    best, *ties = (next(one for other, one in keeping if other is r) for r in (row, *as_fast))
+    mixed = len({one.threads for _, one in keeping}) > 1  # then names say how many
+    best, *ties = (
+        replace(next(one for other, one in keeping if other is found), mixed_threads=mixed)
+        for found in (row, *as_fast)
+    )
     command = command_for(best) + (f" --dataset {shlex.quote(dataset)}" if dataset else "")
     return Tuned(
         best,
