@@ -203,6 +203,13 @@ def test_it_is_the_fastest_only_if_its_interval_overlaps_with_no_other(searched)
     assert [name.split(" / ")[4] for name in tuned.as_fast] == ["batch 9"]
 
 
+def test_what_is_as_fast_with_another_number_of_threads_has_another_name(made, searched):
+    made[8] = dataclasses.replace(made[9], threads=2)
+    tuned, _ = searched(narrow(10) | narrow(8), Bounds())
+    names = sorted([tuned.best.name, *tuned.as_fast], key=lambda name: name[-9:])
+    assert [name.rpartition(" / ")[2] for name in names] == ["1 threads", "2 threads"]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
