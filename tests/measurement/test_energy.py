@@ -49,7 +49,8 @@ def test_a_counter_that_began_again_is_no_negative_energy(counters):
     assert meter.joules == pytest.approx(2 * 3)
 
 
-def test_without_a_package_there_is_no_energy_rather_than_zero(counters, tmp_path):
+@pytest.mark.usefixtures("counters")
+def test_without_a_package_there_is_no_energy_rather_than_zero(tmp_path):
     for folder in ("intel-rapl:0", "intel-rapl:10"):
         (tmp_path / folder / "name").write_text("dram\n")
     assert Meter("cpu").joules is None
