@@ -135,9 +135,13 @@ def compare(
     ]
     remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
     same_machine = baseline.machine == candidate.machine
-    beside = any(_by_ratio(*pair[1:], same_machine=same_machine) for pair in pairs)
-    how = {"absolute": absolute, "same_machine": same_machine, "beside_ratios": beside}
-    changes = [_change(*pair, threshold, **how) for pair in pairs]
+    beside = any(_ratios(*pair[1:], same_machine=same_machine) for pair in pairs)
+    changes = [
+        _change(
+            *pair, threshold, absolute=absolute, same_machine=same_machine, beside_ratios=beside
+        )
+        for pair in pairs
+    ]
     remarks += [
         f"{one.configuration}, the reference: images/s changed by the factor {one.ratio:.3g} "
         f"[{one.low:.3g}, {one.high:.3g}], which is not judged: {_SINGLE_REFERENCE}."
@@ -326,11 +330,14 @@ def ratio_of(
     return math.exp(difference), math.exp(low), math.exp(high)
 
 
-def _by_ratio(before: ComparedSpeed, now: ComparedSpeed, *, same_machine: bool) -> bool:
-    """Return whether both have a ratio to the same reference, and are not that reference."""
+def _ratios(
+    before: ComparedSpeed, now: ComparedSpeed, *, same_machine: bool
+) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """Return both ratios to the same reference; None without, or of that reference itself."""
     is_reference = before.is_reference or now.is_reference
-    alike = before.reference == now.reference and not (is_reference and same_machine)
-    return bool(before.relative and now.relative and alike)
+    if before.reference != now.reference or (is_reference and same_machine):
+        return None
+    return (before.relative, now.relative) if before.relative and now.relative else None
 
 
 def _change(
@@ -346,8 +353,9 @@ def _change(
     """Return one configuration's change; *beside_ratios*: others are compared by their ratios."""
     is_reference = before.is_reference or now.is_reference
     reason = None
-    if _by_ratio(before, now, same_machine=same_machine) and not absolute:
-        basis, found = "ratio", ratio_of(now.relative, before.relative)
+    ratios = None if absolute else _ratios(before, now, same_machine=same_machine)
+    if ratios is not None:
+        basis, found = "ratio", ratio_of(ratios[1], ratios[0])
         if min(before.ratio_processes, now.ratio_processes) < FEWEST_PROCESSES:
             reason = _FEW
     else:

@@ -76,7 +76,7 @@ def has_step(page):
 
 
 def test_a_machine_that_drifts_from_measurement_to_measurement_makes_no_steps():
-    """Images/s alone would have a step in about half of such series."""
+    """Images/s would have a step in more than half of such series."""
     source = np.random.default_rng(0)
     pages = [histories(measurements(source, kept=0.8)) for _ in range(20)]
     assert all(len(page) == 2 for page in pages)  # the reference, and what is beside it

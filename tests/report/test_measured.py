@@ -267,6 +267,12 @@ def test_rows_calibrated_on_noise_are_marked():
     assert "--dataset" in line
 
 
+def test_the_footnote_names_every_number_of_threads():
+    more = {"noise_floor": None, "warnings": None, "latency_p99_high_ms": None, "calibration": None}
+    lines = footnotes([timed("fp32", 100.0, threads=count, **more) for count in (1, 2)])
+    assert any(line.startswith("cpu, 1 or 2 threads, A") for line in lines)
+
+
 def test_a_warning_names_the_rows_that_it_is_about():
     more = {"noise_floor": None, "latency_p99_high_ms": None, "samples": 9}
     more |= {"width": 0.01, "latency_p50_ms": None, "calibration": None}
