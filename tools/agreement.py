@@ -207,7 +207,7 @@ def _verdict(low: float, high: float) -> str:
 def page(document: dict[str, Any]) -> str:
     """Return the table as Markdown, with what made it."""
     cells = [["network", "backend", "batch", "instrument", "ours, images/s", "theirs, images/s",
-              "ours / theirs", "whole interval within 3 %"]]  # fmt: skip
+              "ours / theirs", "interval of this run within 3 %"]]  # fmt: skip
     for row in document["rows"]:
         low, high = row["ratio_low"], row["ratio_high"]
         cells.append(
@@ -225,7 +225,8 @@ def page(document: dict[str, Any]) -> str:
         "# Do other instruments find the same?", "", *table.to_markdown(), "",
         "Blocks of all instruments are interleaved in random order. Images/s are medians over all",
         "rounds. The ratio is the median of the rounds' ratios, with its 95 % bootstrap interval,",
-        "and not the quotient of these two medians.", "",
+        "and not the quotient of these two medians. It is over the rounds of one process: another",
+        "run may differ by more.", "",
         f"- command: `{document['command']}`",
         f"- machine: {made['cpu']} ({' '.join(made['instruction_sets'])})",
         f"- threads: {made['threads']}",

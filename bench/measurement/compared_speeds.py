@@ -47,6 +47,8 @@ class ComparedSpeed:
         reference: that reference; None if there is none.
         busy: what other programs used of the machine, if that forbids any claim.
         doubt: why no claim may be based on it alone; None if one may.
+        has_interval: whether `low` and `high` are ends of a 95 % interval; of one process with few
+            samples they are only those of its smallest and largest block.
         is_reference: whether others of its measurement are compared with it.
         processes: number of fresh processes that its interval is over.
         ratio_processes: the same of the ratio.
@@ -63,6 +65,7 @@ class ComparedSpeed:
     reference: str | None = None
     busy: str | None = None
     doubt: str | None = None
+    has_interval: bool = True
     is_reference: bool = False
     processes: int = 1
     ratio_processes: int = 1
@@ -187,6 +190,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             reference=row.get("reference"),
             busy=too_busy(row.get("other_processes")),
             doubt=_doubt(row),
+            has_interval=_processes(row) > 1 or not row.get("noisy"),
             is_reference=row.get("difference") == "reference",
             processes=_processes(row),
             ratio_processes=row.get("ratio_processes") or _processes(row),

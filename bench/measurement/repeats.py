@@ -59,9 +59,9 @@ def add_repeats(
         return
     speeds: dict[str, list[float]] = defaultdict(list)
     for record in earlier:
-        for row in filter(_counts, record.rows):
+        for row in filter(counts, record.rows):
             speeds[_key(record.environment, row)].append(row["images_per_second"])
-    for row in filter(_counts, rows):
+    for row in filter(counts, rows):
         known = speeds[_key(environment, row)]
         if len(known) + 1 >= FEWEST_MEASUREMENTS:
             value, low, high = (row[name] for name in ("images_per_second", "ci_low", "ci_high"))
@@ -69,7 +69,8 @@ def add_repeats(
             row["repeat_count"] = len(known) + 1
 
 
-def _counts(row: Mapping[str, Any]) -> bool:
+def counts(row: Mapping[str, Any]) -> bool:
+    """Return whether a row can stand beside other measurements: complete, undisturbed, enough."""
     complete = row["status"] == "complete" and row.get("images_per_second")
     enough = (row.get("processes") or 1) >= FEWEST_PROCESSES
     return bool(complete and enough and too_busy(row.get("other_processes")) is None)

@@ -40,9 +40,10 @@ def make_rows(
     A row that does not reach the *goal* is noisy. *warnings* and *other_processes*, the share of
     the processor that they used, are of the whole measurement.
     """
-    references = {trial.group: trial for trial in trials if trial.is_reference}
+    references = {t.group: t for t in trials if t.is_reference and t.status == "complete"}
     floors = noise_floors(trials)
     best = _best_eagers(trials)
+    failed_twins = {t.group for t in trials if t.configuration.twin and t.status != "complete"}
     rows = []
     for trial in trials:
         if trial.configuration.twin:
@@ -64,6 +65,8 @@ def make_rows(
                 row |= _ratio(trial, reference, floors.get(trial.group))
                 row |= _ratio_to_best_eager(trial, best.get(trial.group))
         own = _own_warnings(trial)
+        if trial.group in failed_twins and row.get("ratio"):
+            own.append("no noise floor: the second measurement of the reference failed")
         if (share_of_peak(trial, ceiling) or 0.0) > MOST_SHARE:
             own.append("faster than this machine's measured peak, so no share of it is shown")
         row["warnings"] = "; ".join([*own, *warnings]) or None
@@ -74,9 +77,9 @@ def make_rows(
 def noise_floors(trials: Sequence[Trial]) -> dict[str, float | None]:
     """Return each group's relative difference between its reference and the reference's twin.
 
-    It is None where the twin, or the reference, has no samples.
+    It is None where the twin, or the reference, has no samples or has failed.
     """
-    twins = {trial.group: trial for trial in trials if trial.configuration.twin}
+    twins = {t.group: t for t in trials if t.configuration.twin and t.status == "complete"}
     floors: dict[str, float | None] = {}
     for trial in trials:
         if trial.is_reference:
@@ -231,7 +234,7 @@ def _ratio(trial: Trial, reference: Trial, floor: float | None) -> dict[str, Any
     )
     difference = ("faster" if found.median > 1 else "slower") if significant else "none"
     # Within one process no interval knows what the next process would find: no claim.
-    claimed = found.confident and len(trial.replicates) > 1
+    claimed = found.confident and row["ratio_processes"] > 1
     return row | {"difference": difference if claimed else None}
 
 

@@ -22,10 +22,13 @@ _FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")  # no part of a name
 # Images/s differ more from run to run than between a run's processes: of 380 pairs of identical
 # measurements, 66 would be alarms at a threshold of 2 %, and 2 at 5 % (results/throughput).
 _SINGLE_THRESHOLD = 0.05
-_SINGLE = (
-    "images/s of single measurements at a threshold below 5 %; measure three times or more into "
-    "one results folder, at one clean commit, or give --absolute"
+_REPEAT = (
+    "measure three times or more into one results folder, at one clean commit, or give --absolute"
 )
+_SINGLE = f"images/s of single measurements at a threshold below 5 %; {_REPEAT}"
+# Where a machine drifts over minutes, at any threshold.
+_SINGLE_REFERENCE = f"images/s of single measurements; {_REPEAT}"
+_NO_INTERVAL = "times of one process, too few or too noisy for an interval; give more --max-seconds"
 _FEW = "fewer than six processes: measure with --processes auto"
 
 
@@ -86,8 +89,9 @@ def compare(
 
     They are compared by their ratio to the reference that was measured beside them, which a
     machine that is slower today does not change. Images/s themselves are judged only where both
-    measurements are of six processes or more and, at a threshold below 5 %, repeated. An interval
-    over so many processes is judged however wide it is.
+    measurements are of six processes or more and, at a threshold below 5 %, repeated; those of a
+    reference, beside ratios, only where both are repeated. An interval over so many processes is
+    judged however wide it is.
 
     Args:
         baseline: what is compared with.
@@ -131,17 +135,20 @@ def compare(
     ]
     remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
     same_machine = baseline.machine == candidate.machine
+    beside = any(_ratios(*pair[1:], same_machine=same_machine) for pair in pairs)
     changes = [
-        _change(*pair, threshold, absolute=absolute, same_machine=same_machine) for pair in pairs
+        _change(
+            *pair, threshold, absolute=absolute, same_machine=same_machine, beside_ratios=beside
+        )
+        for pair in pairs
     ]
-    if any(change.basis == "ratio" for change in changes):  # the reference was not what is judged
-        remarks += [
-            f"{one.configuration}, the reference: images/s changed by the factor {one.ratio:.3g} "
-            f"[{one.low:.3g}, {one.high:.3g}], which is not judged: {_SINGLE}."
-            for one in changes
-            if one.reason == _SINGLE
-        ]
-        changes = [change for change in changes if change.reason != _SINGLE]
+    remarks += [
+        f"{one.configuration}, the reference: images/s changed by the factor {one.ratio:.3g} "
+        f"[{one.low:.3g}, {one.high:.3g}], which is not judged: {_SINGLE_REFERENCE}."
+        for one in changes
+        if one.reason == _SINGLE_REFERENCE
+    ]
+    changes = [change for change in changes if change.reason != _SINGLE_REFERENCE]
     known = baseline.speeds.keys() | baseline.failed.keys()
     failed = {k: error for k, error in candidate.failed.items() if k in known}
     lost = {k: error for k, error in candidate.unsupported.items() if k in baseline.speeds}
@@ -323,6 +330,16 @@ def ratio_of(
     return math.exp(difference), math.exp(low), math.exp(high)
 
 
+def _ratios(
+    before: ComparedSpeed, now: ComparedSpeed, *, same_machine: bool
+) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """Return both ratios to the same reference; None without, or of that reference itself."""
+    is_reference = before.is_reference or now.is_reference
+    if before.reference != now.reference or (is_reference and same_machine):
+        return None
+    return (before.relative, now.relative) if before.relative and now.relative else None
+
+
 def _change(
     key: str,
     before: ComparedSpeed,
@@ -331,25 +348,28 @@ def _change(
     *,
     absolute: bool,
     same_machine: bool,
+    beside_ratios: bool,
 ) -> Change:
+    """Return one configuration's change; *beside_ratios*: others are compared by their ratios."""
     is_reference = before.is_reference or now.is_reference
-    by_reference = before.reference == now.reference and not (is_reference and same_machine)
     reason = None
-    if before.relative and now.relative and by_reference and not absolute:
-        basis, found = "ratio", ratio_of(now.relative, before.relative)
+    ratios = None if absolute else _ratios(before, now, same_machine=same_machine)
+    if ratios is not None:
+        basis, found = "ratio", ratio_of(ratios[1], ratios[0])
         if min(before.ratio_processes, now.ratio_processes) < FEWEST_PROCESSES:
             reason = _FEW
     else:
         basis, found = "images/s", ratio_of(now.measured, before.measured)
-        if not absolute and min(before.processes, now.processes) < FEWEST_PROCESSES:
+        single = not (before.repeated and now.repeated)
+        if absolute:
+            reason = None if before.has_interval and now.has_interval else _NO_INTERVAL
+        elif min(before.processes, now.processes) < FEWEST_PROCESSES:
             reason = "images/s of fewer than six processes; --absolute judges them all the same"
             if is_reference:
                 reason = f"the reference: {reason}"
-        elif (
-            not absolute
-            and threshold < _SINGLE_THRESHOLD
-            and not (before.repeated and now.repeated)
-        ):
+        elif single and is_reference and beside_ratios:
+            reason = _SINGLE_REFERENCE
+        elif single and threshold < _SINGLE_THRESHOLD:
             reason = _SINGLE
         if not same_machine:
             reason = "on another machine, with another reference"

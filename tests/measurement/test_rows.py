@@ -96,6 +96,36 @@ def test_a_few_failures_among_many_processes_cost_their_replicates_only():
     assert (row["status"], row["error"]) == ("failed", "SIGABRT")
 
 
+@pytest.mark.parametrize("error", ["SIGABRT", "it answers wrongly"])
+def test_there_is_no_ratio_to_a_reference_that_failed(error):
+    """It was complete in six processes, failed in seven, or answered wrongly in the last."""
+    reference = measured("eager", around(0.001), reference=True)
+    reference.status, reference.error = "failed", error
+    failed, other = rows_of(reference, measured("onnxruntime", around(0.0005)))
+    assert (failed["status"], failed["error"]) == ("failed", error)
+    assert other["status"] == "complete"
+    assert not {"ratio", "difference", "reference"} & other.keys()
+    assert not other["noisy"]  # judged by its own interval
+
+
+def test_one_shared_process_supports_no_claim():
+    reference = measured("eager", around(0.001, processes=1), reference=True)
+    fast = measured("onnxruntime", around(0.0005))
+    for trial in (reference, fast):  # enough rounds for an interval within the process
+        trial.replicates[0].blocks = dict(enumerate(around(trial.interval.median, processes=8)))
+    row = rows_of(reference, fast)[1]
+    assert (row["processes"], row["ratio_processes"], row["difference"]) == (6, 1, None)
+
+
+def test_without_a_noise_floor_a_warning_says_why():
+    reference = measured("eager", around(0.001), reference=True)
+    twin = measured("eager", around(0.001), twin=True)
+    twin.status, twin.error = "failed", "SIGABRT"
+    rows = rows_of(reference, twin, measured("onnxruntime", around(0.0005)))
+    assert [row["noise_floor"] for row in rows] == [None, None]
+    assert all("no noise floor: the second measurement" in row["warnings"] for row in rows)
+
+
 def test_a_ratio_is_over_the_processes_that_both_have():
     reference = measured("eager", around(0.001), reference=True)
     other = measured("onnxruntime", around(0.0005, processes=8))

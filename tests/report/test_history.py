@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,56 @@ def test_two_steps_are_found_and_each_is_relative_to_its_neighbours():
 def test_noise_alone_has_steps_in_about_one_of_a_hundred_series():
     found = sum(bool(find_steps((100 * noise(12, seed=seed)).tolist())) for seed in range(60))
     assert found <= 3  # P(more) = 0.0003 at 1 %
+
+
+def measurements(source, *, count=20, series=1, kept=0.0, **changes):
+    """Equal measurements of some backends beside a reference, on a machine whose speed drifts.
+
+    The drift of 5 % is an autoregression with coefficient *kept* from one measurement to the next;
+    each ratio has a spread of 1 % of its own.
+    """
+    drift = 0.0
+    rows = []
+    for _ in range(count):
+        drift = kept * drift + source.normal(0, 0.05 * math.sqrt(1 - kept**2))
+        eager = 100 * math.exp(drift)
+        rows.append(make_row(**ends(eager), backend="eager", ratio=1.0, difference="reference"))
+        for place in range(series):
+            ratio = 1.5 * math.exp(source.normal(0, 0.01))
+            rows.append(
+                make_row(
+                    **ends(eager * ratio) | changes, backend=f"b{place}", ratio=ratio,
+                    ratio_low=ratio, ratio_high=ratio, difference="faster",
+                )
+            )  # fmt: skip
+    records = [MeasurementRecord(f"{number:03}", {}, []) for number in range(count)]
+    rows = rows_of(throughput_frame(rows))
+    return [(one, rows[n * (series + 1) :][: series + 1]) for n, one in enumerate(records)]
+
+
+def has_step(page):
+    return any(row[-1] for one in page for row in history_text(one).rows)
+
+
+def test_a_machine_that_drifts_from_measurement_to_measurement_makes_no_steps():
+    """Images/s would have a step in more than half of such series."""
+    source = np.random.default_rng(0)
+    pages = [histories(measurements(source, kept=0.8)) for _ in range(20)]
+    assert all(len(page) == 2 for page in pages)  # the reference, and what is beside it
+    assert sum(map(has_step, pages)) <= 2  # P(more) = 0.001 at 1 %
+
+
+def test_of_many_series_a_step_is_found_by_chance_in_one_of_a_hundred_pages_at_most():
+    """Uncorrected, one of ten pages with ten such series each would have one."""
+    source = np.random.default_rng(1)
+    pages = [histories(measurements(source, count=12, series=10)) for _ in range(25)]
+    assert sum(map(has_step, pages)) <= 2  # P(more) = 0.002 at 1 %
+
+
+@pytest.mark.parametrize("changes", [{"other_processes": 0.5}, {"processes": 1}])
+def test_what_supports_no_claim_is_no_part_of_a_history(changes):
+    found = histories(measurements(np.random.default_rng(0), count=3, **changes))
+    assert [one.way for one in found] == ["eager fp32"]
 
 
 def test_too_few_or_equal_values_have_no_step():
@@ -86,8 +138,8 @@ def read(store):
 def test_the_table_says_what_changed_with_the_step(store):
     eager, other = read(store)
     assert (eager.way, other.way) == ("eager fp32", "onnxruntime fp32")
-    assert eager.ratio_steps == []
-    (step,) = other.ratio_steps
+    assert eager.steps == []
+    (step,) = other.steps
     assert step.place == 6
     rows = history_text(other).rows
     assert "onnxruntime 1.19 → 1.20" in rows[6][3]
@@ -96,7 +148,10 @@ def test_the_table_says_what_changed_with_the_step(store):
     assert "commit " in rows[1][3]
     assert "onnxruntime" not in rows[1][3]
     assert rows[0][3] == ""
-    assert history_lines(other) == ["Steps by circular binary segmentation, p ≤ 0.01."]
+    (line,) = history_lines(other)
+    assert line.startswith("Steps (of the ratio, by circular binary segmentation; p ≤ 0.01 over ")
+    assert "all 1 series on this page, if measurements' ratios are independent" in line
+    assert history_lines(eager) == ["Steps are looked for in ratios to one reference only."]
 
 
 def test_the_page_shows_them_and_their_charts(store, tmp_path):

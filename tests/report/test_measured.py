@@ -127,7 +127,10 @@ def row(**changes):
 
 def test_the_fastest_is_named_with_its_interval():
     slower, faster = row(), row(backend="openvino", ratio=1.7, ratio_low=1.6, ratio_high=1.8)
-    (sentence,) = fastest([slower, faster])
+    sentence, uncorrected = fastest([slower, faster])
+    assert uncorrected.startswith("No interval is corrected for the choice")
+    reference = row(ratio=1.0, ratio_low=1.0, ratio_high=1.0, difference="reference")
+    assert fastest([reference, faster]) == [sentence]  # the only one
     assert sentence == (
         "resnet18, batch 1: openvino fp32 gives 1.70 [1.60, 1.80] times the images/s of "
         "eager fp32 contiguous."
@@ -145,7 +148,9 @@ def test_the_fastest_is_told_apart_from_its_reference_and_from_other_cases():
     ]
 
 
-@pytest.mark.parametrize("changes", [{"ratio_low": 0.98}, {"difference": "none"}])
+@pytest.mark.parametrize(
+    "changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"difference": None}]
+)
 def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
     assert fastest([row(**changes)]) == [
         "No configuration is significantly faster than its reference."
@@ -157,10 +162,24 @@ def test_nothing_is_called_faster_that_is_not_known_to_be(changes):
 
 def test_an_interval_over_processes_holds_however_wide_it_is():
     wide = row(noisy=True, ratio=2.0, ratio_low=1.5, ratio_high=2.6)
-    (sentence,) = fastest([row(), wide])
+    sentence = fastest([row(), wide])[0]
     assert "2.00 [1.50, 2.60] times" in sentence
     (sentence,) = fastest([row(), {**wide, "processes": 1}])
     assert "1.50 [1.40, 1.60] times" in sentence
+
+
+@pytest.mark.parametrize("processes", [None, 1, 5])
+def test_of_fewer_than_six_processes_the_page_claims_nothing(tmp_path, processes):
+    few = {"processes": processes, "precision": "int8", "input_shape": "3x28x28"}
+    rows = [row(**few), row(**{**few, "precision": "fp32"})]
+    store = Measurements(tmp_path)
+    store.publish(MeasurementRecord("m", {"targets": ["resnet18"]}, rows), [])
+    publish_measurements(store, tmp_path / "page", ("markdown", "html"))
+    for file in ("README.md", "report.html"):
+        text = (tmp_path / "page" / file).read_text()
+        assert "times the images/s of" not in text
+        assert "No verdict: fewer than six processes" in text
+    assert int8_pays(rows) == []
 
 
 def test_nothing_is_concluded_on_a_machine_that_others_used():
@@ -246,6 +265,12 @@ def test_rows_calibrated_on_noise_are_marked():
     rows = [timed("fp32", 100.0, **more), timed("int8", 180.0, calibration="random", **more)]
     (line,) = (line for line in footnotes(rows) if "random images" in line)
     assert "--dataset" in line
+
+
+def test_the_footnote_names_every_number_of_threads():
+    more = {"noise_floor": None, "warnings": None, "latency_p99_high_ms": None, "calibration": None}
+    lines = footnotes([timed("fp32", 100.0, threads=count, **more) for count in (1, 2)])
+    assert any(line.startswith("cpu, 1 or 2 threads, A") for line in lines)
 
 
 def test_a_warning_names_the_rows_that_it_is_about():

@@ -82,11 +82,16 @@ def peak_process_memory() -> float | None:
 
 
 def _rapl() -> list[tuple[Any, float]]:
-    """Return counters of the processor packages: (function that reads joules, maximum)."""
+    """Return counters of the processor packages: (function that reads joules, maximum).
+
+    The domain `psys` is the whole platform, which contains the packages.
+    """
     found = []
-    for folder in sorted(_RAPL.glob("intel-rapl:[0-9]")):
+    for folder in sorted(_RAPL.glob("intel-rapl:[0-9]*")):
         file = folder / "energy_uj"
         try:
+            if not (folder / "name").read_text().startswith("package"):
+                continue
             int(file.read_text())
             wraps_at = int((folder / "max_energy_range_uj").read_text()) / 1e6
         except (OSError, ValueError):  # most machines let only root read it

@@ -152,7 +152,7 @@ def is_reached(trial: Trial, trials: Sequence[Trial], goal: Goal) -> bool:
     if not trial.replicates:
         return goal.is_reached(trial)
     judged = trial.interval
-    references = (t for t in trials if t.is_reference and t.replicates)
+    references = (t for t in trials if t.is_reference and t.replicates and t.status == "complete")
     reference = next((t for t in references if t.group == trial.group), None)
     if reference is not None:
         twins = [t for t in trials if t.configuration.twin and t.group == trial.group]

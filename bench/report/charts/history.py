@@ -50,14 +50,14 @@ def _chart(figure: str, members: Sequence[History], number: int) -> Chart:
         x, values = [float(place) for place, _ in kept], [row[column] for _, row in kept]
         lows, highs = ([row[end] or row[column] for _, row in kept] for end in (low, high))
         series.append(Series(one.way, x, values, "line", style, lows, highs))
-        steps = one.ratio_steps if figure == "ratio" else one.speed_steps
-        series += _levels(x, values, steps, style)
+        if figure == "ratio":
+            series += _levels(x, values, one.steps, style)
     slug = re.sub(r"[^a-z]+", "-", network.lower()).strip("-")
     return Chart(
         key=f"history-{figure}-{slug}-{number}",
         title=f"{title}: {network}, {case}",
         caption="Bands are the 95 % intervals of the measurements; dashed levels are the means "
-        "between two steps, where there is one.",
+        "between two steps, where there is one (of ratios only).",
         x=Axis("measurement", categories=tuple(dates[identity] for identity in identities)),
         y=Axis(unit),
         series=tuple(series),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _CASE = ("measurement", "batch_size", "boundary", "scenario")
 _NETWORK = ("model", "options", "run", *_CASE)
+_UNCORRECTED = (
+    "No interval is corrected for the choice of the fastest: of ten configurations that equal the "
+    "reference, one is called faster in about one of twenty measurements."
+)
 
 
 def network_name(row: Mapping[Any, Any]) -> str:
@@ -64,35 +68,41 @@ def rounded(value: float, digits: int = 4) -> str:
 def closing_lines(rows: Iterable[Row]) -> list[str]:
     """Return what `bench throughput` ends with; nothing for a single configuration."""
     complete = [row for row in rows if row["status"] == "complete"]
-    compared = [row for row in complete if (row["processes"] or 1) >= FEWEST_PROCESSES]
+    compared = [row for row in complete if _has_processes(row)]
     return [*fastest(compared), *int8_pays(compared)] if len(compared) > 1 else []
 
 
 def fastest(rows: Iterable[Row]) -> list[str]:
     """Name the fastest configuration of each network and batch size.
 
-    A configuration is faster only if the interval of its ratio lies above one.
+    A configuration is faster only if the interval of its ratio, over six processes or more, lies
+    above one and its difference exceeds the noise floor. The interval is not corrected for the
+    choice of the fastest.
     """
     compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
     reliable = [row for row in compared if _is_reliable(row)]
     groups = _grouped(reliable, _NETWORK)
     sentences = []
+    chosen = False
     for found in groups.values():
         best = max(found, key=lambda row: row["ratio"])
-        if best["ratio_low"] > 1 and best["difference"] not in {"none", "reference"}:
+        if best["ratio_low"] > 1 and best["difference"] == "faster":
             sentences.append(
                 f"{network_name(best)}, {case(best)}: {way(best)} gives "
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
+            chosen |= sum(row["difference"] != "reference" for row in found) > 1
     if sentences:
-        return sentences
+        return [*sentences, _UNCORRECTED] if chosen else sentences
     others = [row for row in compared if row["difference"] != "reference"]
     if not others:
         return ["No verdict: nothing was measured beside its reference."]
     busy = next(filter(None, (too_busy(row.get("other_processes")) for row in others)), None)
     if busy is not None:
         return [f"No verdict: {busy}. Measure while nothing else runs."]
+    if not any(map(_has_processes, others)):
+        return ["No verdict: fewer than six processes. Measure with --processes auto."]
     return ["No configuration is significantly faster than its reference."]
 
 
@@ -122,13 +132,17 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
 
 
 def _is_reliable(row: Row) -> bool:
-    """Return whether a row's intervals hold: of a noisy one only those over processes do."""
-    if too_busy(row.get("other_processes")) is not None:
+    """Return whether a row's intervals hold: over six processes, on a machine left alone.
+
+    A noisy row's interval of the ratio does, too.
+    """
+    if not _has_processes(row) or too_busy(row.get("other_processes")) is not None:
         return False
-    if row["scenario"] == "server" and row["noisy"]:
-        return False
-    over_processes = (row["processes"] or 1) >= FEWEST_PROCESSES and row["ratio"] is not None
-    return not row["noisy"] or over_processes
+    return not row["noisy"] or (row["scenario"] != "server" and row["ratio"] is not None)
+
+
+def _has_processes(row: Row) -> bool:
+    return (row["processes"] or 1) >= FEWEST_PROCESSES
 
 
 def _int8_sentence(int8: Row, other: Row) -> str:

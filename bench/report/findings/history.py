@@ -1,17 +1,23 @@
 """One configuration over repeated measurements: where its speed changed, and what changed then.
 
+Steps are looked for in the ratio to the reference that was measured beside it. Images/s of
+measurements that follow each other share a state of the machine that lasts for longer than one of
+them, so that a random order would be no comparison, and steps be found where nothing changed.
+
 Steps are found by circular binary segmentation (Olshen et al. 2004) of the logarithms. Of every
 stretch of at least three measurements, the mean is compared with that of all others; the largest
 difference, in standard errors, is compared with the largest of the same measurements in random
 order (`scipy.stats.permutation_test`), so that the choice among all stretches is accounted for. If
-p is at most 0.01, the series is cut where the stretch begins and ends, and each part is searched
-in the same way. An end within the series is no cut if the parts beside it do not differ (Welch's
-test). From fewer than ten measurements no step can be that certain.
+p, times the number of series that are searched (Bonferroni), is at most 0.01, the series is cut
+where the stretch begins and ends, and each part is searched in the same way. An end within the
+series is no cut if the parts beside it do not differ (Welch's test). From fewer than ten
+measurements no step can be that certain; of several series, from a few more.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
@@ -19,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import permutation_test, ttest_ind
 
-from bench.measurement.repeats import CONFIGURATION, circumstances
+from bench.measurement.repeats import CONFIGURATION, circumstances, counts
 from bench.report.findings.fastest import case, network_name, way
 
 if TYPE_CHECKING:
@@ -29,8 +35,11 @@ if TYPE_CHECKING:
 
     from bench.store.measurements import MeasurementRecord
 
+    _Found = list[tuple[MeasurementRecord, dict[str, Any]]]
+
 SIGNIFICANT = 0.01
 FEWEST = 10  # measurements, below which no p is as small
+_ORDERS = 9999  # random ones, at least
 _SHORTEST = 3  # measurements on each side of a step
 _FLOOR = 1e-6  # relative range below which all speeds are equal
 
@@ -42,7 +51,7 @@ class Step:
     Attributes:
         place: number of the first measurement after it, from 0.
         ratio: geometric mean after it over that before it, up to the neighbouring steps.
-        p: by the permutation test.
+        p: by the permutation test, times the number of series.
     """
 
     place: int
@@ -60,8 +69,8 @@ class History:
         case: batch size and what else tells it from other comparisons.
         rows: its rows of the `throughput` table.
         records: the measurements they belong to.
-        ratio_steps: steps of the ratio to the reference.
-        speed_steps: steps of images/s.
+        steps: those of the ratio to the reference.
+        searched: number of series that were searched for steps, with this one; 0 if it was not.
     """
 
     network: str
@@ -69,8 +78,8 @@ class History:
     case: str
     rows: Sequence[dict[str, Any]]
     records: Sequence[MeasurementRecord]
-    ratio_steps: Sequence[Step]
-    speed_steps: Sequence[Step]
+    steps: Sequence[Step]
+    searched: int
 
     def changes(self, place: int) -> list[str]:
         """Return what differs in the environment from the measurement before; empty for the first.
@@ -95,22 +104,31 @@ def histories(
 ) -> list[History]:
     """Collect the configurations that were measured more than once.
 
+    Only rows count that are over six processes or more, on a machine that others left alone.
+
     Args:
         measured: measurements, oldest first, each with its rows of the `throughput` table.
     """
-    groups: dict[tuple[Any, ...], list[tuple[MeasurementRecord, dict[str, Any]]]] = {}
+    groups: dict[tuple[Any, ...], _Found] = {}
     for record, rows in measured:
         for row in rows:
-            if row["status"] == "complete" and row["images_per_second"]:
+            if counts(row):
                 key = tuple(row[name] for name in CONFIGURATION)
                 groups.setdefault(key, []).append((record, row))
-    return [_history([*found]) for found in groups.values() if len(found) > 1]
+    repeated = [found for found in groups.values() if len(found) > 1]
+    searched = sum(len(found) >= FEWEST and _has_ratios(found) for found in repeated)
+    return [_history(found, searched) for found in repeated]
 
 
-def find_steps(values: Sequence[float]) -> list[Step]:
-    """Find the steps of a series of positive values, in order (see the module)."""
+def find_steps(values: Sequence[float], searched: int = 1) -> list[Step]:
+    """Find the steps of a series of positive values, in order (see the module).
+
+    Args:
+        values: independent of each other, but for the steps.
+        searched: number of series, of which this is one.
+    """
     logs = np.log(np.asarray(values, dtype=np.float64))
-    places = _cuts(logs, 0)
+    places = _cuts(logs, 0, searched)
     ends = [0, *(place for place, _ in places), len(values)]
     return [
         Step(
@@ -123,8 +141,8 @@ def find_steps(values: Sequence[float]) -> list[Step]:
     ]
 
 
-def _cuts(logs: npt.NDArray[np.float64], first: int) -> list[tuple[int, float]]:
-    """Return the places of cuts, from *first* on, each with its p."""
+def _cuts(logs: npt.NDArray[np.float64], first: int, searched: int) -> list[tuple[int, float]]:
+    """Return the places of cuts, from *first* on, each with its p for so many series."""
     count = len(logs)
     stretches = _stretches(count)
     if not len(stretches) or np.ptp(logs) < _FLOOR:
@@ -139,16 +157,17 @@ def _cuts(logs: npt.NDArray[np.float64], first: int) -> list[tuple[int, float]]:
         permutation_type="pairings",
         alternative="greater",
         batch=500,
+        n_resamples=max(_ORDERS, math.ceil(searched / SIGNIFICANT)),  # p can be small enough
         random_state=0,
     )
-    p = float(found.pvalue)
+    p = float(found.pvalue) * searched
     if p > SIGNIFICANT:
         return []
     begin, end = stretches[int(_differences(logs, stretches).argmax())]
     ends = sorted({0, *_real_cuts(logs, [c for c in (begin, end) if 0 < c < count]), count})
     cuts = [(first + cut, p) for cut in ends[1:-1]]
     for low, high in itertools.pairwise(ends):
-        cuts += _cuts(logs[low:high], first + low)
+        cuts += _cuts(logs[low:high], first + low, searched)
     return sorted(cuts)
 
 
@@ -187,18 +206,23 @@ def _differences(
     return found
 
 
-def _history(found: list[tuple[MeasurementRecord, dict[str, Any]]]) -> History:
+def _has_ratios(found: _Found) -> bool:
+    """Return whether all have a ratio to one and the same reference, and are not it themselves."""
+    rows = [row for _, row in found]
+    one_reference = len({row["reference"] for row in rows}) == 1
+    return one_reference and all(row["ratio"] and row["difference"] != "reference" for row in rows)
+
+
+def _history(found: _Found, searched: int) -> History:
     records, rows = [record for record, _ in found], [row for _, row in found]
     first = rows[0]
-    ratios = [row["ratio"] for row in rows]
-    references = {row["reference"] for row in rows}
-    comparable = all(ratios) and len(references) == 1 and first["difference"] != "reference"
+    is_searched = len(found) >= FEWEST and _has_ratios(found)
     return History(
         network=network_name(first),
         way=way(first),
         case=f"{case(first)}, {first['threads']} threads, {first['cpu']}",
         rows=rows,
         records=records,
-        ratio_steps=find_steps(ratios) if comparable else [],
-        speed_steps=find_steps([row["images_per_second"] for row in rows]),
+        steps=find_steps([row["ratio"] for row in rows], searched) if is_searched else [],
+        searched=searched if is_searched else 0,
     )

@@ -8,9 +8,7 @@ from bench.report.findings.history import FEWEST, SIGNIFICANT
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bench.report.findings.history import History, Step
+    from bench.report.findings.history import History
 
 _COLUMNS = ("date", "images/s", "ratio to reference", "changed since the one before", "step")
 
@@ -27,7 +25,11 @@ def history_text(history: History) -> TextTable:
                 if row["difference"] == "reference"
                 else _interval(row, "ratio", "ratio_low", "ratio_high", ".3f"),
                 "; ".join(history.changes(place)),
-                "; ".join(_steps(history, place)),
+                "; ".join(
+                    f"ratio × {step.ratio:.3f} (p = {step.p:.2g})"
+                    for step in history.steps
+                    if step.place == place
+                ),
             )
             for place, (record, row) in enumerate(zip(history.records, history.rows, strict=True))
         ),
@@ -35,20 +37,17 @@ def history_text(history: History) -> TextTable:
 
 
 def history_lines(history: History) -> list[str]:
-    """Say how many steps there are, or why there can be none."""
+    """Say how steps were looked for, or why they were not."""
     count = len(history.rows)
     if count < FEWEST:
         return [f"{count} measurements; steps are looked for from {FEWEST} on."]
-    if history.ratio_steps or history.speed_steps:
-        return [f"Steps by circular binary segmentation, p ≤ {SIGNIFICANT:g}."]
-    return [f"No step (circular binary segmentation, p ≤ {SIGNIFICANT:g})."]
-
-
-def _steps(history: History, place: int) -> list[str]:
-    def shown(name: str, steps: Sequence[Step]) -> list[str]:
-        return [f"{name} × {s.ratio:.3f} (p = {s.p:.2g})" for s in steps if s.place == place]
-
-    return [*shown("ratio", history.ratio_steps), *shown("images/s", history.speed_steps)]
+    if not history.searched:
+        return ["Steps are looked for in ratios to one reference only."]
+    how = (
+        f"(of the ratio, by circular binary segmentation; p ≤ {SIGNIFICANT:g} over all "
+        f"{history.searched} series on this page, if measurements' ratios are independent)."
+    )
+    return [f"Steps {how}" if history.steps else f"No step {how}"]
 
 
 def _interval(row: dict[str, Any], value: str, low: str, high: str, form: str) -> str:

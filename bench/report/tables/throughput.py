@@ -94,8 +94,9 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
             )
         lines.append(f"Reference: {reference}{floor}. Ratios are of images/s, paired by round.")
     first = rows[0]
+    threads = " or ".join(str(count) for count in dict.fromkeys(row["threads"] for row in rows))
     lines.append(
-        f"{first['device']}, {first['threads']} threads, {first['cpu']}; 95 % intervals. "
+        f"{first['device']}, {threads} threads, {first['cpu']}; 95 % intervals. "
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     lines.append(_processes(rows))
