@@ -50,6 +50,20 @@ def test_the_share_of_a_peak_that_was_exceeded_is_not_shown():
     assert "faster than this machine's measured peak" in row["warnings"]
 
 
+@pytest.mark.parametrize(("processes", "scope"), [(6, "new process"), (5, "these processes")])
+def test_the_bound_of_p99_contains_the_spread_between_enough_processes(processes, scope):
+    speeds = np.linspace(0.9, 1.1, processes)[:, None]
+    (row,) = rows_of(measured("eager", speeds * around(0.01, processes=processes, samples=120)))
+    assert row["latency_p99_scope"] == scope
+    slowest = 11  # milliseconds, the median of the slowest process
+    if processes == 6:
+        assert 1.05 * slowest < row["latency_p99_high_ms"] < 1.15 * slowest
+    else:
+        assert row["latency_p99_high_ms"] == pytest.approx(slowest, rel=0.01)
+    (row,) = rows_of(measured("eager", around(0.01, samples=20)))
+    assert (row.get("latency_p99_high_ms"), row.get("latency_p99_scope")) == (None, None)
+
+
 def test_times_that_are_time_slices_have_no_ratio():
     slices = 0.024 * SOURCE.integers(1, 4, (6, 20)) + SOURCE.normal(0, 1e-4, (6, 20))
     reference, sliced = measured("eager", around(0.03), reference=True), measured("null", slices)

@@ -170,7 +170,7 @@ def choose(rows: pd.DataFrame, *, max_latency_ms: float, max_accuracy_drop: floa
 
     Args:
         rows: of `measured_rows`.
-        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence.
+        max_latency_ms: of a batch, which p99 of a new process does not exceed at 95 % confidence.
         max_accuracy_drop: points of accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
 
@@ -240,6 +240,11 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(row["latency_p99_high_ms"]):
         latency = f"{row['latency_ms']:.3g} ms"
         return f"p99 {latency} in the sample, without a recorded bound (measure again)"
+    if row["latency_p99_scope"] != "new process":
+        return (
+            f"p99 of its processes is at most {row['latency_ms']:.3g} ms if batches are "
+            "independent, of a new process it is unknown (measure again)"
+        )
     return f"ships within {max_latency_ms:g} ms (95 %): p99 is at most {row['latency_ms']:.3g} ms"
 
 
