@@ -18,15 +18,20 @@ from .conftest import a_trial
 SOURCE = np.random.default_rng(0)
 
 
-def measured(name: str, processes, *, reference: bool = False, twin: bool = False):
-    """A trial with a block of samples from each process; *processes* are their samples."""
+def measured(
+    name: str, processes, *, reference: bool = False, twin: bool = False, repeats=(1,) * 24
+):
+    """A trial with a block of samples from each process; *processes* are their samples.
+
+    *repeats* are the numbers of calls that the samples of each average.
+    """
     trial = a_trial(name, None, "g", reference)
     trial.configuration = replace(trial.configuration, twin=twin)
-    for number, samples in enumerate(processes):
+    for number, (samples, calls) in enumerate(zip(processes, repeats, strict=False)):
         one = trial.fresh()
         one.blocks, one.positions = {0: list(samples)}, {0: 0}
         one.update_interval(always=True)
-        one.report = RunnerReport(Executed(name, "fp32"))
+        one.report = RunnerReport(Executed(name, "fp32"), repeats=calls)
         trial.add_replicate(number, one)
         trial.attempts += 1
     return trial
@@ -62,6 +67,16 @@ def test_the_bound_of_p99_contains_the_spread_between_enough_processes(processes
         assert row["latency_p99_high_ms"] == pytest.approx(slowest, rel=0.01)
     (row,) = rows_of(measured("eager", around(0.01, samples=20)))
     assert (row.get("latency_p99_high_ms"), row.get("latency_p99_scope")) == (None, None)
+
+
+@pytest.mark.parametrize("repeats", [(1, 2, 1, 1, 1, 1), (2, 1, 1, 1, 1, 1)])
+def test_means_of_several_calls_are_no_latencies(repeats):
+    times = around(0.001, samples=120)
+    (row,) = rows_of(measured("eager", times))
+    assert row["latency_p50_ms"] == pytest.approx(1, rel=0.01)
+    (row,) = rows_of(measured("eager", times, repeats=repeats))
+    assert row["images_per_second"] == pytest.approx(1000, rel=0.01)
+    assert not any(name.startswith("latency_p") for name in row)
 
 
 def test_times_that_are_time_slices_have_no_ratio():

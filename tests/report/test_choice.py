@@ -17,8 +17,8 @@ from builders import make_record, make_request, make_row, make_study
 def row(model, images_per_second, p99, accuracy, **changes):
     return make_row(
         model=model, images_per_second=images_per_second, latency_p99_ms=p99,
-        latency_p99_high_ms=p99, latency_p99_scope="new process", test_accuracy=accuracy, file_sha256=None, scenario="offline",
-        **changes,
+        latency_p99_high_ms=p99, latency_p99_scope="new process", test_accuracy=accuracy,
+        file_sha256=None, scenario="offline", **changes,
     )  # fmt: skip
 
 

@@ -110,6 +110,8 @@ class RunnerReport:
         peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
         return replace(
             self,
+            # Latencies are those of single calls only if every process timed single calls.
+            repeats=max(self.repeats, other.repeats),
             peak_memory_mib=max(peaks, default=None),
             energy_joules=sum(joules) if joules else None,
             images=self.images + other.images,

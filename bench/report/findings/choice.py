@@ -240,7 +240,8 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(row["latency_p99_high_ms"]):
         latency = f"{row['latency_ms']:.3g} ms"
         return f"p99 {latency} in the sample, without a recorded bound (measure again)"
-    if row["latency_p99_scope"] != "new process":
+    scope = row["latency_p99_scope"]
+    if pd.isna(scope) or scope != "new process":
         return (
             f"p99 of its processes is at most {row['latency_ms']:.3g} ms if batches are "
             "independent, of a new process it is unknown (measure again)"
