@@ -62,7 +62,7 @@ class Runner(Protocol):
         of them divided by their number.
         """
 
-    def serve(self, offsets: list[float], bound: float) -> list[float]:
+    def serve(self, offsets: list[float], bound: float, unmeasured: int) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `Queries`."""
 
     def measure_energy(self) -> None:
@@ -263,10 +263,10 @@ class LocalRunner:
                 self.clock.measure(self.step, self.repeats)
                 self.images += self.repeats * self.configuration.batch_size
 
-    def serve(self, offsets: list[float], bound: float) -> list[float]:
+    def serve(self, offsets: list[float], bound: float, unmeasured: int) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `Queries`."""
         self._set_threads()
-        queries = Queries(offsets, bound)
+        queries = Queries(offsets, bound, unmeasured)
         if self.streams is not None:
             self.streams.serve(queries)
         else:

@@ -244,7 +244,7 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(scope) or scope != "new process":
         return (
             f"p99 of its processes is at most {row['latency_ms']:.3g} ms if batches are "
-            "independent, of a new process it is unknown (measure again)"
+            "independent; of a new process it is unknown"
         )
     return f"ships within {max_latency_ms:g} ms (95 %): p99 is at most {row['latency_ms']:.3g} ms"
 
