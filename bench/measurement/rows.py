@@ -153,7 +153,7 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
     ceilings = ceiling.flops_per_second if ceiling else {}
     share = share_of_peak(trial, ceiling)
     copies = ceiling.copied if ceiling else {}
-    row = {
+    row: dict[str, Any] = {
         "images_per_second": images_per_second.median,
         "ci_low": images_per_second.low,
         "ci_high": images_per_second.high,

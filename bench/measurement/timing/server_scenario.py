@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.measurement.timing.trial import Trial
 
 _STEPS = 5  # of the bisection: the rate is known to a thirty-second of the capacity
-_MOST_QUERIES = 4 * honest_count(0.99)  # of a rate
+_MOST_QUERIES = 4  # of a rate, times those that an honest p99 needs
 _UNMEASURED = 0.25  # times the queries that count come before them: the queue begins empty
 _MOST_ABOVE = 1.1  # times the capacity, at which the search may begin
 
@@ -52,8 +52,7 @@ def highest_rate(
         rate = (low + high) / 2
         tried.append((rate, run(rate)))
         low, high = (rate, high) if tried[-1][1] <= bound else (low, rate)
-    # The rates are multiples of a step, counted so that none is a rounding error away from zero.
-    step = capacity / 2**_STEPS
+    step = capacity / 2**_STEPS  # every rate is a multiple of it
     for multiple in range(round(low / step), 0, -1):
         tried.append((multiple * step, run(multiple * step)))
         if tried[-1][1] <= bound:
@@ -92,7 +91,7 @@ def find_rate(
     def run(rate: float) -> float:
         on_event({"event": "server", "what": trial.name, "rate": rate})
         affordable = int(goal.max_seconds / (_STEPS + 1) * rate / (1 + _UNMEASURED))
-        count = min(_MOST_QUERIES, max(honest_count(0.9), affordable))
+        count = min(_MOST_QUERIES * honest_count(0.99), max(honest_count(0.9), affordable))
         unmeasured = round(_UNMEASURED * count)
         # The queries of one seed would be lucky at every rate, or at none.
         offsets = arrivals(rate, unmeasured + count, (seed, len(counts)))

@@ -173,8 +173,9 @@ def _latencies(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         within = " and ".join(f"{bound:g} ms" for bound in sorted(bounds)) or "the bound"
         yield (
             "images/s: the highest rate found of queries of one image each (Poisson arrivals) "
-            f"whose p99 stayed within {within}; close to the capacity it may be a few per cent too high. "
-            "p99 ms: the highest of the processes, an upper limit as if latencies were independent."
+            f"whose p99 stayed within {within}; close to the capacity it may be a few per cent too "
+            "high. p99 ms: the highest of the processes, an upper limit as if latencies were "
+            "independent."
         )
 
 
