@@ -175,7 +175,8 @@ class Study(BaseModel):
         description="Whether seeds may be added after a look at the results. Look j is tested at "
         "0.05·6/(π²j²), so that all looks together make an error in at most 5 % of studies. If "
         "false, the base's seeds are a declaration: they are tested once, when all their runs "
-        "have ended, and seeds added later are not tested. Fixed when the study is first run.",
+        "have ended, and seeds added later count in the means only. Fixed when the study is first "
+        "run.",
     )
     earlier_looks: int = Field(
         0,
@@ -189,7 +190,8 @@ class Study(BaseModel):
     primary: Primary | None = Field(
         None,
         description="The primary comparison, tested alone at 0.05. Of all others, training "
-        "accuracies included, nothing is claimed unless it is significant. Declare it before the "
+        "accuracies included, nothing is claimed unless it is significant; with a `margin`, they "
+        "are tested at 0.025. Declare it before the "
         "first run: a later change counts as a look.",
     )
     test: Literal["paired", "welch"] = Field(
@@ -203,7 +205,8 @@ class Study(BaseModel):
         gt=0,
         lt=100,
         description="Largest difference that counts as none, in percentage points of accuracy: "
-        "variants whose interval lies within ±margin are called equivalent.",
+        "variants whose interval lies within ±margin are called equivalent, if neither lacks a "
+        "result that the other has.",
     )
     contrast: list[Contrast] = Field(
         default_factory=list, description="Weighted sums of variants, tested with the comparisons."

@@ -17,7 +17,7 @@ from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
 from bench.report.findings.answer import answer, summarise, summarise_contrasts
 from bench.report.pages.markdown import markdown
-from bench.report.pages.study_report import read_study_report
+from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.report.study_data import StudyData
 from bench.report.tables.study import SAME_IMAGES, same_images_table
 from bench.store import Store, StudyRecord
@@ -119,6 +119,7 @@ def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
 
 # What the better of two networks takes for another class, with little spread over seeds.
 BAD, GOOD = [set(range(30)), set(range(31)), set(range(29))], [{40}, {40}, {41, 42}]
+MISSING = "results are missing, and with chance accuracy in their place it is not significant"
 NONE = "no difference for new test images is given, because "
 
 
@@ -126,7 +127,7 @@ NONE = "no difference for new test images is given, because "
     ("b", "declared", "why"),
     [
         ([*GOOD, "diverged", "diverged"], [], "seeds 3, 4 cannot be compared on the same images"),
-        ([*GOOD, "failed", "failed"], [], "the one that seems better lacks results"),
+        ([*GOOD, "failed", "failed"], [], MISSING),
         ([*GOOD, "to do", {40}], [], "not all of its runs have ended"),
         ([*GOOD, {43}, {44}], [0, 1, 2, 3, 4, 5], "not all of its runs have ended"),
     ],
@@ -200,6 +201,15 @@ def test_a_contrast_has_an_interval_for_new_images(tmp_path: Path) -> None:
     found = agreement(store, replace(study, contrasts={"mean": weights}))
     assert "mean" not in found.new_images
     assert "mean is not given for new test images, because" in found.sentences[-1].lower()
+
+
+def test_a_page_of_contrasts_alone_shows_their_intervals_for_new_images(tmp_path: Path) -> None:
+    store, study = make_study(tmp_path, {"a": [*BAD], "b": [*GOOD]}, classes=list("abcdefghij"))
+    variants = {name: {**entry, "reference": None} for name, entry in study.variants.items()}
+    study = replace(study, variants=variants, contrasts={"pair": {"b": 1.0, "a": -1.0}})
+    page = markdown(StudyReport(StudyData(store, study)))
+    assert "For new seeds and new test images, pair (b - a) is +28.7 points" in page
+    assert "seed by seed" not in page
 
 
 def test_one_seed_has_no_measure(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         {"a": ["out_of_memory", "failed", "failed"], "b": [*SAME]},
         (
             r"a has no result to compare \(2 failed, 1 out of memory\); "
-            r"b cannot be compared \(a shares no finished seed\)\."
+            r"b cannot be compared \(a shares no tested seed\)\."
         ),
     ),
     "some runs of a variant diverged": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,8 +149,11 @@ def test_welchs_test_of_samples_of_unequal_size_has_the_freedom_of_the_smaller()
     assert found is not None
     assert found.freedom == 6
     assert found.p_value == pytest.approx(2 * stats.t.sf(abs(t), 6))
-    # A new study would have as many seeds of both.
-    assert found.seeds_needed is not None
+    # With more seeds, both have as many of them.
+    spreads = np.var(FIRST, ddof=1), np.var(SECOND[:7], ddof=1)
+    assert found.groups == pytest.approx(sum(spreads) ** 2 / (spreads[0] ** 2 + spreads[1] ** 2))
+    assert found.seeds_needed == replace(found, groups=found.groups).seeds_needed
+    assert found.seeds_needed != replace(found, groups=1.0).seeds_needed
 
 
 def test_seeds_that_are_added_are_tested_at_the_next_look() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DOUBTS = {
     "pending": "not all of its runs have ended",
-    "missing": "the one that seems better lacks results",
+    "missing": "results are missing, and with chance accuracy in their place it is not significant",
     "secondary": NOT_PRIMARY,
 }
 
@@ -98,7 +98,7 @@ class Agreement:
     def _interval(self, name: str) -> str | None:
         if name not in self.new_images:
             return None
-        mean, low, high = (f"{value * 100:+.1f}" for value in self.new_images[name])
+        mean, low, high = (f"{value * 100:+z.1f}" for value in self.new_images[name])
         what = interval_name(alone=name == self.primary)
         return f"{mean} points ({what} {low} to {high})"
 
@@ -180,7 +180,7 @@ def agreement(
     }
     new_images, not_given = {}, {}
     for name, weights in family.items():
-        shared = set.intersection(*(set(runs[v]) for v in weights))
+        shared = set.intersection(*(set(runs.get(v, ())) for v in weights))
         seeds = [s for s in sorted(shared, key=int) if alike([runs[v][s] for v in weights])]
         difference = tested.get(name)
         if difference is None or difference.low is None or not seeds:

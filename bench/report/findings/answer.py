@@ -123,6 +123,7 @@ class ContrastSummary:
         difference: the sum of test accuracies; None where no seed is common.
         train_difference: of training accuracies, if the study compares them.
         margin: largest value that counts as none, 0…1; None without one.
+        absence: why there is no value, if there is none.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ContrastSummary:
     difference: Difference | None
     train_difference: Difference | None = None
     margin: float | None = None
+    absence: str = ""
 
     @property
     def formula(self) -> str:
@@ -147,12 +149,6 @@ def formula(weights: Mapping[str, float]) -> str:
     return " ".join(terms)
 
 
-def tested_seeds(study: StudyRecord) -> set[int]:
-    """Return the declared seeds, or all if seeds may be added or none of the declared was run."""
-    there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
-    return there.intersection(study.declared_seeds) or there
-
-
 @dataclass(frozen=True)
 class _Outcomes:
     """A study's accuracies by variant and seed, and what they are tested with."""
@@ -162,14 +158,9 @@ class _Outcomes:
 
     @cached_property
     def runs(self) -> dict[str, dict[int, RunRecord]]:
-        """Variant → seed → record, of the runs of tested seeds that have one."""
-        seeds = tested_seeds(self.study)
+        """Variant → seed → record, of the runs that have one."""
         return {
-            name: {
-                int(s): self.records[r]
-                for s, r in entry["runs"].items()
-                if r in self.records and int(s) in seeds
-            }
+            name: {int(s): self.records[r] for s, r in entry["runs"].items() if r in self.records}
             for name, entry in self.study.variants.items()
         }
 
@@ -278,13 +269,24 @@ class _Outcomes:
                 return True
         return False
 
+    def absence(self, weights: Mapping[str, float]) -> str:
+        """Say why a contrast has no value, if it has none."""
+        values = self.values("test_accuracy")
+        if all(v in values for v in weights) and self._pending(weights):
+            return "is not tested before all of its runs have ended"
+        without = [variant for variant in weights if not values.get(variant)]
+        why = f"{without[0]} has no result" if without else "its variants share no tested seed"
+        return f"cannot be computed, because {why}"
+
     def failures(self, name: str, reference: str | None) -> Failures | None:
         """Count the runs of a variant that did not learn; None if all did."""
         failed, runs = self._failed(name)
         if not failed:
             return None
         p_value = None
-        if reference in self.runs:
+        declared = self.study.declared_seeds
+        added = declared and {*self.runs[name], *self.runs.get(reference or "", ())} - {*declared}
+        if reference in self.runs and not added:
             other_failed, other_runs = self._failed(reference)
             p_value = failure_p_value(failed, runs, other_failed, other_runs)
         values = list(self.values("test_accuracy")[name].values()) or [math.nan]
@@ -360,8 +362,11 @@ def summarise_contrasts(
     outcomes = _Outcomes(study, records)
     tested = outcomes.differences["test_accuracy"]
     trained = outcomes.differences.get("train_accuracy", {})
+    margin = _fraction(study.margin)
     return [
-        ContrastSummary(name, weights, tested[name], trained.get(name), _fraction(study.margin))
+        ContrastSummary(
+            name, weights, tested[name], trained.get(name), margin, outcomes.absence(weights)
+        )
         for name, weights in study.contrasts.items()
     ]
 
@@ -553,7 +558,7 @@ def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[
         name = f"{contrast.name} ({contrast.formula})"
         if d is None:
             if which == "test":
-                texts.append(f"{name} cannot be computed, because its variants share no seed")
+                texts.append(f"{name} {contrast.absence}")
         elif d.doubt is not None:
             texts.append(_CONTRAST_DOUBTS[d.doubt].format(name))
         else:
@@ -578,7 +583,7 @@ def _signed_interval(difference: Difference) -> str:
     ends = ""
     if difference.possible is not None:
         low, high = difference.possible
-        ends = f"{interval_name(alone=difference.alone)} {low * 100:+.1f} to {high * 100:+.1f}, "
+        ends = f"{interval_name(alone=difference.alone)} {low * 100:+z.1f} to {high * 100:+z.1f}, "
     return f"{ends}n = {difference.seeds}"
 
 
@@ -692,5 +697,5 @@ def _absence(summary: VariantSummary) -> str:
     if summary.test_accuracy is None and summary.parameters is not None:
         return f"{summary.name} has no accuracy (its runs recorded no number)"
     if summary.test_accuracy is not None:
-        return f"{summary.name} cannot be compared ({summary.reference} shares no finished seed)"
+        return f"{summary.name} cannot be compared ({summary.reference} shares no tested seed)"
     return f"{summary.name} has no result yet"

@@ -83,6 +83,7 @@ class Difference:
         alone: whether it is the study's primary comparison, whose interval does not belong to
             those of the others.
         later_level: its significance level if seeds are added; None if it stays as it is.
+        groups: degrees of freedom per seed beyond the first, if all its variants have as many.
     """
 
     mean: float
@@ -100,6 +101,7 @@ class Difference:
     incomplete: bool = False
     alone: bool = False
     later_level: float | None = None
+    groups: float = 1.0
 
     @property
     def possible(self) -> tuple[float, float] | None:
@@ -168,13 +170,12 @@ class Difference:
         effect = self.effect_size
         if effect is None or self.freedom is None:
             return None
-        groups = self.freedom / (self.seeds - 1)
         few, many = (
             seeds_needed(
                 effect * math.sqrt(stats.chi2.ppf(share, self.freedom) / self.freedom),
                 level=self.later_level or self.level,
                 there=self.seeds,
-                groups=groups,
+                groups=self.groups,
             )
             for share in (0.9, 0.1)
         )
@@ -289,8 +290,7 @@ def compare(
     """
     count = max(1, len(family) if members is None else members)
     level, later = alpha / count, None if later_alpha is None else later_alpha / count
-    found = {name: _difference(values, w, level, test) for name, w in family.items()}
-    found = {name: d and replace(d, later_level=later) for name, d in found.items()}
+    found = {name: _difference(values, w, level, test, later) for name, w in family.items()}
     for name, difference in found.items():
         if difference is None or not difference.excludes_zero:
             continue
@@ -319,7 +319,9 @@ def _filled(
     return {**values, **{v: {**values[v], **filled[v]} for v in better}}
 
 
-def _difference(values: Values, weights: Weights, level: float, test: Test) -> Difference | None:
+def _difference(
+    values: Values, weights: Weights, level: float, test: Test, later: float | None = None
+) -> Difference | None:
     samples = [values.get(variant, {}) for variant in weights]
     factors = np.array(list(weights.values()))
     seeds = sorted(set.intersection(*map(set, samples)))
@@ -339,6 +341,7 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         level=level,
         limit=float(np.abs(factors).sum()) / 2,  # the weights add up to 0
         incomplete=any(set(sample) != set(seeds) for sample in samples),
+        later_level=later,
     )  # fmt: skip
     if count == 1:
         return found
@@ -350,6 +353,7 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         freedom = float(count - 1)
     else:  # Welch and Satterthwaite; of paired sums, n - 1
         freedom = variance**2 / sum(square**2 / f for square, f in squares)
+    spreads = [w * w * float(a.var(ddof=1)) for a, w in parts]
     error = math.sqrt(variance)
     half = _t_bound(level, freedom) * error
     return replace(
@@ -357,9 +361,10 @@ def _difference(values: Values, weights: Weights, level: float, test: Test) -> D
         low=mean - half,
         high=mean + half,
         p_value=min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level),
-        deviation=math.sqrt(sum(w * w * float(a.var(ddof=1)) for a, w in parts)),
+        deviation=math.sqrt(sum(spreads)),
         error=error,
         freedom=freedom,
+        groups=sum(spreads) ** 2 / sum(spread**2 for spread in spreads),
         correlation=_correlation(columns),
     )
 

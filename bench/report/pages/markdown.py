@@ -96,16 +96,11 @@ def _failures(report: StudyReport) -> list[str]:
 
 def _same_images(report: StudyReport) -> list[str]:
     """Compare networks on the same test images in sentences, with a collapsed row per seed."""
-    notes = report.agreement.notes
+    notes, sentences = report.agreement.notes, report.agreement.sentences
+    title = ["## The same test images", "", *_listed(sentences), ""] if sentences else []
     if not report.same_images:
-        return [line for note in notes for line in (markdown_text(note), "")]
-    return [
-        "## The same test images",
-        "",
-        *_listed(report.agreement.sentences),
-        "",
-        *_collapsed("The same test images, seed by seed", report.same_images, notes),
-    ]
+        return [*title, *(line for note in notes for line in (markdown_text(note), ""))]
+    return [*title, *_collapsed("The same test images, seed by seed", report.same_images, notes)]
 
 
 def _collapsed(title: str, table: TextTable, notes: Sequence[str] = ()) -> list[str]:

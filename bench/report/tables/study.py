@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.answer import tested_seeds
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.statistics import (
     SIGNIFICANCE,
@@ -189,8 +188,11 @@ def _family(study: StudyRecord) -> str:
 
 
 def _confidence(study: StudyRecord) -> str:
-    """Return the per cent of studies in which all intervals hold: more at a later look."""
-    tested = level(study)
+    """Return the per cent of studies in which all intervals hold: more at a later look.
+
+    With a margin, the others than the primary comparison share half of the level.
+    """
+    tested = level(study) / (2 if study.primary and study.margin is not None else 1)
     return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
 
 
@@ -234,15 +236,9 @@ def _seeds_note(study: StudyRecord) -> str:
     if not declared:
         return ""
     there = {int(seed) for entry in study.variants.values() for seed in entry["runs"]}
-    shown = tested_seeds(study)
     named = f"The {'seed' if len(declared) == 1 else 'seeds'} {', '.join(map(str, declared))}"
     were = "was" if len(declared) == 1 else "were"
-    if not there - set(declared):
-        others = "."
-    elif shown.issubset(declared):
-        others = "; others are not part of this table."
-    else:
-        others = "; others are not tested."
+    others = "; others count in the means, but are not tested." if there - set(declared) else "."
     when = "beforehand"
     if study.earlier_looks:
         looks = counted(study.earlier_looks, "look")

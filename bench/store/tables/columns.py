@@ -406,7 +406,9 @@ TABLES: dict[str, dict[str, Column]] = {
             "boolean", "Whether the interval excludes zero and there is no `doubt`."
         ),
         "equivalent": Column(
-            "boolean", "Whether the interval lies within the `margin`; missing without one."
+            "boolean",
+            "Whether the interval lies within the `margin`, there is no `doubt`, and neither lacks "
+            "a result that the other has; missing without a margin.",
         ),
         "doubt": _text(
             "`pending` (runs have not ended), `missing` (the better side lacks results, and the "
@@ -423,7 +425,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "superiority": _number(
             "Probability that a new seed's difference is above zero, if differences are normal."
         ),
-        "superiority_low": _number("Lower end of its own 95 % interval."),
+        "superiority_low": _number("Lower end of its interval, of the `level` of this comparison."),
         "superiority_high": _number("Upper end of it."),
         "correlation": _number("Correlation of the two accuracies over seeds; from three seeds."),
     },
