@@ -9,7 +9,7 @@ from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.noise import scheduler_tick, tick_warning
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
-from bench.system.intervals import two_modes
+from bench.system.intervals import FEWEST_PROCESSES, two_modes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,7 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
     ceilings = ceiling.flops_per_second if ceiling else {}
     share = share_of_peak(trial, ceiling)
     copies = ceiling.copied if ceiling else {}
-    row = {
+    row: dict[str, Any] = {
         "images_per_second": images_per_second.median,
         "ci_low": images_per_second.low,
         "ci_high": images_per_second.high,
@@ -172,8 +172,12 @@ def _speed(trial: Trial, seconds: Interval, ceiling: Ceiling | None) -> dict[str
         for percentile in PERCENTILES:
             found = nearest_rank(trial.latencies, percentile)
             row[f"latency_p{percentile * 100:.0f}_ms"] = None if found is None else found * 1e3
-        bound = upper_bound(trial.latencies, 0.99)
-        row["latency_p99_high_ms"] = None if bound is None else bound * 1e3
+        processes = trial.latencies_by_process
+        bound = upper_bound(processes, 0.99)
+        if bound is not None:
+            row["latency_p99_high_ms"] = bound * 1e3
+            new = len(processes) >= FEWEST_PROCESSES
+            row["latency_p99_scope"] = "new process" if new else "these processes"
     return row
 
 

@@ -224,7 +224,7 @@ def test_server_reports_a_rate_or_the_best_that_was_reached(measured):
     assert row[["ci_low", "ci_high", "width", "ratio", "peak_fraction"]].isna().all()
     assert row["latency_bound_ms"] == 1000.0
     row = measured(**server, latency_bound_ms=0.01).iloc[0]
-    assert "the best p99 seen is" in row["error"]
+    assert "at the lowest rate tried, it was" in row["error"]
 
 
 def test_a_ceiling_that_a_row_exceeds_is_measured_again_and_for_longer(measured, monkeypatch):

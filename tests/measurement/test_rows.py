@@ -18,15 +18,20 @@ from .conftest import a_trial
 SOURCE = np.random.default_rng(0)
 
 
-def measured(name: str, processes, *, reference: bool = False, twin: bool = False):
-    """A trial with a block of samples from each process; *processes* are their samples."""
+def measured(
+    name: str, processes, *, reference: bool = False, twin: bool = False, repeats=(1,) * 24
+):
+    """A trial with a block of samples from each process; *processes* are their samples.
+
+    *repeats* are the numbers of calls that the samples of each average.
+    """
     trial = a_trial(name, None, "g", reference)
     trial.configuration = replace(trial.configuration, twin=twin)
-    for number, samples in enumerate(processes):
+    for number, (samples, calls) in enumerate(zip(processes, repeats, strict=False)):
         one = trial.fresh()
         one.blocks, one.positions = {0: list(samples)}, {0: 0}
         one.update_interval(always=True)
-        one.report = RunnerReport(Executed(name, "fp32"))
+        one.report = RunnerReport(Executed(name, "fp32"), repeats=calls)
         trial.add_replicate(number, one)
         trial.attempts += 1
     return trial
@@ -48,6 +53,30 @@ def test_the_share_of_a_peak_that_was_exceeded_is_not_shown():
     (row,) = rows_of(trial, ceiling=Ceiling({"fp32": 10e3}, 1e9, 8))
     assert row["peak_fraction"] is None
     assert "faster than this machine's measured peak" in row["warnings"]
+
+
+@pytest.mark.parametrize(("processes", "scope"), [(6, "new process"), (5, "these processes")])
+def test_the_bound_of_p99_contains_the_spread_between_enough_processes(processes, scope):
+    speeds = np.linspace(0.9, 1.1, processes)[:, None]
+    (row,) = rows_of(measured("eager", speeds * around(0.01, processes=processes, samples=120)))
+    assert row["latency_p99_scope"] == scope
+    slowest = 11  # milliseconds, the median of the slowest process
+    if processes == 6:
+        assert 1.05 * slowest < row["latency_p99_high_ms"] < 1.15 * slowest
+    else:
+        assert row["latency_p99_high_ms"] == pytest.approx(slowest, rel=0.01)
+    (row,) = rows_of(measured("eager", around(0.01, samples=20)))
+    assert (row.get("latency_p99_high_ms"), row.get("latency_p99_scope")) == (None, None)
+
+
+@pytest.mark.parametrize("repeats", [(1, 2, 1, 1, 1, 1), (2, 1, 1, 1, 1, 1)])
+def test_means_of_several_calls_are_no_latencies(repeats):
+    times = around(0.001, samples=120)
+    (row,) = rows_of(measured("eager", times))
+    assert row["latency_p50_ms"] == pytest.approx(1, rel=0.01)
+    (row,) = rows_of(measured("eager", times, repeats=repeats))
+    assert row["images_per_second"] == pytest.approx(1000, rel=0.01)
+    assert not any(name.startswith("latency_p") for name in row)
 
 
 def test_times_that_are_time_slices_have_no_ratio():

@@ -273,6 +273,28 @@ def test_the_footnote_names_every_number_of_threads():
     assert any(line.startswith("cpu, 1 or 2 threads, A") for line in lines)
 
 
+def test_it_is_said_which_processes_the_bound_of_p99_is_of():
+    more = {"noise_floor": None, "warnings": None, "samples": 900, "width": 0.01}
+    more |= {"latency_p50_ms": 1.0, "latency_p99_high_ms": 2.0, "calibration": None}
+    new = timed("fp32", 100.0, **more, latency_p99_scope="new process")
+    few = timed("int8", 100.0, **more, latency_p99_scope="these processes")
+    older = timed("int8", 100.0, **more)
+
+    def said(*rows) -> list[str]:
+        return [line for line in footnotes(rows) if line.startswith("p99 ms")]
+
+    of_new = "p99 ms: what p99 in a new process does not exceed, at 95 % confidence."
+    assert said(new) == [of_new]
+    assert said(older) == said(few)
+    (line,) = said(few)
+    assert line.startswith("p99 ms: what p99 of these processes does not exceed")
+    assert "if batches are independent" in line
+    first, second = said(few, new)
+    assert first == of_new
+    assert second.startswith("p99 ms of fewer than six processes: ")
+    assert said({**few, "latency_p99_high_ms": None}) == []
+
+
 def test_a_warning_names_the_rows_that_it_is_about():
     more = {"noise_floor": None, "latency_p99_high_ms": None, "samples": 9}
     more |= {"width": 0.01, "latency_p50_ms": None, "calibration": None}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.system.intervals import FEWEST_PROCESSES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,19 +46,39 @@ def nearest_rank(latencies: Sequence[float], percentile: float) -> float | None:
     return float(np.quantile(latencies, percentile, method="inverted_cdf"))
 
 
-def upper_bound(latencies: Sequence[float], percentile: float) -> float | None:
-    """Return what a percentile does not exceed, at 95 % confidence, in the unit of *latencies*.
+def upper_bound(processes: Sequence[Sequence[float]], percentile: float) -> float | None:
+    """Return what a percentile does not exceed, at 95 % confidence, in the unit of the latencies.
 
-    The percentile of a sample lies below the true one in about half of all samples. The order
-    statistic returned here, such as number 660 of 662 for p99, does so in one of twenty (Conover
-    1999, section 3.2, for independent latencies).
+    The percentile of a sample lies below the true one in about half of all samples. An order
+    statistic, such as number 660 of 662 for p99, does so in one of twenty (Conover 1999, section
+    3.2, for independent latencies). It bounds the percentile of these processes together.
+
+    From six processes on, the bound is that of a new process: the order statistic of the latencies
+    relative to the median of their process, times the upper 95 % prediction limit of a new
+    process's median (t, of logarithms), and at least the bound of these processes. It assumes that
+    processes differ in speed, not in the shape of the distribution.
+
+    Args:
+        processes: the latencies of each process.
+        percentile: 0.99 for p99.
 
     Returns:
         None if even the largest latency does not bound it: from fewer than 299 for p99.
     """
-    if len(latencies) < bounding_count(percentile):
+    pooled = np.concatenate([np.asarray(one, dtype=np.float64) for one in processes])
+    if len(pooled) < bounding_count(percentile):
         return None
-    return float(np.sort(latencies)[-1 - larger_allowed(len(latencies), percentile)])
+    place = -1 - larger_allowed(len(pooled), percentile)
+    bound, count = float(np.sort(pooled)[place]), len(processes)
+    if count < FEWEST_PROCESSES:
+        return bound
+    from scipy.stats import t
+
+    medians = np.array([np.median(one) for one in processes])
+    relative = pooled / np.repeat(medians, [len(one) for one in processes])
+    logs = np.log(medians)
+    above = t.ppf(_BOUND, count - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / count)
+    return max(bound, float(np.exp(logs.mean() + above) * np.sort(relative)[place]))
 
 
 @functools.cache

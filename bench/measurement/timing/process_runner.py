@@ -76,9 +76,9 @@ class ProcessRunner:
         result: list[float] = self._ask("block", count)
         return result
 
-    def serve(self, offsets: list[float], bound: float) -> list[float]:
+    def serve(self, offsets: list[float], bound: float, unmeasured: int) -> list[float]:
         """Answer queries."""
-        result: list[float] = self._ask("serve", offsets, bound)
+        result: list[float] = self._ask("serve", offsets, bound, unmeasured)
         return result
 
     def measure_energy(self) -> None:

@@ -62,7 +62,7 @@ class Runner(Protocol):
         of them divided by their number.
         """
 
-    def serve(self, offsets: list[float], bound: float) -> list[float]:
+    def serve(self, offsets: list[float], bound: float, unmeasured: int) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `Queries`."""
 
     def measure_energy(self) -> None:
@@ -110,6 +110,8 @@ class RunnerReport:
         peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
         return replace(
             self,
+            # Latencies are those of single calls only if every process timed single calls.
+            repeats=max(self.repeats, other.repeats),
             peak_memory_mib=max(peaks, default=None),
             energy_joules=sum(joules) if joules else None,
             images=self.images + other.images,
@@ -261,10 +263,10 @@ class LocalRunner:
                 self.clock.measure(self.step, self.repeats)
                 self.images += self.repeats * self.configuration.batch_size
 
-    def serve(self, offsets: list[float], bound: float) -> list[float]:
+    def serve(self, offsets: list[float], bound: float, unmeasured: int) -> list[float]:
         """Answer queries that arrive at *offsets* seconds; see `Queries`."""
         self._set_threads()
-        queries = Queries(offsets, bound)
+        queries = Queries(offsets, bound, unmeasured)
         if self.streams is not None:
             self.streams.serve(queries)
         else:

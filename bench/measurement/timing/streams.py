@@ -21,6 +21,7 @@ class Queries:
     Args:
         offsets: when each query arrives, in seconds from the beginning.
         bound: latency in seconds; stop as soon as p99 can no longer be shown to be within it.
+        unmeasured: number of first queries that do not count: the queue is empty when they begin.
         now: a clock in seconds.
         sleep: waits.
 
@@ -32,14 +33,15 @@ class Queries:
         self,
         offsets: Sequence[float],
         bound: float = math.inf,
+        unmeasured: int = 0,
         *,
         now: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._offsets, self._bound = offsets, bound
+        self._offsets, self._bound, self._unmeasured = offsets, bound, unmeasured
         self._now, self._sleep = now, sleep
         self._numbers, self._late = itertools.count(), list[float]()
-        self._allowed = larger_allowed(len(offsets), 0.99)
+        self._allowed = larger_allowed(len(offsets) - unmeasured, 0.99)
         self.latencies: list[float] = []
 
     def answer(self, step: Callable[[], Any], begun: float) -> None:
@@ -52,6 +54,8 @@ class Queries:
             if (early := arrival - self._now()) > 0:
                 self._sleep(early)
             step()
+            if number < self._unmeasured:
+                continue
             latency = self._now() - arrival
             self.latencies.append(latency)
             if latency > self._bound:

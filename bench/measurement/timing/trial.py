@@ -107,6 +107,11 @@ class Trial:
         return list(self.report.latencies)
 
     @property
+    def latencies_by_process(self) -> list[list[float]]:
+        """The latencies of each process; of one that has no replicates, only its own."""
+        return [one.latencies for one in self.replicates.values()] or [self.latencies]
+
+    @property
     def timed_batches(self) -> int:
         """Number of batches whose latency is known: with several streams, more than samples."""
         if self.replicates:

@@ -188,7 +188,8 @@ def choose(
 
     Args:
         rows: of `measured_rows`.
-        max_latency_ms: of a batch, which p99 does not exceed at 95 % confidence of each row alone.
+        max_latency_ms: of a batch, which p99 of a new process does not exceed at 95 % confidence,
+            of each row alone.
         max_accuracy_drop: points of accuracy below the most accurate row of that machine,
             also if its speed cannot be trusted.
         boundary: only rows of this boundary.
@@ -297,6 +298,12 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(row["latency_p99_high_ms"]):
         latency = f"{row['latency_ms']:.3g} ms"
         return f"p99 {latency} in the sample, without a recorded bound (measure again)"
+    scope = row["latency_p99_scope"]
+    if pd.isna(scope) or scope != "new process":
+        return (
+            f"p99 of its processes is at most {row['latency_ms']:.3g} ms if batches are "
+            "independent; of a new process it is unknown"
+        )
     return (
         f"ships within {max_latency_ms:g} ms: p99 is at most {row['latency_ms']:.3g} ms (95 %, of "
         "this row alone)"

@@ -231,7 +231,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "latency_p90_ms": _number("90th percentile, milliseconds; missing with too few samples."),
         "latency_p99_ms": _number("99th percentile, milliseconds; missing with too few samples."),
         "latency_p99_high_ms": _number(
-            "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds."
+            "What the true 99th percentile does not exceed, at 95 % confidence, milliseconds: of "
+            "what `latency_p99_scope` says. In the server scenario, the highest upper limit of the "
+            "processes at the rates that each found."
+        ),
+        "latency_p99_scope": _text(
+            "What `latency_p99_high_ms` holds for: a `new process`, or `these processes` (fewer "
+            "than six), if batches are independent. Missing: these processes, of an older record."
         ),
         "samples": _integer("Number of timed samples; with several streams, of blocks."),
         "compile_seconds": _number("Time to compile before the first batch, seconds."),
