@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report.findings.answer import (
+    MISSING,
     MOST_NAMED,
     NOT_PRIMARY,
     first_named,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _DOUBTS = {
     "pending": "not all of its runs have ended",
-    "missing": "results are missing, and with chance accuracy in their place it is not significant",
+    "missing": MISSING,
     "secondary": NOT_PRIMARY,
 }
 

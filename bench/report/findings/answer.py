@@ -39,12 +39,10 @@ if TYPE_CHECKING:
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 MOST_NAMED = 10  # variants in one sentence; the table has all
 NOT_PRIMARY = "the study's primary comparison is not significant"
+MISSING = "results are missing, and with chance accuracy in their place it is not significant"
 _CONTRAST_DOUBTS = {
     "pending": "{} is not tested before all of its runs have ended",
-    "missing": (
-        "no claim is made about {}, because results are missing, and with chance accuracy in their "
-        "place it is not significant"
-    ),
+    "missing": f"no claim is made about {{}}, because {MISSING}",
     "secondary": f"no claim is made about {{}}, because {NOT_PRIMARY}",
 }
 _A_FEW = 5  # comparisons with their figures in one sentence
@@ -60,7 +58,8 @@ class Failures:
     Attributes:
         failed: their number.
         runs: number of runs that trained to the end or diverged.
-        p_value: of Fisher's exact test against the reference's; None without a reference.
+        p_value: of Fisher's exact test against the reference's; None without a reference, and
+            where seeds are there that were not declared.
         median: of the accuracies, failed runs at chance accuracy.
         worst: the lowest of them.
     """

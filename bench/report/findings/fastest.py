@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
+from bench.measurement.repeats import counts
 from bench.store.runs import short_name
 from bench.system.intervals import FEWEST_PROCESSES
 from bench.system.processor_use import too_busy
@@ -136,7 +137,7 @@ def _is_reliable(row: Row) -> bool:
 
     A noisy row's interval of the ratio does, too.
     """
-    if not _has_processes(row) or too_busy(row.get("other_processes")) is not None:
+    if not counts(row):
         return False
     return not row["noisy"] or (row["scenario"] != "server" and row["ratio"] is not None)
 
