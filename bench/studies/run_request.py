@@ -13,6 +13,8 @@ from bench.studies.recipe import Recipe, Resize
 # Raised by hand when the same request would train to other weights than before;
 # tests/training/test_golden.py fails if that was forgotten.
 TRAINING_REVISION = 1
+# The same for runs with Muon. 2: wide kernels are orthogonalised in blocks of rows.
+MUON_REVISION = 2
 
 # Raised when earlier code can no longer read a results folder.
 FORMAT_VERSION = 1
@@ -98,7 +100,9 @@ class RunRequest:
             **({"mean": list(self.mean)} if self.mean else {}),
             **({"std": list(self.std)} if self.std else {}),
             **({} if self.evaluate_test else {"evaluate_test": False}),
-            "training_revision": TRAINING_REVISION,
+            "training_revision": (
+                MUON_REVISION if self.recipe.muon_learning_rate else TRAINING_REVISION
+            ),
             "format_version": FORMAT_VERSION,
         }
 

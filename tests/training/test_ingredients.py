@@ -19,6 +19,7 @@ from bench.studies.run_request import RunRequest
 from bench.training.check import check_trainable
 from bench.training.loop import Trainer
 from bench.training.optimisers import (
+    BLOCK_ROWS,
     DTYPES,
     KernelMuon,
     branch_parameters,
@@ -207,6 +208,56 @@ def test_muon_takes_the_steps_of_pytorchs_muon(tiny):
     )
     assert cosine(ours_moved, theirs_moved) > 0.998
     assert float(ours_moved.norm()) == pytest.approx(float(theirs_moved.norm()), rel=0.01)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pixels_of_a_kernel_without_a_gradient_follow_their_momentum(layout):
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(6, 4, 3, 3).contiguous(memory_format=layout))
+    theirs = nn.Parameter(kernel.detach().flatten(1))
+    ours = muon_of(kernel, momentum=0.9)
+    pytorchs = torch.optim.Muon([theirs], lr=0.05, weight_decay=0.01, momentum=0.9)
+    centre, all_pixels = (slice(1, 2), slice(1, 2)), (slice(None), slice(None))
+    for pixels in (centre, all_pixels, centre):
+        gradient = torch.zeros_like(kernel)
+        gradient[:, :, *pixels] = torch.randn_like(kernel)[:, :, *pixels]
+        kernel.grad, theirs.grad = gradient, gradient.flatten(1)
+        before = kernel.detach().clone()
+        ours.take_gradients()
+        ours.step()
+        pytorchs.step()
+        moved = kernel.detach() - before
+        their_move = theirs.detach().view_as(kernel) - before
+        assert cosine(moved, their_move) > 0.998
+        assert float(moved.norm()) == pytest.approx(float(their_move.norm()), rel=0.02)
+        theirs.data.copy_(kernel.detach().flatten(1))
+    assert moved[:, :, 0, 0].abs().min() > 0
+
+
+@pytest.mark.parametrize("shape", [(260, 150), (150, 260)])
+def test_a_wide_matrix_moves_as_pytorchs_muon_moves_blocks_of_its_rows(shape):
+    torch.manual_seed(0)
+    matrix, gradient = nn.Parameter(torch.randn(shape)), torch.randn(shape)
+    before = matrix.detach().clone()
+    blocks = [nn.Parameter(b.clone()) for b in before.tensor_split(-(-shape[0] // BLOCK_ROWS))]
+    assert all(len(block) <= BLOCK_ROWS for block in blocks)
+    for block, its in zip(blocks, gradient.tensor_split(len(blocks)), strict=True):
+        block.grad = its
+    matrix.grad = gradient
+    ours = muon_of(matrix, momentum=0.9)
+    ours.take_gradients()
+    ours.step()
+    torch.optim.Muon(blocks, lr=0.05, weight_decay=0.01, momentum=0.9).step()
+    assert cosine(matrix.detach() - before, torch.cat(blocks).detach() - before) > 0.998
+
+
+def muon_of(parameter, momentum):
+    muon = KernelMuon(
+        [{"params": [parameter], "weight_decay": 0.01}],
+        lr=0.05, momentum=momentum, nesterov=True,
+    )  # fmt: skip
+    muon.dtype = torch.float32
+    return muon
 
 
 @pytest.mark.parametrize(
