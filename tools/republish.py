@@ -18,8 +18,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
-from bench.report.findings.agreement import Agreement, SeedComparison
-from bench.report.findings.statistics import Discordance
+from bench.report.findings.agreement import Agreement, Discordance, SeedComparison
 from bench.report.pages.markdown import markdown, picture
 from bench.report.pages.sections import further
 from bench.report.pages.study_report import StudyReport

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest, warn
-from bench.report.findings.answer import (
+from bench.report.findings.comparisons import comparison_rows
+from bench.report.findings.summaries import (
     ContrastSummary,
     VariantSummary,
     summarise,
     summarise_contrasts,
 )
-from bench.report.findings.comparisons import comparison_rows
 from bench.store.analyses import Analyses, AnalysisRecord
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements

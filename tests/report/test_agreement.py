@@ -15,7 +15,8 @@ from scipy import stats
 import builders
 from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
-from bench.report.findings.answer import answer, summarise, summarise_contrasts
+from bench.report.findings.answer import answer
+from bench.report.findings.summaries import summarise, summarise_contrasts
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.report.study_data import StudyData

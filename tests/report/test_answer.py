@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 import builders
-from bench.report.findings.answer import VariantSummary, answer, outlook, statements
-from bench.report.findings.statistics import compare, power
+from bench.report.findings.answer import answer, outlook, statements
+from bench.report.findings.power import power
+from bench.report.findings.statistics import compare
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
@@ -24,6 +25,7 @@ from bench.store import Store, StudyRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.report.findings.summaries import VariantSummary
     from bench.studies.run_request import RunRequest
 
 Value = float | str  # a test accuracy, or the status of a run that has none

@@ -11,13 +11,12 @@ import pytest
 from scipy.stats import norm
 
 import builders
-from bench.report.findings.answer import answer, summarise, summarise_contrasts
-from bench.report.findings.statistics import (
-    compare,
-    level_of_look,
-    new_images_interval,
-    power,
-)
+from bench.report.findings.agreement import new_images_interval
+from bench.report.findings.answer import answer
+from bench.report.findings.looks import level_of_look
+from bench.report.findings.power import power
+from bench.report.findings.statistics import compare
+from bench.report.findings.summaries import summarise, summarise_contrasts
 from bench.report.tables.study import study_table
 from bench.store import RunRecord, StudyRecord
 

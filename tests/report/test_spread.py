@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report.findings.answer import VariantSummary
 from bench.report.findings.statistics import deviation, estimate, variance_ratio
+from bench.report.findings.summaries import VariantSummary
 from bench.report.tables.study import spread_table
 from bench.store import RunRecord, StudyRecord
 

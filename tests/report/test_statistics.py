@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report.findings.statistics import (
-    Difference,
-    compare,
-    estimate,
-    level_of_look,
-    mcnemar,
-    power,
-    seeds_needed,
-)
+from bench.report.findings.agreement import mcnemar
+from bench.report.findings.looks import level_of_look
+from bench.report.findings.power import power, seeds_needed
+from bench.report.findings.statistics import Difference, compare, estimate
 
 # Student 1908, table of additional hours of sleep (his own worked example, p. 20): the paired
 # differences of two drugs in ten patients; mean 1.58, t = 4.06, p = 0.0028 (two-sided).

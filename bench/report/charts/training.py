@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
-from bench.report.findings.statistics import Difference, Estimate, counted
+from bench.report.findings.wording import counted
 from bench.report.tables.study import TESTS
 
 if TYPE_CHECKING:
+    from bench.report.findings.statistics import Difference, Estimate
     from bench.report.study_data import StudyData
 
 NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."

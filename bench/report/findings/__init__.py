@@ -1,7 +1,11 @@
 """What results say.
 
-- `statistics`: means, paired differences, intervals, tests, power.
-- `answer`: a row per variant, and the sentences that answer a study's question.
+- `statistics`: means, paired differences, intervals, tests.
+- `power`: the power of these tests, and the seeds that a difference needs.
+- `looks`: the significance level that is left at a look at a study's results.
+- `summaries`: a study's results, a row per variant and per contrast.
+- `answer`: the sentences that answer a study's question.
+- `wording`: words that several findings share.
 - `comparisons`: the differences as a table.
 - `agreement`: trained networks compared on the same test images.
 - `time_to_accuracy`: training time to a validation accuracy.

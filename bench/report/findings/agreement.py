@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.report.findings.answer import (
+from bench.report.findings.power import SIGNIFICANCE, t_bound
+from bench.report.findings.wording import (
     MISSING,
     MOST_NAMED,
     NOT_PRIMARY,
@@ -16,7 +18,7 @@ from bench.report.findings.answer import (
     formula,
     interval_name,
 )
-from bench.report.findings.statistics import Discordance, mcnemar, new_images_interval
+from bench.system.mcnemar import mcnemar_p_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +33,29 @@ _DOUBTS = {
     "missing": MISSING,
     "secondary": NOT_PRIMARY,
 }
+
+
+@dataclass(frozen=True)
+class Discordance:
+    """Two trained networks on the same test images (McNemar 1947).
+
+    Attributes:
+        images: number of images.
+        only_first: images that only the first network classifies correctly.
+        only_second: images that only the second network classifies correctly.
+        p_value: of the exact two-sided test, not corrected; the null hypothesis is that both
+            numbers differ by chance only.
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    p_value: float
+
+    @property
+    def rate(self) -> float:
+        """Share of the images that just one of the two classifies correctly, 0…1."""
+        return (self.only_first + self.only_second) / self.images
 
 
 @dataclass(frozen=True)
@@ -229,3 +254,56 @@ def _not_given(difference: Difference, lacking: set[str]) -> str | None:
         return None
     seeds = ", ".join(sorted(lacking, key=int))
     return f"seed{'s' if len(lacking) > 1 else ''} {seeds} cannot be compared on the same images"
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
+    """Compare two networks' predictions on the same images by McNemar's exact test.
+
+    The test is about these two trained networks, not about the design choice: it does not
+    include the variation between random seeds (Dietterich 1998).
+
+    Args:
+        first: whether the first network is right, one boolean per image.
+        second: the same of the second network, in the same order.
+
+    Raises:
+        ValueError: they are of different length.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"predictions of {len(first)} and {len(second)} images: not the same")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    p_value = mcnemar_p_value(only_first, only_second)
+    return Discordance(len(first), only_first, only_second, p_value)
+
+
+def new_images_interval(
+    differences: np.ndarray, level: float = SIGNIFICANCE
+) -> tuple[float, float, float] | None:
+    """Return a mean difference with its interval for new seeds and new test images.
+
+    Seeds and images are crossed: both are samples (Owen 2007). The variance of the mean is
+    s²_seed/n + s²_image/N - s²_residual/(n·N), with Satterthwaite's (1946) degrees of freedom.
+
+    Args:
+        differences: seed × image; 1 where only the first network is right, -1 where only the
+            second is, else 0. Of a contrast, the sum of the weights of the networks that are right.
+        level: significance level of the interval (0.05: a 95 % interval).
+
+    Returns:
+        Mean, lower and upper end, in fractions; None if there is no variance.
+    """
+    seeds, images = differences.shape
+    mean = float(differences.mean())
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+    residual = differences - by_seed[:, None] - by_image[None, :] + mean
+    of_seed = float(by_seed.var(ddof=1)) / seeds
+    of_image = float(by_image.var(ddof=1)) / images
+    both = (seeds - 1) * (images - 1)
+    of_residual = float((residual**2).sum()) / both / (seeds * images)
+    variance = max(of_seed + of_image - of_residual, of_seed, of_image)
+    parts = ((of_seed, seeds - 1), (of_image, images - 1), (of_residual, both))
+    spread = sum(part**2 / freedom for part, freedom in parts)
+    if not spread:
+        return None
+    half = t_bound(level, variance**2 / spread) * math.sqrt(variance)
+    return mean, mean - half, mean + half

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.report.findings.answer import ContrastSummary, VariantSummary
     from bench.report.findings.statistics import Difference
+    from bench.report.findings.summaries import ContrastSummary, VariantSummary
     from bench.store import StudyRecord
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from bench.report.findings.statistics import SIGNIFICANCE, level_of_look
+from bench.report.findings.power import SIGNIFICANCE
 
 if TYPE_CHECKING:
     from bench.store import StudyRecord
@@ -36,3 +37,8 @@ def level(study: StudyRecord) -> float:
 def later_level(study: StudyRecord) -> float | None:
     """Return the level of the next look, at more seeds; None if seeds cannot be added."""
     return level_of_look(look(study) + 1) if study.looks else None
+
+
+def level_of_look(number: int) -> float:
+    """Return the significance level of a study's n-th look, from 1; all looks add up to 0.05."""
+    return SIGNIFICANCE * 6 / (math.pi * number) ** 2

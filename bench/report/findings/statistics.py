@@ -1,4 +1,4 @@
-"""Means, differences by seed, their simultaneous intervals, tests and power.
+"""Means, differences by seed, their simultaneous intervals and tests.
 
 All comparisons of a study, of test and of training accuracies, form one family. Each is tested at
 the study's significance level divided by their number (Bonferroni), and its interval has the same
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from bench.system.mcnemar import mcnemar_p_value
+from bench.report.findings.power import SIGNIFICANCE, detectable_effect, seeds_needed, t_bound, tail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     Weights = Mapping[str, float]  # variant → weight
 
 CONFIDENCE = 0.95
-SIGNIFICANCE = 0.05  # not 1 - CONFIDENCE, which is a little more in floating point
-POWER = 0.8
-MOST_SEEDS = 50  # more would be false precision
-_NODES = 200  # of the integral over the χ² distribution
 
 Test = Literal["paired", "welch"]
 
@@ -143,7 +139,7 @@ class Difference:
             return None
         groups = self.freedom / (self.seeds - 1)
         root = math.sqrt(self.seeds)
-        return self.error * root * _detectable_effect(self.seeds, self.level, groups)
+        return self.error * root * detectable_effect(self.seeds, self.level, groups)
 
     @property
     def superiority(self) -> Estimate | None:
@@ -223,29 +219,6 @@ def variance_ratio(part: Estimate, whole: Estimate) -> tuple[float, float, float
     return ratio, float(low), float(high)
 
 
-@dataclass(frozen=True)
-class Discordance:
-    """Two trained networks on the same test images (McNemar 1947).
-
-    Attributes:
-        images: number of images.
-        only_first: images that only the first network classifies correctly.
-        only_second: images that only the second network classifies correctly.
-        p_value: of the exact two-sided test, not corrected; the null hypothesis is that both
-            numbers differ by chance only.
-    """
-
-    images: int
-    only_first: int
-    only_second: int
-    p_value: float
-
-    @property
-    def rate(self) -> float:
-        """Share of the images that just one of the two classifies correctly, 0…1."""
-        return (self.only_first + self.only_second) / self.images
-
-
 def estimate(values: Sequence[float]) -> Estimate | None:
     """Return the mean of *values* with its t-interval; None without values."""
     if not len(values):
@@ -253,7 +226,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     mean, seeds = float(np.mean(values)), len(values)
     if seeds == 1 or np.ptp(values) == 0:
         return Estimate(mean, None, None, seeds)
-    half = _t_bound(1 - CONFIDENCE, seeds - 1) * float(np.std(values, ddof=1)) / math.sqrt(seeds)
+    half = t_bound(1 - CONFIDENCE, seeds - 1) * float(np.std(values, ddof=1)) / math.sqrt(seeds)
     return Estimate(mean, mean - half, mean + half, seeds)
 
 
@@ -355,7 +328,7 @@ def _difference(
         freedom = variance**2 / sum(square**2 / f for square, f in squares)
     spreads = [w * w * float(a.var(ddof=1)) for a, w in parts]
     error = math.sqrt(variance)
-    half = _t_bound(level, freedom) * error
+    half = t_bound(level, freedom) * error
     return replace(
         found,
         low=mean - half,
@@ -392,7 +365,7 @@ def _superiority(t: float, ratio: float, seeds: int, freedom: float, level: floa
 
     def end(share: float) -> float:
         def excess(shift: float) -> float:
-            return _tail(t, freedom, shift) - share
+            return tail(t, freedom, shift) - share
 
         reach = 10 + 3 * abs(t)
         return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
@@ -402,91 +375,10 @@ def _superiority(t: float, ratio: float, seeds: int, freedom: float, level: floa
     return Estimate(float(ndtr(t * ratio)), low, high, seeds)
 
 
-def _t_bound(level: float, freedom: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(-stdtrit(freedom, level / 2))
-
-
 def _two_sided(t: float, freedom: float) -> float:
     from scipy.special import stdtr
 
     return float(2 * stdtr(freedom, -abs(t)))
-
-
-@cache
-def _legendre() -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(_NODES)
-
-
-@lru_cache(maxsize=512)
-def _chi(freedom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return values of √(χ²/df) and their probabilities: Gauss-Legendre nodes of its quantiles."""
-    from scipy.special import chdtri
-
-    nodes, weights = _legendre()
-    return np.sqrt(chdtri(freedom, (1 - nodes) / 2) / freedom), weights / 2
-
-
-def _tail(t: float, freedom: float, shift: float) -> float:
-    """Return P(T > t) of the noncentral t distribution, by integrating over χ²."""
-    from scipy.special import ndtr
-
-    values, weights = _chi(freedom)
-    return float(ndtr(shift - t * values) @ weights)
-
-
-def power(
-    effect_size: float, seeds: int, *, level: float = SIGNIFICANCE, groups: float = 1
-) -> float:
-    """Return the probability that a t-test finds a true difference of this size significant.
-
-    It is the mean of the normal tail probabilities over the χ² distribution of the variance,
-    which is finite everywhere.
-
-    Args:
-        effect_size: true difference over the standard deviation; Cohen's d_z for paired seeds.
-        seeds: number of seeds, 2 or more.
-        level: significance level of this comparison: 0.05 over the number of comparisons.
-        groups: degrees of freedom per seed beyond the first; 1 for paired differences.
-    """
-    freedom = groups * (seeds - 1)
-    bound, shift = _t_bound(level, freedom), abs(effect_size) * math.sqrt(seeds)
-    return _tail(bound, freedom, shift) + _tail(bound, freedom, -shift)
-
-
-@lru_cache(maxsize=512)
-def _detectable_effect(seeds: int, level: float, groups: float) -> float:
-    from scipy.optimize import brentq
-
-    def lack(effect: float) -> float:
-        return power(effect, seeds, level=level, groups=groups) - POWER
-
-    high = 1.0
-    while lack(high) < 0:
-        high *= 2
-    return float(brentq(lack, 0, high, xtol=1e-6))
-
-
-def seeds_needed(
-    effect_size: float | None, *, level: float = SIGNIFICANCE, there: int = 1, groups: float = 1
-) -> int | None:
-    """Return the smallest number of seeds above *there* with 80 % power at this effect size.
-
-    Returns:
-        None if there is no effect size, or if more than `MOST_SEEDS` are needed.
-    """
-    if not effect_size:
-        return None
-    counts = range(max(2, there + 1), MOST_SEEDS + 1)
-    return next(
-        (n for n in counts if power(effect_size, n, level=level, groups=groups) >= POWER), None
-    )
-
-
-def level_of_look(number: int) -> float:
-    """Return the significance level of a study's n-th look, from 1; all looks add up to 0.05."""
-    return SIGNIFICANCE * 6 / (math.pi * number) ** 2
 
 
 @cache
@@ -504,61 +396,3 @@ def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) 
 
     table = np.array([[failed, runs - failed], [other_failed, other_runs - other_failed]])
     return float(stats.fisher_exact(table).pvalue)
-
-
-def new_images_interval(
-    differences: np.ndarray, level: float = SIGNIFICANCE
-) -> tuple[float, float, float] | None:
-    """Return a mean difference with its interval for new seeds and new test images.
-
-    Seeds and images are crossed: both are samples (Owen 2007). The variance of the mean is
-    s²_seed/n + s²_image/N - s²_residual/(n·N), with Satterthwaite's (1946) degrees of freedom.
-
-    Args:
-        differences: seed × image; 1 where only the first network is right, -1 where only the
-            second is, else 0. Of a contrast, the sum of the weights of the networks that are right.
-        level: significance level of the interval (0.05: a 95 % interval).
-
-    Returns:
-        Mean, lower and upper end, in fractions; None if there is no variance.
-    """
-    seeds, images = differences.shape
-    mean = float(differences.mean())
-    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
-    residual = differences - by_seed[:, None] - by_image[None, :] + mean
-    of_seed = float(by_seed.var(ddof=1)) / seeds
-    of_image = float(by_image.var(ddof=1)) / images
-    both = (seeds - 1) * (images - 1)
-    of_residual = float((residual**2).sum()) / both / (seeds * images)
-    variance = max(of_seed + of_image - of_residual, of_seed, of_image)
-    parts = ((of_seed, seeds - 1), (of_image, images - 1), (of_residual, both))
-    spread = sum(part**2 / freedom for part, freedom in parts)
-    if not spread:
-        return None
-    half = _t_bound(level, variance**2 / spread) * math.sqrt(variance)
-    return mean, mean - half, mean + half
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
-    """Compare two networks' predictions on the same images by McNemar's exact test.
-
-    The test is about these two trained networks, not about the design choice: it does not
-    include the variation between random seeds (Dietterich 1998).
-
-    Args:
-        first: whether the first network is right, one boolean per image.
-        second: the same of the second network, in the same order.
-
-    Raises:
-        ValueError: they are of different length.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"predictions of {len(first)} and {len(second)} images: not the same")
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    p_value = mcnemar_p_value(only_first, only_second)
-    return Discordance(len(first), only_first, only_second, p_value)
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number with its noun, such as `1 seed` or `3 seeds`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bench.report.charts.confusion import Confusions, confusions
 from bench.report.findings.agreement import Agreement, agreement
-from bench.report.findings.answer import answer, first_named, outlook, statements
+from bench.report.findings.answer import answer, outlook, statements
+from bench.report.findings.wording import first_named
 from bench.report.pages.architecture import Architecture, architectures
 from bench.report.pages.provenance import (
     Failure,

@@ -6,12 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bench.report.findings.looks import changes, level, look
-from bench.report.findings.statistics import (
-    SIGNIFICANCE,
-    counted,
-    deviation,
-    variance_ratio,
-)
+from bench.report.findings.power import SIGNIFICANCE
+from bench.report.findings.statistics import deviation, variance_ratio
+from bench.report.findings.wording import counted
 from bench.report.tables.text_table import TextTable
 from bench.studies.recipe import LATER
 
@@ -19,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.report.findings.agreement import Agreement
-    from bench.report.findings.answer import ContrastSummary, VariantSummary
     from bench.report.findings.statistics import Difference, Estimate
+    from bench.report.findings.summaries import ContrastSummary, VariantSummary
     from bench.store import RunRecord, StudyRecord
 
 COLUMNS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
-from bench.report.findings.answer import first_named
 from bench.report.findings.fastest import case, layout, network_name, rounded, way
+from bench.report.findings.wording import first_named
 from bench.report.tables.text_table import TextTable
 from bench.system.intervals import FEWEST_PROCESSES
 

@@ -1,0 +1,38 @@
+"""Words that several findings share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_NAMED = 10  # variants in one sentence; the table has all
+NOT_PRIMARY = "the study's primary comparison is not significant"
+MISSING = "results are missing, and with chance accuracy in their place it is not significant"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, such as `1 seed` or `3 seeds`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def first_named(texts: list[str], more: str, most: int = MOST_NAMED) -> list[str]:
+    """Return texts about single variants, of too many the first ones and the number of others."""
+    left = len(texts) - most
+    return texts if left <= 1 else [*texts[:most], f"{left} {more}"]
+
+
+def formula(weights: Mapping[str, float]) -> str:
+    """Return a weighted sum in words, such as `a - 0.5 b - 0.5 c`."""
+    terms: list[str] = []
+    for name, weight in weights.items():
+        factor = "" if abs(weight) == 1 else f"{abs(weight):g} "
+        sign = ("- " if terms else "-") if weight < 0 else ("+ " if terms else "")
+        terms.append(f"{sign}{factor}{name}")
+    return " ".join(terms)
+
+
+def interval_name(*, alone: bool) -> str:
+    """Name an interval: all hold together but that of a primary comparison."""
+    return f"95 % interval{' of this comparison alone' if alone else ''}"
