@@ -37,12 +37,26 @@ def _chi(freedom: float) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(chdtri(freedom, (1 - nodes) / 2) / freedom), weights / 2
 
 
-def tail(t: float, freedom: float, shift: float) -> float:
+def _tail(t: float, freedom: float, shift: float) -> float:
     """Return P(T > t) of the noncentral t distribution, by integrating over χ²."""
     from scipy.special import ndtr
 
     values, weights = _chi(freedom)
     return float(ndtr(shift - t * values) @ weights)
+
+
+def shift_interval(t: float, freedom: float, level: float) -> tuple[float, float]:
+    """Return the shifts of the noncentral t distribution that a value of t is compatible with."""
+    from scipy.optimize import brentq
+
+    def end(share: float) -> float:
+        def excess(shift: float) -> float:
+            return _tail(t, freedom, shift) - share
+
+        reach = 10 + 3 * abs(t)
+        return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
+
+    return end(level / 2), end(1 - level / 2)
 
 
 def power(
@@ -61,7 +75,7 @@ def power(
     """
     freedom = groups * (seeds - 1)
     bound, shift = t_bound(level, freedom), abs(effect_size) * math.sqrt(seeds)
-    return tail(bound, freedom, shift) + tail(bound, freedom, -shift)
+    return _tail(bound, freedom, shift) + _tail(bound, freedom, -shift)
 
 
 @lru_cache(maxsize=512)

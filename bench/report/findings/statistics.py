@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from bench.report.findings.power import SIGNIFICANCE, detectable_effect, seeds_needed, t_bound, tail
+from bench.report.findings.power import (
+    SIGNIFICANCE,
+    detectable_effect,
+    seeds_needed,
+    shift_interval,
+    t_bound,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     Weights = Mapping[str, float]  # variant → weight
 
 CONFIDENCE = 0.95
+_TAILS = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)  # quantiles for the ends of an interval
 
 Test = Literal["paired", "welch"]
 
@@ -58,46 +65,46 @@ class Difference:
 
     Attributes:
         mean: the weighted sum of the variants' means (+1 the variant, -1 its reference).
+        seeds: number of seeds that all its variants have; of Welch's test, the smallest number.
+        level: significance level of this one comparison.
+        later_level: the same if seeds are added; None if it stays as it is.
+        limit: the largest size that the difference can have, if all values are between 0 and 1.
+        incomplete: whether a variant lacks a seed that another one has, so that no equivalence is
+            claimed.
         low: lower end of the interval, simultaneous over the study's family at 95 %; None for
             one seed, and where there is no spread.
         high: its upper end.
         p_value: two-sided, multiplied by the number of comparisons (Bonferroni), and by 0.05 over
             the level of this look: below 0.05 exactly where the interval excludes zero.
-        seeds: number of seeds that all its variants have; of Welch's test, the smallest number.
         deviation: standard deviation of the difference with a new seed.
         error: standard error of the mean.
         freedom: its degrees of freedom.
-        level: significance level of this one comparison.
+        groups: degrees of freedom per seed beyond the first, if all its variants have as many.
         correlation: of the two variants' values over seeds; None for fewer than three.
         doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
             ended; `missing`, if it does not hold with chance accuracy in the place of results
             that the better side lacks; `secondary`, if the study's primary comparison is not
             significant.
-        limit: the largest size that the difference can have, if all values are between 0 and 1.
-        incomplete: whether a variant lacks a seed that another one has, so that no equivalence is
-            claimed.
         alone: whether it is the study's primary comparison, whose interval does not belong to
             those of the others.
-        later_level: its significance level if seeds are added; None if it stays as it is.
-        groups: degrees of freedom per seed beyond the first, if all its variants have as many.
     """
 
     mean: float
-    low: float | None
-    high: float | None
-    p_value: float | None
     seeds: int
+    level: float
+    later_level: float | None
+    limit: float
+    incomplete: bool
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
     deviation: float | None = None
     error: float | None = None
     freedom: float | None = None
-    level: float = SIGNIFICANCE
+    groups: float = 1.0
     correlation: float | None = None
     doubt: Literal["pending", "missing", "secondary"] | None = None
-    limit: float = 1.0
-    incomplete: bool = False
     alone: bool = False
-    later_level: float | None = None
-    groups: float = 1.0
 
     @property
     def possible(self) -> tuple[float, float] | None:
@@ -148,11 +155,14 @@ class Difference:
         It is that of normal values (Bouthillier et al. 2021 name it P(A > B)). The interval has the
         level of the difference's.
         """
-        if not self.deviation or self.error is None or self.freedom is None:
+        from scipy.special import ndtr
+
+        if self.deviation is None or self.error is None or self.freedom is None:
             return None
-        ratio = self.error / self.deviation
-        t = self.mean / self.error
-        return _superiority(t, ratio, self.seeds, self.freedom, self.level)
+        t, ratio = self.mean / self.error, self.error / self.deviation
+        ends = shift_interval(t, self.freedom, self.level)
+        mean, low, high = (float(ndtr(shift * ratio)) for shift in (t, *ends))
+        return Estimate(mean, low, high, self.seeds)
 
     @property
     def seeds_needed(self) -> tuple[int | None, int | None] | None:
@@ -163,12 +173,11 @@ class Difference:
         """
         from scipy import stats
 
-        effect = self.effect_size
-        if effect is None or self.freedom is None:
+        if self.effect_size is None or self.freedom is None:
             return None
         few, many = (
             seeds_needed(
-                effect * math.sqrt(stats.chi2.ppf(share, self.freedom) / self.freedom),
+                self.effect_size * math.sqrt(stats.chi2.ppf(share, self.freedom) / self.freedom),
                 level=self.later_level or self.level,
                 there=self.seeds,
                 groups=self.groups,
@@ -190,12 +199,9 @@ def deviation(found: Estimate) -> tuple[float, float, float] | None:
         return None
     freedom = found.seeds - 1
     half = (found.high - found.low) / 2
-    value = half * math.sqrt(found.seeds) / stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
-    low, high = (
-        value * math.sqrt(freedom / stats.chi2.ppf(share, freedom))
-        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
-    )
-    return float(value), float(low), float(high)
+    value = half * math.sqrt(found.seeds) / t_bound(1 - CONFIDENCE, freedom)
+    low, high = (value * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in _TAILS)
+    return value, low, high
 
 
 def variance_ratio(part: Estimate, whole: Estimate) -> tuple[float, float, float] | None:
@@ -212,11 +218,8 @@ def variance_ratio(part: Estimate, whole: Estimate) -> tuple[float, float, float
         return None
     ratio = (one[0] / other[0]) ** 2
     freedom = part.seeds - 1, whole.seeds - 1
-    low, high = (
-        ratio / stats.f.ppf(share, *freedom)
-        for share in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
-    )
-    return ratio, float(low), float(high)
+    low, high = (ratio / float(stats.f.ppf(p, *freedom)) for p in _TAILS)
+    return ratio, low, high
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -262,38 +265,30 @@ def compare(
         Name → difference; None where no seed is common.
     """
     count = max(1, len(family) if members is None else members)
-    level, later = alpha / count, None if later_alpha is None else later_alpha / count
-    found = {name: _difference(values, w, level, test, later) for name, w in family.items()}
-    for name, difference in found.items():
+    levels = alpha / count, None if later_alpha is None else later_alpha / count
+    found: dict[str, Difference | None] = {}
+    for name, weights in family.items():
+        found[name] = difference = _difference(values, weights, test, *levels)
         if difference is None or not difference.excludes_zero:
             continue
         sign = math.copysign(1, difference.mean)
-        filled = _filled(values, family[name], sign, chance or {})
-        if filled is None:
-            continue
-        other = _difference(filled, family[name], level, test)
+        other = _difference(_filled(values, weights, sign, chance or {}), weights, test, *levels)
         if other is None or not other.excludes_zero or other.mean * sign < 0:
             found[name] = replace(difference, doubt="missing")
     return found
 
 
-def _filled(
-    values: Values, weights: Weights, sign: float, chance: Mapping[str, float]
-) -> Values | None:
-    """Give the better side chance accuracy where it lacks a seed; None if it lacks none."""
+def _filled(values: Values, weights: Weights, sign: float, chance: Mapping[str, float]) -> Values:
+    """Give the better side chance accuracy for each seed that it lacks."""
     better = [v for v, w in weights.items() if w * sign > 0]
     worse = [v for v, w in weights.items() if w * sign < 0]
-    everywhere = set.intersection(*(set(values[v]) for v in worse)) if worse else set()
-    seeds = everywhere.union(*(values[v].keys() for v in better))
-    missing = {v: seeds - values[v].keys() for v in better}
-    if not any(missing.values()):
-        return None
-    filled = {v: dict.fromkeys(lacking, chance.get(v, 0.0)) for v, lacking in missing.items()}
-    return {**values, **{v: {**values[v], **filled[v]} for v in better}}
+    seeds = set.intersection(*(set(values[v]) for v in worse)).union(*(values[v] for v in better))
+    missing = {v: dict.fromkeys(seeds - values[v].keys(), chance.get(v, 0.0)) for v in better}
+    return {**values, **{v: {**values[v], **missing[v]} for v in better}}
 
 
 def _difference(
-    values: Values, weights: Weights, level: float, test: Test, later: float | None = None
+    values: Values, weights: Weights, test: Test, level: float, later_level: float | None
 ) -> Difference | None:
     samples = [values.get(variant, {}) for variant in weights]
     factors = np.array(list(weights.values()))
@@ -310,23 +305,24 @@ def _difference(
         return None
     mean = float(sum(weight * sample.mean() for sample, weight in parts))
     found = Difference(
-        mean, None, None, None, count,
-        level=level,
+        mean,
+        count,
+        level,
+        later_level,
         limit=float(np.abs(factors).sum()) / 2,  # the weights add up to 0
         incomplete=any(set(sample) != set(seeds) for sample in samples),
-        later_level=later,
-    )  # fmt: skip
+    )
     if count == 1:
         return found
-    squares = [(w * w * float(a.var(ddof=1)) / len(a), len(a) - 1) for a, w in parts]
-    variance = sum(square for square, _ in squares)
+    spreads = [(w * w * float(sample.var(ddof=1)), len(sample)) for sample, w in parts]
+    whole = sum(spread for spread, _ in spreads)
+    variance = sum(spread / n for spread, n in spreads)
     if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
         return found
-    if len({f for _, f in squares}) > 1:
+    if len({n for _, n in spreads}) > 1:
         freedom = float(count - 1)
     else:  # Welch and Satterthwaite; of paired sums, n - 1
-        freedom = variance**2 / sum(square**2 / f for square, f in squares)
-    spreads = [w * w * float(a.var(ddof=1)) for a, w in parts]
+        freedom = variance**2 / sum((spread / n) ** 2 / (n - 1) for spread, n in spreads)
     error = math.sqrt(variance)
     half = t_bound(level, freedom) * error
     return replace(
@@ -334,10 +330,10 @@ def _difference(
         low=mean - half,
         high=mean + half,
         p_value=min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level),
-        deviation=math.sqrt(sum(spreads)),
+        deviation=math.sqrt(whole),
         error=error,
         freedom=freedom,
-        groups=sum(spreads) ** 2 / sum(spread**2 for spread in spreads),
+        groups=whole**2 / sum(spread**2 for spread, _ in spreads),
         correlation=_correlation(columns),
     )
 
@@ -348,31 +344,6 @@ def _correlation(columns: np.ndarray) -> float | None:
     if rows != 2 or count < 3 or not np.ptp(columns, axis=1).all():  # noqa: PLR2004
         return None
     return float(np.corrcoef(columns)[0, 1])
-
-
-def _superiority(t: float, ratio: float, seeds: int, freedom: float, level: float) -> Estimate:
-    """Return P(A > B) = Φ(d) of normal values, with the interval of the noncentral t.
-
-    Args:
-        t: mean over its standard error.
-        ratio: standard error over standard deviation with a new seed.
-        seeds: their number.
-        freedom: degrees of freedom of the standard error.
-        level: significance level of the interval.
-    """
-    from scipy.optimize import brentq
-    from scipy.special import ndtr
-
-    def end(share: float) -> float:
-        def excess(shift: float) -> float:
-            return tail(t, freedom, shift) - share
-
-        reach = 10 + 3 * abs(t)
-        return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
-
-    shares = (level / 2, 1 - level / 2)
-    low, high = (float(ndtr(end(share) * ratio)) for share in shares)
-    return Estimate(float(ndtr(t * ratio)), low, high, seeds)
 
 
 def _two_sided(t: float, freedom: float) -> float:
