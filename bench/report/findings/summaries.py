@@ -22,10 +22,10 @@ from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
     time_to_accuracy_over_seeds,
 )
-from bench.report.findings.wording import formula
+from bench.report.findings.wording import UNTESTED, formula
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
@@ -156,16 +156,25 @@ class _Outcomes:
             if (chance := known.get(name, default)) is not None
         }
 
-    def values(self, figure: str) -> dict[str, BySeed]:
-        """Return variant → seed → accuracy; a run that diverged has chance accuracy."""
+    @cached_property
+    def accuracies(self) -> dict[str, dict[str, BySeed]]:
+        """`test` or `train` → variant → seed → accuracy; a run that diverged has chance's."""
         return {
-            name: {
-                seed: value
-                for seed, record in runs.items()
-                if (value := _accuracy(record, figure, self.chance.get(name))) is not None
+            split: {
+                name: {
+                    seed: value
+                    for seed, record in runs.items()
+                    if (value := _accuracy(record, split, self.chance.get(name))) is not None
+                }
+                for name, runs in self.runs.items()
             }
-            for name, runs in self.runs.items()
+            for split in ("test", "train")
         }
+
+    @property
+    def margin(self) -> float | None:
+        """The largest difference that counts as equivalent, 0…1; None without one."""
+        return None if self.study.margin is None else self.study.margin / 100
 
     @cached_property
     def family(self) -> dict[str, dict[str, float]]:
@@ -180,8 +189,8 @@ class _Outcomes:
         }
 
     @cached_property
-    def differences(self) -> dict[str, dict[str, Difference | None]]:
-        """Test everything that the study compares: figure → comparison → difference.
+    def differences(self) -> dict[tuple[str, str], Difference | None]:
+        """Test everything that the study compares: (`test` or `train`, comparison) → difference.
 
         The comparisons and contrasts of test accuracies, and of training accuracies if the study
         compares them, are one family. A primary comparison is tested alone. The others are a
@@ -190,51 +199,37 @@ class _Outcomes:
         without one. With a margin, the primary comparison can be called equivalent by mistake as
         well, in at most half of the level's share of studies, so the others have the other half.
         """
-        figures = ["test_accuracy", *(["train_accuracy"] if self.study.compare_training else [])]
-        primary = self.study.primary
-        first = (f"{primary['accuracy']}_accuracy", primary["name"]) if primary else None
-        families = {
-            figure: {n: w for n, w in self.family.items() if (figure, n) != first}
-            for figure in figures
-        }
-        members = sum(map(len, families.values()))
-        if first is not None and self.study.margin is not None:
-            members *= 2
-        found = {figure: self._tested(figure, f, members) for figure, f in families.items()}
-        if first is None:
-            return found
-        figure, name = first
-        decisive = self._tested(figure, {name: self.family[name]}, 1)
-        decisive = {n: d and replace(d, alone=members > 0) for n, d in decisive.items()}
-        if (tested := decisive[name]) is None or not tested.significant:
-            found = {
-                figure: {n: d and replace(d, doubt=d.doubt or "secondary") for n, d in of.items()}
-                for figure, of in found.items()
-            }
-        return {**found, figure: {**found.get(figure, {}), **decisive}}
+        splits = ("test", "train") if self.study.compare_training else ("test",)
+        tested = [(split, name) for split in splits for name in self.family]
+        if self.study.primary is None:
+            return {key: self._tested(*key, len(tested)) for key in tested}
+        primary = self.study.primary["accuracy"], self.study.primary["name"]
+        others = [key for key in tested if key != primary]
+        members = len(others) * (1 if self.study.margin is None else 2)
+        found = {key: self._tested(*key, members) for key in others}
+        decisive = self._tested(*primary, 1)
+        if decisive is None or not decisive.significant:
+            found = {k: d and replace(d, doubt=d.doubt or "secondary") for k, d in found.items()}
+        return {**found, primary: decisive and replace(decisive, alone=bool(others))}
 
-    def _tested(
-        self, figure: str, family: Mapping[str, Mapping[str, float]], members: int
-    ) -> dict[str, Difference | None]:
-        """Test one figure's part of a family; what has runs that have not ended is marked."""
-        declared = self.study.declared_seeds
+    def _tested(self, split: str, name: str, members: int) -> Difference | None:
+        """Test one of so many comparisons; one with runs that have not ended is marked."""
+        declared, weights = self.study.declared_seeds, self.family[name]
         values = {
-            name: {s: v for s, v in by_seed.items() if not declared or s in declared}
-            for name, by_seed in self.values(figure).items()
+            variant: {s: v for s, v in by_seed.items() if not declared or s in declared}
+            for variant, by_seed in self.accuracies[split].items()
+            if variant in weights
         }
         found = compare(
             values,
-            family,
+            {name: weights},
             alpha=level(self.study),
             later_alpha=later_level(self.study),
             members=members,
             test=self.study.test,
             chance=self.chance,
-        )
-        return {
-            name: replace(d, doubt="pending") if d and self._pending(family[name]) else d
-            for name, d in found.items()
-        }
+        )[name]
+        return replace(found, doubt="pending") if found and self._pending(weights) else found
 
     def _pending(self, weights: Mapping[str, float]) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
@@ -247,10 +242,9 @@ class _Outcomes:
 
     def absence(self, weights: Mapping[str, float]) -> str:
         """Say why a contrast has no value, if it has none."""
-        values = self.values("test_accuracy")
-        if all(v in values for v in weights) and self._pending(weights):
-            return "is not tested before all of its runs have ended"
-        without = [variant for variant in weights if not values.get(variant)]
+        if self._pending(weights):
+            return UNTESTED
+        without = [variant for variant in weights if not self.accuracies["test"][variant]]
         why = f"{without[0]} has no result" if without else "its variants share no tested seed"
         return f"cannot be computed, because {why}"
 
@@ -260,17 +254,17 @@ class _Outcomes:
         if not failed:
             return None
         p_value = None
-        declared = self.study.declared_seeds
-        added = declared and {*self.runs[name], *self.runs.get(reference or "", ())} - {*declared}
-        if reference in self.runs and not added:
-            other_failed, other_runs = self._failed(reference)
-            p_value = failure_p_value(failed, runs, other_failed, other_runs)
-        values = list(self.values("test_accuracy")[name].values()) or [math.nan]
+        if reference in self.runs:
+            declared = set(self.study.declared_seeds)
+            there = self.runs[name].keys() | self.runs[reference].keys()
+            if not declared or there <= declared:
+                p_value = failure_p_value(failed, runs, *self._failed(reference))
+        values = self.accuracies["test"][name].values() or [math.nan]
         return Failures(failed, runs, p_value, statistics.median(values), min(values))
 
     def _failed(self, name: str) -> tuple[int, int]:
         """Count the runs that diverged or ended at chance accuracy, and those that ended at all."""
-        accuracy, chance = self.values("test_accuracy")[name], self.chance.get(name)
+        accuracy, chance = self.accuracies["test"][name], self.chance.get(name)
         runs = {s: r for s, r in self.runs[name].items() if s in accuracy or r.status == "diverged"}
         failed = 0
         for seed, record in runs.items():
@@ -294,13 +288,12 @@ def summarise(
         epochs: the study's `epochs` table; needed for a study with a `target_accuracy`.
     """
     outcomes = _Outcomes(study, records)
-    accuracy, trained = outcomes.values("test_accuracy"), outcomes.values("train_accuracy")
-    differences = outcomes.differences["test_accuracy"]
-    train_differences = outcomes.differences.get("train_accuracy", {})
     summaries = []
     for name, entry in study.variants.items():
         runs = outcomes.runs[name].values()
+        accuracy, trained = (outcomes.accuracies[split][name] for split in ("test", "train"))
         complete = [r for r in runs if r.status == "complete"]
+        first = complete[0].result if complete else {}
         statuses = Counter(r.status for r in runs if r.status != "complete")
         speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
         time = None
@@ -311,19 +304,19 @@ def summarise(
             VariantSummary(
                 name=name,
                 reference=entry["reference"],
-                parameters=complete[0].result.get("parameters") if complete else None,
-                macs=complete[0].result.get("macs") if complete else None,
-                test_accuracy=estimate(list(accuracy[name].values())),
-                difference=differences.get(name),
-                train_accuracy=estimate(list(trained[name].values())),
+                parameters=first.get("parameters"),
+                macs=first.get("macs"),
+                test_accuracy=estimate(list(accuracy.values())),
+                difference=outcomes.differences.get(("test", name)),
+                train_accuracy=estimate(list(trained.values())),
                 images_per_second=statistics.median(speeds) if speeds else None,
                 statuses=dict(statuses.most_common()),
-                train_difference=train_differences.get(name),
+                train_difference=outcomes.differences.get(("train", name)),
                 time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),
-                chance=_chance(complete, accuracy[name]),
+                chance=_chance(len(first.get("classes", ())), accuracy),
                 failures=outcomes.failures(name, entry["reference"]),
-                margin=_fraction(study.margin),
+                margin=outcomes.margin,
             )
         )
     return summaries
@@ -333,31 +326,27 @@ def summarise_contrasts(
     study: StudyRecord, records: Mapping[str, RunRecord]
 ) -> list[ContrastSummary]:
     """Summarise the contrasts that a study declares; they are tested with its comparisons."""
-    if not study.contrasts:
-        return []
     outcomes = _Outcomes(study, records)
-    tested = outcomes.differences["test_accuracy"]
-    trained = outcomes.differences.get("train_accuracy", {})
-    margin = _fraction(study.margin)
     return [
         ContrastSummary(
-            name, weights, tested[name], trained.get(name), margin, outcomes.absence(weights)
+            name,
+            weights,
+            difference=outcomes.differences["test", name],
+            train_difference=outcomes.differences.get(("train", name)),
+            margin=outcomes.margin,
+            absence=outcomes.absence(weights),
         )
         for name, weights in study.contrasts.items()
     ]
 
 
-def _fraction(points: float | None) -> float | None:
-    return None if points is None else points / 100
-
-
-def _accuracy(record: RunRecord, figure: str, chance: float | None) -> float | None:
+def _accuracy(record: RunRecord, split: str, chance: float | None) -> float | None:
     """Return an accuracy of a run; None if it has none. Synthetic images have no accuracy."""
     if record.status == "diverged":
         return chance
     if record.status != "complete" or record.result.get("timing_only"):
         return None
-    return _number(record, figure)
+    return _number(record, f"{split}_accuracy")
 
 
 def _number(record: RunRecord, figure: str) -> float | None:
@@ -366,9 +355,8 @@ def _number(record: RunRecord, figure: str) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _chance(complete: Sequence[RunRecord], accuracy: BySeed) -> float | None:
-    """Return the accuracy of guessing, if no seed's is clearly above it."""
-    if not accuracy or not complete:
+def _chance(classes: int, accuracy: BySeed) -> float | None:
+    """Return the accuracy of guessing among so many classes, if no seed's is clearly above it."""
+    if not classes or not accuracy or max(accuracy.values()) > GUESSING / classes:
         return None
-    classes = len(complete[0].result.get("classes", ()))
-    return 1 / classes if classes and max(accuracy.values()) <= GUESSING / classes else None
+    return 1 / classes

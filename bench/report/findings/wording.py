@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 10  # variants in one sentence; the table has all
 NOT_PRIMARY = "the study's primary comparison is not significant"
+UNTESTED = "is not tested before all of its runs have ended"
 MISSING = "results are missing, and with chance accuracy in their place it is not significant"
 
 
