@@ -11,9 +11,8 @@ import numpy as np
 
 from bench.report.findings.power import SIGNIFICANCE, t_bound
 from bench.report.findings.wording import (
-    MISSING,
+    DOUBTS,
     MOST_NAMED,
-    NOT_PRIMARY,
     first_named,
     formula,
     interval_name,
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
 
     from bench.report.findings.statistics import Difference
     from bench.store import RunRecord, StudyRecord
-
-_DOUBTS = {
-    "pending": "not all of its runs have ended",
-    "missing": MISSING,
-    "secondary": NOT_PRIMARY,
-}
 
 
 @dataclass(frozen=True)
@@ -249,7 +242,7 @@ def _for_new_images(
 def _not_given(difference: Difference, lacking: set[str]) -> str | None:
     """Return why no difference for new images may be given: the answer's reasons, and one more."""
     if difference.doubt is not None:
-        return _DOUBTS[difference.doubt]
+        return DOUBTS[difference.doubt]
     if not lacking:
         return None
     seeds = ", ".join(sorted(lacking, key=int))

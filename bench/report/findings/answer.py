@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from bench.report.findings.power import MOST_SEEDS, POWER
 from bench.report.findings.wording import (
-    MISSING,
+    DOUBTS,
     MOST_NAMED,
-    NOT_PRIMARY,
+    UNTESTED,
     counted,
     first_named,
     interval_name,
@@ -16,17 +17,14 @@ from bench.report.findings.wording import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal
 
     from bench.report.findings.statistics import Difference
     from bench.report.findings.summaries import ContrastSummary, Failures, VariantSummary
 
-    Compared = Sequence[tuple[VariantSummary, Difference]]
+    Compared = list[tuple[VariantSummary, Difference]]
+    Which = Literal["test", "training"]  # accuracies
 
-_CONTRAST_DOUBTS = {
-    "pending": "{} is not tested before all of its runs have ended",
-    "missing": f"no claim is made about {{}}, because {MISSING}",
-    "secondary": f"no claim is made about {{}}, because {NOT_PRIMARY}",
-}
 _A_FEW = 5  # comparisons with their figures in one sentence
 _A_PARAGRAPH = 3  # sentences; more are easier to read as a list
 
@@ -39,81 +37,220 @@ def answer(summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
     otherwise the sentence says that there is no significant difference. Where the study compares
     training accuracies, a sentence about them follows.
     """
-    texts = ["; ".join(clauses) for clauses in _clauses(summaries, contrasts) if clauses]
-    return " ".join(_sentence(text, summaries, contrasts) for text in texts)
+    parts = ["; ".join(clauses) for clauses in _clauses(summaries, contrasts) if clauses]
+    return " ".join(_sentence(part, [*summaries, *contrasts]) for part in parts)
 
 
 def statements(
     summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary] = ()
 ) -> list[str]:
     """Return `answer` and `outlook` for a page: one paragraph, or a list if that would be long."""
-    single = [
-        _sentence(clause, summaries, contrasts)
-        for part in _clauses(summaries, contrasts)
-        for clause in part
-    ]
     more = outlook(summaries, contrasts)
-    if len(single) + len(more) > _A_PARAGRAPH:
-        return [*single, *more]
+    clauses = [clause for part in _clauses(summaries, contrasts) for clause in part]
+    if len(clauses) + len(more) > _A_PARAGRAPH:
+        return [*(_sentence(clause, [*summaries, *contrasts]) for clause in clauses), *more]
     return [" ".join([answer(summaries, contrasts), *more])]
+
+
+def _sentence(text: str, named: Sequence[VariantSummary | ContrastSummary]) -> str:
+    """Make a sentence of clauses; a name that it begins with keeps its small first letter."""
+    begins_with_name = text.startswith(tuple(one.name for one in named))
+    return f"{text if begins_with_name else text[0].upper() + text[1:]}."
 
 
 def _clauses(
     summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
 ) -> list[list[str]]:
     """Return what the numbers say about test accuracies, and then about training accuracies."""
-    compared = [(s, s.difference) for s in summaries if s.reference and s.difference]
-    tested = [
-        *_significant(compared, "test"),
-        *_contrast_clauses(contrasts, "test"),
-        *first_named(
-            [
-                _absence(summary)
-                for summary in summaries
-                if summary.difference is None
-                and (summary.reference or summary.test_accuracy is None)
-            ],
-            "more cannot be compared",
-        ),
-        *first_named(
-            [
-                f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only "
-                f"({_statuses(s)})"
-                for s in summaries
-                if s.test_accuracy is not None and _without_result(s)
-            ],
-            "more have unfinished runs",
-        ),
-        *_undecided(compared),
+    absent = [
+        _absence(s)
+        for s in summaries
+        if s.difference is None and (s.reference or s.test_accuracy is None)
     ]
-    doubts = [
+    unfinished = [
+        f"{s.name} has a result for {counted(s.test_accuracy.seeds, 'seed')} only ({s.incomplete})"
+        for s in summaries
+        if s.test_accuracy is not None and _without_result(s)
+    ]
+    without = [
+        *first_named(absent, "more cannot be compared"),
+        *first_named(unfinished, "more have unfinished runs"),
+    ]
+    failed = [_failed(s, s.failures) for s in summaries if s.failures]
+    guessing = [
         f"{s.name} is hardly better than guessing ({s.chance:.0%}): it may not have trained at all"
         for s in summaries
         if s.chance is not None
     ]
-    trained = [(s, s.train_difference) for s in summaries if s.reference and s.train_difference]
+    tested = _comparisons(summaries, contrasts, "test", without)
     return [
         [
             *(tested or ["there is nothing to compare yet"]),
-            *first_named(
-                [_failed(s, s.failures) for s in summaries if s.failures], "more failed as well"
-            ),
-            *first_named(doubts, "more are hardly better than guessing"),
+            *first_named(failed, "more failed as well"),
+            *first_named(guessing, "more are hardly better than guessing"),
         ],
-        [
-            *_significant(trained, "training"),
-            *_contrast_clauses(contrasts, "training"),
-            *_undecided(trained, " in training accuracy"),
-        ],
+        _comparisons(summaries, contrasts, "training"),
     ]
 
 
-def _sentence(
-    text: str, summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
-) -> str:
-    names = [*(s.name for s in summaries), *(c.name for c in contrasts)]
-    named = any(text.startswith(name) for name in names)  # a name keeps its small first letter
-    return f"{text if named else text[0].upper() + text[1:]}."
+def _comparisons(
+    summaries: list[VariantSummary],
+    contrasts: Sequence[ContrastSummary],
+    which: Which,
+    without: Sequence[str] = (),
+) -> list[str]:
+    """Say what was found, with claims first, then *without* (a result), then what is undecided."""
+    by_verdict: defaultdict[str, Compared] = defaultdict(list)
+    for s in summaries:
+        if d := s.difference if which == "test" else s.train_difference:
+            by_verdict[d.verdict(s.margin)].append((s, d))
+    return [
+        *_significant(by_verdict["significant"], which),
+        *(text for contrast in contrasts for text in _contrast(contrast, which)),
+        *without,
+        *_undecided(by_verdict, which),
+    ]
+
+
+def _significant(differing: Compared, which: Which) -> list[str]:
+    """Say of every significant difference how large it is."""
+    if len(differing) > MOST_NAMED:
+        differing = sorted(differing, key=lambda pair: -abs(pair[1].mean))
+    return first_named(
+        [
+            f"{s.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
+            f"{s.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
+            f"({_interval(d, signed=False)}){_negligible(d, s.margin)}"
+            for s, d in differing
+        ],
+        "more differ significantly, by less",
+    )
+
+
+def _contrast(contrast: ContrastSummary, which: Which) -> list[str]:
+    """Say what a contrast is; nothing if there is none of training accuracies."""
+    d = contrast.difference if which == "test" else contrast.train_difference
+    name, margin = f"{contrast.name} ({contrast.formula})", contrast.margin
+    if d is None:
+        return [f"{name} {contrast.absence}"] if which == "test" else []
+    verdict = d.verdict(margin)
+    if verdict == "pending":
+        return [f"{name} {UNTESTED}"]
+    if verdict in DOUBTS:
+        return [f"no claim is made about {name}, because {DOUBTS[verdict]}"]
+    meaning = {
+        "significant": f"which differs significantly from zero{_negligible(d, margin)}",
+        "equivalent": f"which is equivalent to zero {_within(margin)}",
+        "one seed": "which cannot be tested with one seed",
+        "no spread": "the same for each seed, which cannot be tested",
+        "undecided": "which does not differ significantly from zero",
+    }[verdict]
+    size = f"{d.mean * 100:+.1f} points of {which} accuracy"
+    return [f"{name} is {size} ({_interval(d)}), {meaning}"]
+
+
+def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str]:
+    """Say which variants are equivalent, not compared yet, or not significantly different."""
+    what = "" if which == "test" else f" in {which} accuracy"
+    total = sum(map(len, by_verdict.values()))
+    texts = first_named(
+        [
+            f"{s.name} and {s.reference} are equivalent{what} {_within(s.margin)} ({_interval(d)})"
+            for s, d in by_verdict["equivalent"]
+        ],
+        "more are equivalent",
+    )
+    if pairs := by_verdict["undecided"]:
+        texts.append(
+            f"there is no significant difference{what} between {_pairs(pairs, total)} "
+            f"(n = {_counts(pairs)})"
+        )
+    for verdict, why in {
+        "one seed": "with one seed",
+        "no spread": "that is the same for each seed",
+    }.items():
+        if pairs := by_verdict[verdict]:
+            amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in pairs]
+            texts.append(
+                f"no difference{what} can be tested {why}: "
+                f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
+            )
+    for verdict, why in {
+        "missing": "the one that seems better lacks results, and with chance accuracy in their "
+        "place the difference is not significant",
+        "secondary": DOUBTS["secondary"],
+    }.items():
+        if pairs := by_verdict[verdict]:
+            texts.append(f"no claim is made{what} about {_pairs(pairs, total)}, because {why}")
+    if pairs := by_verdict["pending"]:
+        texts.append(
+            f"{_pairs(pairs, total, ' and ')} are not compared{what} before all of their runs "
+            "have ended"
+        )
+    return texts
+
+
+def _pairs(pairs: Compared, total: int, last: str = " or ") -> str:
+    names = [f"{s.name} and {s.reference}" for s, _ in pairs]
+    if len(names) > MOST_NAMED:
+        of = "all" if len(names) == total else f"{len(names)} of"
+        return f"{of} {total} variants and their references"
+    return ", ".join(names[:-1]) + (last if len(names) > 1 else "") + names[-1]
+
+
+def _counts(pairs: Compared) -> str:
+    low, high = min(d.seeds for _, d in pairs), max(d.seeds for _, d in pairs)
+    return f"{low} to {high}" if low < high else f"{low}"
+
+
+def _interval(difference: Difference, *, signed: bool = True) -> str:
+    """Return the interval, if there is one, and the number of seeds."""
+    if difference.possible is None:
+        return f"n = {difference.seeds}"
+    ends = difference.possible if signed else sorted(map(abs, difference.possible))
+    low, high = (f"{100 * end:{'+z' if signed else ''}.1f}" for end in ends)
+    return f"{interval_name(alone=difference.alone)} {low} to {high}, n = {difference.seeds}"
+
+
+def _negligible(difference: Difference, margin: float | None) -> str:
+    return f", yet equivalent {_within(margin)}" if difference.equivalent(margin) else ""
+
+
+def _within(margin: float | None) -> str:
+    return f"within ±{(margin or 0) * 100:g} points"
+
+
+def _absence(summary: VariantSummary) -> str:
+    if summary.test_accuracy is None and summary.statuses:
+        return f"{summary.name} has no result to compare ({summary.incomplete})"
+    if summary.timing_only:
+        return f"{summary.name} has no accuracy (its images are synthetic, for timing only)"
+    if summary.test_accuracy is None and summary.parameters is not None:
+        return f"{summary.name} has no accuracy (its runs recorded no number)"
+    if summary.test_accuracy is not None:
+        return f"{summary.name} cannot be compared ({summary.reference} shares no tested seed)"
+    return f"{summary.name} has no result yet"
+
+
+def _without_result(summary: VariantSummary) -> bool:
+    """Return whether a run has no result; one that diverged counts as chance, if that is known."""
+    found, failures = summary.test_accuracy, summary.failures
+    counts = found is not None and failures is not None and found.seeds == failures.runs
+    return any(status != "diverged" or not counts for status in summary.statuses)
+
+
+def _failed(summary: VariantSummary, found: Failures) -> str:
+    """Say how many runs of a variant did not learn, against its reference's."""
+    against = ""
+    if found.p_value is not None:
+        p = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"  # noqa: PLR2004
+        against = (
+            f"; against {summary.reference}'s rate, Fisher's exact test, uncorrected, gives p {p}"
+        )
+    return (
+        f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')} "
+        f"(diverged, or at chance accuracy{against})"
+    )
 
 
 def outlook(
@@ -131,7 +268,7 @@ def outlook(
     needed = [
         f"{name} {_detectable(d)} ({d.mean * 100:+.2f}, {_seeds(d)})"
         for name, d, margin in compared
-        if d and not d.significant and d.doubt is None and not d.equivalent(margin) and d.detectable
+        if d and d.verdict(margin) == "undecided"
     ]
     words = (
         f"Differences that these seeds would find with {POWER * 100:.0f} % power (in brackets the "
@@ -153,171 +290,3 @@ def _seeds(difference: Difference) -> str:
     if many is None:
         return f"{few} to more than {MOST_SEEDS}"
     return f"{few}" if few == many else f"{few} to {many}"
-
-
-def _significant(compared: Compared, which: str) -> list[str]:
-    """Say of every significant difference how large it is."""
-    differing = [(s, d) for s, d in compared if d.significant]
-    if len(differing) > MOST_NAMED:
-        differing.sort(key=lambda pair: -abs(pair[1].mean))
-    return first_named(
-        [
-            f"{summary.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
-            f"{summary.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
-            f"({_interval(d)})"
-            f"{_negligible(d, summary.margin)}"
-            for summary, d in differing
-        ],
-        "more differ significantly, by less",
-    )
-
-
-def _negligible(difference: Difference, margin: float | None) -> str:
-    if margin is None or not difference.equivalent(margin):
-        return ""
-    return f", yet equivalent within ±{margin * 100:g} points"
-
-
-def _contrast_clauses(contrasts: Sequence[ContrastSummary], which: str) -> list[str]:
-    texts = []
-    for contrast in contrasts:
-        d = contrast.difference if which == "test" else contrast.train_difference
-        name = f"{contrast.name} ({contrast.formula})"
-        if d is None:
-            if which == "test":
-                texts.append(f"{name} {contrast.absence}")
-        elif d.doubt is not None:
-            texts.append(_CONTRAST_DOUBTS[d.doubt].format(name))
-        else:
-            size = f"{d.mean * 100:+.1f} points of {which} accuracy ({_signed_interval(d)})"
-            texts.append(f"{name} is {size}, {_verdict(d, contrast.margin)}")
-    return texts
-
-
-def _verdict(difference: Difference, margin: float | None) -> str:
-    if difference.seeds == 1:
-        return "which cannot be tested with one seed"
-    if difference.deviation is None:
-        return "the same for each seed, which cannot be tested"
-    if difference.significant:
-        return f"which differs significantly from zero{_negligible(difference, margin)}"
-    if difference.equivalent(margin):
-        return f"which is equivalent to zero within ±{(margin or 0) * 100:g} points"
-    return "which does not differ significantly from zero"
-
-
-def _signed_interval(difference: Difference) -> str:
-    ends = ""
-    if difference.possible is not None:
-        low, high = difference.possible
-        ends = f"{interval_name(alone=difference.alone)} {low * 100:+z.1f} to {high * 100:+z.1f}, "
-    return f"{ends}n = {difference.seeds}"
-
-
-def _interval(difference: Difference) -> str:
-    """Return an interval that excludes zero, its ends without their sign."""
-    assert difference.possible is not None  # noqa: S101 - significant
-    low, high = sorted(map(abs, difference.possible))
-    ends = f"{low * 100:.1f} to {high * 100:.1f}"
-    return f"{interval_name(alone=difference.alone)} {ends}, n = {difference.seeds}"
-
-
-def _undecided(compared: Compared, what: str = "") -> list[str]:
-    """Say which variants are equivalent, not compared yet, or not significantly different."""
-    open_ = [(s, d) for s, d in compared if not d.significant]
-    equal = [(s, d) for s, d in open_ if d.equivalent(s.margin)]
-    untested = [(s, d) for s, d in open_ if d.deviation is None and d.doubt is None]
-    single = [(s, d) for s, d in untested if d.seeds == 1]
-    same = [(s, d) for s, d in untested if d.seeds > 1]
-    pending = [(s, d) for s, d in open_ if d.doubt == "pending"]
-    missing = [(s, d) for s, d in open_ if d.doubt == "missing"]
-    secondary = [(s, d) for s, d in open_ if d.doubt == "secondary"]
-    named = [pair for group in (equal, untested, pending, missing, secondary) for pair in group]
-    unclear = [pair for pair in open_ if pair not in named]
-    texts = first_named(
-        [
-            f"{s.name} and {s.reference} are equivalent{what} within ±{(s.margin or 0) * 100:g} "
-            f"points ({_signed_interval(d)})"
-            for s, d in equal
-        ],
-        "more are equivalent",
-    )
-    if unclear:
-        texts.append(
-            f"there is no significant difference{what} between "
-            f"{_pairs(unclear, compared)} (n = {_counts(unclear)})"
-        )
-    for why, pairs in (
-        ("with one seed", single),
-        ("that is the same for each seed", same),
-    ):
-        if pairs:
-            amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in pairs]
-            texts.append(
-                f"no difference{what} can be tested {why}: "
-                f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
-            )
-    if missing:
-        texts.append(
-            f"no claim is made{what} about {_pairs(missing, compared)}, because the one that seems "
-            "better lacks results, and with chance accuracy in their place the difference is not "
-            "significant"
-        )
-    if secondary:
-        texts.append(
-            f"no claim is made{what} about {_pairs(secondary, compared)}, because {NOT_PRIMARY}"
-        )
-    if pending:
-        texts.append(
-            f"{_pairs(pending, compared, ' and ')} are not compared{what} before all of their runs "
-            "have ended"
-        )
-    return texts
-
-
-def _pairs(pairs: Compared, compared: Compared, last: str = " or ") -> str:
-    names = [f"{s.name} and {s.reference}" for s, _ in pairs]
-    if len(names) > MOST_NAMED:
-        of = "all" if len(names) == len(compared) else f"{len(names)} of"
-        return f"{of} {len(compared)} variants and their references"
-    return ", ".join(names[:-1]) + (last if len(names) > 1 else "") + names[-1]
-
-
-def _counts(pairs: Compared) -> str:
-    low, high = min(d.seeds for _, d in pairs), max(d.seeds for _, d in pairs)
-    return f"{low} to {high}" if low < high else f"{low}"
-
-
-def _failed(summary: VariantSummary, found: Failures) -> str:
-    """Say how many runs of a variant did not learn, against its reference's."""
-    rate = f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')}"
-    if found.p_value is None:
-        return f"{rate} (diverged, or at chance accuracy)"
-    p = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"  # noqa: PLR2004
-    return (
-        f"{rate} (diverged, or at chance accuracy; against {summary.reference}'s rate, Fisher's "
-        f"exact test, uncorrected, gives p {p})"
-    )
-
-
-def _without_result(summary: VariantSummary) -> bool:
-    """Return whether a run has no result; one that diverged counts as chance, if that is known."""
-    found, failures = summary.test_accuracy, summary.failures
-    counts = found is not None and failures is not None and found.seeds == failures.runs
-    return any(status != "diverged" or not counts for status in summary.statuses)
-
-
-def _statuses(summary: VariantSummary) -> str:
-    return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items())
-
-
-def _absence(summary: VariantSummary) -> str:
-    if summary.test_accuracy is None and summary.statuses:
-        return f"{summary.name} has no result to compare ({_statuses(summary)})"
-    if summary.timing_only:
-        return f"{summary.name} has no accuracy (its images are synthetic, for timing only)"
-    if summary.test_accuracy is None and summary.parameters is not None:
-        return f"{summary.name} has no accuracy (its runs recorded no number)"
-    if summary.test_accuracy is not None:
-        return f"{summary.name} cannot be compared ({summary.reference} shares no tested seed)"
-    return f"{summary.name} has no result yet"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.summaries import ContrastSummary
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from bench.report.findings.statistics import Difference
-    from bench.report.findings.summaries import ContrastSummary, VariantSummary
+    from bench.report.findings.summaries import VariantSummary
     from bench.store import StudyRecord
 
 
@@ -17,33 +19,29 @@ def comparison_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of a study's `comparisons` table: test accuracies first, then training."""
     primary = study.primary or {}
+    compared: list[VariantSummary | ContrastSummary] = [
+        *(s for s in summaries if s.reference),
+        *contrasts,
+    ]
     return [
         {
             "study": study.name,
             "test": study.test,
-            "primary": primary.get("name") in (row.get("variant"), row.get("contrast"))
-            and primary.get("accuracy") == accuracy,
-            **row,
+            "primary": (primary.get("name"), primary.get("accuracy")) == (one.name, accuracy),
+            **_names(one),
+            "accuracy": accuracy,
+            **_numbers(one.difference if accuracy == "test" else one.train_difference, one.margin),
         }
-        for accuracy in ("test", "train")
-        for row in _rows(accuracy, summaries, contrasts)
-        if accuracy == "test" or study.compare_training
+        for accuracy in (("test", "train") if study.compare_training else ("test",))
+        for one in compared
     ]
 
 
-def _rows(
-    accuracy: str, summaries: Sequence[VariantSummary], contrasts: Sequence[ContrastSummary]
-) -> Iterator[dict[str, Any]]:
-    for s in summaries:
-        if s.reference:
-            found = s.difference if accuracy == "test" else s.train_difference
-            names = {"comparison": f"{s.name} - {s.reference}", "variant": s.name}
-            names["reference"] = s.reference
-            yield {**names, "accuracy": accuracy, **_numbers(found, s.margin)}
-    for c in contrasts:
-        found = c.difference if accuracy == "test" else c.train_difference
-        names = {"comparison": c.formula, "contrast": c.name}
-        yield {**names, "accuracy": accuracy, **_numbers(found, c.margin)}
+def _names(one: VariantSummary | ContrastSummary) -> dict[str, Any]:
+    if isinstance(one, ContrastSummary):
+        return {"comparison": one.formula, "contrast": one.name}
+    name = f"{one.name} - {one.reference}"
+    return {"comparison": name, "variant": one.name, "reference": one.reference}
 
 
 def _numbers(found: Difference | None, margin: float | None) -> dict[str, Any]:

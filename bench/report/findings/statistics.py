@@ -33,6 +33,8 @@ CONFIDENCE = 0.95
 _TAILS = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)  # quantiles for the ends of an interval
 
 Test = Literal["paired", "welch"]
+Doubt = Literal["pending", "missing", "secondary"]
+Verdict = Doubt | Literal["significant", "equivalent", "one seed", "no spread", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Difference:
     freedom: float | None = None
     groups: float = 1.0
     correlation: float | None = None
-    doubt: Literal["pending", "missing", "secondary"] | None = None
+    doubt: Doubt | None = None
     alone: bool = False
 
     @property
@@ -133,6 +135,18 @@ class Difference:
             and self.high is not None
             and -margin < self.low <= self.high < margin
         )
+
+    def verdict(self, margin: float | None) -> Verdict:
+        """Return what is to be said: the doubt, else the claim, else why there is none."""
+        if self.doubt is not None:
+            return self.doubt
+        if self.significant:
+            return "significant"
+        if self.equivalent(margin):
+            return "equivalent"
+        if self.deviation is None:
+            return "one seed" if self.seeds == 1 else "no spread"
+        return "undecided"
 
     @property
     def effect_size(self) -> float | None:

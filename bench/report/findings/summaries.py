@@ -98,6 +98,11 @@ class VariantSummary:
     failures: Failures | None = None
     margin: float | None = None
 
+    @property
+    def incomplete(self) -> str:
+        """How many runs are not complete, such as `2 failed, 1 out of memory`; empty if none."""
+        return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in self.statuses.items())
+
 
 @dataclass(frozen=True)
 class ContrastSummary:
@@ -149,12 +154,7 @@ class _Outcomes:
             for record in runs.values()
             if (found := record.result.get("classes"))
         }
-        default = min(known.values(), default=None)
-        return {
-            name: chance
-            for name in self.study.variants
-            if (chance := known.get(name, default)) is not None
-        }
+        return {**dict.fromkeys(self.runs, min(known.values())), **known} if known else {}
 
     @cached_property
     def accuracies(self) -> dict[str, dict[str, BySeed]]:
@@ -236,7 +236,7 @@ class _Outcomes:
         for variant in weights:
             planned = self.study.declared_seeds or map(int, self.study.variants[variant]["runs"])
             ended = {s for s, r in self.runs[variant].items() if r.status in _ENDED}
-            if any(seed not in ended for seed in planned):
+            if not ended.issuperset(planned):
                 return True
         return False
 

@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_NAMED = 10  # variants in one sentence; the table has all
-NOT_PRIMARY = "the study's primary comparison is not significant"
 UNTESTED = "is not tested before all of its runs have ended"
-MISSING = "results are missing, and with chance accuracy in their place it is not significant"
+DOUBTS = {  # why nothing is claimed of a difference
+    "pending": "not all of its runs have ended",
+    "missing": "results are missing, and with chance accuracy in their place it is not significant",
+    "secondary": "the study's primary comparison is not significant",
+}
 
 
 def counted(number: int, what: str) -> str:

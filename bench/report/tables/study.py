@@ -97,20 +97,18 @@ def comparisons_table(
     summaries: list[VariantSummary], contrasts: Sequence[ContrastSummary]
 ) -> TextTable:
     """Return a row for every comparison and contrast: what was found and what could be found."""
-    rows = []
-    for what in ("", ", training"):
-        found = [
-            *(
-                (f"{s.name} - {s.reference}", s.train_difference if what else s.difference)
-                for s in summaries
-                if s.reference
-            ),
-            *(
-                (f"{c.name}: {c.formula}", c.train_difference if what else c.difference)
-                for c in contrasts
-            ),
-        ]
-        rows += [_compared(f"{name}{what}", d) for name, d in found if d is not None]
+    named: list[tuple[str, VariantSummary | ContrastSummary]] = [
+        *((f"{s.name} - {s.reference}", s) for s in summaries),
+        *((f"{c.name}: {c.formula}", c) for c in contrasts),
+    ]
+    rows = [
+        *(_compared(name, one.difference) for name, one in named if one.difference),
+        *(
+            _compared(f"{name}, training", one.train_difference)
+            for name, one in named
+            if one.train_difference
+        ),
+    ]
     columns = (
         "comparison",
         "seeds",
@@ -430,9 +428,8 @@ def same_images_table(found: Agreement) -> TextTable:
 
 
 def _cells(summary: VariantSummary) -> list[str]:
-    notes = [f"{n} {status.replace('_', ' ')}" for status, n in summary.statuses.items()]
     return [
-        summary.name + (f" ({', '.join(notes)})" if notes else ""),
+        summary.name + (f" ({summary.incomplete})" if summary.incomplete else ""),
         _estimate(summary.test_accuracy) + _spread(summary),
         _difference(summary.difference) if summary.reference else "reference",
         _corrected_p(summary.difference),
