@@ -204,10 +204,11 @@ def choose(
             rows = _only(rows, name, value)
     rows, passed_over = _candidates(rows)
     usable = rows["note"] == ""
+    comparable = rows["note"] != "other dataset"
     # If a network was exported again since, the older file can no longer be shipped.
-    accurate = rows[rows["test_accuracy"].notna() & (rows["note"] != "other dataset")]
     accurate = _newest(
-        accurate.sort_values("measurement"), [name for name in _SAME if name != "file_sha256"]
+        rows[comparable & rows["test_accuracy"].notna()].sort_values("measurement"),
+        [name for name in _SAME if name != "file_sha256"],
     )
     validated = len(accurate) > 0 and accurate["validation_accuracy"].notna().all()
     split = "validation" if validated else "test"
@@ -215,13 +216,9 @@ def choose(
     ranked: list[dict[Any, Any]] = accurate.sort_values(f"{split}_accuracy").to_dict("records")
     best = ranked[-1] if ranked else {}
     rows["latency_ms"] = _latencies(rows)
-    rows["drop_points"] = float("nan")
-    if best:
-        comparable = rows["note"] != "other dataset"
-        drops = (best[f"{split}_accuracy"] - rows["accuracy"]) * 100
-        rows["drop_points"] = drops.where(comparable)
-    intervals = [_interval(row) for row in rows.to_dict("records")]
-    rows[["accuracy_low", "accuracy_high"]] = intervals
+    drops = (best.get(f"{split}_accuracy", float("nan")) - rows["accuracy"]) * 100
+    rows["drop_points"] = drops.where(comparable)
+    rows[["accuracy_low", "accuracy_high"]] = [_interval(row) for row in rows.to_dict("records")]
     # 99.0 - 98.5 is a little more than 0.5 in binary.
     rows["fits"] = (
         usable
@@ -288,8 +285,7 @@ def _latencies(rows: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _interval(row: Mapping[Any, Any]) -> tuple[float, float]:
-    known = pd.notna(row["test_accuracy"]) and pd.notna(row["test_images"])
-    if not known:
+    if pd.isna(row["test_accuracy"]) or pd.isna(row["test_images"]):
         return float("nan"), float("nan")
     return share_interval(float(row["test_accuracy"]), int(row["test_images"]))
 
@@ -298,8 +294,7 @@ def _within(row: Mapping[Any, Any], max_latency_ms: float) -> str:
     if pd.isna(row["latency_p99_high_ms"]):
         latency = f"{row['latency_ms']:.3g} ms"
         return f"p99 {latency} in the sample, without a recorded bound (measure again)"
-    scope = row["latency_p99_scope"]
-    if pd.isna(scope) or scope != "new process":
+    if row["latency_p99_scope"] != "new process":
         return (
             f"p99 of its processes is at most {row['latency_ms']:.3g} ms if batches are "
             "independent; of a new process it is unknown"

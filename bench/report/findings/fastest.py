@@ -68,8 +68,7 @@ def rounded(value: float, digits: int = 4) -> str:
 
 def closing_lines(rows: Iterable[Row]) -> list[str]:
     """Return what `bench throughput` ends with; nothing for a single configuration."""
-    complete = [row for row in rows if row["status"] == "complete"]
-    compared = [row for row in complete if _has_processes(row)]
+    compared = [row for row in rows if row["status"] == "complete" and _has_processes(row)]
     return [*fastest(compared), *int8_pays(compared)] if len(compared) > 1 else []
 
 
@@ -82,10 +81,9 @@ def fastest(rows: Iterable[Row]) -> list[str]:
     """
     compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
     reliable = [row for row in compared if _is_reliable(row)]
-    groups = _grouped(reliable, _NETWORK)
     sentences = []
     chosen = False
-    for found in groups.values():
+    for found in _grouped(reliable, _NETWORK).values():
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] == "faster":
             sentences.append(
@@ -114,16 +112,12 @@ def int8_pays(rows: Iterable[Row]) -> list[str]:
     batch size. A file in int8 whose network was measured in nothing else is compared with the one
     other network there is. A verdict goes by the intervals of both.
     """
-    reliable = [row for row in rows if row["status"] == "complete" and _is_reliable(row)]
-    reliable = [row for row in reliable if row["images_per_second"] is not None]
+    reliable = [row for row in rows if _is_reliable(row)]
+    int8 = [row for row in reliable if row["precision"] == "int8"]
+    by_case = _grouped((row for row in reliable if row["precision"] != "int8"), _CASE)
     sentences = []
-    for key, found in _grouped([r for r in reliable if r["precision"] == "int8"], _NETWORK).items():
-        case = tuple(found[0].get(name) for name in _CASE)
-        others = [
-            row
-            for row in reliable
-            if row["precision"] != "int8" and tuple(row.get(name) for name in _CASE) == case
-        ]
+    for key, found in _grouped(int8, _NETWORK).items():
+        others = by_case.get(key[-len(_CASE) :], [])
         networks = _grouped(others, _NETWORK)
         own = networks.get(key) or (others if len(networks) == 1 else [])
         if own:
@@ -137,9 +131,8 @@ def _is_reliable(row: Row) -> bool:
 
     A noisy row's interval of the ratio does, too.
     """
-    if not counts(row):
-        return False
-    return not row["noisy"] or (row["scenario"] != "server" and row["ratio"] is not None)
+    has_ratio = row["scenario"] != "server" and row["ratio"] is not None
+    return counts(row) and (has_ratio or not row["noisy"])
 
 
 def _has_processes(row: Row) -> bool:

@@ -116,7 +116,7 @@ def histories(
                 key = tuple(row[name] for name in CONFIGURATION)
                 groups.setdefault(key, []).append((record, row))
     repeated = [found for found in groups.values() if len(found) > 1]
-    searched = sum(len(found) >= FEWEST and _has_ratios(found) for found in repeated)
+    searched = sum(map(_can_be_searched, repeated))
     return [_history(found, searched) for found in repeated]
 
 
@@ -128,7 +128,7 @@ def find_steps(values: Sequence[float], searched: int = 1) -> list[Step]:
         searched: number of series, of which this is one.
     """
     logs = np.log(np.asarray(values, dtype=np.float64))
-    places = _cuts(logs, 0, searched)
+    places = _cuts(logs, searched)
     ends = [0, *(place for place, _ in places), len(values)]
     return [
         Step(
@@ -141,8 +141,8 @@ def find_steps(values: Sequence[float], searched: int = 1) -> list[Step]:
     ]
 
 
-def _cuts(logs: npt.NDArray[np.float64], first: int, searched: int) -> list[tuple[int, float]]:
-    """Return the places of cuts, from *first* on, each with its p for so many series."""
+def _cuts(logs: npt.NDArray[np.float64], searched: int) -> list[tuple[int, float]]:
+    """Return the places of cuts, each with its p for so many series."""
     count = len(logs)
     stretches = _stretches(count)
     if not len(stretches) or np.ptp(logs) < _FLOOR:
@@ -165,9 +165,9 @@ def _cuts(logs: npt.NDArray[np.float64], first: int, searched: int) -> list[tupl
         return []
     begin, end = stretches[int(_differences(logs, stretches).argmax())]
     ends = sorted({0, *_real_cuts(logs, [c for c in (begin, end) if 0 < c < count]), count})
-    cuts = [(first + cut, p) for cut in ends[1:-1]]
+    cuts = [(cut, p) for cut in ends[1:-1]]
     for low, high in itertools.pairwise(ends):
-        cuts += _cuts(logs[low:high], first + low, searched)
+        cuts += [(low + cut, own) for cut, own in _cuts(logs[low:high], searched)]
     return sorted(cuts)
 
 
@@ -206,17 +206,18 @@ def _differences(
     return found
 
 
-def _has_ratios(found: _Found) -> bool:
-    """Return whether all have a ratio to one and the same reference, and are not it themselves."""
+def _can_be_searched(found: _Found) -> bool:
+    """Return whether there are enough, all with a ratio to one reference, and not it themselves."""
     rows = [row for _, row in found]
     one_reference = len({row["reference"] for row in rows}) == 1
-    return one_reference and all(row["ratio"] and row["difference"] != "reference" for row in rows)
+    others = all(row["ratio"] and row["difference"] != "reference" for row in rows)
+    return len(rows) >= FEWEST and one_reference and others
 
 
 def _history(found: _Found, searched: int) -> History:
     records, rows = [record for record, _ in found], [row for _, row in found]
     first = rows[0]
-    is_searched = len(found) >= FEWEST and _has_ratios(found)
+    is_searched = _can_be_searched(found)
     return History(
         network=network_name(first),
         way=way(first),
