@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report.findings.power import SIGNIFICANCE, t_bound
+from bench.report.findings.summaries import family_of
 from bench.report.findings.wording import (
     DOUBTS,
     MOST_NAMED,
@@ -186,20 +187,16 @@ def agreement(
         name: {s: run for s, run in entry["runs"].items() if not declared or s in declared}
         for name, entry in study.variants.items()
     }
-    pairs = {n: r for n, e in study.variants.items() if (r := e["reference"]) in runs}
     rows = [
         SeedComparison(name, reference, int(seed), found)
-        for name, reference in pairs.items()
+        for name, entry in study.variants.items()
+        if (reference := entry["reference"]) in runs
         for seed, run in runs[name].items()
         if (found := compare(run, runs[reference].get(seed)))
     ]
-    family = {
-        **{name: {name: 1.0, reference: -1.0} for name, reference in pairs.items()},
-        **study.contrasts,
-    }
     new_images, not_given = {}, {}
-    for name, weights in family.items():
-        shared = set.intersection(*(set(runs.get(v, ())) for v in weights))
+    for name, weights in family_of(study).items():
+        shared = set.intersection(*(set(runs[v]) for v in weights))
         seeds = [s for s in sorted(shared, key=int) if alike([runs[v][s] for v in weights])]
         difference = tested.get(name)
         if difference is None or difference.low is None or not seeds:
@@ -235,8 +232,8 @@ def _for_new_images(
     if interval is None or difference.low is None or difference.high is None:
         return None
     mean, low, high = interval
-    ends = min(low, difference.low), max(high, difference.high)  # no more certain than that
-    return mean, max(ends[0], -difference.limit), min(ends[1], difference.limit)
+    low, high = min(low, difference.low), max(high, difference.high)  # no more certain than that
+    return mean, max(low, -difference.limit), min(high, difference.limit)
 
 
 def _not_given(difference: Difference, lacking: set[str]) -> str | None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from bench.store import RunRecord, StudyRecord
 
     BySeed = dict[int, float]
+    Weights = Mapping[str, float]  # variant → weight
+    Key = tuple[str, str]  # `test` or `train`, and a variant or contrast
 
 GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
@@ -130,6 +132,16 @@ class ContrastSummary:
         return formula(self.weights)
 
 
+def family_of(study: StudyRecord) -> dict[str, dict[str, float]]:
+    """Return every comparison and contrast of a study → variant → weight."""
+    compared = {
+        name: {name: 1.0, entry["reference"]: -1.0}
+        for name, entry in study.variants.items()
+        if entry["reference"] in study.variants
+    }
+    return {**compared, **study.contrasts}
+
+
 @dataclass(frozen=True)
 class _Outcomes:
     """A study's accuracies by variant and seed, and what they are tested with."""
@@ -177,19 +189,7 @@ class _Outcomes:
         return None if self.study.margin is None else self.study.margin / 100
 
     @cached_property
-    def family(self) -> dict[str, dict[str, float]]:
-        """Every comparison and contrast → variant → weight."""
-        return {
-            **{
-                name: {name: 1.0, entry["reference"]: -1.0}
-                for name, entry in self.study.variants.items()
-                if entry["reference"] in self.study.variants
-            },
-            **self.study.contrasts,
-        }
-
-    @cached_property
-    def differences(self) -> dict[tuple[str, str], Difference | None]:
+    def differences(self) -> dict[Key, Difference | None]:
         """Test everything that the study compares: (`test` or `train`, comparison) → difference.
 
         The comparisons and contrasts of test accuracies, and of training accuracies if the study
@@ -200,38 +200,42 @@ class _Outcomes:
         well, in at most half of the level's share of studies, so the others have the other half.
         """
         splits = ("test", "train") if self.study.compare_training else ("test",)
-        tested = [(split, name) for split in splits for name in self.family]
-        if self.study.primary is None:
-            return {key: self._tested(*key, len(tested)) for key in tested}
-        primary = self.study.primary["accuracy"], self.study.primary["name"]
-        others = [key for key in tested if key != primary]
-        members = len(others) * (1 if self.study.margin is None else 2)
-        found = {key: self._tested(*key, members) for key in others}
-        decisive = self._tested(*primary, 1)
+        tested = {(s, name): w for s in splits for name, w in family_of(self.study).items()}
+        primary = self.study.primary
+        first = (primary["accuracy"], primary["name"]) if primary else None
+        others = sum(key != first for key in tested)
+        members = 2 * others if primary and self.study.margin is not None else others
+        found = {
+            (split, name): self._tested(split, weights, 1 if (split, name) == first else members)
+            for (split, name), weights in tested.items()
+        }
+        if first is None:
+            return found
+        decisive = found[first]
         if decisive is None or not decisive.significant:
             found = {k: d and replace(d, doubt=d.doubt or "secondary") for k, d in found.items()}
-        return {**found, primary: decisive and replace(decisive, alone=bool(others))}
+        return {**found, first: decisive and replace(decisive, alone=others > 0)}
 
-    def _tested(self, split: str, name: str, members: int) -> Difference | None:
+    def _tested(self, split: str, weights: Weights, members: int) -> Difference | None:
         """Test one of so many comparisons; one with runs that have not ended is marked."""
-        declared, weights = self.study.declared_seeds, self.family[name]
+        declared = self.study.declared_seeds
         values = {
             variant: {s: v for s, v in by_seed.items() if not declared or s in declared}
             for variant, by_seed in self.accuracies[split].items()
             if variant in weights
         }
-        found = compare(
+        (found,) = compare(
             values,
-            {name: weights},
+            {"": weights},
             alpha=level(self.study),
             later_alpha=later_level(self.study),
             members=members,
             test=self.study.test,
             chance=self.chance,
-        )[name]
+        ).values()
         return replace(found, doubt="pending") if found and self._pending(weights) else found
 
-    def _pending(self, weights: Mapping[str, float]) -> bool:
+    def _pending(self, weights: Weights) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
         for variant in weights:
             planned = self.study.declared_seeds or map(int, self.study.variants[variant]["runs"])
@@ -240,7 +244,7 @@ class _Outcomes:
                 return True
         return False
 
-    def absence(self, weights: Mapping[str, float]) -> str:
+    def absence(self, weights: Weights) -> str:
         """Say why a contrast has no value, if it has none."""
         if self._pending(weights):
             return UNTESTED
