@@ -304,6 +304,8 @@ def _filled(values: Values, weights: Weights, sign: float, chance: Mapping[str, 
 def _difference(
     values: Values, weights: Weights, test: Test, level: float, later_level: float | None
 ) -> Difference | None:
+    from scipy.special import stdtr
+
     samples = [values.get(variant, {}) for variant in weights]
     factors = np.array(list(weights.values()))
     seeds = sorted(set.intersection(*map(set, samples)))
@@ -339,11 +341,12 @@ def _difference(
         freedom = variance**2 / sum((spread / n) ** 2 / (n - 1) for spread, n in spreads)
     error = math.sqrt(variance)
     half = t_bound(level, freedom) * error
+    p_value = 2 * float(stdtr(freedom, -abs(mean / error)))
     return replace(
         found,
         low=mean - half,
         high=mean + half,
-        p_value=min(1.0, _two_sided(mean / error, freedom) * SIGNIFICANCE / level),
+        p_value=min(1.0, p_value * SIGNIFICANCE / level),
         deviation=math.sqrt(whole),
         error=error,
         freedom=freedom,
@@ -358,12 +361,6 @@ def _correlation(columns: np.ndarray) -> float | None:
     if rows != 2 or count < 3 or not np.ptp(columns, axis=1).all():  # noqa: PLR2004
         return None
     return float(np.corrcoef(columns)[0, 1])
-
-
-def _two_sided(t: float, freedom: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(freedom, -abs(t)))
 
 
 @cache
