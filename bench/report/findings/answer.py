@@ -106,7 +106,7 @@ def _comparisons(
             by_verdict[d.verdict(s.margin)].append((s, d))
     return [
         *_significant(by_verdict["significant"], which),
-        *(text for contrast in contrasts for text in _contrast(contrast, which)),
+        *filter(None, (_contrast(contrast, which) for contrast in contrasts)),
         *without,
         *_undecided(by_verdict, which),
     ]
@@ -127,17 +127,17 @@ def _significant(differing: Compared, which: Which) -> list[str]:
     )
 
 
-def _contrast(contrast: ContrastSummary, which: Which) -> list[str]:
+def _contrast(contrast: ContrastSummary, which: Which) -> str | None:
     """Say what a contrast is; nothing if there is none of training accuracies."""
     d = contrast.difference if which == "test" else contrast.train_difference
     name, margin = f"{contrast.name} ({contrast.formula})", contrast.margin
     if d is None:
-        return [f"{name} {contrast.absence}"] if which == "test" else []
+        return f"{name} {contrast.absence}" if which == "test" else None
     verdict = d.verdict(margin)
     if verdict == "pending":
-        return [f"{name} {UNTESTED}"]
+        return f"{name} {UNTESTED}"
     if verdict in DOUBTS:
-        return [f"no claim is made about {name}, because {DOUBTS[verdict]}"]
+        return f"no claim is made about {name}, because {DOUBTS[verdict]}"
     meaning = {
         "significant": f"which differs significantly from zero{_negligible(d, margin)}",
         "equivalent": f"which is equivalent to zero {_within(margin)}",
@@ -146,7 +146,7 @@ def _contrast(contrast: ContrastSummary, which: Which) -> list[str]:
         "undecided": "which does not differ significantly from zero",
     }[verdict]
     size = f"{d.mean * 100:+.1f} points of {which} accuracy"
-    return [f"{name} is {size} ({_interval(d)}), {meaning}"]
+    return f"{name} is {size} ({_interval(d)}), {meaning}"
 
 
 def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str]:
@@ -165,21 +165,20 @@ def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str
             f"there is no significant difference{what} between {_pairs(pairs, total)} "
             f"(n = {_counts(pairs)})"
         )
-    for verdict, why in {
-        "one seed": "with one seed",
-        "no spread": "that is the same for each seed",
-    }.items():
+    untested = {"one seed": "with one seed", "no spread": "that is the same for each seed"}
+    for verdict, why in untested.items():
         if pairs := by_verdict[verdict]:
             amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in pairs]
             texts.append(
                 f"no difference{what} can be tested {why}: "
                 f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
             )
-    for verdict, why in {
+    doubts = {
         "missing": "the one that seems better lacks results, and with chance accuracy in their "
         "place the difference is not significant",
         "secondary": DOUBTS["secondary"],
-    }.items():
+    }
+    for verdict, why in doubts.items():
         if pairs := by_verdict[verdict]:
             texts.append(f"no claim is made{what} about {_pairs(pairs, total)}, because {why}")
     if pairs := by_verdict["pending"]:

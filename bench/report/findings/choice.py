@@ -203,8 +203,7 @@ def choose(
         if value is not None:
             rows = _only(rows, name, value)
     rows, passed_over = _candidates(rows)
-    usable = rows["note"] == ""
-    comparable = rows["note"] != "other dataset"
+    comparable, usable = rows["note"] != "other dataset", rows["note"] == ""
     # If a network was exported again since, the older file can no longer be shipped.
     accurate = _newest(
         rows[comparable & rows["test_accuracy"].notna()].sort_values("measurement"),
@@ -229,11 +228,9 @@ def choose(
         decides = rows["measurement"] == rows.loc[rows["fits"], "measurement"].max()
         rows.loc[usable & ~decides, "note"] = "other measurement"
         rows["fits"] &= decides
+    rivals = rows[rows["note"] == ""]
     rows["front"] = [
-        row["note"] == ""
-        and _undominated(
-            row, rows[(rows["note"] == "") & (rows["measurement"] == row["measurement"])]
-        )
+        row["note"] == "" and _undominated(row, rivals[rivals["measurement"] == row["measurement"]])
         for _, row in rows.iterrows()
     ]
     rows = rows.sort_values(["images_per_second", "accuracy"], ascending=False)
