@@ -27,7 +27,6 @@ from bench.store import RunRecord, Store, StudyRecord
 from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.frames import ANALYSED, newest
 from bench.studies import load_study
-from bench.system.mcnemar import mcnemar_p_value
 
 RESULTS = Path(__file__).parents[1] / "results"
 FIGURES = (
@@ -97,10 +96,10 @@ def republish(folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     report = StudyReport(read(folder))
     pairs = [
-        SeedComparison(v, r, int(seed), Discordance(int(n.replace(",", "")), ours, theirs, p))
-        for v, r, seed, n, first, second in _PAIR.findall(text)
-        for ours, theirs in [(int(first), int(second))]
-        for p in [mcnemar_p_value(ours, theirs)]
+        SeedComparison(
+            v, r, int(seed), Discordance(int(n.replace(",", "")), int(ours), int(theirs))
+        )
+        for v, r, seed, n, ours, theirs in _PAIR.findall(text)
     ]
     vars(report)["agreement"] = Agreement(tuple(pairs), {}, ())
     vars(report)["commands"] = [""]

@@ -37,14 +37,16 @@ class Discordance:
         images: number of images.
         only_first: images that only the first network classifies correctly.
         only_second: images that only the second network classifies correctly.
-        p_value: of the exact two-sided test, not corrected; the null hypothesis is that both
-            numbers differ by chance only.
     """
 
     images: int
     only_first: int
     only_second: int
-    p_value: float
+
+    @property
+    def p_value(self) -> float:
+        """Of the exact two-sided test, not corrected, that both numbers differ by chance only."""
+        return mcnemar_p_value(self.only_first, self.only_second)
 
     @property
     def rate(self) -> float:
@@ -261,9 +263,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
     """
     if first.shape != second.shape:
         raise ValueError(f"predictions of {len(first)} and {len(second)} images: not the same")
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    p_value = mcnemar_p_value(only_first, only_second)
-    return Discordance(len(first), only_first, only_second, p_value)
+    return Discordance(len(first), int((first & ~second).sum()), int((second & ~first).sum()))
 
 
 def new_images_interval(
