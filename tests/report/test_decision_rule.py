@@ -300,6 +300,10 @@ def test_nothing_is_claimed_of_others_unless_the_primary_comparison_is_significa
     gated = said(values, primary={"name": "b", "accuracy": "test"})
     assert "significantly" not in gated
     assert "no claim is made about c and a, because the study's primary comparison is not" in gated
+    runs = {**values, "b": [0.901, "running", 0.902, 0.900]}
+    assert "comparison is not, or not yet, significant" in said(
+        runs, primary={"name": "b", "accuracy": "test"}
+    )
     claimed = said(values, primary={"name": "c", "accuracy": "test"})
     assert "c is significantly worse than a" in claimed
     study, records = make(values, primary={"name": "c", "accuracy": "test"})
@@ -494,6 +498,24 @@ def test_a_contrast_is_one_of_the_family() -> None:
         r"test accuracy \(95 % interval .*, n = 5\), which differs significantly from zero",
         said(values, **changes),
     )
+
+
+def test_a_large_difference_at_a_small_level_has_a_probability_of_being_better() -> None:
+    values = {"0": {0: 0.8, 1: 0.8002}, "1": {0: 0.85, 1: 0.8503}}
+    (found,) = differences(compare(values, family(2), members=11, alpha=level_of_look(4)))
+    assert found.superiority.low < found.superiority.mean == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["t", "n", "b"])
+def test_a_sentence_begins_with_a_capital_letter_or_a_whole_name(name: str) -> None:
+    a = [0.900, 0.902, 0.899, 0.901]
+    assert said({name: a, "c": a[::-1]}).startswith("There is no significant difference")
+    assert said({"a": a, name: [0.8, *a[1:]]}).startswith("There is")
+    assert said({"a": a, name: [value - 0.1 for value in a[::-1]]}).startswith(f"{name} is ")
+
+
+def test_no_difference_is_minus_zero() -> None:
+    assert "c and a (+0.00 points)" in said({"a": [0.1 + 0.2, 0.5], "c": [0.3, 0.5]})
 
 
 @pytest.mark.parametrize("effect", [0.0, 1.0, 3.0])

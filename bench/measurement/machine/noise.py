@@ -84,7 +84,7 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
     if before.frequency_mhz and after.frequency_mhz:
         change = after.frequency_mhz / before.frequency_mhz - 1
         if abs(change) > _FREQUENCY:
-            warnings.append(f"the processor's clock changed by {change * 100:+.0f} %")
+            warnings.append(f"the processor's clock changed by {change * 100:+z.0f} %")
     warnings += _gpu_warnings(before, after)
     return warnings, {"before": asdict(before), "after": asdict(after), "others": others}
 

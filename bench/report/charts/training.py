@@ -160,7 +160,7 @@ def forest(data: StudyData) -> Chart:
 
 def _difference(name: str, style: int | None, found: Difference) -> Series:
     p_value = "" if found.p_value is None else f"adjusted p {found.p_value:.3g}, "
-    hover = f"{found.mean * 100:+.2f} points, {p_value}{counted(found.seeds, 'seed')}"
+    hover = f"{found.mean * 100:+z.2f} points, {p_value}{counted(found.seeds, 'seed')}"
     return _mean(name, 0, style, found, hover, sign="+")
 
 
@@ -174,7 +174,7 @@ def _seed_differences(data: StudyData, variant: str, reference: str) -> list[Ser
         for name in (variant, reference)
     }
     found = ((accuracy[variant] - accuracy[reference]) * 100).dropna()
-    hover = [f"seed {seed}: {value:+.2f} points" for seed, value in found.items()]
+    hover = [f"seed {seed}: {value:+z.2f} points" for seed, value in found.items()]
     look: Any = {"style": data.style(variant), "faint": True, "hover": hover}
     return [Series(variant, found.tolist(), [0] * len(found), **look)] if len(found) else []
 

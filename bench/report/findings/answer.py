@@ -54,7 +54,7 @@ def statements(
 
 def _sentence(text: str, named: Sequence[VariantSummary | ContrastSummary]) -> str:
     """Make a sentence of clauses; a name that it begins with keeps its small first letter."""
-    begins_with_name = text.startswith(tuple(one.name for one in named))
+    begins_with_name = text.startswith(tuple(f"{one.name} " for one in named))
     return f"{text if begins_with_name else text[0].upper() + text[1:]}."
 
 
@@ -145,7 +145,7 @@ def _contrast(contrast: ContrastSummary, which: Which) -> str | None:
         "no spread": "the same for each seed, which cannot be tested",
         "undecided": "which does not differ significantly from zero",
     }[verdict]
-    size = f"{d.mean * 100:+.1f} points of {which} accuracy"
+    size = f"{d.mean * 100:+z.1f} points of {which} accuracy"
     return f"{name} is {size} ({_interval(d)}), {meaning}"
 
 
@@ -168,7 +168,9 @@ def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str
     untested = {"one seed": "with one seed", "no spread": "that is the same for each seed"}
     for verdict, why in untested.items():
         if pairs := by_verdict[verdict]:
-            amounts = [f"{s.name} and {s.reference} ({d.mean * 100:+.2f} points)" for s, d in pairs]
+            amounts = [
+                f"{s.name} and {s.reference} ({d.mean * 100:+z.2f} points)" for s, d in pairs
+            ]
             texts.append(
                 f"no difference{what} can be tested {why}: "
                 f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
@@ -265,7 +267,7 @@ def outlook(
         *((c.name, c.difference, c.margin) for c in contrasts),
     ]
     needed = [
-        f"{name} {_detectable(d)} ({d.mean * 100:+.2f}, {_seeds(d)})"
+        f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {_seeds(d)})"
         for name, d, margin in compared
         if d and d.verdict(margin) == "undecided"
     ]

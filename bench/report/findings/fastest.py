@@ -149,7 +149,7 @@ def _int8_sentence(int8: Row, other: Row) -> str:
     cost = "accuracy unknown"
     if int8["test_accuracy"] is not None and other["test_accuracy"] is not None:
         change = (int8["test_accuracy"] - other["test_accuracy"]) * 100
-        cost = f"accuracy {change:+.2f} points"
+        cost = f"accuracy {change:+z.2f} points"
     if is_noise(int8["calibration"]):
         cost += ", ranges from random images"
     return (

@@ -163,7 +163,7 @@ def _cuts(logs: npt.NDArray[np.float64], searched: int) -> list[tuple[int, float
     p = float(found.pvalue) * searched
     if p > SIGNIFICANT:
         return []
-    begin, end = stretches[int(_differences(logs, stretches).argmax())]
+    begin, end = map(int, stretches[_differences(logs, stretches).argmax()])
     ends = sorted({0, *_real_cuts(logs, [c for c in (begin, end) if 0 < c < count]), count})
     cuts = [(cut, p) for cut in ends[1:-1]]
     for low, high in itertools.pairwise(ends):

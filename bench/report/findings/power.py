@@ -53,7 +53,9 @@ def shift_interval(t: float, freedom: float, level: float) -> tuple[float, float
         def excess(shift: float) -> float:
             return _tail(t, freedom, shift) - share
 
-        reach = 10 + 3 * abs(t)
+        reach = 10.0
+        while excess(t - reach) > 0 or excess(t + reach) < 0:
+            reach *= 2
         return float(brentq(excess, t - reach, t + reach, xtol=1e-6))
 
     return end(level / 2), end(1 - level / 2)

@@ -12,7 +12,7 @@ UNTESTED = "is not tested before all of its runs have ended"
 DOUBTS = {  # why nothing is claimed of a difference
     "pending": "not all of its runs have ended",
     "missing": "results are missing, and with chance accuracy in their place it is not significant",
-    "secondary": "the study's primary comparison is not significant",
+    "secondary": "the study's primary comparison is not, or not yet, significant",
 }
 
 

@@ -133,7 +133,7 @@ def _compared(name: str, found: Difference) -> tuple[str, ...]:
         _corrected_p(found),
         _detectable(found),
         chance,
-        "-" if found.correlation is None else f"{found.correlation:+.2f}",
+        "-" if found.correlation is None else f"{found.correlation:+z.2f}",
     )
 
 
@@ -273,7 +273,7 @@ def published_table(study: StudyRecord, summaries: list[VariantSummary]) -> Text
         published, found = "reference", "reference"
         if s.reference:
             known = s.reference in errors
-            published = f"{errors[s.reference] - errors[s.name]:+.2f}" if known else ""
+            published = f"{errors[s.reference] - errors[s.name]:+z.2f}" if known else ""
             found = _difference(s.difference)
         rows.append((s.name, f"{errors[s.name]:.2f}", published, here, found))
     return TextTable(columns, tuple(rows), PUBLISHED)
@@ -474,11 +474,11 @@ def _difference(value: Difference | None) -> str:
     """Return a difference in points, with its interval."""
     if value is None:
         return "-"
-    mean = f"{value.mean * 100:+.2f}"
+    mean = f"{value.mean * 100:+z.2f}"
     if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
     low, high = value.possible
-    return f"{mean} [{low * 100:+.2f}, {high * 100:+.2f}]"
+    return f"{mean} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
 
 
 def _corrected_p(value: Difference | None) -> str:
