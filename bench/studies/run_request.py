@@ -13,8 +13,8 @@ from bench.studies.recipe import Recipe, Resize
 # Raised by hand when the same request would train to other weights than before;
 # tests/training/test_golden.py fails if that was forgotten.
 TRAINING_REVISION = 1
-# The same for runs with Muon. 2: wide kernels are orthogonalised in blocks of rows.
-MUON_REVISION = 2
+# Added to it where Muon trains. 1: large matrices are orthogonalised in blocks of rows.
+MUON_REVISION = 1
 
 # Raised when earlier code can no longer read a results folder.
 FORMAT_VERSION = 1
@@ -100,9 +100,7 @@ class RunRequest:
             **({"mean": list(self.mean)} if self.mean else {}),
             **({"std": list(self.std)} if self.std else {}),
             **({} if self.evaluate_test else {"evaluate_test": False}),
-            "training_revision": (
-                MUON_REVISION if self.recipe.muon_learning_rate else TRAINING_REVISION
-            ),
+            "training_revision": TRAINING_REVISION + (MUON_REVISION if self.uses_muon else 0),
             "format_version": FORMAT_VERSION,
         }
 
@@ -153,8 +151,14 @@ class RunRequest:
 
     @property
     def seedless_hash(self) -> str:
-        """The hash without random seed and determinism: such runs have one network and one cost."""
-        return replace(self, seed=0, deterministic=False).hash
+        """The hash without random seed, determinism and revision: one network, one cost."""
+        values = replace(self, seed=0, deterministic=False).as_dict()
+        return request_hash({**values, "training_revision": 1})
+
+    @property
+    def uses_muon(self) -> bool:
+        """Whether Muon trains a part of the network; a network is imported with no epochs."""
+        return bool(self.recipe.muon_learning_rate and self.recipe.epochs)
 
     @property
     def run_id(self) -> str:

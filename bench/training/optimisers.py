@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 LOOKAHEAD_SHARE = 0.5
 
 STEPS = 5  # of Newton-Schulz
-# More rows than this are orthogonalised in blocks: the cost of a block grows with the square of
-# its rows (Khaled et al. 2025, arXiv:2510.16981, where they are the shards of several devices).
+# Matrices of more rows and columns are orthogonalised in blocks of so many rows, since the cost of
+# a block grows with the square of its rows. In Khaled et al. 2025 (arXiv:2510.16981) the blocks are
+# the shards of several devices, and whole matrices follow periodically; here they do not.
 BLOCK_ROWS = 128
 # Up to so many columns per row, iterating on X costs about as little as on the Gram matrix (equal
 # at 1.5), and loses less in bf16.
@@ -105,6 +106,8 @@ class KernelMuon(torch.optim.Muon):
         """Update the matrices by their gradients, blocks of one shape together."""
         for group in self.param_groups:
             trained = [matrix for matrix in group["params"] if matrix.grad is not None]
+            if not trained:
+                continue
             torch._foreach_mul_(trained, 1 - group["lr"] * group["weight_decay"])
             alike: dict[tuple[torch.Size, float], list[tuple[Tensor, Tensor]]] = {}
             for matrix in trained:
@@ -121,17 +124,15 @@ class KernelMuon(torch.optim.Muon):
                 torch._foreach_add_([block for block, _ in pairs], list(updates))
 
     def _direction(self, matrix: Tensor, group: dict[str, Any]) -> tuple[Tensor, slice]:
-        """Add the gradient to the momentum; return the direction and the columns it is of."""
+        """Add the gradient to the momentum; return the direction in its columns, and these."""
         gradient, state = matrix.grad, self.state[matrix]
         assert gradient is not None  # noqa: S101 - the caller has checked
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        columns = _nonzero_columns(momentum)
-        direction = momentum[:, columns]
-        if group["nesterov"]:
-            direction = gradient[:, columns].lerp(direction, group["momentum"])
-        return direction, columns
+        direction = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        columns = _nonzero_columns(direction)
+        return direction[:, columns], columns
 
 
 def muon_precision(device: torch.device) -> str:
@@ -190,14 +191,14 @@ def orthogonalise(
 
 
 def _nonzero_columns(matrix: Tensor) -> slice:
-    """Return the columns that are not zero, or some more; all but on a CPU.
+    """Return a slice that holds all nonzero columns; of all columns, unless on a CPU.
 
-    Where the outer pixels of a 3×3 kernel meet padding only, one column in nine is not zero, or
-    one ninth of all, as the kernel lies in memory. A GPU would wait for the answer.
+    Kernels whose outer pixels meet padding only have one nonzero column in nine (contiguous), or
+    one contiguous ninth (channels last). On other devices, finding them would wait for the device.
     """
     if matrix.device.type != "cpu":
         return slice(None)
-    nonzero = ((matrix.amax(0) != 0) | (matrix.amin(0) != 0)).nonzero().flatten()  # NaN is not
+    nonzero = ((matrix.amax(0) != 0) | (matrix.amin(0) != 0)).nonzero().flatten()  # so is NaN
     if len(nonzero) in {0, matrix.shape[1]}:
         return slice(len(nonzero))
     step = math.gcd(*nonzero.diff().tolist()) or 1

@@ -12,7 +12,7 @@ import pytest
 import bench
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
-from bench.studies import parse_study
+from bench.studies import parse_study, run_request
 
 STUDY = """
 question = "Which?"
@@ -45,6 +45,17 @@ def run(
 def note(root: Path, name: str = "looks") -> str:
     """Return the note below the study's table."""
     return read_study_report(Store(root), name).table.note
+
+
+def test_training_again_after_a_new_revision_is_no_other_rule(tmp_path: Path, monkeypatch) -> None:
+    runs = []
+    for revision in (1, 2):
+        monkeypatch.setattr(run_request, "TRAINING_REVISION", revision)
+        run(tmp_path, "", [0, 1])
+        study = Store(tmp_path).find_study("looks")
+        runs.append(study.runs)
+        assert len(study.rules) == 1
+    assert not runs[0] & runs[1]
 
 
 PRIMARY = '[primary]\nname = "b"\n'

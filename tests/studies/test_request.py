@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.models import canonical
-from bench.studies import adhoc_study, expand
+from bench.studies import adhoc_study, expand, run_request
 from bench.studies.growth import grown_request
 from bench.studies.recipe import Recipe, get_recipe
 from bench.studies.run_request import RunRequest
@@ -44,6 +44,19 @@ def test_the_identity_of_a_run_with_muon_stays_what_it_was() -> None:
     """The arithmetic that a machine prefers is no part of it: see `tools/muon_equivalence.py`."""
     with_muon = REQUEST.with_recipe(muon_learning_rate=0.02)
     assert with_muon.run_id == "resnet20-fashion-mnist-mini-s3-0ea184b141fa"
+
+
+def test_a_new_revision_changes_the_identity_of_what_it_is_of(monkeypatch) -> None:
+    with_muon = REQUEST.with_recipe(muon_learning_rate=0.02)
+    imported = with_muon.with_recipe(epochs=0)
+    requests = (REQUEST, with_muon, imported)
+    before = [request.hash for request in requests]
+    seedless = [request.seedless_hash for request in requests]
+    monkeypatch.setattr(run_request, "MUON_REVISION", run_request.MUON_REVISION + 1)
+    assert [r.hash == old for r, old in zip(requests, before, strict=True)] == [True, False, True]
+    monkeypatch.setattr(run_request, "TRAINING_REVISION", run_request.TRAINING_REVISION + 1)
+    assert not set(before) & {request.hash for request in requests}
+    assert [request.seedless_hash for request in requests] == seedless
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Figures of a few tiny trainings, so that a change of training's meaning is noticed.
 
 The learning rates are small: a rounding that crosses a ReLU's kink is not to grow into a
-difference. Between instruction sets (SSE4.1, AVX, AVX2) the figures moved by less than 1e-4. Muon
-computes in bf16, where they move by 2e-3; its step is compared with an SVD in test_ingredients.py.
+difference. Between instruction sets (SSE4.1, AVX, AVX2) the figures moved by less than 1e-4. In
+bf16, where Muon computes on some processors, they move by 2e-3, so its figures are of steps of one
+matrix in fp32; each step is compared with an SVD in test_ingredients.py.
 After a change that is meant, `python tests/training/test_golden.py` writes them again.
 """
 
@@ -15,10 +16,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.store import Store
 from bench.studies.recipe import get_recipe
-from bench.studies.run_request import TRAINING_REVISION, RunRequest
+from bench.studies.run_request import MUON_REVISION, TRAINING_REVISION, RunRequest
+from bench.training.optimisers import KernelMuon
 from bench.training.resources import Resources
 from bench.training.run import execute
 
@@ -70,14 +73,45 @@ def test_training_means_what_it_meant(case, tmp_path):
         )
 
 
+def take_muons_steps() -> list[list[float]]:
+    """Take three steps of one large matrix; returns a few of its values from each block of rows."""
+    rows, columns = torch.arange(260.0)[:, None], torch.arange(150.0)
+    matrix = torch.nn.Parameter(torch.sin(rows + columns))
+    muon = KernelMuon(
+        [{"params": [matrix], "weight_decay": 0.1}], lr=0.1, momentum=0.9, nesterov=True
+    )
+    muon.dtype = torch.float32
+    for step in range(3):
+        matrix.grad = torch.cos(rows * columns + step * columns)
+        muon.take_gradients()
+        muon.step()
+    return matrix.detach()[[0, 100, 259], :3].tolist()
+
+
+def test_muon_means_what_it_meant():
+    found, golden = take_muons_steps(), json.loads(GOLDEN.read_text())["muon"]
+    for values, expected in zip(found, golden, strict=True):
+        assert values == pytest.approx(expected, abs=1e-4), (
+            "if the change is meant, raise MUON_REVISION in bench/studies/run_request.py and run "
+            "python tests/training/test_golden.py"
+        )
+
+
 def test_figures_are_of_this_revision():
-    assert json.loads(GOLDEN.read_text())["training_revision"] == TRAINING_REVISION
+    golden = json.loads(GOLDEN.read_text())
+    assert (golden["training_revision"], golden["muon_revision"]) == (
+        TRAINING_REVISION,
+        MUON_REVISION,
+    )
 
 
 def write() -> None:
     with tempfile.TemporaryDirectory() as root:
         cases = {case: train(case, Path(root) / case) for case in CASES}
-    document = {"training_revision": TRAINING_REVISION, "cases": cases}
+    document = {
+        "training_revision": TRAINING_REVISION, "cases": cases,
+        "muon_revision": MUON_REVISION, "muon": take_muons_steps(),
+    }  # fmt: skip
     GOLDEN.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -251,6 +251,33 @@ def test_a_wide_matrix_moves_as_pytorchs_muon_moves_blocks_of_its_rows(shape):
     assert cosine(matrix.detach() - before, torch.cat(blocks).detach() - before) > 0.998
 
 
+def test_a_column_whose_momentum_is_zero_moves_along_its_gradient():
+    torch.manual_seed(0)
+    ours, gradient = nn.Parameter(torch.randn(6, 8)), torch.randn(6, 8)
+    theirs = nn.Parameter(ours.detach().clone())
+    muon = muon_of(ours, momentum=0.5)
+    pytorchs = torch.optim.Muon([theirs], lr=0.05, weight_decay=0.01, momentum=0.5)
+    for factor in (1.0, -0.5):  # the second cancels the momentum of the first in column 0
+        now = gradient.clone()
+        now[:, 0] *= factor
+        ours.grad, theirs.grad = now, now.clone()
+        muon.take_gradients()
+        muon.step()
+        pytorchs.step()
+    assert cosine(ours.detach()[:, 0], theirs.detach()[:, 0]) > 0.998
+
+
+def test_matrices_without_a_gradient_stay_as_they_are():
+    still, moving = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(4, 6))
+    groups = [{"params": [p], "weight_decay": 0.1} for p in (still, moving)]
+    muon = KernelMuon(groups, lr=0.1, momentum=0.9, nesterov=True)
+    moving.grad = torch.randn(4, 6)
+    muon.take_gradients()
+    muon.step()
+    assert torch.equal(still, torch.ones(4, 6))
+    assert not torch.equal(moving, torch.ones(4, 6))
+
+
 def muon_of(parameter, momentum):
     muon = KernelMuon(
         [{"params": [parameter], "weight_decay": 0.01}],
