@@ -61,6 +61,10 @@ def test_measured_speed_is_drawn_with_its_interval_and_front(trained: Path) -> N
     frame["noisy"] = [True, False, False]
     residual, plain = measured_speed(data).series
     assert (residual.faint, plain.faint) == (True, False)
+    frame["processes"] = [6, 1, 1]  # an interval over processes holds however wide it is
+    front, residual, plain = measured_speed(data).series
+    assert front.stepped
+    assert (residual.faint, plain.faint) == (False, False)
 
 
 @pytest.mark.parametrize("count", [9, 17])

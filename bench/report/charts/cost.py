@@ -26,6 +26,7 @@ from bench.report.charts.roofline import NOT_MEASURED, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
 from bench.report.charts.throughput import executed_precisions
 from bench.store.measurements import Measurements, read_samples
+from bench.system.intervals import FEWEST_PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,9 @@ def measured_speed(data: StudyData) -> Chart:
     ways = backends + " " + executed_precisions(known)
     marks, texts = choose_marks(len(data.variants), list(ways), list(backends))
     known = known.assign(mark=texts, variant=known["run"].map(data.variant_of).astype(object))
-    noisy = known["noisy"].fillna(value=False).astype(bool)
+    # An interval over processes holds however wide it is.
+    few = known["processes"].fillna(1) < FEWEST_PROCESSES
+    noisy = known["noisy"].fillna(value=False).astype(bool) & few
     reliable = known[~noisy]
     points = list(zip(reliable["images_per_second"], reliable["test_accuracy"] * 100, strict=True))
     symbols: list[tuple[int | None, str]] = [*enumerate(marks)] or [(None, "")]
@@ -104,7 +107,8 @@ def measured_speed(data: StudyData) -> Chart:
         caption="One point per configuration, with the 95 % interval of its images/s and the "
         "accuracy of the network or file that was measured, of one seed; colours stand for variants"
         f"{', symbols for how they were run' if marks else ''}; {caption}. Faint points are noisy "
-        "and are left out of the front. Speeds of different machines are not comparable.",
+        f"and of fewer than {FEWEST_PROCESSES} processes; they are left out of the front. Speeds "
+        "of different machines are not comparable.",
         x=Axis("images/s measured", log=True),
         y=Axis("test accuracy (%)"),
         series=(*front, *series),
