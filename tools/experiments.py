@@ -6,7 +6,8 @@ About 18 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started aga
 is complete is not trained again, and what was begun resumes. Each study's file says what was
 declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
 `time-budget`, which is published. Finished runs can be taken to another machine, without their
-weights: `tar cJf RUNS.tar.xz --exclude model.safetensors -C FOLDER runs`.
+weights: `tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' -C FOLDER runs`.
+`tools/begun` has those of studies that are not complete (`tar xJf RUNS.tar.xz -C FOLDER`).
 """
 
 from __future__ import annotations
