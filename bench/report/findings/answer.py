@@ -13,6 +13,7 @@ from bench.report.findings.wording import (
     counted,
     first_named,
     interval_name,
+    p_value,
 )
 
 if TYPE_CHECKING:
@@ -244,9 +245,9 @@ def _failed(summary: VariantSummary, found: Failures) -> str:
     """Say how many runs of a variant did not learn, against its reference's."""
     against = ""
     if found.p_value is not None:
-        p = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"  # noqa: PLR2004
         against = (
-            f"; against {summary.reference}'s rate, Fisher's exact test, uncorrected, gives p {p}"
+            f"; against {summary.reference}'s rate, Fisher's exact test, uncorrected, gives p "
+            + " ".join(p_value(found.p_value))
         )
     return (
         f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')} "

@@ -27,6 +27,12 @@ def first_named(texts: list[str], more: str, most: int = MOST_NAMED) -> list[str
     return texts if left <= 1 else [*texts[:most], f"{left} {more}"]
 
 
+def p_value(value: float) -> tuple[str, str]:
+    """Return `=` and a p-value, or `<` and the smallest one that is written out (APA style)."""
+    smallest = 0.001
+    return ("<", f"{smallest}") if value < smallest else ("=", f"{value:.3f}")
+
+
 def formula(weights: Mapping[str, float]) -> str:
     """Return a weighted sum in words, such as `a - 0.5 b - 0.5 c`."""
     terms: list[str] = []

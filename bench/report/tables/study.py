@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
 from bench.report.findings.statistics import deviation, variance_ratio
-from bench.report.findings.wording import counted
+from bench.report.findings.wording import counted, p_value
 from bench.report.tables.text_table import TextTable
 from bench.studies.recipe import LATER
 
@@ -486,7 +486,8 @@ def _corrected_p(value: Difference | None) -> str:
 
 
 def _p_value(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004 - APA style
+    sign, number = p_value(value)
+    return f"<{number}" if sign == "<" else number
 
 
 def _figure(value: float | None) -> str:
