@@ -205,4 +205,4 @@ def _warn_of_normalisation(network: nn.Module, split: Split) -> None:
 def _written(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
     """Write a normalisation as the command line takes it."""
     numbers = (",".join(f"{value:.3g}" for value in values) for values in (mean, std))
-    return "--set mean=[{}] --set std=[{}]".format(*numbers)
+    return "--set 'mean=[{}]' --set 'std=[{}]'".format(*numbers)
