@@ -23,7 +23,16 @@ from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.sensitivity import sensitivity_chart
 from bench.store import Store
 from bench.store.tables.frames import analysed_frame, exports_frame, study_runs, throughput_frame
-from bench.studies import ADHOC, Overrides, Plan, PlannedVariant, Study, adhoc_study
+from bench.studies import (
+    ADHOC,
+    Overrides,
+    Plan,
+    PlannedVariant,
+    Study,
+    adhoc_study,
+    check_study_name,
+    shipped_studies,
+)
 from bench.studies.growth import grown_request
 from bench.studies.recipe import Recipe
 from bench.studies.run_request import IMPORT_SETTINGS
@@ -67,7 +76,8 @@ def run_study(
 
     Args:
         study: name of a shipped study, path of a study file, or a `Study`.
-        name: the study's name in the results (default: the file's).
+        name: the study's name in the results (default: the file's); that of no model or other
+            study.
         seeds: random seeds (default: the file's).
         epochs: number of epochs (default: the file's, or the recipe's).
         dataset: name of the dataset (default: the file's).
@@ -87,6 +97,8 @@ def run_study(
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
     _check_arguments(run_study, execution, Execution)
+    if name is not None and (name != study or name not in shipped_studies()):
+        check_study_name(name, f"name={name!r}")
     how = Execution(**execution)
     overrides = Overrides(
         seeds=list(seeds) if seeds is not None else None,

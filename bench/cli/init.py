@@ -21,6 +21,9 @@ def init(file: Annotated[Path, argument("STUDY.toml", "Study file to write.")]) 
     """
     if file.suffix != ".toml":
         raise BenchError(f"{file}: a study file ends in .toml; write bench init {file.stem}.toml")
+    from bench.studies import check_study_name
+
+    check_study_name(file.stem, str(file))
     template = resources.files("bench.ablations").joinpath("starter.template")
     starter = template.read_text(encoding="utf-8")
     try:
@@ -32,5 +35,4 @@ def init(file: Annotated[Path, argument("STUDY.toml", "Study file to write.")]) 
         with contextlib.suppress(OSError):
             file.unlink()  # it may be partly written
         raise BenchError(f"cannot write {file}: {error.strerror}; choose another folder") from None
-    words = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
-    print_line(f"Wrote {file}. Run it: bench run-ablation {words}")
+    print_line(f"Wrote {file}. Run it: bench run-ablation {shlex.quote(str(file))}")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest, warn
 from bench.launch.carry_out import make_plan
 from bench.launch.reuse import loaded_tensors, settle_folders
-from bench.models import LibraryFamily, ModelError, canonical, default_shape, model_family
+from bench.models import LibraryFamily, default_shape, model_family
 from bench.models.errors import one_line
-from bench.studies import ADHOC, Overrides, Plan, adhoc_study, shipped_studies
+from bench.studies import ADHOC, Overrides, Plan, adhoc_study, check_study_name
 from bench.studies.run_request import IMPORT_SETTINGS
 from bench.system.mcnemar import mcnemar_p_value
 from bench.training.check import check_trainable
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from bench.store import Store
     from bench.studies.run_request import RunRequest
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}", re.ASCII)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TRIED_IMAGES = 128
 _HIGH = 0.98  # an accuracy that needs no explanation
@@ -77,7 +75,7 @@ def import_plan(
         )
     _check_settings(settings)
     if name is not None:
-        _check_name(name)
+        check_study_name(name, f"--name {name}")
     values = {"name": name or model, "model": model, "options": options, "dataset": dataset}
     question = f"What does {name or model} reach?"
     study = adhoc_study(question, {**values, "precision": "fp32", **settings}, seed=0)
@@ -109,21 +107,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
                 f"--set {key}: an imported network is not trained{nearest(key, IMPORT_SETTINGS)} "
                 f"(what can be set: {', '.join(IMPORT_SETTINGS)})"
             )
-
-
-def _check_name(name: str) -> None:
-    """Refuse a study's name that would not be found again, or means something else."""
-    if _NAME.fullmatch(name) is None:
-        raise BenchError(
-            f"--name {name}: begin with a letter or digit; '.', '-' and '_' may follow"
-        )
-    if name in {ADHOC, *shipped_studies()}:
-        raise BenchError(f"--name {name}: that is another study; choose another name")
-    try:
-        canonical(name)
-    except ModelError:
-        return
-    raise BenchError(f"--name {name}: that is a model, which commands would take it for")
 
 
 def _refuse_taken(plan: Plan, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,7 @@ from bench.studies.schema import Settings, Study
 
 ADHOC = "adhoc"  # the study in which single runs are recorded
 _MOST_BYTES = 1_000_000
+_NAME = re.compile(r"\w[^/\\:*?\"<>|]{0,79}")  # can be a file's on every operating system
 _MOST_VARIANTS = 1_000
 
 
@@ -81,8 +83,8 @@ def load_study(name_or_path: str | Path) -> StudyFile:
     """Read a shipped study by name, or a study file by path.
 
     Raises:
-        BenchError: there is no such study, or its file is not valid; the message names
-            the file, the line, the key, and the nearest valid spelling.
+        BenchError: there is no such study, its file is not valid, or has a name that no study can
+            have; the message names the file, the line, the key, and the nearest valid spelling.
     """
     text = str(name_or_path)
     path = Path(text)
@@ -95,12 +97,38 @@ def load_study(name_or_path: str | Path) -> StudyFile:
             f"(shipped: {', '.join(shipped)}; or give the path of a .toml file)"
         )
     content = _read(path)
-    if path.stem in shipped and content != _read(shipped[path.stem]):
-        raise BenchError(
-            f"{path}: '{path.stem}' is the name of a study that ships with bench, and its results "
-            "would be taken for that one's; give the file another name"
-        )
+    if path.stem not in shipped or content != _read(shipped[path.stem]):
+        check_study_name(path.stem, str(path))
     return StudyFile(path.stem, parse_study(content, path), path, content)
+
+
+def check_study_name(name: str, where: str) -> None:
+    """Refuse a name of a user's study that would not be found again, or means something else.
+
+    Args:
+        name: the study's name.
+        where: the file or option that gives it, with which the error begins.
+
+    Raises:
+        BenchError: the name cannot be used.
+    """
+    if _NAME.fullmatch(name) is None or not name.isprintable():
+        raise BenchError(
+            f"{where}: the name of a study begins with a letter, digit or _, and has at most "
+            '80 characters and none of / \\ : * ? " < > |; choose another name'
+        )
+    if name in {ADHOC, *shipped_studies()}:
+        raise BenchError(
+            f"{where}: '{name}' is the name of a study of bench's own, and the results would be "
+            "taken for that one's; choose another name"
+        )
+    try:
+        canonical(name)
+    except ModelError:
+        return
+    raise BenchError(
+        f"{where}: '{name}' is a model, which commands would take it for; choose another name"
+    )
 
 
 def _read(path: Path) -> str:

@@ -78,7 +78,7 @@ def test_one_epoch_of_every_variant_trains_on_few_images(name, tmp_path):
     ]
     tune = study.tune and study.tune.model_copy(update={"learning_rate": [0.01, 0.02]})
     tiny = study.model_copy(update={"base": base, "variant": variants, "tune": tune})
-    rows = run_study(tiny, name=name, results=tmp_path, device="cpu", threads=1, workers=1)
+    rows = run_study(tiny, results=tmp_path, device="cpu", threads=1, workers=1)
     assert len(rows) == len(tiny.variants)
     assert set(rows["status"]) == {"complete"}, rows[["variant", "status", "error"]]
     assert set(rows["epochs"]) == {1}
@@ -129,7 +129,7 @@ def test_one_epoch_of_every_variant_trains_on_tiny_images(name, tmp_path):
     base = study.base.model_copy(update={**cut, "options": {**study.base.options, "width": 2}})
     grid = {key: values for key, values in study.grid.items() if key != "input_size"}
     tiny = study.model_copy(update={"base": base, "grid": grid, "reference": None})
-    rows = run_study(tiny, name=name, results=tmp_path, device="cpu", threads=1, workers=1)
+    rows = run_study(tiny, results=tmp_path, device="cpu", threads=1, workers=1)
     assert len(rows) == len(tiny.variants)
     assert set(rows["status"]) == {"complete"}, rows[["variant", "status", "error"]]
     assert set(rows["epochs"]) == {1}

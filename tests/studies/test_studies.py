@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from bench.api import run_study
 from bench.data import list_datasets
 from bench.errors import BenchError
 from bench.models import build_model
@@ -265,10 +266,47 @@ def test_an_unknown_study_is_refused(name: str, message: str) -> None:
 def test_a_study_called_as_a_shipped_one_is_refused_unless_it_is_that_one(tmp_path: Path) -> None:
     path = tmp_path / "depth.toml"
     path.write_text(VALID)
-    with pytest.raises(BenchError, match=r"depth.toml: 'depth' is the name of a study that ships"):
+    with pytest.raises(BenchError, match=r"depth.toml: 'depth' is the name of a study of bench's"):
         load_study(path)
     path.write_bytes(shipped_studies()["depth"].read_bytes())
     assert load_study(path).study == load_study("depth").study
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adhoc", "'adhoc' is the name of a study of bench's own, and the results would be taken"),
+        (
+            "resnet18",
+            "'resnet18' is a model, which commands would take it for; choose another name",
+        ),
+        ("is it: faster?", "the name of a study begins with a letter, .* none of / "),
+        ("-x", "the name of a study begins with a letter, digit or _"),
+        ("x" * 81, "has at most 80 characters"),
+    ],
+)
+def test_a_name_that_means_something_else_or_is_not_found_again_is_refused(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"{name}.toml"
+    path.write_text(VALID)
+    with pytest.raises(BenchError, match=re.escape(f"{path}: ") + f".*{message}"):
+        load_study(path)
+    with pytest.raises(BenchError, match=re.escape(f"name={name!r}: ") + f".*{message}"):
+        run_study(load_study("quickstart").study, name=name)
+
+
+def test_a_name_may_have_spaces_and_any_letters(tmp_path: Path) -> None:
+    path = tmp_path / "độ sâu (2).toml"
+    path.write_text(VALID)
+    assert load_study(path).name == "độ sâu (2)"
+
+
+def test_from_python_a_name_is_none_of_a_folder_or_of_another_study() -> None:
+    with pytest.raises(BenchError, match="name='jan/quick': the name of a study begins"):
+        run_study("quickstart", name="jan/quick")
+    with pytest.raises(BenchError, match="name='depth': 'depth' is the name of a study of bench's"):
+        run_study("quickstart", name="depth")
 
 
 def test_a_study_that_is_no_text_is_refused(tmp_path: Path) -> None:
