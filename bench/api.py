@@ -586,7 +586,7 @@ def lesion(
         run: id, unambiguous beginning of one, or folder of a finished run of a residual family.
         results: the results folder, unless *run* is a folder.
         device: auto, cpu, cuda, cuda:N or mps.
-        test_images: the first this many test images (default: all).
+        test_images: use this many of them, spread evenly over the test set (default: all).
         swaps: measure swapped pairs too.
         say: called with a line about what is being measured.
 

@@ -64,6 +64,8 @@ def measure_lesions(
     rows = _rows(subject, swaps, say)
     name = subject.trained.record.run
     request = {"run": name, "test_images": test_images, "no_swaps": not swaps}
+    if len(subject.images) < len(subject.split.test):
+        request["from_first"] = False  # analyses of the first images, made before, are others
     environment = describe_environment(subject.split.device, threads=torch.get_num_threads())
     record = store.publish("lesion", request, {"lesions": rows}, environment)
     say(f"recorded in {store.file(record.analysis)}")
@@ -107,7 +109,7 @@ def _prepare(
     split = Split.of(trained.dataset(), trained.request, where)
     images = split.test
     if test_images is not None and test_images < len(images):
-        images = images.subset(torch.arange(test_images, device=images.labels.device))
+        images = images.spread(test_images)
     memory_format = lay_out(trained.model, where, split.input_shape)
     trained.model.eval()
     return _Subject(trained, split, images, places, memory_format)

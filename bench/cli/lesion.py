@@ -21,7 +21,7 @@ def lesion(
     ],
     test_images: Annotated[
         int | None,
-        measurement("--test-images N", "Number of test images, from the first (default: all)."),
+        measurement("--test-images N", "Number of test images, spread evenly (default: all)."),
     ] = None,
     swaps: Annotated[
         bool, measurement("--swaps/--no-swaps", "Also swap each pair of blocks of equal shape.")

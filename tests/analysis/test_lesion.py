@@ -10,7 +10,10 @@ from torch import nn
 from bench.models import build_model
 from bench.networks.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.networks.gradient_norms import gradient_norms
+from bench.report.pages.study_report import read_study_report
 from bench.report.study_data import load_results
+from bench.store import Store
+from bench.store.analyses import Analyses
 from bench.store.tables.frames import rows_of
 
 TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
@@ -164,6 +167,38 @@ def test_a_network_that_views_its_maps_is_analysed(bench, tmp_path):
     run = bench("train", "viewing_net:Net", *words, "--json").document["rows"][0]["run"]
     for command in ("lesion", "gradients"):
         assert bench(command, run, "--device", "cpu", "--json").document["rows"]
+
+
+BY_CLASS = """
+import numpy as np
+
+def data():
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    rare = np.arange(40) > 35
+    return (images, rare.astype(int)), (images, np.arange(40) // 20)
+"""
+
+
+def test_some_images_are_of_every_class(bench, tmp_path):
+    """Test images sorted by class, as in a folder, of which the network takes all for the first."""
+    (tmp_path / "by_class.py").write_text(BY_CLASS)
+    words = ("--dataset", "by_class:data", "--set", "batch_size=8", *TINY[4:], "--json")
+    run = bench("train", "resnet8", *words).document["rows"][0]["run"]
+    for count in (2, 40):
+        words = ("lesion", run, "--test-images", count, "--device", "cpu", "--json")
+        whole = bench(*words).document["rows"][0]
+        assert (whole["images"], whole["test_accuracy"]) == (count, 0.5)
+
+
+def test_an_analysis_of_the_first_images_is_not_replaced(bench, results):
+    analyses, run = Analyses(results), next(Store(results).runs()).run
+    before = {"run": run, "test_images": 50, "no_swaps": True}
+    analyses.publish("lesion", before, {"lesions": []}, {})
+    assert bench("lesion", run, "--test-images", 50, "--no-swaps", "--device", "cpu").code == 0
+    assert [record.request.get("from_first") for record in analyses.records()] == [None, False]
+    assert read_study_report(Store(results), "tiny").commands[1:] == [
+        f"bench lesion {run} --test-images 50 --no-swaps"
+    ]
 
 
 def test_what_has_no_blocks_is_refused(bench):

@@ -181,7 +181,8 @@ def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
         options = _options({k: v for k, v in record.request.items() if k != "run"})
         runs.setdefault((record.kind, tuple(options), alone), []).append(run)
     return [
-        shlex.join(["bench", kind, *named, *options]) for (kind, options, _), named in runs.items()
+        shlex.join(["bench", kind, *dict.fromkeys(named), *options])
+        for (kind, options, _), named in runs.items()
     ]
 
 
