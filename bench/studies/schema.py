@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
-from bench.studies.recipe import MOST, Recipe
+from bench.studies.recipe import MOST, Rate, Recipe
 from bench.studies.run_request import Precision  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+T = TypeVar("T")
 Scalar = bool | int | float | str
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+def _differ(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise PydanticCustomError("repeated", "give {value} once", {"value": value})
+    return values
+
+
+_Differ = Annotated[
+    list[T], AfterValidator(_differ), Field(min_length=2, json_schema_extra={"uniqueItems": True})
+]
 
 
 def _optional(field: FieldInfo) -> Any:
@@ -100,12 +114,11 @@ class Tune(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
-        min_length=2, description="Peak learning rates to try."
+    learning_rate: _Differ[Annotated[Rate, Field(gt=0)]] = Field(
+        description="Peak learning rates to try."
     )
-    seeds: list[Annotated[int, Field(strict=True)]] = Field(
+    seeds: _Differ[Annotated[int, Field(strict=True)]] = Field(
         [1000, 1001],
-        min_length=2,
         description="Random seeds of the search: two or more, none of which is evaluated.",
     )
 

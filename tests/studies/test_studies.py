@@ -197,6 +197,18 @@ INVALID = {
         VALID + "[tune]\nlearning_rate = [0.1]\n",
         r":14: tune.learning_rate = \[0.1\]: ",
     ),
+    "a learning rate to choose from twice": (
+        VALID + "[tune]\nlearning_rate = [0.1, 0.2, 0.1]\n",
+        r":14: tune.learning_rate = \[0.1, 0.2, 0.1\]: give 0.1 once",
+    ),
+    "an infinite learning rate to choose from": (
+        VALID + "[tune]\nlearning_rate = [0.1, inf]\n",
+        r":14: tune.learning_rate.1 = Infinity: input should be less than or equal to 1000000",
+    ),
+    "a seed of the search twice": (
+        VALID + "[tune]\nlearning_rate = [0.1, 0.2]\nseeds = [1000, 1000]\n",
+        r":15: tune.seeds = \[1000, 1000\]: give 1000 once",
+    ),
 }
 
 
