@@ -353,6 +353,13 @@ def test_rows_of_several_boundaries_or_scenarios_are_refused_until_one_is_named(
     assert f"--{name} sever: nothing was measured so; there is: " in refusal
 
 
+@pytest.mark.parametrize(("name", "other"), [("boundary", "copies"), ("scenario", "server")])
+def test_what_ran_nowhere_as_requested_is_refused_with_what_did(name, other, measured):
+    folder = measured([MIDDLE, {**SMALL, name: other, "status": "unsupported"}])
+    with pytest.raises(BenchError, match=f"--{name} {other}: .*; there is: {MIDDLE[name]}$"):
+        choose(measured_rows(Store(folder)), max_latency_ms=5, max_accuracy_drop=5, **{name: other})
+
+
 def test_images_per_second_of_different_measurements_are_not_compared(measured):
     """The newest measurement with a row that fits counts; an older one is of another day."""
     choice = chosen(measured([SMALL], [MIDDLE], [{**LARGE, "latency_p99_high_ms": 9.0}]), 5, 5)

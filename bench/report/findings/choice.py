@@ -255,13 +255,12 @@ def _only(rows: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
     """Return the rows with a value in a column.
 
     Raises:
-        BenchError: there is none.
+        BenchError: none of them is complete.
     """
-    found = rows[rows[name] == value]
-    if found.empty:
-        there = ", ".join(sorted(rows[name].dropna().unique()))
-        raise BenchError(f"--{name} {value}: nothing was measured so; there is: {there}")
-    return found.copy()
+    there = sorted(rows.loc[rows["status"] == "complete", name].dropna().unique())
+    if value not in there:
+        raise BenchError(f"--{name} {value}: nothing was measured so; there is: {', '.join(there)}")
+    return rows[rows[name] == value].copy()
 
 
 def _rank(
