@@ -12,8 +12,10 @@ import pytest
 import bench
 from bench.report.study_data import load_results
 from bench.store import Store
+from bench.store.analyses import Analyses
+from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.columns import COLUMNS
-from builders import make_unfinished
+from builders import make_row, make_unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +144,19 @@ def test_a_broken_run_is_passed_over_with_a_warning_on_every_load(
         assert len(frame) == 3
         assert broken not in set(frame["run"])
         assert_typed(frame, table)
+
+
+@pytest.mark.parametrize("table", [name for name in COLUMNS if name != "comparisons"])
+def test_a_broken_study_has_no_rows(table: str, results: Path) -> None:
+    run = next(Store(results).runs()).run
+    Analyses(results).publish("lesion", {"run": run}, {"lesions": [{"run": run}]}, {})
+    Measurements(results).publish(MeasurementRecord("m", {}, [make_row(run=run)]), [])
+    path = results / "studies" / "tiny.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.warns(UserWarning, match=r"passing over .*tiny.json"):
+        frame = load_results(path, table)  # type: ignore[arg-type]
+    assert frame.empty
+    assert_typed(frame, table)
 
 
 def test_the_next_load_sees_what_has_changed(results: Path) -> None:

@@ -43,8 +43,10 @@ def load_table(path: str | Path, table: RecordedTable = "runs") -> pd.DataFrame:
     store, study, run = locate(Path(path))
     if table in {"runs", "epochs"}:
         return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
-    found = store.read_study(study) if study is not None else None
-    wanted = found.runs if found else ({run} if run is not None else None)
+    wanted = None if run is None else {run}
+    if study is not None:
+        found = store.read_study(study)
+        wanted = found.runs if found else set()
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, wanted)
     if table == "exports":
