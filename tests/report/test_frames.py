@@ -211,6 +211,15 @@ def test_an_unfinished_run_is_a_row_with_its_reason(results: Path) -> None:
     assert_typed(frame.reset_index()[list(COLUMNS["runs"])], "runs")
 
 
+def test_a_results_folder_may_lie_in_one_called_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "speed"
+    Measurements(folder).publish(MeasurementRecord("m", {}, [make_row()]), [])
+    assert len(load_results(folder, "throughput")) == 1
+    (tmp_path / "runs" / "notes.txt").touch()
+    with pytest.raises(bench.BenchError, match=r"notes.txt is a file; give a folder"):
+        load_results(tmp_path / "runs" / "notes.txt")
+
+
 @pytest.mark.parametrize("path", ["nowhere", "studies/typo.json", "runs/typo"])
 def test_what_is_not_there_is_refused(path: str, trained: Path) -> None:
     with pytest.raises(bench.BenchError, match=f"no results folder at .*{path}"):

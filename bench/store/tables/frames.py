@@ -120,6 +120,8 @@ def locate(path: Path) -> tuple[Store, str | None, str | None]:
         raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
     if path.suffix == ".json" and path.parent.name == "studies":
         return Store(path.parent.parent), path.stem, None
-    if path.parent.name == "runs" and not (path / "runs").exists():
+    # A run has files only: a results folder may lie in one that is called `runs`, too.
+    files_only = path.is_dir() and not any(entry.is_dir() for entry in path.iterdir())
+    if path.parent.name == "runs" and files_only:
         return Store(path.parent.parent), None, path.name.removesuffix(PARTIAL)
     return Store(path), None, None
