@@ -32,7 +32,8 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     """Expand a study into its runs, with the command line's *overrides* applied.
 
     Raises:
-        VariantError: a model, option or dataset is unknown or does not fit.
+        VariantError: a model, option or dataset is unknown or does not fit, or two variants are
+            the same.
         BenchError: `only` names no variant, or a random seed is impossible.
     """
     overrides = overrides or Overrides()
@@ -58,9 +59,26 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
         reference = variant.reference or default_reference
         compared_with = None if reference == variant.name else reference
         planned.append(PlannedVariant(variant.name, compared_with, requests))
+    _check_different(study, planned)
     check_growth(name, study, overrides.only)
     _check_validates(name, study, planned)
     return Plan(name, study, tuple(planned), tuple(overrides.only))
+
+
+def _check_different(study: Study, planned: list[PlannedVariant]) -> None:
+    """Refuse variants that would share their runs: they cannot differ, and a page shows one."""
+    rate = {"learning_rate": study.tune.learning_rate[0]} if study.tune else {}  # tune replaces it
+    known: dict[str, str] = {}
+    for place, variant in enumerate(planned):
+        request = next(iter(variant.requests.values())).with_recipe(**rate)
+        first = known.setdefault(request.hash, variant.name)
+        if first != variant.name:
+            raise VariantError(
+                f"variants '{first}' and '{variant.name}' train the same network in the same way; "
+                "change one or leave it out (values that --epochs, --dataset or tune replace do "
+                "not count)",
+                place,
+            )
 
 
 def _check_validates(name: str, study: Study, planned: list[PlannedVariant]) -> None:

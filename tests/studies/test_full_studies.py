@@ -73,8 +73,11 @@ def test_one_epoch_of_every_variant_trains_on_few_images(name, tmp_path):
     if not any(v.model == "d2l_resnet18" for v in study.variants):  # it has no width
         base = base.model_copy(update={"options": {**base.options, "width": 2}})
     variants = [
-        v.model_copy(update={key: cut[key] for key in cut if getattr(v, key) is not None})
-        for v in study.variant
+        v.model_copy(
+            update={key: cut[key] for key in cut if getattr(v, key) is not None}
+            | ({"train_images": 200 + place} if v.train_images else {})  # else two may be the same
+        )
+        for place, v in enumerate(study.variant)
     ]
     tune = study.tune and study.tune.model_copy(update={"learning_rate": [0.01, 0.02]})
     tiny = study.model_copy(update={"base": base, "variant": variants, "tune": tune})

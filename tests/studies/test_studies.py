@@ -410,11 +410,26 @@ def test_seeds_go_side_by_side(write: Write) -> None:
     assert order == [(s, shortcut) for s in (0, 1, 2) for shortcut in (False, True)]
 
 
-def test_equal_networks_are_one_run(write: Write) -> None:
-    plan = planned(write(VALID + '\n[[variant]]\nname = "c"\nmodel = "plain8"\n'))
-    _, b, c = plan.variants
-    assert b.requests[0].run_id == c.requests[0].run_id
-    assert len(plan.requests) == 6
+SAME = {
+    "a network of two names": ('model = "plain8"', "b", {}),
+    "what is the recipe's own": ("learning_rate = 0.3", "a", {}),
+    "epochs that are replaced": ("epochs = 3", "a", {"epochs": 1}),
+    "a rate that is searched for": (
+        "learning_rate = 0.1\n[tune]\nlearning_rate = [0.1, 0.2]",
+        "a",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("third", "twin", "overrides"), SAME.values(), ids=SAME)
+def test_variants_that_would_share_their_runs_are_refused(
+    third: str, twin: str, overrides: dict[str, int], write: Write
+) -> None:
+    path = write(f'{VALID}\n[[variant]]\nname = "c"\n{third}\n')
+    message = rf":14: variants '{twin}' and 'c' train the same network .*; change one or leave it"
+    with pytest.raises(BenchError, match=message):
+        planned(path, **overrides)
 
 
 def test_renaming_a_variant_keeps_its_runs(write: Write) -> None:
