@@ -44,18 +44,20 @@ def list_runs(
     """
     store = _existing(results)
     users, variants = _users(store), store.variants_of_runs()
-    rows: list[dict[str, Any]] = [
-        {
-            "run": record.run,
-            "variant": variants.get(record.run),
-            "seed": record.request.get("seed"),
-            "status": record.status,
-            "bytes": store.size(record.run),
-            "studies": ", ".join(users.get(record.run, ())) or None,
-            "started_at": record.started_at,
-        }
-        for record in [*store.runs(), *store.unfinished()]
-    ]
+    rows: list[dict[str, Any]] = []
+    for run in store.run_ids():
+        record = store.read(run)
+        rows.append(
+            {
+                "run": run,
+                "variant": variants.get(run),
+                "seed": record and record.request.get("seed"),
+                "status": record.status if record else _unrecorded(store, run),
+                "bytes": store.size(run),
+                "studies": ", ".join(users.get(run, ())) or None,
+                "started_at": record and record.started_at,
+            }
+        )
     if as_json:
         print_json(rows)
         return
@@ -79,7 +81,7 @@ def show_run(
     """
     store = _existing(results)
     name = store.find_run(run)
-    record = store.read_run(name)
+    record = store.read(name)
     if record is None:
         raise BenchError(
             f"run {name} cannot be shown ({store.why_absent(name)}); rerun the command that "
@@ -99,6 +101,8 @@ def show_run(
         print_line(title, style="bold")
         for key, value in values.items():
             print_line(f"  {key}: {_short(value)}")
+    if "history.csv" not in record.files:  # a run that is not finished
+        return
     history = store.checked_file(name, "history.csv").read_text(encoding="utf-8").strip()
     if history:
         print_line("history", style="bold")
@@ -136,7 +140,8 @@ def remove_runs(
 def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT_RESULTS) -> None:
     """Remove the runs that no study uses, after confirmation.
 
-    Their analyses are removed too.
+    Unfinished and unreadable runs are among them, but none that is being trained. Their analyses
+    are removed too.
 
     Example:
 
@@ -144,8 +149,12 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
 
     """
     store = _existing(results)
+    for path in sorted((store.root / "studies").glob("*.json")):
+        store.find_study(path.stem)  # the runs of one that cannot be read would seem unused
     users = _users(store)
-    unused = [r.run for r in [*store.runs(), *store.unfinished()] if r.run not in users]
+    unused = [run for run in store.run_ids() if run not in users and _is_idle(store, run)]
+    for run in unused:
+        store.refuse_newer(run)
     if not unused:
         print_line("Every run is used by a study; nothing to remove.")
         return
@@ -248,8 +257,13 @@ def _listed(row: dict[str, Any]) -> dict[str, Any]:
         "status": row["status"],
         "MB": row["bytes"] / 1e6,
         "studies": row["studies"],
-        "started": str(row["started_at"])[:16].replace("T", " "),
+        "started": (row["started_at"] or "")[:16].replace("T", " "),
     }
+
+
+def _unrecorded(store: "Store", run: str) -> str:
+    """Return the status of a run without a readable record."""
+    return "unreadable" if store.folder(run).is_dir() else "begun"
 
 
 def _remove(store: "Store", runs: list[str]) -> None:
@@ -258,6 +272,12 @@ def _remove(store: "Store", runs: list[str]) -> None:
     Analyses(store.root).remove(runs)
     for name in runs:
         store.remove_run(name)
+
+
+def _is_idle(store: "Store", run: str) -> bool:
+    """Return whether no process is training a run."""
+    with store.lock(run, wait=False) as ours:
+        return ours
 
 
 def _users(store: "Store") -> dict[str, list[str]]:

@@ -88,6 +88,9 @@ class Store(Studies):
         """Return the reason why a run has no row in any table."""
         path = self.folder(run)
         if not path.is_dir():
+            unfinished = self.read_unfinished(run)
+            if unfinished is not None:
+                return f"{unfinished.status}: {unfinished.error}"
             begun = self.partial(run).is_dir()
             return "begun, and nothing recorded yet" if begun else "no readable record: not begun"
         try:

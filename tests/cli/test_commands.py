@@ -460,6 +460,62 @@ def test_results_are_listed_with_their_size_and_studies(bench, results):
     assert re.search(r"^4 runs, \d\.\d MB in ", shown.out, re.MULTILINE)
 
 
+@pytest.fixture
+def killed(results):
+    """A run that SIGKILL ended after a checkpoint, and which no study uses any more."""
+    store, run = Store(results), first_run(results)
+    store.folder(run).rename(store.partial(run))
+    (store.partial(run) / "run.json").unlink()
+    store.save_checkpoint(run, {}, {})
+    tiny = store.find_study("tiny")
+    kept = {
+        name: entry for name, entry in tiny.variants.items() if run not in entry["runs"].values()
+    }
+    store.save_study(replace(tiny, variants=kept))
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:passing over")
+def test_runs_without_a_record_are_listed_and_collected(bench, results, killed):
+    store = Store(results)
+    broken = next(r.run for r in store.runs() if r.run not in store.find_study().runs)
+    (store.folder(broken) / "run.json").write_text("{}")
+    rows = bench("results", "ls", "--results", results, "--json").document["rows"]
+    status = {row["run"]: row["status"] for row in rows}
+    assert (status[killed], status[broken], len(status)) == ("begun", "unreadable", 4)
+    shown = bench("results", "ls", "--results", results)
+    assert (shown.code, "None" in shown.out) == (0, False)
+    refusal = bench("results", "show", killed, "--results", results).refusal
+    assert "cannot be shown (begun, and nothing recorded yet)" in refusal
+    assert bench("results", "gc", "--yes", "--results", results).out == "Removed 2 run(s).\n"
+    assert len(store.run_ids()) == 2
+
+
+def test_a_run_that_is_being_trained_is_not_collected(bench, results, killed):
+    with Store(results).lock(killed):
+        outcome = bench("results", "gc", "--yes", "--results", results)
+    assert outcome.out == "Removed 1 run(s).\n"
+    assert killed in Store(results).run_ids()
+
+
+def test_nothing_is_collected_while_a_study_cannot_be_read(bench, results):
+    (results / "studies" / "tiny.json").write_text("{}")
+    refusal = bench("results", "gc", "--yes", "--results", results).refusal
+    assert refusal.startswith(f"study 'tiny' in {results} cannot be read: ")
+    assert len(Store(results).run_ids()) == 4
+
+
+def test_an_unfinished_run_is_shown_with_its_reason(bench, results):
+    run = make_unfinished(Store(results))
+    shown = bench("results", "show", run, "--results", results)
+    assert shown.code == 0
+    assert "  status: failed\n  error: why\n" in shown.out
+    (row,) = bench("results", "show", run, "--results", results, "--json").document["rows"]
+    assert row["error"] == "why"
+    refusal = bench("results", "locate", run, ".", "--results", results).refusal
+    assert refusal == f"run {run} cannot be used (failed: why)"
+
+
 def test_a_run_is_shown_in_full(bench, trained):
     run = first_run(trained)
     outcome = bench("results", "show", run[:-3], "--results", trained)
