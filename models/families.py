@@ -34,7 +34,7 @@ LAYERS_PER_N = {"basic": 6, "bottleneck": 9}
 # Everything but what the name itself says.
 OPTIONS = tuple(f.name for f in fields(ResNetConfig) if f.name not in {"stages", "resize"})
 
-_NAME = re.compile(r"(resnet|plain|preact_resnet)([1-9]\d{0,5})")
+_NAME = re.compile(r"(resnet|plain|preact_resnet)([1-9][0-9]{0,5})")
 _IMPLIED: dict[str, dict[str, str]] = {
     "resnet": {},
     "plain": {"shortcut": "none"},

@@ -1,5 +1,6 @@
 """`bench describe`."""
 
+import re
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated
@@ -8,6 +9,8 @@ from bench.cli import options
 from bench.cli.options import argument, network
 from bench.cli.output import print_json, print_line, print_table
 from bench.errors import BenchError
+
+_SHAPE = re.compile("x".join([r"([1-9]\d{0,8})"] * 4))  # N, C, H, W
 
 
 def describe(
@@ -89,7 +92,7 @@ def describe(
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().replace("×", "x").split("x")
-    if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):  # noqa: PLR2004 - N, C, H, W
+    found = _SHAPE.fullmatch(text.lower().replace("×", "x"))
+    if found is None:
         raise BenchError(f"--input {text}: write it as N x C x H x W, such as 1x3x224x224")
-    return tuple(int(part) for part in parts)
+    return tuple(map(int, found.groups()))

@@ -157,7 +157,8 @@ Json = Annotated[bool, output("--json", "Print one JSON document on stdout, and 
 Quiet = Annotated[bool, output("--quiet", "Show no progress.")]
 
 DEFAULT_RESULTS = Path("bench-runs")
-_SEEDS = re.compile(r"(-?\d+)(?:-(-?\d+))?")  # a seed, or the first and last of a range
+# A seed, or the first and last of a range; of thousands of digits Python makes no number.
+_SEEDS = re.compile(r"(-?\d{1,99})(?:-(-?\d{1,99}))?")
 _MOST_SEEDS = 10_000  # of one range
 _MOST = 2**31 - 1  # as `bench.studies.recipe.MOST`, which is heavy to import
 
@@ -247,7 +248,7 @@ def parse_values(pairs: list[str] | None, flag: str = "--option") -> dict[str, A
             raise BenchError(f"{flag} {pair}: write it as key=value, such as {example}")
         try:
             values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # thousands of digits or brackets are not TOML either
             values[key] = text
     return values
 

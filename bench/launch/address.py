@@ -39,11 +39,11 @@ def require_answer(address: str) -> None:
     option = f"--ray-address {address}"
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal():
             raise BenchError(f"{option}: write it as HOST:PORT, such as 10.0.0.1:6379, or auto")
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             raise BenchError(
                 f"{option}: nothing answers there ({error}); start a cluster with "
                 "'ray start --head', or leave --ray-address out for one on this machine"

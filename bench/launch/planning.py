@@ -141,7 +141,7 @@ def read_machines(path: Path) -> list[Machine]:
         raise BenchError(f"--machines {path}: {error.strerror}") from None
     except ValidationError as error:
         raise BenchError(f"--machines {path}: {explain_first(error, schema=Machine)}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"--machines {path}: not a valid machines file ({error})") from None
     if not machines:
         raise BenchError(f"--machines {path}: it has no [[machine]]; each needs at least a name")

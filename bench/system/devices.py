@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?|mps", name):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,9})?|mps", name):
         raise BenchError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps")
     kind, _, index = name.partition(":")
     if kind == "cuda":

@@ -65,6 +65,7 @@ def test_output_to_a_full_disk_is_one_line(words, program, tmp_path):
 
 
 BIG = "9" * 23
+HUGE = "9" * 5_000  # of which Python makes no integer
 NUMBERS = {
     f"train resnet8 --epochs {BIG}": "--epochs 9+: .* at most 2,147",
     f"run-ablation --epochs {BIG} --dry-run": "--epochs 9+: .* at most 2,147",
@@ -74,10 +75,19 @@ NUMBERS = {
     "train resnet8 --set weight_decay=1e400": "weight_decay = Infinity: .* or equal to 1000000",
     f"train resnet8 --option width={BIG}": "width=9+ must be a .* at least 1 and below 268,435,456",
     f"describe resnet8 --option width={BIG}": "width=9+ must be a .* at least 1 and below 268,435",
+    f"describe resnet8 --option width={HUGE}": "width='9+' must be a .* at least 1 and below 268",
+    f"describe resnet8 --option width={'[' * 9_000}": r"width='\[+' must be a .* at least 1",
+    f"describe resnet8 --input 1x1x{HUGE}x4": "--input .*: write it as N x C x H x W",
+    "describe resnet8 --input 1x1x²x4": "--input 1x1x²x4: write it as N x C x H x W",
+    "describe resnet1٨": "no model, run or study 'resnet1٨'",
+    f"train resnet8 --set batch_size={HUGE}": "batch_size = .*: input should be a valid integer",
+    f"train resnet8 --device cuda:{HUGE}": "unknown device 'cuda:9+': use auto",
+    f"run-ablation --seeds {HUGE}": "--seeds 9+: random seeds are integers or ranges",
+    f"run-ablation --seeds 0-{HUGE}": "--seeds 0-9+: random seeds are integers or ranges",
 }
 
 
-@pytest.mark.parametrize(("words", "message"), NUMBERS.items(), ids=NUMBERS)
+@pytest.mark.parametrize(("words", "message"), NUMBERS.items(), ids=[w[:60] for w in NUMBERS])
 def test_a_number_that_fits_nothing_is_refused(words, message, bench, tmp_path):
     refusal = bench(*words.split()).refusal
     assert re.search(message, refusal), refusal

@@ -47,6 +47,16 @@ def test_missing_library_names_the_extra(bench, tiny_study, monkeypatch, launche
     assert f"pip install 'resnet-bench[{launcher}]'" in refusal
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("h:²", "write it as HOST:PORT"), (f"{'h' * 300}:1", "nothing answers there")],
+)
+def test_an_address_that_cannot_be_one_is_refused(bench, tiny_study, monkeypatch, address, message):
+    monkeypatch.setattr(util, "find_spec", lambda *_: object())  # as if Ray were installed
+    words = ("run-ablation", tiny_study, "--launcher", "ray", "--ray-address", address)
+    assert f"--ray-address {address}: {message}" in bench(*words).refusal
+
+
 def test_dry_run_shows_the_batch_script(bench, tiny_study, tmp_path):
     pytest.importorskip("submitit")
     words = ("--launcher", "slurm", "--slurm-minutes", 90, "--slurm-option", "partition=gpu")

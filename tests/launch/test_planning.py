@@ -148,6 +148,7 @@ def test_operations_are_those_that_pytorch_starts():
     [
         ("", "it has no [[machine]]"),
         ("[[machine", "not a valid machines file"),
+        (f"x = {'[' * 9_000}", "not a valid machines file"),
         ('[[machine]]\nname = "a"\nflop = 1', "flop is unknown (known: name, images_per_"),
         ('[[machine]]\nname = "a"', "nothing says how fast it trains resnet8; give images_per"),
         ('[[machine]]\nname = "a"\nworkers = 0', "workers = 0: input should be greater than"),
