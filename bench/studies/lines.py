@@ -65,7 +65,7 @@ def explain_first(
         return f"{where} = {value}: {expected}"
     message = f"{where} = {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
     if first["type"] == "less_than_equal" and key == "target_accuracy":
-        message += f" (a fraction; per cent divided by 100: {first['input'] / 100:g})"
+        message += f" (a fraction; per cent divided by 100: {float(first['input']) / 100:g})"
     return message
 
 

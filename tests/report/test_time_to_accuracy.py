@@ -94,10 +94,13 @@ def test_a_target_without_validation_images_is_refused(tmp_path):
         load_study(path).expand()
 
 
-def test_a_target_in_per_cent_is_refused_in_a_study(tmp_path):
+@pytest.mark.parametrize("given", ["94", '"94"'])
+def test_a_target_in_per_cent_is_refused_in_a_study(given, tmp_path):
     path = tmp_path / "fast.toml"
-    path.write_text(STUDY.replace("target_accuracy = 0.01", "target_accuracy = 94"))
-    with pytest.raises(BenchError, match=r"target_accuracy = 94: .*\(a fraction; .*: 0\.94\)$"):
+    path.write_text(STUDY.replace("target_accuracy = 0.01", f"target_accuracy = {given}"))
+    with pytest.raises(
+        BenchError, match=rf"target_accuracy = {given}: .*\(a fraction; .*: 0\.94\)$"
+    ):
         load_study(path)
 
 
