@@ -94,12 +94,21 @@ def _exit_code(error: Exception) -> int:
     ):
         reason = f" ({str(error)[:200]})" if str(error) else ""
         return refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-        _discard_output()  # or Python reports it again at exit
-        return refuse(f"cannot write the output: {error.strerror}; free some space")
+    if isinstance(error, OSError) and (reason := _reason_of(error)):
+        return refuse(reason)
     if type(error).__name__ == "Abort":  # Ctrl-C or "no" at a prompt
         return 130
     raise error
+
+
+def _reason_of(error: OSError) -> str | None:
+    """Return the line for an operating-system error that only the user can mend."""
+    if error.errno == errno.ENOSPC and error.filename is None:
+        _discard_output()  # or Python reports it again at exit
+        return f"cannot write the output: {error.strerror}; free some space"
+    if error.errno == errno.ENAMETOOLONG:  # what a person names is also looked for as a file
+        return f"{error.filename}: {error.strerror}; give a shorter name or path"
+    return None
 
 
 def _discard_output() -> None:

@@ -45,6 +45,21 @@ def test_a_name_cannot_steer_the_terminal(name, bench):
     assert bench("run-ablation", name).refusal.isprintable()
 
 
+LONG = "a" * 300
+NAMES = (
+    f"compare {LONG}", f"describe {LONG}", f"lesion {LONG}", f"predict {LONG} x.png",
+    f"results locate {LONG} .", f"results show {LONG}", f"results unpack {LONG}",
+    f"run-ablation {LONG}", f"run-ablation {LONG}.toml", f"throughput {LONG}",
+    f"train resnet8 --dataset {LONG}", f"train resnet8 --dataset imagefolder:{LONG}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMES, ids=lambda words: words.replace(LONG, "NAME"))
+def test_a_name_longer_than_any_files_is_refused(words, bench, store):
+    store.prepare()
+    assert LONG in bench(*words.split()).refusal
+
+
 def test_a_network_larger_than_any_memory_is_refused(bench, tmp_path):
     outcome = bench("train", "resnet8", "--option", "width=99999999")
     assert "not enough memory" in outcome.refusal
