@@ -110,9 +110,13 @@ def run_study(
     plan = make_plan(study, how.torch_device, overrides, name=name, weights=weights)
     record = run_plan(plan, how, weights=weights, track=track)
     rows = study_runs(Store(how.results), plan.name)
-    runs = {record.variants[v.name]["runs"][str(s)] for v in plan.selected for s in v.requests}
-    _report_failures(rows[rows["run"].isin(runs)], rows)
+    _report_failures(rows[rows["run"].isin(selected_runs(plan, record))], rows)
     return rows
+
+
+def selected_runs(plan: Plan, record: StudyRecord) -> set[str]:
+    """Return the runs of a study's record that its plan was to train: all, or those of `only`."""
+    return {record.variants[v.name]["runs"][str(s)] for v in plan.selected for s in v.requests}
 
 
 def _check_arguments(

@@ -90,7 +90,7 @@ def run_ablation(
         require_answer(ray_address)
 
     enable_huge_pages()
-    from bench.api import run_plan
+    from bench.api import run_plan, selected_runs
     from bench.launch.carry_out import make_plan
     from bench.launch.launchers import make_launcher
     from bench.launch.workers import Execution
@@ -127,15 +127,15 @@ def run_ablation(
         plan = make_plan(study, how.torch_device, overrides)
         record = None if dry_run else run_plan(plan, how, track=trackers)
     if record is not None:
-        raise typer.Exit(_show_study(results, record, as_json=as_json))
+        raise typer.Exit(_show_study(results, record, selected_runs(plan, record), as_json=as_json))
     if launcher == "slurm" and not as_json:
         _show_batch_script(plan, how)
     else:
         show_dry_run(plan, how, gpu, started=started, as_json=as_json)
 
 
-def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
-    """Print a study's question, tables and answer; return 1 if a run of it failed, else 0."""
+def _show_study(results: Path, study: "StudyRecord", selected: set[str], *, as_json: bool) -> int:
+    """Print a study's question, tables and answer; return 1 if a selected run failed, else 0."""
     from bench.report.pages.json_document import json_document
     from bench.report.pages.study_report import StudyReport
     from bench.report.pages.terminal import print_report
@@ -145,7 +145,9 @@ def _show_study(results: Path, study: "StudyRecord", *, as_json: bool) -> int:
 
     report = StudyReport(StudyData(Store(results), study))
     records = report.data.records.values()
-    failed = int(any(r.status not in {"complete", "diverged"} for r in records))
+    failed = int(
+        any(r.run in selected and r.status not in {"complete", "diverged"} for r in records)
+    )
     if as_json:
         print_document(json_document(report))
         return failed

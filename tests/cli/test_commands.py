@@ -164,6 +164,17 @@ def test_only_what_changed_is_trained(bench, results, tiny_study):
     assert re.findall(r"^(\w+ seed \d): complete", outcome.err, re.MULTILINE) == ["residual seed 2"]
 
 
+def test_a_variant_that_was_not_requested_does_not_count_as_failed(bench, results, tiny_study):
+    store = Store(results)
+    runs = store.find_study("tiny").variants["plain"]["runs"].values()
+    for run in runs:
+        make_unfinished(store, run, status="interrupted")
+    outcome = run_study(bench, tiny_study, results, "--only", "residual", "--quiet")
+    assert outcome.code == 0
+    assert set(store.run_ids()) >= set(runs)
+    assert not any(store.read_run(run) for run in runs)
+
+
 def test_force_trains_again(bench, results, tiny_study):
     before = {r.run: r.started_at for r in Store(results).runs()}
     words = ("--force", "--only", "plain", "--seeds", "0", "--quiet")
