@@ -237,7 +237,8 @@ def expand(
     """Return every combination, with the reason for those that cannot run here.
 
     Raises:
-        BenchError: a file was made for another batch size, or the reference is unknown.
+        BenchError: a file was made for another batch size than is requested or the scenario takes,
+            or the reference is unknown.
     """
     targets, found = list(targets), []
     across = _is_across(request.reference, targets)
@@ -377,6 +378,11 @@ def _sizes(request: Request, target: MeasuredNetwork) -> tuple[int | str, ...]:
     static = target.static_batch
     if static is None:
         return request.sizes
+    if static != 1 and request.scenario != "offline":
+        raise BenchError(
+            f"--scenario {request.scenario} runs one image at a time, and {target.label} was made "
+            f"for batches of {static}: use --scenario offline, or export it for batches of any size"
+        )
     if not request.batch_sizes:
         return (static,)
     for size in request.batch_sizes:

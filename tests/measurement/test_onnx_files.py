@@ -8,6 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 import bench
 from bench.errors import BenchError
 from bench.export.examine import examine
+from bench.measurement.configurations import Request, expand
+from bench.measurement.measured_network import find_target
 
 from .conftest import TINY
 
@@ -72,6 +74,17 @@ def test_a_static_batch_is_the_default_and_another_is_refused_with_both_shown(ma
     assert frame["batch_size"].tolist() == [4]
     with pytest.raises(BenchError, match=r"--batch-size 8: model\.onnx was made for batches of 4"):
         bench.measure(make(4), results=tmp_path / "r", batch_sizes=(8,), **QUICK)
+
+
+@pytest.mark.parametrize("size", [(), (1,)])
+@pytest.mark.parametrize("scenario", ["single-stream", "server"])
+def test_a_static_batch_is_refused_where_one_image_runs_at_a_time(make, tmp_path, scenario, size):
+    wanted = {"scenario": scenario, "latency_bound_ms": 50.0, "batch_sizes": size}
+    fix = rf"--scenario {scenario} .* model\.onnx was made for batches of 4: use --scenario offline"
+    with pytest.raises(BenchError, match=fix):
+        bench.measure(make(4), results=tmp_path / "r", **wanted, **QUICK)
+    one = expand(Request(**wanted), [find_target(str(make(1)))], device="cpu", threads=1)
+    assert [made.batch_size for made in one] == [1]
 
 
 def test_other_input_sizes_two_inputs_and_open_sizes_are_refused(make, tmp_path):
