@@ -17,7 +17,7 @@ from bench.export.export_targets import find_exportable
 from bench.export.files import load, onnx_sha256, precision_of
 from bench.export.foreign import quantise_file, read_foreign
 from bench.export.metadata import environment
-from bench.export.output import readable_name
+from bench.export.output import check_copies, readable_name
 from bench.export.pipeline import FILE as ONNX
 from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Flavor, Precision, Settings
@@ -188,7 +188,11 @@ def build_engines(
     builder = EngineBuilder(library, exports, profile or Profile(), say)
     rows = []
     found = find_exportable(targets, results, options, input_size)
-    for model in _inputs(found, exporter, sides_of(input_size), preprocessing or {}):
+    size = sides_of(input_size)
+    files = {one.file: from_file(one.file, size) for one in found if one.file is not None}
+    if output is not None:
+        check_copies((one, _copied_as(one, files, precision)) for one in found)
+    for model in _inputs(found, files, exporter, size, preprocessing or {}):
         for capability in chosen:
             record = _built(builder, model, capability)
             if isinstance(record, ExportRecord) and output is not None:
@@ -218,17 +222,29 @@ def _built(
         }
 
 
+def _copied_as(network: NamedNetwork, files: dict[Path, OnnxInput], precision: Precision) -> str:
+    """Return the beginning of the name that a network's engines are copied under."""
+    if network.file is None:
+        return readable_name(network.file_name, precision)
+    made = files[network.file]
+    return readable_name(made.name, "int8" if precision == "int8" else made.precision)
+
+
 def _inputs(
-    found: list[NamedNetwork], exporter: Exporter, size: Size | None, preprocessing: dict[str, Any]
+    found: list[NamedNetwork],
+    files: dict[Path, OnnxInput],
+    exporter: Exporter,
+    size: Size | None,
+    preprocessing: dict[str, Any],
 ) -> Iterator[OnnxInput]:
     """Yield the ONNX files of the targets, exporting networks first."""
     for network in sorted(found, key=lambda network: network.file is None):  # files first
         if network.file is not None:
-            model = from_file(network.file, size)
+            model = files[network.file]
             if exporter.settings.precision == "int8" and model.precision != "int8":
                 source = read_foreign(network.file, exporter.settings, size, preprocessing)
                 record = quantise_file(source, exporter)
-                model = replace(_exported(network.file.stem, record, exporter), image=model.image)
+                model = replace(_exported(model.name, record, exporter), image=model.image)
             yield model
             continue
         if network.error is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.export.foreign import quantise_file, read_foreign
-from bench.export.output import copy_export, write_bundle
+from bench.export.output import check_copies, copy_export, copy_name, write_bundle
 from bench.export.pipeline import Draw, Exporter, Say
 from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
@@ -76,13 +76,13 @@ def export_targets(
     found = find_exportable(targets, results, options, input_size)
     if preprocessing and not any(network.file for network in found):
         raise BenchError("--set goes with .onnx files: a run's images are prepared as in training")
+    if output is not None or bundle:
+        check_copies((one, copy_name(one.file_name, wanted.precision)) for one in found)
     bundles = Path(output or os.curdir) if bundle else None
     records = []
     for network in found:
         try:
-            record, name = _export(
-                network, exporter, sides_of(input_size), preprocessing or {}, bundles
-            )
+            record = _export(network, exporter, sides_of(input_size), preprocessing or {}, bundles)
         except StorageError:
             raise
         except BenchError as error:
@@ -91,7 +91,7 @@ def export_targets(
             records.append(ExportRecord("", {}, _failed(network, str(error), wanted)))
             continue
         if output is not None:
-            copy_export(Path(output), name, record, exporter.exports)
+            copy_export(Path(output), network.file_name, record, exporter.exports)
         records.append(record)
     return records
 
@@ -102,20 +102,16 @@ def _export(
     size: Size | None,
     preprocessing: dict[str, Any],
     bundles: Path | None,
-) -> tuple[ExportRecord, str]:
-    """Export one network, and write its bundle into the folder *bundles*, if there is one.
-
-    Returns:
-        The record, and the network's name in those of files.
-    """
+) -> ExportRecord:
+    """Export one network, and write its bundle into the folder *bundles*, if there is one."""
     if network.file is not None:
         source = read_foreign(network.file, exporter.settings, size, preprocessing)
-        return quantise_file(source, exporter), network.file.stem
+        return quantise_file(source, exporter)
     loaded = network.load()
     record = exporter.export(loaded)
     if bundles is not None and record.row["status"] == "complete":
         write_bundle(bundles, loaded, record, exporter.exports)
-    return record, loaded.name
+    return record
 
 
 def _failed(network: NamedNetwork, reason: str, settings: Settings) -> dict[str, Any]:

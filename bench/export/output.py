@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.errors import BenchError
 from bench.export.accuracy import feed
 from bench.export.parity import reference_logits
 from bench.export.preprocess import require_preprocessing
 from bench.store.files import storage_errors, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from bench.store.exports import ExportRecord, Exports
-    from bench.targets.network import LoadedNetwork
+    from bench.targets.network import LoadedNetwork, NamedNetwork
 
 _IMAGES = 10
 _README = """# {name}
@@ -51,13 +53,33 @@ def readable_name(name: str, *details: str) -> str:
     return "-".join([re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-."), *details])
 
 
+def check_copies(copies: Iterable[tuple[NamedNetwork, str]]) -> None:
+    """Check that no copy of an export would replace that of another network.
+
+    Args:
+        copies: each network, and the name of its copy.
+
+    Raises:
+        BenchError: two copies would have one name.
+    """
+    taken: dict[str, object] = {}
+    for network, name in copies:
+        named = network.file or network.label
+        if name in taken:
+            raise BenchError(
+                f"{taken[name]} and {named} would both be copied as {name}: export them one by "
+                "one, each into an --output folder of its own"
+            )
+        taken[name] = named
+
+
 def copy_export(folder: Path, name: str, record: ExportRecord, exports: Exports) -> None:
     """Copy file and proof under a readable name; with external data, into a folder of that name.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    name = _name(name, record)
+    name = copy_name(name, record.row["precision"])
     source = exports.folder(record.export)
     kind = str(record.row["file"]).removeprefix("model")
     beside = [f for f in record.files if f.endswith(".data")]
@@ -78,7 +100,7 @@ def write_bundle(
     Raises:
         StorageError: it cannot be written.
     """
-    folder /= f"{_name(source.name, record)}-bundle"
+    folder /= f"{copy_name(source.name, record.row['precision'])}-bundle"
     require_preprocessing(source, "--bundle")
     images = source.proof_images()[:_IMAGES]
     static_batch = record.request["settings"]["static_batch"]
@@ -97,8 +119,8 @@ def write_bundle(
         write_atomically(folder / name, content)
 
 
-def _name(name: str, record: ExportRecord) -> str:
-    precision = record.row["precision"]
+def copy_name(name: str, precision: str) -> str:
+    """Return the readable name of an ONNX export; fp32 is not mentioned."""
     return readable_name(name, *([] if precision == "fp32" else [precision]))
 
 

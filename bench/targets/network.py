@@ -56,6 +56,15 @@ class NamedNetwork:
         """The label without options."""
         return self.label.partition(" ")[0]
 
+    @property
+    def file_name(self) -> str:
+        """What files made of it are called, where the label's characters are safe in names."""
+        if self.file is not None:
+            return self.file.stem
+        if self.kind == "run":
+            return self.label
+        return "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
+
     def load_run(self) -> TrainedRun:
         """Load the finished run that was named.
 
@@ -75,7 +84,7 @@ class NamedNetwork:
         if self.kind == "run":
             trained = self.load_run()
             return LoadedNetwork(
-                name=self.label,
+                name=self.file_name,
                 model=trained.model,
                 model_name=trained.request.model,
                 options=dict(trained.request.options),
@@ -86,8 +95,7 @@ class NamedNetwork:
             raise BenchError(f"{self.label} is a file and has no torch network")
         torch.manual_seed(0)  # the same weights, and so the same file, every time
         model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
-        name = "-".join([self.name, *(f"{k}-{v}" for k, v in sorted(self.options.items()))])
-        return LoadedNetwork(name, model, self.model, self.options, self.input_shape)
+        return LoadedNetwork(self.file_name, model, self.model, self.options, self.input_shape)
 
 
 @dataclass(frozen=True)

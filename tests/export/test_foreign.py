@@ -172,6 +172,17 @@ def test_file_and_original_are_measured_and_chosen_with_their_accuracies(
     assert choose(table, max_latency_ms=5, max_accuracy_drop=100).chosen is not None
 
 
+def test_two_files_whose_copies_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "a" / "net.onnx", tmp_path / "b" / "net.onnx"]
+    for file in files:
+        file.parent.mkdir()
+        onnx.save(classifier(10), file)
+    message = rf"{files[0]} and {files[1]} would both be copied as net-int8: .* --output folder"
+    with pytest.raises(BenchError, match=message):
+        export_onnx(files, output=tmp_path, results=tmp_path / "r", dataset=DATASET, **INT8)
+    assert not list(tmp_path.glob("r/exports/*"))
+
+
 def save_images(root: Path, size: tuple[int, int]) -> None:
     """Save images of ten classes: the centre is black, and the sides are as grey as the class."""
     for split, count in (("train", 8), ("test", 4)):

@@ -122,7 +122,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def build(model: Path, results: Path, fake: FakeTensorRT, **options: Any) -> Any:
+def build(model: Path | list[Path], results: Path, fake: FakeTensorRT, **options: Any) -> Any:
     def toolkit(flavor: Any) -> Toolkit:
         return Toolkit(flavor, load=lambda _name: fake)
 
@@ -219,6 +219,16 @@ def test_a_file_is_quantised_for_tensorrt_before_it_is_built(tmp_path: Path) -> 
     assert (row["precision"], row["calibration"]) == ("int8", "fashion-mnist-mini")
     exports = load_results(tmp_path, "exports")
     assert set(exports["target"]) == {"tensorrt", "sm86"}
+
+
+def test_two_files_whose_engines_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    files, fake = [a_file(tmp_path / name / "net.onnx", 28, 28) for name in "ab"], FakeTensorRT()
+    given: dict[str, Any] = {"compute_capabilities": ["86"], "output": tmp_path / "out"}
+    with pytest.raises(BenchError, match=rf"{files[1]} would both be copied as net-fp32: "):
+        build(files, tmp_path, fake, **given)
+    assert fake.built == 0
 
 
 def test_a_damaged_engine_is_built_again(model: Path, tmp_path: Path) -> None:
