@@ -42,6 +42,7 @@ class ComparedSpeed:
 
     Attributes:
         value: images/s, or runs/s of pytest-benchmark, with its 95 % interval `low` to `high`.
+        machine: what it ran on.
         relative: the ratio to the measurement's own reference with its interval, if there is one.
         repeated: whether `low` to `high` contain the spread between three measurements or more.
         reference: that reference; None if there is none.
@@ -60,6 +61,7 @@ class ComparedSpeed:
     value: float
     low: float
     high: float
+    machine: str = ""
     relative: tuple[float, float, float] | None = None
     repeated: bool = False
     reference: str | None = None
@@ -91,7 +93,6 @@ class ComparedSpeeds:
 
     Attributes:
         name: as given.
-        machine: what it ran on.
         speeds: by the configuration's name.
         boundaries: those of its configurations.
         failed: what could not be measured: error by the configuration's name.
@@ -99,7 +100,6 @@ class ComparedSpeeds:
     """
 
     name: str
-    machine: str
     speeds: dict[str, ComparedSpeed]
     boundaries: frozenset[str] = field(default_factory=frozenset)
     failed: dict[str, str] = field(default_factory=dict)
@@ -161,12 +161,11 @@ def _from_folder(name: str, folder: Path) -> ComparedSpeeds:
             f"{name} holds no measurement and no complete training run; 'bench throughput "
             "--results' and 'bench train --results' make them"
         )
-    machines = dict.fromkeys(part.machine for part in found)
     speeds = {key: speed for part in found for key, speed in part.speeds.items()}
     boundaries = frozenset(b for part in found for b in part.boundaries)
     failed = {key: error for part in found for key, error in part.failed.items()}
     unsupported = {key: error for part in found for key, error in part.unsupported.items()}
-    return ComparedSpeeds(name, "; ".join(machines), speeds, boundaries, failed, unsupported)
+    return ComparedSpeeds(name, speeds, boundaries, failed, unsupported)
 
 
 def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
@@ -185,6 +184,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             value=row["images_per_second"],
             low=row.get("repeat_low") or row["ci_low"],
             high=row.get("repeat_high") or row["ci_high"],
+            machine=_machine(row),
             relative=relative if all(relative) else None,  # type: ignore[arg-type]
             repeated=bool(row.get("repeat_low")),
             reference=row.get("reference"),
@@ -198,7 +198,6 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             warnings=_warnings(row),
             macs=row.get("macs"),
         )
-    machine = ", ".join(str(complete[0].get(part)) for part in _MACHINE)
     boundaries = frozenset(str(row["boundary"]) for row in complete)
     failed = {_key(row, _KEY): why for row in rows if (why := _failure(row)) is not None}
     unsupported = {
@@ -206,7 +205,11 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
         for row in rows
         if row["status"] == "unsupported"
     }
-    return ComparedSpeeds(name, machine, speeds, boundaries, failed, unsupported)
+    return ComparedSpeeds(name, speeds, boundaries, failed, unsupported)
+
+
+def _machine(row: Mapping[str, Any]) -> str:
+    return ", ".join(str(row.get(part)) for part in _MACHINE)
 
 
 def _processes(row: Mapping[str, Any]) -> int:
@@ -253,16 +256,16 @@ def _from_runs(name: str, folder: Path) -> ComparedSpeeds | None:
         return None
     epochs = load_table(folder, "epochs").drop_duplicates(["run", "epoch"])
     rows = rows_of(runs)
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(f"training / {_key(row, _TRAINING_KEY)}", []).append(row["run"])
-    speeds = {
-        key: speed
-        for key, names in groups.items()
-        if (speed := _training_speed(epochs[epochs["run"].isin(names)])) is not None
-    }
-    machines = dict.fromkeys(", ".join(str(row[part]) for part in _MACHINE) for row in rows)
-    return ComparedSpeeds(name, "; ".join(machines), speeds)
+        groups.setdefault(f"training / {_key(row, _TRAINING_KEY)}", []).append(row)
+    speeds = {}
+    for key, group in groups.items():
+        speed = _training_speed(epochs[epochs["run"].isin([row["run"] for row in group])])
+        if speed is not None:
+            machines = sorted({_machine(row) for row in group})
+            speeds[key] = replace(speed, machine="; ".join(machines))
+    return ComparedSpeeds(name, speeds)
 
 
 def _training_speed(epochs: pd.DataFrame) -> ComparedSpeed | None:
@@ -291,10 +294,13 @@ def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
 def _from_pytest(name: str, document: dict[str, Any]) -> ComparedSpeeds:
     machine = document.get("machine_info", {})
     cpu = machine.get("cpu", {}).get("brand_raw") or machine.get("machine", "unknown")
-    speeds = {b["fullname"]: _pytest_speed(b["stats"]) for b in document["benchmarks"]}
+    speeds = {
+        b["fullname"]: replace(_pytest_speed(b["stats"]), machine=str(cpu))
+        for b in document["benchmarks"]
+    }
     if not speeds:
         raise BenchError(f"{name} holds no benchmark")
-    return ComparedSpeeds(name, str(cpu), speeds)
+    return ComparedSpeeds(name, speeds)
 
 
 def _pytest_speed(stats: dict[str, Any]) -> ComparedSpeed:

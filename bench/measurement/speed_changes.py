@@ -104,44 +104,24 @@ def compare(
         warnings of both measurements.
 
     Raises:
-        BenchError: they have nothing in common, or machines differ and there is no reference.
+        BenchError: they have nothing in common, or all of that was measured on different machines,
+            without a reference.
     """
     check_threshold(threshold)
-    shared = [key for key in baseline.speeds if key in candidate.speeds]
-    if not shared:
-        raise BenchError(_nothing_shared(baseline, candidate))
-    remarks = []
-    if baseline.machine != candidate.machine:
-        shared = [k for k in shared if baseline.speeds[k].relative and candidate.speeds[k].relative]
-        if not shared or absolute:
-            raise BenchError(
-                f"{baseline.name} is of {baseline.machine}, {candidate.name} of "
-                f"{candidate.machine}: without a reference in each they cannot be compared; "
-                "measure both on one machine"
-            )
-        remarks.append(
-            f"Different machines ({baseline.machine}; {candidate.machine}): compared by the ratio "
-            "to each one's own reference, not by images/s."
-        )
+    pairs, remarks = _comparable(baseline, candidate, absolute=absolute)
     for one, other in ((baseline, candidate), (candidate, baseline)):
         only = len(one.speeds.keys() - other.speeds.keys())
         if only:
             remarks.append(f"{only} configuration(s) only in {one.name}.")
-    pairs = [(key, baseline.speeds[key], candidate.speeds[key]) for key in shared]
     remarks += [
         f"{key}: not the same file in both (their SHA-256 differ)."
         for key, before, now in pairs
         if before.is_other_file(now)
     ]
-    remarks += _warnings(baseline, shared) + _warnings(candidate, shared)
-    same_machine = baseline.machine == candidate.machine
-    beside = any(_ratios(*pair[1:], same_machine=same_machine) for pair in pairs)
-    changes = [
-        _change(
-            *pair, threshold, absolute=absolute, same_machine=same_machine, beside_ratios=beside
-        )
-        for pair in pairs
-    ]
+    compared = [key for key, *_ in pairs]
+    remarks += _warnings(baseline, compared) + _warnings(candidate, compared)
+    beside = any(_ratios(*pair[1:]) for pair in pairs)
+    changes = [_change(*pair, threshold, absolute=absolute, beside_ratios=beside) for pair in pairs]
     remarks += [
         f"{one.configuration}, the reference: images/s changed by the factor {one.ratio:.3g} "
         f"[{one.low:.3g}, {one.high:.3g}], which is not judged: {_SINGLE_REFERENCE}."
@@ -153,6 +133,43 @@ def compare(
     failed = {k: error for k, error in candidate.failed.items() if k in known}
     lost = {k: error for k, error in candidate.unsupported.items() if k in baseline.speeds}
     return changes + _without_figures(failed | lost, "images/s"), remarks
+
+
+def _comparable(
+    baseline: ComparedSpeeds, candidate: ComparedSpeeds, *, absolute: bool
+) -> tuple[list[tuple[str, ComparedSpeed, ComparedSpeed]], list[str]]:
+    """Return what both hold and can be compared, and remarks on what ran on different machines.
+
+    Each speed has a machine of its own: training and measurements of one results folder may be of
+    different ones, and name the same one differently.
+    """
+    speeds = candidate.speeds
+    pairs = [(k, before, speeds[k]) for k, before in baseline.speeds.items() if k in speeds]
+    if not pairs:
+        raise BenchError(_nothing_shared(baseline, candidate))
+    apart = [(before, now) for _, before, now in pairs if before.machine != now.machine]
+    if not apart:
+        return pairs, []
+    one, other = (speed.machine for speed in apart[0])
+    kept = [
+        (key, before, now)
+        for key, before, now in pairs
+        if before.machine == now.machine or (before.relative and now.relative and not absolute)
+    ]
+    if not kept:
+        raise BenchError(
+            f"{baseline.name} is of {one}, {candidate.name} of {other}: without a reference in "
+            "each they cannot be compared; measure both on one machine"
+        )
+    named, lost = f"Different machines ({one}; {other})", len(pairs) - len(kept)
+    remarks = []
+    if lost < len(apart):
+        remarks.append(
+            f"{named}: compared by the ratio to each one's own reference, not by images/s."
+        )
+    if lost:
+        remarks.append(f"{named}: {lost} configuration(s) are not compared.")
+    return kept, remarks
 
 
 def judge(measured: ComparedSpeeds, threshold: float) -> tuple[list[Change], list[str]]:
@@ -331,11 +348,11 @@ def ratio_of(
 
 
 def _ratios(
-    before: ComparedSpeed, now: ComparedSpeed, *, same_machine: bool
+    before: ComparedSpeed, now: ComparedSpeed
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
     """Return both ratios to the same reference; None without, or of that reference itself."""
     is_reference = before.is_reference or now.is_reference
-    if before.reference != now.reference or (is_reference and same_machine):
+    if before.reference != now.reference or (is_reference and before.machine == now.machine):
         return None
     return (before.relative, now.relative) if before.relative and now.relative else None
 
@@ -347,13 +364,12 @@ def _change(
     threshold: float,
     *,
     absolute: bool,
-    same_machine: bool,
     beside_ratios: bool,
 ) -> Change:
     """Return one configuration's change; *beside_ratios*: others are compared by their ratios."""
     is_reference = before.is_reference or now.is_reference
     reason = None
-    ratios = None if absolute else _ratios(before, now, same_machine=same_machine)
+    ratios = None if absolute else _ratios(before, now)
     if ratios is not None:
         basis, found = "ratio", ratio_of(ratios[1], ratios[0])
         if min(before.ratio_processes, now.ratio_processes) < FEWEST_PROCESSES:
@@ -371,7 +387,7 @@ def _change(
             reason = _SINGLE_REFERENCE
         elif single and threshold < _SINGLE_THRESHOLD:
             reason = _SINGLE
-        if not same_machine:
+        if before.machine != now.machine:
             reason = "on another machine, with another reference"
     reason = before.busy or now.busy or before.doubt or now.doubt or reason
     ratio, low, high = found

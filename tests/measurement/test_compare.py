@@ -16,6 +16,7 @@ from bench.measurement.compared_speeds import load_speeds
 from bench.measurement.machine.noise import tick_warning
 from bench.measurement.rows import make_rows
 from bench.measurement.speed_changes import compare, judge, ratio_of, undecided_remark
+from bench.store.measurements import MeasurementRecord, Measurements
 from builders import make_row
 
 from .conftest import TINY
@@ -462,6 +463,24 @@ def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
         load_speeds(tmp_path)
 
 
+def test_a_measurement_beside_runs_makes_no_other_machine_of_theirs(trained, results):
+    """A measurement names the processor with its instruction sets, a run without."""
+    Measurements(results).publish(MeasurementRecord("m", {}, [row(100, cpu="EPYC (avx avx2)")]), [])
+    for pair in ((results, trained), (trained, results)):
+        changes, remarks = compare(*map(load_speeds, pair), 0.05)
+        assert [c.ratio for c in changes] == [1.0, 1.0]
+        assert remarks == [f"1 configuration(s) only in {results}."]
+
+
+def test_only_what_ran_on_different_machines_is_left_out(side):
+    bare = {"ratio": None, "ratio_low": None, "ratio_high": None}
+    here = side("a", row(100, **bare), row(150, backend="b", **bare))
+    there = side("b", row(100, **bare), row(300, backend="b", cpu="B", **bare))
+    (change,), (remark,) = compare(here, there, 0.05)
+    assert (change.verdict, change.basis) == ("same", "images/s")
+    assert remark == "Different machines (A, cpu; B, cpu): 1 configuration(s) are not compared."
+
+
 def test_training_that_became_slower_is_told():
     import pandas as pd
 
@@ -472,9 +491,7 @@ def test_training_that_became_slower_is_told():
         return pd.DataFrame({"images_per_second": rates})
 
     before, now = (
-        compared_speeds.ComparedSpeeds(
-            n, "A", {"training": compared_speeds._training_speed(epochs(s))}
-        )
+        compared_speeds.ComparedSpeeds(n, {"training": compared_speeds._training_speed(epochs(s))})
         for n, s in (("a", 400.0), ("b", 300.0))
     )
     (change,), _ = compare(before, now, 0.05, absolute=True)
@@ -499,4 +516,4 @@ def test_what_pytest_benchmark_really_writes_is_read(tmp_path):
     assert name == "test_b.py::test_sleep"
     assert figure.low <= figure.value <= figure.high <= 1000
     assert figure.doubt is None
-    assert side.machine != "unknown"
+    assert figure.machine != "unknown"
