@@ -23,6 +23,7 @@ from bench.measurement.repeats import add_repeats
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
 from bench.measurement.timing.percentiles import bounding_count, honest_count
+from bench.measurement.timing.process_runner import call_in_subprocess
 from bench.measurement.timing.replicates import (
     Replicate,
     Replication,
@@ -225,8 +226,15 @@ def _measure_ceiling(
 ) -> Ceiling:
     context.on_event({"event": "ceiling"})
     precisions = {t.configuration.precision for t in trials if t.status == "complete"}
-    budget = longer * min(1.0, request.max_seconds / 10)
-    return measure_ceiling(context.device, context.threads, precisions, seconds=budget)
+    measure = partial(measure_ceiling, seconds=longer * min(1.0, request.max_seconds / 10))
+    where = (context.device, context.threads, precisions)
+    if context.device == "cpu":  # where nothing stays, and a subprocess takes seconds to start
+        return measure(*where)
+    try:  # the context and the blocks of a GPU would stay in this process while others measure
+        found: Ceiling = call_in_subprocess(measure, *where, timeout=request.timeout)
+    except (RuntimeError, BenchError) as error:
+        raise BenchError(f"the ceiling of {context.device} was not measured: {error}") from None
+    return found
 
 
 def _profile(trials: Sequence[Trial]) -> None:

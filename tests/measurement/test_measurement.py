@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
+import torch
 
 import bench
 from bench.errors import BenchError
+from bench.measurement import measure
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
 from bench.measurement.configurations import Configuration, Request, expand
-from bench.measurement.machine.ceiling import Ceiling
+from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.measured_network import MeasuredNetwork, find_target, find_targets
+from bench.measurement.preparation import Context
+from bench.measurement.timing.process_runner import call_in_subprocess
 from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
 
-from .conftest import TINY, FakeRunner
+from .conftest import TINY, FakeRunner, a_trial
 
 QUICK = {"max_seconds": 0.3, "processes": 1, "input_size": 16, "threads": 1, "device": "cpu"}
 
@@ -239,6 +244,36 @@ def test_a_ceiling_that_a_row_exceeds_is_measured_again_and_for_longer(measured,
     assert asked == pytest.approx([asked[0], asked[0], 3 * asked[0]])
     assert row[["peak_fraction"]].isna().all()
     assert "faster than this machine's measured peak" in row["warnings"]
+
+
+def test_a_gpus_ceiling_is_measured_in_a_subprocess_which_gives_its_memory_back(
+    tmp_path, monkeypatch
+):
+    called = []
+
+    def call(function, *arguments, timeout):
+        called.append((function.func, arguments, timeout))
+        return Ceiling({"fp32": 1.0}, 1e9, 8)
+
+    monkeypatch.setattr(measure, "call_in_subprocess", call)
+    found = measure._measure_ceiling([], Request(), Context(tmp_path, "cuda:0", 2))
+    assert found.matrix_side == 8
+    assert called == [(measure_ceiling, ("cuda:0", 2, set()), Request().timeout)]
+    monkeypatch.undo()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(BenchError, match=r"ceiling of cuda was not measured: .*(CUDA|NVIDIA)"):
+        measure._measure_ceiling([a_trial("eager", None)], Request(), Context(tmp_path, "cuda", 2))
+
+
+def test_a_function_that_ends_its_subprocess_is_an_error():
+    with pytest.raises(RuntimeError, match="its process was ended by SIGABRT"):
+        call_in_subprocess(os.abort, timeout=60)
+
+
+@pytest.mark.gpu
+def test_a_measurement_keeps_nothing_in_the_memory_of_a_gpu(measured):
+    assert measured(device="cuda", processes=2)["status"].eq("complete").all()
+    assert torch.cuda.memory_reserved() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Runs one configuration in a subprocess, so that a crash or hang fails only its row."""
+"""Runs one configuration, or one function, in a subprocess.
+
+A crash or hang fails only that, and what it took of a GPU is free again when it ends.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from bench.system.memory import be_killed_first, describe_exit, out_of_memory_ki
 from bench.system.spawn import ignoring_interrupts, without_main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     import numpy as np
@@ -30,10 +34,46 @@ _ERRORS: dict[str, type[Exception]] = {
 
 
 class RunnerDiedError(RuntimeError):
-    """The process of an isolated configuration crashed or hung."""
+    """The subprocess crashed or hung."""
 
 
-class ProcessRunner:
+class _Subprocess:
+    """A subprocess whose answers are pairs of status and value, received through a pipe."""
+
+    def __init__(self, work: Callable[..., None], *arguments: Any, timeout: float) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked torch may hang
+        self.connection, there = context.Pipe()
+        self.timeout = timeout
+        self.kills = out_of_memory_kills()
+        self.process = context.Process(target=work, args=(there, *arguments), daemon=True)
+        with without_main(), ignoring_interrupts():  # the parent ends it
+            self.process.start()
+        there.close()
+
+    def receive(self) -> Any:
+        """Return the next answer, or raise the error that it is."""
+        if not self.connection.poll(self.timeout):
+            self.end()
+            raise RunnerDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
+        try:
+            status, value = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            status, reason = describe_exit(self.process.exitcode, self.kills, "its process")
+            raise _ERRORS.get(status, RunnerDiedError)(reason) from None
+        if status == "complete":
+            return value
+        raise _ERRORS.get(status, RuntimeError)(value)
+
+    def end(self) -> None:
+        """Kill it if it has not ended by itself."""
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+
+class ProcessRunner(_Subprocess):
     """A configuration in a subprocess, which sleeps while others are measured.
 
     Args:
@@ -47,15 +87,8 @@ class ProcessRunner:
     """
 
     def __init__(self, configuration: Configuration, *, timeout: float) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked torch may hang
-        self.connection, there = context.Pipe()
-        self.timeout = timeout
-        self.kills = out_of_memory_kills()
-        self.process = context.Process(target=_serve, args=(there, configuration), daemon=True)
-        with without_main(), ignoring_interrupts():  # the parent ends it
-            self.process.start()
-        there.close()
-        self._answer()
+        super().__init__(_serve, configuration, timeout=timeout)
+        self.receive()
 
     def use_device_clock(self) -> bool:
         """Time by the clock that the backend offers; return whether there is one."""
@@ -100,34 +133,37 @@ class ProcessRunner:
         with contextlib.suppress(OSError, ValueError):
             self.connection.send(None)
         self.process.join(timeout=5)
-        self._end()
+        self.end()
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
             self.connection.send((method, arguments))
         except (OSError, ValueError):
             raise RunnerDiedError("its process has ended") from None
-        return self._answer()
+        return self.receive()
 
-    def _answer(self) -> Any:
-        if not self.connection.poll(self.timeout):
-            self._end()
-            raise RunnerDiedError(f"it did not answer within {self.timeout:g} s (--timeout)")
-        try:
-            status, value = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            status, reason = describe_exit(self.process.exitcode, self.kills, "its process")
-            raise _ERRORS.get(status, RunnerDiedError)(reason) from None
-        if status == "complete":
-            return value
-        raise _ERRORS.get(status, RuntimeError)(value)
 
-    def _end(self) -> None:
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.connection.close()
+def call_in_subprocess(function: Callable[..., Any], *arguments: Any, timeout: float) -> Any:
+    """Return what a function returns in a subprocess, which ends with it.
+
+    Raises:
+        UnsupportedError: the function raised it.
+        OutOfMemoryError: its memory did not suffice.
+        RuntimeError: it raised something else, crashed or hung.
+    """
+    child = _Subprocess(_call, function, arguments, timeout=timeout)
+    try:
+        return child.receive()
+    finally:
+        child.end()
+
+
+def _call(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    be_killed_first()
+    try:
+        connection.send(("complete", function(*arguments)))
+    except Exception as error:  # sent to the parent, whatever it is
+        connection.send(status_of(error))
 
 
 def _serve(connection: Connection, configuration: Configuration) -> None:
