@@ -21,7 +21,13 @@ from bench.measurement.backends import load_backend
 from bench.measurement.configurations import AUTO, Configuration, Request
 from bench.store.exports import Exports
 from bench.store.files import sha256_of
-from bench.system.devices import check_count, default_threads, physical_cores, resolve_device
+from bench.system.devices import (
+    by_core,
+    check_count,
+    default_threads,
+    physical_cores,
+    resolve_device,
+)
 
 if TYPE_CHECKING:
     from bench.measurement.measured_network import MeasuredNetwork
@@ -174,6 +180,8 @@ def find_batch_sizes(trials: Sequence[Trial], request: Request, context: Context
 def pinned(threads: int) -> Iterator[None]:
     """Bind this process, and those it starts, to as many cores as it has threads.
 
+    Where there are fewer cores, two threads share some of them.
+
     Raises:
         BenchError: the system cannot do that, or the process may use fewer cores.
     """
@@ -182,7 +190,7 @@ def pinned(threads: int) -> Iterator[None]:
     before = os.sched_getaffinity(0)
     if len(before) < threads:
         raise BenchError(f"--pin: {threads} threads, but only {len(before)} cores are allowed")
-    _bind(set(sorted(before)[:threads]))
+    _bind(set(by_core(before)[:threads]))
     try:
         yield
     finally:

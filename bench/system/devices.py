@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import psutil
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
 
 # With more processes or threads per core they only take turns and fill the memory.
@@ -74,6 +77,21 @@ def physical_cores() -> int:
     cores = max(1, allowed // threads_per_core)
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def by_core(processors: Iterable[int]) -> list[int]:
+    """Order logical processors: one of each core first, then the second ones of all cores.
+
+    Linux numbers those of one core next to each other, or half of all numbers apart.
+    """
+    counted: Counter[str] = Counter()
+    ranks = []
+    for number in sorted(processors):
+        siblings = _read(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        core = siblings or str(number)
+        ranks.append((counted[core], number))
+        counted[core] += 1
+    return [number for _, number in sorted(ranks)]
 
 
 def default_threads() -> int:

@@ -15,7 +15,7 @@ from bench.measurement.backends import backend_names, backend_rows, load_backend
 from bench.measurement.configurations import Configuration, Request, expand
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.measured_network import MeasuredNetwork, find_target, find_targets
-from bench.measurement.preparation import Context
+from bench.measurement.preparation import Context, pinned
 from bench.measurement.timing.process_runner import call_in_subprocess
 from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.tuning import candidates
@@ -263,6 +263,19 @@ def test_a_gpus_ceiling_is_measured_in_a_subprocess_which_gives_its_memory_back(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(BenchError, match=r"ceiling of cuda was not measured: .*(CUDA|NVIDIA)"):
         measure._measure_ceiling([a_trial("eager", None)], Request(), Context(tmp_path, "cuda", 2))
+
+
+def test_pinned_threads_have_a_core_each(monkeypatch):
+    siblings = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    files = {folder.format(number): text for number, text in siblings.items()}
+    monkeypatch.setattr("bench.system.devices._read", files.get)
+    bound = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(siblings))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _thread, cores: bound.append(cores))
+    with pinned(2):
+        assert bound[-1] == {0, 2}
+    assert bound[-1] == set(siblings)
 
 
 def test_a_function_that_ends_its_subprocess_is_an_error():

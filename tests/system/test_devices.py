@@ -10,11 +10,11 @@ import torch
 
 from bench.errors import BenchError
 from bench.system import devices
-from bench.system.devices import default_threads, physical_cores, resolve_device
+from bench.system.devices import by_core, default_threads, physical_cores, resolve_device
 from bench.system.folders import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
     from typing import Any
 
@@ -77,6 +77,27 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
         assert physical_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("siblings", "allowed", "order"),
+    [
+        (["0-1", "0-1", "2-3", "2-3", "4-5", "4-5"], range(6), [0, 2, 4, 1, 3, 5]),
+        (["0-1", "0-1", "2-3", "2-3", "4-5", "4-5"], {2, 3, 5}, [2, 5, 3]),
+        (["0,3", "1,4", "2,5", "0,3", "1,4", "2,5"], range(6), [0, 1, 2, 3, 4, 5]),
+        ([], range(6), [0, 1, 2, 3, 4, 5]),  # the system does not tell
+    ],
+)
+def test_each_core_has_one_processor_before_any_has_two(
+    siblings: list[str],
+    allowed: Collection[int],
+    order: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    files = {folder.format(number): text for number, text in enumerate(siblings)}
+    monkeypatch.setattr(devices, "_read", files.get)
+    assert by_core(allowed) == order
 
 
 @pytest.mark.parametrize(
