@@ -7,7 +7,6 @@ thread counts that are still in the race: compiling every combination would take
 from __future__ import annotations
 
 import functools
-import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from bench.measurement.timing.percentiles import bounding_count
 from bench.measurement.timing.runner import LocalRunner, Runner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.trial import Trial
+from bench.store import Store
 from bench.store.measurements import Measurements
 from bench.system.intervals import FEWEST_PROCESSES
 from bench.system.machine_lock import measuring_lock
@@ -339,11 +339,10 @@ def tune(
         replace(next(one for other, one in keeping if other is found), mixed_threads=mixed)
         for found in (row, *as_fast)
     )
-    command = command_for(best) + (f" --dataset {shlex.quote(dataset)}" if dataset else "")
     return Tuned(
         best,
         record,
-        command,
+        command_for(best, dataset),
         len(budget.begun),
         len(budget.skipped),
         tuple(f"left out: {one.made.name}: {one.reason}" for one in left_out),
@@ -475,22 +474,20 @@ def _nothing_keeps(left_out: Sequence[LeftOut], bounds: Bounds) -> str:
     return f"{' '.join(filter(None, options))}: nothing measured again keeps it ({found})"
 
 
-def command_for(made: Configuration) -> str:
-    """Return the command that measures a configuration again."""
+def command_for(made: Configuration, dataset: str | None = None) -> str:
+    """Return the command that measures a configuration again; *dataset* is that of `tune`."""
     target = made.target
-    parts = [
-        f"bench throughput {target.run or shlex.quote(str(target.file or target.name))}",
-        *(f"--option {k}={v}" for k, v in target.options.items() if not target.run),
-        *([f"--input-size {spell_size(target.image_size)}"] if not target.run else []),
-        f"--backend {made.backend}",
-        f"--precision {made.precision}",
-        f"--memory-format {made.memory_format}",
-        f"--batch-size {made.batch_size}",
-        f"--threads {made.threads}",
-        *([f"--streams {made.streams}"] if made.streams > 1 else []),
-        f"--device {made.device}",
-    ]
-    return " ".join(parts)
+    words = ["throughput", str(target.file or target.run or target.name)]
+    if target.kind != "run":
+        words += [word for k, v in target.options.items() for word in ("--option", f"{k}={v}")]
+        words += ["--input-size", spell_size(target.image_size)]
+    words += ["--backend", made.backend, "--precision", made.precision]
+    words += ["--memory-format", made.memory_format, "--batch-size", str(made.batch_size)]
+    words += ["--threads", str(made.threads)]
+    words += ["--streams", str(made.streams)] if made.streams > 1 else []
+    words += ["--device", made.device]
+    words += ["--dataset", dataset] if dataset else []
+    return Store(target.results).command(*words)
 
 
 def _rung(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 import pytest
 import torch
@@ -131,6 +132,19 @@ def test_the_command_reproduces_the_configuration(made):
         f"bench throughput {TINY} --input-size 16 --backend fine --precision fp32 "
         "--memory-format contiguous --batch-size 4 --threads 1 --device cpu"
     )
+
+
+def test_the_command_can_be_pasted_and_finds_what_was_tuned(made, tmp_path):
+    def words_for(**changes):
+        target = dataclasses.replace(made[3].target, results=f"{tmp_path}/the results", **changes)
+        return shlex.split(command_for(dataclasses.replace(made[3], target=target), "a set"))
+
+    words = words_for(options={"text": "a b"})
+    assert words[:5] == ["bench", "throughput", TINY, "--option", "text=a b"]
+    assert words[-4:] == ["--dataset", "a set", "--results", f"{tmp_path}/the results"]
+    assert words_for(kind="run", run="r8-s0-12")[2:4] == ["r8-s0-12", "--backend"]
+    exported = words_for(kind="onnx", run="r8-s0-12", file=tmp_path / "m.onnx")
+    assert exported[2:4] == [f"{tmp_path}/m.onnx", "--input-size"]
 
 
 @pytest.mark.parametrize(
