@@ -38,7 +38,7 @@ from bench.studies.recipe import Recipe
 from bench.studies.run_request import IMPORT_SETTINGS
 from bench.studies.schema import Settings
 from bench.system.caller_state import caller_state
-from bench.targets.find import load_trained
+from bench.targets.find import as_tuple, load_trained
 from bench.training.grown_start import DOCUMENT
 
 if TYPE_CHECKING:
@@ -352,7 +352,8 @@ def measure(
         input_size: side, or height and width, in pixels, for models given by name and for
             `.onnx` files that take any size.
         on_event: called with the progress, as dictionaries.
-        **request: fields of `bench.measurement.configurations.Request`, such as `backends`.
+        **request: fields of `bench.measurement.configurations.Request`, such as `backends`: one
+            value, or several.
 
     Returns:
         The rows of the `throughput` table (`bench.load_results`). A configuration that could not
@@ -365,11 +366,13 @@ def measure(
     from bench.measurement.preparation import make_context
 
     _check_arguments(measure, request, Request)
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
+    several = {field.name for field in fields(Request) if isinstance(field.default, tuple)}
+    values: dict[str, Any] = {k: as_tuple(v) if k in several else v for k, v in request.items()}
     wanted = Request(**values)
     context = make_context(results, device, threads, on_event)
-    record = measure_names(names, wanted, context, options=options, input_size=input_size)
+    record = measure_names(
+        as_tuple(targets), wanted, context, options=options, input_size=input_size
+    )
     return throughput_frame(record.rows)
 
 
@@ -617,7 +620,7 @@ def lesion(
 
 @caller_state()
 def gradients(
-    targets: Sequence[str],
+    targets: str | Path | Sequence[str | Path],
     *,
     results: str | Path = "bench-runs",
     dataset: str = "fashion-mnist-mini",
@@ -661,7 +664,7 @@ def gradients(
 
 @caller_state()
 def landscape(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     results: str | Path = "bench-runs",
     device: str = "auto",

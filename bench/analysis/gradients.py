@@ -43,7 +43,7 @@ class _Subject:
 
 
 def measure_gradients(
-    targets: Sequence[str],
+    targets: str | Path | Sequence[str | Path],
     *,
     results: str | Path,
     dataset: str,

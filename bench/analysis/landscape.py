@@ -57,7 +57,7 @@ class Slice:
 
 
 def measure_landscapes(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     results: str | Path,
     device: str,
@@ -83,7 +83,7 @@ def measure_landscapes(
         raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
     wanted = Slice(plane, span, points, split, images, seed)
     where = resolve_device(device)
-    found = find_networks([str(run) for run in runs], results=results, takes=("run",))
+    found = find_networks(runs, results=results, takes=("run",))
     return [_measure(network, where, wanted, say) for network in found]
 
 

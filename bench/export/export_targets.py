@@ -14,7 +14,7 @@ from bench.export.settings import Settings
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable
 from bench.system.devices import default_threads
-from bench.targets.find import InputSize, default_names, find_networks, sides_of
+from bench.targets.find import InputSize, as_tuple, default_names, find_networks, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,8 @@ def find_exportable(
     Raises:
         BenchError: nothing is called so.
     """
-    names = [str(t) for t in ([targets] if isinstance(targets, str | Path) else targets)]
     return find_networks(
-        names or default_names(results),
+        as_tuple(targets) or default_names(results),
         results=results,
         options=options,
         input_size=input_size,

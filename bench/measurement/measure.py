@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 def measure_names(
-    names: Sequence[str],
+    names: Sequence[str | Path],
     request: Request,
     context: Context,
     *,

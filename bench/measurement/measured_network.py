@@ -74,7 +74,7 @@ class MeasuredNetwork(NamedNetwork):
 
 
 def find_targets(
-    names: Sequence[str],
+    names: Sequence[str | Path],
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,

@@ -8,6 +8,7 @@ export's SHA-256. So the name of a model means that model, whatever a results fo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,6 @@ from bench.targets.network import Kind, NamedNetwork
 from bench.training.setup import why_untrained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import nn
 
     from bench.store import RunRecord, StudyRecord
@@ -50,8 +49,14 @@ class _Search:
     unfinished: bool = False
 
 
+def as_tuple(values: Any) -> tuple[Any, ...]:
+    """Return values as a tuple; a single one, such as a name, a path or a number, as its only."""
+    one = isinstance(values, str | Path) or not isinstance(values, Iterable)
+    return (values,) if one else tuple(values)
+
+
 def find_networks(
-    names: Iterable[str],
+    names: str | Path | Iterable[str | Path],
     *,
     results: str | Path = "bench-runs",
     options: dict[str, Any] | None = None,
@@ -63,8 +68,9 @@ def find_networks(
     """Find the networks that *names* name, each once.
 
     Args:
-        names: each a model, a run (id, unambiguous beginning or hash of one, folder), a study,
-            an `.onnx` or `.engine` file, or an export (folder, beginning of its SHA-256).
+        names: one or several, each a model, a run (id, unambiguous beginning or hash of one,
+            folder), a study, an `.onnx` or `.engine` file, or an export (folder, beginning of its
+            SHA-256).
         results: the results folder that runs, studies and exports are looked for in.
         options: options of models; runs have their own.
         input_size: side in pixels for models (default: the family's).
@@ -78,7 +84,8 @@ def find_networks(
         BenchError: nothing is called so, the caller cannot use it, or it is not finished.
     """
     search = _Search(Store(results), takes, options or {}, input_size, every_seed, unfinished)
-    found = [network for name in dict.fromkeys(names) for network in _resolve(name, search)]
+    distinct = dict.fromkeys(map(str, as_tuple(names)))
+    found = [network for name in distinct for network in _resolve(name, search)]
     return [network for place, network in enumerate(found) if network not in found[:place]]
 
 
@@ -251,10 +258,12 @@ def _finished(run: str, store: Store, search: _Search) -> NamedNetwork:
 
 def _checked(found: NamedNetwork, search: _Search) -> NamedNetwork:
     """Refuse an input size that a run was not trained at."""
-    size = found.input_shape[-1] if found.input_shape else search.input_size
-    if search.input_size not in {None, size}:
-        text = "x".join(map(str, dict.fromkeys(sides_of(search.input_size) or ())))
-        raise BenchError(f"--input-size {text}: run {found.run} was trained at {size}")
+    wanted = sides_of(search.input_size)
+    if wanted is not None and found.input_shape and found.input_shape[1:] != wanted:
+        text = "x".join(map(str, dict.fromkeys(wanted)))
+        raise BenchError(
+            f"--input-size {text}: run {found.run} was trained at {found.input_shape[-1]}"
+        )
     return found
 
 

@@ -1,12 +1,15 @@
-"""Keyword arguments that a function does not have are refused with the known ones."""
+"""Arguments: unknown ones are refused with the known ones, and one value needs no list."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CALLS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a setting of train": (
@@ -41,3 +44,26 @@ def test_an_unknown_argument_is_named_with_the_known_ones(what: str) -> None:
     call, given, message = CALLS[what]
     with pytest.raises(bench.BenchError, match=message):
         call(**given)
+
+
+@pytest.mark.parametrize(
+    "call", [bench.measure, bench.export_onnx, bench.gradients, bench.landscape]
+)
+def test_one_target_needs_no_list(call: Any, tmp_path: Path) -> None:
+    with pytest.raises(bench.BenchError, match=r"no (model|run).* 'resnt20'"):
+        call("resnt20", results=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"batch_sizes": 0}, "--batch-size 0: "),
+        ({"streams": 0}, "--streams 0: "),
+        ({"backends": "eagr"}, "unknown backend 'eagr'; did you mean 'eager'"),
+        ({"precisions": "fp8"}, "--precision fp8 "),
+        ({"batch_sizes": [1, 0]}, "--batch-size 0: "),
+    ],
+)
+def test_one_value_of_a_measurement_needs_no_list(given: dict[str, Any], refused: str) -> None:
+    with pytest.raises(bench.BenchError, match=refused):
+        bench.measure("resnet8", **given)

@@ -41,6 +41,8 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(trained: Path, runs: lis
     for name in (runs[0], "tiny"):
         with pytest.raises(BenchError, match=r"--input-size 32: run .* was trained at 28"):
             find_networks([name], results=trained, input_size=32)
+    for size in (28, (28, 28)):
+        assert find_network(runs[0], results=trained, input_size=size) == expected
     in_folder = find_network(str(trained / "runs" / runs[0]), results="elsewhere")
     assert in_folder.load_run().record == load_trained(runs[0], results=trained).record
 
