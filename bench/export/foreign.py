@@ -248,11 +248,10 @@ def _check_settings(path: Path, settings: Settings) -> None:
         raise BenchError(
             f"{path} is an ONNX file already; what can be made of it is --precision int8"
         )
-    for name in ("static_batch", "with_preprocessing"):
-        if getattr(settings, name):
-            raise BenchError(
-                f"--{name.replace('_', '-')}: {path} keeps its own input; leave it out"
-            )
+    for name in ("static_batch", "with_preprocessing", "opset"):
+        if getattr(settings, name) != getattr(Settings, name):  # not its default
+            option = f"--{name.replace('_', '-')}"
+            raise BenchError(f"{option}: {path} keeps its own input and opset; leave it out")
 
 
 def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) -> Preprocessing:

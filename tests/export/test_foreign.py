@@ -394,6 +394,7 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
         (classifier(10), {"precision": "fp16"}, "what can be made of it is --precision int8"),
         (classifier(10), {"static_batch": 4}, "--static-batch: .* keeps its own input"),
         (classifier(10), {"with_preprocessing": True}, "--with-preprocessing: .* keeps its own"),
+        (classifier(10), {"opset": 21}, "--opset: .* keeps its own input and opset; leave it out"),
         (classifier(10), {"preprocessing": {"maen": [0.5]}}, "--set maen is unknown; did you mean"),
         (classifier(10), {"preprocessing": {"input_size": 9}}, "use --input-size"),
         (classifier(10), {"preprocessing": {"mean": [0.5] * 3}}, "--set mean: give one number"),
