@@ -45,8 +45,7 @@ def to_fp16(
     """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
     count = min(settings.calibration_images, 128)
     images = source.calibration_images(count, settings.calibration_seed)
-    usable = count - count % (settings.static_batch or 1)
-    kept = overflowing_layers(proto, images[: usable or None].numpy(), threads)
+    kept = overflowing_layers(proto, images.numpy(), threads)
     half = convert_to_fp16(proto, keep=list(kept), fp16_io=settings.io_precision == "fp16")
     return Converted(half, {"kept_fp32": kept, "kept_above": SAFE_MAX, "images": count})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnxruntime.quantization.calibrate import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -22,6 +24,7 @@ from scipy.stats import binomtest
 
 from bench import BenchError, export_onnx
 from bench.export.accuracy import compare_answers
+from bench.export.convert import to_fp16
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
@@ -32,6 +35,8 @@ from bench.export.settings import Settings
 from bench.export.verdict import Speed, relative_speed, verdict
 from bench.system.processor_use import ProcessorUse
 from bench.targets.find import from_model
+
+from .conftest import classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -341,6 +346,17 @@ def test_layers_that_would_overflow_stay_in_fp32() -> None:
     assert types["huge"] == TensorProto.FLOAT
     assert TensorProto.FLOAT16 in types.values()
     onnx.checker.check_model(half, full_check=True)
+
+
+def test_overflow_is_looked_for_in_every_image_that_is_recorded() -> None:
+    """Also in those that fill no batch of a file of one batch size."""
+    images = torch.ones(128, 1, 28, 28)
+    images[-1] = 1e5
+    source: Any = SimpleNamespace(calibration_images=lambda count, _seed: images[:count])
+    proto = classifier(10, shape=(100, 1, 28, 28))
+    details = to_fp16(proto, source, Settings("fp16", static_batch=100), threads=1).details
+    assert details["images"] == 128
+    assert details["kept_fp32"]
 
 
 @pytest.mark.gpu
