@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import re
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -24,12 +23,13 @@ from pydantic import TypeAdapter
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from bench.networks.paths import block_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 DOCUMENT = "architecture.json"  # of a trained run's folder
 
-_BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
 _HEAVY = ("conv", "depthwise", "pool", "connected", "attention")
 _LONGEST = 36  # characters of a line
 
@@ -245,8 +245,7 @@ class _Reader:
         else:
             stack = list(node.meta.get("nn_module_stack", {}).values())
             path = str(stack[-1][0]) if stack else ""
-        found = _BLOCK.match(path)
-        return found[0] if found else ""
+        return block_of(path)
 
     def _text(self, node: fx.Node) -> str:
         """Spell an operation; empty for one that computes nothing."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.networks.paths import block_of
+
 RUNS = 5  # profiled batches
-_BLOCK = re.compile(r"[^.]+(\.\d+)?")  # layer1.0.conv1 belongs to layer1.0
 
 # What a layer does, in the order in which charts show it.
 PARTS = (
@@ -93,12 +93,6 @@ def layer_rows(
         }
         for by, entry in timed
     ]
-
-
-def block_of(name: str) -> str:
-    """Return the block that a layer's path lies in: layer1.0 for layer1.0.conv1."""
-    found = _BLOCK.match(name)
-    return found[0] if found else name
 
 
 def part_of_operator(name: str) -> str:

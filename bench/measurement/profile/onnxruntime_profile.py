@@ -103,14 +103,13 @@ class Graph:
 
     def _convolution(self, node: Any, weights: list[int] | None) -> Any:
         """Search backwards from the output of a fused convolution for the convolution itself."""
-        waiting, seen = [node], set()
+        waiting = [node]
         while waiting:
             found = waiting.pop(0)
             if found.op_type == "Conv":
                 if weights is None or self._kernel(found) in {None, tuple(weights[2:])}:
                     return found
                 continue
-            seen.add(found.name)
             sources = [self.makers.get(value) for value in found.input]
             waiting += [source for source in sources if source is not None]
         return node
