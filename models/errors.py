@@ -45,7 +45,12 @@ def reraise_ours(error: BaseException) -> None:
         raise error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the exception's text, or its type if it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
     """Return the exception's type and the first line of its text, for a one-line message."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, kind = first_line(error), type(error).__name__
+    return kind if text == kind else f"{kind}: {text}"

@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import BenchError
+from bench.models.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,10 +94,9 @@ def _trace(
         try:
             return _Trace(model, layers).run(input_shape)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise BenchError(
                 f"{type(model).__name__} cannot take an input of {_spell(input_shape)} "
-                f"(batch x channels x height x width): {reason}"
+                f"(batch x channels x height x width): {first_line(error)}"
             ) from error
 
 

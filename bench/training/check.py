@@ -11,7 +11,7 @@ from torch import nn
 from bench.data import Dataset, validation_split
 from bench.errors import BenchError
 from bench.models import LazyError, ModelError, ResidualBlock
-from bench.models.errors import reraise_ours
+from bench.models.errors import first_line, reraise_ours
 from bench.training.schedule import side_at
 from bench.training.setup import build_blank
 from bench.training.whitening import stem_of
@@ -144,7 +144,7 @@ def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) ->
 
 
 def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     size = "×".join(map(str, shape))
     if "more than 1 value per channel" in reason:
         return (

@@ -19,6 +19,7 @@ from bench.measurement.backends.protocol import (
     UnsupportedError,
     Workload,
 )
+from bench.models.errors import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +80,8 @@ class CompiledPrepared(TorchPrepared):
                 self.infer(images)
                 self.synchronize()
             except Exception as error:  # dynamo's and inductor's errors have no common class
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                raise UnsupportedError(f"torch.compile cannot compile it: {reason}") from error
+                reason = f"torch.compile cannot compile it: {first_line(error)}"
+                raise UnsupportedError(reason) from error
             self.compile_seconds = time.perf_counter() - begin
 
     def describe(self) -> Executed:

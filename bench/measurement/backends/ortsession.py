@@ -22,6 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from bench.export.messages import short
 from bench.measurement.backends.protocol import Executed, UnsupportedError, Workload, arithmetic
+from bench.models.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +279,7 @@ def why_not_loaded(provider: str) -> str | None:
                 model.SerializeToString(), ort.SessionOptions(), providers=[provider]
             )
         except Exception as error:  # the runtime's exceptions have no common class
-            return f"its {provider} cannot start: {str(error).strip().partition(chr(10))[0][:200]}"
+            return f"its {provider} cannot start: {first_line(error)[:200]}"
         loaded = provider in session.get_providers()
     return None if loaded else f"its {provider} does not load here{_library(messages)}"
 
