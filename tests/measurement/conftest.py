@@ -184,22 +184,9 @@ def refuse(batch):
 class Small(Fine):
     behave = staticmethod(refuse)
 
-class HalfSecond:
-    def measure(self, call, repeats):
-        call()
-        return 0.5
-
-class TimedPrepared(Prepared):
-    def device_clock(self, *, clear_l2=False):
-        return HalfSecond()
-
-class Timed(Fine):
-    def prepare(self, workload):
-        made = TimedPrepared()
-        made.behave = self.behave
-        return made
+class Profiled(Fine):
     def profile(self, prepared, step, runs):
-        assert isinstance(prepared, TimedPrepared)
+        assert isinstance(prepared, Prepared)
         for _ in range(runs):
             step()
         layers = [
@@ -268,7 +255,7 @@ def third_party(tmp_path, monkeypatch):
     (site / "others-1.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: others\nVersion: 1.0\n"
     )
-    names = ("Fine", "Together", "Crash", "Late", "Hang", "Small", "Timed", "Cuda")
+    names = ("Fine", "Together", "Crash", "Late", "Hang", "Small", "Profiled", "Cuda")
     names += ("Wrong", "WrongAlone", "Rounded", "Sleeper", "Twin", "Slower")
     lines = [f"{name.lower()} = others_backends:{name}" for name in names]
     entry_points = "[bench.backends]\n" + "\n".join(lines)

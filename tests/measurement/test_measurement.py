@@ -12,12 +12,11 @@ from bench.errors import BenchError
 from bench.measurement import measure
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
-from bench.measurement.configurations import Configuration, Request, expand
+from bench.measurement.configurations import Request, expand
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
-from bench.measurement.measured_network import MeasuredNetwork, find_target, find_targets
+from bench.measurement.measured_network import find_target, find_targets
 from bench.measurement.preparation import Context, pinned
 from bench.measurement.timing.process_runner import call_in_subprocess
-from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
@@ -100,38 +99,14 @@ def test_a_third_partys_backend_is_listed_and_measured(measured):
     assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
 
 
-@pytest.mark.parametrize("isolate", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_backends_own_clock_is_used_only_if_all_that_is_compared_has_one(measured, isolate):
-    own = measured(backends=("timed",), batch_sizes=(8, 16), isolate=isolate)
-    assert own["images_per_second"].tolist() == [16, 32]  # it says half a second for each batch
-    for changes in (
-        {"backends": ("timed", "fine")},
-        {"backends": ("timed",), "boundaries": ("compute", "copies")},
-    ):
-        frame = measured(batch_sizes=(8,), isolate=isolate, **changes)
-        speeds = frame["images_per_second"].tolist()
-        assert speeds == pytest.approx([8 / 0.001] * 2, rel=0.9)  # wall time
-
-
-@pytest.mark.usefixtures("third_party")
-@pytest.mark.parametrize("bounded", [False, True])
-def test_a_latency_that_is_bounded_is_timed_by_the_wall_clock(bounded):
-    """A device's clock misses what the caller waits for."""
-    target = MeasuredNetwork(TINY, "model", (3, 8, 8))
-    runner = LocalRunner(
-        Configuration(target, "timed", batch_size=2, device="cpu", bounded=bounded)
-    )
-    assert runner.use_device_clock() is not bounded
-
-
 def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):
-    frame = measured(backends=("timed", "fine"), batch_sizes=(8,), layers=True)
+    frame = measured(backends=("profiled", "fine"), batch_sizes=(8,), layers=True)
     assert set(frame["status"]) == {"complete"}
     record = Measurements(tmp_path / "r").find(frame["measurement"][0])
     found = {row["backend"]: record.lanes[row["configuration"]]["layers"] for row in record.rows}
     assert found["fine"] == [{"error": "--layers: the backend 'fine' has no profile by layer"}]
     figures = ("by", "name", "part", "block", "milliseconds", "share")
-    assert [tuple(share[key] for key in figures) for share in found["timed"]] == [
+    assert [tuple(share[key] for key in figures) for share in found["profiled"]] == [
         ("layer", "layer1.0.conv1", "convolution", "layer1.0", 1.0, 0.25),
         ("layer", "fc", "linear", "fc", 3.0, 0.75),
         ("operator", "gemm", "linear", "", 3.0, 0.75),

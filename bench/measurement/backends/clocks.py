@@ -1,6 +1,6 @@
 """The clock that times calls: wall time after synchronisation.
 
-All built-in backends are timed by it, so that no row of a comparison has another instrument than
+All backends are timed by it, so that no row of a comparison has another instrument than
 its neighbour: events of torch's stream cannot time runtimes with streams of their own. `tools/gpu`
 compares it with such events on a GPU; that has not been done yet.
 """

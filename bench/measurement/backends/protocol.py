@@ -6,19 +6,18 @@ group `bench.backends`:
     [project.entry-points."bench.backends"]
     mine = "my_package:MyBackend"
 
-Its `prepare` returns an object with the members of `Prepared`. Both may have optional members;
+Its `prepare` returns an object with the members of `Prepared`. A backend may have optional members;
 without them the defaults below hold.
 
-| optional member | of | purpose | default |
-|---|---|---|---|
-| `int8_target` | `Backend` | what int8 ONNX files are quantised for: cpu or tensorrt | cpu |
-| `cuda_memory_formats` | `Backend` | memory formats on a CUDA device | `memory_formats` |
-| `slow_to_prepare` | `Backend` | `bench tune` tries it last, and less often | False |
-| `computes` | `Backend` | False: no network is run, so no ratio and no FLOP/s is shown | True |
-| `profile` | `Backend` | time by layer, for `--layers` (`ProfilingBackend`) | refused |
-| `captures` | `Backend` | its working memory lies in a pool of its own, not in torch's | False |
-| `prepare_streams` | `Backend` | several batches at once (`StreamingBackend`) | refused |
-| `device_clock` | `Prepared` | time by the device's events (`DeviceTimed`) | wall time |
+| optional member | purpose | default |
+|---|---|---|
+| `int8_target` | what int8 ONNX files are quantised for: cpu or tensorrt | cpu |
+| `cuda_memory_formats` | memory formats on a CUDA device | `memory_formats` |
+| `slow_to_prepare` | `bench tune` tries it last, and less often | False |
+| `computes` | False: no network is run, so no ratio and no FLOP/s is shown | True |
+| `profile` | time by layer, for `--layers` (`ProfilingBackend`) | refused |
+| `captures` | its working memory lies in a pool of its own, not in torch's | False |
+| `prepare_streams` | several batches at once (`StreamingBackend`) | refused |
 """
 
 from __future__ import annotations
@@ -145,13 +144,6 @@ class Executed:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Clock(Protocol):
-    """Times calls."""
-
-    def measure(self, call: Callable[[], Any], repeats: int) -> float:
-        """Return the mean seconds of *repeats* calls made back to back."""
-
-
 class Prepared(Protocol):
     """A network that is ready to run.
 
@@ -177,29 +169,6 @@ class Prepared(Protocol):
 
     def describe(self) -> Executed:
         """Return what really ran; called after the last batch."""
-
-
-@runtime_checkable
-class DeviceTimed(Protocol):
-    """The optional member of a `Prepared` whose `infer` the device itself can time.
-
-    It is used if every configuration of a measurement has such a clock. Otherwise all are timed by
-    wall time from one `synchronize` to the next, so that no two are compared by two clocks.
-    """
-
-    def device_clock(self, *, clear_l2: bool = False) -> Clock | None:
-        """Return a clock that times `infer` by events of the device.
-
-        It is used with the boundary `compute` and the scenario `offline` only: copies and
-        preprocessing also take time of the host, and a latency is what the caller waits.
-        No built-in backend has one: what is compared is best timed by one clock.
-
-        Args:
-            clear_l2: overwrite the device's second-level cache before each sample.
-
-        Returns:
-            The clock; None for wall time, such as on a CPU.
-        """
 
 
 class Backend(Protocol):

@@ -90,15 +90,6 @@ class ProcessRunner(_Subprocess):
         super().__init__(_serve, configuration, timeout=timeout)
         self.receive()
 
-    def use_device_clock(self) -> bool:
-        """Time by the clock that the backend offers; return whether there is one."""
-        result: bool = self._ask("use_device_clock")
-        return result
-
-    def use_wall_clock(self) -> None:
-        """Time by wall time."""
-        self._ask("use_wall_clock")
-
     def warm_up(self, cap_seconds: float) -> WarmUp:
         """Run until the times are steady."""
         result: WarmUp = self._ask("warm_up", cap_seconds)

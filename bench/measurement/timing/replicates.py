@@ -297,10 +297,7 @@ def _measure(
 
 
 def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) -> None:
-    """Make trials ready to run in this process; one that fails is marked.
-
-    They are timed by their backends' own clocks if each has one, else all by wall time.
-    """
+    """Make trials ready to run in this process; one that fails is marked."""
     for number, trial in enumerate(trials, 1):
         if trial.status == "complete":
             made = trial.configuration
@@ -310,15 +307,6 @@ def open_trials(trials: Sequence[Trial], request: Request, on_event: OnEvent) ->
                 trial.runner = (
                     ProcessRunner(made, timeout=request.timeout) if isolate else LocalRunner(made)
                 )
-    opened = [trial for trial in trials if trial.runner is not None]
-    own_clocks = []
-    for trial in opened:
-        with trial.recording_failure():
-            own_clocks.append(trial.opened().use_device_clock())
-    if not all(own_clocks):
-        for trial in opened:
-            with trial.recording_failure():
-                trial.opened().use_wall_clock()
 
 
 def sample_trials(trials: Sequence[Trial], goal: Goal, *, seed: int, on_event: OnEvent) -> None:

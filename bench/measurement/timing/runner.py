@@ -13,8 +13,6 @@ import torch
 
 from bench.measurement.backends import (
     Backend,
-    Clock,
-    DeviceTimed,
     Executed,
     Prepared,
     StreamingBackend,
@@ -45,12 +43,6 @@ _LONGEST_SETTLED = 2.0  # seconds of a call, up to which one is run untimed
 
 class Runner(Protocol):
     """What a measurement calls of a configuration that is ready to run."""
-
-    def use_device_clock(self) -> bool:
-        """Time by the clock that the backend offers; return whether there is one."""
-
-    def use_wall_clock(self) -> None:
-        """Time by wall time, as without any call."""
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
         """Run until the times are steady; these samples do not count."""
@@ -140,8 +132,7 @@ class LocalRunner:
         self.streams = self._streams(every) if len(every) > 1 else None
         self.memory.prepared()
         self.monitor = GpuMonitor(open_gpu(device))
-        self.wall_clock = self.clock = self._wall_clock()
-        self.device_clock = self._device_clock()
+        self.clock = self._clock()
         self.meter = Meter(device)
         self.repeats = 1
         self.typical = 0.0
@@ -183,24 +174,7 @@ class LocalRunner:
         """Return images in memory that a GPU reads without a copy by the driver."""
         return images.pin_memory() if self.on_cuda else images
 
-    def _device_clock(self) -> Clock | None:
-        made = self.configuration
-        # A device's events miss what the host does in copies, and what a caller waits for.
-        timed = made.boundary == "compute" and made.scenario == "offline" and not made.bounded
-        if timed and isinstance(self.prepared, DeviceTimed):
-            return self.prepared.device_clock(clear_l2=made.clear_l2)
-        return None
-
-    def use_device_clock(self) -> bool:
-        """Time by the clock that the backend offers; return whether there is one."""
-        self.clock = self.device_clock or self.wall_clock
-        return self.device_clock is not None
-
-    def use_wall_clock(self) -> None:
-        """Time by wall time."""
-        self.clock = self.wall_clock
-
-    def _wall_clock(self) -> Clock:
+    def _clock(self) -> WallClock:
         made = self.configuration
         if made.clear_l2 and self.on_cuda:
             return WallClock(self.prepared.synchronize, clear_l2(made.device))
