@@ -24,7 +24,8 @@ class Sidecar:
         onnx_sha256: of the ONNX file and its external data (`onnx_sha256`).
         tensorrt: version of the library.
         flavor: rtx or standard.
-        compute_capability: such as 86, or the name of the GPU it was built on.
+        compute_capability: of the GPU it was built for, such as 86; `none` if the library was given
+            none and torch finds no GPU.
         min_batch: smallest batch it takes.
         opt_batch: the batch it is tuned for.
         max_batch: largest batch it takes.

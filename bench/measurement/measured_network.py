@@ -54,7 +54,7 @@ class MeasuredNetwork(NamedNetwork):
     calibration: str | None = None
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
-        """Return what turns uint8 images of the network's shape into its input, on the CPU."""
+        """Return what turns uint8 images of the network's shape into its input, where they are."""
         if self.kind == "run":
             return self.load().prepare
         if not self.input_type.startswith("float"):
