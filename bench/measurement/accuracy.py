@@ -23,6 +23,7 @@ from bench.measurement.backends import is_built_in, load_backend
 from bench.measurement.examples import Examples, find_examples
 from bench.store import Store
 from bench.store.exports import Exports
+from bench.studies.run_request import RunRequest
 from bench.system.environment import describe_environment, version_of
 
 if TYPE_CHECKING:
@@ -248,6 +249,8 @@ def identity(made: Configuration) -> dict[str, Any] | None:
     store = Store(made.target.results)
     run = store.read_run(made.target.run) if made.target.run else None
     export = Exports(store.root).describing(made.file_sha256) if made.file_sha256 else None
+    trained = store.read_run(export.run) if export and export.run else run
+    seed = RunRequest.from_dict(trained.request).split_seed if trained else None
     images = ("dataset_fingerprint", "preprocessing")
     packages = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
     here = describe_environment(made.device, threads=made.threads)
@@ -255,6 +258,8 @@ def identity(made: Configuration) -> dict[str, Any] | None:
     return {
         "weights": run.files.get("model.safetensors") if run else None,
         "images": run.result.get("dataset_fingerprint") if run else None,
+        # Left out where all runs share one split, so that their recorded scores stay valid.
+        **({} if seed is None else {"split_seed": seed}),
         "file": made.file_sha256,
         "export": {name: export.request.get(name) for name in images} if export else None,
         **{name: getattr(made, name) for name in (*_RUNTIME, "batch_size")},

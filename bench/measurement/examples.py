@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from bench.data import validation_split
 from bench.export.convert import count_layers
 from bench.export.foreign import original_of, reread
 from bench.export.parity import reference_logits
@@ -16,6 +15,7 @@ from bench.export.repeatability import reference_batch
 from bench.export.session import logits_of, open_session
 from bench.store.exports import Exports
 from bench.targets.network import NamedNetwork
+from bench.training.setup import split_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,8 +107,7 @@ def _of_run(source: LoadedNetwork, *, raw: bool = False) -> Examples | None:
     if dataset is None or source.trained is None or source.timing_only:
         return None
     batch = reference_batch(source, dataset.test.images[:32], None)
-    fraction = source.trained.request.recipe.validation_fraction
-    held_out = validation_split(dataset.train.labels, fraction)[1]
+    _, held_out = split_places(source.trained.request, dataset)
     return Examples(
         dataset=dataset.name,
         classes=tuple(source.classes),

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.data import Dataset, validation_split
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.models import build_model, materialise
 from bench.store import Store
 from bench.targets.trained_run import TrainedRun, load_run
+from bench.training.setup import split_places
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.data import Images, Preprocessing
+    from bench.data import Dataset, Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
 PROOF_IMAGES = 256  # compared where the dataset has that many
@@ -182,10 +182,7 @@ class LoadedNetwork:
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
-        request = self.trained.request
-        trained_on, _ = validation_split(
-            dataset.train.labels, request.recipe.validation_fraction, request.split_seed
-        )
+        trained_on, _ = split_places(self.trained.request, dataset)
         images = dataset.train.images[trained_on]
         if count > len(images):
             raise BenchError(

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bench.data import Dataset, validation_split
 from bench.errors import BenchError
 from bench.models import LazyError, ModelError, ResidualBlock
 from bench.models.errors import first_line, reraise_ours
 from bench.training.schedule import side_at
-from bench.training.setup import build_blank
+from bench.training.setup import build_blank, split_places
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
+    from bench.data import Dataset
     from bench.studies.run_request import RunRequest
 
 _FEW_IMAGES = 50  # of a split: one image is more than two points
@@ -51,9 +51,7 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
         )
     if request.imported:
         return
-    kept, _ = validation_split(
-        dataset.train.labels, request.recipe.validation_fraction, request.split_seed
-    )
+    kept, _ = split_places(request, dataset)
     if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
         _forward(model, 1, shape, name)
 
@@ -62,9 +60,7 @@ def remarks(request: RunRequest, dataset: Dataset) -> list[str]:
     """Say what makes a run's figures coarse or its training short; one line each, no error."""
     data, recipe = f"dataset '{dataset.name}'", request.recipe
     found = list(dataset.notes)
-    kept, held_out = validation_split(
-        dataset.train.labels, recipe.validation_fraction, request.split_seed
-    )
+    kept, held_out = split_places(request, dataset)
     counts = dataset.train.labels.bincount(minlength=len(dataset.classes)).tolist()
     lone = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]
     if lone:

@@ -55,9 +55,7 @@ class Split:
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
         """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
-        kept, held_out = validation_split(
-            dataset.train.labels, request.recipe.validation_fraction, request.split_seed
-        )
+        kept, held_out = split_places(request, dataset)
         parts = {
             "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
             "validation": dataset.train.subset(held_out),
@@ -128,6 +126,12 @@ class Split:
             memory_format=memory_format or preferred_memory_format(self.device),
             device=self.device,
         )
+
+
+def split_places(request: RunRequest, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return where a run's training and validation images are in its dataset's training set."""
+    fraction = request.recipe.validation_fraction
+    return validation_split(dataset.train.labels, fraction, request.split_seed)
 
 
 def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -> nn.Module:

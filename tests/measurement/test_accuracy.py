@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import bench
+from bench.measurement import accuracy
 from bench.measurement.accuracy import Score
 from bench.measurement.timing.runner import LocalRunner
 from bench.store.exports import Exports
@@ -124,6 +125,31 @@ def test_what_was_scored_on_this_machine_is_not_answered_again(results, run, mon
     monkeypatch.setattr(LocalRunner, "answer", lambda *_: np.zeros((1, 1), np.float32))
     frame = bench.measure(run, results=results, backends=("eager",), **QUICK)
     assert frame["status"].tolist() == ["failed"]  # on another processor it is
+
+
+def test_validation_images_are_those_that_the_runs_own_split_held_out(tmp_path, monkeypatch):
+    results = tmp_path / "bench-runs"
+    row = bench.train(
+        "resnet8", options={"width": 4}, results=results, device="cpu", threads=1, epochs=2, seed=3,
+        settings={"train_images": 600, "seed_varies": "split", "validation_fraction": 0.5},
+    )  # fmt: skip
+    run = row["run"].item()
+    how = {"results": results, "backends": ("eager",), **QUICK}
+    with monkeypatch.context() as patch:  # as an earlier version scored and recorded it
+        every = bench.data.validation_split
+        patch.setattr(
+            "bench.measurement.examples.split_places",
+            lambda request, data: every(data.train.labels, request.recipe.validation_fraction),
+        )
+        known = accuracy.identity
+        patch.setattr(
+            accuracy, "identity",
+            lambda made: {k: v for k, v in known(made).items() if k != "split_seed"},
+        )  # fmt: skip
+        before = bench.measure(run, **how)["validation_accuracy"].item()
+    measured = bench.measure(run, **how)["validation_accuracy"].item()
+    assert measured == pytest.approx(row["validation_accuracy"].item())
+    assert measured != before
 
 
 def test_an_exported_file_has_the_accuracy_of_its_run_whatever_it_takes(results, run, answers):
