@@ -12,8 +12,10 @@ from bench.training.loop import Position, Sums, Trainer
 
 
 def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a trainer's whole state: tensors on the CPU, and JSON values."""
-    trainer.read_losses()
+    """Return a trainer's whole state: tensors on the CPU, and JSON values.
+
+    Its losses have been read: all processes of a training do that together, and one captures.
+    """
     tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
     if trainer.average is not None:
         averaged = trainer.average.module.state_dict()

@@ -93,13 +93,13 @@ class Replicas:
         dist.all_reduce(summed)
         return [float(value) for value in summed.tolist()]
 
-    def largest(self, value: int) -> int:
+    def largest(self, *values: int) -> list[int]:
         """Return the largest of all processes' values, such as a signal that one received."""
         if self.size == 1:
-            return value
-        found = torch.tensor(value, device=self.device)
+            return list(values)
+        found = torch.tensor(values, dtype=torch.int64, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        return [int(value) for value in found.tolist()]
 
 
 ALONE = Replicas()

@@ -119,6 +119,7 @@ class Trainer:
         self.lookahead = Lookahead(self.parameters, every) if every else None
         self.steps = recipe.epochs * len(batches)
         self.position = Position()
+        self.read_together = 1 if device.type == "cpu" else LOSSES_READ_TOGETHER
         self._unread: list[tuple[int, Tensor, Tensor, int]] = []
         self._norms: list[Tensor] = []
 
@@ -187,7 +188,7 @@ class Trainer:
             self.average.after_step(step, self.model)
         self._unread.append((step, loss, correct, len(labels)))
         self.position.batch += 1
-        if self.device.type == "cpu" or len(self._unread) >= LOSSES_READ_TOGETHER:
+        if len(self._unread) >= self.read_together:
             self.read_losses()
 
     def _arithmetic(

@@ -89,7 +89,7 @@ def execute(
         if not ours:
             raise RunHeldError(run)
         finished = store.read_run(run) if group.leads and not resources.force else None
-        if group.largest(int(finished is not None)):
+        if group.largest(finished is not None)[0]:
             return finished or begin_record(request, resources)
         if resources.force and group.leads:
             store.clear_partial(run)
@@ -132,13 +132,9 @@ class _Attempt:
         except DivergedError as error:
             return self._publish_divergence(error)
         except StopRequestedError:
-            if not self.group.leads:
-                raise
-            try:
+            if self.group.leads:
                 self._checkpoint()
-            except DivergedError as error:  # seen only when the last losses were read
-                return self._publish_divergence(error)
-            self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
+                self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
             raise
         except StorageError:
             raise  # nothing can be recorded there
@@ -194,9 +190,10 @@ class _Attempt:
         self._record_blocks()
         while self.trainer.position.epoch < request.recipe.epochs:
             self._epoch(split)
-        record = self._publish(split, documents) if group.leads else self.record
-        group.largest(0)  # all processes wait until the run is published
-        return record
+        try:
+            return self._publish(split, documents) if group.leads else self.record
+        finally:
+            group.largest(0)  # all processes wait until the run is published, or cannot be
 
     def _check_images(self, dataset: Dataset) -> None:
         """Refuse images other than the study's, and than those the run was begun with."""
@@ -237,8 +234,8 @@ class _Attempt:
         trainer.position.history.append(figures)
         self.on_event({"event": "epoch", "run": self.request.run_id, **figures})
         self._record_blocks()
-        if trainer.position.epoch < self.request.recipe.epochs:
-            self._checkpoint_if_due()
+        if trainer.position.epoch < self.request.recipe.epochs and self._is_due():
+            self._checkpoint()
 
     def _record_blocks(self) -> None:
         """Measure the blocks once per epoch, and before the first."""
@@ -255,10 +252,15 @@ class _Attempt:
         position.blocks += [{"epoch": position.epoch, **row} for row in rows]
 
     def _after_step(self) -> None:
-        self.stop.signal = self.group.largest(self.stop.signal or 0) or None
-        self.stop.check()
+        # What arrives in one process meanwhile, all of them act on after the next step.
+        signal, due = self.group.largest(self.stop.signal or 0, self._is_due())
+        if signal or due:
+            self._trainer.read_losses()  # before the first process writes a checkpoint, alone
+        if signal:
+            raise StopRequestedError(signal)
         self._report_progress()
-        self._checkpoint_if_due()
+        if due and self.group.leads:
+            self._checkpoint()
 
     def _report_progress(self) -> None:
         now = time.monotonic()
@@ -274,9 +276,8 @@ class _Attempt:
         batches = split.evaluation(images, self.memory_format)
         return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
 
-    def _checkpoint_if_due(self) -> None:
-        if self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            self._checkpoint()
+    def _is_due(self) -> bool:
+        return self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS
 
     def _checkpoint(self) -> None:
         if self.trainer is None:

@@ -16,6 +16,7 @@ from bench.store import Store
 pytestmark = pytest.mark.slow
 
 # Plain batch norm sees each process's slice only, so that its statistics are frozen here.
+# Training is by SGD, since Muon amplifies what sums in another order differ by.
 NETWORK = """
 import time
 from torch import nn
@@ -36,8 +37,19 @@ def network(num_classes, in_channels, delay=0.0):
     return model
 """
 # A worker process imports its parent's program anew: as the installed command, it has a guard.
+# Losses are read late, as on a GPU, and checkpoints written between two readings.
 PROGRAM = """
 from bench.cli import main
+from bench.training import run
+from bench.training.loop import Trainer
+
+make, run.CHECKPOINT_SECONDS = Trainer.__init__, 0.1
+
+def make_as_on_a_gpu(trainer, *args, **named):
+    make(trainer, *args, **named)
+    trainer.read_together = 4
+
+Trainer.__init__ = make_as_on_a_gpu
 
 if __name__ == "__main__":
     main()
@@ -57,7 +69,8 @@ def start(tmp_path):
             torchrun += [f"--nproc-per-node={processes}"]
         command = ["train", "frozen:network", "--device", "cpu", "--threads", "1", "--epochs",
                    str(epochs), "--set", "train_images=230", "--set", "batch_size=32",
-                   "--set", "input_size=12", "--results", f"by{processes}", *words]  # fmt: skip
+                   "--set", "input_size=12", "--set", "muon_learning_rate=0",
+                   "--results", f"by{processes}", *words]  # fmt: skip
         process = subprocess.Popen(
             [*torchrun, "program.py", *command], cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,

@@ -26,17 +26,19 @@ STEPS = 6  # three an epoch
 
 
 class StopAfter(Stop):
-    """Asks to stop after a number of steps."""
+    """Asks to stop after a number of steps; each looks once whether a signal has arrived."""
 
     def __init__(self, steps):
         super().__init__()
         self.steps = steps
 
-    def check(self):
+    @property
+    def signal(self):
         self.steps -= 1
-        if self.steps == 0:
-            self.request(signal.SIGTERM)
-        super().check()
+        return signal.SIGTERM if self.steps == 0 else None
+
+    @signal.setter
+    def signal(self, number): ...
 
 
 def outcome(store, run_id):
