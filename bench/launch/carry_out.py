@@ -159,18 +159,27 @@ def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
 
 def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
     """Record which run belongs to which variant and seed, runs still to do included."""
+    with store.lock_studies():  # others may record runs in the same study
+        record = _study_record(plan, store, tuning)
+        store.save_study(record)
+    return record
+
+
+def _study_record(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
     study, before = plan.study, store.read_study(plan.name)
     variants: dict[str, dict[str, Any]] = {}
     for variant in plan.variants:
         runs = {str(seed): request.run_id for seed, request in variant.requests.items()}
         variants[variant.name] = {"reference": variant.reference, "runs": runs}
     if plan.name == ADHOC and before is not None:
-        for name, entry in variants.items():
-            earlier = before.variants.get(name, {"runs": {}})["runs"].items()
-            kept = {s: run for s, run in earlier if _differ_in_seed(store, run, plan, name)}
+        for variant in plan.variants:
+            entry = variants[variant.name]
+            request = next(iter(variant.requests.values()))
+            earlier = before.variants.get(variant.name, {"runs": {}})["runs"].items()
+            kept = {s: run for s, run in earlier if _with_seed(request, s).run_id == run}
             entry["runs"] = {**kept, **entry["runs"]}
         variants = {**before.variants, **variants}
-    record = StudyRecord(
+    return StudyRecord(
         name=plan.name,
         question=study.question,
         source=study.source,
@@ -189,16 +198,10 @@ def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         test=study.test,
         **declaration(plan, store, before, variants),
     )
-    store.save_study(record)
-    return record
 
 
-def _differ_in_seed(store: Store, run: str, plan: Plan, variant: str) -> bool:
-    """Return whether a recorded run differs from the plan's variant in the random seed only."""
-    record = store.read_run(run)
-    requests = next(v.requests for v in plan.variants if v.name == variant)
-    planned = next(iter(requests.values())).as_dict()
-    return record is not None and {**record.request, "seed": 0} == {**planned, "seed": 0}
+def _with_seed(request: RunRequest, seed: str) -> RunRequest:
+    return dataclasses.replace(request, seed=int(seed))
 
 
 def _shared_tensors(store: Store, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
 from bench.store.files import (
@@ -16,6 +16,7 @@ from bench.store.files import (
     storage_errors,
     write_atomically,
 )
+from bench.store.locks import hold
 from bench.store.records import (
     StudyRecord,
     read_or_warn,
@@ -25,6 +26,9 @@ from bench.store.records import (
     seal,
     unseal,
 )
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 # Fields of the first version's records. Those added since are left out at their defaults: older
 # versions refuse fields that they do not know.
@@ -90,6 +94,11 @@ class Studies:
         default = dataclasses.asdict(StudyRecord(name="", question="", variants={}))
         values = dataclasses.asdict(record).items()
         write_atomically(path, seal({k: v for k, v in values if k in _FIRST or v != default[k]}))
+
+    def lock_studies(self) -> AbstractContextManager[bool]:
+        """Hold the studies' records for this process, from reading one until it is saved."""
+        self.ready()
+        return hold(self.root / "locks" / "studies.lock")
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""
