@@ -29,7 +29,8 @@ def plan(
     machine: its name, and how fast it trains. That is images_per_second of each network; or
     flops_per_second and bytes_per_second, for a roofline estimate, with precision (fp32, bf16 or
     fp16) and seconds_per_operation, in which the host launches one; or cpu, to use the speed of
-    the recorded runs on that processor. Optional are workers, cost_per_hour and watts.
+    recorded runs with the same training step on that processor. Optional are workers,
+    cost_per_hour and watts.
 
     Examples:
 

@@ -88,7 +88,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     if pending and not (how.allow_mixed or how.force or how.elsewhere):
         _refuse_mixed(plan, store, resources)
     _check_trainable(pending)
-    candidates = tuning_requests(plan) if plan.study.tune else []
+    candidates = tuning_requests(plan)
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
     planned = [r for r in candidates if how.force or store.read_run(r.run_id) is None] + pending

@@ -38,8 +38,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
     store = Store(how.results)
     workers, resources = allot(plan, how)
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
-    tuned = tuning_requests(plan) if plan.study.tune else []
-    requests = {r.run_id: r for r in [*tuned, *plan.requests]}
+    requests = {r.run_id: r for r in [*tuning_requests(plan), *plan.requests]}
     records = {run: None if how.force else store.read_run(run) for run in requests}
     seconds = run_seconds([requests[run] for run in requests if records[run] is None], resources)
     rows = []

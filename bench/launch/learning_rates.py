@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def tuning_requests(plan: Plan) -> list[RunRequest]:
-    """Return the runs of the search: every value of every variant, with each tuning seed."""
+    """Return the runs of the search: every value of every variant, with each tuning seed.
+
+    A study without `[tune]` has none.
+    """
+    if plan.study.tune is None:
+        return []
     candidates = [runs for v in plan.selected for runs in _candidates(plan, v).values()]
     found = [request for runs in candidates for request in runs.values()]
     return list({request.run_id: request for request in found}.values())

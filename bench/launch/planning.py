@@ -23,6 +23,7 @@ from bench.launch.learning_rates import tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.studies.lines import explain_first
+from bench.studies.run_request import RunRequest
 from bench.training.setup import build_blank
 from bench.training.sizes import data_size, image_macs
 from bench.training.step_time import steps_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from bench.store import Store
     from bench.studies import Plan
-    from bench.studies.run_request import RunRequest
 
 # The backward pass takes two products per forward one: gradients of activations and of weights.
 TRAINING_PASSES = 3
@@ -55,6 +55,8 @@ GPUS = {
 DEFAULT_GPU = "A100"
 # About what PyTorch needs to launch one operation of a training step on a GPU, on a fast host.
 OPERATION_SECONDS = 8e-6
+# Values of a recipe that do not change the time of a step.
+_NO_COST = {"epochs", "learning_rate", "seed_varies"}
 
 
 class Machine(BaseModel):
@@ -65,12 +67,13 @@ class Machine(BaseModel):
         images_per_second: measured training speed of one worker, network → images/s.
         flops_per_second: peak of one worker's share, for the roofline.
         bytes_per_second: memory bandwidth of one worker's share, for the roofline.
-        precision: in which it trains, for the roofline: fp32, bf16 or fp16.
+        precision: in which it trains: fp32, bf16 or fp16.
         seconds_per_operation: time in which the host launches one operation, for the roofline.
         workers: runs at a time.
         cost_per_hour: of the whole machine, in any currency.
         watts: of the whole machine under load.
-        cpu: processor name as runs record it; their speeds are then taken as measured.
+        cpu: processor name as runs record it; the speeds of those whose training steps are the same
+            are then taken as measured.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -88,13 +91,14 @@ class Machine(BaseModel):
 
 @dataclass(frozen=True)
 class Work:
-    """The runs of one network that a plan still has to do."""
+    """The runs that a plan still has to do of one network, all with the same training step."""
 
     model: str
     images: float  # for training, of all runs; those evaluated are counted in part
     traffic: Traffic  # of a forward pass
     operations: Operations  # of a training step
     batch_size: int
+    step: str = ""  # identifies the training step
 
     def bytes_per_image(self, precision: str) -> float:
         """Return what a training step moves: convolutions and products, once per pass.
@@ -149,7 +153,7 @@ def read_machines(path: Path) -> list[Machine]:
 
 
 def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dict[str, Any]]:
-    """Estimate each machine's time for the runs of a study still to do.
+    """Estimate each machine's time for the runs of a study still to do, its search included.
 
     Returns:
         For each machine: machine, runs, images, hours, cost, kilowatt_hours (None where the
@@ -158,15 +162,16 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
     Raises:
         BenchError: the speed of a machine for one of the networks is unknown.
     """
-    left = [r for r in plan.requests if store.read_run(r.run_id) is None]
-    work = [work_of(requests) for requests in _by_network(left)]
+    requests = [*tuning_requests(plan), *plan.requests]
+    left = [r for r in requests if store.read_run(r.run_id) is None]
+    work = [work_of(requests) for requests in _by_step(left)]
     known = {machine.name: _known_speeds(machine, store) for machine in machines}
     fraction, sources = _reached_fraction(work, machines, known)
     rows = []
     for machine in machines:
         seconds, bases = 0.0, set()
         for part in work:
-            speed, basis = known[machine.name].get(part.model) or _estimate(
+            speed, basis = _known(part, known[machine.name]) or _estimate(
                 part, machine, fraction, sources
             )
             seconds += part.images / speed
@@ -187,7 +192,7 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
 
 
 def work_of(requests: Sequence[RunRequest]) -> Work:
-    """Count images, multiply-adds, memory traffic and operations of runs of one network."""
+    """Count images, multiply-adds, memory traffic and operations of runs with the same step."""
     first = requests[0]
     size = data_size(first)
     model = build_blank(first, size.classes, size.shape).eval()
@@ -198,6 +203,7 @@ def work_of(requests: Sequence[RunRequest]) -> Work:
         count_traffic(model, size.shape),
         count_operations(model, size.shape),
         first.recipe.batch_size,
+        _step(first, size.classes, size.shape),
     )
 
 
@@ -232,7 +238,7 @@ def training_macs(plan: Plan) -> int:
     Those of a search for learning rates are included, and so are evaluations, as a third.
     """
     total, known = 0.0, dict[str, int]()
-    for request in (*plan.requests, *(tuning_requests(plan) if plan.study.tune else ())):
+    for request in (*plan.requests, *tuning_requests(plan)):
         size = data_size(request)
         network = repr((request.model, request.options, size))
         if network not in known:
@@ -242,28 +248,44 @@ def training_macs(plan: Plan) -> int:
     return round(total)
 
 
-def _by_network(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
+def _by_step(requests: Sequence[RunRequest]) -> list[list[RunRequest]]:
     groups: dict[str, list[RunRequest]] = {}
     for request in requests:
-        groups.setdefault(request.seedless_hash, []).append(request)
+        size = data_size(request)
+        groups.setdefault(_step(request, size.classes, size.shape), []).append(request)
     return list(groups.values())
 
 
-def _known_speeds(machine: Machine, store: Store) -> dict[str, tuple[float, str]]:
-    """Return the images/s of networks that nothing has to estimate, and where they come from.
+def _step(request: RunRequest, classes: int, shape: Sequence[int]) -> str:
+    """Identify what decides the time of a training step on a machine, in the precision it has."""
+    recipe = request.recipe.model_dump(mode="json", exclude=_NO_COST)
+    return repr((request.model, sorted(request.options.items()), classes, list(shape), recipe))
 
-    Recorded runs of a machine's processor, of which the median counts, precede the file.
+
+def _known_speeds(machine: Machine, store: Store) -> dict[str, tuple[float, str]]:
+    """Return the images/s that nothing has to estimate, and where they come from.
+
+    The median of recorded runs of a machine's processor is that of a training step; the file's are
+    those of networks.
     """
     measured: dict[str, list[float]] = {}
     for record in store.runs() if machine.cpu else ():
-        speed = record.result.get("images_per_second")
-        if record.environment.get("cpu") == machine.cpu and speed:
-            measured.setdefault(record.request["model"], []).append(speed)
+        speed, result = record.result.get("images_per_second"), record.result
+        request = RunRequest.from_dict(record.request)
+        here = record.environment.get("cpu") == machine.cpu
+        if speed and here and request.precision == machine.precision:
+            step = _step(request, len(result["classes"]), result["input_shape"])
+            measured.setdefault(step, []).append(speed)
     given = machine.images_per_second.items()
     return {model: (speed, "given in the file") for model, speed in given} | {
-        model: (statistics.median(speeds), "measured by recorded runs")
-        for model, speeds in measured.items()
+        step: (statistics.median(speeds), "measured by recorded runs")
+        for step, speeds in measured.items()
     }
+
+
+def _known(work: Work, known: dict[str, tuple[float, str]]) -> tuple[float, str] | None:
+    """Return the measured speed, or else the one that the file gives."""
+    return known.get(work.step) or known.get(work.model)
 
 
 def _reached_fraction(
@@ -275,7 +297,7 @@ def _reached_fraction(
     shares, sources = [], []
     for machine in machines:
         for part in work:
-            speed, bound = known[machine.name].get(part.model), roofline(part, machine)
+            speed, bound = _known(part, known[machine.name]), roofline(part, machine)
             if speed and bound:
                 shares.append(speed[0] / bound[0])
                 sources.append(machine.name)

@@ -13,6 +13,7 @@ from bench.models import build_model
 from bench.networks.memory_traffic import count_traffic
 from bench.networks.operations import count_operations
 from bench.networks.summary import count_macs
+from bench.store import Store
 from bench.studies import load_study, shipped_costs, shipped_studies
 
 MACHINES = """
@@ -53,13 +54,45 @@ def test_time_cost_energy_and_an_estimate_for_a_device_never_seen(plan):
 
 
 def test_recorded_runs_are_the_measured_speed(plan, trained):
-    from bench.store import Store
-
     runs = list(Store(trained).runs())
     text = f'[[machine]]\nname = "here"\ncpu = "{runs[0].environment["cpu"]}"\n'
     (row,) = plan(text, "--results", trained, "--seeds", "7", "--json").document["rows"]
     assert row["basis"] == "measured by recorded runs"
     assert row["runs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{ width = 4", "{ width = 8"),
+        ("[base]", "[base]\ninput_size = 12"),
+        ("batch_size = 50", "batch_size = 10"),
+        ("[base]", "[base]\nema_decay = 0.9"),
+    ],
+)
+def test_recorded_runs_of_another_training_step_are_no_measured_speed(
+    bench, trained, tiny_study, tmp_path, old, new
+):
+    cpu = next(Store(trained).runs()).environment["cpu"]
+    text = f'[[machine]]\nname = "here"\ncpu = "{cpu}"\nflops_per_second = 1e11\n'
+    (tmp_path / "machines.toml").write_text(text)
+    (tmp_path / "other.toml").write_text(tiny_study.read_text().replace(old, new))
+    words = ("--machines", "machines.toml", "--results", trained, "--seeds", "7", "--json")
+    (row,) = bench("plan", "other.toml", *words).document["rows"]
+    assert row["basis"].startswith("ESTIMATE: ")
+
+
+def test_the_runs_of_a_search_for_learning_rates_are_counted(bench, tiny_study, tmp_path):
+    text = tiny_study.read_text().replace(
+        "[[variant]]", "[tune]\nlearning_rate = [0.1, 0.2, 0.4]\nseeds = [5, 6]\n\n[[variant]]", 1
+    )
+    (tmp_path / "tuned.toml").write_text(text)
+    (plain,), (tuned,) = (
+        bench("plan", study, "--gpu", "A100", "--json").document["rows"]
+        for study in (tiny_study, "tuned.toml")
+    )
+    assert (plain["runs"], tuned["runs"]) == (4, 4 + 2 * 3 * 2)
+    assert tuned["hours"] == pytest.approx(plain["hours"] * 16 / 4)
 
 
 def test_a_small_network_on_a_known_gpu_is_bound_by_the_launch_of_its_operations(bench, tiny_study):
