@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Resources:
         force: retrain runs that already exist.
         fingerprints: what the images of the user's own datasets must be, so that all runs of a
             study are trained on the same.
+        command: identifies the command, whose own checkpoint a forced run resumes when a scheduler
+            starts it again.
     """
 
     device: str = "cpu"
@@ -38,6 +41,7 @@ class Resources:
     cuda_graph: bool = False
     force: bool = False
     fingerprints: dict[Data, str] = field(default_factory=dict)
+    command: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
 
 @contextlib.contextmanager

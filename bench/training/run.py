@@ -92,7 +92,9 @@ def execute(
         if group.largest(finished is not None)[0]:
             return finished or begin_record(request, resources)
         if resources.force and group.leads:
-            store.clear_partial(run)
+            _, state = store.load_checkpoint(run) or ({}, {})
+            if state.get("command") != resources.command:
+                store.clear_partial(run)
         if not group.leads:
             on_event = lambda _event: None  # noqa: E731 - the first process reports
         on_event({"event": "start", "run": run, "epochs": request.recipe.epochs})
@@ -284,7 +286,7 @@ class _Attempt:
             return
         tensors, state = capture(self.trainer)
         state |= {"seconds": self._seconds, "started_at": self.record.started_at}
-        state["inputs"] = self.inputs
+        state |= {"inputs": self.inputs, "command": self.resources.command}
         self.store.save_checkpoint(self.request.run_id, tensors, state)
         self.saved = time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -215,3 +216,22 @@ def test_finished_run_is_not_done_again_unless_forced(store, tiny, resources):
     again = execute(tiny(), store, forced, on_event=events.append)
     assert [events[0]["event"], events[-1]["event"]] == ["start", "end"]
     assert again.files["model.safetensors"] == first.files["model.safetensors"]
+
+
+def test_a_forced_run_resumes_what_its_own_command_began(store, tiny, resources):
+    execute(tiny(), store, resources)
+    first = outcome(store, tiny().run_id)
+    forced = run.Resources(device="cpu", threads=1, force=True)
+    with pytest.raises(StopRequestedError):
+        execute(tiny(), store, forced, stop=StopAfter(4))  # in the second epoch
+
+    def epochs(resources):
+        events = []
+        execute(tiny(), store, resources, on_event=events.append)
+        assert outcome(store, tiny().run_id) == first
+        return [event["epoch"] for event in events if event["event"] == "epoch"]
+
+    assert epochs(pickle.loads(pickle.dumps(forced))) == [2]  # as a scheduler starts it again
+    with pytest.raises(StopRequestedError):
+        execute(tiny(), store, forced, stop=StopAfter(4))
+    assert epochs(run.Resources(device="cpu", threads=1, force=True)) == [1, 2]
