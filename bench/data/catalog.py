@@ -117,10 +117,7 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
         return make_synthetic(name, image_size)
     if name in PUBLISHED:
         return load_published(PUBLISHED[name], directory, quiet=quiet)
-    if name.startswith(FOLDER_PREFIX):
-        root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-        if not root.is_dir():
-            root = find_moved(name, directory) or root
+    if (root := find_folder(name)) is not None:
         return load_imagefolder(
             name, root, directory, image_size=image_size, resize=resize, quiet=quiet
         )
@@ -132,6 +129,19 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
     )
 
 
+def find_folder(name: str) -> Path | None:
+    """Return the folder that ``imagefolder:PATH`` stands for on this machine, None for other names.
+
+    It need not exist. One that is gone is looked for where `bench.data.moved` records it.
+    """
+    if not name.startswith(FOLDER_PREFIX):
+        return None
+    root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+    if not root.is_dir():
+        root = find_moved(name, data_directory()) or root
+    return root.resolve()
+
+
 def count_channels(name: str) -> int:
     """Return the number of colour channels of a dataset; of an image folder, from its headers.
 
@@ -141,10 +151,7 @@ def count_channels(name: str) -> int:
     known = {info.name: info.channels for info in list_datasets()}
     if name in known:
         return known[name]
-    if name.startswith(FOLDER_PREFIX):
-        root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-        if not root.is_dir():
-            root = find_moved(name, data_directory()) or root
+    if (root := find_folder(name)) is not None:
         return common_shape(scan(root).paths, image_size=1)[0]
     return load_dataset(name, image_size=1).channels
 

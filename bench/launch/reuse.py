@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.data.catalog import FOLDER_PREFIX
+from bench.data.catalog import FOLDER_PREFIX, find_folder
 from bench.errors import BenchError
 from bench.studies.recipe import LATER
 from bench.system.user_code import current_code
 from bench.training.initialise import digests
 from bench.training.inputs import (
     describe_data,
-    folder_of,
     recorded_inputs,
     refuse_other_inputs,
     remake,
@@ -40,7 +39,7 @@ def settle_folders(plan: Plan, store: Store) -> Plan:
     requests = [request for v in plan.variants for request in v.requests.values()]
     if any(":" in request.dataset for request in requests):
         forget_data()  # a file, or the working directory, may have changed since
-    folders = {r.dataset: folder_of(r.dataset) for r in requests}
+    folders = {r.dataset: find_folder(r.dataset) for r in requests}
     if not any(folders.values()):
         return plan
     recorded = list(itertools.chain(store.runs(), store.unfinished()))
@@ -62,8 +61,8 @@ def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list
         request = wanted.get((*how, resize))
         if request is None or not other.startswith(FOLDER_PREFIX):
             continue
-        path = record.environment.get("dataset_path", str(folder_of(other)))
-        if other != name and folder_of(other) == folder and path == str(folder):
+        path = record.environment.get("dataset_path", str(find_folder(other)))
+        if other != name and find_folder(other) == folder and path == str(folder):
             return str(other)
         if other == name and path != str(folder) and not _same(record, request):
             return f"{FOLDER_PREFIX}{folder}"

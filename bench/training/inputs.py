@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data.catalog import FOLDER_PREFIX
+from bench.data.catalog import find_folder
 from bench.errors import BenchError
 from bench.system.environment import version_of
 from bench.system.user_code import LIBRARIES, changes, imported_code
@@ -16,16 +15,9 @@ if TYPE_CHECKING:
     from bench.studies.run_request import RunRequest
 
 
-def folder_of(dataset: str) -> Path | None:
-    """Return the folder that a dataset's name stands for here, None if it is no image folder."""
-    if not dataset.startswith(FOLDER_PREFIX):
-        return None
-    return Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
-
-
 def describe_inputs(request: RunRequest) -> dict[str, Any]:
     """Return what to record of a run's code and folder, as this process found them."""
-    folder, code = folder_of(request.dataset), imported_code(request.model)
+    folder, code = find_folder(request.dataset), imported_code(request.model)
     package = request.model.partition(":")[0]
     version = version_of(package) if package in LIBRARIES else None
     return {

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.data import list_datasets
+from bench.data.catalog import find_folder
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
 from bench.networks.summary import count_macs
-from bench.training.inputs import folder_of
 from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def image_size(request: RunRequest) -> int:
     Raises:
         BenchError: that dataset cannot be loaded.
     """
-    if request.input_size is not None and folder_of(request.dataset) is not None:
+    if request.input_size is not None and find_folder(request.dataset) is not None:
         return request.input_size
     return _whole(request).side
 
@@ -115,7 +115,7 @@ def _whole(request: RunRequest) -> DataSize:
             return DataSize(
                 info.classes, info.channels, info.size, info.train, info.test, info.available
             )
-    folder = folder_of(request.dataset)
+    folder = find_folder(request.dataset)
     if folder is not None and request.input_size is not None:
         return _folder(folder, request.input_size)
     data = load_data(request)

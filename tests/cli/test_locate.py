@@ -78,6 +78,15 @@ def test_every_command_finds_located_images(bench, laptop, command):
     assert done.code == 0, done.err
 
 
+def test_a_training_on_located_images_is_estimated(bench, laptop, tmp_path):
+    name = Store(tmp_path / "bench-runs").read_run(laptop).request["dataset"]
+    words = ("train", "resnet8", "--dataset", name, "--set", "input_size=8", "--dry-run")
+    assert "no such folder" in bench(*words).refusal
+    assert bench("results", "locate", laptop, "flowers").code == 0
+    done = bench(*words)
+    assert done.code == 0, done.err
+
+
 def test_other_images_are_refused(bench, laptop, tmp_path):
     write_images(tmp_path / "others", seed=1)
     refusal = bench("results", "locate", laptop, "others").refusal
