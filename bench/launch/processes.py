@@ -321,7 +321,7 @@ def _end_with_parent(parent: int, stop: Stop) -> None:
     """Stop this process, a worker, once its parent is gone, even if its run hangs."""
     while os.getppid() == parent:
         time.sleep(1)
-    _stop_once(stop)
+    stop.note(signal.SIGTERM)
     time.sleep(STOP_SECONDS)
     os._exit(1)
 
@@ -336,13 +336,13 @@ def _work(connection: Connection, root: Path, resources: Resources, weights: Pat
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent turns Ctrl-C into SIGTERM
         # A scheduler signals the whole process group, so that SIGTERM arrives twice: the second
         # must not interrupt the writing of the checkpoint.
-        signal.signal(signal.SIGTERM, lambda *_: _stop_once(stop))
+        signal.signal(signal.SIGTERM, stop.note)
 
         def send(event: dict[str, Any]) -> None:
             try:
                 connection.send(event)
             except OSError:  # the parent process is gone
-                _stop_once(stop)
+                stop.note(signal.SIGTERM)
 
         do = partial(execute, stop=stop, on_event=send, weights=weights, wait=False)
         with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
@@ -369,8 +369,3 @@ def _time(requests: tuple[RunRequest, ...], resources: Resources) -> dict[str, f
     with contextlib.suppress(Exception):  # the run that fails tells why
         return run_seconds(trained, resources, share=TIMED_SHARE)
     return {}
-
-
-def _stop_once(stop: Stop) -> None:
-    if stop.signal is None:
-        stop.request(signal.SIGTERM)

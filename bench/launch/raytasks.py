@@ -243,8 +243,8 @@ def _perform(
             stopping = ray.get(mailbox.post.remote(event))
         except ray.exceptions.RayError:  # the driver is gone
             stopping = True
-        if stopping and stop.signal is None:
-            stop.request(signal.SIGTERM)
+        if stopping:
+            stop.note(signal.SIGTERM)
 
     outcome: dict[str, Any] = {"storage": None, "unfinished": None, "archive": None}
     with tempfile.TemporaryDirectory() as name:

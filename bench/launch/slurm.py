@@ -42,13 +42,8 @@ class RunJob:
         """Do the run, or resume it; return its status."""
         stop = Stop()
         time_is_up: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: requeue, exit
-
-        def on_signal(number: int, _frame: object) -> None:
-            if stop.signal is None:
-                stop.request(number)
-
-        signal.signal(signal.SIGUSR2, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGUSR2, stop.note)
+        signal.signal(signal.SIGTERM, stop.note)
         try:
             record = execute(
                 self.request, Store(self.root), self.resources, stop=stop, weights=self.weights

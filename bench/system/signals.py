@@ -26,8 +26,8 @@ class StopRequestedError(Exception):
 
 
 # A scheduler signals the whole process group, and some processes forward the signal:
-# signals within this time count as one.
-_REPEAT_SECONDS = 5.0
+# SIGTERMs within this time count as one.
+REPEAT_SECONDS = 5.0
 
 
 class Stop:
@@ -41,14 +41,24 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.abandon: Callable[[], None] = lambda: None
+        self._received = 0.0
+
+    def note(self, number: int, _frame: FrameType | None = None) -> None:
+        """Remember a signal if it is the first."""
+        if self.signal is None:
+            self.signal, self._received = number, time.monotonic()
 
     def request(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: remember the first; a second has its default effect."""
-        if self.signal is not None:
+        """Handle a signal: remember the first; a second has its default effect.
+
+        A second SIGTERM within `REPEAT_SECONDS` counts as the first.
+        """
+        lately = time.monotonic() - self._received < REPEAT_SECONDS
+        if self.signal is not None and not (self.signal == number == signal.SIGTERM and lately):
             self.abandon()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.signal = number
+        self.note(number)
 
     def check(self) -> None:
         """Raise if a stop was requested.
@@ -91,11 +101,11 @@ def exit_on_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received = -_REPEAT_SECONDS
+    received = -REPEAT_SECONDS
 
     def leave(number: int, _frame: FrameType | None) -> None:
         nonlocal received
-        if time.monotonic() - received < _REPEAT_SECONDS:
+        if time.monotonic() - received < REPEAT_SECONDS:
             return
         received = time.monotonic()
         raise _SignalExit(EXIT_CODES[signal.Signals(number)])
