@@ -32,7 +32,7 @@ def show_dry_run(
     from bench.launch.estimate import estimate_plan, footprint
     from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
-    from bench.training.step_time import side_by_side
+    from bench.training.step_time import side_by_side, timed_steps
 
     machine = known_gpu(gpu or DEFAULT_GPU)
     rows = estimate_plan(plan, how)
@@ -48,9 +48,10 @@ def show_dry_run(
     left = side_by_side((row["seconds"] for row in rows), rows[0]["workers"]) if rows else 0.0
     if to_do:
         left += start_up * (2 if min(to_do, rows[0]["workers"]) > 1 else 1)
+    basis = timed_steps(compiled=how.compiled, cuda_graph=how.cuda_graph)
     console.print(
         f"{len(rows)} runs, {to_do} to do: about {duration(left)} left here with start-up, "
-        "estimated from a few timed steps of each network"
+        f"estimated for each network from {basis}"
     )
     if not to_do:
         return

@@ -46,7 +46,7 @@ def _notice(event: dict[str, Any]) -> str | None:
     if event["seconds"] < LONG_SECONDS:
         return None
     return (
-        f"about {duration(event['seconds'])} here, as a few timed steps suggest; Ctrl-C stops, and "
+        f"about {duration(event['seconds'])} here, as {event['basis']} suggest; Ctrl-C stops, and "
         "the same command resumes. To shorten: fewer --epochs, another --recipe or dataset, a "
         "smaller network; --dry-run estimates without training"
     )

@@ -35,7 +35,7 @@ from bench.system.signals import Stop, StopRequestedError, stop_on_signals
 from bench.system.spawn import without_main
 from bench.training.distributed import launched_by_torchrun
 from bench.training.run import RunHeldError, execute
-from bench.training.step_time import run_seconds, side_by_side
+from bench.training.step_time import run_seconds, side_by_side, timed_steps
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -199,7 +199,9 @@ class _Pool:
         if seconds:
             left = (max(0.0, whole - self._spent(run)) for run, whole in seconds.items())
             together = side_by_side(left, self.work.workers)
-            self.work.on_event({"event": "estimate", "seconds": together})
+            how = self.work.resources
+            basis = timed_steps(compiled=how.compiled, cuda_graph=how.cuda_graph)
+            self.work.on_event({"event": "estimate", "seconds": together, "basis": basis})
 
     def _spent(self, run: str) -> float:
         """Return the seconds that an interrupted run, which will be resumed, has taken."""

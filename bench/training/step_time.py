@@ -53,6 +53,13 @@ def run_seconds(
     return seconds
 
 
+def timed_steps(*, compiled: bool, cuda_graph: bool) -> str:
+    """Word what `run_seconds` times: it neither compiles nor records graphs, which takes long."""
+    options = {"--compile": compiled, "--cuda-graph": cuda_graph}
+    left_out = " or ".join(option for option, wanted in options.items() if wanted)
+    return "a few timed steps" + (f" without {left_out}" if left_out else "")
+
+
 def side_by_side(seconds: Iterable[float], workers: int) -> float:
     """Return how long runs take, *workers* at a time: at least as long as the longest."""
     left = [each for each in seconds if each]

@@ -210,7 +210,9 @@ def test_a_dry_run_of_train_writes_nothing(bench, tmp_path):
     (row,) = bench(*words, "--json").document["rows"]
     assert (row["variant"], row["status"]) == ("resnet8", "to do")
     assert row["seconds"] > 0
-    assert "1 runs, 1 to do: about" in bench(*words).out
+    out = " ".join(bench(*words, "--compile").out.split())
+    assert "1 runs, 1 to do: about" in out
+    assert "from a few timed steps without --compile" in out
     assert not list(tmp_path.iterdir())
 
 
@@ -221,7 +223,7 @@ def test_only_long_plans_are_announced(terminal, monkeypatch, capsys):
     with progress.progress_view(quiet=False) as view:
         for seconds in (1200, 10_800):
             view({"event": "plan", "what": "training", "runs": {"a": "a"}})
-            view({"event": "estimate", "seconds": seconds})
+            view({"event": "estimate", "seconds": seconds, "basis": "a few timed steps"})
     said = capsys.readouterr().err
     assert said.count("about 3.0 h here") == said.count(" here, ") == 1
     assert said.count("--dry-run") == 1
