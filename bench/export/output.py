@@ -37,7 +37,7 @@ C = {channels}, any height and width: resizing and normalisation are inside the 
 | | |
 |---|---|
 | network | {model} {options} |
-| trained on | {dataset} (run {run}) |
+| images | {dataset} (run {run}) |
 | precision | {precision} |
 | SHA-256 of model.onnx | {sha256} |
 | largest difference of a logit from PyTorch, {images} images | {max_abs_diff:.3g} ({max_rel_diff:.2g} of the largest logit) |
