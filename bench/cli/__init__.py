@@ -94,14 +94,14 @@ def _exit_code(error: Exception) -> int:
     ):
         reason = f" ({str(error)[:200]})" if str(error) else ""
         return refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
-    if isinstance(error, OSError) and (reason := _reason_of(error)):
-        return refuse(reason)
+    if isinstance(error, OSError) and (refusal := _refusal_of(error)):
+        return refuse(refusal)
     if type(error).__name__ == "Abort":  # Ctrl-C or "no" at a prompt
         return 130
     raise error
 
 
-def _reason_of(error: OSError) -> str | None:
+def _refusal_of(error: OSError) -> str | None:
     """Return the line for an operating-system error that only the user can mend."""
     if error.errno == errno.ENOSPC and error.filename is None:
         _discard_output()  # or Python reports it again at exit

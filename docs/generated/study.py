@@ -17,8 +17,8 @@ A study consists of one question, a base, and variants. It is a TOML file;
 `bench init my-study.toml` writes a commented example. The file's name, here `my-study`, is the
 study's in results and commands; it cannot be that of a model or of a study that ships.
 
-This page is generated from the schema that validates the file. An unknown key, an impossible value or a misspelt name is refused with its line
-number and the closest valid name.
+This page is generated from the schema that validates the file. An unknown key, an impossible value
+or a misspelt name is refused with its line number and the closest valid name.
 """
 _SETTINGS = """## `[base]` and `[[variant]]`
 
