@@ -107,8 +107,7 @@ def report(
         raise BenchError("--columns are those of the LaTeX table: give --format latex too")
     if width is not None and figures is None:
         raise BenchError("--width is that of the charts in --figures DIR: give that too")
-    if serve and (output or publish or figures):
-        raise BenchError("--serve writes no files: remove --output, --figures and --publish")
+    _check_places(output, figures, publish=publish, serve=serve)
     if measurements:
         if study or serve or figures or to_stdout:
             raise BenchError(
@@ -129,6 +128,16 @@ def report(
     _print_paths(write(content, folder, wanted, chosen))
     if figures is not None:
         _print_paths(save_figures(content.data, figures, width))
+
+
+def _check_places(output: Path | None, figures: Path | None, *, publish: bool, serve: bool) -> None:
+    """Refuse options that name places to write to, one of which would be ignored."""
+    if serve and (output or publish or figures):
+        raise BenchError("--serve writes no files: remove --output, --figures and --publish")
+    if publish and output:
+        raise BenchError(f"--publish writes to results/NAME: remove it, or --output {output}")
+    if str(output) == "-" and figures:
+        raise BenchError("--output - writes one text to stdout, and no charts: remove --figures")
 
 
 def _report_measurements(

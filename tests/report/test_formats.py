@@ -205,6 +205,8 @@ def test_a_latex_table_on_stdout_has_the_columns_that_are_chosen(
         (["--format", "latex", "--columns", "cost"], "--columns: 'cost' is no column"),
         (["--width", "3"], "--figures DIR: give that too"),
         (["--format", "csv", "--output", "-"], "give --format markdown or latex or json"),
+        (["--format", "json", "--output", "-", "--figures", "report"], "remove --figures"),
+        (["--publish", "--output", "report"], "remove it, or --output report"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
