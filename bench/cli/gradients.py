@@ -4,7 +4,14 @@ from typing import Annotated
 
 from bench.cli import options
 from bench.cli.options import argument, measurement, what
-from bench.cli.output import print_json, print_line, print_table, remarks, save_tables_and_picture
+from bench.cli.output import (
+    print_json,
+    print_line,
+    print_table,
+    prove_folder,
+    remarks,
+    save_tables_and_picture,
+)
 
 _FORMS = {"epoch": "", "gradient_norm": ".3g", "norm_ratio": ".3g"}
 
@@ -52,6 +59,7 @@ def gradients(
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
+    prove_folder(output)
     say = remarks(quiet=quiet or as_json)
     blocks, correlations = measure_gradients(
         targets,

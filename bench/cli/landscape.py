@@ -8,6 +8,7 @@ from bench.cli.output import (
     network_names,
     print_json,
     print_table,
+    prove_folder,
     remarks,
     save_tables_and_picture,
 )
@@ -54,6 +55,7 @@ def landscape(
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
+    prove_folder(output)
     say = remarks(quiet=quiet or as_json)
     frame = measure_landscape(
         runs,

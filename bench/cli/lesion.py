@@ -9,6 +9,7 @@ from bench.cli.output import (
     print_json,
     print_line,
     print_table,
+    prove_folder,
     remarks,
     save_tables_and_picture,
     scaled,
@@ -51,6 +52,7 @@ def lesion(
     from bench.store.tables.frames import rows_of
 
     options.use_threads(threads)
+    prove_folder(output)
     say = remarks(quiet=quiet or as_json)
     frame = measure_lesions(
         run, results=results, device=device, test_images=test_images, swaps=swaps, say=say

@@ -84,6 +84,14 @@ def remarks(*, quiet: bool) -> Callable[[str], None]:
     return say
 
 
+def prove_folder(folder: Path | None, option: str = "--output") -> None:
+    """Make the folder that an option named, and prove that it can be written, before any work."""
+    if folder is not None:
+        from bench.store.files import prove_writable
+
+        prove_writable(folder, option)
+
+
 def save_tables_and_picture(
     tables: Mapping[str, pd.DataFrame],
     charts: Sequence[Chart],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bench.cli import options
 from bench.cli.options import argument, option, output
-from bench.cli.output import print_line
+from bench.cli.output import print_line, prove_folder
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -120,10 +120,11 @@ def report(
     if serve:
         _serve(Store(results), name, port)
         return
+    require_finished(content)
     if to_stdout:
-        require_finished(content)
         sys.stdout.write(texts[wanted[0]](content))
         return
+    prove_folder(figures, "--figures")
     folder = output or Path("results" if publish else "report") / name
     _print_paths(write(content, folder, wanted, chosen))
     if figures is not None:

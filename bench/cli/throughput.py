@@ -9,7 +9,15 @@ import typer
 from bench.cli import options
 from bench.cli.measuring_progress import measuring_view
 from bench.cli.options import argument, hardware, measurement, output, what
-from bench.cli.output import print_json, print_line, print_table, print_text, remarks, stdout
+from bench.cli.output import (
+    print_json,
+    print_line,
+    print_table,
+    print_text,
+    prove_folder,
+    remarks,
+    stdout,
+)
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -167,10 +175,7 @@ def throughput(
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
 
-    if figures is not None:
-        from bench.store.files import prove_writable
-
-        prove_writable(figures, "--figures")
+    prove_folder(figures, "--figures")
     values = options.parse_values(option)
     request = Request(
         backends=tuple(backend or ()),

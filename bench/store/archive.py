@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.store.analyses import Analyses
-from bench.store.files import damaged_file, publish_folder, storage_errors
+from bench.store.files import damaged_file, make_folder, publish_folder, storage_errors
 from bench.store.runs import Store
 from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
@@ -46,7 +46,8 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
     partial = archive.with_name(f".{archive.name}.partial")
-    with storage_errors(archive):
+    make_folder(archive.parent, option="")
+    with storage_errors(archive, option=""):
         try:
             with tarfile.open(partial, "w:gz") as tar:
                 for run in wanted:

@@ -95,13 +95,13 @@ def storage_errors(path: Path, option: str = "--results") -> Iterator[None]:
 
     Args:
         path: what is written.
-        option: the one that named the folder.
+        option: the one that named the folder; empty for what no option names.
     """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        reason = reason.replace("{option}", option)
+        reason = reason.replace("{option} folder", f"{option} folder".strip())
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 

@@ -278,6 +278,26 @@ def test_a_results_folder_that_cannot_be_made_is_refused_before_training(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("command", ["lesion", "gradients", "landscape"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    command, bench, trained, tmp_path
+):
+    (tmp_path / "taken").write_text("")
+    run = next((trained / "runs").glob("resnet8*")).name
+    refusal = bench(command, run, "--results", trained, "--output", "taken").refusal
+    assert refusal.endswith("choose another --output folder")
+    assert not (trained / "analyses").exists()
+
+
+def test_an_archive_that_cannot_be_written_names_no_option(bench, trained, tmp_path):
+    (tmp_path / "taken").write_text("")
+    refusal = bench("results", "pack", "taken/runs.tar.gz", "--results", trained).refusal
+    assert refusal == (
+        "cannot write taken: a file stands where a folder is needed; choose another folder"
+    )
+    assert bench("results", "pack", "new/runs.tar.gz", "--results", trained).code == 0
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [

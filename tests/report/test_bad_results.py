@@ -239,7 +239,9 @@ def test_an_output_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "taken").write_text("mine")
     words = ("report", "tiny", "--results", trained, "--format", name, "--output", place)
-    assert f"cannot write {place}" in bench(*words).refusal
+    refusal = bench(*words).refusal
+    assert f"cannot write {place}" in refusal
+    assert "choose another --output folder" in refusal
     assert (tmp_path / "taken").read_text() == "mine"
 
 
@@ -248,7 +250,10 @@ def test_figures_that_cannot_be_written_are_one_line(
 ) -> None:
     (tmp_path / "taken").write_text("mine")
     words = ("report", "tiny", "--results", trained, "--output", "out", "--figures", "taken")
-    assert "cannot write taken" in bench(*words).refusal
+    refusal = bench(*words).refusal
+    assert refusal.startswith("cannot write taken: a file stands where")
+    assert refusal.endswith("choose another --figures folder")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_study_that_is_newer_is_passed_over_where_another_can_be_shown(

@@ -21,6 +21,7 @@ from bench.report.tables.history import history_lines, history_text
 from bench.report.tables.text_table import markdown_code, markdown_text
 from bench.report.tables.throughput import footnotes, throughput_text, with_variants
 from bench.store import Store
+from bench.store.files import prove_writable
 from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def publish_measurements(
     records = list(measurements.records())
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")
+    prove_writable(folder, "--output")
     variants = Store(measurements.root.parent).variants_of_runs()
     measured = [
         _Measurement(

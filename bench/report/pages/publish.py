@@ -12,7 +12,7 @@ from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figu
 from bench.report.pages.html import html
 from bench.report.pages.json_document import json_document
 from bench.report.pages.markdown import markdown
-from bench.store.files import write_atomically
+from bench.store.files import prove_writable, write_atomically
 from bench.store.tables.columns import COLUMNS, Table
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def publish(
     """
     check_formats(formats)
     require_finished(report)
+    if columns:
+        report.table.chosen(columns)  # refuses before anything is written
+    prove_writable(folder, "--output")
     write: dict[str, Callable[[], list[Path]]] = {
         "csv": lambda: _write_tables(report, folder, "csv"),
         "parquet": lambda: _write_tables(report, folder, "parquet"),
