@@ -293,6 +293,20 @@ def test_intervals_hold_together_but_for_the_primary_comparison_which_is_named()
     assert 0.935 <= primary / studies <= 0.965
 
 
+def test_a_primary_comparison_that_is_the_only_one_has_no_others_below_the_table() -> None:
+    values = {"0": [0.9, 0.91, 0.92], "1": [0.91, 0.92, 0.93]}
+    study, records = make(values, primary=PRIMARY, margin=1)
+    note = study_table(summarise(study, records), study).note or ""
+    assert "simultaneous for all comparisons of the study (Bonferroni)" in note
+    assert "in 95 % of studies" in note
+    assert "The primary comparison, declared beforehand, is 1 in test accuracy. " in f"{note} "
+    assert "others" not in note
+    study, records = make(values, primary=PRIMARY, margin=1, compare_training=True)
+    note = study_table(summarise(study, records), study).note or ""
+    assert "all secondary comparisons" in note
+    assert "in 97.5 % of studies" in note
+
+
 def test_nothing_is_claimed_of_others_unless_the_primary_comparison_is_significant() -> None:
     a = [0.900, 0.902, 0.899, 0.901]
     values = {"a": a, "b": [0.901, 0.899, 0.902, 0.900], "c": [0.850, 0.853, 0.849, 0.850]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
 from bench.report.findings.statistics import deviation, variance_ratio
+from bench.report.findings.summaries import family_of
 from bench.report.findings.wording import counted, p_value
 from bench.report.tables.text_table import TextTable
 from bench.studies.recipe import LATER
@@ -178,8 +179,13 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
 
 
 def _family(study: StudyRecord) -> str:
-    which = "secondary comparisons" if study.primary else "comparisons of the study"
+    which = "secondary comparisons" if _has_secondary(study) else "comparisons of the study"
     return f"{which}, of test and of training accuracy" if study.compare_training else which
+
+
+def _has_secondary(study: StudyRecord) -> bool:
+    """Return whether a study has a primary comparison and tests others."""
+    return study.primary is not None and len(family_of(study)) * (1 + study.compare_training) > 1
 
 
 def _confidence(study: StudyRecord) -> str:
@@ -187,7 +193,7 @@ def _confidence(study: StudyRecord) -> str:
 
     With a margin, the others than the primary comparison share half of the level.
     """
-    tested = level(study) / (2 if study.primary and study.margin is not None else 1)
+    tested = level(study) / (2 if _has_secondary(study) and study.margin is not None else 1)
     return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
 
 
@@ -201,10 +207,10 @@ def _primary_note(study: StudyRecord) -> str:
         when = f"declared {_after_runs(study)}"
     else:
         when = "declared beforehand"
-    return (
-        f"The primary comparison, {when}, is {study.primary['name']} in {images} "
-        "accuracy. It is tested alone; nothing is claimed of the others unless it is significant."
-    )
+    named = f"The primary comparison, {when}, is {study.primary['name']} in {images} accuracy."
+    if not _has_secondary(study):
+        return named
+    return f"{named} It is tested alone; nothing is claimed of the others unless it is significant."
 
 
 def _after_runs(study: StudyRecord) -> str:
