@@ -42,12 +42,14 @@ def workspace(root: Path) -> Iterator[Path]:
 
 def clear_abandoned(root: Path) -> None:
     """Remove the workspaces in *root* whose processes were killed."""
-    for lock in _lock(root, "*").parent.glob(_lock(root, "*").name):
+    for folder in sorted(
+        root.glob(f"{_PREFIX}*")
+    ):  # the suffix of a lock depends on the file system
+        lock = _lock(root, folder.name.removeprefix(_PREFIX))
         with hold(lock, wait=False) as abandoned:
             if abandoned:
-                token = lock.stem.removeprefix(f".{root.name}-")
-                with storage_errors(lock):
-                    _remove(root / f"{_PREFIX}{token}", lock)
+                with storage_errors(folder):
+                    _remove(folder, lock)
 
 
 def _remove(folder: Path, lock: Path) -> None:

@@ -7,7 +7,9 @@ import os
 
 import pytest
 
+from bench.store import locks
 from bench.store.files import StorageError, publish_folder, remove_folder, write_atomically
+from bench.store.workspace import workspace
 
 
 @pytest.fixture
@@ -83,3 +85,24 @@ def test_an_impossible_place_is_one_line(place, reason, tmp_path):
     with pytest.raises(StorageError, match=reason) as refusal:
         write_atomically(tmp_path / place, b"")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("flock", [True, False])
+def test_the_workspace_of_a_killed_process_is_removed_by_the_next(flock, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "knows_flock", lambda _folder: flock)
+    root = tmp_path / "runs" / "exports"
+    with workspace(root) as living:
+        pid = os.fork()
+        if not pid:
+            try:
+                with workspace(root) as folder:
+                    (folder / "half").touch()
+                    os._exit(0)  # as if it were killed
+            finally:
+                os._exit(1)
+        os.waitpid(pid, 0)
+        assert len(list(root.iterdir())) == 2
+        with workspace(root) as other:
+            assert set(root.iterdir()) == {living, other}
+    assert not list(root.iterdir())
