@@ -43,7 +43,7 @@ class PageServer(ThreadingHTTPServer):
         self.store, self.study = store, study
         self._lock = threading.Lock()
         self._state = state(store, study)
-        self._page = self._render()  # refuses before anything listens
+        self._page = self._render(self._state)  # refuses before anything listens
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -67,12 +67,12 @@ class PageServer(ThreadingHTTPServer):
         with self._lock:
             now = state(self.store, self.study)
             if now != self._state:
-                self._state = now
-                self._page = self._render()
+                self._page = self._render(now)
+                self._state = now  # not before the page is made: that may fail
             return self._page
 
-    def _render(self) -> str:
-        return html(read_study_report(self.store, self.study), live=self._state)
+    def _render(self, live: str) -> str:
+        return html(read_study_report(self.store, self.study), live=live)
 
 
 class _Handler(BaseHTTPRequestHandler):
