@@ -316,6 +316,17 @@ def test_the_table_shows_what_was_measured_and_what_is_missing(tmp_path: Path) -
     assert d == ("d (2 failed, 1 diverged)", "-", "-", "", "-", "-", "-", "-")
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999"), (1_000, "1 k"), (999_949, "999.9 k"), (999_999, "1 M"), (11_689_512, "11.69 M")],
+)
+def test_a_number_of_parameters_has_the_unit_that_fits(
+    count: int, text: str, tmp_path: Path
+) -> None:
+    _, row = lines_of(summaries_of(*make_study(tmp_path, {"a": [0.9]}, parameters=count)))
+    assert row[5] == text
+
+
 def test_a_name_with_brackets_is_printed_as_it_is(tmp_path: Path) -> None:
     values: dict[str, list[Value]] = {"width [4]": [0.5], "[/odd]": [0.5]}
     table = study_table(

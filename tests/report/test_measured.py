@@ -10,7 +10,7 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
-from bench.report.findings.fastest import closing_lines, fastest, int8_pays
+from bench.report.findings.fastest import closing_lines, fastest, int8_pays, rounded
 from bench.report.pages.measurements import publish_measurements
 from bench.report.pages.provenance import measuring_command as command
 from bench.report.tables.throughput import footnotes
@@ -321,3 +321,17 @@ def test_what_cannot_be_reported_is_one_line(tmp_path, measured):
         publish_measurements(measured, tmp_path / "page", ["latex"])
     assert not (tmp_path / "page").exists()
     assert rows_of(bench.load_results(tmp_path, table="throughput")) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00008, "0.00008"),
+        (9.996, "10"),
+        (99.94, "99.9"),
+        (999.6, "1,000"),
+        (1_234_567, "1,234,567"),
+    ],
+)
+def test_a_figure_has_significant_digits_and_no_exponent(value: float, text: str) -> None:
+    assert rounded(value, 3) == text

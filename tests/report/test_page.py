@@ -13,9 +13,10 @@ from bench.errors import BenchError
 from bench.report.pages.html import html
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
+from bench.report.tables.study import settings_table
 from bench.store import Store
 from bench.store.tables.columns import COLUMNS, typed_frame
-from builders import make_study, make_unfinished, page_data
+from builders import make_record, make_request, make_study, make_unfinished, page_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +134,17 @@ def test_what_differs_between_variants_is_a_table(trained: Path) -> None:
     settings = read_study_report(Store(trained), "tiny").settings
     assert settings.columns == ("variant", "shortcut")
     assert settings.rows == (("residual", "-"), ("plain", "none"))
+
+
+def test_an_imported_network_is_not_listed_with_settings_of_training() -> None:
+    sgd = {"muon_learning_rate": 0.0}
+    trained = make_request(learning_rate=0.2, epochs=2, **sgd)
+    imported = make_request("resnet8", learning_rate=0.5, epochs=0, **sgd)
+    study = make_study({"trained": [trained.run_id], "imported": [imported.run_id]})
+    records = {request.run_id: make_record(request) for request in (trained, imported)}
+    table = settings_table(study, records)
+    assert table.columns == ("variant", "model", "epochs", "learning rate")
+    assert table.rows == (("trained", "resnet20", "2", "0.2"), ("imported", "resnet8", "0", "-"))
 
 
 def test_an_unknown_study_is_named(trained: Path) -> None:

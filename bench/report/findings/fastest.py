@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from bench.export.settings import is_noise
@@ -63,7 +64,7 @@ def case(row: Mapping[Any, Any]) -> str:
 def rounded(value: float, digits: int = 4) -> str:
     """Write a positive figure with so many significant digits, never with an exponent of ten."""
     whole = len(str(int(value)))
-    return f"{value:,.0f}" if whole >= digits else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if whole >= digits else f"{Decimal(f'{value:.{digits}g}'):f}"
 
 
 def closing_lines(rows: Iterable[Row]) -> list[str]:

@@ -289,26 +289,26 @@ def settings_table(study: StudyRecord, records: Mapping[str, RunRecord]) -> Text
     """Return what differs between variants: a row per variant, a column per setting.
 
     The values are those of each variant's first run that has a record; no row if none differs.
+    Those of training have no effect on an imported network, and are left out in its row.
     """
-    settings = _variant_settings(study, records)
-    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
-    texts = {
-        name: {key: _setting(values.get(key)) for key in keys} for name, values in settings.items()
-    }
-    differing = [key for key in keys if len({values[key] for values in texts.values()}) > 1]
+    found = _first_records(study, records)
+    settings = [_settings(record.request) for record in found.values()]
+    keys = dict.fromkeys(key for values in settings for key in values)
+    differing = [k for k in keys if len({_setting(values.get(k)) for values in settings}) > 1]
     if not differing:
         return TextTable(("variant",), ())
-    rows = [(name, *(values[key] for key in differing)) for name, values in texts.items()]
+    rows = [
+        (name, *(_setting(_settings(record.settings).get(key)) for key in differing))
+        for name, record in found.items()
+    ]
     columns = ("variant", *(key.replace("_", " ") for key in differing))
     return TextTable(columns, tuple(rows), "All other settings are the same.")
 
 
-def _variant_settings(
-    study: StudyRecord, records: Mapping[str, RunRecord]
-) -> dict[str, dict[str, Any]]:
-    """Return the settings of each variant's first run that has a record."""
+def _first_records(study: StudyRecord, records: Mapping[str, RunRecord]) -> dict[str, RunRecord]:
+    """Return each variant's first run that has a record."""
     return {
-        name: _settings(record.request)
+        name: record
         for name, entry in study.variants.items()
         if (record := next((records[r] for r in entry["runs"].values() if r in records), None))
     }
@@ -319,8 +319,8 @@ def spread_table(
 ) -> TextTable:
     """Return how far seeds lie apart by what they vary; no row where they all vary the same."""
     varied = {
-        name: str(settings.get("seed_varies", LATER["seed_varies"]))
-        for name, settings in _variant_settings(study, records).items()
+        name: str(record.request["recipe"].get("seed_varies", LATER["seed_varies"]))
+        for name, record in _first_records(study, records).items()
     }
     if len(set(varied.values())) <= 1:
         return TextTable(("variant",), ())
@@ -451,7 +451,7 @@ def _count(value: int | None) -> str:
     if value is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
+        if float(f"{value:.4g}") >= limit:
             return f"{value / limit:.4g} {unit}"
     return str(value)
 
