@@ -149,9 +149,6 @@ Track = Annotated[
     str | None,
     output("--track LIST", "Also log to: tensorboard, mlflow or both (extra 'tracking')."),
 ]
-FormerLatency = Annotated[
-    float | None, option("--latency-bound MS", "Former name of --max-latency-ms.", hidden=True)
-]
 Results = Annotated[Path, output("--results DIR", "Folder of runs, exports and measurements.")]
 Json = Annotated[bool, output("--json", "Print one JSON document on stdout, and nothing else.")]
 Quiet = Annotated[bool, output("--quiet", "Show no progress.")]
@@ -203,11 +200,6 @@ def parse_accuracy(flag: str, percent: float | None) -> float | None:
     if not 0 < percent <= 100:  # noqa: PLR2004 - per cent
         raise BenchError(f"{flag} {percent:g}: it must be above 0 and at most 100 (per cent)")
     return percent / 100
-
-
-def either(given: float | None, former: float | None) -> float | None:
-    """Return the value of an option, or of its former name."""
-    return former if given is None else given
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:

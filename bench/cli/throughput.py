@@ -144,7 +144,6 @@ def throughput(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-    latency_bound: options.FormerLatency = None,
 ) -> None:
     """Measure throughput and latency, with confidence intervals.
 
@@ -191,7 +190,7 @@ def throughput(
         max_seconds=max_seconds,
         isolate=isolate,
         timeout=timeout,
-        latency_bound_ms=options.either(max_latency_ms, latency_bound),
+        latency_bound_ms=max_latency_ms,
         pin=pin,
         clear_l2=clear_l2,
         layers=layers,

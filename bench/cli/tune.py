@@ -48,7 +48,6 @@ def tune(
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
-    latency_bound: options.FormerLatency = None,
 ) -> None:
     """Find the fastest way to run a network on this machine.
 
@@ -79,7 +78,7 @@ def tune(
             say(f"{event['left']} configurations left after {event['seconds']:g} s each")
 
     context = make_context(results, device, threads, tell)
-    bounds = Bounds(options.either(max_latency_ms, latency_bound), accuracy)
+    bounds = Bounds(max_latency_ms, accuracy)
     values = options.parse_values(option)
     found = find_target(target, results=results, options=values, input_size=size)
     tuned = tune_target(

@@ -190,6 +190,11 @@ REQUESTS = {
         "describe resnet8 --input 3x32x32",
         "--input 3x32x32: write it as N x C x H x W, such as 1x3x224x224",
     ),
+    "no latency to tune for": ("tune resnet8 --max-latency-ms 0", "--max-latency-ms 0: it must be"),
+    "a negative latency": (
+        "throughput resnet8 --max-latency-ms -1",
+        "--max-latency-ms -1: it must",
+    ),
     "no time to tune": ("tune resnet8 --max-minutes 0", "--max-minutes 0: it must be"),
     "an empty shape": ("describe resnet8 --input ''", "--input : write it as N x C"),
     "classes as an option": (

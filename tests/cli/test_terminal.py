@@ -161,13 +161,6 @@ def test_a_range_that_is_none_is_refused(words, bench, tiny_study):
     assert refusal.startswith(f"--seeds {words}: random seeds are integers or ranges")
 
 
-@pytest.mark.parametrize("command", ["throughput", "tune"])
-def test_the_former_name_of_the_latency_limit_is_taken_but_not_shown(command, bench):
-    bound = ("--latency-bound", -1)
-    assert "--max-latency-ms -1: it must be above 0" in bench(command, "resnet20", *bound).refusal
-    assert "--latency-bound" not in bench(command, "--help").out
-
-
 def test_an_accuracy_as_a_fraction_is_refused_with_the_value_that_is_meant(bench):
     refusal = bench("tune", "resnet20", "--min-accuracy", 0.93).refusal
     assert refusal.endswith("write --min-accuracy 93")
