@@ -162,7 +162,7 @@ def _show_study(results: Path, study: "StudyRecord", selected: set[str], *, as_j
             ("throughput", run),
             ("predict", run, "IMAGE.png"),
         ):
-            print_line(f"  {report.data.command(*words)}")
+            print_line(f"  {report.data.store.command(*words)}")
     return failed
 
 

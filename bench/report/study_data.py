@@ -76,10 +76,6 @@ class StudyData:
         """Return the number of a variant's colour and symbol, the same in every chart."""
         return self.variants.index(variant)
 
-    def command(self, *words: str) -> str:
-        """Return a `bench` command that reads this results folder, to be pasted into a shell."""
-        return self.store.command(*words)
-
     @cached_property
     def records(self) -> dict[str, RunRecord]:
         """Run → its record, of every run that has a readable one, finished or not."""

@@ -85,7 +85,7 @@ def test_all_reports_show_it(store: Store) -> None:
     assert "<i>other</i>" not in page.split('id="tuned"')[1].split("<script")[0]
     shown = Report(store.root, "rates")._repr_html_()
     for cell in (cell for row in report.tuned.rows for cell in row):
-        assert f"<td>{cell.replace('<', '&lt;').replace('>', '&gt;')}</td>" in shown
+        assert f">{cell.replace('<', '&lt;').replace('>', '&gt;')}</t" in shown
     console = Console(width=200, record=True, file=io.StringIO())
     print_report(report, console)
     printed = console.export_text()

@@ -175,7 +175,7 @@ def pareto(
 
 def _measuring(data: StudyData) -> str:
     """Return the command that measures the speed of the study's networks."""
-    return data.command("throughput", data.study.name)
+    return data.store.command("throughput", data.study.name)
 
 
 def latencies(data: StudyData) -> Chart:
@@ -247,7 +247,9 @@ def quantisation(data: StudyData) -> tuple[Chart, ...]:
     ]
     words = ("export-onnx", data.study.name, "--precision", "int8", "--sensitivity")
     why = "The effect of int8 on each layer has not been measured yet."
-    return tuple(charts) or (absent_chart("int8", "int8 by layer", why, data.command(*words)),)
+    return tuple(charts) or (
+        absent_chart("int8", "int8 by layer", why, data.store.command(*words)),
+    )
 
 
 def times(data: StudyData) -> tuple[Chart, ...]:

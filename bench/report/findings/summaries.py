@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
     time_to_accuracy_over_seeds,
 )
-from bench.report.findings.wording import UNTESTED, formula
+from bench.report.findings.wording import UNTESTED, counted_statuses, formula
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +72,7 @@ class VariantSummary:
         difference: of the test accuracy from the reference's.
         train_accuracy: over seeds, in evaluation mode, 0…1.
         images_per_second: of training, median over seeds.
-        statuses: status → number of runs, for those that are not complete.
+        statuses: of the runs that are not complete.
         train_difference: of the training accuracy from the reference's, if the study compares
             them (`compare_training`).
         time_to_accuracy: training time to the study's `target_accuracy`, if it has one.
@@ -92,7 +91,7 @@ class VariantSummary:
     difference: Difference | None
     train_accuracy: Estimate | None
     images_per_second: float | None
-    statuses: dict[str, int]
+    statuses: tuple[str, ...]
     train_difference: Difference | None = None
     time_to_accuracy: TimeToAccuracyOverSeeds | None = None
     timing_only: bool = False
@@ -103,7 +102,7 @@ class VariantSummary:
     @property
     def incomplete(self) -> str:
         """How many runs are not complete, such as `2 failed, 1 out of memory`; empty if none."""
-        return ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in self.statuses.items())
+        return counted_statuses(self.statuses)
 
 
 @dataclass(frozen=True)
@@ -298,7 +297,6 @@ def summarise(
         accuracy, trained = (outcomes.accuracies[split][name] for split in ("test", "train"))
         complete = [r for r in runs if r.status == "complete"]
         first = complete[0].result if complete else {}
-        statuses = Counter(r.status for r in runs if r.status != "complete")
         speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
         time = None
         if study.target_accuracy is not None and epochs is not None and complete:
@@ -314,7 +312,7 @@ def summarise(
                 difference=outcomes.differences.get(("test", name)),
                 train_accuracy=estimate(list(trained.values())),
                 images_per_second=statistics.median(speeds) if speeds else None,
-                statuses=dict(statuses.most_common()),
+                statuses=tuple(r.status for r in runs if r.status != "complete"),
                 train_difference=outcomes.differences.get(("train", name)),
                 time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MOST_NAMED = 10  # variants in one sentence; the table has all
 UNTESTED = "is not tested before all of its runs have ended"
@@ -19,6 +20,12 @@ DOUBTS = {  # why nothing is claimed of a difference
 def counted(number: int, what: str) -> str:
     """Return a number with its noun, such as `1 seed` or `3 seeds`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def counted_statuses(statuses: Iterable[str]) -> str:
+    """Count how runs ended, such as `2 failed, 1 out of memory`; the most frequent come first."""
+    counts = Counter(statuses).most_common()
+    return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in counts)
 
 
 def first_named(texts: list[str], more: str, most: int = MOST_NAMED) -> list[str]:

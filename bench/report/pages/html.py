@@ -84,16 +84,9 @@ def render(
         "names": list(names) if len(names) > 1 else [],
         "live": live,
     }
+    page = templates().get_template(template)
     scripts = {"plotly": _script("plotly/plotly-basic.min.js"), "own": _script("templates/page.js")}
-    pages = Environment(
-        loader=PackageLoader("bench.report.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return pages.get_template(template).render(
+    return page.render(
         **values,
         data=data,
         css=Markup(_text("templates/page.css")),  # noqa: S704 - our own file
@@ -103,6 +96,19 @@ def render(
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=version_of("resnet-bench"),
     )
+
+
+def templates() -> Environment:
+    """Return the pages' templates; what they show is escaped."""
+    pages = Environment(
+        loader=PackageLoader("bench.report.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return pages
 
 
 def _tables(report: StudyReport, charts: dict[str, Chart]) -> dict[str, pd.DataFrame]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from jinja2 import Environment
 
 from bench.errors import BenchError
 from bench.report.charts.draw_matplotlib import draw_row, style
+from bench.report.pages.html import templates
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import require_finished
 from bench.report.pages.study_report import StudyReport, read_study_report
@@ -22,29 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.store.tables.columns import Table
-
-_HTML = """\
-{% macro table(table) %}
-<table>
-<thead><tr>{% for cell in table.columns %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody>
-</table>
-<p>{{ table.note }}</p>
-{% endmacro %}
-<section>
-<h3>{{ study.question }}</h3>
-{% if study.source %}<p>After {{ study.source }}.</p>{% endif %}
-{% for text in report.statements %}<p><strong>{{ text }}</strong></p>{% endfor %}
-{% if unfinished %}<p>Not complete: {{ unfinished }}.</p>{% endif %}
-{{ table(report.table) }}
-<img src="data:image/svg+xml;base64,{{ picture }}" alt="Training by epoch, test accuracy of every \
-seed, and differences from the reference" style="max-width: 100%; background: white">
-{% if report.tuned %}{{ table(report.tuned) }}{% endif %}
-{% for sentence in report.agreement.sentences %}<p>{{ sentence }}</p>{% endfor %}
-</section>
-"""
 
 
 class Report:
@@ -121,18 +97,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         report = self._report()
-        statuses = Counter(r.status for r in report.data.records.values() if r.status != "complete")
-        unfinished = [f"{n} {s.replace('_', ' ')}" for s, n in statuses.most_common()]
-        return (
-            Environment(autoescape=True)
-            .from_string(_HTML)
-            .render(
-                report=report,
-                study=report.study,
-                unfinished=", ".join(unfinished),
-                picture=_svg(draw_row(report.overview)),
-            )
-        )
+        template = templates().get_template("notebook.html.jinja")
+        return template.render(report=report, picture=_svg(draw_row(report.overview)))
 
     def _repr_markdown_(self) -> str:
         report = self._report()

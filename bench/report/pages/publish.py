@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from bench.errors import BenchError, nearest
@@ -79,12 +78,8 @@ def require_finished(report: StudyReport) -> None:
         if run not in report.data.records and store.folder(run).is_dir():
             why = store.why_absent(run)
             raise BenchError(f"study '{name}': no run can be read ({run}: {why})")
-    counts = Counter(record.status for record in report.data.records.values()).most_common()
-    tried = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts)
-    raise BenchError(
-        f"study '{name}' has no finished run yet{f' ({tried})' if tried else ''}; there is nothing "
-        "to show"
-    )
+    tried = f" ({report.incomplete})" if report.incomplete else ""
+    raise BenchError(f"study '{name}' has no finished run yet{tried}; there is nothing to show")
 
 
 def latex(report: StudyReport, columns: Sequence[str]) -> str:

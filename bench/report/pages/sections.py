@@ -82,19 +82,19 @@ def _inside(data: StudyData) -> Section:
         charts += lesion_charts(lesions, entry_of)
     elif run is not None:
         why = "No block of these networks has been left out yet."
-        command = data.command("lesion", run)
+        command = data.store.command("lesion", run)
         charts.append(absent_chart("lesion-drop", "Accuracy without each block", why, command))
     if len(gradients):
         charts += gradient_charts(gradients, correlations, entry_of)
     elif run is not None:
         why = "No gradients of these networks have been measured yet."
-        command = data.command("gradients", run)
+        command = data.store.command("gradients", run)
         charts.append(absent_chart("gradient-depth", "Gradient norm by depth", why, command))
     if len(landscapes):
         charts += landscape_charts(landscapes, entry_of)
     else:
         why = "The loss around these weights has not been measured yet."
-        command = data.command("landscape", data.study.name)
+        command = data.store.command("landscape", data.study.name)
         charts.append(absent_chart("landscape-loss", "Loss around the weights", why, command))
     notes = tuple(f"Left out: {problem}." for problem in data.analyses[1])
     return Section("inside", "Inside the networks", tuple(charts), notes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.report.charts.confusion import Confusions, confusions
 from bench.report.findings.agreement import Agreement, agreement
 from bench.report.findings.answer import answer, outlook, statements
-from bench.report.findings.wording import first_named
+from bench.report.findings.wording import counted_statuses, first_named
 from bench.report.pages.architecture import Architecture, architectures
 from bench.report.pages.provenance import (
     Failure,
@@ -120,6 +120,12 @@ class StudyReport:
         """The number of complete runs, and of all."""
         complete = sum(record.status == "complete" for record in self.data.records.values())
         return complete, len(self.data.places)
+
+    @property
+    def incomplete(self) -> str:
+        """How many runs are not complete, such as `2 failed, 1 out of memory`; empty if none."""
+        statuses = (record.status for record in self.data.records.values())
+        return counted_statuses(status for status in statuses if status != "complete")
 
     @property
     def training_time(self) -> str | None:
