@@ -68,7 +68,8 @@ def check_known(option: str, value: str, known: Collection[str]) -> None:
     """Raise a `BenchError` that names an option's unknown value, the nearest one and all others."""
     if value not in known:
         raise BenchError(
-            f"{option} {value} is unknown{nearest(value, known)} (known: {', '.join(known)})"
+            f"{option} {value or '(empty)'} is unknown{nearest(value, known)} "
+            f"(known: {', '.join(known)})"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, check_known
 from bench.networks.directions import filter_normalised, values_along
 from bench.store.analyses import Analyses
 from bench.system.devices import resolve_device
@@ -79,8 +79,7 @@ def measure_landscapes(
         raise BenchError(f"--span {span:g}: it must be above 0; 1 moves a filter by its length")
     if points < FEWEST_POINTS:
         raise BenchError(f"--points {points}: it must be at least {FEWEST_POINTS}, such as 21")
-    if split not in SPLITS:
-        raise BenchError(f"--split {split}: it must be {' or '.join(SPLITS)}")
+    check_known("--split", split, SPLITS)
     wanted = Slice(plane, span, points, split, images, seed)
     where = resolve_device(device)
     found = find_networks(runs, results=results, takes=("run",))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest, warn
+from bench.errors import BenchError, check_known, warn
 from bench.report.findings.comparisons import comparison_rows
 from bench.report.findings.summaries import (
     ContrastSummary,
@@ -245,9 +245,7 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     Broken records are skipped with a warning that names them, on every load. So is a study that
     compares runs on different images, in `comparisons`.
     """
-    if table not in COLUMNS:
-        known = ", ".join(COLUMNS)
-        raise BenchError(f"unknown table '{table}'{nearest(table, COLUMNS)} (known: {known})")
+    check_known("table", table, COLUMNS)
     return _comparisons(Path(path)) if table == "comparisons" else load_table(path, table)
 
 

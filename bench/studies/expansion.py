@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, check_known
 from bench.models import ModelError, canonical
 from bench.studies.growth import check_growth, grown_requests
 from bench.studies.plan import Plan, PlannedVariant, VariantError
@@ -107,10 +107,7 @@ def _check_seeds(seeds: list[int]) -> None:
 def _check_only(variants: list[Variant], only: tuple[str, ...]) -> None:
     names = [v.name for v in variants]
     for name in only:
-        if name not in names:
-            raise BenchError(
-                f"--only {name}: no such variant{nearest(name, names)} (known: {', '.join(names)})"
-            )
+        check_known("--only", name, names)
 
 
 def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -> dict[str, Any]:

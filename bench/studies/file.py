@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import BenchError, nearest, nearest_file
+from bench.errors import BenchError, check_known, nearest, nearest_file
 from bench.models import ModelError, canonical
 from bench.studies.expansion import Overrides, expand
 from bench.studies.lines import explain, explain_first, line_of
@@ -204,31 +204,22 @@ def _check_names(study: Study, path: Path, content: str) -> None:
     places = [["variant", str(i)] for i in range(len(study.variant))] or [["grid"]] * len(names)
     references = [variant.reference for variant in variants]
     for place, wanted in [([], study.reference), *zip(places, references, strict=True)]:
-        if wanted is not None and wanted not in names:
+        if wanted is not None:
             line = line_of(content, [*place, "reference"])
-            raise BenchError(
-                f"{path}{line}: reference '{wanted}' is no variant"
-                f"{nearest(wanted, names)} (variants: {', '.join(names)})"
-            )
+            check_known(f"{path}{line}: reference", wanted, names)
     _check_published(study, path, content, names)
     _check_contrasts(study, path, content, names)
     _check_primary(study, path, content)
     for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
-        if settings.recipe is not None and settings.recipe not in RECIPES:
-            raise BenchError(
-                f"{path}{line_of(content, [*place, 'recipe'])}: unknown recipe '{settings.recipe}'"
-                f"{nearest(settings.recipe, RECIPES)} (known: {', '.join(RECIPES)})"
-            )
+        if settings.recipe is not None:
+            line = line_of(content, [*place, "recipe"])
+            check_known(f"{path}{line}: recipe", settings.recipe, RECIPES)
 
 
 def _check_published(study: Study, path: Path, content: str, names: list[str]) -> None:
     for name in study.published.top1_error if study.published else ():
-        if name not in names:
-            line = line_of(content, ["published", "top1_error", name])
-            raise BenchError(
-                f"{path}{line}: published.top1_error names '{name}', which is no variant"
-                f"{nearest(name, names)} (variants: {', '.join(names)})"
-            )
+        line = line_of(content, ["published", "top1_error", name])
+        check_known(f"{path}{line}: published.top1_error: variant", name, names)
 
 
 def _check_contrasts(study: Study, path: Path, content: str, names: list[str]) -> None:
@@ -241,11 +232,7 @@ def _check_contrasts(study: Study, path: Path, content: str, names: list[str]) -
                 "contrast; rename it"
             )
         for name in contrast.weights:
-            if name not in names:
-                raise BenchError(
-                    f"{path}{line}: contrast '{contrast.name}' names '{name}', which is no variant"
-                    f"{nearest(name, names)} (variants: {', '.join(names)})"
-                )
+            check_known(f"{path}{line}: contrast '{contrast.name}': variant", name, names)
         if not math.isclose(sum(contrast.weights.values()), 0, abs_tol=1e-9):
             raise BenchError(
                 f"{path}{line}: the weights of contrast '{contrast.name}' add up to "

@@ -15,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from bench.errors import BenchError, nearest
+from bench.errors import check_known
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 MOST = 2**31 - 1  # the largest that C libraries below take
@@ -208,12 +208,8 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         BenchError: no recipe has that name.
     """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise BenchError(
-            f"unknown recipe '{name}'{nearest(name, RECIPES)} (known: {', '.join(RECIPES)})"
-        ) from None
+    check_known("recipe", name, RECIPES)
+    return RECIPES[name]
 
 
 def recipe_name(values: dict[str, Any]) -> str:

@@ -129,7 +129,8 @@ def test_impossible_slices_are_refused(bench):
     assert "--points 2: it must be at least 3" in bench("landscape", "x", "--points", 2).refusal
     assert "--span 0: it must be above 0" in bench("landscape", "x", "--span", 0).refusal
     assert (
-        "--split all: it must be train or test" in bench("landscape", "x", "--split", "all").refusal
+        "--split all is unknown (known: train, test)"
+        in bench("landscape", "x", "--split", "all").refusal
     )
     assert "--images 0" in bench("landscape", "x", "--images", 0).refusal
     assert "no run 'nobody'" in bench("landscape", "nobody").refusal

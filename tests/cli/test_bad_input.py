@@ -51,7 +51,7 @@ REQUESTS = {
     "broken TOML": ("run-ablation broken.toml", r"broken.toml: not valid TOML: .*\(at "),
     "empty TOML": ("run-ablation empty.toml", "empty.toml is empty; 'bench init empty.toml'"),
     "invalid study": ("run-ablation invalid.toml", r"invalid.toml:7: \[\[variant\]\] 1, e"),
-    "unknown variant": ("run-ablation study.toml --only b", "--only b: no such variant"),
+    "unknown variant": ("run-ablation study.toml --only b", "--only b is unknown"),
     "seeds that are words": (
         "run-ablation study.toml --seeds 0,one",
         "--seeds 0,one: random seeds are integers or ranges, separated by commas, such as",
@@ -116,7 +116,10 @@ REQUESTS = {
         "train resnet8 --dataset fashion-mnst",
         "unknown dataset 'fashion-mnst'; did you mean 'fashion-mnist'",
     ),
-    "unknown recipe": ("train resnet8 --recipe fats", "unknown recipe 'fats'; did you mean 'fast'"),
+    "unknown recipe": (
+        "train resnet8 --recipe fats",
+        "recipe fats is unknown; did you mean 'fast'",
+    ),
     "unknown option of the network": (
         "train resnet8 --option shortcuts=none",
         "has no option 'shortcuts'; did you mean 'shortcut'",

@@ -197,9 +197,9 @@ def test_a_latex_table_on_stdout_has_the_columns_that_are_chosen(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--format", "cvs"], "--format cvs: unknown format; did you mean 'csv'"),
-        (["--format", ""], "unknown format"),
-        (["--format", "csv,,html"], "unknown format"),
+        (["--format", "cvs"], "--format cvs is unknown; did you mean 'csv'"),
+        (["--format", ""], "--format (empty) is unknown"),
+        (["--format", "csv,,html"], "--format (empty) is unknown"),
         (["--columns", "test"], "give --format latex too"),
         (["--format", "latex", "--columns", "t"], "--columns: 't' fits several columns"),
         (["--format", "latex", "--columns", "cost"], "--columns: 'cost' is no column"),

@@ -227,5 +227,5 @@ def test_what_is_not_there_is_refused(path: str, trained: Path) -> None:
 
 
 def test_an_unknown_table_is_refused(trained: Path) -> None:
-    with pytest.raises(bench.BenchError, match="unknown table 'epoch'; did you mean 'epochs'"):
+    with pytest.raises(bench.BenchError, match="table epoch is unknown; did you mean 'epochs'"):
         load_results(trained, "epoch")  # type: ignore[arg-type]

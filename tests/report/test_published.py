@@ -107,7 +107,7 @@ def test_without_figures_there_is_no_such_part(store: Store) -> None:
         (
             "other = 8.17",
             "othr = 8.17",
-            "mine.toml:22: published.top1_error names 'othr', which is",
+            "mine.toml:22: published.top1_error: variant othr is unknown; did you mean 'other'",
         ),
         ("other = 8.17", "other = 817", "mine.toml:22: published.top1_error.other"),
         ('differs = "Nearly everything."\n', "", "differs"),

@@ -279,9 +279,9 @@ def test_one_trained_network_is_logged_with_what_was_exported_of_it(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("tensorbord", "--track tensorbord: unknown tracker; did you mean 'tensorboard'"),
-        ("mlflow,wandb", "--track wandb: unknown tracker.*known: tensorboard, mlflow"),
-        ("", r"--track \(empty\): unknown tracker"),
+        ("tensorbord", "--track tensorbord is unknown; did you mean 'tensorboard'"),
+        ("mlflow,wandb", "--track wandb is unknown.*known: tensorboard, mlflow"),
+        ("", r"--track \(empty\) is unknown"),
     ],
 )
 @pytest.mark.parametrize("command", [("run-ablation", "quickstart"), ("train", "resnet8")])

@@ -124,15 +124,15 @@ INVALID = {
     ),
     "unknown reference": (
         "reference = 'bb'\n" + VALID,
-        r":1: reference 'bb' is no variant; did you mean 'b'\? \(variants: a, b\)",
+        r":1: reference bb is unknown; did you mean 'b'\? \(known: a, b\)",
     ),
     "a variant's unknown reference": (
         "reference = 'a'\n" + VALID + "reference = 'aa'\n",
-        ":14: reference 'aa' is no variant; did you mean 'a'",
+        ":14: reference aa is unknown; did you mean 'a'",
     ),
     "a contrast of an unknown variant": (
         VALID + "[[contrast]]\nname = 'c'\nweights = { a = 1, bb = -1 }\n",
-        r":13: contrast 'c' names 'bb', which is no variant; did you mean 'b'",
+        r":13: contrast 'c': variant bb is unknown; did you mean 'b'",
     ),
     "a contrast that is no difference": (
         VALID + "[[contrast]]\nname = 'c'\nweights = { a = 1, b = 1 }\n",
@@ -153,11 +153,11 @@ INVALID = {
     "a margin of nothing": ("margin = 0\n" + VALID, r":1: margin = 0: .*greater than 0"),
     "unknown recipe": (
         VALID.replace("epochs = 2", 'recipe = "fats"'),
-        r":5: unknown recipe 'fats'; did you mean 'fast'\? \(known: book, fast\)",
+        r":5: recipe fats is unknown; did you mean 'fast'\? \(known: book, fast\)",
     ),
     "a variant's unknown recipe": (
         VALID.replace("epochs = 2", 'recipe = "fast"') + "recipe = 'bok'\n",
-        ":13: unknown recipe 'bok'; did you mean 'book'",
+        ":13: recipe bok is unknown; did you mean 'book'",
     ),
     "one table instead of a list": (
         'question = "Why?"\n[variant]\nname = "a"\n',
@@ -395,7 +395,7 @@ def test_only_selects_variants_and_keeps_the_plan_whole(write: Write) -> None:
     assert variants(plan) == ["a", "b"]
     assert {r.options["shortcut"] for r in plan.requests} == {"none"}
     with pytest.raises(
-        BenchError, match=r"--only bb: no such variant; did you mean 'b'\? \(known: a, b\)"
+        BenchError, match=r"--only bb is unknown; did you mean 'b'\? \(known: a, b\)"
     ):
         planned(write(VALID), only=("bb",))
 

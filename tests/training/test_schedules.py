@@ -76,7 +76,7 @@ def test_book_recipe_has_the_books_values():
 
 
 def test_unknown_recipe_is_named_with_the_nearest():
-    with pytest.raises(BenchError, match=r"unknown recipe 'fsat'; did you mean 'fast'\?"):
+    with pytest.raises(BenchError, match=r"recipe fsat is unknown; did you mean 'fast'\?"):
         get_recipe("fsat")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, check_known
 from bench.report.charts.draw_matplotlib import save_charts
 from bench.report.charts.history import history_charts
 from bench.report.charts.roofline import rooflines
@@ -64,10 +64,7 @@ def publish_measurements(
         StorageError: the folder cannot be written.
     """
     for name in formats:
-        if name not in FORMATS:
-            raise BenchError(
-                f"--format {name} is not made of measurements (take {', '.join(FORMATS)})"
-            )
+        check_known("--measurements --format", name, FORMATS)
     records = list(measurements.records())
     if not records:
         raise BenchError(f"no measurement in {measurements.root}; 'bench throughput' makes one")

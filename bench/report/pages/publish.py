@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, cast
 
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, check_known
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.pages.html import html
 from bench.report.pages.json_document import json_document
@@ -62,11 +62,7 @@ def publish(
 def check_formats(formats: Sequence[str]) -> None:
     """Raise a `BenchError` that names an unknown format, and those that are known."""
     for name in formats:
-        if name not in FORMATS:
-            raise BenchError(
-                f"--format {name or '(empty)'}: unknown format{nearest(name, FORMATS)} "
-                f"(known: {', '.join(FORMATS)})"
-            )
+        check_known("--format", name, FORMATS)
 
 
 def require_finished(report: StudyReport) -> None:

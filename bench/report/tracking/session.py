@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.errors import BenchError, nearest, warn
+from bench.errors import BenchError, check_known, warn
 from bench.report.pages.markdown import markdown
 from bench.report.pages.publish import publish
 from bench.report.pages.study_report import read_study_report
@@ -37,11 +37,7 @@ def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = tuple(dict.fromkeys(name.strip() for name in names))
     for name in wanted:
-        if name not in TRACKERS:
-            raise BenchError(
-                f"--track {name or '(empty)'}: unknown tracker{nearest(name, TRACKERS)} "
-                f"(known: {', '.join(TRACKERS)})"
-            )
+        check_known("--track", name, TRACKERS)
         if importlib.util.find_spec(name) is None:
             raise BenchError(
                 f"--track {name}: {name} is not installed; pip install 'resnet-bench[tracking]'"
