@@ -18,7 +18,7 @@ from bench.report.findings.summaries import (
 from bench.store.analyses import Analyses, AnalysisRecord
 from bench.store.exports import ExportRecord, Exports
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.tables.columns import COLUMNS, RecordedTable, Table, typed_frame
+from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.frames import (
     ANALYSED,
     analysed_frame,
@@ -29,12 +29,10 @@ from bench.store.tables.frames import (
     newest,
     throughput_frame,
 )
-from bench.store.tables.runs import epoch_rows, run_row
+from bench.store.tables.runs import run_table
 from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
     import pandas as pd
 
@@ -127,27 +125,12 @@ class StudyData:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """The study's rows of the `runs` table."""
-        return self._per_run("runs", lambda r: [run_row(r)])
+        return run_table(self.store, "runs", self.study, read=self.records.get)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """The study's rows of the `epochs` table."""
-        return self._per_run("epochs", lambda r: epoch_rows(self.store.folder(r.run), r))
-
-    def _per_run(
-        self, table: RecordedTable, rows_of: Callable[[RunRecord], list[dict[str, Any]]]
-    ) -> pd.DataFrame:
-        """Return a table with the rows of each run, once for every variant that refers to it."""
-        rows = {run: rows_of(record) for run, record in self.records.items()}
-        return typed_frame(
-            [
-                {**row, "study": self.study.name, "variant": name}
-                for name, entry in self.study.variants.items()
-                for run in entry["runs"].values()
-                for row in rows.get(run, ())
-            ],
-            COLUMNS[table],
-        )
+        return run_table(self.store, "epochs", self.study, read=self.records.get)
 
     @cached_property
     def predictions(self) -> tuple[dict[str, dict[str, npt.NDArray[Any]]], list[str]]:

@@ -41,12 +41,12 @@ def load_table(path: str | Path, table: RecordedTable = "runs") -> pd.DataFrame:
     Broken records are skipped with a warning that names them, on every load.
     """
     store, study, run = locate(Path(path))
+    found = store.read_study(study) if study is not None else None
+    if study is not None and found is None:  # it is broken, of which a warning told
+        return typed_frame([], COLUMNS[table])
     if table in {"runs", "epochs"}:
-        return run_table(store, "epochs" if table == "epochs" else "runs", study, run)
-    wanted = None if run is None else {run}
-    if study is not None:
-        found = store.read_study(study)
-        wanted = found.runs if found else set()
+        return run_table(store, "epochs" if table == "epochs" else "runs", found, run)
+    wanted = found.runs if found else ({run} if run is not None else None)
     if table in ANALYSED:
         return analysed_frame(Analyses(store.root).records(), table, wanted)
     if table == "exports":

@@ -12,32 +12,43 @@ from bench.store.tables.columns import COLUMNS, typed_frame
 from bench.studies.recipe import recipe_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import pandas as pd
 
-    from bench.store import RunRecord, Store
+    from bench.store import RunRecord, Store, StudyRecord
 
 # Hidden for a dataset of generated images, where they mean nothing.
 _ACCURACIES = [c for c in COLUMNS["runs"] if "accuracy" in c or "loss" in c or "gap" in c]
 
 
 def run_table(
-    store: Store, table: Literal["runs", "epochs"], study: str | None = None, run: str | None = None
+    store: Store,
+    table: Literal["runs", "epochs"],
+    study: StudyRecord | None = None,
+    run: str | None = None,
+    read: Callable[[str], RunRecord | None] | None = None,
 ) -> pd.DataFrame:
     """Return the `runs` or `epochs` table of a results folder, of one study, or of one run.
 
     A run to which several variants refer has rows for each; a run of no study has rows without
-    study and variant. Every load reads the record of each run again, so a broken one warns on
-    every load.
+    study and variant.
+
+    Args:
+        store: the results folder.
+        table: its name.
+        study: include only runs of this study, in its order.
+        run: include only this run.
+        read: returns a run's record (default: it is read again, so a broken one warns on every
+            load).
     """
     known = [name for name in store.run_ids() if run in {None, name}]
-    studies = store.studies() if study is None else [store.read_study(study)]
+    studies = store.studies() if study is None else [study]
     order = {name: place for place, name in enumerate(known)}
     users: list[tuple[str, str | None, str | None]] = [
         (name, record.name, variant)
         for record in studies
-        if record is not None
         for variant, entry in record.variants.items()
         for name in entry["runs"].values()
         if name in order
@@ -46,7 +57,8 @@ def run_table(
         used = {name for name, *_ in users}
         users += [(name, None, None) for name in known if name not in used]
         users.sort(key=lambda user: order[user[0]])
-    rows = {name: _rows(store, table, name) for name in dict.fromkeys(name for name, *_ in users)}
+    records = {name: (read or store.read)(name) for name in dict.fromkeys(n for n, *_ in users)}
+    rows = {name: _rows(store, table, record) for name, record in records.items()}
     return typed_frame(
         [
             {**row, "study": study_name, "variant": variant}
@@ -57,12 +69,13 @@ def run_table(
     )
 
 
-def _rows(store: Store, table: Literal["runs", "epochs"], run: str) -> list[dict[str, Any]]:
-    """Return the rows of one run; none, with a warning, if it is broken."""
-    record = store.read(run)
+def _rows(
+    store: Store, table: Literal["runs", "epochs"], record: RunRecord | None
+) -> list[dict[str, Any]]:
+    """Return the rows of one run; none, with a warning, if its history is broken."""
     if record is None:
         return []
-    return [run_row(record)] if table == "runs" else epoch_rows(store.folder(run), record)
+    return [run_row(record)] if table == "runs" else epoch_rows(store.folder(record.run), record)
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
