@@ -331,8 +331,6 @@ def measure(
     results: str | Path = "bench-runs",
     device: str = "auto",
     threads: int | None = None,
-    options: dict[str, Any] | None = None,
-    input_size: int | tuple[int, int] | None = None,
     on_event: OnEvent = lambda _event: None,
     **request: Any,
 ) -> pd.DataFrame:
@@ -348,12 +346,9 @@ def measure(
         device: auto, cpu, cuda, cuda:N or mps.
         threads: number of CPU threads (default: the physical cores this process may
             use, at most `OMP_NUM_THREADS`).
-        options: options of the models given by name.
-        input_size: side, or height and width, in pixels, for models given by name and for
-            `.onnx` files that take any size.
         on_event: called with the progress, as dictionaries.
-        **request: fields of `bench.measurement.configurations.Request`, such as `backends`: one
-            value, or several.
+        **request: fields of `bench.measurement.configurations.Request`, such as `backends`,
+            `options` and `input_size`: one value, or several.
 
     Returns:
         The rows of the `throughput` table (`bench.load_results`). A configuration that could not
@@ -370,9 +365,7 @@ def measure(
     values: dict[str, Any] = {k: as_tuple(v) if k in several else v for k, v in request.items()}
     wanted = Request(**values)
     context = make_context(results, device, threads, on_event)
-    record = measure_names(
-        as_tuple(targets), wanted, context, options=options, input_size=input_size
-    )
+    record = measure_names(as_tuple(targets), wanted, context)
     return throughput_frame(record.rows)
 
 

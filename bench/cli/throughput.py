@@ -168,14 +168,12 @@ def throughput(
 
     """
     options.require_positive(threads=threads)
-    size = options.parse_size(input_size)
     sizes = [_number_or_auto("--batch-size", text) for text in batch_size or []]
     from bench.measurement.configurations import Request
     from bench.measurement.measure import measure_names
     from bench.measurement.preparation import make_context
 
     prove_folder(figures, "--figures")
-    values = options.parse_values(option)
     request = Request(
         backends=tuple(backend or ()),
         precisions=tuple(precision or ()),
@@ -195,11 +193,13 @@ def throughput(
         clear_l2=clear_l2,
         layers=layers,
         cold_start=cold_start,
+        options=options.parse_values(option),
+        input_size=options.parse_size(input_size),
         dataset=dataset,
     )
     with measuring_view(quiet=quiet or as_json) as on_event:
         context = make_context(results, device, threads, on_event)
-        record = measure_names(targets or [], request, context, options=values, input_size=size)
+        record = measure_names(targets or [], request, context)
     if figures is not None:
         _save_figures(record, figures, say=remarks(quiet=quiet or as_json))
     raise typer.Exit(_show(record, results, as_json=as_json))

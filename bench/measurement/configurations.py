@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.measurement.measured_network import MeasuredNetwork
+    from bench.targets.find import InputSize
 
 Scenario = Literal["offline", "single-stream", "server"]
 AUTO = "auto"
@@ -63,6 +64,9 @@ class Request:
         layers: profile each configuration after its samples.
         bounded: time each batch alone, and take enough samples to bound p99.
         cold_start: measure import, load and first inference in fresh processes, after the samples.
+        options: options of the models given by name.
+        input_size: side, or height and width, in pixels, for models given by name and for `.onnx`
+            files that take any size.
         dataset: images to calibrate int8 with, or `random` (default: a run's own, and random ones
             for a model given by name).
         seed: of the random orders, and of the memory that a process allocates before it measures
@@ -91,6 +95,8 @@ class Request:
     layers: bool = False
     bounded: bool = False
     cold_start: bool = False
+    options: dict[str, Any] | None = None
+    input_size: InputSize | None = None
     dataset: str | None = None
     seed: int = field(default_factory=lambda: secrets.randbits(31))
 

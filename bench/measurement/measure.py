@@ -46,27 +46,25 @@ from bench.targets.find import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.targets.find import InputSize
-
 
 def measure_names(
     names: Sequence[str | Path],
     request: Request,
     context: Context,
-    *,
-    options: dict[str, Any] | None = None,
-    input_size: InputSize | None = None,
 ) -> MeasurementRecord:
     """Measure the networks that names stand for (default: ResNet-18), and publish the record.
 
-    Names, options and input size are those of `bench.measure`.
+    Names are those of `bench.measure`.
 
     Raises:
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be
             written.
     """
     found = find_targets(
-        names or [DEFAULT_MODEL], results=context.results, options=options, input_size=input_size
+        names or [DEFAULT_MODEL],
+        results=context.results,
+        options=request.options,
+        input_size=request.input_size,
     )
     return measure_targets(_with_unique_labels(found), request, context)
 
@@ -135,7 +133,7 @@ def measure_configurations(
         noise["warnings"].append("interrupted after the samples were complete")
     cpu, instruction_sets = processor()
     identity = store.new_id()
-    targets = dict.fromkeys(made.target.label for made in configurations)
+    targets = {made.target.label: made.target.name for made in configurations}
     environment = describe_environment(context.device, threads=context.threads)
     environment |= {n: version_of(n) for n in ("onnxruntime-gpu", "onnxruntime", "openvino")}
     rows = make_rows(
@@ -150,7 +148,8 @@ def measure_configurations(
     add_repeats(rows, environment, store.records())
     record = MeasurementRecord(
         measurement=identity,
-        request=asdict(request) | {"targets": list(targets)},
+        request=asdict(request)
+        | {"targets": list(targets), "names": list(dict.fromkeys(targets.values()))},
         rows=rows,
         environment=environment,
         ceiling=asdict(ceiling),

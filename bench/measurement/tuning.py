@@ -38,6 +38,7 @@ from bench.store.measurements import Measurements
 from bench.system.intervals import FEWEST_PROCESSES
 from bench.system.machine_lock import measuring_lock
 from bench.system.processor_use import too_busy
+from bench.targets.network import spell_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -372,6 +373,7 @@ def _measured_again(
     # The last reference of its kind counts, whatever its number of threads.
     all_of_them = [*(one for one in finalists if one not in beside), *beside]
     mixed = len({one.threads for one in all_of_them}) > 1
+    target = all_of_them[0].target
     made = [
         replace(one, mixed_threads=mixed, bounded=bounded and one in finalists)
         for one in all_of_them
@@ -387,6 +389,8 @@ def _measured_again(
         streams=tuple(sorted({one.streams for one in made})),
         max_seconds=seconds,
         bounded=bounded,
+        options=target.options if target.kind == "model" else None,
+        input_size=target.image_size if target.run is None else None,
         dataset=dataset,
     )
     return measure_configurations(made, request, context, folder)
@@ -479,7 +483,7 @@ def command_for(made: Configuration, dataset: str | None = None) -> str:
     target = made.target
     words = ["throughput", str(target.file or target.run or target.name)]
     if target.kind != "run":
-        words += [word for k, v in target.options.items() for word in ("--option", f"{k}={v}")]
+        words += [word for o in spell_values(target.options) for word in ("--option", o)]
         words += ["--input-size", spell_size(target.image_size)]
     words += ["--backend", made.backend, "--precision", made.precision]
     words += ["--memory-format", made.memory_format, "--batch-size", str(made.batch_size)]

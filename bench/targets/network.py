@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,12 +17,24 @@ from bench.targets.trained_run import TrainedRun, load_run
 from bench.training.setup import split_places
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bench.data import Dataset, Images, Preprocessing
 
 Kind = Literal["model", "run", "onnx", "engine"]
 PROOF_IMAGES = 256  # compared where the dataset has that many
+_TOML_WORDS = {"true", "false", "inf", "nan"}
+
+
+def spell_values(values: Mapping[str, Any]) -> list[str]:
+    """Write values as `--option` and `--set` take them: `key=value`, a word without quotes."""
+
+    def spell(value: Any) -> str:
+        plain = isinstance(value, str) and value.isidentifier() and value not in _TOML_WORDS
+        return str(value) if plain else json.dumps(value)
+
+    return [f"{key}={spell(value)}" for key, value in values.items()]
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class NamedNetwork:
     @property
     def name(self) -> str:
         """The label without options."""
-        return self.label.partition(" ")[0]
+        return self.label.partition(" ")[0] if self.kind == "model" else self.label
 
     @property
     def file_name(self) -> str:

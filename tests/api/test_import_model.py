@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -345,13 +347,17 @@ def test_grown_from_an_imported_network(trained, tmp_path):
 
 @pytest.mark.usefixtures("project")
 def test_the_page_names_the_command_that_imports_again(bench):
-    import_net(name="bars", settings={**COLOURS, "resize": "squash"})
+    given = {**COLOURS, "resize": "squash", "batch_size": 8, "precision": "bf16"}
+    import_net(name="bars", settings=given)
     assert bench("report", "bars").code == 0
     text = Path("report/bars/README.md").read_text()
     assert "`bench import stranger.network:Net --dataset imagefolder:bars --weights " in text
     assert f"'mean={json.dumps(list(MEAN))}'" in text
     assert "--set resize=squash " in text
     assert "- recipe: imported" in text
+    (command,) = re.findall(r"^- command: `bench (.*)`$", text, re.M)
+    assert bench(*shlex.split(command), "--device", "cpu", "--threads", 1).code == 0
+    assert len(list(Store("bench-runs").runs())) == 1  # the same run
 
 
 @pytest.mark.usefixtures("project")

@@ -132,6 +132,11 @@ def test_the_command_reproduces_the_configuration(made):
         f"bench throughput {TINY} --input-size 16 --backend fine --precision fp32 "
         "--memory-format contiguous --batch-size 4 --threads 1 --device cpu"
     )
+    given = {"zero_init_residual": True, "shortcut": "none"}
+    target = dataclasses.replace(made[3].target, options=given)
+    assert "--option zero_init_residual=true --option shortcut=none " in command_for(
+        dataclasses.replace(made[3], target=target)
+    )
 
 
 def test_the_command_can_be_pasted_and_finds_what_was_tuned(made, tmp_path):
@@ -199,6 +204,7 @@ def test_the_fastest_of_the_finalists_is_the_one_of_the_second_measurement(searc
     assert [one.batch_size for one in configurations] == [10, 9, 8]
     assert tuned.best.batch_size == 9
     assert (request.processes, request.bounded) == ("auto", False)
+    assert (request.options, request.input_size) == ({}, (16, 16))  # its command needs them
     assert tuned.left_out == ()
 
 

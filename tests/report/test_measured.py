@@ -11,8 +11,8 @@ import bench
 from bench.errors import BenchError
 from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
 from bench.report.findings.fastest import closing_lines, fastest, int8_pays, rounded
+from bench.report.pages.commands import measuring_command as command
 from bench.report.pages.measurements import publish_measurements
-from bench.report.pages.provenance import measuring_command as command
 from bench.report.tables.throughput import footnotes
 from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.tables.frames import rows_of, throughput_frame
@@ -57,6 +57,8 @@ def test_the_page_says_how_it_was_measured(measured, page):
 
 def test_the_command_asks_for_the_same(measured):
     (record,) = measured.records()
+    assert record.request["names"] == ["resnet20"]
+    assert record.request["options"] == {"width": 4}
     assert command(record) == (
         "bench throughput resnet20 --backend null --backend onnxruntime --precision fp32 "
         "--precision bf16 --batch-size 1 --batch-size 2 --reference null --target-width 0.5 "

@@ -12,9 +12,10 @@ from bench.report.charts.roofline import rooflines
 from bench.report.charts.throughput import by_network_or_backend, latency_and_throughput
 from bench.report.findings.fastest import fastest
 from bench.report.findings.history import histories
+from bench.report.pages.commands import measuring_command
 from bench.report.pages.html import render
 from bench.report.pages.markdown import picture
-from bench.report.pages.provenance import machine, measuring_command, versions
+from bench.report.pages.provenance import machine, versions
 from bench.report.pages.publish import write_file
 from bench.report.tables.cold_start import cold_start_lines, cold_start_text
 from bench.report.tables.history import history_lines, history_text

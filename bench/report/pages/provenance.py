@@ -1,37 +1,17 @@
-"""What a reader needs to check a report: commands, data, machines, and what failed."""
+"""What a reader needs to check a report: data, machines, and what failed."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from bench.measurement.configurations import Request
-from bench.studies.file import shipped_studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bench.report.study_data import StudyData
-    from bench.store import RunRecord
-    from bench.store.analyses import AnalysisRecord
-    from bench.store.measurements import MeasurementRecord
 
 _GPU = ("gpu", "driver", "cuda", "cudnn")
-_TOML_WORDS = {"true", "false", "inf", "nan"}
 _PACKAGES = ("bench", "torch", "numpy", "python")
-_OF_SEVERAL_RUNS = ("gradients", "landscape")
-# What fields of a measurement's request are called on the command line.
-_RENAMED = {
-    "backends": "backend",
-    "precisions": "precision",
-    "batch_sizes": "batch-size",
-    "memory_formats": "memory-format",
-    "boundaries": "boundary",
-    "latency_bound_ms": "max-latency-ms",
-}
 
 
 @dataclass(frozen=True)
@@ -86,104 +66,6 @@ def unsupported(data: StudyData) -> list[str]:
 def _failure(what: str, status: Any, error: Any, run: str | None = None) -> Failure:
     reason = " ".join(error.split()) if isinstance(error, str) else ""
     return Failure(what, str(status).replace("_", " "), reason or "no reason recorded", run)
-
-
-def training_command(data: StudyData) -> str:
-    """Return the command that trains a study's runs again, or imports its one run.
-
-    A study that is not shipped is named by its file.
-    """
-    imported = [record for record in data.records.values() if record.imported]
-    if len(imported) == len(data.places) == 1:
-        return _importing(imported[0], data.study.name)
-    seeds = sorted({seed for _, seed in data.places.values()})
-    name = data.study.name
-    study = name if name in shipped_studies() else f"{name}.toml"
-    return shlex.join(["bench", "run-ablation", study, "--seeds", ",".join(map(str, seeds))])
-
-
-def _importing(record: RunRecord, name: str) -> str:
-    """Return the command that imports a run's network again."""
-    request, weights = record.request, record.environment.get("weights_file")
-    words = ["bench", "import", request["model"], "--dataset", request["dataset"]]
-    words += ["--weights", weights] if weights else []
-    for key, value in request["options"].items():
-        words += ["--option", f"{key}={_written(value)}"]
-    given = {key: request.get(key) for key in ("input_size", "mean", "std")}
-    given |= {k: v for k in ("normalize", "antialias") if not (v := request["recipe"][k])}
-    given["resize"] = request["recipe"].get("resize")
-    for key, value in given.items():
-        if value is not None:
-            words += ["--set", f"{key}={_written(value)}"]
-    return shlex.join([*words, "--name", name])
-
-
-def _written(value: Any) -> str:
-    """Write a value as `--option` and `--set` read it; a word needs no quotes."""
-    plain = isinstance(value, str) and value.isidentifier() and value not in _TOML_WORDS
-    return str(value) if plain else json.dumps(value)
-
-
-def measuring_command(record: MeasurementRecord) -> str:
-    """Return the command that measures this again, where the same targets are found."""
-    # Records from before there were several processes do not name their number.
-    request = {"processes": 1} | record.request
-    labels = [label.split(" ") for label in request.get("targets", [])]
-    defaults = {field.name: field.default for field in dataclasses.fields(Request)}
-    changed = {
-        _RENAMED.get(name, name): request[name]
-        for name, default in defaults.items()
-        if name != "seed" and request.get(name, default) not in (default, _listed(default))
-    }
-    names = [name for name, *_ in labels]
-    given = dict.fromkeys(option for _, *options in labels for option in options)
-    words = _options({**changed, "option": list(given)})
-    threads = str(record.environment.get("threads"))
-    return shlex.join(["bench", "throughput", *names, *words, "--threads", threads])
-
-
-def _listed(value: Any) -> Any:
-    """Return a tuple as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _options(values: Mapping[str, Any]) -> list[str]:
-    """Return values as a command's options; of a list, one per value."""
-    words: list[str] = []
-    for name, value in values.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not False and value is not None:
-            several = value if isinstance(value, list | tuple) else [value]
-            words += [word for one in several for word in (option, str(one))]
-    return words
-
-
-def analysing_commands(data: StudyData) -> list[str]:
-    """Return the commands that export, measure and analyse a study's runs again."""
-    made = [
-        shlex.join(["bench", "export-onnx", data.study.name, "--precision", str(row["precision"])])
-        for row in (record.row for record in data.export_records)
-        if row["format"] == "onnx" and row["precision"] is not None
-    ]
-    made += [measuring_command(record) for record in data.measurements]
-    analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
-    return list(dict.fromkeys([*made, *_analysing(analyses)]))
-
-
-def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
-    """Return the commands that make analyses again, one for all runs where it takes several."""
-    runs: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
-    for record in records:
-        run = str(record.request["run"])
-        alone = "" if record.kind in _OF_SEVERAL_RUNS else run
-        options = _options({k: v for k, v in record.request.items() if k != "run"})
-        runs.setdefault((record.kind, tuple(options), alone), []).append(run)
-    return [
-        shlex.join(["bench", kind, *dict.fromkeys(named), *options])
-        for (kind, options, _), named in runs.items()
-    ]
 
 
 def provenance(data: StudyData) -> list[tuple[str, str]]:

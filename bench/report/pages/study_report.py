@@ -11,12 +11,11 @@ from bench.report.findings.agreement import Agreement, agreement
 from bench.report.findings.answer import answer, outlook, statements
 from bench.report.findings.wording import counted_statuses, first_named
 from bench.report.pages.architecture import Architecture, architectures
+from bench.report.pages.commands import analysing_commands, training_command
 from bench.report.pages.provenance import (
     Failure,
-    analysing_commands,
     failures,
     provenance,
-    training_command,
     training_seconds,
     unsupported,
 )
