@@ -102,7 +102,7 @@ def republish(folder: Path) -> None:
         for v, r, seed, n, ours, theirs in _PAIR.findall(text)
     ]
     vars(report)["agreement"] = Agreement(tuple(pairs), {}, ())
-    vars(report)["commands"] = [""]
+    vars(report)["commands"] = []
     vars(report)["provenance"] = []
     vars(report)["failures"] = []
     vars(report)["further"] = []

@@ -55,8 +55,9 @@ def make_plan(
     if isinstance(study, Study):
         plan = expand(name or "study", study, overrides)
     else:
-        plan = load_study(study).expand(overrides)
-        plan = dataclasses.replace(plan, name=name or plan.name)
+        file = load_study(study)
+        plan = file.expand(overrides)
+        plan = dataclasses.replace(plan, name=name or plan.name, file=file.path.name)
     if weights is None:
         return plan
     digest = weights_digest(weights)
@@ -196,8 +197,17 @@ def _study_record(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         margin=study.margin,
         contrasts={contrast.name: contrast.weights for contrast in study.contrast},
         test=study.test,
+        **_origin(plan),
         **declaration(plan, store, before, variants),
     )
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """Return the fields of a study's record that its report names the command by."""
+    if plan.name == ADHOC:  # each of its runs had a command of its own
+        return {}
+    file = None if plan.file == f"{plan.name}.toml" else plan.file
+    return {"file": file, "overrides": plan.overrides}
 
 
 def _with_seed(request: RunRequest, seed: str) -> RunRequest:

@@ -99,6 +99,9 @@ class StudyRecord:
         margin: largest difference that counts as equivalent, percentage points, or None.
         contrasts: name → variant → weight.
         test: `paired` or `welch`.
+        file: name of the study's file, if that is not NAME.toml; empty for a study that was made
+            in Python.
+        overrides: values that replaced those of the file: epochs, dataset, deterministic.
     """
 
     name: str
@@ -121,6 +124,8 @@ class StudyRecord:
     margin: float | None = None
     contrasts: dict[str, dict[str, float]] = field(default_factory=dict)
     test: Literal["paired", "welch"] = "paired"
+    file: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
 
     @property
     def paragraphs(self) -> list[str]:

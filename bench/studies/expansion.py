@@ -62,7 +62,12 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     _check_different(study, planned)
     check_growth(name, study, overrides.only)
     _check_validates(name, study, planned)
-    return Plan(name, study, tuple(planned), tuple(overrides.only))
+    changed = {
+        key: value
+        for key in ("epochs", "dataset", "deterministic")
+        if (value := getattr(overrides, key))
+    }
+    return Plan(name, study, tuple(planned), tuple(overrides.only), changed)
 
 
 def _check_different(study: Study, planned: list[PlannedVariant]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
@@ -45,12 +45,23 @@ class PlannedVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study expanded: variants × random seeds; `only` names those to train (default: all)."""
+    """A study expanded: variants × random seeds.
+
+    Attributes:
+        name: the study's name in the results.
+        study: its content.
+        variants: its variants with their requests.
+        only: the variants to train (default: all).
+        overrides: values that replace those of the study's file: epochs, dataset, deterministic.
+        file: name of the study's file; empty for a study that was made in Python.
+    """
 
     name: str
     study: Study
     variants: tuple[PlannedVariant, ...]
     only: tuple[str, ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
 
     def map(self, change: Callable[[RunRequest], RunRequest]) -> Plan:
         """Return the plan with every request changed; grown ones name their changed parent."""

@@ -213,23 +213,28 @@ def get_recipe(name: str) -> Recipe:
 
 
 def recipe_name(values: dict[str, Any]) -> str:
-    """Name the recipe that has *values*, with what was changed: `fast learning_rate=0.1`.
+    """Name the recipe that has *values*, with what was changed: `fast learning_rate=0.1`."""
+    closest, changes = closest_recipe(values)
+    return " ".join([closest, *(f"{k}={v}" for k, v in changes.items())])
 
-    The recipe that needs the fewest changes is named; epochs are left out, as they have a
-    column of their own.
+
+def closest_recipe(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the recipe that needs the fewest changes to have *values*, and the changes.
+
+    Epochs are left out, as they have a column and an option of their own.
     """
-    return _recipe_name(json.dumps(values))  # hashable: most runs share a recipe
+    return _closest_recipe(json.dumps(values))  # hashable: most runs share a recipe
 
 
 @lru_cache(maxsize=1024)
-def _recipe_name(text: str) -> str:
+def _closest_recipe(text: str) -> tuple[str, dict[str, Any]]:
     # A recipe is written without the `LATER` values that it leaves at their default.
     values = json.loads(text)
     values |= {k: v for k, v in LATER.items() if k not in values}
 
-    def changes(name: str) -> list[str]:
+    def changes(name: str) -> dict[str, Any]:
         own = {**LATER, **RECIPES[name].model_dump(mode="json")}
-        return [f"{k}={v}" for k, v in values.items() if k != "epochs" and own.get(k) != v]
+        return {k: v for k, v in values.items() if k != "epochs" and own.get(k) != v}
 
     closest = min(RECIPES, key=lambda name: len(changes(name)))
-    return " ".join([closest, *changes(closest)])
+    return closest, changes(closest)

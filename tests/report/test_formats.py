@@ -120,7 +120,7 @@ def test_a_page_shows_what_was_measured_and_found_besides_training(
     assert {p.name for p in folder.glob("*.svg")} == set(shown)
     assert "\n## Inside the networks\n\n![" in page
     made = page.partition(
-        "## How it was made\n\n- command: `bench run-ablation tiny.toml --seeds 0,1`\n"
+        "## How it was made\n\n- command: `bench run-ablation tiny.toml --seeds 0,1 --threads 1`\n"
     )[2]
     assert "- then `bench export-onnx tiny --precision fp32`\n" in made
     assert re.search(r"- then `bench throughput resnet8 --processes 1 --threads 1`\n", made)

@@ -7,17 +7,18 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from bench.data import list_datasets
 from bench.measurement.configurations import Request
-from bench.studies.file import shipped_studies
-from bench.studies.recipe import get_recipe
-from bench.studies.run_request import IMPORT_SETTINGS
+from bench.studies.file import ADHOC, shipped_studies
+from bench.studies.recipe import closest_recipe, get_recipe
+from bench.studies.run_request import IMPORT_SETTINGS, RunRequest
 from bench.targets.network import spell_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.report.study_data import StudyData
-    from bench.store import RunRecord
+    from bench.store import RunRecord, StudyRecord
     from bench.store.analyses import AnalysisRecord
     from bench.store.measurements import MeasurementRecord
 
@@ -35,18 +36,67 @@ _RENAMED = {
 _NO_OPTION = {"seed", "bounded"}  # fields that no option sets: `bench tune` asks for bounds
 
 
-def training_command(data: StudyData) -> str:
-    """Return the command that trains a study's runs again, or imports its one run.
+def training_commands(data: StudyData) -> list[str]:
+    """Return the commands that train a study's runs again, or import them.
 
-    A study that is not shipped is named by its file.
+    Those of single runs, in the study `adhoc`, are one per run. There is no command for a study
+    that was made in Python or started from given weights, nor for a single run that was grown or
+    whose file of initial weights is not known.
     """
-    imported = [record for record in data.records.values() if record.imported]
-    if len(imported) == len(data.places) == 1:
-        return _importing(imported[0], data.study.name)
+    records = list(data.records.values())
+    imported = sum(record.imported for record in records)
+    if data.study.name == ADHOC or imported == len(data.places) == 1:
+        made = [_importing(r, data.study.name) if r.imported else _training(r) for r in records]
+        return [command for command in made if command is not None]
+    file = study_file(data.study)
+    if file is None or any(record.request.get("initial_weights") for record in records):
+        return []
     seeds = sorted({seed for _, seed in data.places.values()})
-    name = data.study.name
-    study = name if name in shipped_studies() else f"{name}.toml"
-    return shlex.join(["bench", "run-ablation", study, "--seeds", ",".join(map(str, seeds))])
+    given = {"seeds": ",".join(map(str, seeds)), **data.study.overrides}
+    return [shlex.join(["bench", "run-ablation", file, *_options(given | _execution(records))])]
+
+
+def study_file(study: StudyRecord) -> str | None:
+    """Return the name of a shipped study, or of a study's file; None if it has neither."""
+    file = f"{study.name}.toml" if study.file is None else study.file
+    stem = file.removesuffix(".toml")
+    return (stem if stem in shipped_studies() else file) or None
+
+
+def _execution(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return the options of how runs were executed, where it was the same for all of them."""
+    names = {"threads": "threads", "compile": "compiled", "cuda_graph": "cuda_graph"}
+    found = {
+        option: {record.environment.get(name) for record in records}
+        for option, name in names.items()
+    }
+    return {option: values.pop() for option, values in found.items() if len(values) == 1}
+
+
+def _training(record: RunRecord) -> str | None:
+    """Return the command that trains a single run again; None if it cannot be known."""
+    request, environment = RunRequest.from_dict(record.request), record.environment
+    weights = environment.get("weights_file")
+    if request.grown_from or (request.initial_weights and not weights):
+        return None
+    recipe, changes = closest_recipe(record.request["recipe"])
+    settings = {key: getattr(request, key) for key in ("train_images", "mean", "std")}
+    native = {info.name: info.size for info in list_datasets()}.get(request.dataset)
+    if request.input_size != native:
+        settings["input_size"] = request.input_size
+    if request.precision != "fp32" or str(environment.get("device")).startswith("cuda"):
+        settings["precision"] = request.precision  # the default is that of the device
+    given = {
+        "dataset": request.dataset,
+        "recipe": recipe,
+        "seed": request.seed,
+        "option": request.options,
+        "weights": weights,
+        "epochs": request.recipe.epochs,
+        "set": {k: v for k, v in (changes | settings).items() if v is not None},
+        "deterministic": request.deterministic,
+    }
+    return shlex.join(["bench", "train", request.model, *_options(given | _execution([record]))])
 
 
 def _importing(record: RunRecord, name: str) -> str:
@@ -59,7 +109,8 @@ def _importing(record: RunRecord, name: str) -> str:
     defaults = {**get_recipe("fast").model_dump(mode="json"), "precision": "fp32"}
     given = {key: ({**request["recipe"], **request}).get(key) for key in IMPORT_SETTINGS}
     words += _options({"set": {k: v for k, v in given.items() if v not in (None, defaults.get(k))}})
-    return shlex.join([*words, "--name", name])
+    words += _options({"name": None if name == ADHOC else name})
+    return shlex.join(words)
 
 
 def measuring_command(record: MeasurementRecord) -> str:

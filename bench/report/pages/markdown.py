@@ -46,9 +46,11 @@ def markdown(report: StudyReport, *, pictures: bool = False) -> str:
         "## How it was made",
         "",
     ]
-    first, *others = report.commands
-    lines += [f"- command: {markdown_code(first)}"]
-    lines += [f"- then {markdown_code(command)}" for command in others if pictures]
+    commands = report.commands if pictures else report.training_commands
+    lines += [
+        f"- {'then' if place else 'command:'} {markdown_code(command)}"
+        for place, command in enumerate(commands)
+    ]
     lines += [f"- {name}: {markdown_text(text)}" for name, text in report.provenance]
     return "\n".join(lines) + "\n"
 

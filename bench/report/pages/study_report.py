@@ -11,7 +11,7 @@ from bench.report.findings.agreement import Agreement, agreement
 from bench.report.findings.answer import answer, outlook, statements
 from bench.report.findings.wording import counted_statuses, first_named
 from bench.report.pages.architecture import Architecture, architectures
-from bench.report.pages.commands import analysing_commands, training_command
+from bench.report.pages.commands import analysing_commands, study_file, training_commands
 from bench.report.pages.provenance import (
     Failure,
     failures,
@@ -213,10 +213,22 @@ class StudyReport:
         """A drawing per network."""
         return architectures(self.data)
 
+    @property
+    def file(self) -> str | None:
+        """Name of the study's own file, if a command names it."""
+        name = str(study_file(self.study))
+        named = name.endswith(".toml") and any(name in c for c in self.training_commands)
+        return name if named else None
+
+    @cached_property
+    def training_commands(self) -> list[str]:
+        """Commands that train the study's runs again, or import them; none if that is not known."""
+        return training_commands(self.data)
+
     @cached_property
     def commands(self) -> list[str]:
         """Commands that train, export, measure and analyse the study's runs again."""
-        return [training_command(self.data), *analysing_commands(self.data)]
+        return [*self.training_commands, *analysing_commands(self.data)]
 
     @cached_property
     def provenance(self) -> list[tuple[str, str]]:
