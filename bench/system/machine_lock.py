@@ -1,10 +1,15 @@
-"""A machine-wide lock that keeps measurements and trainings apart: load distorts timings."""
+"""A lock that keeps a user's measurements and trainings on one machine apart.
+
+Load distorts timings. The lock is in the user's runtime folder, which other users' commands do not
+see.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shlex
+import sqlite3
 import sys
 import textwrap
 import time
@@ -26,7 +31,7 @@ _POLL_SECONDS = 0.2
 
 @contextlib.contextmanager
 def training_lock(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Wait until nothing is measured on this machine, and prevent it while the block runs.
+    """Wait until no bench command of this user measures, and prevent it while the block runs.
 
     Other trainings may run at the same time. *waiting* is called repeatedly; it may raise to give
     up.
@@ -47,9 +52,10 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
     with warnings.catch_warnings():  # platformdirs warns of its fallback without XDG_RUNTIME_DIR
         warnings.simplefilter("ignore")
         folder = Path(platformdirs.user_runtime_dir("resnet-bench"))
+    path = folder / "machine.lock"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = filelock.ReadWriteLock(folder / "machine.lock")
+        lock = filelock.ReadWriteLock(path)
         acquire = lock.acquire_read if mode == "read" else lock.acquire_write
         reported = False
         while not _try(acquire):
@@ -59,8 +65,11 @@ def _held(mode: str, other: str, waiting: Callable[[], None]) -> Iterator[None]:
                 reported = True
             waiting()
             time.sleep(_POLL_SECONDS)
-    except OSError as error:
-        warn(f"measurement and training are not kept apart: {error}")
+    except (OSError, sqlite3.Error, ValueError) as error:  # the lock's file is a database
+        warn(
+            f"measurement and training are not kept apart: {path} cannot be locked ({error}); "
+            "remove it if it is damaged"
+        )
         yield
         return
     try:

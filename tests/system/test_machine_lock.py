@@ -97,3 +97,13 @@ def test_without_a_folder_for_the_lock_it_is_a_warning(tmp_path, monkeypatch):
         machine_lock.measuring_lock(give_up),
     ):
         pass
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"?" * 100])
+def test_a_damaged_lock_is_a_warning_that_names_it(hold, tmp_path, content):
+    hold("training").kill()
+    (path,) = tmp_path.rglob("machine.lock")
+    path.write_bytes(content)
+    said = rf"not kept apart: {path} cannot be locked .*; remove it"
+    with pytest.warns(UserWarning, match=said), machine_lock.measuring_lock(give_up):
+        pass
