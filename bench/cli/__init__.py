@@ -18,7 +18,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import BenchError, plain, warning_line
-from bench.system.memory import says_out_of_memory
+from bench.system.memory import is_out_of_memory
 from bench.system.signals import StopRequestedError, exit_on_sigterm
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ def _exit_code(error: Exception) -> int:
         message = described.format_message() or "give a command"  # empty when the help was shown
         message = message.replace(": Value error, ", ": ")  # pydantic's, which checks the choices
         return refuse(message.rstrip(".") + hint)
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and says_out_of_memory(str(error))  # PyTorch's allocator
-    ):
+    if is_out_of_memory(error):
         reason = f" ({str(error)[:200]})" if str(error) else ""
         return refuse(f"not enough memory{reason}; use a smaller network, input size or batch")
     if isinstance(error, OSError) and (refusal := _refusal_of(error)):

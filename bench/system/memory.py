@@ -66,9 +66,14 @@ def enable_huge_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def says_out_of_memory(text: str) -> bool:
-    """Return whether an error message reports a failed allocation."""
-    text = text.lower()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, on the device or on the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's too
+        return True
+    # PyTorch raises RuntimeError, other libraries errors of their own, Python none of its others.
+    if not isinstance(error, RuntimeError) and type(error).__module__ == "builtins":
+        return False
+    text = str(error).lower()
     if any(words in text for words in _AMBIGUOUS):
         return memory_left() < _SCARCE_BYTES
     return any(words in text for words in _REFUSALS)

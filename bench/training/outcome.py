@@ -11,7 +11,7 @@ import torch
 from bench.models.errors import one_line
 from bench.store import RunRecord
 from bench.system.environment import describe_environment
-from bench.system.memory import memory_left, says_out_of_memory
+from bench.system.memory import is_out_of_memory, memory_left
 from bench.training.inputs import describe_inputs
 
 if TYPE_CHECKING:
@@ -51,10 +51,3 @@ def _memory(error: BaseException, device: str) -> str:
         free, total = torch.cuda.mem_get_info(device)
         return f"{device} has {total >> 20} MiB; {free >> 20} MiB were free afterwards"
     return f"{memory_left() >> 20} MiB of memory were left"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out, on the device or on the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and says_out_of_memory(str(error))
-    )

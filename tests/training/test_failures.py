@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
-from bench.training.outcome import is_out_of_memory
 from bench.training.run import execute
 from builders import TROUBLED_NETWORK
 
@@ -82,33 +78,6 @@ def test_failed_run_is_tried_again(own, store, resources, monkeypatch):
     monkeypatch.setattr(troubled_networks.Network, "forward", lambda self, x: self.head(x))
     assert execute(request, store, resources).status == "complete"
     assert not list(store.unfinished())
-
-
-def test_what_counts_as_out_of_memory():
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"))
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory lane"))
-
-
-STARVED = """
-import resource
-from pathlib import Path
-from bench.training.outcome import begin_record, failure, is_out_of_memory
-
-error = RuntimeError("could not create a primitive")
-assert not is_out_of_memory(error)
-taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + 300_000_000, -1))
-assert is_out_of_memory(error)
-assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for what is taken")
-def test_onednn_that_gives_no_reason_is_out_of_memory_where_little_is_left():
-    subprocess.run([sys.executable, "-c", STARVED], check=True)
 
 
 def test_torch_settings_are_put_back_after_a_failure(own, store, resources):

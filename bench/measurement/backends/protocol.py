@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from bench.errors import BenchError
-from bench.system.memory import says_out_of_memory
+from bench.system.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,11 +58,7 @@ class OutOfMemoryError(BenchError):
 def status_of(error: BaseException) -> tuple[str, str]:
     """Return the status that a row gets for an error, and its one-line message."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    # torch.cuda's own class has that name; other libraries' errors are recognised by their text.
-    out_of_memory = isinstance(error, OutOfMemoryError | MemoryError) or (
-        type(error).__name__ == "OutOfMemoryError"
-    )
-    if out_of_memory or says_out_of_memory(text):
+    if is_out_of_memory(error):
         return "out_of_memory", text
     return ("unsupported" if isinstance(error, UnsupportedError) else "failed"), text
 

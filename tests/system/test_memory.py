@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench.system.memory import is_out_of_memory
+
+
+class LibraryError(Exception):
+    """As ONNX Runtime and others have."""
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA"))
+    assert is_out_of_memory(LibraryError("[ONNXRuntimeError] : Failed to allocate memory for 9"))
+    assert not is_out_of_memory(LibraryError("no such input"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory lane"))
+
+
+STARVED = """
+import resource
+from pathlib import Path
+from bench.system.memory import is_out_of_memory
+
+error = RuntimeError("could not create a primitive")
+assert not is_out_of_memory(error)
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 300_000_000, -1))
+assert is_out_of_memory(error)
+assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for what is taken")
+def test_onednn_that_gives_no_reason_is_out_of_memory_where_little_is_left():
+    subprocess.run([sys.executable, "-c", STARVED], check=True)
