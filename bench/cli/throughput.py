@@ -99,7 +99,7 @@ def throughput(
         float,
         measurement(
             "--max-seconds SECONDS",
-            "Longest time per configuration in all processes, after warm-up (server: in each).",
+            "Longest time per configuration, over all processes (server: in each).",
         ),
     ] = 12.0,
     max_latency_ms: Annotated[

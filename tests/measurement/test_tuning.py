@@ -145,7 +145,7 @@ def test_the_command_can_be_pasted_and_finds_what_was_tuned(made, tmp_path):
         return shlex.split(command_for(dataclasses.replace(made[3], target=target), "a set"))
 
     words = words_for(options={"text": "a b"})
-    assert words[:5] == ["bench", "throughput", TINY, "--option", "text=a b"]
+    assert words[:5] == ["bench", "throughput", TINY, "--option", 'text="a b"']
     assert words[-4:] == ["--dataset", "a set", "--results", f"{tmp_path}/the results"]
     assert words_for(kind="run", run="r8-s0-12")[2:4] == ["r8-s0-12", "--backend"]
     exported = words_for(kind="onnx", run="r8-s0-12", file=tmp_path / "m.onnx")

@@ -376,7 +376,7 @@ def test_a_grid_is_multiplied_out(write: Write) -> None:
 
 
 def test_the_first_variant_is_the_reference_unless_told(write: Write) -> None:
-    third = '[[variant]]\nname = "c"\nreference = "b"\n'
+    third = '[[variant]]\nname = "c"\nreference = "b"\nlearning_rate = 0.2\n'
     plan = planned(write(VALID + third))
     assert [v.reference for v in plan.variants] == [None, "a", "b"]
     plan = planned(write('reference = "b"\n' + VALID + third))
