@@ -109,6 +109,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def security(session: nox.Session) -> None:
     """Look for known holes in dependencies and ours, list what is installed, fuzz the parsers."""
+    install(session)
     python = sys.executable
     session.run(python, "-m", "ruff", "check", "--select", "S", "bench", "models")
     session.run(
@@ -124,5 +125,6 @@ def security(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Train a thousand tiny runs in one process, and a hundred in ten."""
+    install(session)
     for words in (("--runs", "1000"), ("--runs", "100", "--processes", "10")):
         session.run(sys.executable, "tools/soak.py", *words)

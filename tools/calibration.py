@@ -7,10 +7,10 @@ writes the figures that results/ shows, from the repository's root.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -210,6 +210,9 @@ def page(document: dict[str, Any]) -> str:
 
 def main() -> None:
     """Calibrate on every sampler; write JSON, and Markdown beside it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path, metavar="FILE.json", help="what is written")
+    path = parser.parse_args().file
     document = {
         "rows": [
             calibrate(kind) | {f"found_{s:g}": found_slower(kind, s) for s in (0, 0.05, 0.1)}
@@ -218,7 +221,6 @@ def main() -> None:
         "environment": describe_environment("cpu", threads=1),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = Path(sys.argv[1])
     path.write_text(json.dumps(document, indent=1) + "\n")
     path.with_suffix(".md").write_text(page(document))
 

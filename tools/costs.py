@@ -7,6 +7,7 @@ A study's cost is the multiply-adds of all its trainings. Run this when a study 
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ FILE = Path(__file__).parents[1] / "ablations" / "costs.json"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     costs = {name: training_macs(load_study(name).expand()) for name in shipped_studies()}
     FILE.write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
 

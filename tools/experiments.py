@@ -13,6 +13,7 @@ weights: `tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,18 @@ def commands(results: str, *more: str) -> list[list[str]]:
     ]
 
 
+def run(command: list[str]) -> int:
+    """Run a command, pass a request to stop on to it, and wait until it has saved its state."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    # In a session of its own: Ctrl-C then reaches it once, from here.
+    with subprocess.Popen(command, start_new_session=True) as process:
+        before = [signal.signal(s, lambda number, _: process.send_signal(number)) for s in signals]
+        code = process.wait()
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    return code
+
+
 def main(*words: str) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", required=True, help="one folder for all studies")
@@ -43,7 +56,7 @@ def main(*words: str) -> int:
     options = parser.parse_args(words)
     for command in commands(options.results, *(["--dry-run"] if options.dry_run else [])):
         print(" ".join(command), flush=True)
-        code = subprocess.run(command, check=False).returncode
+        code = run(command)
         if code not in FINISHED:
             return code
     return 0

@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("arguments", nargs="+", help="of bench throughput, after --")
     given = parser.parse_args()
+    if any(word.partition("=")[0] == "--max-seconds" for word in given.arguments):
+        parser.error("--max-seconds: it is the default, so that all processes take equally long")
     found: dict[str, list[dict[str, Any]]] = {}
     others: dict[str, list[dict[str, Any]]] = {}
     # As long in each process as in a repetition: a longer warm-up would be another quantity.

@@ -10,8 +10,8 @@ needs the results folder (rooflines, latencies, provenance) stays as it is.
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,12 @@ def _joined(old: str, new: str) -> str:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or sorted(path.parent.name for path in RESULTS.glob("*/epochs.csv"))
-    for name in wanted:
+    published = sorted(path.parent.name for path in RESULTS.glob("*/epochs.csv"))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("study", nargs="*", metavar="STUDY", help=f"of {', '.join(published)}")
+    wanted = parser.parse_args().study
+    if unknown := set(wanted) - set(published):
+        parser.error(f"not published: {', '.join(sorted(unknown))}")
+    for name in wanted or published:
         republish(RESULTS / name)
         print(RESULTS / name)

@@ -17,7 +17,7 @@ from bench.report.pages.study_report import StudyReport, read_study_report
 from bench.report.pages.terminal import print_report
 from bench.report.tables.text_table import TextTable, markdown_code, markdown_text
 from bench.store import Store
-from builders import make_record, make_request, make_row, make_study, make_unfinished
+from builders import make_record, make_request, make_row, make_study, make_unfinished, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ def report_of(root: Path, variants: list[str], spread: float = 0.01) -> StudyRep
                 make_request(options={"width": width}, seed=seed),
                 result={"test_accuracy": accuracy, "parameters": width, "macs": 10 * width},
             )
-            store.finish_run(record, history="epoch,train_accuracy,train_loss,seconds\n1,0.5,1,1\n")
-            runs[name].append(record.run)
+            history = "epoch,train_accuracy,train_loss,seconds\n1,0.5,1,1\n"
+            runs[name].append(write_run(root, record, history))
     store.save_study(make_study(runs, name="names", question="Does `a|b` <beat> the rest?"))
     return read_study_report(store, "names")
 

@@ -98,7 +98,7 @@ def test_weights_of_other_trainers_are_found(tmp_path, shape, name):
     content = SHAPES[shape](source)
     if name.endswith(".safetensors"):
         if not all(type(value) is torch.Tensor for value in content.values()):
-            return  # such a file holds nothing but tensors
+            pytest.skip("such a file holds nothing but tensors")
         content = {key: tensor.clone() for key, tensor in content.items()}
     load_weights(target, write(tmp_path / name, content))
     for key, tensor in source.state_dict().items():

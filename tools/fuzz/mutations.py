@@ -288,13 +288,17 @@ def main() -> None:
     chosen = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        names = chosen.format or list(targets(Path(folder)))
+        known = list(targets(Path(folder)))
+    names = chosen.format or known
+    if unknown := set(names) - set(known):
+        parser.error(f"--format {', '.join(sorted(unknown))}: it must be of {', '.join(known)}")
     for name in names:
         begun = time.perf_counter()
         failures = fuzz(name, chosen.count, chosen.seed)
         seconds = time.perf_counter() - begun
         print(f"{name}: {chosen.count:,} inputs, {len(failures)} failures, {seconds:.0f} s")
-        print(*failures[:5], sep="\n")
+        for failure in failures[:5]:
+            print(failure)
         failed = failed or bool(failures)
     sys.exit(failed)
 

@@ -179,6 +179,19 @@ def not_run(what: str, because: str) -> Check:
     return Check(what, NOT_RUN, because)
 
 
+def within(what: str, row: dict[str, Any], limit: float, detail: str) -> Check:
+    """Judge a row's ratio: it holds if its whole interval is within *limit* of 1.
+
+    It does not if the interval is wholly outside; in between nothing is shown.
+    """
+    low, high = row["ratio_low"], row["ratio_high"]
+    detail = f"{detail} {row['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+    close = 1 - limit <= low <= high <= 1 + limit
+    if close or low > 1 + limit or high < 1 - limit:
+        return judged(what, close, detail)
+    return not_run(what, f"too noisy to tell: {detail}")
+
+
 def refused(what: str, done: Done) -> Check:
     """A command without a row: refused because something is missing (2), out of time, or broken."""
     return Check(what, NOT_RUN if done.code == 2 or done.cut else FAILED, done.reason)

@@ -6,7 +6,7 @@ import csv
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from commands import FAILED, PROBES, ROOT, Check, judged, not_run, refused, reported
+from commands import FAILED, PROBES, ROOT, Check, judged, not_run, refused, reported, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,6 +253,4 @@ def _clocks(session: Session) -> Iterator[Check]:
     if not done.rows:
         yield refused(what, done)
     for row in done.rows:
-        close = row["ratio_low"] <= 1 + EVENTS and row["ratio_high"] >= 1 - EVENTS
-        detail = f"wall/events {row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
-        yield judged(f"{what}, batch {row['batch_size']}", close, detail)
+        yield within(f"{what}, batch {row['batch_size']}", row, EVENTS, "wall/events")

@@ -19,6 +19,7 @@ from commands import (
     not_run,
     refused,
     reported,
+    within,
 )
 from speed import (
     anatomy,
@@ -263,23 +264,8 @@ def agreement(session: Session) -> Iterator[Check]:
         if not file.is_file():
             yield refused(what, done)
             continue
-        yield from _agreeing(what, json.loads(file.read_text())["rows"])
-
-
-def _agreeing(what: str, rows: list[dict[str, Any]]) -> Iterator[Check]:
-    """Two instruments agree if the whole interval of their ratio is within 3 % of 1.
-
-    They disagree if it is wholly outside; in between nothing is shown.
-    """
-    for row in rows:
-        low, high = row["ratio_low"], row["ratio_high"]
-        close = 1 - WITHIN <= low <= high <= 1 + WITHIN
-        apart = low > 1 + WITHIN or high < 1 - WITHIN
-        detail = f"ours is {row['ratio']:.3f} [{low:.3f}, {high:.3f}] of {row['instrument']}"
-        if not close and not apart:
-            yield not_run(what, f"too noisy to tell: {detail}")
-        else:
-            yield judged(what, close, detail)
+        for row in json.loads(file.read_text())["rows"]:
+            yield within(what, row, WITHIN, f"ours relative to {row['instrument']}")
 
 
 # The most valuable first, with the seconds of a budget that must be left, and those it may take.
