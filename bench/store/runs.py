@@ -237,13 +237,26 @@ class Store(Studies):
         Raises:
             BenchError: the run or the file is missing or damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.checked_file(run, name))
+        path = self.checked_file(run, name)
+        try:
+            return load_file(path)
+        except SafetensorError as error:  # it was written so: the checksum is right
+            raise BenchError(f"{path} is no safetensors file: {error}") from None
 
     def read_document(self, run: str, name: str) -> Any:
-        """Read a JSON file of a finished run, after checking its checksum."""
-        return json.loads(self.checked_file(run, name).read_bytes())
+        """Read a JSON file of a finished run, after checking its checksum.
+
+        Raises:
+            BenchError: the run or the file is missing or damaged.
+        """
+        path = self.checked_file(run, name)
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:  # it was written so: the checksum is right
+            raise BenchError(f"{path} is no JSON: {error}") from None
 
     def checked_file(self, run: str, name: str) -> Path:
         """Return the path of a finished run's file, after checking its checksum.
