@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -157,7 +158,7 @@ def _read_torch_dataset(what: str, dataset: Any, *, quiet: bool) -> tuple[Tensor
         for index in range(len(dataset)):
             try:
                 image, label = dataset[index]
-                labels.append(int(label))
+                labels.append(operator.index(label))  # int() would cut 0.6 to 0
             except Exception as error:
                 raise BenchError(
                     f"{what}: item {index} gives no (image, integer label) "

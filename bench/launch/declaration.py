@@ -46,12 +46,12 @@ def _seeds(plan: Plan, before: StudyRecord | None) -> dict[str, Any]:
 def _rules(
     plan: Plan, store: Store, before: StudyRecord | None, variants: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the rules so far; a rule that no result was seen under is replaced."""
+    """Return the rules so far; one that no result was seen under is replaced, if it is the last."""
     rule = rule_digest(plan)
-    if before is None or not _ended(store, before.variants):
-        return {"rules": [rule], "existing_runs": _ended(store, variants)}
-    rules = before.rules if before.rules[-1:] == [rule] else [*before.rules, rule]
-    return {"rules": rules, "existing_runs": before.existing_runs}
+    seen = before is not None and _ended(store, before.variants) > 0
+    rules = [] if before is None else before.rules if seen else before.rules[:-1]
+    existing = before.existing_runs if before and (seen or rules) else _ended(store, variants)
+    return {"rules": rules if rules[-1:] == [rule] else [*rules, rule], "existing_runs": existing}
 
 
 def _ended(store: Store, variants: Mapping[str, dict[str, Any]]) -> int:

@@ -93,6 +93,10 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
         analyses = _sound_analyses(source)
         added = [run for run in runs if store.read_run(run) is None]
         for run in added:
+            store.refuse_newer(run)
+        for study in source.studies():
+            store.refuse_newer_study(study.name)
+        for run in added:
             publish_folder(source.folder(run), store.folder(run))
         kept = []
         for study in source.studies():

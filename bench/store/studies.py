@@ -89,8 +89,7 @@ class Studies:
     def save_study(self, record: StudyRecord) -> None:
         """Write a study's record, replacing an older one."""
         self.ready()
-        path = self.root / "studies" / f"{record.name}.json"
-        refuse_overwriting_newer(path)
+        path = self.refuse_newer_study(record.name)
         default = dataclasses.asdict(StudyRecord(name="", question="", variants={}))
         values = dataclasses.asdict(record).items()
         write_atomically(path, seal({k: v for k, v in values if k in _FIRST or v != default[k]}))
@@ -99,6 +98,16 @@ class Studies:
         """Hold the studies' records for this process, from reading one until it is saved."""
         self.ready()
         return hold(self.root / "locks" / "studies.lock")
+
+    def refuse_newer_study(self, name: str) -> Path:
+        """Return the path of a study's record, unless a newer version wrote it.
+
+        Raises:
+            NewerFormatError: it did.
+        """
+        path = self.root / "studies" / f"{name}.json"
+        refuse_overwriting_newer(path)
+        return path
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""

@@ -185,7 +185,7 @@ def _parse(name: str, *, registers: bool = True) -> _Module:
 
 
 def _without_comments(content: str) -> list[str]:
-    lines = content.splitlines()
+    lines = content.split("\n")  # as Python counts them; splitlines() splits at a form feed, too
     with contextlib.suppress(tokenize.TokenError, SyntaxError):
         for token in tokenize.generate_tokens(io.StringIO(content).readline):
             if token.type == tokenize.COMMENT:

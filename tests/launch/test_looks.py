@@ -105,6 +105,28 @@ def test_the_rule_is_free_until_results_are_seen_and_then_each_change_is_a_look(
     )
 
 
+@pytest.mark.parametrize("stopped", [0, 1, 2])
+def test_a_look_is_not_forgotten_when_the_next_one_is_stopped(stopped: int, tmp_path: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "plan":
+            raise RuntimeError
+
+    run(tmp_path, "", [0])
+    for _ in range(stopped):
+        with pytest.raises(RuntimeError):
+            run(tmp_path, "margin = 2.0", [0], "learning_rate = 0.01\n", on_event=stop)
+    run(tmp_path, "margin = 2.0", [0], "learning_rate = 0.01\n")
+    record = Store(tmp_path).find_study("looks")
+    assert (len(record.rules), record.existing_runs) == (2, 0)
+
+
+def test_a_variant_added_to_a_tuned_study_after_a_look_is_a_change(tmp_path: Path) -> None:
+    tune = "[tune]\nlearning_rate = [0.01, 0.1]\n"
+    run(tmp_path, "", [0], tune)
+    run(tmp_path, "", [0], f'{tune}[[variant]]\nname = "c"\nweight_decay = 0.1\n')
+    assert len(Store(tmp_path).find_study("looks").rules) == 2
+
+
 @pytest.mark.parametrize(
     ("more", "last"),
     [

@@ -7,6 +7,7 @@ import pytest
 
 from bench import load_results, run_study
 from bench.errors import BenchError
+from bench.report.findings.summaries import summarise
 from bench.report.findings.time_to_accuracy import (
     time_to_accuracy,
     time_to_accuracy_over_seeds,
@@ -14,6 +15,7 @@ from bench.report.findings.time_to_accuracy import (
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.studies import load_study
+from builders import make_record, make_request, make_study
 
 TINY = ("resnet8", "--option", "width=4", "--set", "train_images=300", "--set", "batch_size=50",
         "--device", "cpu", "--threads", 1, "--epochs", 3)  # fmt: skip
@@ -85,6 +87,17 @@ def test_a_studys_table_tells_it(tmp_path):
     run_study(path, results=results, device="cpu", workers=1, threads=1)
     assert read_study_report(store, "fast").table.columns == table.columns[:-1]
     assert len(load_results(results)) == 4  # the target is no part of the runs
+
+
+def test_runs_that_diverged_have_not_reached_it():
+    ok = make_record(make_request(seed=0), result={"test_accuracy": 0.9})
+    gone = make_record(make_request(seed=1), status="diverged")
+    study = make_study({"a": [ok.run, gone.run]}, target_accuracy=0.8)
+    table = epochs([0.9]).assign(run=ok.run)
+    (summary,) = summarise(study, {ok.run: ok, gone.run: gone}, table)
+    assert str(summary.time_to_accuracy) == "10.0 (1 of 2)"
+    (summary,) = summarise(study, {gone.run: gone}, table)
+    assert str(summary.time_to_accuracy) == "- (0 of 1)"
 
 
 def test_a_target_without_validation_images_is_refused(tmp_path):

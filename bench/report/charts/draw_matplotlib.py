@@ -279,7 +279,7 @@ def _set(axes: Axes, which: Literal["x", "y"], chart: Chart) -> None:
     if axis.log:
         _set_log(axes, which, chart)
     elif axis.whole:
-        own.set_major_locator(MaxNLocator(integer=True))
+        own.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.zero:
         (axes.axvline if which == "x" else axes.axhline)(0, color=_NEUTRAL, lw=0.8)
         axes.set(**{f"{which}lim": linear_range(chart, which)})

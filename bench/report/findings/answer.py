@@ -132,13 +132,14 @@ def _contrast(contrast: ContrastSummary, which: Which) -> str | None:
     """Say what a contrast is; nothing if there is none of training accuracies."""
     d = contrast.difference if which == "test" else contrast.train_difference
     name, margin = f"{contrast.name} ({contrast.formula})", contrast.margin
+    what = "" if which == "test" else f" in {which} accuracy"
     if d is None:
         return f"{name} {contrast.absence}" if which == "test" else None
     verdict = d.verdict(margin)
     if verdict == "pending":
-        return f"{name} {UNTESTED}"
+        return f"{name}{what} {UNTESTED}"
     if verdict in DOUBTS:
-        return f"no claim is made about {name}, because {DOUBTS[verdict]}"
+        return f"no claim is made{what} about {name}, because {DOUBTS[verdict]}"
     meaning = {
         "significant": f"which differs significantly from zero{_negligible(d, margin)}",
         "equivalent": f"which is equivalent to zero {_within(margin)}",

@@ -299,9 +299,9 @@ def summarise(
         first = complete[0].result if complete else {}
         speeds = [v for r in complete if (v := _number(r, "images_per_second")) is not None]
         time = None
-        if study.target_accuracy is not None and epochs is not None and complete:
-            ids = [record.run for record in complete]
-            time = time_to_accuracy_over_seeds(epochs, ids, study.target_accuracy)
+        ended = [r.run for r in runs if r.status in {"complete", "diverged"}]
+        if study.target_accuracy is not None and epochs is not None and ended:
+            time = time_to_accuracy_over_seeds(epochs, ended, study.target_accuracy)
         summaries.append(
             VariantSummary(
                 name=name,

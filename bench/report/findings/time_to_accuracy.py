@@ -91,11 +91,11 @@ class TimeToAccuracyOverSeeds:
 def time_to_accuracy_over_seeds(
     epochs: pd.DataFrame, runs: Iterable[str], accuracy: float
 ) -> TimeToAccuracyOverSeeds:
-    """Find when the complete *runs* of one variant first reached *accuracy*.
+    """Find when the *runs* of one variant first reached *accuracy*.
 
     Args:
         epochs: the study's `epochs` table.
-        runs: the runs' ids.
+        runs: the ids of those that trained to the end or diverged.
         accuracy: validation accuracy, 0…1.
     """
     times = [time_to_accuracy(epochs[epochs["run"] == run], accuracy).seconds for run in runs]

@@ -113,7 +113,7 @@ def _write_tables(report: StudyReport, folder: Path, kind: str) -> list[Path]:
 
 def json_text(report: StudyReport) -> str:
     """Return `json_document` as text."""
-    return json.dumps(json_document(report), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(json_document(report), indent=1) + "\n"  # ASCII, whatever stdout takes
 
 
 def write_file(path: Path, content: str | bytes) -> list[Path]:
