@@ -229,6 +229,15 @@ def test_only_long_plans_are_announced(terminal, monkeypatch, capsys):
     assert said.count("--dry-run") == 1
 
 
+def test_a_name_that_is_markup_of_the_terminal_is_shown_as_it_is(monkeypatch, capsys):
+    console = Console(stderr=True, width=300, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "stderr", lambda: console)
+    with progress.progress_view(quiet=False) as view:
+        view({"event": "plan", "what": "training", "runs": {"a": "width [/2] seed 0"}})
+        view({"event": "start", "run": "a", "epochs": 1, "done": 0})
+    assert "width [/2] seed 0" in capsys.readouterr().err
+
+
 def test_the_starter_study_can_be_dry_run(bench, tmp_path):
     written = bench("init", "mine.toml")
     assert written.out == "Wrote mine.toml. Run it: bench run-ablation mine.toml\n"

@@ -157,6 +157,13 @@ WRONG = {
     "no test": ((TRAIN, TRAIN_LABELS, TEST[:0], TEST_LABELS[:0]), "test set is empty"),
     "one class": ((TRAIN, TRAIN_LABELS * 0, TEST, TEST_LABELS * 0), "at least 2 are needed"),
     "strings": ((["a"], [0], ["b"], [0]), "no numeric array"),
+    "a torch dataset of float labels": (
+        (
+            TensorDataset(torch.zeros(3, 3, 6, 6), torch.tensor([0.6, 1.6, 0.0])),
+            (TEST, TEST_LABELS),
+        ),
+        "item 0 gives no .image, integer label",
+    ),
     "a torch dataset of something else": (
         (TensorDataset(torch.zeros(3, 6, 6)), (TEST, TEST_LABELS)),
         "item 0 gives no .image, integer label",

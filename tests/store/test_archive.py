@@ -63,6 +63,25 @@ def test_runs_merge_by_hash(store, there, archive, finish, runs):
     assert unpack(there, archive) == ([], [])
 
 
+@pytest.mark.parametrize("place", ["run", "study"])
+def test_what_a_newer_version_wrote_stays_and_nothing_is_added(
+    store, there, archive, finish, entries, runs, place
+):
+    keep(store, *runs)
+    keep(there, finish(there, seed=1))
+    path = (
+        there.folder(runs[1]) / "run.json" if place == "run" else there.root / "studies/mine.json"
+    )
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    path.write_text(json.dumps({**values, "format_version": 9}))
+    before = {p: p.read_bytes() for p in there.root.rglob("*") if p.is_file()}
+    pack(store, runs, archive)
+    with pytest.raises(BenchError, match="was written by a newer bench"):
+        unpack(there, archive)
+    assert {p: p.read_bytes() for p in there.root.rglob("*") if p.is_file()} == before
+
+
 def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish, runs):
     keep(store, *runs)
     here = keep(there, finish(there, seed=5))

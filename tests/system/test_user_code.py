@@ -97,6 +97,16 @@ def test_changes(package, file, old, new, noticed):
     assert changes(before, code()) == (named if noticed else [])
 
 
+@pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x85", "\u2028"])
+def test_a_mark_that_ends_no_line_of_python_hides_no_change(package, mark):
+    path = package / "helpers.py"
+    content = f'TEXT = "{mark}"\n{path.read_text()}'
+    path.write_text(content, encoding="utf-8")
+    before = code()
+    path.write_text(content.replace("scale * n", "scale * n + 1"), encoding="utf-8")
+    assert changes(before, code()) == ["own_package.helpers"]
+
+
 def test_a_process_that_imported_the_old_code_says_so(package):
     name = "own_package.nets:network"
     before = imported_code(name)
