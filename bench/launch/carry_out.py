@@ -11,7 +11,7 @@ import torch
 from bench.errors import BenchError, warn
 from bench.launch.assignment import Assignment
 from bench.launch.declaration import declaration
-from bench.launch.learning_rates import choose, tuning_requests, unchosen
+from bench.launch.learning_rates import choose, tuning_requests
 from bench.launch.reuse import refuse_changed, settle_folders
 from bench.launch.workers import Execution, allot
 from bench.store import Store, StudyRecord
@@ -108,9 +108,10 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         if plan.study.tune:
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
-                _record_study(plan, store, unchosen(plan))
+                known, found = choose(plan, store, searched=False)
+                _record_study(known, store, found)
             run(candidates, "tuning")
-            plan, tuning = choose(plan, store)
+            plan, tuning = choose(plan, store, searched=True)
             _fix_data(plan.all_requests, plan, store, resources)
         _record_study(plan, store, tuning)
         for generation in plan.generations:

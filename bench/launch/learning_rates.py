@@ -28,17 +28,18 @@ def tuning_requests(plan: Plan) -> list[RunRequest]:
     return list({request.run_id: request for request in found}.values())
 
 
-def unchosen(plan: Plan) -> dict[str, Any]:
-    """Return what a study records before its search: the candidate runs, and no choice."""
-    return {v.name: _record(_candidates(plan, v), {}, None) for v in plan.selected}
-
-
-def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
+def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str, Any]]:
     """Choose each variant's smallest value within one standard error of the best one.
 
     The best value has the highest mean validation accuracy over the tuning seeds. That of a value
     close to it may be higher by chance, and the smaller learning rate is the safer one (the rule
     of one standard error, Breiman et al. 1984).
+
+    Args:
+        plan: the study's.
+        store: the results folder.
+        searched: whether the search of the selected variants has ended. Before that, and for the
+            others, a variant with runs still to do has no choice.
 
     Returns:
         The plan with the chosen values, and for each variant what was tried (value → mean
@@ -49,10 +50,18 @@ def choose(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
     """
     chosen = {variant.name: variant for variant in plan.variants}
     tuning = {}
-    for variant in plan.selected:
+    for variant in plan.variants:
         candidates = _candidates(plan, variant)
-        scores = {value: _score(store, runs) for value, runs in candidates.items()}
+        runs = [request.run_id for of_value in candidates.values() for request in of_value.values()]
+        ended = searched and variant in plan.selected
+        if not ended and any(store.read_run(run) is None for run in runs):
+            tuning[variant.name] = _record(candidates, {}, None)
+            continue
+        scores = {value: _score(store, of_value) for value, of_value in candidates.items()}
         finished = {value: score for value, score in scores.items() if score is not None}
+        if not finished and not ended:
+            tuning[variant.name] = _record(candidates, scores, None)
+            continue
         if not finished:
             raise BenchError(
                 f"study '{plan.name}': no learning rate of {list(scores)} trained "

@@ -78,7 +78,7 @@ def test_the_smallest_value_within_one_standard_error_is_taken(
     for request in tuning_requests(plan):
         accuracy = (low if request.recipe.learning_rate == 0.01 else high)[request.seed - 1000]
         finish(store, request, validation_accuracy=accuracy, validation_images=images)
-    _, tuning = choose(plan, store)
+    _, tuning = choose(plan, store, searched=True)
     assert tuning["plain"]["chosen"] == taken
     assert tuning["plain"]["values"]["0.1"] == pytest.approx(sum(high) / 2)
     if not images:
@@ -93,7 +93,7 @@ def test_images_of_one_validation_split_count_once(store, varies, taken):
     for request in tuning_requests(plan):
         accuracy = 0.60 if request.recipe.learning_rate == 0.01 else 0.62
         finish(store, request, validation_accuracy=accuracy, validation_images=400)
-    _, tuning = choose(plan, store)
+    _, tuning = choose(plan, store, searched=True)
     assert tuning["plain"]["chosen"] == taken  # a standard error of 0.024, or of 0.017
 
 
@@ -113,7 +113,7 @@ def test_choice_is_by_validation_accuracy_alone(plan, store):
             validation_accuracy=0.6 if good else 0.5, validation_loss=2.0 if good else 1.0,
             test_accuracy=0.1 if good else 0.9, train_accuracy=0.1 if good else 0.9,
         )  # fmt: skip
-    tuned, tuning = choose(plan, store)
+    tuned, tuning = choose(plan, store, searched=True)
     rates = {v.name: {r.recipe.learning_rate for r in v.requests.values()} for v in tuned.variants}
     assert rates == {"residual": {0.1}, "plain": {0.01}}
     assert tuning["plain"]["chosen"] == 0.01
@@ -125,14 +125,14 @@ def test_value_that_diverged_is_shown_and_not_taken(plan, store):
     finish(store, first)
     for request in others:
         finish(store, request, validation_accuracy=0.2)
-    _, tuning = choose(plan, store)
+    _, tuning = choose(plan, store, searched=True)
     assert tuning["residual"]["values"] == {"0.01": None, "0.1": 0.2}
     assert tuning["residual"]["chosen"] == 0.1
 
 
 def test_no_value_that_trains_is_an_error_of_one_line(plan, store):
     with pytest.raises(BenchError, match=r"no learning rate of \[0.01, 0.1\] trained 'residual'"):
-        choose(plan, store)
+        choose(plan, store, searched=True)
 
 
 def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
@@ -162,3 +162,24 @@ def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
         for run in record.variants[name]["runs"].values():
             assert store.read_run(run).request["recipe"]["learning_rate"] == entry["chosen"]
     assert len(list(store.runs())) == 12  # eight of the search, four that are evaluated
+
+
+def test_only_keeps_the_choices_and_results_of_the_other_variants(tmp_path):
+    (tmp_path / "rates.toml").write_text(STUDY)
+    how = {"results": tmp_path / "results", "device": "cpu", "threads": 1, "workers": 1}
+    bench.run_study(tmp_path / "rates.toml", **how)
+    store = Store(tmp_path / "results")
+    before = store.read_study("rates")
+    for run in before.tuning["residual"]["runs"].values():
+        store.remove_run(run)  # so that it is searched again, and the record is written on the way
+    known = []
+
+    def look(event):
+        if event["event"] == "plan":
+            known.append(store.read_study("rates"))
+
+    bench.run_study(tmp_path / "rates.toml", only=["residual"], on_event=look, **how)
+    for record in (*known, store.read_study("rates")):
+        assert record.variants["plain"] == before.variants["plain"]
+        assert record.tuning["plain"] == before.tuning["plain"]
+    assert record.rules == before.rules

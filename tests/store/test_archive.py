@@ -65,7 +65,7 @@ def test_runs_merge_by_hash(store, there, archive, finish, runs):
 
 @pytest.mark.parametrize("place", ["run", "study"])
 def test_what_a_newer_version_wrote_stays_and_nothing_is_added(
-    store, there, archive, finish, entries, runs, place
+    store, there, archive, finish, runs, place
 ):
     keep(store, *runs)
     keep(there, finish(there, seed=1))
