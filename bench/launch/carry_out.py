@@ -81,7 +81,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         StorageError: the results folder cannot be written.
     """
     store = Store(how.results)
-    plan = settle_folders(plan, store)
+    plan, _ = choose(settle_folders(plan, store), store, searched=False)
     workers, resources = allot(plan, how)
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
@@ -108,8 +108,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         if plan.study.tune:
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
-                known, found = choose(plan, store, searched=False)
-                _record_study(known, store, found)
+                _record_study(plan, store, choose(plan, store, searched=False)[1])
             run(candidates, "tuning")
             plan, tuning = choose(plan, store, searched=True)
             _fix_data(plan.all_requests, plan, store, resources)
@@ -149,7 +148,7 @@ def _labels(plan: Plan, requests: Sequence[RunRequest]) -> dict[str, str]:
 def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
     """Refuse to add runs to a study whose runs were made with other versions or hardware."""
     here = describe_environment(resources.device, threads=resources.threads)
-    for request in plan.requests:
+    for request in [*tuning_requests(plan), *plan.requests]:
         record = store.read(request.run_id)
         found = differences(record.environment, here) if record else []
         if record and found:

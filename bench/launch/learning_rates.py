@@ -29,7 +29,7 @@ def tuning_requests(plan: Plan) -> list[RunRequest]:
 
 
 def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str, Any]]:
-    """Choose each variant's smallest value within one standard error of the best one.
+    """Choose each variant's smallest value within one standard error of the best one, if it tunes.
 
     The best value has the highest mean validation accuracy over the tuning seeds. That of a value
     close to it may be higher by chance, and the smaller learning rate is the safer one (the rule
@@ -48,6 +48,8 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     Raises:
         BenchError: a variant finished its runs with none of its values.
     """
+    if plan.study.tune is None:
+        return plan, {}
     chosen = {variant.name: variant for variant in plan.variants}
     tuning = {}
     for variant in plan.variants:

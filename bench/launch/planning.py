@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
-from bench.launch.learning_rates import tuning_requests
+from bench.launch.learning_rates import choose, tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.studies.lines import explain_first
@@ -162,6 +162,7 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
     Raises:
         BenchError: the speed of a machine for one of the networks is unknown.
     """
+    plan, _ = choose(plan, store, searched=False)  # so that what is trained already is found
     requests = [*tuning_requests(plan), *plan.requests]
     left = [r for r in requests if store.read_run(r.run_id) is None]
     work = [work_of(requests) for requests in _by_step(left)]

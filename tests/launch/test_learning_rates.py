@@ -6,9 +6,12 @@ import pytest
 
 import bench
 from bench.errors import BenchError
+from bench.launch import carry_out
+from bench.launch.estimate import estimate_plan
 from bench.launch.learning_rates import choose, tuning_requests
+from bench.launch.workers import Execution
 from bench.store import Store
-from bench.studies import Overrides, expand, parse_study
+from bench.studies import Overrides, expand, load_study, parse_study
 from builders import make_record
 
 STUDY = """
@@ -162,6 +165,21 @@ def test_study_is_tuned_recorded_and_trained_with_what_was_chosen(tmp_path):
         for run in record.variants[name]["runs"].values():
             assert store.read_run(run).request["recipe"]["learning_rate"] == entry["chosen"]
     assert len(list(store.runs())) == 12  # eight of the search, four that are evaluated
+
+
+def test_a_finished_study_has_nothing_to_do_and_other_hardware_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "rates.toml").write_text(STUDY)
+    how = {"results": tmp_path / "results", "device": "cpu", "threads": 1, "workers": 1}
+    bench.run_study(tmp_path / "rates.toml", **how)
+    plan = load_study(tmp_path / "rates.toml").expand()
+    rows = estimate_plan(plan, Execution(results=tmp_path / "results", threads=1))
+    assert {row["status"] for row in rows} == {"complete"}
+    here = carry_out.describe_environment
+    monkeypatch.setattr(
+        carry_out, "describe_environment", lambda *a, **k: here(*a, **k) | {"torch": "1.0"}
+    )
+    with pytest.raises(BenchError, match="has runs of another environment"):
+        bench.run_study(tmp_path / "rates.toml", seeds=[0, 1, 2], **how)
 
 
 def test_only_keeps_the_choices_and_results_of_the_other_variants(tmp_path):
