@@ -2,7 +2,7 @@
 
     nohup python tools/experiments.py --results FOLDER > experiments.log 2>&1 &
 
-About 18 hours on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
+Each file says how long its study takes on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
 is complete is not trained again, and what was begun resumes. Each study's file says what was
 declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
 `time-budget`, which is published. Finished runs can be taken to another machine, without their

@@ -149,8 +149,7 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
 
     """
     store = _existing(results)
-    for path in sorted((store.root / "studies").glob("*.json")):
-        store.find_study(path.stem)  # the runs of one that cannot be read would seem unused
+    store.refuse_unreadable_studies()  # their runs would seem unused
     users = _users(store)
     unused = [run for run in store.run_ids() if run not in users and _is_idle(store, run)]
     for run in unused:

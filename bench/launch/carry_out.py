@@ -81,7 +81,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         StorageError: the results folder cannot be written.
     """
     store = Store(how.results)
-    plan, _ = choose(settle_folders(plan, store), store, searched=False)
+    plan, tuning = choose(settle_folders(plan, store), store, searched=False)
     workers, resources = allot(plan, how)
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:
@@ -104,11 +104,10 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
                 how.launcher.run(dataclasses.replace(work, planned=tuple(planned)))
                 planned.clear()
 
-        tuning: dict[str, Any] = {}
         if plan.study.tune:
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
-                _record_study(plan, store, choose(plan, store, searched=False)[1])
+                _record_study(plan, store, tuning)
             run(candidates, "tuning")
             plan, tuning = choose(plan, store, searched=True)
             _fix_data(plan.all_requests, plan, store, resources)

@@ -54,16 +54,13 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     tuning = {}
     for variant in plan.variants:
         candidates = _candidates(plan, variant)
-        runs = [request.run_id for of_value in candidates.values() for request in of_value.values()]
-        ended = searched and variant in plan.selected
-        if not ended and any(store.read_run(run) is None for run in runs):
-            tuning[variant.name] = _record(candidates, {}, None)
-            continue
-        scores = {value: _score(store, of_value) for value, of_value in candidates.items()}
+        scores = {value: _score(store, runs) for value, runs in candidates.items()}
         finished = {value: score for value, score in scores.items() if score is not None}
-        if not finished and not ended:
-            tuning[variant.name] = _record(candidates, scores, None)
-            continue
+        if not (searched and variant in plan.selected):
+            requests = [request for runs in candidates.values() for request in runs.values()]
+            if not finished or any(store.read_run(r.run_id) is None for r in requests):
+                tuning[variant.name] = _record(candidates, {}, None)
+                continue
         if not finished:
             raise BenchError(
                 f"study '{plan.name}': no learning rate of {list(scores)} trained "
@@ -72,8 +69,8 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
         best = max(finished.values(), key=lambda score: score.mean)
         taken = min(v for v, s in finished.items() if s.mean >= best.mean - best.standard_error)
         tuning[variant.name] = _record(candidates, scores, taken)
-        requests = {s: r.with_recipe(learning_rate=taken) for s, r in variant.requests.items()}
-        chosen[variant.name] = dataclasses.replace(variant, requests=requests)
+        tuned = {s: r.with_recipe(learning_rate=taken) for s, r in variant.requests.items()}
+        chosen[variant.name] = dataclasses.replace(variant, requests=tuned)
     return dataclasses.replace(plan, variants=tuple(chosen.values())), tuning
 
 

@@ -114,6 +114,15 @@ class Studies:
         path = self.root / "studies" / f"{name}.json"
         return read_or_warn(path, read_study_record) if path.is_file() else None
 
+    def refuse_unreadable_studies(self) -> None:
+        """Read every study's record.
+
+        Raises:
+            BenchError: one of them cannot be read.
+        """
+        for path in sorted((self.root / "studies").glob("*.json")):
+            self.find_study(path.stem)
+
     def studies(self) -> list[StudyRecord]:
         """Read every study's record, in order of name."""
         paths = sorted((self.root / "studies").glob("*.json"))
