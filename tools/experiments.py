@@ -2,9 +2,9 @@
 
     nohup python tools/experiments.py --results FOLDER > experiments.log 2>&1 &
 
-Each file says how long its study takes on two cores. It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what
-is complete is not trained again, and what was begun resumes. Each study's file says what was
-declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
+It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what is complete is not trained
+again, and what was begun resumes. Each study's file says how long it takes on two cores, and what
+was declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
 `time-budget`, which is published. Finished runs can be taken to another machine, without their
 weights: `tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' -C FOLDER runs`.
 `tools/begun` has those of studies that are not complete (`tar xJf RUNS.tar.xz -C FOLDER`).

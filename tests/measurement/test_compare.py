@@ -464,7 +464,7 @@ def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
 
 
 def test_a_measurement_beside_runs_makes_no_other_machine_of_theirs(trained, results):
-    """A measurement records the processor with its instruction sets; a run records it without them."""
+    """A measurement records the instruction sets with the processor; a run does not."""
     Measurements(results).publish(MeasurementRecord("m", {}, [row(100, cpu="EPYC (avx avx2)")]), [])
     for pair in ((results, trained), (trained, results)):
         changes, remarks = compare(*map(load_speeds, pair), 0.05)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from bench.models.errors import first_line
 from bench.report.pages.diagram import draw
 from bench.store.files import write_atomically
 
@@ -109,5 +110,4 @@ def _read(store: Store, record: RunRecord) -> Network | str:
             ).eval()
         return trace(model, shape)
     except Exception as error:  # of any kind: the page has its other pictures
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        return f"{name} cannot be drawn: {reason}"
+        return f"{name} cannot be drawn: {first_line(error)}"
