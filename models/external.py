@@ -286,13 +286,14 @@ def _arguments(
 
 
 def _checked(name: str, model: object) -> nn.Module:
-    """Return a network without wrappers of `torch.compile` and data parallelism.
+    """Return a network without expanded tensors, or wrappers of `torch.compile` and parallelism.
 
     Raises:
         ModelError: it is no module, a scripted one, or has weights of another type than float32.
     """
     import torch
     from torch import nn
+    from torch.nn.parameter import is_lazy
 
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
@@ -312,6 +313,10 @@ def _checked(name: str, model: object) -> nn.Module:
                 f"{name} returned a network whose weights are {str(weight.dtype)[6:]} ('{path}'); "
                 "return it in float32, as after .float(): --precision chooses the arithmetic"
             )
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        # Elements of an expanded tensor share memory, so that no values can be loaded into it.
+        if not is_lazy(tensor) and tensor.layout is torch.strided and 0 in tensor.stride():
+            tensor.data = tensor.data.contiguous()
     return model
 
 

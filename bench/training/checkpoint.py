@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.training.loop import Position, Sums, Trainer
+from bench.training.weights import stored
 
 
 def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -27,7 +28,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if trainer.lookahead is not None:
         tensors |= {f"slow/{index}": slow for index, slow in enumerate(trainer.lookahead.slow)}
     state = {"position": asdict(trainer.position), "scaler": trainer.scaler.state_dict()}
-    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, state
+    return stored(tensors), state
 
 
 def restore(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
@@ -34,6 +33,7 @@ from bench.training.optimisers import muon_precision
 from bench.training.outcome import begin_record, failure
 from bench.training.resources import Resources, torch_settings
 from bench.training.setup import Split, build_network, load_data
+from bench.training.weights import stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,7 +303,7 @@ class _Attempt:
             result["test_accuracy_with_flip"] = both.accuracy
         if self._trainer.position.blocks:
             documents["blocks.json"] = self._trainer.position.blocks
-        tensors = {"model.safetensors": _weights(network)}
+        tensors = {"model.safetensors": stored(network.state_dict())}
         if test is not None:
             tensors["predictions.safetensors"] = {
                 "predictions": test.predictions.int(),
@@ -380,10 +380,6 @@ def _tested(split: Split, test: Evaluation, training: Evaluation | None) -> dict
         "generalization_gap": training.accuracy - test.accuracy if training else None,
         "per_class_accuracy": per_class.tolist(),
     }
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
 
 
 def _csv(history: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from bench.errors import BenchError, nearest_file, warn
 from bench.store.files import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 # What trainers store beside the tensors, and whose loading runs no code of the file.
@@ -83,6 +83,12 @@ def weights_digest(path: Path) -> str:
         if isinstance(error, FileNotFoundError):
             hint = nearest_file(path) or "; give the path of a safetensors file or a state dict"
         raise BenchError(f"--weights {path}: {error.strerror}{hint}") from None
+
+
+def stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU that share no memory, as safetensors requires (tied weights do)."""
+    options: Any = {"memory_format": torch.contiguous_format, "copy": True}
+    return {name: tensor.detach().to("cpu", **options) for name, tensor in state.items()}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

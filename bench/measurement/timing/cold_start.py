@@ -17,6 +17,7 @@ from bench.measurement.backends.openvino import settings
 from bench.measurement.timing.cold_process import PHASES, PROGRAMS
 from bench.system.intervals import process_interval
 from bench.system.memory import describe_exit, out_of_memory_kills
+from bench.training.weights import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +121,7 @@ def _job(made: Configuration, weights: Path) -> dict[str, Any]:
         options = dict(source.options)
         if source.trained is not None:
             options |= {"num_classes": len(source.classes), "in_channels": source.input_shape[0]}
-        save_file({k: v.clone() for k, v in source.model.state_dict().items()}, weights)
+        save_file(stored(source.model.state_dict()), weights)
         dtype = str(DTYPES[made.precision]).removeprefix("torch.")
         job |= {"model": source.model_name, "options": options, "weights": str(weights)}
         job |= {"dtype": dtype, "memory_format": made.memory_format}
