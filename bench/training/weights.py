@@ -103,7 +103,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             and shapes are the network's (the first that differs is named), or weights that are not
             finite, dense and floating-point.
     """
-    expected = model.state_dict()
+    expected = model.state_dict(keep_vars=True)  # tied tensors are one object
     found = [
         fit
         for place, tensors in _state_dicts(_read(path))
@@ -202,7 +202,19 @@ def _fit(
         prefixes.update(name[:start] for start in starts if name[start:] in expected)
     for prefix, matching in prefixes.items():
         below = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if matching:
+            below = _omitted(below, expected) | below
         yield _Found((*place, prefix) if prefix else place, below, matching)
+
+
+def _omitted(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a file need not hold: counters of batch norm, and tied tensors again.
+
+    PyTorch before 0.4.1 had no counters; safetensors' `save_model` writes a tied tensor once.
+    """
+    by_tensor = {id(expected[name]): t for name, t in tensors.items() if name in expected}
+    counters = {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
+    return counters | {n: by_tensor[id(t)] for n, t in expected.items() if id(t) in by_tensor}
 
 
 def _choose(found: list[_Found], expected: dict[str, Tensor], path: Path) -> _Found:

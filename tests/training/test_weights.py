@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from bench.errors import BenchError
@@ -135,6 +135,31 @@ def test_two_state_dicts_of_the_network_are_refused(tmp_path):
     content = {"first": network().state_dict(), "last": network().state_dict()}
     said = refused(write(tmp_path / "w.pt", content))
     assert "holds several state dicts of the network: 'first', 'last'; save" in said
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", [None, "model"])
+def test_counters_of_batch_norm_may_be_missing(tmp_path, prefix, key):
+    """PyTorch before 0.4.1 had none."""
+    source, target = network(), network()
+    old = {n: t for n, t in source.state_dict().items() if "num_batches_tracked" not in n}
+    content = prefixed(prefix, old)
+    load_weights(target, write(tmp_path / "w.pt", {key: content, "epoch": 3} if key else content))
+    for name, tensor in old.items():
+        assert torch.equal(target.state_dict()[name], tensor), name
+
+
+def test_a_tied_tensor_may_be_stored_once(tmp_path):
+    def tied():
+        layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        layers[1].weight = layers[0].weight
+        return layers
+
+    source, target = tied(), tied()
+    save_model(source, str(tmp_path / "w.safetensors"))
+    load_weights(target, tmp_path / "w.safetensors")
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], tensor), name
 
 
 def test_a_whole_module_is_refused_with_what_to_do(tmp_path):
