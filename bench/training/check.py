@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from bench.errors import BenchError
@@ -13,9 +14,12 @@ from bench.models import LazyError, ModelError, ResidualBlock
 from bench.models.errors import first_line, reraise_ours
 from bench.training.schedule import side_at
 from bench.training.setup import build_blank, split_places
+from bench.training.weights import stored
 from bench.training.whitening import stem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from bench.data import Dataset
     from bench.studies.run_request import RunRequest
 
@@ -25,13 +29,14 @@ _SHOWN = 4  # classes that a remark names
 
 
 def check_trainable(request: RunRequest, dataset: Dataset) -> None:
-    """Build the request's network and pass a tiny batch through it, in training mode.
+    """Build the request's network and pass tiny batches through it, as a run does.
 
-    A network that was trained elsewhere is only evaluated: its batch is in evaluation mode.
+    They are in training mode, unless it was trained elsewhere, and in evaluation mode.
 
     Raises:
-        BenchError: the network cannot be built, gives the wrong number of classes, its
-            maps vanish at this input size, or batch norm would see a single value.
+        BenchError: the network cannot be built, has nothing to train, gives the wrong number of
+            classes, its maps vanish at this input size, batch norm would see a single value, or
+            its state cannot be stored.
     """
     name = f"model '{request.model}'"
     size = request.input_size or dataset.size
@@ -42,18 +47,18 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
         raise BenchError(_explain(error.__cause__ or error, 2, shape, name)) from None
     except ModelError as error:
         raise BenchError(str(error)) from None
+    built = model.state_dict().keys()
     _check_ingredients(model, request, dataset, name)
-    output = _forward(model.train(not request.imported), 2, shape, name)
-    if output.shape != (2, len(dataset.classes)):
+    kept, held_out = (len(places) for places in split_places(request, dataset))
+    if not request.imported:
+        _check_batches(model.train(), request, shape, dataset, [kept])
+    _check_batches(model.eval(), request, shape, dataset, [kept, held_out, len(dataset.test)])
+    if not (request.imported or any(p.requires_grad for p in model.parameters())):
         raise BenchError(
-            f"{name} gives {tuple(output.shape[1:])} values per image, dataset '{dataset.name}' "
-            f"has {len(dataset.classes)} classes; its last layer must take num_classes"
+            f"{name} has no trainable parameters; leave requires_grad of some at True, or "
+            "evaluate it as it is with 'bench import'"
         )
-    if request.imported:
-        return
-    kept, _ = split_places(request, dataset)
-    if request.recipe.batch_size == 1 or len(kept) % request.recipe.batch_size == 1:
-        _forward(model, 1, shape, name)
+    _check_stored(model, built, name)
 
 
 def remarks(request: RunRequest, dataset: Dataset) -> list[str]:
@@ -127,6 +132,46 @@ def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, 
         _forward(model, 2, (dataset.channels, side, side), name)
 
 
+def _check_batches(
+    model: nn.Module,
+    request: RunRequest,
+    shape: tuple[int, ...],
+    dataset: Dataset,
+    images: Sequence[int],
+) -> None:
+    """Check the logits of a batch of two, and of one if a split of so many *images* ends in it."""
+    name, size, classes = f"model '{request.model}'", request.recipe.batch_size, dataset.classes
+    lone = any(count % size == 1 or size == 1 for count in images)
+    for batch in (2, 1) if lone else (2,):
+        output = _forward(model, batch, shape, name)
+        if output.shape != (batch, len(classes)):
+            raise BenchError(
+                f"{name} gives {tuple(output.shape[1:])} values per image, dataset "
+                f"'{dataset.name}' has {len(classes)} classes; its last layer must take num_classes"
+            )
+
+
+def _check_stored(model: nn.Module, built: Iterable[str], name: str) -> None:
+    """Refuse a state that cannot be stored, or has other names than when the model was *built*."""
+    state = model.state_dict()
+    new = state.keys() ^ set(built)
+    if new:
+        raise BenchError(
+            f"{name} adds or removes '{min(new)}' of its state in forward, so that its weights "
+            "could not be loaded; create it in __init__, or with persistent=False"
+        )
+    for key, value in state.items():
+        try:
+            save(stored({key: value}))
+        except Exception:  # torch and safetensors raise various ones
+            kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+            raise BenchError(
+                f"{name} keeps '{key}' in its state, of {kind}, which safetensors cannot store; "
+                "make it a dense tensor of another dtype, or keep it outside the state "
+                "(persistent=False, no get_extra_state)"
+            ) from None
+
+
 def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) -> torch.Tensor:
     try:
         with torch.no_grad():
@@ -135,7 +180,12 @@ def _forward(model: nn.Module, batch: int, shape: tuple[int, ...], name: str) ->
         reraise_ours(error)
         raise BenchError(_explain(error, batch, shape, name)) from None
     if not isinstance(output, torch.Tensor) or output.ndim != 2:  # noqa: PLR2004 - N × classes
-        raise BenchError(f"{name} must return one tensor of logits, N × classes")
+        mode = "training" if model.training else "evaluation"
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise BenchError(
+            f"{name} must return one tensor of logits, N × classes; in {mode} mode it returns "
+            f"{found} for a batch of {batch}"
+        )
     return output
 
 

@@ -38,19 +38,23 @@ def make_optimisers(
 ) -> list[torch.optim.Optimizer]:
     """Make SGD and, if the recipe uses it, Muon; every trainable parameter is in one of them.
 
-    The model must be on *device* and have its final memory format.
+    One that would have no parameters is left out. The model must be on *device* and have its final
+    memory format.
     """
     hidden = hidden_matrices(model) if recipe.muon_learning_rate else []
     nesterov = recipe.nesterov and recipe.momentum > 0
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.SGD(
-            parameter_groups(model, recipe, without=hidden),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=nesterov,
-            fused=device.type in {"cpu", "cuda"},
+    groups = parameter_groups(model, recipe, without=hidden)
+    optimisers: list[torch.optim.Optimizer] = []
+    if groups:
+        optimisers.append(
+            torch.optim.SGD(
+                groups,
+                lr=recipe.learning_rate,
+                momentum=recipe.momentum,
+                nesterov=nesterov,
+                fused=device.type in {"cpu", "cuda"},
+            )
         )
-    ]
     if hidden:
         kept = {id(p) for p in hidden}
         others = [p for p in model.parameters() if id(p) not in kept]

@@ -4,6 +4,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.training.check import check_trainable
+from bench.training.run import execute
 from bench.training.setup import load_data
 
 MODELS = """
@@ -18,6 +19,45 @@ def two_outputs(num_classes, in_channels):
         def forward(self, x):
             return x, x
     return Pair()
+
+class Body(nn.Sequential):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+
+class PairInEvaluation(Body):
+    def forward(self, x):
+        x = super().forward(x)
+        return x if self.training else (x, x)
+
+class Squeezing(Body):
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
+def frozen(num_classes, in_channels):
+    return Body(num_classes, in_channels).requires_grad_(False)
+
+class PlainState(Body):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state): ...
+
+class SparseState(Body):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.register_buffer("mask", torch.eye(3).to_sparse())
+
+class LateState(Body):
+    def forward(self, x):
+        self.register_buffer("cache", torch.zeros(1))
+        return super().forward(x)
+
+class MiddleOnly(nn.Sequential):
+    def __init__(self, num_classes, in_channels):
+        layers = [nn.Linear(n, m, bias=False) for n, m in ((64, 8), (8, 8), (8, num_classes))]
+        super().__init__(nn.Flatten(), *layers)
+        for end in (layers[0], layers[2]):
+            end.requires_grad_(False)
 
 def breaks(num_classes, in_channels):
     class Broken(nn.Module):
@@ -60,7 +100,12 @@ def test_what_can_be_trained_passes(tiny, own):
     ("name", "said"),
     [
         ("fixed_classes", "gives (7,) values per image, dataset 'fashion-mnist-mini' has 10 class"),
-        ("two_outputs", "must return one tensor of logits"),
+        ("two_outputs", "of logits, N × classes; in training mode it returns tuple for a"),
+        ("PairInEvaluation", "in evaluation mode it returns tuple for a batch of 2"),
+        ("frozen", "has no trainable parameters; leave requires_grad"),
+        ("PlainState", "keeps '_extra_state' in its state, of dict, which safetensors cannot"),
+        ("SparseState", "keeps 'mask' in its state, of float32, which safetensors cannot store"),
+        ("LateState", "adds or removes 'cache' of its state in forward"),
         ("breaks", "cannot take an input of 1×8×8: 'Broken' object has no attribute 'nowhere'"),
         ("pools", "its maps vanish at an input of 1×8×8; choose a larger input_size"),
         ("absent", "no 'absent' in checked_networks"),
@@ -81,6 +126,20 @@ def test_network_that_does_not_fit_is_refused_in_one_line(own, name, said):
 def test_batch_norm_on_one_value_is_refused(own, images, batch, fraction):
     request = own("deep_norm", train_images=images, batch_size=batch, validation_fraction=fraction)
     assert "leaves a single value per channel for batch norm" in refused(request)
+
+
+def test_a_last_batch_of_one_is_checked_where_it_is_only_evaluated(own):
+    request = own("Squeezing", validation_fraction=0.0)
+    data = load_data(request)
+    check_trainable(request, data)
+    batch = next(n for n in range(2, 100) if len(data.test) % n == 1 != len(data.train) % n)
+    said = refused(own("Squeezing", validation_fraction=0.0, batch_size=batch))
+    assert "in evaluation mode it returns (10,) for a batch of 1" in said
+
+
+def test_what_muon_trains_alone_is_trained(own, store, resources):
+    request = own("MiddleOnly", muon_learning_rate=0.1)
+    assert execute(request, store, resources).status == "complete"
 
 
 @pytest.mark.parametrize(
