@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -37,8 +37,11 @@ def load_user_dataset(
     - ``(train, test)``, each an `Images`, a pair (images, labels) or a torch ``Dataset`` of
       (image, label), which is read once, image by image;
     - ``(train_images, train_labels, test_images, test_labels)``;
-    - a dict with either set of names, and perhaps ``classes``, the class names;
+    - a dict with either set of names, and perhaps ``classes``, the class names by label, or a dict
+      from names to labels;
     - a `Dataset` of this package.
+
+    Without ``classes``, those of the training set are taken, if it has such an attribute.
 
     Images are arrays or tensors, NxHxW, NxHxWxC or NxCxHxW, uint8. Those that are not square are
     resized to *image_size*. Floats are taken if they are grey levels k/255, as torchvision's
@@ -85,18 +88,18 @@ def _checked(name: str, dataset: Dataset, square: Square) -> Dataset:
         _images(f"dataset '{name}', {split} set", images, square, quiet=True)
         for split, images in (("training", dataset.train), ("test", dataset.test))
     ]
-    _class_names(name, dataset.classes, *splits)
-    return replace(
-        dataset, name=name, train=splits[0], test=splits[1], fingerprint=fingerprint(*splits)
-    )
+    names = _class_names(name, _by_label(name, dataset.classes), *splits)
+    made = replace(dataset, name=name, classes=names, train=splits[0], test=splits[1])
+    return replace(made, fingerprint=fingerprint(*splits))
 
 
-def _splits(name: str, returned: Any) -> tuple[Any, Any, Any]:
+def _splits(name: str, returned: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
     """Sort what the function returned into training set, test set and class names."""
     if isinstance(returned, Mapping):
-        classes = returned.get("classes")
+        classes = _by_label(name, returned.get("classes"))
         if {"train", "test"} <= returned.keys():
-            return returned["train"], returned["test"], classes
+            train, test = returned["train"], returned["test"]
+            return train, test, classes or _own_classes(name, train, test)
         names = ("train_images", "train_labels", "test_images", "test_labels")
         if set(names) <= returned.keys():
             parts = [returned[key] for key in names]
@@ -107,12 +110,51 @@ def _splits(name: str, returned: Any) -> tuple[Any, Any, Any]:
         )
     if isinstance(returned, tuple | list):
         if len(returned) == 2:  # noqa: PLR2004
-            return returned[0], returned[1], getattr(returned[0], "classes", None)
+            return returned[0], returned[1], _own_classes(name, *returned)
         if len(returned) == 4:  # noqa: PLR2004
             return tuple(returned[:2]), tuple(returned[2:]), None
     raise BenchError(
         f"dataset '{name}': the function returned {_describe(returned)}: return {_FORMS}"
     )
+
+
+def _own_classes(name: str, train: Any, test: Any) -> tuple[str, ...] | None:
+    """Return the class names that the training set has; those of the test set must agree."""
+    names = _by_label(name, getattr(train, "classes", None))
+    if names is not None:
+        others = _by_label(name, getattr(test, "classes", None)) or ()
+        for label, (ours, theirs) in enumerate(zip(names, others, strict=False)):
+            if ours != theirs:
+                raise BenchError(
+                    f"dataset '{name}': label {label} is '{ours}' in the training set, but "
+                    f"'{theirs}' in the test set: number the classes of both alike"
+                )
+    return names
+
+
+def _by_label(name: str, classes: Any) -> tuple[str, ...] | None:
+    """Return class names in the order of their labels; None if there are none."""
+    if classes is None:
+        return None
+    if isinstance(classes, Mapping) and _number_all(classes.values()):
+        classes = sorted(classes, key=classes.__getitem__)
+    elif isinstance(classes, Mapping) and _number_all(classes):
+        classes = [classes[label] for label in sorted(classes)]
+    elif isinstance(classes, Tensor | np.ndarray):
+        classes = classes.tolist()
+    if isinstance(classes, Mapping | Set | str | bytes) or not isinstance(classes, Iterable):
+        raise BenchError(
+            f"dataset '{name}': classes has the type {type(classes).__name__}: give a list of "
+            "names in the order of the labels, or a dict from names to labels 0 … K-1"
+        )
+    return tuple(c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in classes)
+
+
+def _number_all(labels: Iterable[Any]) -> bool:
+    """Return whether labels are 0 … K-1 in some order."""
+    found = list(labels)
+    integers = all(isinstance(label, int | np.integer) for label in found)
+    return integers and sorted(found) == list(range(len(found)))
 
 
 def _describe(value: Any) -> str:
@@ -223,7 +265,7 @@ def _square(what: str, images: Tensor, *, side: int | None, resize: Resize) -> T
 
 
 def _class_names(
-    name: str, classes: Sequence[str] | None, train: Images, test: Images
+    name: str, classes: tuple[str, ...] | None, train: Images, test: Images
 ) -> tuple[str, ...]:
     """Return the class names, the numbers if there are none, after checking all labels."""
     if len(train) == 0:
@@ -238,7 +280,7 @@ def _class_names(
                 f"outside 0 … {count - 1}: number the classes from 0"
             )
     if classes is not None:
-        return tuple(map(str, classes))
+        return classes
     missing = torch.bincount(train.labels, minlength=count).eq(0)
     if bool(missing.any()):
         raise BenchError(

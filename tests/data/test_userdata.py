@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,12 +86,43 @@ def test_class_names_are_taken(returning):
     assert dataset.classes[3:] == ("d", "never seen")
 
 
+NAMES = ("cat", "dog", "eel", "fox")
+SPELLINGS = {
+    "class_to_idx": {"fox": 3, "dog": 1, "cat": 0, "eel": 2},
+    "idx_to_class": {np.int64(3): "fox", 1: "dog", 0: "cat", 2: "eel"},
+    "a generator": (name for name in NAMES),
+    "bytes": [name.encode() for name in NAMES],
+    "an array": np.array(NAMES),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_class_names_are_those_of_their_labels(returning, spelling):
+    classes = SPELLINGS[spelling]
+    assert returning(FORMS["a dict of pairs"] | {"classes": classes}).classes == NAMES
+
+
+def torch_datasets(**classes):
+    train, test = FORMS["torch datasets"]
+    sets = {"train": TensorDataset(*train.tensors), "test": TensorDataset(*test.tensors)}
+    for split, names in classes.items():
+        sets[split].classes = names
+    return sets
+
+
+@pytest.mark.parametrize("form", [dict, lambda sets: tuple(sets.values())])
+def test_class_names_of_the_training_set_are_taken(returning, form):
+    sets = form(torch_datasets(train=SPELLINGS["class_to_idx"], test=NAMES[:2]))
+    assert returning(sets).classes == NAMES
+
+
 def test_a_dataset_of_ours_keeps_its_statistics(returning):
     splits = [
         Images(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels))
         for images, labels in ((TRAIN, TRAIN_LABELS), (TEST, TEST_LABELS))
     ]
     own = Dataset("x", ("a", "b", "c", "d"), *splits, (0.1,) * 3, (0.2,) * 3, "", timing_only=True)
+    assert returning(replace(own, classes=SPELLINGS["class_to_idx"])).classes == NAMES
     dataset = returning(own)
     assert (dataset.name, dataset.mean, dataset.timing_only) == (
         "user_of_bench:make",
@@ -121,6 +153,30 @@ WRONG = {
         "class 0 of 0 … 4 has no training image",
     ),
     "label beyond the names": (FORMS["a dict"] | {"classes": ["a", "b"]}, r"outside 0 … 1"),
+    "names without an order": (
+        FORMS["a dict"] | {"classes": {"a", "b", "c", "d"}},
+        "classes has the type set: give a list of names in the order of the labels, or a dict",
+    ),
+    "names in one word": (
+        FORMS["a dict"] | {"classes": "abcd"},
+        "classes has the type str: give a list",
+    ),
+    "labels with a gap": (
+        FORMS["a dict"] | {"classes": {"a": 0, "b": 2}},
+        "classes has the type dict",
+    ),
+    "labels that are no numbers": (
+        FORMS["a dict"] | {"classes": {"a": [0]}},
+        "classes has the type dict",
+    ),
+    "a number of classes": (
+        torch_datasets(train=4),
+        "classes has the type int: give a list of names",
+    ),
+    "splits of different classes": (
+        torch_datasets(train=NAMES, test=["cat", "eel", "fox"]),
+        "label 1 is 'dog' in the training set, but 'eel' in the test set",
+    ),
     "float labels": (
         (TRAIN, TRAIN_LABELS.astype(float), TEST, TEST_LABELS),
         "labels are torch.float64 .* one integer an image",
