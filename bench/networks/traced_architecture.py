@@ -21,7 +21,7 @@ import networkx as nx
 import torch
 from pydantic import TypeAdapter
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.utils._pytree import tree_leaves
 
 from bench.networks.paths import block_of
 
@@ -114,12 +114,11 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Network:
         Exception: the network cannot be traced symbolically; any exception of torch or of the
             network itself.
     """
-    graph = fx.Tracer().trace(model)
-    module = fx.GraphModule(model, graph)
-    module.graph.eliminate_dead_code()  # a plain block's shortcut is not used
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        _Shapes(module).propagate(torch.zeros((1, *input_shape), device=device))
+    with torch.no_grad(), device:  # where tensors are that the network creates
+        module = fx.GraphModule(model, fx.Tracer().trace(model))
+        module.graph.eliminate_dead_code()  # a plain block's shortcut is not used
+        _Shapes(module).run(torch.zeros((1, *input_shape)))
     reader = _Reader(module)
     in_blocks = groupby(reader.items(), lambda item: item.block)
     blocks = [_block(name, list(items)) for name, items in in_blocks]
@@ -138,8 +137,17 @@ def trace_to_document(model: nn.Module, input_shape: tuple[int, ...]) -> dict[st
         return None
 
 
-class _Shapes(ShapeProp):
-    """Find every shape; a normalisation keeps it, and is slow to run without values."""
+class _Shapes(fx.Interpreter):
+    """Find every shape; a normalisation keeps it, and is slow to run without values.
+
+    torch's `ShapeProp` prints a traceback where the network fails.
+    """
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if any(isinstance(part, torch.Tensor) for part in tree_leaves(result)):
+            n.meta["shape"] = tuple(getattr(result, "shape", ()))[1:]  # none of several tensors
+        return result
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):
@@ -260,14 +268,12 @@ class _Reader:
 
 def _is_flow(node: fx.Node) -> bool:
     """Return whether a node is an operation on tensors: no parameter, and no shape arithmetic."""
-    return node.op in {"placeholder", "output"} or (
-        node.op != "get_attr" and "tensor_meta" in node.meta
-    )
+    return node.op in {"placeholder", "output"} or (node.op != "get_attr" and "shape" in node.meta)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    shape = getattr(node.meta.get("tensor_meta"), "shape", None)
-    return () if shape is None else tuple(shape[1:])
+    shape: tuple[int, ...] = node.meta.get("shape", ())
+    return shape
 
 
 def _module_text(module: nn.Module) -> str:

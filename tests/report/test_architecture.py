@@ -179,3 +179,26 @@ def test_a_network_that_cannot_be_traced_has_no_document() -> None:
             return x if x.sum() > 0 else -x
 
     assert trace_to_document(Branching(), (1, 32, 32)) is None
+
+
+class Creating(nn.Module):
+    """A network that creates a tensor, on a device or where torch does by default."""
+
+    def __init__(self, device: str | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.device = device
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + torch.ones(4, 1, 1, device=self.device)
+
+
+def test_tensors_that_a_network_creates_are_where_it_is() -> None:
+    assert trace_to_document(Creating(), (1, 8, 8)) is not None
+
+
+def test_a_network_that_fails_without_values_prints_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert trace_to_document(Creating("cpu"), (1, 8, 8)) is None
+    assert capfd.readouterr() == ("", "")
