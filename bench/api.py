@@ -550,10 +550,12 @@ def export_tensorrt(
 
     Returns:
         Rows of the `exports` table; `status` is unverified, because nothing has run the
-        engine yet, or unsupported, if the library cannot build it for that target.
+        engine yet, failed, if the library refuses the file, or unsupported, if it cannot build
+        that precision for that target.
 
     Raises:
-        BenchError: a target cannot be understood or met, or the library is missing.
+        BenchError: a target cannot be understood or met, the library is missing, or it supports
+            none of the targets.
     """
     from bench.export.build import build_engines
 

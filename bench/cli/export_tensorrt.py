@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from bench.cli import options
 from bench.cli.options import argument, export, output
 from bench.cli.output import network_names, print_json, print_line, print_table, remarks, scaled
@@ -48,7 +50,8 @@ def export_tensorrt(
     """Build TensorRT engines; the target GPU need not be present.
 
     Engines are built, not run. Beside each engine, a JSON file records what it was built from and
-    the TensorRT version, GPU and batch sizes that it is for.
+    the TensorRT version, GPU and batch sizes that it is for. Exits with code 1 if TensorRT
+    fails to build an engine.
 
     Examples:
 
@@ -81,9 +84,10 @@ def export_tensorrt(
         say=remarks(quiet=quiet or as_json),
     )
     rows = rows_of(frame)
+    failed = typer.Exit(int(any(row["status"] == "failed" for row in rows)))
     if as_json:
         print_json(rows, [row for row in rows if row["error"]])
-        return
+        raise failed
     names = network_names(rows, results)
     cells = [_cells(row, name) for row, name in zip(rows, names, strict=True)]
     print_table(cells, {"MB": ".1f", "seconds": ".2f"}, needed=4)
@@ -91,6 +95,7 @@ def export_tensorrt(
         if row["error"]:
             print_line(row["error"])
     print_line("Engines were built, not run: running one takes a GPU of its compute capability.")
+    raise failed
 
 
 def _cells(row: dict[str, Any], name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bench.export.output import check_copies, readable_name
 from bench.export.pipeline import FILE as ONNX
 from bench.export.pipeline import Exporter, Say
 from bench.export.settings import Flavor, Precision, Settings
-from bench.export.tensorrt import Profile, Toolkit
+from bench.export.tensorrt import BuildError, Profile, Toolkit
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import StorageError, prove_writable, sha256_of, storage_errors
 from bench.system.devices import default_threads
@@ -78,7 +78,7 @@ class EngineBuilder:
         """Build an engine, or return one whose sidecar would be the same.
 
         Raises:
-            BenchError: TensorRT refuses the file or the target.
+            BenchError: as of `Toolkit.build`.
             StorageError: the results folder cannot be written.
         """
         sidecar = self._sidecar(model, capability)
@@ -176,7 +176,8 @@ def build_engines(
         Rows of the `exports` table.
 
     Raises:
-        BenchError: a target cannot be understood or met, or the library is missing.
+        BenchError: a target cannot be understood or met, the library is missing, or it supports
+            none of the targets.
     """
     library = (toolkit or Toolkit)(flavor)
     chosen = _capabilities(library, compute_capabilities)
@@ -206,7 +207,7 @@ def build_engines(
 def _built(
     builder: EngineBuilder, model: OnnxInput, capability: str | None
 ) -> ExportRecord | dict[str, Any]:
-    """Build one engine; return a row with the reason if the library cannot."""
+    """Build one engine; return a row with the reason if the library fails, or cannot here."""
     try:
         return builder.build(model, capability)
     except StorageError:
@@ -217,7 +218,7 @@ def _built(
             "format": f"tensorrt-{builder.toolkit.flavor}",
             "precision": model.precision,
             "target": f"sm{capability or _this_gpu()}",
-            "status": "unsupported",
+            "status": "failed" if isinstance(error, BuildError) else "unsupported",
             "error": str(error),
         }
 

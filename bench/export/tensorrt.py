@@ -34,6 +34,10 @@ _STANDARD_MISSING = (
 )
 
 
+class BuildError(BenchError):
+    """TensorRT was asked to build an engine, and failed."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """The batch sizes an engine takes, and the one it is tuned for."""
@@ -104,7 +108,8 @@ class Toolkit:
             timing_cache: file of kernel timings, which the standard flavour reuses.
 
         Raises:
-            BenchError: the library refuses the file or the target.
+            BuildError: the library refuses the file, or fails.
+            BenchError: it cannot start here, or build that precision for the target.
         """
         library = self.library
         logger = self._logger()
@@ -172,17 +177,19 @@ class Toolkit:
     def _refused(self, model: Path, reason: str) -> BenchError:
         first = reason.strip().split("\n")[0][:200]
         if resizes_images(onnx.load(str(model), load_external_data=False)):
-            return BenchError(
+            return BuildError(
                 f"TensorRT ({self.flavor}) refuses {model}: {first}; it has no double precision, "
                 "in which the file resizes its images: export it again without "
                 "--with-preprocessing, and prepare them as the properties of that file say"
             )
+        kind: type[BenchError] = BuildError
         advice = "export it again with bench export-onnx"
         if "Int32" in first or "UInt8" in reason or "Quantize" in reason:
             advice += " --precision int8 --target tensorrt"
         elif "Turing" in reason and "FP32" in reason:
             advice += " --precision fp16, or choose a compute capability of 80 or more"
-        return BenchError(f"TensorRT ({self.flavor}) refuses {model}: {first}; {advice}")
+            kind = BenchError
+        return kind(f"TensorRT ({self.flavor}) refuses {model}: {first}; {advice}")
 
     def _logger(self) -> Any:
         """Keep the library's messages instead of printing them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -290,20 +291,32 @@ def test_without_the_library_or_a_gpu(model: Path, tmp_path: Path) -> None:
         build(model, tmp_path, FakeTensorRT(gpu=False), flavor="standard")
 
 
+TURING = "Turing does not support FP32 convolutions"
+
+
+def test_what_tensorrt_fails_to_build_is_a_failure(model: Path, tmp_path: Path) -> None:
+    fake = FakeTensorRT(refuses="unknown operator")
+    for reason in ("node conv1/Conv: unknown operator", "no engine"):
+        row = build(model, tmp_path, fake, compute_capabilities=["86"]).iloc[0]
+        assert row["status"] == "failed"
+        assert reason in row["error"]
+        fake = FakeTensorRT()
+        fake.build_serialized_network = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(BenchError, match=r"Turing .* --precision fp16"):  # a limit of the target
+        build(model, tmp_path, FakeTensorRT(refuses=TURING), compute_capabilities=["75"])
+
+
 def test_refusals(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="node conv1/Conv: unknown operator"):
-        build(
-            model, tmp_path, FakeTensorRT(refuses="unknown operator"), compute_capabilities=["86"]
-        )
     inside = with_preprocessing(
         onnx.load(str(model)), Preprocessing(32, (0.5,) * 3, (0.5,) * 3), 3, None
     )
     onnx.save(inside, tmp_path / "inside.onnx")
-    with pytest.raises(BenchError, match=r"no double .* without --with-preprocessing"):
-        build(
-            tmp_path / "inside.onnx", tmp_path, FakeTensorRT(refuses="Unsupported type DOUBLE"),
-            compute_capabilities=["86"], input_size=32,
-        )  # fmt: skip
+    row = build(
+        tmp_path / "inside.onnx", tmp_path, FakeTensorRT(refuses="Unsupported type DOUBLE"),
+        compute_capabilities=["86"], input_size=32,
+    ).iloc[0]  # fmt: skip
+    assert row["status"] == "failed"
+    assert re.search(r"no double .* without --with-preprocessing", row["error"])
     with pytest.raises(BenchError, match=r"cannot target it.*\(it can: 75, 86, 120\)"):
         build(model, tmp_path, FakeTensorRT(), compute_capabilities=["90"])
     with pytest.MonkeyPatch.context() as patch:
@@ -354,9 +367,10 @@ def test_rtx_refuses_int8_that_is_for_a_cpu(trained: tuple[Path, str]) -> None:
         run, results=results, precision="int8", calibration_images=64, threads=1
     ).iloc[0]
     file = results / "exports" / row["export"] / row["file"]
-    with pytest.raises(BenchError, match="--precision int8 --target tensorrt") as refusal:
-        rtx(file, results, compute_capabilities=["86"])
-    assert "\n" not in str(refusal.value)
+    row = rtx(file, results, compute_capabilities=["86"]).iloc[0]
+    assert row["status"] == "failed"
+    assert "--precision int8 --target tensorrt" in row["error"]
+    assert "\n" not in row["error"]
 
 
 def test_rtx_lists_what_it_can_target(model: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from commands import (
     within,
 )
 from speed import as_published, large_batches, measured, quickstart
-from steps import STEPS, _answers, marked_tests, read_junit
+from steps import STEPS, _answers, engines, marked_tests, read_junit
 
 from bench.measurement.machine import energy
 
@@ -320,6 +320,19 @@ def test_goals_stand_beside_the_figures_that_they_are_of(tmp_path):
     rows[:] = [{"status": "complete", "variant": "x"}]
     first = next(quickstart(session))
     assert first.detail == "1 of 1 runs in 9.0 s (goal on an H200: at most 12 s)"
+
+
+def test_an_engine_that_tensorrt_fails_to_build_is_a_failure(tmp_path):
+    built = {"run": "r", "model": "m", "error": None, "bytes": 9, "seconds": 1.0}
+    rows = [
+        {**built, "status": "unverified"},
+        {**built, "status": "unsupported", "error": "Turing has no fp32"},
+        {**built, "status": "failed", "error": "TensorRT (rtx) refuses m"},
+    ]
+    done = Done(1, json.dumps({"rows": rows}), "")
+    runner = SimpleNamespace(folder=tmp_path, bench=lambda *_: done)
+    session = Session("cuda", runner, backends=(), run="r")
+    assert outcomes(engines(session)) == [PASSED, NOT_RUN, FAILED] * 6
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,9 @@ def engines(session: Session) -> Iterator[Check]:
                 continue
             for row in done.rows:
                 name = f"{what} of {row['run'] or row['model']}"
-                built = row["status"] == "unverified"
                 detail = row["error"] or f"{row['bytes']:,} bytes in {row['seconds']:.1f} s"
-                yield judged(name, True, detail) if built else not_run(name, detail)
+                outcome = {"unverified": PASSED, "unsupported": NOT_RUN}.get(row["status"], FAILED)
+                yield Check(name, outcome, detail)
     if "tensorrt" in session.backends:
         for flavor in FLAVORS:
             yield from _engines_measured(session, flavor)
