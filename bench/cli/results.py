@@ -221,7 +221,8 @@ def locate_images(
     """Say where the image folder of a run is on this machine.
 
     Use it after unpacking runs that were trained elsewhere, or after moving the images. The
-    folder must hold the same images. All runs of that image folder then use it.
+    folder must hold the same images. All runs of that image folder then use it, also where other
+    images lie at the recorded path.
 
     Example:
 

@@ -118,9 +118,14 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
     if name in PUBLISHED:
         return load_published(PUBLISHED[name], directory, quiet=quiet)
     if (root := find_folder(name)) is not None:
-        return load_imagefolder(
+        found = load_imagefolder(
             name, root, directory, image_size=image_size, resize=resize, quiet=quiet
         )
+        named = _named_folder(name)
+        if root == named or not named.is_dir():
+            return found
+        note = f"{name} is read from {root}, where 'bench results locate' recorded it"
+        return replace(found, notes=(*found.notes, note))
     if _USER_FUNCTION.fullmatch(name):
         return load_user_dataset(name, image_size=image_size, resize=resize, quiet=quiet)
     raise BenchError(
@@ -132,14 +137,19 @@ def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dat
 def find_folder(name: str) -> Path | None:
     """Return the folder that ``imagefolder:PATH`` stands for on this machine, None for other names.
 
-    It need not exist. One that is gone is looked for where `bench.data.moved` records it.
+    It need not exist. Where `bench.data.moved` records it goes first: other images may lie at PATH
+    on this machine.
     """
     if not name.startswith(FOLDER_PREFIX):
         return None
-    root = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
-    if not root.is_dir():
-        root = find_moved(name, data_directory()) or root
-    return root.resolve()
+    named, moved = _named_folder(name), find_moved(name, data_directory())
+    if moved is None or (named.is_dir() and not moved.is_dir()):
+        return named
+    return moved.resolve()
+
+
+def _named_folder(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
 
 
 def count_channels(name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,19 @@ def test_a_training_on_located_images_is_estimated(bench, laptop, tmp_path):
     assert bench("results", "locate", laptop, "flowers").code == 0
     done = bench(*words)
     assert done.code == 0, done.err
+
+
+def test_located_images_go_before_others_at_the_recorded_path(bench, laptop, tmp_path):
+    name = Store(tmp_path / "bench-runs").read_run(laptop).request["dataset"]
+    at_old_path = write_images(Path(name.removeprefix("imagefolder:")), seed=1)
+    try:
+        assert "fingerprint differs" in bench("lesion", laptop, "--test-images", 4).refusal
+        assert bench("results", "locate", laptop, "flowers").code == 0
+        setup._dataset.cache_clear()
+        done = bench("lesion", laptop, "--test-images", 4)
+        assert done.code == 0, done.err
+    finally:
+        shutil.rmtree(at_old_path)
 
 
 def test_other_images_are_refused(bench, laptop, tmp_path):

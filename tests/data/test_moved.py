@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -30,13 +31,20 @@ def test_a_moved_folder_is_found_by_its_old_name(folder, own_cache, name):
     assert torch.equal(moved.test.images, expected.test.images)
 
 
-def test_a_folder_that_exists_is_not_looked_for_elsewhere(folder, own_cache, write_image, tmp_path):
+def test_a_recorded_move_goes_before_other_images_at_the_old_place(
+    folder, own_cache, write_image, tmp_path
+):
     other = tmp_path / "there"
     for seed, name in enumerate(("train/a", "train/b", "test/a", "test/b"), 5):
         write_image(other / name / "0.png", seed=seed)
-    expected = load_dataset(f"imagefolder:{folder}").fingerprint
-    record_move(f"imagefolder:{folder}", other, own_cache)
-    assert load_dataset(f"imagefolder:{folder}").fingerprint == expected
+    name = f"imagefolder:{folder}"
+    before, expected = load_dataset(name), load_dataset(f"imagefolder:{other}").fingerprint
+    record_move(name, other, own_cache)
+    moved = load_dataset(name)
+    assert moved.fingerprint == expected
+    assert f"{name} is read from {other}" in moved.notes[-1]
+    shutil.rmtree(other)
+    assert load_dataset(name).fingerprint == before.fingerprint
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", json.dumps({"imagefolder:/gone": "/gone2"})])
