@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import errno
 import gc
-import json
 import os
 import sys
 import warnings
@@ -118,6 +117,7 @@ def refuse(message: str) -> int:
     line = plain(message)
     print(f"bench: error: {line}", file=sys.stderr)  # noqa: T201
     if "--json" in sys.argv:
-        refusal = {"schema": 1, "rows": [], "errors": [{"error": line}]}
-        print(json.dumps(refusal))  # noqa: T201
+        from bench.cli.output import print_json
+
+        print_json([], [{"error": line}])
     return 2

@@ -84,10 +84,7 @@ def compare(
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
         errors = [{"error": row["configuration"] + " became slower"} for row in slower]
-        figures = ("ratio", "low", "high")
-        unknown = dict.fromkeys(figures)  # JSON has no NaN
-        known = [row if isfinite(row["ratio"]) else row | unknown for row in rows]
-        print_document({"schema": 1, "rows": known, "errors": errors, "remarks": notes})
+        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
     elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from bench.cli.output import reserve_stdout
 from bench.errors import BenchError
 
 
@@ -150,7 +151,14 @@ Track = Annotated[
     output("--track LIST", "Also log to: tensorboard, mlflow or both (extra 'tracking')."),
 ]
 Results = Annotated[Path, output("--results DIR", "Folder of runs, exports and measurements.")]
-Json = Annotated[bool, output("--json", "Print one JSON document on stdout, and nothing else.")]
+Json = Annotated[
+    bool,
+    output(
+        "--json",
+        "Print one JSON document on stdout, and nothing else.",
+        callback=reserve_stdout,
+    ),
+]
 Quiet = Annotated[bool, output("--quiet", "Show no progress.")]
 
 DEFAULT_RESULTS = Path("bench-runs")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from bench.report.charts.chart import Chart
 
 _NO_LIMIT = 100_000  # columns
+_stdout: int | None = None  # the file that --json prints on, while it is reserved
 _ASCII = {
     "×": "x",
     "→": "->",
@@ -122,8 +125,35 @@ def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, 
 
 
 def print_document(document: Mapping[str, Any]) -> None:
-    """Print a JSON document."""
-    print(json.dumps(document, indent=1, default=str))  # noqa: T201 - the command's output
+    """Print a JSON document; numbers that are not finite, which JSON lacks, become null."""
+    text = json.dumps(document, default=str)
+    plain = json.loads(text, parse_constant=lambda _name: None)
+    _release_stdout()
+    print(json.dumps(plain, indent=1))  # noqa: T201 - the command's output
+
+
+def reserve_stdout(wanted: bool) -> bool:
+    """Let nothing but the document of `--json` be written to stdout; the rest goes to stderr.
+
+    The user's datasets and networks may print, and native libraries, in worker processes, too.
+    """
+    global _stdout  # noqa: PLW0603 - one per process
+    stream = sys.__stdout__
+    if wanted and _stdout is None and stream is not None and stream is sys.stdout:
+        with contextlib.suppress(OSError):  # one of the two is closed
+            stream.flush()
+            _stdout = os.dup(1)
+            os.dup2(2, 1)
+    return wanted
+
+
+def _release_stdout() -> None:
+    global _stdout  # noqa: PLW0603
+    if _stdout is not None:
+        sys.stdout.flush()  # what was printed before
+        os.dup2(_stdout, 1)
+        os.close(_stdout)
+        _stdout = None
 
 
 def print_table(

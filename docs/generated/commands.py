@@ -37,7 +37,8 @@ Every command exits with one of these codes:
 | 128 + N | ended by signal N (139: a fault in native code); one line on stderr says where |
 
 With `--json`, stdout holds one document, `{"schema": 1, "rows": […], "errors": […]}`, and nothing
-else. `run-ablation` adds `study`, `question`, `answer` and `comparisons`, `compare` adds `remarks`.
+else: what your own code prints goes to stderr. Numbers that are not finite are null. `run-ablation`
+adds `study`, `question`, `answer` and `comparisons`, `compare` adds `remarks`.
 `bench --install-completion` installs completion for your shell.
 """
 

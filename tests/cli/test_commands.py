@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -26,7 +27,7 @@ from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
 from bench.system.devices import resolve_device
 from bench.training.optimisers import muon_precision
-from builders import make_unfinished
+from builders import make_record, make_unfinished
 
 
 def leaves(group=None, path=()):
@@ -461,6 +462,46 @@ def test_doctor_tells_when_torch_is_missing(bench_process, tmp_path):
     assert "Traceback" not in outcome.err
 
 
+CHATTY = """
+import os
+import torch
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.head = nn.Linear(in_channels * 64, num_classes)
+
+    def forward(self, images):
+        print("forward", flush=True)
+        os.write(1, b"native code")
+        return self.head(images.flatten(1))
+
+def network(num_classes, in_channels):
+    return Network(num_classes, in_channels)
+
+def dataset():
+    print("dataset")
+    images = torch.arange(40).view(40, 1, 1, 1).expand(40, 1, 8, 8).to(torch.uint8)
+    labels = torch.arange(40) % 2
+    return images, labels, images + 100, labels
+"""
+
+
+def test_what_the_users_code_prints_stays_out_of_the_json(bench_process, tmp_path):
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    words = ("chatty:network", "--dataset", "chatty:dataset", "--epochs", 1, "--threads", 1)
+    trained = bench_process("train", *words, "--json")
+    (row,) = trained.document["rows"]
+    for printed in ("dataset\n", "forward\n", "native code"):
+        assert printed in trained.err
+    walked = bench_process("landscape", row["run"], "--points", 3, "--images", 4, "--json")
+    assert walked.document["rows"]
+    assert "native code" in walked.err
+    refused = bench_process("train", *words, "--set", "batch_size=0", "--json")
+    assert refused.document["errors"]
+
+
 # results
 
 
@@ -555,6 +596,17 @@ def test_a_run_is_shown_in_full(bench, trained):
     assert row["request"]["recipe"]["batch_size"] == 50
     assert row["files"].keys() >= {"history.csv", "model.safetensors", "predictions.safetensors"}
     assert {"torch", "cpu", "instruction_sets", "git_commit", "threads"} <= set(row["environment"])
+
+
+def test_numbers_that_json_lacks_are_null(bench, tmp_path):
+    result = {"test_loss": math.inf, "per_class_accuracy": [math.nan, 1.0]}
+    store = Store(tmp_path / "bench-runs")
+    run = store.finish_run(make_record(result=result)).run
+    shown = bench("results", "show", run, "--json").out
+    assert "Infinity" not in shown
+    assert "NaN" not in shown
+    (row,) = json.loads(shown)["rows"]
+    assert row["result"] == {"test_loss": None, "per_class_accuracy": [None, 1.0]}
 
 
 def test_removal_asks_and_names_the_studies_that_lose_a_run(bench, results):
