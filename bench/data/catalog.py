@@ -18,7 +18,7 @@ from bench.data.builtin import (
 )
 from bench.data.imagecache import load_imagefolder
 from bench.data.imagefolder import common_shape, scan
-from bench.data.images import Dataset, fingerprint
+from bench.data.images import Dataset, fingerprint, require_text
 from bench.data.moved import find_moved
 from bench.data.published import PUBLISHED, load_published
 from bench.data.splits import balanced_subset
@@ -110,6 +110,7 @@ def load_dataset(
 
 
 def _load(name: str, image_size: int | None, resize: Resize, quiet: bool) -> Dataset:
+    require_text("dataset", name)
     directory = data_directory()
     if name == EMBEDDED:
         return load_embedded(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from bench.data.imagefile import image_suffixes, open_image, planes, read_header
+from bench.data.images import require_text
 from bench.data.preprocessing import resize_image
 from bench.data.splits import stratified_split
 from bench.errors import BenchError
@@ -81,7 +82,7 @@ def scan(root: Path) -> Folder:
 
     Raises:
         BenchError: The folder is missing or ambiguous, has fewer than two classes or a class
-            without an image, or training and test classes differ.
+            without an image, or training and test classes differ or have names that are no text.
     """
     if root.is_file():
         raise BenchError(
@@ -107,6 +108,7 @@ def scan(root: Path) -> Folder:
             raise BenchError(
                 f"imagefolder {root}: class '{odd}' is missing in {lacking}: add it there"
             )
+    require_text(f"imagefolder {root}: class", *classes)
     if passed_over:
         notes.append(f"imagefolder {root}: passed over {_count(passed_over)}")
     return Folder(root, classes, train, test, tuple(notes))

@@ -97,6 +97,19 @@ class Dataset:
         return len(self.classes)
 
 
+def require_text(what: str, *names: str) -> None:
+    """Refuse names of files that are bytes without a text: pages and tables could not hold them.
+
+    Raises:
+        BenchError: naming the first one.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise BenchError(f"{what} '{name}': the name is not valid UTF-8: rename it") from None
+
+
 def make_dataset(
     name: str,
     classes: tuple[str, ...],

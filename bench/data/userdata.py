@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.images import Dataset, Images, fingerprint, make_dataset
+from bench.data.images import Dataset, Images, fingerprint, make_dataset, require_text
 from bench.data.preprocessing import Resize, resize_images
 from bench.data.progress import progress_bar
 from bench.errors import BenchError
@@ -280,6 +280,7 @@ def _class_names(
                 f"outside 0 … {count - 1}: number the classes from 0"
             )
     if classes is not None:
+        require_text(f"dataset '{name}': class", *classes)
         return classes
     missing = torch.bincount(train.labels, minlength=count).eq(0)
     if bool(missing.any()):

@@ -253,7 +253,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def dump(values: Any) -> bytes:
     """Serialise JSON values, indented."""
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # a byte of a file's name: JSON's own escape
 
 
 def _is_newer(values: dict[str, Any]) -> bool:

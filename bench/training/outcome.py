@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bench.errors import plain
 from bench.models.errors import one_line
 from bench.store import RunRecord
 from bench.system.environment import describe_environment
@@ -39,7 +40,7 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
 def failure(record: RunRecord, error: BaseException, *, seconds: float) -> RunRecord:
     """Return the record of a run that *error* ended."""
     status = "out_of_memory" if is_out_of_memory(error) else "failed"
-    reason = one_line(error)[:400]
+    reason = plain(one_line(error))[:400]
     if status == "out_of_memory":
         reason += f" ({_memory(error, record.environment['device'])})"
     return dataclasses.replace(record, status=status, error=reason, seconds=seconds)

@@ -373,6 +373,12 @@ def no_classes(root, _):
     return "train has 0 class folders"
 
 
+def name_that_is_no_text(root, _):
+    for split in ("train", "test"):
+        (root / split / "dog").rename(root / split / os.fsdecode(b"caf\xe9"))
+    return "class 'caf\udce9': the name is not valid UTF-8: rename it"
+
+
 def prefixed_splits(root, _):
     for name in ("train", "test"):
         (root / name).rename(root / f"seg_{name}")
@@ -395,6 +401,7 @@ def prefixed_splits(root, _):
         two_test_sets,
         no_classes,
         prefixed_splits,
+        name_that_is_no_text,
     ],
 )
 def test_what_is_wrong_is_named_in_one_line_and_nothing_is_cached(
@@ -413,6 +420,13 @@ def test_images_that_are_not_square_need_a_size(tmp_path, write_image):
             write_image(tmp_path / "set" / split / name / "0.png", (8, 6))
     with pytest.raises(BenchError, match=r"6x8 pixels \(HxW\) is not square, .*: set an input"):
         load(tmp_path / "set")
+
+
+def test_a_folder_whose_path_is_no_text_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    path.mkdir()
+    with pytest.raises(BenchError, match=r"dataset '.*': the name is not valid UTF-8: rename it"):
+        load(path)
 
 
 def test_a_missing_folder_is_named(tmp_path):

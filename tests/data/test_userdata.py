@@ -152,6 +152,10 @@ WRONG = {
         (TRAIN, TRAIN_LABELS + 1, TEST, TEST_LABELS + 1),
         "class 0 of 0 … 4 has no training image",
     ),
+    "name without text": (
+        FORMS["a dict"] | {"classes": ["a", "b", "c", "caf\udce9"]},
+        "not valid UTF-8: rename it",
+    ),
     "label beyond the names": (FORMS["a dict"] | {"classes": ["a", "b"]}, r"outside 0 … 1"),
     "names without an order": (
         FORMS["a dict"] | {"classes": {"a", "b", "c", "d"}},

@@ -41,6 +41,14 @@ def test_a_finished_run_is_read_back(store, record, finish):
     assert store.size(run) > 0
 
 
+def test_bytes_of_file_names_that_are_no_text_are_stored(store, record):
+    weights = os.fsdecode(b"/models/caf\xe9.pt")
+    run = store.finish_run(
+        dataclasses.replace(record(7), environment={"weights_file": weights})
+    ).run
+    assert store.read_run(run).environment == {"weights_file": weights}
+
+
 def test_an_empty_or_missing_folder_has_nothing(tmp_path):
     store = Store(tmp_path / "nowhere")
     assert list(store.runs()) == list(store.unfinished()) == store.studies() == []
