@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import statistics
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -76,9 +77,9 @@ class Machine(BaseModel):
             are then taken as measured.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     name: str
-    images_per_second: dict[str, float] = Field(default_factory=dict)
+    images_per_second: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     flops_per_second: float | None = Field(default=None, gt=0)
     bytes_per_second: float | None = Field(default=None, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -139,10 +140,13 @@ def read_machines(path: Path) -> list[Machine]:
         BenchError: it cannot be read, or something in it is not understood.
     """
     try:
-        entries = tomllib.loads(path.read_text()).get("machine", [])
+        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a byte-order mark
+        entries = tomllib.loads(text).get("machine", [])
         machines = [Machine(**entry) for entry in entries]
     except OSError as error:
         raise BenchError(f"--machines {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BenchError(f"--machines {path}: it is not UTF-8 text; save it as UTF-8") from None
     except ValidationError as error:
         raise BenchError(f"--machines {path}: {explain_first(error, schema=Machine)}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -160,8 +164,12 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
         file gives no price or power) and basis (where its speeds come from).
 
     Raises:
-        BenchError: the speed of a machine for one of the networks is unknown.
+        BenchError: the speed of a machine for one of the networks is unknown, or two machines have
+            one name.
     """
+    for name, count in Counter(machine.name for machine in machines).items():
+        if count > 1:
+            raise BenchError(f"{count} machines are called '{name}': give each a name of its own")
     plan, _ = choose(plan, store, searched=False)  # so that what is trained already is found
     requests = [*tuning_requests(plan), *plan.requests]
     left = [r for r in requests if store.read_run(r.run_id) is None]

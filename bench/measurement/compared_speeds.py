@@ -126,7 +126,7 @@ def load_speeds(path: str | Path) -> ComparedSpeeds:
     if given.is_dir():
         return _from_folder(str(path), given)
     try:
-        document = json.loads(given.read_text())
+        document = json.loads(given.read_bytes())  # in UTF-8 or, as PowerShell writes, UTF-16
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -30,6 +30,8 @@ flops_per_second = 2e11
 workers = 4
 """
 
+SPEED = '[[machine]]\nname = "a"\nimages_per_second = {{ resnet8 = {} }}\n'
+
 
 @pytest.fixture
 def plan(bench, tiny_study, tmp_path):
@@ -185,10 +187,22 @@ def test_operations_are_those_that_pytorch_starts():
         ('[[machine]]\nname = "a"\nflop = 1', "flop is unknown (known: name, images_per_"),
         ('[[machine]]\nname = "a"', "nothing says how fast it trains resnet8; give images_per"),
         ('[[machine]]\nname = "a"\nworkers = 0', "workers = 0: input should be greater than"),
+        (SPEED.format(0.0), "images_per_second.resnet8 = 0.0: input should be greater than 0"),
+        (SPEED.format("inf"), "images_per_second.resnet8 = Infinity: input should be a finite"),
+        (SPEED.format("nan"), "images_per_second.resnet8 = NaN: input should be a finite number"),
+        ('[[machine]]\nname = "a"\nwatts = inf', "watts = Infinity: input should be a finite"),
+        (2 * SPEED.format(1), "2 machines are called 'a': give each a name of its own"),
     ],
 )
 def test_refused(plan, text, said):
     assert said in plan(text).refusal
+
+
+def test_a_machines_file_is_utf8_with_or_without_its_mark(plan, bench, tiny_study, tmp_path):
+    assert plan("\N{BYTE ORDER MARK}" + SPEED.format(1)).code == 0
+    (tmp_path / "wide.toml").write_text(SPEED.format(1), encoding="utf-16")
+    refusal = bench("plan", tiny_study, "--machines", "wide.toml").refusal
+    assert refusal == "--machines wide.toml: it is not UTF-8 text; save it as UTF-8"
 
 
 def test_the_cost_of_a_study_is_that_of_all_its_trainings():

@@ -268,6 +268,14 @@ def test_exit_code_and_wording_of_the_command(bench, tmp_path, ratio, width, cha
     assert document.document["rows"][0]["verdict"] == words[0].partition(":")[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_that_powershell_wrote_is_read(tmp_path, encoding):
+    file = written(tmp_path / "a.json", row(100, difference="reference"))
+    before = load_speeds(file)
+    file.write_text(file.read_text(), encoding=encoding)
+    assert load_speeds(file) == before
+
+
 def test_remarks_are_in_the_json_and_only_what_is_undecided_gets_advice(bench, tmp_path):
     wide = slower(0.9, 0.3, noisy=True, warnings="it was hot")
     file = written(tmp_path / "a.json", row(100, difference="reference"), wide)
