@@ -115,17 +115,25 @@ def remove_runs(
 ) -> None:
     """Remove runs and their analyses, after confirmation.
 
-    Studies that use the runs are named first. They train them again when they are next run.
+    Studies that use the runs are named first. They train them again when they are next run. A run
+    that is being trained is refused.
 
     Example:
 
       bench results rm resnet20-fashion-mnist-mini-s0-0123456789ab
 
     """
+    from bench.studies import ADHOC
+
     store = _existing(results)
     names = [store.find_run(run) for run in runs]
-    users = _users(store)
-    used = {name: users[name] for name in names if name in users}
+    for name in names:
+        store.refuse_busy(name)
+    users = {
+        run: [study for study in studies if study != ADHOC]  # which no command runs again
+        for run, studies in _users(store).items()
+    }
+    used = {name: users[name] for name in names if users.get(name)}
     warning = "".join(
         f"\n  {name} is used by: {', '.join(studies)}" for name, studies in used.items()
     )
@@ -269,6 +277,7 @@ def _unrecorded(store: "Store", run: str) -> str:
 def _remove(store: "Store", runs: list[str]) -> None:
     from bench.store.analyses import Analyses
 
+    store.forget_single_runs(runs)
     Analyses(store.root).remove(runs)
     for name in runs:
         store.remove_run(name)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from bench.store.files import (
     storage_errors,
     write_atomically,
 )
-from bench.store.locks import hold
+from bench.store.locks import LEASE_SECONDS, hold, knows_flock
 from bench.store.records import RunRecord, dump, read_or_warn, read_record, refuse_overwriting_newer
 from bench.store.studies import Studies
 
@@ -317,10 +318,36 @@ class Store(Studies):
         return found[0]
 
     def remove_run(self, run: str) -> None:
-        """Remove a run, finished or not."""
-        for folder in (self.folder(run), self.partial(run)):
-            if folder.exists():
-                remove_folder(folder)
+        """Remove a run, finished or not.
+
+        Raises:
+            BenchError: a process is training it.
+        """
+        with self._idle(run):
+            for folder in (self.folder(run), self.partial(run)):
+                if folder.exists():
+                    remove_folder(folder)
+
+    def refuse_busy(self, run: str) -> None:
+        """Raise a `BenchError` if a process is training a run."""
+        with self._idle(run):
+            pass
+
+    @contextlib.contextmanager
+    def _idle(self, run: str) -> Iterator[None]:
+        """Hold a run that no process is training."""
+        # Without flock, the lock of a process that died is free only when its lease has run out.
+        until = time.monotonic() + (0 if knows_flock(self.root) else LEASE_SECONDS + 5)
+
+        def refuse() -> None:
+            if time.monotonic() >= until:
+                raise BenchError(
+                    f"run {run} is being trained now: wait until it has ended, or stop the command "
+                    "that trains it"
+                )
+
+        with self.lock(run, waiting=refuse):
+            yield
 
     def size(self, run: str) -> int:
         """Return the size of a run in bytes, including its checkpoint."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, nearest
+from bench.store import files
 from bench.store.files import (
     StorageError,
     make_folder,
@@ -26,8 +27,10 @@ from bench.store.records import (
     seal,
     unseal,
 )
+from bench.studies.file import ADHOC
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
 # Fields of the first version's records. Those added since are left out at their defaults: older
@@ -108,6 +111,24 @@ class Studies:
         path = self.root / "studies" / f"{name}.json"
         refuse_overwriting_newer(path)
         return path
+
+    def forget_single_runs(self, runs: Collection[str]) -> None:
+        """Take runs out of the study of single runs, which no command trains again."""
+        with self.lock_studies():
+            record = self.read_study(ADHOC)
+            if record is None:
+                return
+            kept = {
+                name: {s: run for s, run in entry["runs"].items() if run not in runs}
+                for name, entry in record.variants.items()
+            }
+            variants = {n: record.variants[n] | {"runs": left} for n, left in kept.items() if left}
+            if variants:
+                self.save_study(dataclasses.replace(record, variants=variants))
+            else:
+                path = self.refuse_newer_study(ADHOC)
+                with storage_errors(path):
+                    files.disk.remove_file(path)
 
     def read_study(self, name: str) -> StudyRecord | None:
         """Read a study's record; None if there is none or it is broken (with a warning)."""

@@ -27,7 +27,7 @@ from bench.studies import shipped_studies
 from bench.studies.recipe import get_recipe
 from bench.system.devices import resolve_device
 from bench.training.optimisers import muon_precision
-from builders import make_record, make_unfinished
+from builders import make_record, make_request, make_study, make_unfinished
 
 
 def leaves(group=None, path=()):
@@ -625,6 +625,29 @@ def test_removal_asks_and_names_the_studies_that_lose_a_run(bench, results):
     assert Analyses(results).of([run]) == []
     told = bench("results", "rm", first_run(results), "--yes", "--results", results)
     assert "is used by: tiny" in told.out  # said even where it does not ask
+
+
+def test_a_run_that_is_being_trained_is_not_removed(bench, results):
+    store = Store(results)
+    idle, busy = (record.run for record in list(store.runs())[:2])
+    with store.lock(busy):
+        refusal = bench("results", "rm", idle, busy, "--yes", "--results", results).refusal
+    assert refusal.startswith(f"run {busy} is being trained now: wait until it has ended, or stop")
+    assert store.read_run(idle) is not None
+    assert bench("results", "rm", idle, busy, "--yes", "--results", results).code == 0
+
+
+def test_a_removed_single_run_is_listed_nowhere(bench, tmp_path):
+    store = Store(tmp_path / "bench-runs")
+    runs = [store.finish_run(make_record(make_request(seed=seed))).run for seed in (0, 1)]
+    other = store.finish_run(make_record(make_request(seed=2))).run
+    study = make_study({"a": runs, "b": [other]}, {"b": None}, name="adhoc")
+    store.save_study(study)
+    told = bench("results", "rm", runs[0], other, "--yes")
+    assert told.out == "Removed 2 run(s).\n"  # no study will train them again
+    assert store.find_study("adhoc").variants == {"a": {"reference": None, "runs": {"1": runs[1]}}}
+    bench("results", "rm", runs[1], "--yes")
+    assert store.studies() == []
 
 
 def test_only_what_no_study_uses_is_collected(bench, results):
