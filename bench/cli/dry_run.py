@@ -30,6 +30,7 @@ def show_dry_run(
     """
     start_up = time.perf_counter() - started
     from bench.launch.estimate import estimate_plan, footprint
+    from bench.launch.learning_rates import all_runs
     from bench.launch.planning import DEFAULT_GPU, known_gpu, plan_rows
     from bench.store import Store
     from bench.training.step_time import side_by_side, timed_steps
@@ -59,8 +60,8 @@ def show_dry_run(
         (row,) = plan_rows(plan, Store(how.results), [machine])
         there = duration(row["hours"] * 3600)
         print_line(f"one {machine.name}: {there} ({row['basis']})")
-    pending = {row["run"] for row in rows if row["status"] == "to do"}
-    left_to_do = [request for request in plan.requests if request.run_id in pending]
+    runs = all_runs(plan, Store(how.results))
+    left_to_do = [runs[row["run"]] for row in rows if row["status"] == "to do"]
     console.print(str(footprint(left_to_do, rows[0]["workers"])), markup=False)
 
 

@@ -107,7 +107,7 @@ def footprint(requests: Sequence[RunRequest], workers: int) -> Footprint:
         if network not in weights:
             tensors = blank_network(request, size).state_dict().values()
             weights[network] = sum(t.numel() * t.element_size() for t in tensors)
-        results += weights[network] + size.test * PREDICTION_BYTES
+        results += weights[network] + request.evaluate_test * size.test * PREDICTION_BYTES
         if not size.on_hand:
             data[request.dataset, size.side] = size.image_bytes
         if size.note:

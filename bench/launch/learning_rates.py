@@ -74,6 +74,12 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     return dataclasses.replace(plan, variants=tuple(chosen.values())), tuning
 
 
+def all_runs(plan: Plan, store: Store) -> dict[str, RunRequest]:
+    """Map the id of every run of a plan to it, with its search and the rates chosen so far."""
+    plan, _ = choose(plan, store, searched=False)
+    return {request.run_id: request for request in [*tuning_requests(plan), *plan.requests]}
+
+
 @dataclass(frozen=True)
 class _Score:
     """Validation accuracy of one value: the mean over seeds, and its standard error."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, nearest
-from bench.launch.learning_rates import choose, tuning_requests
+from bench.launch.learning_rates import all_runs, tuning_requests
 from bench.networks.memory_traffic import Traffic, count_traffic
 from bench.networks.operations import Operations, count_operations
 from bench.studies.lines import explain_first
@@ -170,9 +170,7 @@ def plan_rows(plan: Plan, store: Store, machines: Sequence[Machine]) -> list[dic
     for name, count in Counter(machine.name for machine in machines).items():
         if count > 1:
             raise BenchError(f"{count} machines are called '{name}': give each a name of its own")
-    plan, _ = choose(plan, store, searched=False)  # so that what is trained already is found
-    requests = [*tuning_requests(plan), *plan.requests]
-    left = [r for r in requests if store.read_run(r.run_id) is None]
+    left = [r for run, r in all_runs(plan, store).items() if store.read_run(run) is None]
     work = [work_of(requests) for requests in _by_step(left)]
     known = {machine.name: _known_speeds(machine, store) for machine in machines}
     fraction, sources = _reached_fraction(work, machines, known)

@@ -9,7 +9,8 @@ import torch
 
 from bench.errors import BenchError
 from bench.launch.carry_out import carry_out
-from bench.launch.estimate import estimate_plan
+from bench.launch.estimate import estimate_plan, footprint
+from bench.launch.learning_rates import tuning_requests
 from bench.launch.processes import LocalLauncher
 from bench.launch.workers import Execution, allot
 from bench.store import Store
@@ -18,6 +19,7 @@ from bench.system.signals import StopRequestedError
 from bench.training.resources import Resources
 from bench.training.run import execute
 from bench.training.step_time import steps_of
+from builders import make_record
 
 STUDY = """
 question = "How long?"
@@ -89,6 +91,19 @@ def test_tuning_is_counted(how):
     rows = estimate_plan(plan(STUDY + "[tune]\nlearning_rate = [0.01, 0.02]\n"), how)
     # Two networks, two rates, and the two seeds that a study tunes with.
     assert [row["variant"] for row in rows].count("tuning") == 8
+
+
+def test_disk_for_a_search_and_for_the_runs_with_the_chosen_rate_is_counted(bench, tmp_path):
+    text = STUDY.replace("epochs = 40", "epochs = 1") + "[tune]\nlearning_rate = [0.01, 0.02]\n"
+    (tmp_path / "long.toml").write_text(text)
+    words = ("run-ablation", "long.toml", "--dry-run", "--device", "cpu", "--workers", 1)
+    tuned, store = plan(text), Store(tmp_path / "bench-runs")
+    search = tuning_requests(tuned)
+    assert str(footprint([*search, *tuned.requests], 1)) in bench(*words).out
+    for request in search:
+        result = {"validation_accuracy": 0.5, "validation_images": 10}
+        store.finish_run(make_record(request, result=result))
+    assert str(footprint(tuned.requests, 1)) in bench(*words).out
 
 
 def test_network_that_cannot_be_trained_is_refused(how):
