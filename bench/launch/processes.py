@@ -82,11 +82,12 @@ class LocalLauncher:
     def run(self, work: Assignment) -> None:
         """Do the runs; see `Assignment`."""
         together = launched_by_torchrun()  # this process is one of several that share a run
-        several = work.workers > 1 and len(work.requests) > 1
-        if (several or self.isolate) and not together:
+        workers = 1 if together else min(work.workers, len(work.requests))
+        work = replace(work, resources=replace(work.resources, workers=workers))
+        if (workers > 1 or self.isolate) and not together:
             pool = _Pool(work, self.timeout)
             try:
-                pool.start(min(work.workers, len(work.requests)))
+                pool.start(workers)
                 if self.announce and work.planned:
                     pool.announce()
                 pool.run()

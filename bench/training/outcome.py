@@ -29,6 +29,7 @@ def begin_record(request: RunRequest, resources: Resources) -> RunRecord:
         error="not finished; the same command resumes it",
         environment={
             **describe_environment(resources.device, threads=resources.threads),
+            **({"workers": resources.workers} if resources.workers else {}),
             **describe_inputs(request),
         },
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -26,6 +26,8 @@ class Resources:
     Attributes:
         device: as `bench.system.devices.resolve_device` takes it.
         threads: CPU threads of one run.
+        workers: runs that this machine trains at a time, which share its memory and its GPU; None
+            if it is not known, as on a cluster.
         compiled: train through `torch.compile`.
         cuda_graph: run each training step as one CUDA graph.
         force: retrain runs that already exist.
@@ -37,6 +39,7 @@ class Resources:
 
     device: str = "cpu"
     threads: int = 1
+    workers: int | None = None
     compiled: bool = False
     cuda_graph: bool = False
     force: bool = False

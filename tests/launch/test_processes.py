@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench import load_results
 from bench.launch import processes
 from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
@@ -62,11 +63,13 @@ def test_workers_train_what_one_process_trains(make_requests, run, store):
     requests = [dataclasses.replace(fine, seed=seed, deterministic=True) for seed in range(3)]
     run(requests, workers=2)
     side_by_side = [store.read_run(r.run_id).files["model.safetensors"] for r in requests]
+    assert load_results(store.root)["workers"].tolist() == [2, 2, 2]
     for request in requests:
         store.remove_run(request.run_id)
     run(requests, workers=1)
     alone = [store.read_run(r.run_id).files["model.safetensors"] for r in requests]
     assert side_by_side == alone
+    assert load_results(store.root)["workers"].tolist() == [1, 1, 1]
     assert len(set(alone)) == 3
 
 

@@ -38,7 +38,7 @@ def test_a_page_says_what_was_asked_answered_and_how(trained: Path, tmp_path: Pa
     assert "\n| residual | " in page
     assert "bench run-ablation tiny" in page
     assert "random seeds 0, 1" in page
-    assert "1 thread(s) a run" in page
+    assert "1 thread(s) a run, 1 run(s) at a time" in page
     assert len(pd.read_csv(tmp_path / "page" / "runs.csv")) == 4
     texts = {e.text for e in ET.parse(tmp_path / "page" / "study.svg").iter() if e.text}
     assert {"residual", "plain", "Training error", "Difference from the reference"} <= texts

@@ -82,7 +82,7 @@ def provenance(data: StudyData) -> list[tuple[str, str]]:
     lines = [
         ("data", _data(data)),
         ("recipe", _recipe(data)),
-        ("machine", every(lambda made: f"{machine(made)}, {made.get('threads')} thread(s) a run")),
+        ("machine", every(lambda made: f"{machine(made)}, {_share(made)}")),
         ("execution", every(_execution)),
         (
             "versions",
@@ -112,6 +112,13 @@ def machine(environment: Mapping[str, Any]) -> str:
     device = f"{environment.get('cpu')} ({sets}), device {environment.get('device')}"
     gpu = [f"{name} {environment[name]}" for name in _GPU if environment.get(name)]
     return ", ".join([device, *gpu])
+
+
+def _share(environment: Mapping[str, Any]) -> str:
+    """Say what a run had of its machine, on which its training time depends."""
+    workers = environment.get("workers")
+    together = f", {workers} run(s) at a time" if workers else ""
+    return f"{environment.get('threads')} thread(s) a run{together}"
 
 
 def versions(environment: Mapping[str, Any], packages: Sequence[str] = _PACKAGES) -> str:

@@ -104,6 +104,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "device": _DEVICE,
         "precision": _PRECISION,
         "threads": _THREADS,
+        "workers": _integer(
+            "Runs that the machine trained at a time, on which the speed depends; missing: unknown."
+        ),
         "cpu": _category("Model of the processor."),
         "git_commit": _text("Git commit of the folder in which the run was started."),
         "started_at": Column("datetime64[ns, UTC]", "Start time, UTC."),
