@@ -60,6 +60,7 @@ def grow(
     from bench.launch.launchers import make_launcher
     from bench.store.runs import short_name
     from bench.store.tables.frames import rows_of
+    from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
         row, proof = grow_with_proof(
@@ -76,6 +77,8 @@ def grow(
             launcher=make_launcher("local", timeout=timeout, announce=not (quiet or as_json)),
             on_event=view,
         )
+    if follows():
+        raise typer.Exit
     (values,) = rows_of(row)
     name = short_name(values["run"], values["variant"])
     failed = values["status"] != "complete"

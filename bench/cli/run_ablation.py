@@ -95,6 +95,7 @@ def run_ablation(
     from bench.launch.launchers import make_launcher
     from bench.launch.workers import Execution
     from bench.studies import Overrides
+    from bench.training.distributed import follows
 
     with progress_view(quiet=quiet or as_json) as view:
         how = Execution(
@@ -126,6 +127,8 @@ def run_ablation(
         )
         plan = make_plan(study, how.torch_device, overrides)
         record = None if dry_run else run_plan(plan, how, track=trackers)
+    if follows():
+        raise typer.Exit
     if record is not None:
         raise typer.Exit(_show_study(results, record, selected_runs(plan, record), as_json=as_json))
     if launcher == "slurm" and not as_json:

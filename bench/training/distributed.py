@@ -13,22 +13,27 @@ from __future__ import annotations
 
 import atexit
 import functools
+import math
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from bench.errors import BenchError
+from bench.models.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # TCP reports a dead process at once; this is for one that hangs.
 _TIMEOUT = timedelta(minutes=30)
+_FAILING_SECONDS = 5.0  # between the failures of two processes that fail in the same step
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,13 @@ class Replicas:
         rank: this process's number, from 0.
         size: how many there are.
         device: where this one trains.
+        store: torch's store of keys and values that all of them share; None if there is one.
     """
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    store: Any = None
 
     @property
     def leads(self) -> bool:
@@ -90,7 +97,7 @@ class Replicas:
         if self.size == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(summed)
+        self._reduce(summed, dist.ReduceOp.SUM)
         return [float(value) for value in summed.tolist()]
 
     def largest(self, *values: int) -> list[int]:
@@ -98,8 +105,35 @@ class Replicas:
         if self.size == 1:
             return list(values)
         found = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        self._reduce(found, dist.ReduceOp.MAX)
         return [int(value) for value in found.tolist()]
+
+    def _reduce(self, values: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
+        try:
+            dist.all_reduce(values, operation)
+        except RuntimeError as error:  # gloo's and nccl's
+            raise BenchError(
+                f"process {self.rank} of {self.size} lost the others, whose messages say why: "
+                f"{first_line(error)}"
+            ) from None
+
+    def all_failed(self, run: str) -> bool:
+        """Report that a run failed in this process; return whether it did in all, by one bug say.
+
+        If not, the others wait for this process in a collective, which only its end ends.
+        """
+        if self.store is None:
+            return True
+        key = f"failed: {run}"
+        failed = self.store.add(key, 1)
+        together = math.ceil(failed / self.size) * self.size  # it may have failed before
+        until = time.monotonic() + _FAILING_SECONDS
+        while failed < together and time.monotonic() < until:
+            time.sleep(0.1)
+            failed = self.store.add(key, 0)
+        if failed < together:
+            self.store.set(f"{key} alone", "")  # for those that fail later, since they lost it
+        return not bool(self.store.check([f"{key} alone"]))
 
 
 ALONE = Replicas()
@@ -134,6 +168,9 @@ def join(device: str) -> Replicas:
                 f"each process; use at most {count}"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=_TIMEOUT, store=store, rank=rank, world_size=size
+    )
     atexit.register(dist.destroy_process_group)
-    return Replicas(dist.get_rank(), dist.get_world_size(), f"cuda:{local}" if on_gpu else device)
+    return Replicas(rank, size, f"cuda:{local}" if on_gpu else device, store)

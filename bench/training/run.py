@@ -123,6 +123,7 @@ class _Attempt:
     def __post_init__(self) -> None:
         self.started = self.saved = self.reported = time.monotonic()
         self.record = begin_record(self.request, self.resources)
+        self.earlier = self.store.read_unfinished(self.record.run)
         if self.weights is not None:
             self.record.environment["weights_file"] = str(self.weights.resolve())
 
@@ -143,16 +144,17 @@ class _Attempt:
         except Exception as error:  # whatever a network or dataset raises fails this run
             self.trainer = None  # frees its memory first
             record = failure(self.record, error, seconds=self._seconds)
-            # The first process records; if it is dead, the system has released its lock.
-            with self._recording() as alone:
-                if alone:
-                    self.store.mark_unfinished(record)
-            return record
-
-    def _recording(self) -> contextlib.AbstractContextManager[bool]:
-        if self.group.leads:
-            return contextlib.nullcontext(True)
-        return self.store.lock(self.request.run_id, wait=False)
+            # If another process failed first, and this one lost it, the other's is the reason.
+            found = self.store.read_unfinished(record.run)
+            if found == self.earlier or found is None:
+                self.store.mark_unfinished(record)
+                found = record
+            if not self.group.all_failed(record.run):
+                raise BenchError(
+                    f"run {record.run} failed in one of {self.group.size} processes, which ends "
+                    f"all: {found.error}; the same command resumes it"
+                ) from error
+            return found
 
     def _train_and_publish(self) -> RunRecord:
         request, group = self.request, self.group

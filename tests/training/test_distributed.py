@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 # Plain batch norm sees each process's slice only, so that its statistics are frozen here.
 # Training is by SGD, since Muon amplifies what sums in another order differ by.
 NETWORK = """
+import os
 import time
 from torch import nn
 from bench.models import build_model
@@ -26,7 +27,16 @@ class Frozen(nn.BatchNorm2d):
     def train(self, mode=True):
         return super().train(False)
 
-def network(num_classes, in_channels, delay=0.0):
+class Failing:
+    def __init__(self, rank):
+        self.fails, self.steps = rank in (2, int(os.environ.get("RANK", 0))), 0
+
+    def __call__(self, module, _):
+        self.steps += module.training
+        if self.fails and self.steps > 3:
+            raise KeyError("here")
+
+def network(num_classes, in_channels, delay=0.0, fails=-1):
     model = build_model("resnet8", num_classes=num_classes, in_channels=in_channels, width=4)
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -34,6 +44,7 @@ def network(num_classes, in_channels, delay=0.0):
                 setattr(module, name, Frozen(child.num_features))
     if delay:
         model.register_forward_pre_hook(lambda *_: time.sleep(delay))
+    model.register_forward_pre_hook(Failing(fails))
     return model
 """
 # A worker process imports its parent's program anew: as the installed command, it has a guard.
@@ -125,6 +136,25 @@ def test_killed_rank_is_a_recorded_failure_that_resumes(start, tmp_path, victim)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert len(history(tmp_path, 2)[0]) == 4
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_error_in_one_process_ends_all_and_is_recorded(start, tmp_path, victim):
+    process = start(2, "--option", f"fails={victim}")
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "failed in one of 2 processes, which ends all: KeyError: 'here'; the same" in said
+    (unfinished,) = Store(tmp_path / "by2").unfinished()
+    assert (unfinished.status, unfinished.error) == ("failed", "KeyError: 'here'")
+
+
+def test_an_error_in_all_processes_fails_the_run_alone(start, tmp_path):
+    process = start(2, "--option", "fails=2")
+    said, _ = process.communicate(timeout=100)
+    assert said.count("failed: KeyError: 'here'\n") == 1  # the row of the command, which goes on
+    assert "in one of" not in said
+    (unfinished,) = Store(tmp_path / "by2").unfinished()
+    assert unfinished.status == "failed"
 
 
 def rank(torchrun, number):
