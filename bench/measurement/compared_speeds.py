@@ -26,7 +26,7 @@ _KEY = (
     *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
 )
 _TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
-_MACHINE = ("cpu", "device")
+_MACHINE = ("cpu", "gpu", "device")
 _WORDS = {
     "streams": "{} streams",
     "threads": "{} threads",
@@ -209,7 +209,7 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    return ", ".join(str(row.get(part)) for part in _MACHINE)
+    return ", ".join(str(row[part]) for part in _MACHINE if row.get(part))
 
 
 def _processes(row: Mapping[str, Any]) -> int:

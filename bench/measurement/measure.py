@@ -140,6 +140,7 @@ def measure_configurations(
         trials,
         measurement=identity,
         cpu=f"{cpu} ({' '.join(instruction_sets)})",
+        gpu=environment.get("gpu"),
         goal=_row_goal(request),
         ceiling=ceiling,
         warnings=noise["warnings"],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Columns that are equal in two measurements of one configuration.
 CONFIGURATION = (
-    *("model", "options", "run", "device", "cpu", "batch_size", "input_shape", "threads"),
+    *("model", "options", "run", "device", "cpu", "gpu", "batch_size", "input_shape", "threads"),
     *("boundary", "scenario", "latency_bound_ms", "streams", "backend", "precision"),
     "memory_format",
 )

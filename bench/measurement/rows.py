@@ -30,6 +30,7 @@ def make_rows(
     *,
     measurement: str,
     cpu: str,
+    gpu: str | None = None,
     goal: Goal,
     ceiling: Ceiling | None,
     warnings: Sequence[str] = (),
@@ -48,7 +49,7 @@ def make_rows(
     for trial in trials:
         if trial.configuration.twin:
             continue
-        row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu}
+        row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu, "gpu": gpu}
         row |= {"status": trial.status, "error": trial.error}
         row["processes"] = len(trial.replicates) or 1
         row["other_processes"] = other_processes

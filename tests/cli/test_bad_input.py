@@ -411,6 +411,25 @@ def test_other_hardware_is_not_mixed_in_silently(bench, results, tiny_study):
     assert store.read_run(others[0].run) is not None
 
 
+@pytest.mark.parametrize(
+    ("recorded", "named"),
+    [
+        ({"instruction_sets": ["sse4_2"]}, "instruction sets sse4_2 then, "),
+        ({"device": "cuda", "gpu": "L4"}, "device kind cuda then, cpu now; gpu L4 then, None now"),
+    ],
+)
+def test_runs_of_other_instructions_or_devices_are_not_added_to(
+    bench, results, tiny_study, recorded, named
+):
+    store = Store(results)
+    first, *others = store.runs()
+    store.finish_run(replace(first, environment=first.environment | recorded))
+    store.remove_run(others[0].run)
+    refusal = bench("run-ablation", tiny_study, "--results", results).refusal
+    assert f"has runs of another environment ({first.run}: {named}" in refusal
+    assert store.read_run(others[0].run) is None
+
+
 def test_a_folder_of_a_newer_version_is_left_alone(bench, results, tiny_study):
     store = Store(results)
     path = store.folder(next(store.runs()).run) / "run.json"

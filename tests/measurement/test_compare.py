@@ -398,10 +398,18 @@ def test_other_machines_are_compared_by_their_own_reference(side):
     assert "Different machines" in remarks[0]
 
 
-def test_other_machines_without_a_reference_are_refused(side):
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ({"cpu": "A"}, {"cpu": "B"}),
+        ({"cpu": "A (avx2)"}, {"cpu": "A (avx2 avx512f)"}),
+        ({"device": "cuda", "gpu": "L4"}, {"device": "cuda", "gpu": "H100"}),
+    ],
+)
+def test_other_machines_without_a_reference_are_refused(side, here, there):
     bare = {"ratio": None, "ratio_low": None, "ratio_high": None}
     with pytest.raises(BenchError, match="without a reference"):
-        compare(side("a", row(100, **bare)), side("b", row(100, cpu="B", **bare)), 0.05)
+        compare(side("a", row(100, **bare, **here)), side("b", row(100, **bare, **there)), 0.05)
 
 
 def test_other_boundaries_are_refused(side):

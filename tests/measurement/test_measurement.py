@@ -70,6 +70,16 @@ def test_a_row_has_a_figure_with_its_interval_and_what_ran(measured, tmp_path):
     assert bench.load_results(tmp_path / "r", "throughput").equals(frame)
 
 
+def test_a_row_names_the_processor_with_its_instructions_and_the_gpu(measured, monkeypatch):
+    describe = measure.describe_environment
+    monkeypatch.setattr(measure, "processor", lambda: ("EPYC", ("avx2", "avx512f")))
+    monkeypatch.setattr(
+        measure, "describe_environment", lambda *a, **k: describe(*a, **k) | {"gpu": "L4"}
+    )
+    row = measured(backends=("null",), batch_sizes=(1,), max_seconds=0.05).iloc[0]
+    assert (row["cpu"], row["gpu"]) == ("EPYC (avx2 avx512f)", "L4")
+
+
 def test_every_raw_sample_is_kept_and_gives_the_figure_again(measured, tmp_path):
     import numpy as np
 

@@ -58,6 +58,7 @@ def test_two_measurements_are_too_few():
         record(measured(50.0, batch_size=64)),
         record(measured(50.0, threads=1)),
         record(measured(50.0, cpu="another")),
+        record(measured(50.0, gpu="another")),
         record(measured(50.0, file_sha256="another")),
         record(measured(50.0, macs=1)),
         record(measured(50.0, status="failed")),

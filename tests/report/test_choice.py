@@ -164,13 +164,14 @@ def test_what_cannot_be_compared_is_passed_over_and_counted(measured):
         {**SMALL, **FAST, **NOISY},
         {**SMALL, **FAST, "status": "failed"},
         {**SMALL, **FAST, "cpu": "another"},
+        {**SMALL, **FAST, "gpu": "another"},
     ]
     older = {**SMALL, **FAST}
     choice = chosen(measured([*spoilt, older], [SMALL]), 5, 1)
     assert list(choice.rows["images_per_second"]) == [400]
     assert choice.passed_over == {
         "did not run": 1,
-        "of another machine or number of threads": 1,
+        "of another machine or number of threads": 2,
         "measured again later": 2,
     }
 

@@ -57,12 +57,25 @@ def test_every_row_is_a_mark_and_a_noisy_one_is_faint() -> None:
     assert "Winograd" in chart.caption
 
 
-def test_machines_have_a_chart_each_and_their_own_roofs() -> None:
+@pytest.mark.parametrize(
+    ("here", "there", "named"),
+    [
+        ({}, {"cpu": "B"}, ("2 thread(s), cpu, A.", "2 thread(s), cpu, B.")),
+        (
+            {"device": "cuda", "gpu": "L4"},
+            {"device": "cuda", "gpu": "H100"},
+            ("cuda, L4, A.", "cuda, H100, A."),
+        ),
+    ],
+)
+def test_machines_have_a_chart_each_and_their_own_roofs(
+    here: dict[str, Any], there: dict[str, Any], named: tuple[str, str]
+) -> None:
     slow = {"flops_per_second": {"fp32": 20e9}, "bytes_per_second": 5e9}
-    first, second = charts({}, {"cpu": "B", "measurement": "n"}, ceilings={"m": CEILING, "n": slow})
+    first, second = charts(here, {**there, "measurement": "n"}, ceilings={"m": CEILING, "n": slow})
     assert (first.key, second.key) == ("roofline", "roofline-2")
-    assert "A." in first.caption
-    assert "B." in second.caption
+    assert first.caption.startswith(named[0])
+    assert second.caption.startswith(named[1])
     assert max(second.series[0].y) == 20e9
 
 

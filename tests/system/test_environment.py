@@ -41,3 +41,12 @@ def test_without_that_file_nvidia_smi_is_asked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_output_of", lambda *words: asked.append(words) or "550.1\n")
     assert environment._nvidia_driver() == environment._nvidia_driver() == "550.1"
     assert len(asked) == 1
+
+
+def test_a_run_is_compared_by_what_may_change_its_result():
+    here = {"torch": "2.9", "instruction_sets": ["avx2"], "device": "cuda:0", "gpu": "L4"}
+    assert environment.differences({**here, "device": "cuda:1", "cpu": "another"}, here) == []
+    assert environment.differences({**here, "gpu": "H100"}, here) == ["gpu H100 then, L4 now"]
+    assert environment.differences({**here, "instruction_sets": ["avx2", "avx512f"]}, here) == [
+        "instruction sets avx2+avx512f then, avx2 now"
+    ]

@@ -62,10 +62,12 @@ def rooflines(
     if known.empty:
         why = NOT_MEASURED if complete.empty else NO_INTENSITY
         return (absent_chart("roofline", "Roofline", why),)
-    machines = known.groupby(["cpu", "device", "threads"], observed=True, sort=False)
+    place = ["cpu", "gpu", "device", "threads"]
+    machines = known.groupby(place, observed=True, sort=False, dropna=False)
     charts = []
-    for number, ((cpu, device, threads), part) in enumerate(machines, 1):
-        machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{device}, {cpu}"
+    for number, ((cpu, gpu, device, threads), part) in enumerate(machines, 1):
+        named = f"{device}, {gpu}" if isinstance(gpu, str) else device
+        machine = f"{threads} thread(s), {device}, {cpu}" if device == "cpu" else f"{named}, {cpu}"
         roofs = _highest(part, ceilings)
         kernels = ", ".join(f"{precision} by a {roof.kernel}" for precision, roof in roofs.items())
         charts.append(

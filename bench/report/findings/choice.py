@@ -43,7 +43,7 @@ REASONS = {
 }
 _SHIPPABLE = ("onnx", "complete")  # format and status of an export
 _PLURALS = {"boundary": "boundaries", "scenario": "scenarios"}
-_PLACE = ["device", "cpu", "threads"]
+_PLACE = ["device", "cpu", "gpu", "threads"]
 _SAME = [
     "model",
     "options",
@@ -334,7 +334,7 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         ran.loc[doubtful, "note"] = note
     ran["usable"] = ran["note"] == ""
     ran = ran.sort_values(["usable", "measurement"])
-    places = ran[_PLACE].astype(str)
+    places = ran[_PLACE].astype(str).fillna("")
     here = ran[(places == places.iloc[-1]).all(axis=1)]
     passed_over["of another machine or number of threads"] = len(ran) - len(here)
     rows = _newest(here)

@@ -95,8 +95,9 @@ def footnotes(rows: Sequence[dict[str, Any]], results: Path | None = None) -> li
         lines.append(f"Reference: {reference}{floor}. Ratios are of images/s, paired by round.")
     first = rows[0]
     threads = " or ".join(str(count) for count in dict.fromkeys(row["threads"] for row in rows))
+    place = ", ".join(filter(None, (first["device"], first.get("gpu"))))
     lines.append(
-        f"{first['device']}, {threads} threads, {first['cpu']}; 95 % intervals. "
+        f"{place}, {threads} threads, {first['cpu']}; 95 % intervals. "
         "GFLOP/s: 2 × multiply-adds; of peak: of this machine's ceiling."
     )
     lines.append(_processes(rows))

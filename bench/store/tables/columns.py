@@ -52,6 +52,7 @@ _INPUT_SIZE = _integer("Side of the network's input images, pixels.")
 _ERROR = _text("Why `status` is not `complete`, in one line.")
 _MACS = _integer("Multiply-adds for one image.")
 _DEVICE = _category("Device that the work ran on.")
+_GPU = _text("Name of the GPU that the work ran on; missing on other devices.")
 _PRECISION = _category("Requested precision.")
 _THREADS = _integer("Number of CPU threads.")
 _EXECUTED_PRECISION = _category("Precision that was actually used, read back from the library.")
@@ -108,6 +109,7 @@ TABLES: dict[str, dict[str, Column]] = {
             "Runs that the machine trained at a time, on which the speed depends; missing: unknown."
         ),
         "cpu": _category("Model of the processor."),
+        "gpu": _GPU,
         "git_commit": _text("Git commit of the folder in which the run was started."),
         "started_at": Column("datetime64[ns, UTC]", "Start time, UTC."),
     },
@@ -292,6 +294,7 @@ TABLES: dict[str, dict[str, Column]] = {
             "Number of graph nodes run by another provider than the requested one."
         ),
         "cpu": _category("Processor with its instruction sets."),
+        "gpu": _GPU,
         "noisy": Column(
             "boolean",
             "Whether the interval stayed wider than requested: that of the ratio to the reference, "

@@ -98,7 +98,8 @@ def run_row(record: RunRecord) -> dict[str, Any]:
         "started_at": record.started_at,
     }
     row |= {k: result.get(k) for k in COLUMNS["runs"] if k not in row and k in result}
-    row |= {k: environment.get(k) for k in ("device", "threads", "workers", "cpu", "git_commit")}
+    machine = ("device", "threads", "workers", "cpu", "gpu", "git_commit")
+    row |= {k: environment.get(k) for k in machine}
     if result.get("timing_only"):
         row |= dict.fromkeys(_ACCURACIES)
     return row
