@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from bench import BenchError, export_onnx, load_model, load_results, train
@@ -298,12 +300,37 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
         files.load(tmp_path / "cut.onnx")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict {file} image.png",
+        "throughput {file}",
+        "export-onnx {file} --precision int8 --dataset fashion-mnist-mini",
+        "export-tensorrt {file}",
+    ],
+)
+def test_an_export_that_is_damaged_since_is_refused_by_its_path(
+    trained: Trained, exported: Any, bench: Cli, tmp_path: Path, words: str
+) -> None:
+    if "tensorrt" in words:
+        pytest.importorskip("tensorrt_rtx")
+    Image.new("L", (28, 28)).save(tmp_path / "image.png")
+    original = path_of(trained[0], exported)
+    copy = shutil.copytree(original.parent, tmp_path / "made" / "exports" / original.parent.name)
+    file = copy / original.name
+    content = bytearray(file.read_bytes())
+    weights = max((w.raw_data for w in onnx.load(file).graph.initializer), key=len)
+    content[content.index(weights)] ^= 1
+    file.write_bytes(content)
+    onnx.checker.check_model(onnx.load(file), full_check=True)  # nothing else would notice it
+    refusal = bench(*words.format(file=file).split(), "--results", tmp_path / "made").refusal
+    assert f"{file} is missing or damaged (its checksum differs); export it again" in refusal
+
+
 @pytest.mark.slow
 def test_predict_takes_an_export(
     trained: Trained, exported: Any, bench_process: Cli, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     results, run = trained
     pixels = load_dataset("fashion-mnist-mini").test.images[0, 0].numpy()
     Image.fromarray(pixels).save(tmp_path / "image.png")

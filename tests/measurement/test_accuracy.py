@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -11,6 +13,8 @@ import torch
 import bench
 from bench.measurement import accuracy
 from bench.measurement.accuracy import Score
+from bench.measurement.configurations import Request, expand
+from bench.measurement.measured_network import find_targets
 from bench.measurement.timing.runner import LocalRunner
 from bench.store.exports import Exports
 from bench.store.measurements import Measurements
@@ -125,6 +129,34 @@ def test_what_was_scored_on_this_machine_is_not_answered_again(results, run, mon
     monkeypatch.setattr(LocalRunner, "answer", lambda *_: np.zeros((1, 1), np.float32))
     frame = bench.measure(run, results=results, backends=("eager",), **QUICK)
     assert frame["status"].tolist() == ["failed"]  # on another processor it is
+
+
+def test_scores_of_other_versions_files_and_processors_are_not_reused(results, run, monkeypatch):
+    exported = bench.export_onnx(run, results=results, threads=1)
+    file = results / "exports" / exported["export"].item() / exported["file"].item()
+    first = bench.measure(file, results=results, input_size=28, **QUICK)
+    lanes = [lane for r in Measurements(results).records() for lane in r.lanes.values()]
+    known = [lane["score"] for lane in lanes if "score" in lane]
+    request = Request(backends=("onnxruntime",), batch_sizes=(32,))
+    targets = find_targets([file], results=results, input_size=28)
+    (made,) = expand(request, targets, device="cpu", threads=1)
+    score = accuracy.recorded_score(made, known)
+    assert score.test_accuracy == first["test_accuracy"].item()
+
+    for changed in ({"file_sha256": "0" * 64}, {"batch_size": 8}, {"threads": 2}):
+        assert accuracy.recorded_score(replace(made, **changed), known) is None, changed
+    version, describe = accuracy.version_of, accuracy.describe_environment
+    for package in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"):
+        monkeypatch.setattr(
+            accuracy, "version_of", lambda name, new=package: "0" if name == new else version(name)
+        )
+        assert accuracy.recorded_score(made, known) is None, package
+    monkeypatch.setattr(accuracy, "version_of", version)
+    for name in ("cpu", "instruction_sets", "torch_cpu_capability", "gpu", "driver", "cudnn"):
+        monkeypatch.setattr(
+            accuracy, "describe_environment", lambda *a, n=name, **k: describe(*a, **k) | {n: "0"}
+        )
+        assert accuracy.recorded_score(made, known) is None, name
 
 
 def test_validation_images_are_those_that_the_runs_own_split_held_out(tmp_path, monkeypatch):
