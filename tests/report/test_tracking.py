@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -244,6 +249,61 @@ def test_one_tracker_that_fails_leaves_the_other(
     assert kept["mlflow"]["error"]
     assert kept["tensorboard"]["error"] is None
     assert len(list((results / "tensorboard" / "tiny").iterdir())) == 5
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A server that keeps what it is asked, and refuses all of it."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(400)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "disabled"),
+    [({}, True), ({"MLFLOW_DISABLE_TELEMETRY": "false", "CI": "so that nothing is sent"}, False)],
+)
+def test_mlflow_logs_to_the_server_of_its_variable_and_sends_no_telemetry_unless_allowed(
+    given: dict[str, str], disabled: bool, results: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow")
+    program = """if True:
+        from bench.report.tracking import tracked
+        from bench.store import Store
+
+        with tracked(("mlflow",), Store("bench-runs"), "tiny", lambda _event: None):
+            pass
+
+        from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
+
+        print(MLFLOW_DISABLE_TELEMETRY.get())
+    """
+    _Refusing.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.server_port}",
+        }
+        environment.pop("MLFLOW_DISABLE_TELEMETRY", None)  # other tests may have set it
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env=environment | given, check=True,
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        server.shutdown()
+    assert "--track mlflow is given up" in done.stderr
+    assert any(
+        path.endswith("/experiments/get-by-name?experiment_name=tiny") for path in _Refusing.asked
+    ), _Refusing.asked
+    assert not (results / "mlflow").exists()
+    assert done.stdout.strip() == str(disabled)
 
 
 @pytest.mark.slow
