@@ -23,7 +23,6 @@ ALONE = ("--workers", "1", "--threads", "2")
 STUDIES = {
     "degradation-tuned": APART,
     "orders-56": APART,
-    "batch-norm": APART,
     "time-budget": ALONE,
 }
 FINISHED = {0, 1}  # 1: some runs failed, and are recorded as such

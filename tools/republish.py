@@ -123,8 +123,8 @@ def _joined(old: str, new: str) -> str:
     runs = "</details>\n"
     tail = old[old.index("<summary>Every run") :]
     tail = tail[tail.index(runs) + len(runs) :]
-    if tuned := re.search(r"## What was tuned\n.*?(?=\n## )", old, re.S):
-        place = new.find("## Discussion")
+    if tuned := re.search(r"## What was tuned\n.*?(?=\n(## [^\n]*))", old, re.S):
+        place = new.index("## Discussion" if "\n## Discussion\n" in new else tuned[1])
         new = f"{new[:place]}{tuned[0]}\n{new[place:]}"
     end = new.rindex(runs) + len(runs)
     return new[:end] + tail

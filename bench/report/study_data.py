@@ -11,6 +11,7 @@ from bench.errors import BenchError, check_known, warn
 from bench.report.findings.comparisons import comparison_rows
 from bench.report.findings.summaries import (
     ContrastSummary,
+    Outcomes,
     VariantSummary,
     summarise,
     summarise_contrasts,
@@ -91,6 +92,11 @@ class StudyData:
             self._refuse_other_images(entry, self.study.variants.get(entry["reference"] or ""))
         epochs = None if self.study.target_accuracy is None else self.epochs
         return summarise(self.study, self.records, epochs)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """The accuracies that are compared, in which a run that diverged counts as chance."""
+        return Outcomes(self.study, self.records)
 
     @cached_property
     def contrasts(self) -> list[ContrastSummary]:

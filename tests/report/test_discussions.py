@@ -128,7 +128,7 @@ class Page:
     def seeds(self, *variants: str, column: str = "test_accuracy") -> list[float]:
         """Every run's accuracy, the lowest first."""
         rows = self.data.runs[self.data.runs["variant"].isin(variants)]
-        return sorted(100 * rows[column])
+        return sorted(100 * rows[column].dropna())
 
     def epoch(self, epoch: int, *variants: str, column: str = "train_accuracy") -> list[float]:
         """Mean over seeds at the end of an epoch."""
@@ -147,7 +147,15 @@ class Page:
             (rate,) = {self.recipe(name).learning_rate for name in self.summaries}
             return rate
         tuned = self.whole.partition("## What was tuned")[2].partition("\n## ")[0]
-        return float(re.search(rf"^\| {variant} \|.* (\S+) \|$", tuned, re.MULTILINE)[1])
+        return float(re.search(rf"^\| {variant} \|.* \| ([\d.]+)[^|]*\|$", tuned, re.MULTILINE)[1])
+
+    def tuned(self, variant: str, value: str) -> tuple[float, float]:
+        """Validation accuracy and standard error of a value that was tried."""
+        section = self.whole.partition("## What was tuned")[2].partition("\n## ")[0]
+        table = [line.strip("| ").split(" | ") for line in section.splitlines() if "|" in line]
+        place = table[0].index(value)
+        mean, error = next(row[place] for row in table if row[0] == variant).split(" ± ")
+        return float(mean), float(error)
 
     def recipe(self, variant: str) -> Recipe:
         return self._request(variant).recipe
@@ -217,6 +225,44 @@ def activation_order(p: Page) -> Iterator[Quote]:
     yield "5 to 19 seeds are needed for ReLU before the addition", *p.needed("56-relu_before_add")
     yield "14 or more for pre-activation", p.needed("56-relu_preact", "56-preact")[0]
     yield "peak learning rate, 0.1", p.rate()
+
+
+def batch_norm(p: Page) -> Iterator[Quote]:
+    primary = p.data.contrasts[0].train_difference
+    size = [100 * x for x in (primary.mean, primary.low, primary.high, primary.detectable)]
+    yield "56 layers instead of 20 change", NAME
+    yield "by +31.6 points more", size[0]
+    yield "(95 % interval -7.5 to +70.6, n = 8)", *size[1:3]
+    yield "only a difference of 54 points", size[3]
+    deep, small, plain = "resnet56-without", "resnet20-without", "plain56-without"
+    failed, diverged = p.summaries[deep].failures, p.summaries[deep].statuses
+    tuned = {rate: p.tuned(deep, rate) for rate in ("0.03", "0.1")}
+    yield "At its rate, 0.1", p.rate(deep)
+    yield (
+        "the residual network of 56 layers diverged in 4 of 8 runs",
+        len(diverged),
+        failed.runs,
+    )
+    yield "in 3 others", failed.failed - len(diverged)
+    yield "The remaining run has a test accuracy of 83.8 %", p.seeds(deep)[-1]
+    yield "(76.7 to 82.5 %)", *p.seeds(small)[:: len(p.seeds(small)) - 1]
+    yield "of both tuning seeds, 82.55 %", tuned["0.1"][0]
+    yield "the next smaller one, 0.03", p.file.study.tune.learning_rate[2]
+    yield "2.05 points below it", tuned["0.1"][0] - tuned["0.03"][0]
+    yield "the standard error of 1.20", tuned["0.1"][1]
+    yield "the smallest rate tried, 0.003", p.rate(plain)
+    rates = ("0.003", "0.01", "0.03", "0.1", "0.3")
+    yield "above 14.1 %", max(p.tuned(plain, rate)[0] for rate in rates)
+    ends = [p.seeds(name)[end] for name in (plain, "plain20-without") for end in (0, -1)]
+    yield "Their 8 evaluated runs", len(p.seeds(plain))
+    yield "10.0 to 56.9 %, and those of 20 layers 10.0 to 76.9 %", *ends
+    yield "is 94.4 and 95.3 % in residual networks", *p.train("resnet20", "resnet56")
+    yield "of 20 and 56 layers, and 92.6 and 82.7 %", *p.train("plain20", "plain56")
+    yield "Training consists of 497 steps", p.steps(small)
+    names = (small, "plain20-without")
+    last, before = p.epoch(7, *names), p.epoch(6, *names)
+    gains = [a - b for a, b in zip(last, before, strict=True)]
+    yield "rises by 2.1 points in residual and by 7.2 points", *gains
 
 
 def book(p: Page) -> Iterator[Quote]:
@@ -705,6 +751,7 @@ def variance_components(p: Page) -> Iterator[Quote]:
 
 DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "activation-order": activation_order,
+    "batch-norm": batch_norm,
     "book": book,
     "bottleneck": bottleneck,
     "capacity": capacity,
@@ -906,6 +953,10 @@ def test_claims_of_the_page_on_residual_learning_are_those_of_the_results() -> N
         return {s.name for s in p.summaries.values() if s.difference and s.difference.significant}
 
     assert not any(c.difference.significant for c in page("degradation").data.contrasts)
+    norm = page("batch-norm")
+    assert not norm.data.contrasts[0].train_difference.significant
+    failures = norm.summaries["resnet56-without"].failures
+    assert (failures.failed, failures.runs) == (7, 8)
     assert significant("depth") == {"resnet152"}
     assert significant("shortcut-kinds") == {"gated", "dropout"}
     assert max(page("shortcut-kinds").mean(name) for name in ("gated", "dropout")) < 0

@@ -59,6 +59,29 @@ def test_every_seed_has_a_line_that_only_a_screen_shows_on_request(trained: Path
     assert len(draw_row([chart]).axes[0].lines) == 2  # the means
 
 
+def test_a_run_that_diverged_is_charted_at_chance_accuracy(trained: Path) -> None:
+    """As the tables count it: a mean over the seeds that are left would flatter its variant."""
+    data = read_study_report(Store(trained), "tiny").data
+    plain = data.study.variants["plain"]
+    lost, kept = plain["runs"].values()
+    error = 100 * (1 - data.epochs.set_index("run")["train_accuracy"])
+    diverged = replace(data.records[lost], status="diverged", result={})
+    vars(data)["records"] = {**data.records, lost: diverged}
+    vars(data)["epochs"] = data.epochs[data.epochs["run"] != lost]
+    chance = 100 / len(data.records[kept].result["classes"])
+
+    curve = curves(data)[0]
+    (line,) = [s for s in curve.series if s.name == "plain" and not s.detail]
+    assert line.y == pytest.approx([(error[kept] + 100 - chance) / 2])
+    points = [s for s in accuracies(data).series if s.name == "plain" and s.faint]
+    assert sorted(points[0].x)[0] == pytest.approx(chance)
+    differences = [s for s in forest(data).series if s.name == "plain" and s.faint]
+    assert len(differences[0].x) == 2
+    for chart in (curve, accuracies(data), forest(data)):
+        assert chart.caption.endswith("A run that diverged counts as chance accuracy.")
+    assert "diverged" not in curves(data)[2].caption  # a loss has no value of guessing
+
+
 @pytest.mark.parametrize(
     ("values", "fewest"),
     [([332_400.0, 335_300.0], 3), ([173_900.0, 335_300.0], 3), ([1.0, 1e6], 4), ([5.0], 3)],

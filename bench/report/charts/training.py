@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from bench.report.charts.chart import Axis, Chart, Series, line, variant_entry
 from bench.report.findings.wording import counted
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from bench.report.findings.statistics import Difference, Estimate
     from bench.report.study_data import StudyData
 
+_SPREAD = ["mean", "min", "max", "count"]
 NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."
 
 
@@ -54,7 +58,8 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
     for name in data.variants:
         rows = data.epochs[data.epochs["variant"] == name]
         values = (1 - rows[column]) * 100 if error else rows[column]
-        by_epoch = values.groupby(rows["epoch"]).agg(["mean", "min", "max", "count"]).dropna()
+        counted = pd.concat([values.set_axis(rows["epoch"]), *_after_divergence(data, name, error)])
+        by_epoch = counted.groupby(counted.index.rename("epoch")).agg(_SPREAD).dropna()
         if by_epoch.empty:
             continue
         hover = f"epoch {{epoch}}: {{mean:.4g}}{unit}, "
@@ -70,10 +75,11 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
             more = {"x": "epoch", "seconds": own["time"].tolist(), "detail": True}
             hover = f"{{label}}, epoch {{epoch}}: {{value:.4g}}{unit}"
             series.append(line(entry, own, "value", hover, **more))
+    caption += " Lines are means over seeds; bands show the range over seeds."
     return Chart(
         key=key,
         title=title,
-        caption=caption + " Lines are means over seeds; bands show the range over seeds.",
+        caption=caption + (_divergence(data) if error else ""),
         x=Axis("epoch", whole=True),
         y=Axis(f"{title.lower()} (%)" if error else title.lower()),
         series=tuple(series),
@@ -82,32 +88,51 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
     )
 
 
+def _after_divergence(data: StudyData, variant: str, error: bool) -> list[pd.Series[float]]:
+    """Return chance's error (%) at the epochs that runs of a variant lack because they diverged."""
+    rows = data.epochs[data.epochs["variant"] == variant]
+    ended = rows.groupby("run", observed=True)["epoch"].max()
+    if not error or ended.empty:
+        return []
+    guessing = 100 * (1 - data.outcomes.chance.get(variant, math.nan))
+    return [
+        pd.Series(guessing, range(ended.get(record.run, 0) + 1, ended.max() + 1))
+        for record in data.outcomes.runs[variant].values()
+        if record.status == "diverged"
+    ]
+
+
+def _divergence(data: StudyData) -> str:
+    """Say how charts of accuracy have runs that diverged, if there are any."""
+    diverged = any(record.status == "diverged" for record in data.records.values())
+    return " A run that diverged counts as chance accuracy." if diverged else ""
+
+
 def accuracies(data: StudyData) -> Chart:
     """Chart the test accuracy of every seed, and the mean with its interval."""
     names = data.variants[::-1]
-    complete = data.runs["status"] == "complete"
-    finished = data.runs[complete & data.runs["test_accuracy"].notna()]
     series = []
     for summary in data.summaries:
-        rows = finished[finished["variant"] == summary.name]
-        if rows.empty:
+        by_seed = data.outcomes.accuracies["test"][summary.name]
+        if not by_seed:
             continue
         place, style = names.index(summary.name), data.style(summary.name)
-        values = (rows["test_accuracy"] * 100).tolist()
-        hover = [f"seed {s}: {a:.2f} %" for s, a in zip(rows["seed"], values, strict=True)]
-        below = [place - 0.22] * len(rows)
+        values = [100 * accuracy for accuracy in by_seed.values()]
+        hover = [f"seed {s}: {v:.2f} %" for s, v in zip(by_seed, values, strict=True)]
+        below = [place - 0.22] * len(values)
         series.append(Series(summary.name, values, below, style=style, faint=True, hover=hover))
         if found := summary.test_accuracy:
             series.append(
                 _mean(summary.name, place, style, found, f"mean {found.mean * 100:.2f} %")
             )
     why = "No run has finished yet: the study's command resumes where it stopped."
-    if complete.any():
+    if (data.runs["status"] == "complete").any():
         why = "The images are generated, for timing only: there is no accuracy."
     return Chart(
         key="test-accuracy",
         title="Test accuracy",
-        caption="Large symbols are means with their 95 % t-interval, small ones single seeds.",
+        caption="Large symbols are means with their 95 % t-interval, small ones single seeds."
+        + _divergence(data),
         x=Axis("test accuracy (%)"),
         y=Axis("", categories=tuple(names)),
         series=tuple(series),
@@ -149,7 +174,7 @@ def forest(data: StudyData) -> Chart:
         title="Difference from the reference",
         caption="Points of test accuracy, with the 95 % interval of "
         f"{TESTS[data.study.test]}, simultaneous for all comparisons{alone}; if it includes zero, "
-        f"the difference is not significant{small}.",
+        f"the difference is not significant{small}.{_divergence(data)}",
         x=Axis("difference (points of test accuracy)", zero=True),
         y=Axis("", categories=tuple(name for name, _ in rows)[::-1]),
         series=tuple(series),
@@ -168,15 +193,11 @@ def _seed_differences(data: StudyData, variant: str, reference: str) -> list[Ser
     """Return the differences of the seeds that both have finished; none if seeds are not paired."""
     if data.study.test != "paired":
         return []
-    finished = data.runs[data.runs["status"] == "complete"]
-    accuracy = {
-        name: finished[finished["variant"] == name].set_index("seed")["test_accuracy"]
-        for name in (variant, reference)
-    }
-    found = ((accuracy[variant] - accuracy[reference]) * 100).dropna()
+    first, second = (data.outcomes.accuracies["test"][name] for name in (variant, reference))
+    found = {seed: 100 * (first[seed] - second[seed]) for seed in sorted(first.keys() & second)}
     hover = [f"seed {seed}: {value:+z.2f} points" for seed, value in found.items()]
     look: Any = {"style": data.style(variant), "faint": True, "hover": hover}
-    return [Series(variant, found.tolist(), [0] * len(found), **look)] if len(found) else []
+    return [Series(variant, list(found.values()), [0] * len(found), **look)] if found else []
 
 
 def _mean(

@@ -142,7 +142,7 @@ def family_of(study: StudyRecord) -> dict[str, dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class _Outcomes:
+class Outcomes:
     """A study's accuracies by variant and seed, and what they are tested with."""
 
     study: StudyRecord
@@ -290,7 +290,7 @@ def summarise(
         records: run → its record, finished or not; a run without one counts as not there.
         epochs: the study's `epochs` table; needed for a study with a `target_accuracy`.
     """
-    outcomes = _Outcomes(study, records)
+    outcomes = Outcomes(study, records)
     summaries = []
     for name, entry in study.variants.items():
         runs = outcomes.runs[name].values()
@@ -328,7 +328,7 @@ def summarise_contrasts(
     study: StudyRecord, records: Mapping[str, RunRecord]
 ) -> list[ContrastSummary]:
     """Summarise the contrasts that a study declares; they are tested with its comparisons."""
-    outcomes = _Outcomes(study, records)
+    outcomes = Outcomes(study, records)
     return [
         ContrastSummary(
             name,
