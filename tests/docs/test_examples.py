@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +97,37 @@ def test_the_backend_of_the_how_to_is_listed_and_measured(
     )
     assert re.search(r"^inference +cpu +fp32 +True", shell(listing), re.MULTILINE)
     assert "inference" in shell(f"{measuring} --max-seconds 1 --processes 1")
+
+
+def test_candidates_are_compared_by_the_predictions_of_their_runs(
+    shell: Callable[..., str], tmp_path: Path
+) -> None:
+    """One network always answers with the first class, the other with the second."""
+    timm = pytest.importorskip("timm")
+    images = {"cat": 5, "dog": 2, "eel": 3}
+    for split in ("train", "test"):
+        for number, (name, count) in enumerate(images.items()):
+            folder = tmp_path / "work" / "pets" / split / name
+            folder.mkdir(parents=True)
+            for image in range(count):
+                grey = 50 * number + 5 * image
+                Image.new("RGB", (32, 32), (grey, grey, 100)).save(folder / f"{image}.png")
+    for answer, (file, name) in enumerate([("a.pth", "resnet18"), ("b.pth", "resnet50")]):
+        network = timm.create_model(name, num_classes=3)
+        torch.nn.init.zeros_(network.fc.weight)
+        network.fc.bias.data = torch.eye(3)[answer]
+        torch.save(network.state_dict(), tmp_path / "work" / file)
+    page = blocks(DOCS / "how-to/own-weights.md")
+    (script,) = [code for language, _, code in page if language == "sh"]
+    small, large, measuring, choosing = script.splitlines()
+    shell(small)
+    shell(large)
+    shell(f"{measuring} --backend eager --max-seconds 1 --processes 1")
+    assert "measured can be judged" in shell(choosing, (1,))  # none, of one process each
+    (snippet,) = [code for language, title, code in page if language == "python" and not title]
+    (tmp_path / "work" / "compare.py").write_text(snippet)
+    only_large, only_small = images["dog"], images["cat"]
+    assert f"(k={only_large}, n={only_large + only_small}," in shell("python compare.py")
 
 
 def test_both_languages_show_the_same_commands() -> None:
