@@ -276,6 +276,24 @@ def test_a_file_that_powershell_wrote_is_read(tmp_path, encoding):
     assert load_speeds(file) == before
 
 
+def test_of_a_results_folder_the_latest_measurement_is_judged(bench, tmp_path):
+    store = Measurements(tmp_path / "results")
+    for name, ratio in {"20260101": 0.8, "20260102": 1.0}.items():
+        store.publish(MeasurementRecord(name, {}, list(reference_and(ratio, 0.01))), [])
+    older = store.folder("20260101")
+
+    def verdicts(*folders):
+        done = bench("compare", *folders, "--threshold", 0.03, "--json")
+        rows = done.document["rows"]
+        return done.code, [(row["verdict"], round(row["ratio"], 3)) for row in rows]
+
+    assert verdicts(tmp_path / "results") == (0, [("same", 1.0)])
+    assert verdicts(older) == (1, [("slower", 0.8)])
+    assert verdicts(older, tmp_path / "results") == (0, [("faster", 1.25)])
+    refusal = bench("compare", tmp_path).refusal
+    assert "no measurement and no complete training run" in refusal
+
+
 def test_remarks_are_in_the_json_and_only_what_is_undecided_gets_advice(bench, tmp_path):
     wide = slower(0.9, 0.3, noisy=True, warnings="it was hot")
     file = written(tmp_path / "a.json", row(100, difference="reference"), wide)
