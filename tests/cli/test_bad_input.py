@@ -212,6 +212,41 @@ REQUESTS = {
         "resnet18.toml: 'resnet18' is a model, which commands would take it for; choose another",
     ),
     "a study file in no folder": ("init no/my.toml", "cannot write no/my.toml: No such file"),
+    "three measurements to compare": (
+        "compare a.json b.json c.json",
+        "bench compare takes one or two measurements, not 3",
+    ),
+    "channels as an option": (
+        "describe resnet8 --option in_channels=1",
+        "--option in_channels: give --input 1xCxHxW instead",
+    ),
+    "an input size that is no number": (
+        "throughput resnet8 --input-size 64y",
+        "--input-size 64y: write a side in pixels, or HxW, such as 64x256",
+    ),
+    "a GPU to train on that is not there": (
+        "run-ablation study.toml --gpu A100",
+        "--gpu A100 only estimates the time: add --dry-run, or use 'bench plan'",
+    ),
+    "no machines": ("plan study.toml --machines m.toml", "--machines m.toml: No such file"),
+    "machines that are none": (
+        "plan study.toml --machines study.toml",
+        r"--machines study.toml: it has no \[\[machine\]\]; each needs at least a name",
+    ),
+    "two texts on stdout": (
+        "report --format markdown,json --output -",
+        "--output - writes one text to stdout: give --format markdown or latex or json too",
+    ),
+    "measurements of a study": ("report x --measurements", "--measurements takes no STUDY, --ser"),
+    "measurements to serve": ("report --measurements --serve", "--measurements takes no STUDY"),
+    "measurements on stdout": (
+        "report --measurements --format markdown --output -",
+        "--measurements takes no STUDY",
+    ),
+    "charts of measurements": (
+        "report --measurements --figures charts",
+        "--measurements takes no STUDY",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, IterableDataset, TensorDataset
 
 from bench.data import Dataset, Images, load_dataset
 from bench.errors import BenchError
@@ -227,6 +227,24 @@ WRONG = {
     "a torch dataset of something else": (
         (TensorDataset(torch.zeros(3, 6, 6)), (TEST, TEST_LABELS)),
         "item 0 gives no .image, integer label",
+    ),
+    "a torch dataset without a length": (
+        (type("Stream", (IterableDataset,), {"__iter__": iter})(), (TEST, TEST_LABELS)),
+        "the torch Dataset has no length: give a map-style one",
+    ),
+    "a torch dataset without images": (
+        (TensorDataset(torch.zeros(0, 3, 6, 6), torch.zeros(0)), (TEST, TEST_LABELS)),
+        "is empty: give it images",
+    ),
+    "a torch dataset of two sizes": (
+        (
+            ConcatDataset(
+                TensorDataset(torch.zeros(1, 3, side, side), torch.zeros(1, dtype=int))
+                for side in (6, 4)
+            ),
+            (TEST, TEST_LABELS),
+        ),
+        r"image 1 is of shape \(3, 4, 4\), image 0 of \(3, 6, 6\): resize them to one shape",
     ),
 }
 

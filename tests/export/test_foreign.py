@@ -407,6 +407,10 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
             classifier(10, kind=TensorProto.UINT8), {"preprocessing": {"mean": [0.5]}},
             "--set mean: no image is normalised for a file of uint8; leave it out",
         ),
+        (
+            classifier(10, kind=TensorProto.UINT8), {"preprocessing": {"normalize": True}},
+            "--set normalize: the file takes uint8, not real numbers",
+        ),
         (classifier(10), {"calibration_images": 7000}, "has 6000 training images"),
     ],
 )  # fmt: skip

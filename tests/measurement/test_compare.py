@@ -294,6 +294,13 @@ def test_of_a_results_folder_the_latest_measurement_is_judged(bench, tmp_path):
     assert "no measurement and no complete training run" in refusal
 
 
+@pytest.mark.parametrize("threshold", [-0.01, 1, 5])
+def test_a_threshold_is_a_share(bench, tmp_path, threshold):
+    file = written(tmp_path / "a.json", *reference_and(1.0, 0.01))
+    refusal = bench("compare", file, "--threshold", threshold).refusal
+    assert refusal == f"--threshold {threshold:g}: it is relative, 0 … 1, such as 0.05"
+
+
 def test_remarks_are_in_the_json_and_only_what_is_undecided_gets_advice(bench, tmp_path):
     wide = slower(0.9, 0.3, noisy=True, warnings="it was hot")
     file = written(tmp_path / "a.json", row(100, difference="reference"), wide)

@@ -23,10 +23,10 @@ NETWORK = {"model": "resnet14", "options": {"width": 8, "shortcut": "projection"
 PROJECTIONS = {"layer2.0.downsample.0", "layer3.0.downsample.0"}
 
 
-def profiled(backend, tmp_path, name="resnet14", options=None, size=16, threads=1):
+def profiled(backend, tmp_path, name="resnet14", options=None, size=16, threads=1, streams=1):
     """Profile a network; returns its shares."""
     target = find_target(name, options=options, input_size=size)
-    request = Request(backends=(backend,), batch_sizes=(2,))
+    request = Request(backends=(backend,), batch_sizes=(2,), streams=(streams,))
     (made,) = expand(request, [target], device="cpu", threads=threads)
     if load_backend(backend).needs == "onnx":
         from dataclasses import replace
@@ -157,6 +157,11 @@ def test_the_pictures_hold_every_millisecond(eager):
 def test_a_backend_without_a_profiler_says_so(tmp_path):
     with pytest.raises(BenchError, match="--layers: the backend 'compile' has no profile"):
         profiled("compile", tmp_path)
+
+
+def test_several_streams_are_not_profiled(tmp_path):
+    with pytest.raises(BenchError, match="--layers: only --streams 1 is profiled"):
+        profiled("eager", tmp_path, streams=2)
 
 
 @pytest.mark.slow

@@ -263,6 +263,17 @@ def test_pinned_threads_have_a_core_each(monkeypatch):
     assert bound[-1] == set(siblings)
 
 
+def test_pinning_is_refused_where_it_is_not_possible(measured, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: pytest.fail("bound"), raising=False)
+    request = {"backends": ("null",), "pin": True, "threads": 2}
+    with pytest.raises(BenchError, match="--pin: 2 threads, but only 1 cores are allowed"):
+        measured(**request)
+    monkeypatch.delattr(os, "sched_setaffinity")  # as on macOS
+    with pytest.raises(BenchError, match="--pin: this system has no processor affinity; leave it"):
+        measured(**request)
+
+
 def test_a_function_that_ends_its_subprocess_is_an_error():
     with pytest.raises(RuntimeError, match="its process was ended by SIGABRT"):
         call_in_subprocess(os.abort, timeout=60)

@@ -144,6 +144,10 @@ REFUSED = {
     "shortcut taken away": (
         ("resnet20", {}), ("plain32", {}), r"layer1\.0\.join breaks the nesting \(shortcut",
     ),
+    "group norm": (
+        ("resnet8", {"norm": "group"}), ("resnet14", {"norm": "group"}),
+        "only networks with batch norm can grow; use norm=batch",
+    ),
     "narrower": (("resnet20", {}), ("resnet32", {"width": 8}), "give --width 16 or more"),
     "shallower": (("resnet32", {}), ("resnet20", {}), "layer1 has 3 blocks there and 5 here"),
     "another family": (("resnet20", {}), ("plain_cnn", {}), "plain_cnn cannot grow, nor be grown"),
