@@ -43,7 +43,6 @@ def test_agreement_needs_the_whole_interval_within_three_per_cent(low, high, ans
 
 def test_the_published_page_shows_medians_of_the_seconds_beside_it():
     document = json.loads(PUBLISHED.read_text())
-    assert PUBLISHED.with_suffix(".md").read_text() == agreement.page(document)
     for row in document["rows"]:
         for side, name in (("ours", "ours"), ("theirs", row["instrument"])):
             seconds = [second for block in row["seconds"][name] for second in block]

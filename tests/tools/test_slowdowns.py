@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import slowdowns
 
 from builders import make_row
@@ -53,9 +50,3 @@ def test_each_sleeping_backend_is_a_trial_and_no_other_is():
 def test_a_backend_sleeps_for_its_share_of_the_time():
     assert {b.share for b in slowdowns.backends().values()} == {0.0, 0.05, 0.1}
     assert all(getattr(slowdowns, name).name == name for name in slowdowns.backends())
-
-
-def test_the_published_page_is_made_of_the_data_beside_it():
-    published = Path(__file__).parents[2] / "results" / "throughput" / "slowdowns.json"
-    page = slowdowns.page(json.loads(published.read_text()))
-    assert published.with_suffix(".md").read_text() == page
