@@ -157,7 +157,7 @@ def test_file_and_original_are_measured_and_chosen_with_their_accuracies(
 
     rows = measure(
         [file, results / "exports" / row["export"]], results=results, batch_sizes=(1,),
-        scenario="single-stream", device="cpu", threads=1, max_seconds=0.3,
+        scenario="single-stream", device="cpu", threads=1, max_seconds=0.3, processes=2,
     )  # fmt: skip
     assert rows["precision"].tolist() == ["fp32", "int8"]
     assert rows["model"].tolist() == ["mine.onnx"] * 2

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import bench as package
+from bench.cli.app import app
 from bench.report.tables.text_table import TextTable
 from bench.store import Store
 from bench.store.analyses import Analyses
@@ -31,9 +33,13 @@ ROWS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def measured(results: Path) -> Path:
-    """A results folder with an export and a measurement and analyses of one run, made up."""
+@pytest.fixture(scope="module")
+def measured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with an export and a measurement and analyses of one run, made up.
+
+    It is only to be read.
+    """
+    results = shutil.copytree(trained, tmp_path_factory.mktemp("measured") / "bench-runs")
     run = next(Store(results).runs()).run
     exports = Exports(results)
     row = {
@@ -83,23 +89,30 @@ def _publish_analyses(store: Analyses, run: str) -> None:
     store.publish("landscape", {"run": run}, {"landscapes": [place] * 3}, {})
 
 
+@pytest.fixture(scope="module")
+def written(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with every table of it, as CSV and Parquet."""
+    folder = tmp_path_factory.mktemp("written")
+    words = ["report", "tiny", "--results", str(measured), "--format", "csv,parquet"]
+    done = CliRunner().invoke(app, [*words, "--output", str(folder)])
+    assert done.exit_code == 0, done
+    return folder
+
+
 # pandas 2 does not round-trip floats by itself; pandas 4 will not know the argument.
 @pytest.mark.filterwarnings("ignore:The .float_precision. argument")
 @pytest.mark.parametrize("table", COLUMNS)
 def test_every_table_keeps_its_types_and_loads_back_equal(
-    table: str, bench: Callable, measured: Path, tmp_path: Path
+    table: str, measured: Path, written: Path
 ) -> None:
-    outcome = bench("report", "tiny", "--results", measured, "--format", "csv,parquet")
-    assert outcome.code == 0, outcome
     expected = package.load_results(measured / "studies" / "tiny.json", table)  # type: ignore[arg-type]
     assert len(expected) == ROWS[table]
     assert {n: str(d) for n, d in expected.dtypes.items()} == COLUMNS[table]
-    folder = tmp_path / "report" / "tiny"
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / f"{table}.parquet"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(written / f"{table}.parquet"), expected)
     times = [name for name, dtype in COLUMNS[table].items() if dtype.startswith("datetime")]
     types = {name: dtype for name, dtype in COLUMNS[table].items() if name not in times}
     csv = pd.read_csv(
-        folder / f"{table}.csv", dtype=types, parse_dates=times, float_precision="round_trip"
+        written / f"{table}.csv", dtype=types, parse_dates=times, float_precision="round_trip"
     )
     pd.testing.assert_frame_equal(csv.astype(COLUMNS[table]), expected)
 
