@@ -162,6 +162,22 @@ def results(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def train_here(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Train a tiny network into `bench-runs` without a worker process; returns its row."""
+
+    def train(model: str, *, settings: dict[str, Any] | None = None, **given: Any) -> Any:
+        from bench import train
+        from bench.store.tables.frames import rows_of
+
+        how = {"options": {"width": 4}, "epochs": 1, "device": "cpu", "threads": 1} | given
+        small = {"train_images": 300, "batch_size": 50} | (settings or {})
+        (row,) = rows_of(train(model, settings=small, results=tmp_path / "bench-runs", **how))
+        return row
+
+    return train
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty results folder."""
     return Store(tmp_path / "bench-runs")

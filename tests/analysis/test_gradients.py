@@ -15,9 +15,6 @@ from bench.report.study_data import load_results
 from bench.store.tables.frames import rows_of
 from bench.training.initialise import initialise
 
-TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
-        "--device", "cpu", "--threads", 1, "--epochs", 2)  # fmt: skip
-
 
 class OfTheSum(nn.Module):
     """A function of the sum of an image's values, so that its derivative is known."""
@@ -95,9 +92,8 @@ def test_measuring_blocks_changes_nothing_and_a_zero_branch_shows():
     assert [name for name, norm in norms.items() if norm == 0] == ["layer2.1"]
 
 
-def test_the_command_follows_a_run_through_training(bench, tmp_path):
-    words = ("train", "resnet8", *TINY, "--set", "record_blocks=true", "--json")
-    run = bench(*words).document["rows"][0]["run"]
+def test_the_command_follows_a_run_through_training(bench, train_here, tmp_path):
+    run = train_here("resnet8", epochs=2, settings={"record_blocks": True})["run"]
     here = ("--device", "cpu", "--threads", 1)
     rows = bench("gradients", run, *here, "--json", "--output", "out").document["rows"]
     assert [(row["epoch"], row["block"], row["depth"]) for row in rows] == [
@@ -119,8 +115,8 @@ def test_the_command_follows_a_run_through_training(bench, tmp_path):
     assert list(of_networks["lag"]) == list(range(len(lags)))
 
 
-def test_a_run_that_recorded_nothing_is_measured_at_its_end(bench):
-    run = bench("train", "plain8", *TINY, "--json").document["rows"][0]["run"]
+def test_a_run_that_recorded_nothing_is_measured_at_its_end(bench, train_here):
+    run = train_here("plain8", epochs=2)["run"]
     said = bench("gradients", run, "--device", "cpu", "--threads", 1, "--quiet").out
     assert "layer3.0" in said
     rows = bench("gradients", run, "--device", "cpu", "--json").document["rows"]

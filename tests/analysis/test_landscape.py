@@ -13,8 +13,6 @@ from bench.networks.directions import filter_normalised, values_along
 from bench.report.study_data import load_results
 from bench.store.tables.frames import rows_of
 
-TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
-        "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
 STEPS = [-1.0, -0.5, 0.0, 0.5, 1.0]
 
 
@@ -103,8 +101,8 @@ def test_plain_gaussian_slices_do_see_it():
     assert one != pytest.approx(other, rel=1e-2)
 
 
-def test_the_command_has_the_trained_network_in_the_middle(bench, tmp_path):
-    row = bench("train", "resnet8", *TINY, "--json").document["rows"][0]
+def test_the_command_has_the_trained_network_in_the_middle(bench, train_here, tmp_path):
+    row = train_here("resnet8")
     words = ("landscape", row["run"], "--device", "cpu", "--threads", 1, "--points", 3)
     rows = bench(*words, "--split", "test", "--images", 5000, "--json").document["rows"]
     assert [r["x"] for r in rows] == [-1, 0, 1]

@@ -16,8 +16,6 @@ from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.tables.frames import rows_of
 
-TINY = ("--set", "train_images=300", "--set", "batch_size=50", "--option", "width=4",
-        "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
 KINDS = {
     "CIFAR family": ("resnet14", {}),
     "bottlenecks": ("resnet50", {"width": 2}),
@@ -120,8 +118,8 @@ def test_gradient_norms_are_the_derivatives_size(images):
     assert norms["layer2.0"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_command_measures_draws_and_agrees_with_the_run(bench, tmp_path):
-    row = bench("train", "resnet14", *TINY, "--json").document["rows"][0]
+def test_the_command_measures_draws_and_agrees_with_the_run(bench, train_here, tmp_path):
+    row = train_here("resnet14")
     words = ("lesion", row["run"], "--device", "cpu", "--threads", 1)
     rows = bench(*words, "--output", "out", "--json").document["rows"]
     kinds = [r["lesion"] for r in rows]
@@ -160,11 +158,10 @@ class Net(nn.Module):
 """
 
 
-def test_a_network_that_views_its_maps_is_analysed(bench, tmp_path):
+def test_a_network_that_views_its_maps_is_analysed(bench, train_here, tmp_path):
     """Such a network takes contiguous maps only, in every command."""
     (tmp_path / "viewing_net.py").write_text(VIEWS)
-    words = [word for word in TINY if word not in {"--option", "width=4"}]
-    run = bench("train", "viewing_net:Net", *words, "--json").document["rows"][0]["run"]
+    run = train_here("viewing_net:Net", options={})["run"]
     for command in ("lesion", "gradients"):
         assert bench(command, run, "--device", "cpu", "--json").document["rows"]
 
@@ -179,11 +176,11 @@ def data():
 """
 
 
-def test_some_images_are_of_every_class(bench, tmp_path):
+def test_some_images_are_of_every_class(bench, train_here, tmp_path):
     """Test images sorted by class, as in a folder, of which the network takes all for the first."""
     (tmp_path / "by_class.py").write_text(BY_CLASS)
-    words = ("--dataset", "by_class:data", "--set", "batch_size=8", *TINY[4:], "--json")
-    run = bench("train", "resnet8", *words).document["rows"][0]["run"]
+    few = {"train_images": None, "batch_size": 8}
+    run = train_here("resnet8", dataset="by_class:data", settings=few)["run"]
     for count in (2, 40):
         words = ("lesion", run, "--test-images", count, "--device", "cpu", "--json")
         whole = bench(*words).document["rows"][0]
@@ -201,15 +198,15 @@ def test_an_analysis_of_the_first_images_is_not_replaced(bench, results):
     ]
 
 
-def test_what_has_no_blocks_is_refused(bench):
-    run = bench("train", "plain_cnn", *TINY, "--json").document["rows"][0]["run"]
+def test_what_has_no_blocks_is_refused(bench, train_here):
+    run = train_here("plain_cnn")["run"]
     assert "has no block whose shortcut" in bench("lesion", run).refusal
     assert "no run 'nobody'" in bench("lesion", "nobody").refusal
     assert "--test-images 0" in bench("lesion", run, "--test-images", 0).refusal
 
 
-def test_where_nothing_can_be_recorded_nothing_is_measured(bench, tmp_path):
-    run = bench("train", "resnet8", *TINY, "--json").document["rows"][0]["run"]
+def test_where_nothing_can_be_recorded_nothing_is_measured(bench, results, tmp_path):
+    run = next(Store(results).runs()).run
     (tmp_path / "bench-runs" / "analyses").write_text("mine")
     for command in ("lesion", "landscape", "gradients"):
         outcome = bench(command, run, "--device", "cpu", "--threads", 1, "--quiet")

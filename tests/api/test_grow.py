@@ -9,9 +9,6 @@ from bench.errors import BenchError
 from bench.store import Store
 from bench.studies import Overrides, load_study
 
-TINY = ("--set", "train_images=200", "--set", "batch_size=50", "--option", "width=4",
-        "--device", "cpu", "--threads", 1, "--epochs", 1)  # fmt: skip
-
 STUDY = """question = "Does growing help?"
 reference = "scratch"
 [base]
@@ -37,8 +34,8 @@ model = "resnet20"
 """
 
 
-def test_a_run_grows_is_proved_and_trains_on(bench):
-    parent = bench("train", "resnet8", *TINY, "--json").document["rows"][0]
+def test_a_run_grows_is_proved_and_trains_on(bench, train_here):
+    parent = train_here("resnet8", settings={"train_images": 200})
     here = ("--device", "cpu", "--threads", 1, "--json")
     still = bench("grow", parent["run"], "--to", "resnet14", "--epochs", 0, *here).document["rows"][
         0
@@ -61,8 +58,8 @@ def test_a_run_grows_is_proved_and_trains_on(bench):
     assert "Proof: largest logit difference 0 on 20 validation images" in printed
 
 
-def test_a_plain_run_does_not_grow(bench, entries, tmp_path):
-    run = bench("train", "plain8", *TINY, "--json").document["rows"][0]["run"]
+def test_a_plain_run_does_not_grow(bench, train_here, entries, tmp_path):
+    run = train_here("plain8")["run"]
     before = entries(tmp_path)
     assert "layer1.1.bn1 breaks the nesting" in bench("grow", run, "--to", "plain14").refusal
     assert "own network" in bench("grow", run, "--to", "plain8").refusal
