@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
@@ -14,7 +16,9 @@ from bench.export.examine import examine
 from bench.export.graph import trace
 from bench.export.messages import short
 from bench.export.preprocess import with_preprocessing
+from bench.measurement import tuning
 from bench.measurement.compared_speeds import load_speeds
+from bench.measurement.configurations import Request
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_context
 from bench.measurement.speed_changes import compare
@@ -412,7 +416,12 @@ def test_an_own_size_is_measured_and_an_option_or_the_input_size_replaces_it():
     assert find_target("timm:test_vit", options=options).input_shape == (3, 32, 32)
 
 
-def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(tmp_path):
+def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(
+    tmp_path, monkeypatch
+):
+    # The finalists get no verdict then, which needs six processes.
+    monkeypatch.setattr(tuning, "Request", partial(Request, processes=2))
+    monkeypatch.setattr(tuning, "_FINAL_SECONDS", 1.0)
     (tmp_path / "some where").mkdir()
     static = small(tmp_path / "some where/m.onnx", (4, 3, "h", "w"), outputs=[entry("y", [4, 10])])
     target = find_target(str(static), input_size=(32, 64))
