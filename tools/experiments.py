@@ -4,9 +4,9 @@
 
 It can be stopped (SIGTERM, Ctrl-C) and started again at any time: what is complete is not trained
 again, and what was begun resumes. Each study's file says how long it takes on two cores, and what
-was declared beforehand; nothing is looked at before all of its runs have ended, except seed 0 of
-`time-budget`, which is published. Finished runs can be taken to another machine, without their
-weights: `tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' -C FOLDER runs`.
+was declared beforehand; nothing is looked at before all of its runs have ended. Finished runs can
+be taken to another machine, without their weights:
+`tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' -C FOLDER runs`.
 `tools/begun` has those of studies that are not complete (`tar xJf RUNS.tar.xz -C FOLDER`).
 """
 
@@ -17,22 +17,16 @@ import signal
 import subprocess
 import sys
 
-# Two runs at a time, one thread each. In time-budget, time is the subject: one run on both cores.
-APART = ("--workers", "2", "--threads", "1")
-ALONE = ("--workers", "1", "--threads", "2")
-STUDIES = {
-    "degradation-tuned": APART,
-    "orders-56": APART,
-    "time-budget": ALONE,
-}
+STUDIES = ("degradation-tuned", "orders-56")
+HOW = ("--workers", "2", "--threads", "1")  # two runs at a time, one thread each
 FINISHED = {0, 1}  # 1: some runs failed, and are recorded as such
 
 
 def commands(results: str, *more: str) -> list[list[str]]:
     """Return the command of each study."""
     return [
-        ["bench", "run-ablation", name, "--results", results, "--quiet", *how, *more]
-        for name, how in STUDIES.items()
+        ["bench", "run-ablation", name, "--results", results, "--quiet", *HOW, *more]
+        for name in STUDIES
     ]
 
 
