@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def caller_state() -> Iterator[None]:
-    """Restore threads, random states and arithmetic settings of the caller; also a decorator."""
+    """Restore threads, random states, arithmetic settings and the GPU of the caller.
+
+    It is also a decorator.
+    """
     import numpy as np
     import torch
 
@@ -29,10 +32,13 @@ def caller_state() -> Iterator[None]:
     plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if used else ()
+    current = torch.cuda.current_device() if used else None
     try:
         with torch.random.fork_rng(list(gpus)):
             yield
     finally:
+        if current is not None:
+            torch.cuda.set_device(current)
         random.setstate(plain)
         np.random.set_state(numbers)  # noqa: NPY002
         warnings.formatwarning = wording

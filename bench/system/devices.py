@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import psutil
 
 from bench.errors import BenchError
+from bench.system.control_groups import group_folders, read_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ def by_core(processors: Iterable[int]) -> list[int]:
     counted: Counter[str] = Counter()
     ranks = []
     for number in sorted(processors):
-        siblings = _read(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        siblings = read_line(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
         core = siblings or str(number)
         ranks.append((counted[core], number))
         counted[core] += 1
@@ -118,31 +118,16 @@ def check_count(option: str, count: int | None, places: int, kind: str) -> None:
 def _cgroup_cores() -> float | None:
     """Return the cores that the CPU quota of the process's control groups grants; None without one.
 
-    The smallest of its group and those above it counts. A container may show its own group as the
-    root, so that also the root's files are read.
+    The smallest of its group and those above it counts.
     """
     granted = []
-    for line in (_read("/proc/self/cgroup") or "0::/").splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups = [path, *map(str, PurePosixPath(path).parents), "/"]
-        if not controllers:  # version 2
-            files = [f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max" for group in groups]
-            granted += [_cores(*(_read(file) or "max").split()) for file in files]
-        elif "cpu" in controllers.split(","):
-            for name in (controllers, "cpu"):
-                folders = [f"/sys/fs/cgroup/{name}{group.rstrip('/')}" for group in groups]
-                granted += [
-                    _cores(*(_read(f"{f}/cpu.cfs_{n}_us") or "max" for n in ("quota", "period")))
-                    for f in folders
-                ]
+    for version, folder in group_folders("cpu"):
+        if version == 2:  # noqa: PLR2004
+            limits = (read_line(f"{folder}/cpu.max") or "max").split()
+        else:
+            limits = [read_line(f"{folder}/cpu.cfs_{n}_us") or "max" for n in ("quota", "period")]
+        granted.append(_cores(*limits))
     return min((cores for cores in granted if cores is not None), default=None)
-
-
-def _read(file: str) -> str | None:
-    try:
-        return Path(file).read_text().strip()
-    except OSError:
-        return None
 
 
 def _cores(quota: str, period: str = "100000") -> float | None:

@@ -17,11 +17,14 @@ import signal
 import sys
 from pathlib import Path
 
+from bench.system.control_groups import group_folders, read_line
+
 if sys.platform != "win32":
     import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_KEPT = 1 << 30
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of control groups
 
 _REFUSALS = (
     "allocate memory",  # PyTorch on Linux, ONNX Runtime
@@ -92,7 +95,21 @@ def memory_left() -> int:
             limit = resource.getrlimit(kind)[0]
             if limit != resource.RLIM_INFINITY:
                 left = min(left, max(0, limit - taken))
-    return left
+    groups = (_left_in_group(*place) for place in group_folders("memory"))
+    return min([left, *(free for free in groups if free is not None)])
+
+
+def _left_in_group(version: int, folder: str) -> int | None:
+    """Return the bytes that a control group may still allocate; None without a limit."""
+    names = ("memory.max", "memory.current") if version == 2 else _VERSION_1  # noqa: PLR2004
+    most, used = (read_line(f"{folder}/{name}") or "" for name in names)
+    if not (most.isdigit() and used.isdigit()):
+        return None
+    # Pages of files count as used, and are given up when memory is needed.
+    total = "" if version == 2 else "total_"  # noqa: PLR2004
+    stat = read_line(f"{folder}/memory.stat") or ""
+    cached = re.findall(rf"^{total}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
+    return max(0, int(most) - int(used) + sum(map(int, cached)))
 
 
 def out_of_memory_kills() -> int:

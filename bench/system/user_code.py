@@ -15,6 +15,8 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import os
+import struct
 import sys
 import sysconfig
 import tokenize
@@ -37,9 +39,16 @@ def imported_code(name: str) -> dict[str, str]:
     """Return the digests of a function's code, by module, as this process first saw it.
 
     Call it before the function is imported. A name that is not of the user's own code gives none.
+
+    Raises:
+        BenchError: at the first look, the program itself has imported a module whose file was
+            written again since, whatever changed in it.
     """
     now = _digests(name)  # makes the current folder importable, in which the source may be
-    return _first.setdefault((name, str(_source(name.partition(":")[0]))), now)
+    key = (name, str(_source(name.partition(":")[0])))
+    if key not in _first and (earlier := [m for m in now if _was_imported_earlier(m)]):
+        raise _changed(earlier)
+    return _first.setdefault(key, now)
 
 
 def current_code(name: str) -> dict[str, str]:
@@ -49,13 +58,32 @@ def current_code(name: str) -> dict[str, str]:
         BenchError: this process has imported an earlier version, which it would run.
     """
     now = _digests(name)
-    changed = changes(imported_code(name), now)
-    if changed:
-        raise BenchError(
-            f"the code of {', '.join(changed)} changed after this process had imported it; start "
-            "Python (in a notebook: the kernel) again to use the new code"
-        )
+    if changed := changes(imported_code(name), now):
+        raise _changed(changed)
     return now
+
+
+def _changed(modules: list[str]) -> BenchError:
+    return BenchError(
+        f"the code of {', '.join(sorted(modules))} changed after this process had imported it; "
+        "start Python (in a notebook: the kernel) again to use the new code"
+    )
+
+
+def _was_imported_earlier(name: str) -> bool:
+    """Return whether a module's file has changed since its import, by its bytecode's time stamp."""
+    module = sys.modules.get(name)
+    source, compiled = getattr(module, "__file__", None), getattr(module, "__cached__", None)
+    if source is None or compiled is None or sys.dont_write_bytecode:
+        return False
+    try:
+        writable, header = os.access(compiled, os.W_OK), Path(compiled).read_bytes()[:16]
+        status = os.stat(source)  # noqa: PTH116 - beside os.access
+    except OSError:
+        return False
+    flags, modified, size = struct.unpack("<4x3I", header) if len(header) == 16 else (1, 0, 0)  # noqa: PLR2004
+    now = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+    return bool(writable and not flags and (modified, size) != now)
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.errors import BenchError
-from bench.system import devices
+from bench.system import control_groups, devices
 from bench.system.devices import by_core, default_threads, physical_cores, resolve_device
 from bench.system.folders import cache_folder
 
@@ -96,7 +96,8 @@ def test_each_core_has_one_processor_before_any_has_two(
 ) -> None:
     folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     files = {folder.format(number): text for number, text in enumerate(siblings)}
-    monkeypatch.setattr(devices, "_read", files.get)
+    for module in (control_groups, devices):
+        monkeypatch.setattr(module, "read_line", files.get)
     assert by_core(allowed) == order
 
 
@@ -160,7 +161,8 @@ QUOTAS = {
 @pytest.mark.parametrize("layout", QUOTAS)
 def test_a_quota_is_found_in_every_layout(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files, cores = QUOTAS[layout]
-    monkeypatch.setattr(devices, "_read", files.get)
+    for module in (control_groups, devices):
+        monkeypatch.setattr(module, "read_line", files.get)
     assert devices._cgroup_cores() == cores
     assert physical_cores() >= 1
 

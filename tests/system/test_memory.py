@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from bench.system import control_groups, memory
 from bench.system.memory import is_out_of_memory
 
 
@@ -41,3 +42,39 @@ assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multipl
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for what is taken")
 def test_onednn_that_gives_no_reason_is_out_of_memory_where_little_is_left():
     subprocess.run([sys.executable, "-c", STARVED], check=True)
+
+
+GROUP = "/sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, None),
+        ({f"{GROUP}/memory.max": "max", f"{GROUP}/memory.current": "5"}, None),
+        ({f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.current": "400"}, 600),
+        (
+            {
+                f"{GROUP}/memory.max": "1000",
+                f"{GROUP}/memory.current": "900",
+                f"{GROUP}/memory.stat": "anon 400\ninactive_file 300\nactive_file 200",
+            },
+            600,
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:memory:/slurm/job",
+                f"{GROUP}/memory/slurm/memory.limit_in_bytes": "800",
+                f"{GROUP}/memory/slurm/memory.usage_in_bytes": "500",
+                f"{GROUP}/memory/slurm/memory.stat": "total_inactive_file 100\ninactive_file 7",
+            },
+            400,
+        ),
+    ],
+)
+def test_the_limit_of_a_container_or_job_bounds_the_memory(files, left, monkeypatch):
+    """Pages of files are given up when memory is needed, so they are free."""
+    for module in (control_groups, memory):
+        monkeypatch.setattr(module, "read_line", files.get)
+    found = memory.memory_left()
+    assert found > 2**20 if left is None else found == left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -115,6 +116,19 @@ def test_a_process_that_imported_the_old_code_says_so(package):
     assert imported_code(name) == before  # what this process runs
     with pytest.raises(BenchError, match=r"own_package\.deeper changed after this process"):
         current_code(name)
+
+
+def test_a_module_that_the_program_imported_itself_before_is_noticed(package, monkeypatch):
+    """Before bench first looked at it: what would run is the old code."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    importlib.invalidate_caches()
+    importlib.import_module("own_package.nets")
+    importlib.import_module("own_package.deeper")
+    (package / "deeper.py").write_text("scale = 40000\n")
+    with pytest.raises(BenchError, match=r"own_package\.deeper changed after this process"):
+        current_code("own_package.nets:network")
+    importlib.reload(sys.modules["own_package.deeper"])
+    assert "own_package.deeper" in current_code("own_package.nets:network")
 
 
 def test_code_in_the_current_folder_is_remembered_from_the_first_look(
