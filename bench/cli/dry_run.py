@@ -46,13 +46,15 @@ def show_dry_run(
         [_shown(row) for row in rows], {"seed": "", "seconds": ".0f", "epochs": ""}, needed=4
     )
     to_do = sum(row["status"] == "to do" for row in rows)
-    left = side_by_side((row["seconds"] for row in rows), rows[0]["workers"]) if rows else 0.0
+    queued = how.elsewhere and how.workers is None  # the cluster decides how many run at a time
+    workers = 1 if queued else rows[0]["workers"] if rows else 1
+    left = side_by_side((row["seconds"] for row in rows), workers)
     if to_do:
-        left += start_up * (2 if min(to_do, rows[0]["workers"]) > 1 else 1)
+        left += start_up * (2 if min(to_do, workers) > 1 else 1)
     basis = timed_steps(compiled=how.compiled, cuda_graph=how.cuda_graph)
     console.print(
-        f"{len(rows)} runs, {to_do} to do: about {duration(left)} left here with start-up, "
-        f"estimated for each network from {basis}"
+        f"{len(rows)} runs, {to_do} to do: about {duration(left)} left here with start-up"
+        f"{', one after the other' if queued else ''}, estimated for each network from {basis}"
     )
     if not to_do:
         return

@@ -40,12 +40,11 @@ def plan(
 
     """
     options.require_positive(epochs=epochs)
-    import torch
-
     from bench.launch.carry_out import make_plan
     from bench.launch.planning import known_gpu, plan_rows, read_machines
     from bench.store import Store
     from bench.studies import Overrides
+    from bench.system.devices import resolve_device
 
     if machines is None and gpu is None:
         raise BenchError(
@@ -53,7 +52,9 @@ def plan(
         )
     known = [*(read_machines(machines) if machines else []), *([known_gpu(gpu)] if gpu else [])]
     wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
-    rows = plan_rows(make_plan(study, torch.device("cpu"), wanted), Store(results), known)
+    # The precision, and so which runs are finished, is that of this machine.
+    plan = make_plan(study, resolve_device("auto"), wanted)
+    rows = plan_rows(plan, Store(results), known)
     if as_json:
         print_json(rows)
         return

@@ -47,8 +47,8 @@ def _notice(event: dict[str, Any]) -> str | None:
         return None
     return (
         f"about {duration(event['seconds'])} here, as {event['basis']} suggest; Ctrl-C stops, and "
-        "the same command resumes. To shorten: fewer --epochs, another --recipe or dataset, a "
-        "smaller network; --dry-run estimates without training"
+        "the same command resumes. To shorten: fewer epochs, another recipe or dataset, a smaller "
+        "network"
     )
 
 

@@ -1,6 +1,7 @@
 """`bench results`: list, show, remove, pack and unpack recorded runs; locate their images."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from bench.cli.output import print_json, print_line, print_table
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.store import Store
+    from bench.store import Store, StudyRecord
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +44,7 @@ def list_runs(
 
     """
     store = _existing(results)
-    users, variants = _users(store), store.variants_of_runs()
+    users, variants = _users(store.studies()), store.variants_of_runs()
     rows: list[dict[str, Any]] = []
     for run in store.run_ids():
         record = store.read(run)
@@ -123,23 +124,23 @@ def remove_runs(
       bench results rm resnet20-fashion-mnist-mini-s0-0123456789ab
 
     """
-    from bench.studies import ADHOC
-
     store = _existing(results)
     names = [store.find_run(run) for run in runs]
     for name in names:
         store.refuse_busy(name)
-    users = {
-        run: [study for study in studies if study != ADHOC]  # which no command runs again
-        for run, studies in _users(store).items()
-    }
-    used = {name: users[name] for name in names if users.get(name)}
+    studies = store.studies()
+    once = [study for study in studies if _made_once(store, study)]
+    users = _users(study for study in studies if study not in once)
+    used = {name: users[name] for name in names if name in users}
     warning = "".join(
         f"\n  {name} is used by: {', '.join(studies)}" for name, studies in used.items()
     )
     again = "\nThese studies will train them again when they are next run." if used else ""
     if not yes:
         typer.confirm(f"Remove {len(names)} run(s)?{warning}{again}\nRemove", abort=True)
+    for study in once:
+        if study.runs & set(names):
+            store.forget_runs(study.name, names)
     _remove(store, names)
     print_line(f"Removed {len(names)} run(s).{warning}")
 
@@ -158,7 +159,7 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
     """
     store = _existing(results)
     store.refuse_unreadable_studies()  # their runs would seem unused
-    users = _users(store)
+    users = _users(store.studies())
     unused = [run for run in store.run_ids() if run not in users and _is_idle(store, run)]
     for run in unused:
         store.refuse_newer(run)
@@ -277,7 +278,6 @@ def _unrecorded(store: "Store", run: str) -> str:
 def _remove(store: "Store", runs: list[str]) -> None:
     from bench.store.analyses import Analyses
 
-    store.forget_single_runs(runs)
     Analyses(store.root).remove(runs)
     for name in runs:
         store.remove_run(name)
@@ -289,13 +289,23 @@ def _is_idle(store: "Store", run: str) -> bool:
         return ours
 
 
-def _users(store: "Store") -> dict[str, list[str]]:
-    """Map each run to the names of the studies that use it."""
+def _users(studies: Iterable["StudyRecord"]) -> dict[str, list[str]]:
+    """Map each run to the names of those studies that use it."""
     users: dict[str, list[str]] = {}
-    for study in store.studies():
+    for study in studies:
         for run in study.runs:
             users.setdefault(run, []).append(study.name)
     return users
+
+
+def _made_once(store: "Store", study: "StudyRecord") -> bool:
+    """Return whether no command runs a study again: it holds single runs, or one import."""
+    from bench.studies import ADHOC
+
+    if study.name == ADHOC or len(study.runs) != 1:
+        return study.name == ADHOC
+    record = store.read(*study.runs)
+    return record is not None and record.imported
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

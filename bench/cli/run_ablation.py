@@ -83,6 +83,8 @@ def run_ablation(
     options.require_positive(epochs=epochs)
     if gpu is not None and not dry_run:
         raise BenchError(f"--gpu {gpu} only estimates the time: add --dry-run, or use 'bench plan'")
+    if gpu is not None and launcher == "slurm":
+        raise BenchError(f"--gpu {gpu}: the dry run of Slurm shows its script; leave --gpu out")
     trackers = options.parse_trackers(track)
     if launcher == "ray" and ray_address is not None and not dry_run:
         from bench.launch.address import require_answer
@@ -170,11 +172,17 @@ def _show_study(results: Path, study: "StudyRecord", selected: set[str], *, as_j
 
 
 def _show_batch_script(plan: "Plan", how: "Execution") -> None:
-    """Print the script that Slurm would be given."""
+    """Print the script that Slurm would be given; a learning rate is searched before."""
+    from bench.launch.learning_rates import choose
+    from bench.launch.reuse import settle_folders
     from bench.launch.slurm import SlurmLauncher
     from bench.launch.workers import allot
+    from bench.store import Store
 
+    store = Store(how.results)
+    plan, _ = choose(settle_folders(plan, store), store, searched=False)
     workers, resources = allot(plan, how)
+    left = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes
-    script = how.launcher.script(len(plan.requests), resources, workers)
+    script = how.launcher.script(len(left), resources, workers)
     print_line(script)

@@ -272,7 +272,8 @@ def _show_layers(record: "MeasurementRecord") -> None:
                 print_table([_layer_cells(share) for share in slowest], _LAYER_FORMS)
         if shares:
             print_line(f"\n{shortcut_line(shares)}")
-            if line := coverage_line(shares, details["measured_milliseconds"]):
+            measured = details.get("measured_milliseconds")
+            if measured is not None and (line := coverage_line(shares, measured)):
                 print_line(line)
 
 

@@ -151,12 +151,13 @@ def train(
     raise typer.Exit(int(failed))
 
 
-def _reached(values: dict[str, Any], results: Path, target: float) -> "TimeToAccuracy":
+def _reached(values: dict[str, Any], results: Path, target: float) -> "TimeToAccuracy | None":
+    """Return when the run reached an accuracy; None if it failed before it could be evaluated."""
     from bench.report.findings.time_to_accuracy import time_to_accuracy
     from bench.store.tables.frames import load_table
 
-    epochs = load_table(results / "runs" / values["run"], "epochs")
-    return time_to_accuracy(epochs, target)
+    folder = results / "runs" / values["run"]
+    return time_to_accuracy(load_table(folder, "epochs"), target) if folder.is_dir() else None
 
 
 def _summary(values: dict[str, Any]) -> str:

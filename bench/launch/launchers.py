@@ -47,6 +47,8 @@ def make_launcher(
     if name == "slurm":
         if slurm_minutes is not None and slurm_minutes < 1:
             raise BenchError(f"--slurm-minutes {slurm_minutes}: it must be at least 1")
+        if "time" in (slurm or {}):
+            raise BenchError("--slurm-option time: give the limit in minutes, as --slurm-minutes N")
         return SlurmLauncher(minutes=slurm_minutes or 60, parameters=slurm or {})
     if timeout is not None and not timeout > 0:  # a NaN is refused, too
         raise BenchError(f"--timeout {timeout:g}: seconds without progress, more than 0")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.launch.reuse import settle_folders
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -76,7 +77,7 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
 
 def all_runs(plan: Plan, store: Store) -> dict[str, RunRequest]:
     """Map the id of every run of a plan to it, with its search and the rates chosen so far."""
-    plan, _ = choose(plan, store, searched=False)
+    plan, _ = choose(settle_folders(plan, store), store, searched=False)
     return {request.run_id: request for request in [*tuning_requests(plan), *plan.requests]}
 
 

@@ -73,8 +73,8 @@ class Machine(BaseModel):
         workers: runs at a time.
         cost_per_hour: of the whole machine, in any currency.
         watts: of the whole machine under load.
-        cpu: processor name as runs record it; the speeds of those whose training steps are the same
-            are then taken as measured.
+        cpu: processor name as runs record it; the speeds of those that it trained, as many at a
+            time, and whose training steps are the same, are then taken as measured.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -279,7 +279,10 @@ def _known_speeds(machine: Machine, store: Store) -> dict[str, tuple[float, str]
     for record in store.runs() if machine.cpu else ():
         speed, result = record.result.get("images_per_second"), record.result
         request = RunRequest.from_dict(record.request)
-        here = record.environment.get("cpu") == machine.cpu
+        made = record.environment
+        # Of older runs, which do not say how many there were at a time, it is not known.
+        here = made.get("cpu") == machine.cpu and made.get("device", "cpu") == "cpu"
+        here &= made.get("workers", machine.workers) == machine.workers
         if speed and here and request.precision == machine.precision:
             step = _step(request, len(result["classes"]), result["input_shape"])
             measured.setdefault(step, []).append(speed)

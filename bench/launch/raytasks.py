@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import tempfile
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
+
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -149,10 +152,13 @@ class _Driver:
                     stopping = True
                     self._stop_all()
                     continue
-                while self.waiting and len(self.running) < self.work.workers and not stopping:
-                    if not self._submit(self.waiting.popleft()):
-                        break
-                ready, _ = self.ray.wait(list(self.running), timeout=0.5)
+                for request in [self.waiting.popleft() for _ in range(len(self.waiting))]:
+                    if len(self.running) >= self.work.workers or not self._submit(request):
+                        self.waiting.append(request)
+                if not self.running:  # another program is doing all that is left
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                ready, _ = self.ray.wait(list(self.running), timeout=_POLL_SECONDS)
                 self._pass_events_on()
                 for reference in ready:
                     self._collect(reference)
@@ -166,18 +172,29 @@ class _Driver:
         store = self.work.store
         root = str(store.root.resolve()) if self.launcher.shared else None
         if root is None:  # otherwise the task itself locks the run
-            alone = not self.running  # holding no lock, it can wait without a deadlock
-            if not holding.enter_context(store.lock(request.run_id, wait=alone)):
-                self.waiting.append(request)
+            # Without waiting, since two programs could wait for locks of each other's.
+            if not holding.enter_context(store.lock(request.run_id, wait=False)):
+                holding.close()
                 return False
             if store.read_run(request.run_id) is not None and not self.work.resources.force:
                 holding.close()
                 return True
+        parent = self._packed(request.grown_from) if root is None else None
         reference = self.task.remote(
-            request, root, self.there, self.weights, str(Path.cwd()), self.mailbox
+            request, root, self.there, self.weights, parent, str(Path.cwd()), self.mailbox
         )
         self.running[reference] = (request, holding)
         return True
+
+    def _packed(self, run: str | None) -> bytes | None:
+        """Return a finished run as bytes, for a task that does not reach the results folder."""
+        store = self.work.store
+        if run is None or store.read_run(run) is None:
+            return None
+        with tempfile.TemporaryDirectory() as name:
+            archive = Path(name) / "run.tar.gz"
+            pack(store, [run], archive)
+            return archive.read_bytes()
 
     def _stop_all(self) -> None:
         self.waiting.clear()
@@ -220,7 +237,7 @@ class _Driver:
                 archive = Path(name) / "run.tar.gz"
                 archive.write_bytes(outcome["archive"])
                 if self.work.resources.force:
-                    self.work.store.remove_run(request.run_id)
+                    self.work.store.discard(request.run_id)
                 unpack(self.work.store, archive)
 
 
@@ -229,10 +246,14 @@ def _perform(
     root: str | None,
     resources: Resources,
     weights: bytes | None,
+    parent: bytes | None,
     folder: str,
     mailbox: Any,
 ) -> dict[str, Any]:
-    """Do one run on a node; return its results unless they are stored at *root*."""
+    """Do one run on a node; return its results unless they are stored at *root*.
+
+    *weights* are those to start from; *parent* is the packed run that this one grows from.
+    """
     ray = _ray()
     if folder not in sys.path:  # for the user's own networks, if the nodes have the folder
         sys.path.append(folder)
@@ -248,11 +269,10 @@ def _perform(
 
     outcome: dict[str, Any] = {"storage": None, "unfinished": None, "archive": None}
     with tempfile.TemporaryDirectory() as name:
-        start: Path | None = None
-        if weights is not None:
-            start = Path(name) / "weights"
-            start.write_bytes(weights)
+        start = _written(Path(name) / "weights", weights)
         store = Store(root or Path(name) / "results")
+        if (packed := _written(Path(name) / "parent.tar.gz", parent)) is not None:
+            unpack(store, packed)
         try:
             record = execute(request, store, resources, stop=stop, on_event=send, weights=start)
         except StopRequestedError:
@@ -266,3 +286,10 @@ def _perform(
         archive = Path(name) / "run.tar.gz"
         pack(store, [request.run_id], archive)
         return {**outcome, "archive": archive.read_bytes()}
+
+
+def _written(path: Path, content: bytes | None) -> Path | None:
+    if content is None:
+        return None
+    path.write_bytes(content)
+    return path

@@ -105,6 +105,12 @@ def refuse_changed(
             images[request.data] = describe_data(load_data(request))
         if request.model not in code:
             code[request.model] = current_code(request.model)
+        unknown = request.model.startswith("__main__:") and not code[request.model]
+        if unknown and (record or found):
+            raise BenchError(
+                f"run {run} was begun before, and whether the code of {request.model} has changed "
+                "is not known, because it is in no file: put it into one, or train with force=True"
+            )
         now = {"user_code": code[request.model], **images.get(request.data, {})}
         if record is not None:
             refuse_other_inputs(run, request, recorded_inputs(record), now)

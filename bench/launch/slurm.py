@@ -20,6 +20,7 @@ from bench.system.signals import Stop, StopRequestedError
 from bench.training.run import execute
 
 if TYPE_CHECKING:
+    from bench.store import RunRecord
     from bench.studies.run_request import RunRequest
     from bench.training.resources import Resources
 
@@ -88,6 +89,7 @@ class SlurmLauncher:
         executor = _executor(self, work.resources, work.workers)
         root = work.store.root.resolve()
         start = work.weights.resolve() if work.weights is not None else None
+        before = {r.run_id: work.store.read(r.run_id) for r in work.requests}
         try:
             # An error of sbatch is reported once, in our own line.
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
@@ -100,7 +102,7 @@ class SlurmLauncher:
                 raise
             reason = " ".join(str(error).split())[:300]
             raise BenchError(f"--launcher slurm: sbatch refused the jobs: {reason}") from None
-        _wait(self.cluster, work, dict(zip(jobs, work.requests, strict=True)))
+        _wait(self.cluster, work, dict(zip(jobs, work.requests, strict=True)), before)
         work.stop.check()
 
     def script(self, runs: int, resources: Resources, workers: int) -> str:
@@ -162,10 +164,11 @@ def _set_parameters(
         values["gpus_per_node"] = 1
     known = set(type(executor)._valid_parameters())
     for key, value in launcher.parameters.items():
-        if key in known:
-            values[key] = value
+        name = key.replace("-", "_")  # as submitit spells what sbatch spells with dashes
+        if name in known:
+            values[name] = value
         else:
-            values["additional_parameters"][key.replace("_", "-")] = value
+            values["additional_parameters"][name.replace("_", "-")] = value
     executor.update_parameters(**values)
 
 
@@ -174,10 +177,16 @@ def _require_submitit() -> None:
         raise BenchError("--launcher slurm needs submitit: pip install 'resnet-bench[slurm]'")
 
 
-def _wait(cluster: str, work: Assignment, jobs: dict[Any, RunRequest]) -> None:
+def _wait(
+    cluster: str,
+    work: Assignment,
+    jobs: dict[Any, RunRequest],
+    before: dict[str, RunRecord | None],
+) -> None:
     """Wait until every job has left the queue; on a stop, cancel them first.
 
-    The store records how each run ended, Slurm only whether its job is queued.
+    The store records how each run ended, Slurm only whether its job is queued. *before* has the
+    records as they were: one that is still the same is of an earlier attempt.
     """
     deadline = None
     looked = 0.0
@@ -192,7 +201,8 @@ def _wait(cluster: str, work: Assignment, jobs: dict[Any, RunRequest]) -> None:
             looked = time.monotonic()
             present = _present(cluster, jobs)
             for job in [job for job in jobs if job not in present]:
-                _settle(work, jobs.pop(job))
+                request = jobs.pop(job)
+                _settle(work, request, before[request.run_id])
         time.sleep(0.2)
 
 
@@ -202,18 +212,24 @@ def _present(cluster: str, jobs: dict[Any, RunRequest]) -> set[Any]:
         return {job for job in jobs if not job.done()}
     arrays = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={arrays}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
-    if done.returncode and "Invalid job id" not in done.stderr:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - fixed arguments
+    except subprocess.TimeoutExpired:
         return set(jobs)  # the controller does not answer; try again later
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return set(jobs)
     queued = set(done.stdout.split())
     return {job for job in jobs if job.job_id in queued}
 
 
-def _settle(work: Assignment, request: RunRequest) -> None:
+def _settle(work: Assignment, request: RunRequest, before: RunRecord | None) -> None:
     """Report how the run of a job that left the queue ended."""
     run = request.run_id
     record = work.store.read(run)
-    if record is not None and record.status != "interrupted":
+    # With --force, or of a run that failed, an older record may still be there.
+    retried = work.resources.force or work.store.read_run(run) is None
+    earlier = retried and record == before
+    if record is not None and not earlier and record.status != "interrupted":
         work.on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
     elif work.stop.signal is None:
         error = "the Slurm job left the queue before the run was done; its log says why"

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from bench.errors import BenchError
@@ -17,6 +16,7 @@ from bench.system.devices import (
     physical_cores,
     resolve_device,
 )
+from bench.system.memory import memory_left
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
 from bench.training.sizes import data_size, image_macs
@@ -125,7 +125,7 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
     check_count("--threads", how.threads, cores, "core")
     if how.workers is None and device.type == "cuda" and all(map(_is_small, plan.requests)):
         places *= SHARED_GPU_WORKERS
-    fitting = int(psutil.virtual_memory().available) // WORKER_BYTES
+    fitting = memory_left() // WORKER_BYTES
     workers = how.workers or max(1, min(places, len(plan.requests), fitting))
     share = max(1, min(cores // workers, default_threads()))
     threads = how.threads or (1 if deterministic else share)

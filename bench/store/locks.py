@@ -8,8 +8,8 @@ over once they have seen it unchanged for 60 s by their own clocks, on whichever
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -82,16 +82,15 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 
 def knows_flock(folder: Path) -> bool:
-    """Return whether the operating system can lock files in *folder*."""
+    """Return whether the operating system can lock files in *folder*.
+
+    It is tried with a file: Linux itself locks a folder where the file system has no locks.
+    """
     if sys.platform == "win32":  # has other locks, which all its file systems support
         return True
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # ENOSYS, ENOLCK or EOPNOTSUPP, by file system
-        return False
-    finally:
-        os.close(descriptor)
+    with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # ENOSYS, ENOLCK or EOPNOTSUPP, by file system
+            return False
     return True

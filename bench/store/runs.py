@@ -274,7 +274,7 @@ class Store(Studies):
         if damaged_file(self.folder(run), {name: record.files[name]}):
             raise BenchError(
                 f"{path} is missing or damaged (its checksum differs); "
-                f"remove the run with 'bench results rm {run}' and train it again"
+                f"remove the run with '{self.command('results', 'rm', run)}' and train it again"
             )
         return path
 
@@ -286,8 +286,13 @@ class Store(Studies):
 
         Raises:
             AmbiguousNameError: more than one run matches, or it is a study of several.
-            BenchError: none matches.
+            BenchError: none matches, or it is a folder of another results folder.
         """
+        folder = Path(name)
+        if folder.parent.name == "runs" and folder.is_dir():
+            other = folder.absolute().parents[1].resolve()
+            if other != self.root.resolve():  # where the same id may be another result
+                raise BenchError(f"{name} is in another results folder: give --results {other}")
         known = self.run_ids()
         wanted = Path(name).name.removesuffix(PARTIAL)
         if wanted in known:
@@ -324,9 +329,13 @@ class Store(Studies):
             BenchError: a process is training it.
         """
         with self._idle(run):
-            for folder in (self.folder(run), self.partial(run)):
-                if folder.exists():
-                    remove_folder(folder)
+            self.discard(run)
+
+    def discard(self, run: str) -> None:
+        """Remove a run, finished or not, whose lock the caller holds."""
+        for folder in (self.folder(run), self.partial(run)):
+            if folder.exists():
+                remove_folder(folder)
 
     def refuse_busy(self, run: str) -> None:
         """Raise a `BenchError` if a process is training a run."""

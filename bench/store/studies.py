@@ -27,7 +27,6 @@ from bench.store.records import (
     seal,
     unseal,
 )
-from bench.studies.file import ADHOC
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -112,10 +111,10 @@ class Studies:
         refuse_overwriting_newer(path)
         return path
 
-    def forget_single_runs(self, runs: Collection[str]) -> None:
-        """Take runs out of the study of single runs, which no command trains again."""
+    def forget_runs(self, study: str, runs: Collection[str]) -> None:
+        """Take runs out of a study; it is removed if none is left."""
         with self.lock_studies():
-            record = self.read_study(ADHOC)
+            record = self.read_study(study)
             if record is None:
                 return
             kept = {
@@ -126,7 +125,7 @@ class Studies:
             if variants:
                 self.save_study(dataclasses.replace(record, variants=variants))
             else:
-                path = self.refuse_newer_study(ADHOC)
+                path = self.refuse_newer_study(study)
                 with storage_errors(path):
                     files.disk.remove_file(path)
 

@@ -62,6 +62,7 @@ def expand(name: str, study: Study, overrides: Overrides | None = None) -> Plan:
     _check_different(study, planned)
     check_growth(name, study, overrides.only)
     _check_validates(name, study, planned)
+    _check_seeds_vary(planned)
     changed = {
         key: value
         for key in ("epochs", "dataset", "deterministic")
@@ -98,6 +99,24 @@ def _check_validates(name: str, study: Study, planned: list[PlannedVariant]) -> 
             raise BenchError(
                 f"study '{name}': {what}, but the recipe has no "
                 f"validation split; set validation_fraction, or leave {key} out"
+            )
+
+
+def _check_seeds_vary(planned: list[PlannedVariant]) -> None:
+    """Refuse variants whose seeds would all train the same."""
+    for place, variant in enumerate(planned):
+        for request in variant.requests.values():
+            varied = request.recipe.seed_varies
+            if varied == "subset" and not request.train_images:
+                why = "all images are trained on; set train_images"
+            elif varied == "split" and not request.recipe.validation_fraction:
+                why = "no images are held out; set validation_fraction"
+            else:
+                continue
+            raise VariantError(
+                f"variant '{variant.name}': seed_varies = \"{varied}\" varies nothing, since "
+                f"{why}, or vary something else",
+                place,
             )
 
 

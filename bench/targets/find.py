@@ -86,6 +86,11 @@ def find_networks(
     search = _Search(Store(results), takes, options or {}, input_size, every_seed, unfinished)
     distinct = dict.fromkeys(map(str, as_tuple(names)))
     found = [network for name in distinct for network in _resolve(name, search)]
+    if options and all(network.kind != "model" for network in found):
+        raise BenchError(
+            f"--option {next(iter(options))}: runs and files have options of their own; leave it "
+            f"out, or name a model instead of {', '.join(distinct)}"
+        )
     return [network for place, network in enumerate(found) if network not in found[:place]]
 
 
@@ -173,6 +178,8 @@ def _resolve(name: str, search: _Search) -> list[NamedNetwork]:
     refusal = _why_no_model(name, search.options)
     if refusal is None and "model" in search.takes:
         return [from_model(name, search.options, search.input_size)]
+    if "model" in search.takes and _why_no_model(name, {}) is None:
+        raise BenchError(str(refusal))  # not of a run whose name begins with the model's
     study = store.read_study(name) if _is_plain(name) and "run" in search.takes else None
     return [_from_part(name, search, refusal)] if study is None else _from_study(study, search)
 
@@ -237,8 +244,7 @@ def _from_study(study: StudyRecord, search: _Search) -> list[NamedNetwork]:
         runs += [run for run in by_seed if run not in finished] if search.unfinished else []
     if not runs:
         raise BenchError(
-            f"study '{study.name}' has no finished run; 'bench run-ablation {study.name}' trains "
-            "them"
+            f"study '{study.name}' has no finished run; the command that began it continues it"
         )
     return [_checked(_from_run(run, store), search) for run in dict.fromkeys(runs)]
 

@@ -13,6 +13,7 @@ from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.models import build_model, materialise
 from bench.store import Store
+from bench.system.user_code import imported_code
 from bench.targets.trained_run import TrainedRun, load_run
 from bench.training.setup import split_places
 
@@ -106,6 +107,7 @@ class NamedNetwork:
             )
         if self.kind != "model" or self.model is None or self.input_shape is None:
             raise BenchError(f"{self.label} is a file and has no torch network")
+        imported_code(self.model)  # remembers it, so that a later change is noticed
         torch.manual_seed(0)  # the same weights, and so the same file, every time
         model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
         return LoadedNetwork(self.file_name, model, self.model, self.options, self.input_shape)

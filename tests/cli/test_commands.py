@@ -227,7 +227,7 @@ def test_only_long_plans_are_announced(terminal, monkeypatch, capsys):
             view({"event": "estimate", "seconds": seconds, "basis": "a few timed steps"})
     said = capsys.readouterr().err
     assert said.count("about 3.0 h here") == said.count(" here, ") == 1
-    assert said.count("--dry-run") == 1
+    assert said.count("To shorten: ") == 1
 
 
 def test_a_name_that_is_markup_of_the_terminal_is_shown_as_it_is(monkeypatch, capsys):
@@ -648,6 +648,18 @@ def test_a_removed_single_run_is_listed_nowhere(bench, tmp_path):
     assert store.find_study("adhoc").variants == {"a": {"reference": None, "runs": {"1": runs[1]}}}
     bench("results", "rm", runs[1], "--yes")
     assert store.studies() == []
+
+
+def test_a_removed_import_takes_the_study_that_names_it_along(bench, tmp_path):
+    store = Store(tmp_path / "bench-runs")
+    imported = store.finish_run(make_record(make_request(epochs=0))).run
+    trained = store.finish_run(make_record(make_request())).run
+    store.save_study(make_study({"mine": [imported]}, {"mine": None}, name="mine"))
+    store.save_study(make_study({"a": [trained]}, {"a": None}, name="one-run"))
+    assert bench("results", "rm", "mine", "--yes").out == "Removed 1 run(s).\n"
+    assert [study.name for study in store.studies()] == ["one-run"]
+    told = bench("results", "rm", trained, stdin="n\n").out
+    assert "These studies will train them again" in told
 
 
 def test_only_what_no_study_uses_is_collected(bench, results):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,8 +56,7 @@ def test_small_networks_share_a_gpu(tmp_path, monkeypatch, device, gpus, old, ne
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr("bench.launch.workers.resolve_device", torch.device)
     monkeypatch.setattr("bench.launch.workers.physical_cores", lambda: 16)
-    free = SimpleNamespace(available=2**40)
-    monkeypatch.setattr("bench.launch.workers.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("bench.launch.workers.memory_left", lambda: 2**40)
     runs = plan(STUDY.replace(old, new) if old else STUDY)
     found, resources = allot(runs, Execution(results=tmp_path, device=device))
     assert (found, resources.device) == (workers, device)

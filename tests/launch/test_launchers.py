@@ -1,8 +1,17 @@
 from __future__ import annotations
 
+import subprocess
 from importlib import util
+from unittest.mock import Mock
 
 import pytest
+
+from bench.launch import slurm
+from bench.launch.assignment import Assignment
+from bench.store import Store
+from bench.system.signals import Stop
+from bench.training.resources import Resources
+from builders import make_record, make_request
 
 REFUSALS = {
     "unknown": (["--launcher", "rey"], "unknown launcher 'rey'; did you mean 'ray'"),
@@ -10,6 +19,14 @@ REFUSALS = {
     "bytes without ray": (["--return-bytes"], "--return-bytes: it belongs to --launcher ray"),
     "minutes without slurm": (["--slurm-minutes", "5"], "it belongs to --launcher slurm"),
     "no minutes": (["--launcher", "slurm", "--slurm-minutes", "0"], "--slurm-minutes 0: it must"),
+    "a time limit of two names": (
+        ["--launcher", "slurm", "--slurm-option", "time=02:00:00"],
+        "--slurm-option time: give the limit in minutes, as --slurm-minutes N",
+    ),
+    "a script and a time on a GPU": (
+        ["--launcher", "slurm", "--gpu", "H100", "--dry-run"],
+        "--gpu H100: the dry run of Slurm shows its script",
+    ),
     "no patience": (["--timeout", "0"], "--timeout 0: seconds without progress, more than 0"),
     "no number": (["--timeout", "nan"], "--timeout nan: seconds without progress, more than 0"),
     "time-out elsewhere": (
@@ -70,3 +87,41 @@ def test_dry_run_shows_the_batch_script(bench, tiny_study, tmp_path):
         "#SBATCH --signal=USR2@90", "#SBATCH --mem=8GB",
     } <= directives  # fmt: skip
     assert not (tmp_path / "bench-runs").exists()
+
+
+def test_slurm_takes_options_as_sbatch_spells_them(bench, tiny_study):
+    """One line each: of two that contradict each other, sbatch takes the last."""
+    pytest.importorskip("submitit")
+    words = ("--launcher", "slurm", "--slurm-option", "cpus-per-task=8")
+    more = ("--slurm-option", "job-name=depths", "--device", "cpu", "--dry-run")
+    lines = bench("run-ablation", tiny_study, *words, *more).out.splitlines()
+    for option, value in (("cpus-per-task", "8"), ("job-name", "depths")):
+        assert [x for x in lines if option in x] == [f"#SBATCH --{option}={value}"]
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(monkeypatch):
+    def squeue(*_words, timeout, **_options):
+        raise subprocess.TimeoutExpired("squeue", timeout)
+
+    monkeypatch.setattr(subprocess, "run", squeue)
+    job = Mock(job_id="1_0")
+    assert slurm._present("slurm", {job: make_request()}) == {job}
+
+
+@pytest.mark.parametrize("earlier", ["complete", "failed", None])
+def test_what_an_earlier_attempt_recorded_is_not_how_a_lost_job_ended(tmp_path, earlier):
+    """With --force, the record of a run that is trained again is still there."""
+    store, request, told = Store(tmp_path / "bench-runs"), make_request(), []
+    store.prepare()
+    if earlier == "complete":
+        store.finish_run(make_record(request))
+    elif earlier == "failed":
+        store.mark_unfinished(make_record(request, status="failed", error="of before"))
+    before = store.read(request.run_id)
+    resources = Resources(device="cpu", threads=1, force=True)
+    work = Assignment([request], store, resources, 1, Stop(), told.append)
+    slurm._settle(work, request, before)
+    assert (told[0]["status"], "left the queue" in told[0]["error"]) == ("failed", True)
+    store.finish_run(make_record(request, started_at="2026-02-03T04:05:06+00:00"))
+    slurm._settle(work, request, before)
+    assert told[1]["status"] == "complete"

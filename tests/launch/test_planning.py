@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from bench.networks.memory_traffic import count_traffic
 from bench.networks.operations import count_operations
 from bench.networks.summary import count_macs
 from bench.store import Store
+from bench.store.records import seal
 from bench.studies import load_study, shipped_costs, shipped_studies
 
 MACHINES = """
@@ -61,6 +63,21 @@ def test_recorded_runs_are_the_measured_speed(plan, trained):
     (row,) = plan(text, "--results", trained, "--seeds", "7", "--json").document["rows"]
     assert row["basis"] == "measured by recorded runs"
     assert row["runs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "measured"), [({}, True), ({"workers": 2}, False), ({"device": "cuda:0"}, False)]
+)
+def test_speeds_of_runs_on_a_gpu_or_side_by_side_are_others(plan, results, changed, measured):
+    for path in results.glob("runs/*/run.json"):
+        record = json.loads(path.read_bytes())
+        record["environment"] |= changed
+        del record["checksum"], record["format_version"]
+        path.write_bytes(seal(record))
+    cpu = next(Store(results).runs()).environment["cpu"]
+    text = f'[[machine]]\nname = "here"\ncpu = "{cpu}"\nflops_per_second = 1e11\n'
+    (row,) = plan(text, "--results", results, "--seeds", "7", "--json").document["rows"]
+    assert row["basis"].startswith("measured" if measured else "ESTIMATE")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +175,15 @@ def test_bytes_are_those_of_the_precision():
     machine = Machine(name="m", flops_per_second=1e30, bytes_per_second=1e12)
     in_bf16 = machine.model_copy(update={"precision": "bf16"})
     assert roofline(resnet20, in_bf16)[0] == 2 * roofline(resnet20, machine)[0]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_a_training_step_has_three_products_for_each_of_the_forward_pass(groups):
+    """But for the images' gradient, which nobody needs: the first layer has two."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1, groups=groups)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    first, second, head = 8 * 8 * 9 * 3 * 8, 8 * 8 * 9 * 8 * 16 // groups, 160
+    assert count_operations(model, (3, 8, 8)).macs == 2 * first + 3 * (second + head)
 
 
 def test_operations_are_those_that_pytorch_starts():

@@ -37,7 +37,7 @@ def cluster():
 def run(store, cluster):
     """Launch requests on the cluster; returns run → (status, error) as the events told."""
 
-    def launch_all(requests, on_event=lambda _: None, stop=None, **options):
+    def launch_all(requests, on_event=lambda _: None, stop=None, force=False, **options):
         ends = {}
 
         def note(event):
@@ -46,7 +46,7 @@ def run(store, cluster):
             on_event(event)
 
         launcher = RayLauncher(address=cluster.address, **options)
-        resources = Resources(device="cpu", threads=1)
+        resources = Resources(device="cpu", threads=1, force=force)
         launcher.run(Assignment(requests, store, resources, len(requests), stop or Stop(), note))
         return ends
 
@@ -73,6 +73,39 @@ def test_tasks_train_what_one_process_trains(make_requests, run, store, shared):
     resources = Resources(device="cpu", threads=1)
     LocalLauncher().run(Assignment(requests, store, resources, 1, Stop(), lambda _: None))
     assert remote == digests(store, requests)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_force_trains_again(make_requests, run, store, shared):
+    (request, *_) = make_requests("fine")
+    for _ in range(2):
+        ends = run([request], shared=shared, force=True)
+        assert ends == {request.run_id: ("complete", None)}
+        assert store.read_run(request.run_id) is not None
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_grows_from_a_parent_on_another_machine(make_requests, run, store, shared):
+    parent = make_requests("fine")[0]
+    parent = dataclasses.replace(parent, model="resnet8", options={})
+    child = dataclasses.replace(parent, model="resnet14", grown_from=parent.run_id)
+    assert run([parent], shared=shared) == {parent.run_id: ("complete", None)}
+    assert run([child], shared=shared) == {child.run_id: ("complete", None)}
+    assert store.read_run(child.run_id).parent == parent.run_id
+
+
+def test_another_programs_run_holds_nothing_up(make_requests, run, store):
+    """The others are done first, and a request to stop ends the wait for it."""
+    held, free = seeds(make_requests("fine")[0], 0, 1)
+    stop = Stop()
+
+    def stop_at_the_end(event):
+        if event["event"] == "end":
+            stop.request(15)
+
+    with store.lock(held.run_id), pytest.raises(StopRequestedError):
+        run([held, free], shared=False, on_event=stop_at_the_end, stop=stop)
+    assert store.read_run(free.run_id) is not None
 
 
 def test_runs_of_a_killed_node_are_taken_up_by_another(make_requests, run, store, cluster):

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 
 import bench
+from bench.errors import BenchError
+from bench.launch import reuse
 from bench.store import Store
 from bench.system import user_code
+from builders import make_record, make_request
 
 NETWORK = """
 from torch import nn
@@ -252,3 +255,19 @@ def test_weights_that_the_network_loads_are_its_start(write):
     torch.save({name: -values for name, values in tensors.items()}, "trained.pt")
     with pytest.raises(bench.BenchError, match=r"was made from other weights .*'2\.weight'"):
         bench.train("reused_net:pretrained", settings={**settings, **STILL}, **QUICK)
+
+
+@pytest.mark.parametrize("begun", ["finished", "interrupted"])
+def test_a_network_of_a_notebook_is_not_taken_for_an_earlier_one(tmp_path, monkeypatch, begun):
+    """Its code is in no file, so that nobody knows whether the cell was edited."""
+    monkeypatch.setattr(reuse, "current_code", lambda _model: {})
+    store, request = Store(tmp_path / "r"), make_request("__main__:net")
+    reuse.refuse_changed([request], store, set())  # nothing is recorded yet
+    if begun == "finished":
+        store.finish_run(make_record(request))
+    else:
+        monkeypatch.setattr(store, "load_checkpoint", lambda _run: ({}, {}))
+    with pytest.raises(BenchError, match="whether the code of __main__:net has changed"):
+        reuse.refuse_changed([request], store, set())
+    if begun == "finished":
+        reuse.refuse_changed([request], store, {request.run_id})  # it is trained again

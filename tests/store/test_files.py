@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
@@ -85,6 +86,23 @@ def test_an_impossible_place_is_one_line(place, reason, tmp_path):
     with pytest.raises(StorageError, match=reason) as refusal:
         write_atomically(tmp_path / place, b"")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_lock_is_a_lease_where_files_cannot_be_locked(reason, tmp_path, monkeypatch):
+    """Folders can: Linux locks them itself if the file system has no locks, such as NFS's."""
+
+    def flock(descriptor, _operation):
+        if stat.S_ISREG(os.fstat(getattr(descriptor, "fileno", lambda: descriptor)()).st_mode):
+            raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = tmp_path / "locks" / "run.lock"
+    with locks.hold(path) as ours:
+        assert ours
+        with locks.hold(path, wait=False) as second:
+            assert not second
+        assert [p.suffix for p in path.parent.iterdir()] == [".lease"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -253,6 +253,14 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(store, finish):
         store.find_run(run.replace("mnist", "mist"))
 
 
+def test_a_run_of_another_results_folder_is_not_taken_for_its_namesake(store, finish, tmp_path):
+    run = finish(store, seed=0)
+    other = Store(tmp_path / "elsewhere")
+    assert finish(other, seed=0) == run
+    with pytest.raises(BenchError, match=f"another results folder: give --results {other.root}"):
+        store.find_run(str(other.folder(run)))
+
+
 def test_the_exact_name_of_a_study_or_run_goes_before_the_beginning_of_a_run(store, finish):
     run, other = finish(store, seed=0), finish(store, seed=1)
     assert {run[:7], other[:7]} == {"resnet2"}

@@ -247,6 +247,14 @@ UNFIT = {
         VALID.replace("epochs = 2", 'recipe = "book"') + "[tune]\nlearning_rate = [0.1, 0.2]\n",
         "tune chooses on validation accuracy",
     ),
+    "seeds that vary no subset": (
+        VALID.replace("epochs = 2", 'seed_varies = "subset"'),
+        "'a': seed_varies = \"subset\" varies nothing, since all images .*; set train_images",
+    ),
+    "seeds that vary no split": (
+        VALID.replace("epochs = 2", 'recipe = "book"\nseed_varies = "split"'),
+        "'a': seed_varies = \"split\" varies nothing, since no images .*; set validation_fraction",
+    ),
     "a seed beyond 64 bits": (
         VALID.replace("epochs = 2", f"seeds = [{2**64}]"),
         "random seed 18446744073709551616 has more than 64 bits",

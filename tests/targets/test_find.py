@@ -33,6 +33,17 @@ def test_a_model_is_found_with_its_shape_and_built_alike_every_time(tmp_path: Pa
     assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
 
 
+def test_a_wrong_option_of_a_model_is_not_passed_over_for_a_run(
+    trained: Path, runs: list[str]
+) -> None:
+    """The runs' ids begin with the model's name."""
+    assert {run[:7] for run in runs} == {"resnet8"}
+    with pytest.raises(BenchError, match="shortcutt"):
+        find_network("resnet8", results=trained, options={"shortcutt": "none"})
+    with pytest.raises(BenchError, match="--option width: runs and files have options of their"):
+        find_network(runs[0], results=trained, options={"width": 4})
+
+
 def test_a_run_is_found_by_id_beginning_hash_and_folder(trained: Path, runs: list[str]) -> None:
     expected = find_network(runs[0], results=trained)
     assert (expected.kind, expected.run, expected.input_shape) == ("run", runs[0], (1, 28, 28))

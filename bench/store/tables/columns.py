@@ -87,7 +87,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "status": _category("`complete`, `diverged`, `out_of_memory`, `failed` or `interrupted`."),
         "error": _ERROR,
         "epochs": _integer("Number of epochs requested."),
-        "parameters": _integer("Number of trainable parameters."),
+        "parameters": _integer("Number of parameters, shared and frozen ones included once."),
         "macs": _MACS,
         "train_accuracy": _number("Accuracy of the trained network on the training images, 0…1."),
         "validation_accuracy": _number("Accuracy on the validation images, 0…1."),
@@ -190,6 +190,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "streams": _integer(
             "Batches in flight at once, each on `threads` divided by `streams` threads, rounded "
             "down."
+        ),
+        "timing": _text(
+            "How else it was timed: `pinned` (to cores), `L2 cleared` (before each sample) or "
+            "`batches alone` (each is a sample); missing: none of these."
         ),
         "images_per_second": _number(
             "Batch size divided by the median time of a batch; of several streams, by the time of "
@@ -434,6 +438,16 @@ TABLES: dict[str, dict[str, Column]] = {
         "superiority_low": _number("Lower end of its interval, of the `level` of this comparison."),
         "superiority_high": _number("Upper end of it."),
         "correlation": _number("Correlation of the two accuracies over seeds; from three seeds."),
+        "new_images_low": _number(
+            "Lower end of the test accuracy's interval for new seeds and new test images, of the "
+            "`level` of this comparison; missing where a run's predictions are, and with a `doubt`."
+        ),
+        "new_images_high": _number("Upper end of it."),
+        "discordant": _number(
+            "Share of the test images that just one of the variant and its reference classifies "
+            "correctly, 0…1 (mean over seeds)."
+        ),
+        "discordant_seeds": _number("The same of two seeds of the reference: what a seed changes."),
     },
 }
 

@@ -13,7 +13,6 @@ from bench.studies.recipe import recipe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import pandas as pd
 
@@ -75,7 +74,7 @@ def _rows(
     """Return the rows of one run; none, with a warning, if its history is broken."""
     if record is None:
         return []
-    return [run_row(record)] if table == "runs" else epoch_rows(store.folder(record.run), record)
+    return [run_row(record)] if table == "runs" else epoch_rows(store, record)
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
@@ -105,11 +104,11 @@ def run_row(record: RunRecord) -> dict[str, Any]:
     return row
 
 
-def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
+def epoch_rows(store: Store, record: RunRecord) -> list[dict[str, Any]]:
     """Return the rows of one run's history; none, with a warning, if it is damaged."""
     if "history.csv" not in record.files:
         return []
-    path = folder / "history.csv"
+    path = store.folder(record.run) / "history.csv"
     try:
         content = path.read_bytes()
     except OSError:
@@ -117,7 +116,7 @@ def epoch_rows(folder: Path, record: RunRecord) -> list[dict[str, Any]]:
     if hashlib.sha256(content).hexdigest() != record.files["history.csv"]:
         warn(
             f"{path} is missing or damaged (its checksum differs); remove the run with "
-            f"'bench results rm {record.run}' and train it again"
+            f"'{store.command('results', 'rm', record.run)}' and train it again"
         )
         return []
     try:
