@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.errors import BenchError
 from bench.networks.gradient_correlation import gradient_correlation, settle
 from bench.networks.gradient_norms import measure_blocks
 from bench.store import Store
@@ -133,8 +134,13 @@ def _correlation(subject: _Subject, where: torch.device) -> list[float]:
     model = _network(subject, split)
     if subject.network.run is None:
         settle(model, _batch(split)[0])
-    images, _ = next(iter(split.evaluation(split.test, torch.contiguous_format)))
-    values = gradient_correlation(model.eval(), images[:LINES], images[LINES : 2 * LINES])
+    some = split.test.subset(torch.arange(min(2 * LINES, len(split.test))))
+    if len(some) < 2:  # noqa: PLR2004 - a line joins two images
+        raise BenchError("--correlation needs 2 test images at least; the dataset has 1")
+    batches = split.evaluation(some, torch.contiguous_format)
+    images = torch.cat([images for images, _ in batches])
+    lines = len(images) // 2
+    values = gradient_correlation(model.eval(), images[:lines], images[lines : 2 * lines])
     return [float(value) for value in values]
 
 

@@ -158,11 +158,7 @@ def _select(
     images: Images, chosen: Tensor | slice, device: torch.device | str | None
 ) -> tuple[Tensor, Tensor]:
     """Take images and labels, and move them while they are still bytes."""
-    if isinstance(chosen, Tensor):  # index_select: ten times faster on bytes than indexing
-        inputs = images.images.index_select(0, chosen)
-        labels = images.labels.index_select(0, chosen)
-    else:
-        inputs, labels = images.images[chosen], images.labels[chosen]
+    inputs, labels = images.take(chosen)
     return (inputs, labels) if device is None else (inputs.to(device), labels.to(device))
 
 

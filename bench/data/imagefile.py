@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,6 +81,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             _check_mode(path, image.mode)
+            _check_depth(path, image)
             yield image
     except BenchError:  # a ValueError too
         raise
@@ -98,6 +100,19 @@ def _way_on(path: Path) -> str:
     if path.is_dir() or path.suffix.lower() not in image_suffixes():  # never one of a dataset
         return "give image files"
     return "repair or remove it"
+
+
+def _check_depth(path: Path, image: Image.Image) -> None:
+    """Refuse colours of 16 bits, of which Pillow reads the upper 8."""
+    stored = [str(mode) for tile in getattr(image, "tile", ()) for mode in _words(tile[3])]
+    if any(re.search(";16[BLN]", mode) for mode in stored):
+        raise BenchError(
+            f"{path}: 16 bits per channel are not supported: convert it to 8-bit grey or RGB"
+        )
+
+
+def _words(arguments: Any) -> tuple[Any, ...]:
+    return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
 
 
 def _check_mode(path: Path, mode: str) -> None:

@@ -133,7 +133,7 @@ def _find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     called = [folder for found in named.values() for folder in found]
     others = [folder.name for folder in folders if folder not in called]
     where = f"imagefolder {root}"
-    alone = len(called) == 1 and others and ("train" not in named or not _folders(called[0]))
+    alone = len(called) == 1 and others and not _folders(called[0])
     if not called or alone:
         _refuse_prefixed(where, folders)
         return {}, []  # classes, of which one may happen to be called so
@@ -261,6 +261,8 @@ def _images_in(folder: Path, passed_over: Counter[str]) -> list[Path]:
 def _files_below(folder: Path) -> Iterator[Path]:
     """Yield the visible files below a folder; links are followed, but into no folder twice.
 
+    Folders of thumbnails and of earlier versions, which hold copies of the images, are hidden.
+
     Raises:
         OSError: A folder cannot be read.
     """
@@ -275,7 +277,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below.sort()
+        below[:] = sorted(name for name in below if name[0] != "." and name not in _LITTER)
         yield from (Path(directory, name) for name in names if name[0] != ".")
 
 

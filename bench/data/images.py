@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,24 +23,39 @@ class Images:
     """One split of a dataset.
 
     Attributes:
-        images: uint8, NxCxHxW, grey levels 0…255; may be memory-mapped.
+        images: uint8, MxCxHxW, grey levels 0…255; may be memory-mapped.
         labels: int64, N, each in 0…K-1.
+        places: int64, N, which of `images` they are; None: all, in order (then M is N).
     """
 
     images: Tensor
     labels: Tensor
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
     def to(self, device: torch.device | str) -> Images:
         """Return the split on *device*; this reads a memory-mapped split into memory."""
-        return Images(self.images.to(device), self.labels.to(device))
+        images = self.images if self.places is None else self.images[self.places]
+        return Images(images.to(device), self.labels.to(device))
 
     def subset(self, indices: Tensor) -> Images:
         """Return the images at *indices* (int64, M), copied in that order."""
-        indices = indices.to(self.labels.device)
-        return Images(self.images[indices], self.labels[indices])
+        images, labels = self.take(indices.to(self.labels.device))
+        return Images(images, labels)
+
+    def view(self, indices: Tensor) -> Images:
+        """Return the images at *indices* (int64, M) without copying them."""
+        rows = indices if self.places is None else self.places[indices]
+        return Images(self.images, self.labels[indices], rows)
+
+    def take(self, chosen: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Return the images and labels at these places."""
+        rows = chosen if self.places is None else self.places[chosen]
+        if isinstance(rows, Tensor):  # index_select: ten times faster on bytes than indexing
+            return self.images.index_select(0, rows), self.labels[chosen]
+        return self.images[rows], self.labels[rows]
 
     def spread(self, count: int) -> Images:
         """Return up to *count* images, evenly spaced: the split may be sorted by class."""
@@ -49,7 +65,7 @@ class Images:
     def chunks(self, size: int = _CHUNK) -> Iterator[Tensor]:
         """Yield the images in order, at most *size* at a time."""
         for start in range(0, len(self), size):
-            yield self.images[start : start + size]
+            yield self.take(slice(start, start + size))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +96,11 @@ class Dataset:
     timing_only: bool = False
     memory_mapped: bool = False
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """The fingerprint of the test split alone."""
+        return fingerprint(self.test)
 
     @property
     def channels(self) -> int:
@@ -168,10 +189,10 @@ def channel_statistics(split: Images) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def fingerprint(train: Images, test: Images) -> str:
+def fingerprint(*splits: Images) -> str:
     """Return the SHA-256 (hex) of shapes, images (uint8) and labels (int64, little-endian)."""
     digest = hashlib.sha256()
-    for split in (train, test):
+    for split in splits:
         digest.update(repr(tuple(split.images.shape)).encode())
         for chunk in split.chunks():
             digest.update(chunk.contiguous().cpu().numpy().data)

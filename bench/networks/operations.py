@@ -14,6 +14,8 @@ from torch.utils.flop_counter import flop_registry
 from bench.networks.summary import black_images, evaluation, without_data
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
 _IMAGES = 2  # batch norm needs more than one value per channel
@@ -64,6 +66,14 @@ def _watched(model: nn.Module, shape: tuple[int, ...]) -> Operations:
     return Operations(counter.operations, 2 * counter.layers, counter.flops // (2 * _IMAGES))
 
 
+def _of_backward(flops: Callable[..., int], args: tuple[Any, ...], output: Any) -> int:
+    """Count a convolution's backward pass; torch counts its weights' gradient without groups."""
+    *before, groups, (of_input, of_weight, _) = args
+    images = flops(*before, groups, [of_input, False, False], out_val=output)
+    weights = flops(*before, groups, [False, of_weight, False], out_val=output)
+    return int(images + weights // groups)
+
+
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators, their FLOPs, and those of the forward pass that have any."""
 
@@ -79,7 +89,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._overloadpacket.__name__
         if func._overloadpacket in flop_registry:
             flops = flop_registry[func._overloadpacket]
-            self.flops += flops(*args, **(kwargs or {}), out_val=output)
+            if name == "convolution_backward":
+                self.flops += _of_backward(flops, args, output)
+            else:
+                self.flops += flops(*args, **(kwargs or {}), out_val=output)
         if not func.is_view and not name.startswith("empty"):
             self.operations += 1
             # A backward pass has products of its own, which need no further casts.

@@ -1,8 +1,8 @@
 """Data-parallel training of one run: several processes that `torchrun` started share each batch.
 
 Every process makes the same global batch and trains on its own slice of it; gradients and
-figures are summed over all, so that any number of processes takes the same steps as one. The
-first process alone evaluates, writes checkpoints and records the run.
+figures are summed over all, so that any number of processes takes the same steps as one, but for
+the masks of dropout. The first process alone evaluates, writes checkpoints and records the run.
 
 On GPUs batch norm is synchronised (`torch.nn.SyncBatchNorm`), which refuses CPU tensors. On
 CPUs each process normalises by its own slice, so that results equal one process's only

@@ -67,7 +67,7 @@ def evaluate(
     predicted, truth = torch.cat(predictions), torch.cat(labels)
     return Evaluation(
         loss=(torch.stack(losses).sum() / len(truth)).item(),
-        accuracy=(predicted == truth).float().mean().item(),
+        accuracy=(predicted == truth).sum().item() / len(truth),
         predictions=predicted.cpu(),
         confidence=torch.cat(confidences).cpu(),
         labels=truth.cpu(),

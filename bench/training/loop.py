@@ -170,7 +170,9 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Take one optimiser step on float images N×C×H×W and int64 labels N."""
         step = self.position.epoch * len(self.batches) + self.position.batch
-        torch.manual_seed(stable_seed("step", self.seed, step))  # for dropout
+        # For dropout, of which each process draws its own images' masks.
+        rank = (self.replicas.rank,) if self.replicas.rank else ()
+        torch.manual_seed(stable_seed("step", self.seed, step, *rank))
         self._set_learning_rates(step)
         whole = len(labels)
         images, labels = self.replicas.share(images, labels)

@@ -299,5 +299,8 @@ def parameter_groups(
 def branch_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of the residual branches; in a plain network, of the blocks."""
     blocks = [m for m in model.modules() if isinstance(m, ResidualBlock)]
-    parts = (getattr(block, step) for block in blocks for step in block.branch_steps)
+    parts = [getattr(block, step) for block in blocks for step in block.branch_steps]
+    # Where the shortcut does not take what is entered, the branch alone does.
+    alone = [block for block in blocks if not block.shares_entry]
+    parts += [getattr(block, step) for block in alone for step in block.enter_steps]
     return [parameter for part in parts for parameter in part.parameters()]

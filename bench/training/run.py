@@ -374,10 +374,11 @@ class _Attempt:
 def _tested(split: Split, test: Evaluation, training: Evaluation | None) -> dict[str, Any]:
     """Return what to record of the test images."""
     confusion = test.confusion(len(split.dataset.classes))
-    per_class = confusion.diagonal() / confusion.sum(1).clamp(min=1)
+    per_class = confusion.diagonal().double() / confusion.sum(1).clamp(min=1)
     return {
         "test_accuracy": test.accuracy,
         "test_images": len(split.test),
+        "test_fingerprint": split.dataset.test_fingerprint,
         "test_loss": test.loss,
         "generalization_gap": training.accuracy - test.accuracy if training else None,
         "per_class_accuracy": per_class.tolist(),

@@ -34,7 +34,7 @@ from bench.training.weights import load_weights
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from bench.data.preprocessing import Resize
@@ -54,14 +54,19 @@ class Split:
 
     @classmethod
     def of(cls, dataset: Dataset, request: RunRequest, device: torch.device) -> Split:
-        """Hold validation images out, and copy all to *device* unless they are memory-mapped."""
+        """Hold validation images out, and copy all to *device* if they fit there.
+
+        Memory-mapped images, and those that would take more than a quarter of a GPU's free memory,
+        which several runs may share, stay where they are; their batches are copied.
+        """
         kept, held_out = split_places(request, dataset)
+        take = dataset.train.view if dataset.memory_mapped else dataset.train.subset
         parts = {
-            "train": dataset.train.subset(kept) if len(held_out) else dataset.train,
-            "validation": dataset.train.subset(held_out),
+            "train": take(kept) if len(held_out) else dataset.train,
+            "validation": take(held_out),
             "test": dataset.test,
         }
-        if not dataset.memory_mapped:
+        if not dataset.memory_mapped and _fits(parts.values(), device):
             parts = {name: images.to(device) for name, images in parts.items()}
         return cls(**parts, dataset=dataset, request=request, device=device)
 
@@ -126,6 +131,13 @@ class Split:
             memory_format=memory_format or preferred_memory_format(self.device),
             device=self.device,
         )
+
+
+def _fits(parts: Iterable[Images], device: torch.device) -> bool:
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(part.images.nbytes for part in parts) <= free / 4
 
 
 def split_places(request: RunRequest, dataset: Dataset) -> tuple[Tensor, Tensor]:

@@ -69,14 +69,14 @@ def side_by_side(seconds: Iterable[float], workers: int) -> float:
 def time_steps(request: RunRequest, resources: Resources, steps: int = TIMED_STEPS) -> float:
     """Return the median seconds of a training step of the request's network, data included.
 
-    Of several *steps*, the first is a warm-up. If a step is large, fewer images are timed and the
+    Of several *steps*, the first is a warm-up. If a step is large, a CPU times fewer images and the
     time is scaled; if the images are not at hand, noise of their shape replaces them.
     """
     size = data_size(request)
     dataset = load_data(request) if size.on_hand else None
     if dataset is not None:
         check_trainable(request, dataset)
-    images = _affordable(request, size)
+    images = _affordable(request, size) if resources.device == "cpu" else request.recipe.batch_size
     timed = request.with_recipe(batch_size=images, validation_fraction=0.0)
     if dataset is None:
         dataset = _noise(request.dataset, size, images)

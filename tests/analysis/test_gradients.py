@@ -115,6 +115,13 @@ def test_the_command_follows_a_run_through_training(bench, train_here, tmp_path)
     assert list(of_networks["lag"]) == list(range(len(lags)))
 
 
+def test_correlation_takes_more_images_than_a_small_batch_has(bench, train_here):
+    run = train_here("resnet8", epochs=1, settings={"batch_size": 3})["run"]
+    words = ("--device", "cpu", "--threads", 1, "--json", "--correlation")
+    rows = bench("gradients", run, *words).document["rows"]
+    assert next(row["correlation"] for row in rows if "lag" in row) == 1
+
+
 def test_a_run_that_recorded_nothing_is_measured_at_its_end(bench, train_here):
     run = train_here("plain8", epochs=2)["run"]
     said = bench("gradients", run, "--device", "cpu", "--threads", 1, "--quiet").out

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -159,6 +161,26 @@ def test_a_class_may_be_called_like_a_split(tmp_path, write_image, names):
     dataset = load(tmp_path / "set")
     assert dataset.classes == names
     assert not dataset.notes
+
+
+@pytest.mark.parametrize("others", [("cat", "dog"), ("images",)])
+def test_a_test_set_without_a_training_set_is_no_class(tmp_path, write_image, others):
+    for name in (*others, "test/cat", "test/dog"):
+        for number in range(5):
+            write_image(tmp_path / "set" / name / f"{number}.png", seed=number)
+    with pytest.raises(BenchError, match="has test/ but no train/"):
+        load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("hidden", ["@eaDir/001.jpg", ".picasaoriginals", ".ipynb_checkpoints"])
+def test_copies_in_hidden_folders_are_no_images(tmp_path, write_image, hidden):
+    """They would be in the training set and in the test set."""
+    for name in ("cat", "dog"):
+        for number in range(5):
+            write_image(tmp_path / "set" / name / f"{number}.png", seed=number)
+        write_image(tmp_path / "set" / name / hidden / "copy.png", seed=0)
+    dataset = load(tmp_path / "set")
+    assert len(dataset.train) + len(dataset.test) == 10
 
 
 def test_without_splits_a_fifth_of_each_class_is_held_out(tmp_path, write_image, monkeypatch):
@@ -333,6 +355,21 @@ def break_depth(root, _):
     return r"train/cat/1\.png: mode I;16 is not supported"
 
 
+def break_colour_depth(root, _):
+    def chunk(kind, data):
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    rows = b"".join(b"\0" + bytes(6 * 3 * 2) for _ in range(6))
+    (root / "train" / "cat" / "1.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 6, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    return r"train/cat/1\.png: 16 bits per channel are not supported: convert it to 8-bit"
+
+
 def empty_class(root, _):
     for path in (root / "train" / "dog").iterdir():
         path.unlink()
@@ -393,6 +430,7 @@ def prefixed_splits(root, _):
         break_header,
         empty_file,
         break_depth,
+        break_colour_depth,
         empty_class,
         one_class,
         missing_class,

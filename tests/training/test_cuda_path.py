@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from bench.data import Images
 from bench.data.images import Dataset
 from bench.models import build_model
+from bench.training import setup
 from bench.training.evaluation import evaluate
 from bench.training.layout import preferred_memory_format
 from bench.training.loop import Trainer
@@ -180,6 +181,23 @@ def test_mapped_images_stay_on_the_host_and_their_batches_move(tiny):
         images, labels = next(iter(batches))
         assert images.device.type == labels.device.type == "cuda"
     assert split.train.images.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("free", "moved"), [(10**9, True), (10_000, False)])
+def test_images_stay_on_the_host_where_the_gpu_has_no_room(tiny, monkeypatch, free, moved):
+    train, test = make_images(70, "cpu"), make_images(40, "cpu")
+    with monkeypatch.context() as as_if:
+        as_if.setattr(torch.cuda, "is_available", lambda: True)
+        as_if.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 10**9))
+        fits = setup._fits([train, test], CUDA)
+    assert fits is moved
+    monkeypatch.setattr(setup, "_fits", lambda *_: fits)
+    monkeypatch.setattr(setup, "split_places", lambda *_: (torch.arange(70), torch.arange(0)))
+    data = Dataset("fake", tuple("01"), train, test, (0.3,), (0.4,), "")
+    split = Split.of(data, tiny(), CUDA)
+    assert split.train.images.device.type == ("cuda" if moved else "cpu")
+    images, labels = next(iter(split.training_batches(torch.channels_last).epoch(0)))
+    assert images.device.type == labels.device.type == "cuda"
 
 
 @pytest.mark.parametrize("left_behind", ["model", "data"])

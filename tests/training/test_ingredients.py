@@ -382,6 +382,22 @@ def test_decay_of_the_branches_spares_all_else(tiny):
     assert len(branch_parameters(trainer.model)) == 6 * 6
 
 
+def test_a_norm_before_an_identity_shortcuts_branch_is_decayed_with_it(tiny):
+    """In a pre-activation block, bn1 comes first; a projection takes what it gives, too."""
+    options = {"width": 4, "shortcut": "projection", "activation_order": "preact"}
+    _, trainer = prepared(tiny(model="resnet14", options=options))
+    decayed = {id(p) for p in branch_parameters(trainer.model)}
+    names = [name for name, p in trainer.model.named_parameters() if id(p) in decayed]
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
+    assert [name for name in names if name.endswith("bn2.weight")] == [
+        f"{block}.bn2.weight" for block in blocks
+    ]
+    # The first block of the network is entered by the stem's norm.
+    assert [name for name in names if name.endswith("bn1.weight")] == [
+        f"{block}.bn1.weight" for block in blocks if block.endswith(".1")
+    ]
+
+
 def test_recorded_blocks_are_used_for_nothing(tiny, store, resources):
     watched, plain = tiny(record_blocks=True), tiny()
     digests = [execute(r, store, resources).files["model.safetensors"] for r in (watched, plain)]

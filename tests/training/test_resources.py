@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +64,31 @@ def test_cudnn_searches_unless_bits_are_to_be_reproducible(tiny, resources, dete
     with torch_settings(tiny(deterministic=deterministic), resources):
         assert CUDNN.benchmark is not deterministic
     assert CUDNN.benchmark is before
+
+
+def test_held_out_images_of_a_memory_mapped_set_are_not_copied(tiny):
+    request = tiny(validation_fraction=0.2)
+    data = load_data(request)
+    plain, mapped = (
+        Split.of(replace(data, memory_mapped=there), request, torch.device("cpu"))
+        for there in (False, True)
+    )
+    for name in ("train", "validation"):
+        own, view = getattr(plain, name), getattr(mapped, name)
+        assert view.images.data_ptr() == data.train.images.data_ptr()
+        assert torch.equal(torch.cat(list(view.chunks(7))), own.images)
+        assert torch.equal(view.labels, own.labels)
+        for (seen, labels), (images, expected) in zip(
+            mapped.evaluation(view), plain.evaluation(own), strict=True
+        ):
+            assert torch.equal(seen, images)
+            assert torch.equal(labels, expected)
+        again = view.view(torch.tensor([3, 0, 5])).subset(torch.tensor([2, 0]))
+        assert torch.equal(again.images, own.images[[5, 3]])
+    batches = (s.training_batches(torch.contiguous_format).epoch(1) for s in (plain, mapped))
+    for (images, labels), (others, other_labels) in zip(*batches, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
 
 
 def test_compiled_code_is_made_for_its_sizes(tiny, monkeypatch):
