@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from bench.errors import BenchError
 from bench.export.files import save
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
 from bench.export.quantise import LAYERS, Quantiser
@@ -102,7 +103,12 @@ class Int8:
             effects = layer_effects(self.quantiser, self.folder, subset, self.threads)
         if over:
             kept = fewest_kept(effects, self._good_enough)
-            self._write_keeping(self.file, kept)
+            if len(kept) == len(effects):
+                raise BenchError(
+                    f"--max-accuracy-drop {limit:g}: int8 loses more with any layer quantised; "
+                    "allow a larger drop, or keep --precision fp32"
+                )
+            self.quantiser.write(self.file, keep=kept)
         final = self._score(self.file) if kept else whole
         details = self.quantiser.describe() | self._figures(whole, final, effects, kept)
         return Converted(onnx.load(str(self.file)), details | self._draws(kept, final))
@@ -151,16 +157,9 @@ class Int8:
         }
 
     def _good_enough(self, kept: list[str]) -> bool:
-        scored = self._score(self._write_keeping(self.folder / "trial.onnx", kept))
+        scored = self._score(self.quantiser.write(self.folder / "trial.onnx", keep=kept))
         self.say(f"{len(kept)} layers in fp32: {scored.drop if scored else 0:+.2f} points lost")
         return scored is not None and scored.drop <= (self.settings.max_accuracy_drop or 0.0)
-
-    def _write_keeping(self, path: Path, kept: list[str]) -> Path:
-        """Write the file with *kept* in fp32; if that is every layer, it is the fp32 file."""
-        if set(kept) == set(self.quantiser.layers):
-            path.write_bytes(self.fp32.read_bytes())
-            return path
-        return self.quantiser.write(path, keep=kept)
 
     def _calibrated(self, settings: Settings, folder: Path) -> Quantiser:
         return Quantiser(self.fp32, folder, self.images(settings), settings, self.optimize)

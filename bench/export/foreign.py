@@ -27,6 +27,7 @@ from bench.export.parity import compare
 from bench.export.pipeline import FILE, Exporter, compared
 from bench.export.session import logits_of, open_session
 from bench.export.settings import CALIBRATION_BATCH, RANDOM, Settings
+from bench.system.guessing import guessing_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _OLDEST_OPSET, _OLDEST_IR = 13, 7  # ranges per channel need them
 _COMPARED = 256  # images
-_GUESSING = 1.5  # times the accuracy of guessing
 _RESIZES = get_args(Resize)
 _SET = [field.name for field in fields(Preprocessing) if field.name != "input_size"]
 
@@ -367,7 +367,7 @@ def _near_guessing(source: ForeignFile, accuracy: Comparison | None) -> str:
     """Say so if the fp32 file itself guesses: the images are probably prepared differently."""
     if accuracy is None or source.dataset is None:
         return ""
-    if accuracy.reference * source.dataset.num_classes > _GUESSING:
+    if accuracy.reference > guessing_limit(source.dataset.num_classes):
         return ""
     return (
         f" In fp32 the file's accuracy is {accuracy.reference * 100:.1f} %, near guessing: check "

@@ -25,6 +25,7 @@ from bench.store.exports import ExportRecord, Exports
 from bench.store.files import sha256_of
 from bench.system.caller_state import caller_state
 from bench.system.environment import version_of
+from bench.system.user_code import current_code
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -200,6 +201,8 @@ class Exporter:
         dataset = None
         if self.settings.precision == "int8":
             dataset = calibration_dataset(source, self.settings)
+        # A run's weights belong to the code that made them, which was checked when it was read.
+        code = current_code(source.model_name) if source.run is None else None
         return {
             "run": source.run,
             "model": source.model_name,
@@ -209,6 +212,7 @@ class Exporter:
             "settings": self.settings.as_dict(),
             **({"preprocessing": asdict(prepared)} if prepared else {}),
             **({"dataset_fingerprint": dataset.fingerprint} if dataset else {}),
+            **({"user_code": code} if code else {}),
         }
 
 

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 _KEY = (
     *("model", "options", "run", "backend", "precision", "memory_format", "batch_size"),
-    *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary"),
+    *("input_size", "scenario", "latency_bound_ms", "threads", "streams", "boundary", "timing"),
 )
-_TRAINING_KEY = ("model", "options", "dataset", "input_size", "recipe", "precision", "threads")
+_TRAINING_KEY = (
+    *("model", "options", "dataset", "input_size", "recipe", "precision", "threads", "workers"),
+)
 _MACHINE = ("cpu", "gpu", "device")
 _WORDS = {
     "streams": "{} streams",
     "threads": "{} threads",
+    "workers": "{} runs at a time",
     "batch_size": "batch {}",
     "input_size": "{} px",
     "latency_bound_ms": "p99 within {:g} ms",
@@ -284,8 +287,8 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
     values = [(part, row.get(part)) for part in parts]
-    # Not named, since older measurements have no such column.
-    values = [pair for pair in values if pair != ("streams", 1)]
+    # Not named, since older measurements and runs have no such column.
+    values = [pair for pair in values if pair not in {("streams", 1), ("workers", 1)}]
     if "input_size" in parts and not row.get("input_size"):
         values.append(("input_shape", row.get("input_shape")))  # not square
     return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})

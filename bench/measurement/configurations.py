@@ -15,6 +15,7 @@ from bench.measurement.backends import (
     MEMORY_FORMATS,
     PRECISIONS,
     Boundary,
+    ProfilingBackend,
     StreamingBackend,
     Workload,
     backend_names,
@@ -126,6 +127,20 @@ class Request:
         for option in ("target_width", "max_seconds", "timeout"):
             check_above_zero(f"--{option.replace('_', '-')}", getattr(self, option))
         self._check_scenario()
+        self._check_profiled()
+
+    def _check_profiled(self) -> None:
+        """Refuse --layers where nothing can be profiled; of several, the others say so."""
+        if not self.layers:
+            return
+        if 1 not in self.streams:
+            raise BenchError("--layers: only --streams 1 is profiled")
+        able = [n for n, b in loaded_backends().items() if isinstance(b, ProfilingBackend)]
+        if self.backends and not set(able) & set(self.backends):
+            raise BenchError(
+                f"--layers: {', '.join(self.backends)} cannot be profiled by layer "
+                f"(backends that can: {', '.join(able)})"
+            )
 
     def _check_scenario(self) -> None:
         for count in self.streams:
@@ -170,7 +185,8 @@ class Configuration:
         twin: whether it is a reference entered a second time, for the noise floor.
         clear_l2: overwrite a GPU's second-level cache before each sample.
         across: whether it is compared with another network, not with another backend.
-        bounded: time each batch alone, for the percentiles of its time.
+        alone: time each batch alone, for the percentiles of its time.
+        bounded: take enough samples to bound its p99.
         mixed_threads: whether others of the measurement run with another number of threads.
         details: what else the record shall hold.
     """
@@ -195,6 +211,7 @@ class Configuration:
     twin: bool = False
     clear_l2: bool = False
     across: bool = False
+    alone: bool = False
     bounded: bool = False
     mixed_threads: bool = False
     details: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from bench.measurement.machine.noise import noise_between, take_snapshot
 from bench.measurement.measured_network import MeasuredNetwork, find_targets
 from bench.measurement.preparation import Context, find_batch_sizes, pinned, with_files
 from bench.measurement.profile.layer_time import RUNS, layer_rows
-from bench.measurement.repeats import add_repeats
+from bench.measurement.repeats import RUNTIMES, add_repeats
 from bench.measurement.rows import MOST_SHARE, make_rows, noise_floors, share_of_peak
 from bench.measurement.timing.cold_start import PROCESSES, measure_cold_starts
 from bench.measurement.timing.percentiles import bounding_count, honest_count
@@ -135,7 +135,7 @@ def measure_configurations(
     identity = store.new_id()
     targets = {made.target.label: made.target.name for made in configurations}
     environment = describe_environment(context.device, threads=context.threads)
-    environment |= {n: version_of(n) for n in ("onnxruntime-gpu", "onnxruntime", "openvino")}
+    environment |= {name: version_of(name) for name in RUNTIMES}
     rows = make_rows(
         trials,
         measurement=identity,
@@ -145,6 +145,7 @@ def measure_configurations(
         ceiling=ceiling,
         warnings=noise["warnings"],
         other_processes=noise["others"],
+        pinned=request.pin,
     )
     add_repeats(rows, environment, store.records())
     record = MeasurementRecord(
@@ -217,7 +218,10 @@ def run_trials(
     if all(trial.status == "unsupported" for trial in trials):
         reasons = dict.fromkeys(str(trial.error) for trial in trials)
         raise BenchError(f"nothing of this can run here: {'; '.join(reasons)}")
-    noise |= {"warnings": [*found.warnings, *noisy], "interrupted": found.interrupted}
+    # A process without a context on the GPU may not tell its own from others' there.
+    gpu = [warning for one in found.processes for warning in one.noise.get("gpu", ())]
+    warnings = list(dict.fromkeys([*found.warnings, *noisy, *gpu]))
+    noise |= {"warnings": warnings, "interrupted": found.interrupted}
     return noise, found.processes
 
 
@@ -303,6 +307,8 @@ def _row_goal(request: Request) -> Goal:
 
 def _details(trial: Trial) -> dict[str, Any]:
     report = trial.report
+    # Of the server scenario, the interval is of a rate of single images.
+    batch = trial.interval if trial.configuration.scenario != "server" else None
     return {
         "status": trial.status,
         "error": trial.error,
@@ -313,7 +319,7 @@ def _details(trial: Trial) -> dict[str, Any]:
         "seconds_spent": trial.seconds_spent if trial.warm_up or trial.blocks else None,
         "steady": trial.warm_up.steady if trial.warm_up else None,
         **({"layers": trial.layers} if trial.layers else {}),
-        **({"measured_milliseconds": trial.interval.median * 1e3} if trial.interval else {}),
+        **({"measured_milliseconds": batch.median * 1e3} if batch else {}),
         **as_json(trial.configuration, trial.score),
         **trial.configuration.details,
     }

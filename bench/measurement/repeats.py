@@ -22,17 +22,21 @@ if TYPE_CHECKING:
 CONFIGURATION = (
     *("model", "options", "run", "device", "cpu", "gpu", "batch_size", "input_shape", "threads"),
     *("boundary", "scenario", "latency_bound_ms", "streams", "backend", "precision"),
-    "memory_format",
+    *("memory_format", "timing"),
 )
 FEWEST_MEASUREMENTS = 3  # an interval of two would be eighteen times as wide as they differ
-_PACKAGES = ("bench", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy", "python")
+RUNTIMES = (
+    *("onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt-rtx",
+)
+_VERSIONS = ("bench", "torch", *RUNTIMES, "numpy", "python", "cuda", "cudnn", "driver")
 
 
 def circumstances(environment: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may change the speed of a configuration: commit, versions, network, threads."""
     commit = str(environment.get("git_commit") or "")[:8]
     changed = " with changes" if commit and environment.get("git_dirty") else ""
-    versions = {name: environment.get(name) for name in _PACKAGES if environment.get(name)}
+    versions = {name: environment.get(name) for name in _VERSIONS if environment.get(name)}
     file = str(row.get("file_sha256") or "")[:8]
     return {
         "commit": commit + changed, **versions, "file": file,

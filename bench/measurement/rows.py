@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measurement.configurations import BASELINE, Configuration
 from bench.measurement.machine.noise import scheduler_tick, tick_warning
+from bench.measurement.machine.nvml import gpu_columns, gpu_warnings
 from bench.measurement.timing.percentiles import nearest_rank, upper_bound
 from bench.measurement.timing.replicates import is_reached
 from bench.system.intervals import FEWEST_PROCESSES, two_modes
@@ -35,11 +36,12 @@ def make_rows(
     ceiling: Ceiling | None,
     warnings: Sequence[str] = (),
     other_processes: float | None = None,
+    pinned: bool = False,
 ) -> list[dict[str, Any]]:
     """Return a row for each trial that is not a twin; what is not known is None.
 
-    A row that does not reach the *goal* is noisy. *warnings* and *other_processes*, the share of
-    the processor that they used, are of the whole measurement.
+    A row that does not reach the *goal* is noisy. *warnings*, *other_processes*, the share of the
+    processor that they used, and *pinned* are of the whole measurement.
     """
     references = {t.group: t for t in trials if t.is_reference and t.status == "complete"}
     floors = noise_floors(trials)
@@ -50,6 +52,7 @@ def make_rows(
         if trial.configuration.twin:
             continue
         row = {"measurement": measurement} | _requested(trial) | {"cpu": cpu, "gpu": gpu}
+        row["timing"] = _timing(trial.configuration, pinned)
         row |= {"status": trial.status, "error": trial.error}
         row["processes"] = len(trial.replicates) or 1
         row["other_processes"] = other_processes
@@ -118,6 +121,12 @@ def _requested(trial: Trial) -> dict[str, Any]:
     }
 
 
+def _timing(made: Configuration, pinned: bool) -> str | None:
+    """Return what times depend on that other columns do not say, as in the column."""
+    special = {"pinned": pinned, "L2 cleared": made.clear_l2, "batches alone": made.alone}
+    return ", ".join(name for name, applies in special.items() if applies) or None
+
+
 def _accuracy(trial: Trial) -> dict[str, Any]:
     """Return what is known of the accuracy in this very runtime."""
     made, score = trial.configuration, trial.score
@@ -143,7 +152,7 @@ def _executed(report: RunnerReport) -> dict[str, Any]:
         "compile_seconds": report.executed.compile_seconds,
         "peak_memory_mib": report.peak_memory_mib,
         "energy_joules_per_image": joules / images if joules and images else None,
-        **report.gpu,
+        **gpu_columns(report.gpu),
         "nodes_elsewhere": len(report.executed.elsewhere) if report.executed.nodes else None,
     }
 
@@ -292,7 +301,7 @@ def _is_quantised(trial: Trial) -> bool:
 
 def _own_warnings(trial: Trial) -> list[str]:
     report = trial.report
-    warnings = [*report.executed.warnings, *report.warnings] if report else []
+    warnings = [*report.executed.warnings, *gpu_warnings(report.gpu)] if report else []
     if trial.warm_up is not None and not trial.warm_up.steady:
         warnings.append("warm-up was cut short before the times were shown to be steady")
     medians = [one.interval.median for one in trial.replicates.values() if one.interval]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import BenchError
+from bench import BenchError, export_onnx
 from bench.export.graph import trace
 from bench.export.pipeline import Exporter
 from bench.export.proof import Prover
 from bench.export.settings import Settings
 from bench.store.exports import Exports
+from bench.system import user_code
 from bench.targets.network import LoadedNetwork
 
 if TYPE_CHECKING:
@@ -179,3 +182,37 @@ def test_the_advice_fits_the_error(network: nn.Module, words: str) -> None:
         trace(source(network))
     assert "\n" not in str(refusal.value)
     assert "--opset" not in str(refusal.value)
+
+
+EDITED = """
+import torch
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mean(1).flatten(1)){change}
+
+def net(num_classes, in_channels):
+    return Net(784, num_classes)
+"""
+
+
+def test_a_network_of_the_users_that_was_edited_is_exported_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def export_as_a_new_process() -> tuple[str, list[str]]:
+        monkeypatch.setattr(user_code, "_first", {})
+        sys.modules.pop("edited_network", None)
+        importlib.invalidate_caches()
+        said: list[str] = []
+        row = export_onnx(
+            "edited_network:net", results=tmp_path / "r", input_size=28, threads=1, say=said.append
+        ).iloc[0]
+        return str(row["export"]), said
+
+    file = tmp_path / "edited_network.py"
+    file.write_text(EDITED.format(change=""))
+    first, _ = export_as_a_new_process()
+    again, said = export_as_a_new_process()
+    assert (again, "exported already" in said[-1]) == (first, True)
+    file.write_text(EDITED.format(change=" * 2"))
+    assert export_as_a_new_process()[0] != first

@@ -229,6 +229,22 @@ def test_layers_are_kept_until_the_drop_is_small_enough(
     assert all(name.endswith("weight") for name in inputs.values())
 
 
+@pytest.mark.slow
+def test_no_int8_file_without_an_int8_layer(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.export import convert
+
+    honest = convert.Int8._score
+    monkeypatch.setattr(
+        convert.Int8,
+        "_score",
+        lambda self, file: convert.replace(honest(self, file), reference=0.5, accuracy=0.45),
+    )
+    with pytest.raises(BenchError, match=r"--max-accuracy-drop 0\.4: int8 loses more with any"):
+        quantise(trained, max_accuracy_drop=0.4)  # not exported before
+
+
 @pytest.mark.parametrize("needed", range(1, 8))
 def test_the_fewest_layers_are_found(needed: int) -> None:
     effects = [Effect(f"layer{i}", 1.0 / (i + 1)) for i in range(7)]

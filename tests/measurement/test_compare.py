@@ -17,6 +17,7 @@ from bench.measurement.machine.noise import tick_warning
 from bench.measurement.rows import make_rows
 from bench.measurement.speed_changes import compare, judge, ratio_of, undecided_remark
 from bench.store.measurements import MeasurementRecord, Measurements
+from bench.store.records import seal
 from builders import make_row
 
 from .conftest import TINY
@@ -502,6 +503,19 @@ def test_training_runs_are_compared_by_their_epochs(trained, tmp_path):
     assert remarks == [f"1 configuration(s) only in {trained}."]
     with pytest.raises(BenchError, match="no measurement and no complete training run"):
         load_speeds(tmp_path)
+
+
+def test_runs_trained_side_by_side_are_not_compared_with_those_trained_alone(trained, results):
+    """Two at a time share memory and caches, so each of them is slower."""
+    for path in sorted(results.glob("runs/*/run.json")):
+        record = json.loads(path.read_bytes())
+        assert record["environment"]["workers"] == 1
+        record["environment"]["workers"] = 2
+        del record["checksum"], record["format_version"]
+        path.write_bytes(seal(record))
+    assert all(" / 2 runs at a time" in name for name in load_speeds(results).speeds)
+    with pytest.raises(BenchError, match="no configuration in common"):
+        compare(load_speeds(results), load_speeds(trained), 0.05)
 
 
 def test_a_measurement_beside_runs_makes_no_other_machine_of_theirs(trained, results):

@@ -154,7 +154,7 @@ def test_kernels_are_counted_once_on_cuda(monkeypatch):
         __exit__ = lambda *_: None  # noqa: E731
 
     monkeypatch.setattr(torch_profile, "torch_profile", lambda **_: Profile())
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
     layers, operators = torch_profile.profile_modules(tiny(), lambda: None, 1, torch.device("cuda"))
     assert {layer.name: layer.microseconds for layer in layers}["0"] == 30.0
     assert sum(microseconds for _, microseconds in operators) == 30.0

@@ -159,6 +159,12 @@ def test_a_backend_without_a_profiler_says_so(tmp_path):
         profiled("compile", tmp_path)
 
 
+def test_nothing_is_measured_where_no_backend_has_a_profiler():
+    with pytest.raises(BenchError, match=r"compile cannot be profiled by layer \(backends .*eager"):
+        Request(backends=("compile",), layers=True)
+    assert Request(backends=("compile", "eager"), layers=True).layers  # of which one can
+
+
 def test_several_streams_are_not_profiled(tmp_path):
     with pytest.raises(BenchError, match="--layers: only --streams 1 is profiled"):
         profiled("eager", tmp_path, streams=2)

@@ -254,7 +254,7 @@ def test_pinned_threads_have_a_core_each(monkeypatch):
     siblings = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}
     folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     files = {folder.format(number): text for number, text in siblings.items()}
-    monkeypatch.setattr("bench.system.devices._read", files.get)
+    monkeypatch.setattr("bench.system.devices.read_line", files.get)
     bound = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(siblings))
     monkeypatch.setattr(os, "sched_setaffinity", lambda _thread, cores: bound.append(cores))
@@ -354,7 +354,7 @@ def test_a_study_is_measured_by_one_finished_run_of_each_variant(results):
     assert residual.run == runs["residual"]["1"]
     for run in study.runs:
         store.remove_run(run)
-    with pytest.raises(BenchError, match="study 'tiny' has no finished run; 'bench"):
+    with pytest.raises(BenchError, match="study 'tiny' has no finished run; the command"):
         find_targets(["tiny"], results=results)
     with pytest.raises(BenchError, match="no model, run, study or file 'tinny'"):
         find_targets(["tinny"], results=results)

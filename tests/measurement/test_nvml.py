@@ -9,10 +9,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.measurement import measure
+from bench.measurement.backends import Executed
 from bench.measurement.machine.energy import AllocatorPeak, Meter
 from bench.measurement.machine.noise import noise_between, take_snapshot
-from bench.measurement.machine.nvml import MISSING, GpuMonitor, open_gpu
-from bench.measurement.timing.runner import LocalRunner
+from bench.measurement.machine.nvml import (
+    MISSING,
+    GpuMonitor,
+    GpuState,
+    gpu_columns,
+    gpu_warnings,
+    open_gpu,
+)
+from bench.measurement.timing.replicates import Replicate, Replication
+from bench.measurement.timing.runner import LocalRunner, RunnerReport
+
+from .conftest import a_trial
 
 UUID = "0c5f2b7e-8a43-11ee-b962-0242ac120002"
 
@@ -142,8 +154,28 @@ def test_moving_clocks_and_throttling_are_said(nvml, values, expected):
     monitor = GpuMonitor(open_gpu("cuda"))
     monitor.read()
     monitor.read()
-    assert monitor.warnings() == list(expected)
-    assert monitor.columns()["gpu_temperature_c"] == 61
+    assert gpu_warnings(monitor.states) == list(expected)
+    assert gpu_columns(monitor.states)["gpu_temperature_c"] == 61
+
+
+def test_a_row_tells_what_the_gpu_did_in_every_process():
+    cool, warm = (
+        RunnerReport(Executed("fake", "fp32", warnings=said), gpu=(state,))
+        for state, said in (
+            (GpuState(1980, 2619, 41, 900.0, ()), ()),
+            (GpuState(1400, 2619, 84, 950.0, ("software power cap",)), ("compiled 2 graphs",)),
+        )
+    )
+    both = cool.plus(warm)
+    assert both.executed.warnings == ("compiled 2 graphs",)
+    assert gpu_columns(both.gpu) == {
+        "gpu_sm_clock_mhz": 1690, "gpu_memory_clock_mhz": 2619, "gpu_temperature_c": 84,
+        "gpu_slowed_by": "software power cap", "peak_gpu_memory_mib": 950.0,
+    }  # fmt: skip
+    assert gpu_warnings(both.gpu) == [
+        "the GPU was slowed down: software power cap",
+        "the GPU's SM clock moved between 1400 and 1980 MHz",
+    ]
 
 
 @pytest.mark.usefixtures("fake_backend")
@@ -225,3 +257,12 @@ def test_the_fake_has_nothing_that_the_library_has_not():
         assert hasattr(real, name), name
         if name.startswith("NVML_"):
             assert getattr(real, name) == getattr(FakeNvml, name)
+
+
+def test_what_its_processes_saw_on_the_gpu_is_said(monkeypatch, tmp_path):
+    """They have a context there; the process that started them has none."""
+    seen = Replicate(0, 1, "", 1.0, noise={"gpu": ["1 other process(es) computed on the GPU"]})
+    monkeypatch.setattr(measure, "replicate", lambda *_: Replication([seen, seen], []))
+    context = measure.Context(tmp_path, "cpu", 1)
+    noise, _ = measure.run_trials([a_trial("fake", None)], measure.Request(processes=2), context)
+    assert noise["warnings"].count("1 other process(es) computed on the GPU") == 1

@@ -366,13 +366,15 @@ def test_nodes_that_tensorrt_does_not_take_are_named(runtime, file):
 
 def test_a_runner_samples_a_session(runtime, file, monkeypatch):
     assert runtime.opened == []
-    pinned = []
+    pinned, current = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: pinned.append(images) or images)
     target = MeasuredNetwork("t", "onnx", (3, 4, 4))
     made = Configuration(
         target, "onnxruntime", batch_size=2, boundary="copies", device="cuda:1", file=file
     )
     runner = LocalRunner(made)
+    assert current == [1]
     runner.warm_up(0.1)
     assert all(seconds > 0 for seconds in runner.block(3))
     assert [images.shape for images in pinned] == [(2, 3, 4, 4)]

@@ -147,6 +147,7 @@ def test_what_cannot_run_streams_says_why(backend, device, threads, streams, exp
         ({"streams": (0,)}, "--streams 0: it must be at least 1"),
         ({"streams": (-2,)}, "--streams -2: it must be at least 1"),
         ({"streams": (1, 2), "scenario": "single-stream"}, "has one image in flight: --streams 1"),
+        ({"streams": (2, 4), "layers": True}, "--layers: only --streams 1 is profiled"),
     ],
 )
 def test_numbers_of_streams_that_make_no_sense_are_refused(request_, expected):

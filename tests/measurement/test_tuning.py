@@ -271,7 +271,7 @@ def test_latency_is_checked_again_on_fresh_samples(searched):
     tuned, ((configurations, request),) = searched(rows, Bounds(latency_ms=15.5))
     assert tuned.best.batch_size == 8
     assert request.bounded
-    assert all(one.bounded for one in configurations)
+    assert all(one.bounded and one.alone for one in configurations)
     assert request.max_seconds > 299 * 0.0155
     assert [line.rpartition(": ")[2] for line in tuned.left_out] == [
         "p99 is only known to be at most 30 ms (95 %)"

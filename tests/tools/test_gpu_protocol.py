@@ -30,7 +30,7 @@ from commands import (
     within,
 )
 from speed import as_published, large_batches, measured, quickstart
-from steps import STEPS, _answers, engines, marked_tests, read_junit
+from steps import EXPORTED, STEPS, _answers, engines, exports, marked_tests, read_junit
 
 from bench.measurement.machine import energy
 
@@ -333,6 +333,17 @@ def test_an_engine_that_tensorrt_fails_to_build_is_a_failure(tmp_path):
     runner = SimpleNamespace(folder=tmp_path, bench=lambda *_: done)
     session = Session("cuda", runner, backends=(), run="r")
     assert outcomes(engines(session)) == [PASSED, NOT_RUN, FAILED] * 6
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_network_that_cannot_be_exported_is_a_failure(tmp_path, cut):
+    """`bench export-onnx` refuses it with code 2, although nothing that it needs is missing."""
+    done = Done(2, "", "bench: error: the network cannot be exported\n", cut=cut)
+    runner = SimpleNamespace(folder=tmp_path, bench=lambda *_: done)
+    checks = list(exports(Session("cuda", runner, backends=(), run="r")))
+    assert len(checks) == len(EXPORTED)
+    assert set(outcomes(checks)) == {NOT_RUN if cut else FAILED}
+    assert {check.detail for check in checks} == {"the network cannot be exported"}
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def records(folder: Path) -> dict[str, Target]:
     def history(content: bytes) -> object:
         (run / "history.csv").write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        return epoch_rows(run, dataclasses.replace(record, files={"history.csv": digest}))
+        return epoch_rows(store, dataclasses.replace(record, files={"history.csv": digest}))
 
     def samples(content: bytes) -> object:
         (measured / "samples.csv").write_bytes(content)

@@ -23,7 +23,6 @@ _FREQUENCY = 0.05
 _TICKS = (0.1, 0.024, 0.01)  # seconds: a quota's period, and time slices of Linux
 _NEAR, _MOST, _PEAK = 0.04, 0.8, 0.1
 _TIME_SLICE = "a time slice: other programs or a quota decided them"
-_LOAD = 0.5  # of the cores, in the minute before: what ran may still run
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Snapshot(ProcessorUse):
         frequency_mhz: mean over the cores.
         load: mean number of processes that ran or waited in the last minute.
         device: what is measured.
-        processes: ids of this process and its children.
+        processes: ids of this process, its parent and its children.
         gpu: the GPU's state by NVML.
     """
 
@@ -58,7 +57,7 @@ def take_snapshot(device: str) -> Snapshot:
         frequency_mhz=frequency.current if frequency else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         device=device,
-        processes=(os.getpid(), *(child.pid for child in children)),
+        processes=(os.getpid(), os.getppid(), *(child.pid for child in children)),
         gpu=gpu.read() if gpu else None,
     )
 
@@ -75,8 +74,6 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
     warnings = []
     if others > _OTHERS:
         warnings.append(f"other processes used {others * 100:.0f} % of the processor")
-    if before.load is not None and before.load > _LOAD * cores:
-        warnings.append(f"the load average was {before.load:.1f} before the first sample")
     if before.steal is not None and after.steal is not None:
         steal = (after.steal - before.steal) / available
         if steal > _STEAL:
@@ -85,8 +82,9 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
         change = after.frequency_mhz / before.frequency_mhz - 1
         if abs(change) > _FREQUENCY:
             warnings.append(f"the processor's clock changed by {change * 100:+z.0f} %")
-    warnings += _gpu_warnings(before, after)
-    return warnings, {"before": asdict(before), "after": asdict(after), "others": others}
+    gpu = _gpu_warnings(before, after)
+    figures = {"before": asdict(before), "after": asdict(after), "others": others, "gpu": gpu}
+    return [*warnings, *gpu], figures
 
 
 def _gpu_warnings(before: Snapshot, after: Snapshot) -> list[str]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MISSING = "clocks and throttling of the GPU were not observed: pip install 'resnet-bench[nvml]'"
 # Bits of nvmlClocksEventReasons (the older name is nvmlClocksThrottleReasons); idleness and
@@ -124,34 +127,38 @@ class GpuMonitor:
         if self.gpu is not None:
             self.states.append(self.gpu.read())
 
-    def columns(self) -> dict[str, Any]:
-        """Return columns of the `throughput` table: medians of clocks, maxima of the others."""
-        clocks = map(self._seen, ("sm_clock_mhz", "memory_clock_mhz"))
-        sm, memory = (statistics.median(seen) if seen else None for seen in clocks)
-        return {
-            "gpu_sm_clock_mhz": sm,
-            "gpu_memory_clock_mhz": memory,
-            "gpu_temperature_c": max(self._seen("temperature_c"), default=None),
-            "gpu_slowed_by": ", ".join(self._reasons()) or None,
-            "peak_gpu_memory_mib": max(self._seen("memory_used_mib"), default=None),
-        }
 
-    def warnings(self) -> list[str]:
-        """Return what a reader of the figures must know."""
-        clocks = {"SM clock": "sm_clock_mhz", "memory clock": "memory_clock_mhz"}
-        moved = {
-            name: seen
-            for name, attribute in clocks.items()
-            if (seen := self._seen(attribute)) and max(seen) - min(seen) > _MOVED * max(seen)
-        }
-        return [f"the GPU was slowed down: {reason}" for reason in self._reasons()] + [
-            f"the GPU's {name} moved between {min(seen):g} and {max(seen):g} MHz"
-            for name, seen in moved.items()
-        ]
+def gpu_columns(states: Sequence[GpuState]) -> dict[str, Any]:
+    """Return columns of the `throughput` table: medians of clocks, maxima of the others."""
+    clocks = (_seen(states, name) for name in ("sm_clock_mhz", "memory_clock_mhz"))
+    sm, memory = (statistics.median(seen) if seen else None for seen in clocks)
+    return {
+        "gpu_sm_clock_mhz": sm,
+        "gpu_memory_clock_mhz": memory,
+        "gpu_temperature_c": max(_seen(states, "temperature_c"), default=None),
+        "gpu_slowed_by": ", ".join(_reasons(states)) or None,
+        "peak_gpu_memory_mib": max(_seen(states, "memory_used_mib"), default=None),
+    }
 
-    def _seen(self, attribute: str) -> list[float]:
-        values = [getattr(state, attribute) for state in self.states]
-        return [value for value in values if value is not None]
 
-    def _reasons(self) -> list[str]:
-        return list(dict.fromkeys(r for state in self.states for r in state.slowed_by or ()))
+def gpu_warnings(states: Sequence[GpuState]) -> list[str]:
+    """Return what a reader of the figures must know."""
+    clocks = {"SM clock": "sm_clock_mhz", "memory clock": "memory_clock_mhz"}
+    moved = {
+        name: seen
+        for name, attribute in clocks.items()
+        if (seen := _seen(states, attribute)) and max(seen) - min(seen) > _MOVED * max(seen)
+    }
+    return [f"the GPU was slowed down: {reason}" for reason in _reasons(states)] + [
+        f"the GPU's {name} moved between {min(seen):g} and {max(seen):g} MHz"
+        for name, seen in moved.items()
+    ]
+
+
+def _seen(states: Sequence[GpuState], attribute: str) -> list[float]:
+    values = [getattr(state, attribute) for state in states]
+    return [value for value in values if value is not None]
+
+
+def _reasons(states: Sequence[GpuState]) -> list[str]:
+    return list(dict.fromkeys(r for state in states for r in state.slowed_by or ()))

@@ -39,7 +39,7 @@ def profile_modules(
         for _ in range(runs):
             step()
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
     # Ranges and kernels come a second time as events of the device; their time is also their
     # operator's on the host.
     averages = [e for e in found.key_averages() if e.device_type == DeviceType.CPU]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from bench.measurement.backends import (
 )
 from bench.measurement.backends.clocks import WallClock, clear_l2
 from bench.measurement.machine.energy import AllocatorPeak, Meter
-from bench.measurement.machine.nvml import GpuMonitor, open_gpu
+from bench.measurement.machine.nvml import GpuMonitor, GpuState, open_gpu
 from bench.measurement.timing.streams import Queries, Streams
 from bench.measurement.timing.warmup import WarmUp, warm_up
 
@@ -82,8 +82,7 @@ class RunnerReport:
         energy_joules: over all timed blocks, or on a GPU over seconds of its own; None without a
             counter.
         images: number of images whose energy that is.
-        gpu: columns of the row that say what the GPU did meanwhile; None where unknown.
-        warnings: what a reader of the figure must know of the GPU.
+        gpu: its states after each block of samples; empty where they are unknown.
         latencies: with several streams, seconds of each timed batch from its start to its end.
     """
 
@@ -92,22 +91,23 @@ class RunnerReport:
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
     images: int = 0
-    gpu: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    gpu: tuple[GpuState, ...] = ()
     latencies: tuple[float, ...] = ()
 
     def plus(self, other: RunnerReport) -> RunnerReport:
-        """Return this report with what another process counted and warned of added."""
+        """Return this report with what another process counted, saw and warned of added."""
         joules = [r.energy_joules for r in (self, other) if r.energy_joules is not None]
         peaks = [p for p in (self.peak_memory_mib, other.peak_memory_mib) if p is not None]
+        warnings = dict.fromkeys((*self.executed.warnings, *other.executed.warnings))
         return replace(
             self,
+            executed=replace(self.executed, warnings=tuple(warnings)),
             # Latencies are those of single calls only if every process timed single calls.
             repeats=max(self.repeats, other.repeats),
             peak_memory_mib=max(peaks, default=None),
             energy_joules=sum(joules) if joules else None,
             images=self.images + other.images,
-            warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
+            gpu=(*self.gpu, *other.gpu),
             latencies=(*self.latencies, *other.latencies),
         )
 
@@ -124,6 +124,9 @@ class LocalRunner:
         self.configuration, device = configuration, configuration.device
         backend = load_backend(configuration.backend)
         self.on_cuda = device.startswith("cuda")
+        index = torch.device(device).index if self.on_cuda else None
+        if index is not None and torch.cuda.is_available():
+            torch.cuda.set_device(index)  # TensorRT enqueues on the current one
         in_allocator = backend.needs == "module" and not getattr(backend, "captures", False)
         self.memory = AllocatorPeak(device if in_allocator else "cpu")
         every = _prepare(backend, configuration)
@@ -187,7 +190,7 @@ class LocalRunner:
         self.typical = result.typical
         made = self.configuration
         # A latency is one call, and only the first call after a cleared cache meets it so.
-        single = made.bounded or made.clear_l2 or self.streams is not None
+        single = made.alone or made.clear_l2 or self.streams is not None
         if made.scenario == "offline" and not single:
             shortest = _SHORTEST_ON_CUDA if self.on_cuda else _SHORTEST_SAMPLE
             self.repeats = max(1, round(shortest / max(self.typical, 1e-9)))
@@ -282,8 +285,7 @@ class LocalRunner:
             peak_memory_mib=self.memory.mib,
             energy_joules=self.meter.joules if self.images else None,
             images=self.images,
-            gpu=self.monitor.columns(),
-            warnings=tuple(self.monitor.warnings()),
+            gpu=tuple(self.monitor.states),
             latencies=tuple(self.latencies),
         )
 
