@@ -4,13 +4,16 @@
 
 Everything that is derived from the CSV files alone is rewritten: the answer, the tables of variants
 and comparisons (also as `comparisons.csv`), the paper's table, the discussion of the study file,
-and the charts. P-values on the same test images follow from the counts that the page shows. What
-needs the results folder (rooflines, latencies, provenance) stays as it is.
+and the charts. What the stored predictions said is in the page (counts, from which p-values follow)
+and in `comparisons.csv` (shares, and intervals for new test images, which are left out where the
+decision rule is another one since). What needs the results folder (rooflines, latencies,
+provenance) stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import pandas as pd
 
 from bench.report.charts.draw_matplotlib import draw_row, save_charts, save_figure
 from bench.report.findings.agreement import Agreement, Discordance, SeedComparison
+from bench.report.findings.wording import DOUBTS, formula
 from bench.report.pages.markdown import markdown, picture
 from bench.report.pages.sections import further
 from bench.report.pages.study_report import StudyReport
@@ -75,7 +79,44 @@ def read(folder: Path) -> StudyData:
     vars(data)["epochs"] = _table(folder, "epochs")
     vars(data)["throughput"] = _table(folder, "throughput")
     vars(data)["analysed"] = {name: newest(_table(folder, name)) for name in ANALYSED}
+    vars(data)["agreement"] = _agreement(folder, data)
     return data
+
+
+def _agreement(folder: Path, data: StudyData) -> Agreement:
+    """Return what the stored predictions said, of the comparisons as they are tested today."""
+    pairs = [
+        SeedComparison(
+            v, r, int(seed), Discordance(int(n.replace(",", "")), int(ours), int(theirs))
+        )
+        for v, r, seed, n, ours, theirs in _PAIR.findall((folder / "README.md").read_text())
+    ]
+    tested = {one.name: one.difference for one in (*data.summaries, *data.contrasts)}
+    new_images, not_given, among_seeds = {}, {}, {}
+    rows = pd.read_csv(folder / "comparisons.csv").to_dict("records")
+    published = pd.DataFrame(rows, columns=list(COLUMNS["comparisons"]))
+    for row in published[published["accuracy"] == "test"].to_dict("records") if pairs else ():
+        name = row["variant"] if isinstance(row["variant"], str) else row["contrast"]
+        if not math.isnan(row["discordant_seeds"]):
+            among_seeds[row["reference"]] = row["discordant_seeds"]
+        now = tested.get(name)
+        if now is None or now.low is None or now.high is None:
+            continue
+        before = (row["level"], row["ci_low"], row["ci_high"])
+        same_rule = all(map(math.isclose, before, (now.level, now.low, now.high)))
+        if now.doubt is not None:
+            not_given[name] = DOUBTS[now.doubt]
+        elif same_rule and not math.isnan(row["new_images_low"]):
+            new_images[name] = (now.mean, row["new_images_low"], row["new_images_high"])
+    return Agreement(
+        tuple(pairs),
+        among_seeds,
+        (),
+        new_images,
+        not_given,
+        {name: formula(weights) for name, weights in data.study.contrasts.items()},
+        next((name for name, one in tested.items() if one and one.alone), None),
+    )
 
 
 def _table(folder: Path, name: Table) -> pd.DataFrame:
@@ -95,13 +136,6 @@ def republish(folder: Path) -> None:
     page = folder / "README.md"
     text = page.read_text(encoding="utf-8")
     report = StudyReport(read(folder))
-    pairs = [
-        SeedComparison(
-            v, r, int(seed), Discordance(int(n.replace(",", "")), int(ours), int(theirs))
-        )
-        for v, r, seed, n, ours, theirs in _PAIR.findall(text)
-    ]
-    vars(report)["agreement"] = Agreement(tuple(pairs), {}, ())
     vars(report)["commands"] = []
     vars(report)["provenance"] = []
     vars(report)["failures"] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, check_known, warn
+from bench.report.findings.agreement import Agreement, agreement
 from bench.report.findings.comparisons import comparison_rows
 from bench.report.findings.summaries import (
     ContrastSummary,
@@ -106,7 +107,7 @@ class StudyData:
     @cached_property
     def comparison_rows(self) -> list[dict[str, Any]]:
         """The rows of `comparisons`, without dtypes."""
-        return comparison_rows(self.study, self.summaries, self.contrasts)
+        return comparison_rows(self.study, self.summaries, self.contrasts, self.agreement)
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
@@ -157,6 +158,13 @@ class StudyData:
                 continue
             found[run] = {name: tensor.numpy() for name, tensor in tensors.items()}
         return found, notes
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """The networks compared on the same test images."""
+        tested = {summary.name: summary.difference for summary in self.summaries}
+        tested |= {contrast.name: contrast.difference for contrast in self.contrasts}
+        return agreement(self.study, self.records, *self.predictions, tested)
 
     @cached_property
     def export_records(self) -> list[ExportRecord]:
@@ -243,9 +251,14 @@ def _comparisons(path: Path) -> pd.DataFrame:
     studies = store.studies() if name is None else [store.read_study(name)]
     rows = []
     for study in studies if run is None else ():
-        data = None if study is None else StudyData(store, study)
+        if study is None:
+            continue
+        data = StudyData(store, study)
         try:
-            rows += data.comparison_rows if data else []
+            rows += data.comparison_rows
         except BenchError as error:
             warn(str(error))
+            continue
+        for note in data.agreement.notes:
+            warn(note)
     return typed_frame(rows, COLUMNS["comparisons"])

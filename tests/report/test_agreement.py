@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 import builders
-from bench.report.findings.agreement import Agreement
 from bench.report.findings.agreement import agreement as compare
 from bench.report.findings.answer import answer
 from bench.report.findings.summaries import summarise, summarise_contrasts
@@ -25,6 +24,8 @@ from bench.store import Store, StudyRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bench.report.findings.agreement import Agreement
 
 IMAGES = 100
 
@@ -89,7 +90,8 @@ def test_trained_networks_are_compared_as_scipy_does(trained: Path) -> None:
     got = [c.found for c in found.comparisons]
     assert [(d.images, d.only_first, d.only_second) for d in got] == [e[:3] for e in expected]
     assert [d.p_value for d in got] == pytest.approx([e[3] for e in expected])
-    assert len(found.among_seeds["residual"]) == 1
+    assert list(found.among_seeds) == ["residual"]
+    assert found.among_seeds["residual"] > 0
 
 
 def test_the_words_count_what_the_rows_hold(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_the_words_count_what_the_rows_hold(tmp_path: Path) -> None:
 def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
     low, high = set(range(20)), set(range(50, 80))
     found = agreement(*make_study(tmp_path, {"a": [set(), low, set()], "b": [low, high, low]}))
-    assert [d.only_first for d in found.among_seeds["a"]] == [20, 0]
+    assert found.among_seeds == {"a": pytest.approx(0.2)}
     assert "; of two seeds of a, for 20.0 %;" in found.sentences[0]
 
 
@@ -196,6 +198,13 @@ def test_a_contrast_has_an_interval_for_new_images(tmp_path: Path) -> None:
         r"\(95 % interval [+-][\d.]+ to \+[\d.]+\)\.",
         found.sentences[-1],
     ), found.sentences[-1]
+    rows = StudyData(store, study).comparisons.set_index("comparison")
+    ends = ["new_images_low", "new_images_high"]
+    assert tuple(rows.loc["b - 0.5 a - 0.5 c", ends]) == (low, high)
+    assert tuple(rows.loc["b - a", ends]) == found.new_images["b"][1:]
+    shares = ["discordant", "discordant_seeds"]
+    assert rows.loc["b - a", shares].tolist() == pytest.approx([0.94 / 3, 0.015])
+    assert rows.loc["b - 0.5 a - 0.5 c", shares].isna().all()
     # A comparison with weights 1 and -1 is the same as a contrast.
     study = replace(study, contrasts={"pair": {"b": 1.0, "a": -1.0}})
     found = agreement(store, study)
@@ -223,6 +232,35 @@ def test_one_seed_has_no_measure(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_of_other_training_images_have_the_same_test_images(tmp_path: Path) -> None:
+    """Of two runs that record both fingerprints, an older one's is known, too."""
+    store, study = make_study(tmp_path, {"a": [*BAD, {1}], "b": [*GOOD, {40}]})
+    for name, seed, alone in (("a", 0, True), ("a", 1, True), ("a", 2, False), ("b", 0, True)):
+        record = store.read_run(study.variants[name]["runs"][str(seed)])
+        assert record is not None
+        record.result["dataset_fingerprint"] = "one" if name == "a" else "two"
+        record.result.update({"test_fingerprint": "test"} if alone else {})
+        (store.folder(record.run) / "run.json").write_bytes(record.to_json())
+    found = agreement(store, study)
+    assert [row.seed for row in found.comparisons] == [0, 1, 2, 3]
+    assert "b" in found.new_images
+
+
+def test_what_is_not_compared_on_the_same_images_is_said(tmp_path: Path) -> None:
+    store, study = make_study(tmp_path, {"a": [*BAD], "b": [*GOOD]}, classes=list("abcdefghij"))
+    for run in study.variants["b"]["runs"].values():
+        record = store.read_run(run)
+        assert record is not None
+        record.result["dataset_fingerprint"] = "two"
+        (store.folder(run) / "run.json").write_bytes(record.to_json())
+    study = replace(study, contrasts={"b-a": {"b": 1.0, "a": -1.0}})
+    why = "because seeds 0, 1, 2 cannot be compared on the same images."
+    assert agreement(store, study).sentences == [
+        f"b has no difference for new test images, {why}",
+        f"b-a is not given for new test images, {why}",
+    ]
+
+
 @pytest.mark.parametrize("change", ["another dataset", "made up", "damaged", "gone"])
 def test_what_cannot_be_compared_is_left_out(change: str, tmp_path: Path) -> None:
     result = {"timing_only": True} if change == "made up" else {}
@@ -243,7 +281,7 @@ def test_what_cannot_be_compared_is_left_out(change: str, tmp_path: Path) -> Non
     assert len(found.notes) == (1 if change == "damaged" else 0)
     if change == "damaged":
         assert "its checksum differs" in found.notes[0]
-    assert len(found.among_seeds.get("a", ())) == 0
+    assert "a" not in found.among_seeds
 
 
 def test_the_page_shows_rows_and_how_to_read_them(tmp_path: Path) -> None:

@@ -359,6 +359,18 @@ def test_an_undecided_comparison_says_what_it_could_have_found(tmp_path: Path) -
     assert 3 < int(found[3]) < int(found[4])
 
 
+def test_an_undecided_primary_comparison_of_training_accuracy_says_it_too(tmp_path: Path) -> None:
+    trained = {"a": [*REFERENCE], "b": [*UNCLEAR]}
+    store, study = make_study(tmp_path, {"a": [*REFERENCE], "b": [*WORSE]}, trained=trained)
+    study = replace(study, compare_training=True, primary={"name": "b", "accuracy": "train"})
+    summaries = summaries_of(store, study)
+    tested = summaries[1].train_difference
+    assert tested is not None
+    assert tested.detectable is not None
+    (line,) = outlook(summaries)
+    assert f": b and a, training, {tested.detectable * 100:.1f} points (-0.70, " in line
+
+
 def test_one_seed_has_no_outlook(tmp_path: Path) -> None:
     assert outlook(summaries_of(*make_study(tmp_path, {"a": [0.9], "b": [0.5]}))) == []
 
@@ -410,3 +422,10 @@ def test_guessing_is_by_the_number_of_classes(tmp_path):
     values = {"residual": [0.10, 0.10], "plain": [0.10, 0.11]}
     hundred = make_study(tmp_path, values, classes=[str(n) for n in range(100)])
     assert "guessing" not in answer(summaries_of(*hundred))
+
+
+@pytest.mark.parametrize(("accuracy", "doubted"), [(0.52, True), (0.74, False)])
+def test_three_of_four_right_of_two_classes_is_no_guessing(tmp_path, accuracy, doubted):
+    values = {"residual": [accuracy, accuracy - 0.01], "plain": [accuracy - 0.01, accuracy]}
+    two = make_study(tmp_path, values, classes=["cat", "dog"])
+    assert ("guessing" in answer(summaries_of(*two))) is doubted

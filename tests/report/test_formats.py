@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 import bench as package
 from bench.cli.app import app
+from bench.export.settings import Settings
+from bench.report.pages import commands
 from bench.report.tables.text_table import TextTable
 from bench.store import Store
 from bench.store.analyses import Analyses
@@ -245,3 +247,14 @@ def test_a_results_folder_that_is_missing_or_empty_is_refused(
     assert "no results folder at nowhere" in bench("report", "--results", "nowhere").refusal
     (tmp_path / "empty").mkdir()
     assert "no study in empty" in bench("report", "--results", "empty").refusal
+
+
+def test_an_export_is_repeated_with_the_options_that_are_not_the_default() -> None:
+    settings = Settings(
+        precision="int8", target="tensorrt", calibration_method="percentile", max_accuracy_drop=0.5
+    )
+    record = ExportRecord("e", {"settings": settings.as_dict()}, {"precision": "int8"})
+    assert commands._export_options(record) == [
+        *("--precision", "int8", "--target", "tensorrt"),
+        *("--calibration-method", "percentile", "--max-accuracy-drop", "0.5"),
+    ]

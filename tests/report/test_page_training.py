@@ -15,8 +15,10 @@ from bench.report.charts.draw_plotly import figure
 from bench.report.charts.training import accuracies, curves, forest
 from bench.report.findings.statistics import Estimate
 from bench.report.pages.study_report import read_study_report
+from bench.report.study_data import StudyData
 from bench.report.tables.study import study_table
 from bench.store import Store
+from builders import make_record, make_request, make_study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,3 +126,32 @@ def test_titles_stay_in_the_picture_beside_long_names(trained: Path) -> None:
         box = title.get_window_extent()
         assert box.x0 >= 0
         assert box.x1 <= drawn.bbox.width
+
+
+def test_charts_of_an_imported_network_do_not_say_that_it_will_be_trained(tmp_path):
+    store = Store(tmp_path)
+    run = store.finish_run(make_record(make_request(epochs=0), result={"test_accuracy": 0.9})).run
+    store.save_study(make_study({"shapes": [run]}, {"shapes": None}, name="shapes"))
+    data = StudyData(store, store.find_study("shapes"))
+    assert curves(data)[0].absent == "The network was trained elsewhere and imported."
+    assert forest(data).absent == "The study compares nothing."
+
+
+def test_a_study_of_contrasts_alone_has_its_chart_of_differences(tmp_path):
+    store, runs = Store(tmp_path), {}
+    for name, found in {"a": [0.9, 0.91, 0.9], "b": [0.8, 0.82, 0.79]}.items():
+        runs[name] = [
+            store.finish_run(
+                make_record(
+                    make_request("resnet8" if name == "a" else "resnet14", seed=seed),
+                    result={"test_accuracy": accuracy},
+                )
+            ).run
+            for seed, accuracy in enumerate(found)
+        ]
+    store.save_study(
+        make_study(runs, {"a": None, "b": None}, contrasts={"pair": {"a": 1.0, "b": -1.0}})
+    )
+    chart = forest(StudyData(store, store.find_study("mine")))
+    assert chart.absent is None
+    assert [one.name for one in chart.series] == ["pair"]

@@ -23,5 +23,5 @@ def test_answer_and_tables_are_those_of_the_data(folder: Path) -> None:
     for table in (report.table, report.comparisons):
         for line in [*table.to_markdown(), table.note]:
             assert line in page
-    for paragraph in report.study.paragraphs:
-        assert paragraph in page
+    for text in (*report.study.paragraphs, *report.data.agreement.sentences):
+        assert text in page

@@ -250,3 +250,12 @@ def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
     assert mcnemar(ours, ours).p_value == 1.0
     with pytest.raises(ValueError, match="70 and 69 images"):
         mcnemar(ours, theirs[1:])
+
+
+@pytest.mark.parametrize("digits", [np.float32, np.float64])
+def test_equal_differences_of_accuracies_have_no_interval(digits: type) -> None:
+    """Runs before December 2026 have accuracies in single precision, which rounds them apart."""
+    ours, theirs = (by_seed([float(digits(v)) for v in x]) for x in ([0.902, 0.912], [0.9, 0.91]))
+    found = paired_difference(ours, theirs)
+    assert found is not None
+    assert (found.mean, found.low) == (pytest.approx(0.002, abs=1e-6), None)

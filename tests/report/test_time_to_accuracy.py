@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -37,6 +38,11 @@ def test_it_ends_with_the_first_epoch_at_or_above_the_target():
     reached = time_to_accuracy(epochs([0.5, 0.8, 0.7, 0.9]), 0.8)
     assert (reached.seconds, reached.epoch, reached.best) == (30.0, 2, 0.9)
     assert "after 30.0 s" in str(reached)
+
+
+def test_a_target_that_is_reached_exactly_is_reached():
+    """Of 600 images, 540 are 90 %, also in the single precision of older runs."""
+    assert time_to_accuracy(epochs([float(np.float32(540 / 600))]), 0.9).epoch == 1
 
 
 def test_the_test_accuracy_does_not_count():
@@ -127,6 +133,25 @@ def test_the_command_says_it_and_trains_on(bench):
     assert again.code == 0
     assert "validation accuracy 100 % not reached" in again.out
     assert len(load_results("bench-runs")) == 1  # the target is no part of the run
+
+
+def test_a_run_that_fails_says_why(bench, tmp_path):
+    (tmp_path / "failing.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Net.calls += 1\n"
+        "        if Net.calls == 30:\n"
+        "            raise KeyError('late')\n"
+        "        return super().forward(x.mean(1).flatten(1))\n"
+        "def net(num_classes, in_channels):\n"
+        "    return Net(784, num_classes)\n"
+    )
+    words = ("--set", "train_images=300", "--set", "batch_size=20", "--epochs", 3)
+    done = bench("train", "failing:net", *words, "--device", "cpu", "--target-accuracy", 90)
+    assert done.code == 1
+    assert "failed: KeyError: 'late'" in done.out
 
 
 @pytest.mark.parametrize(

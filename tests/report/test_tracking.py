@@ -142,6 +142,29 @@ def test_mlflow_reads_what_the_frames_hold(mlflow_results: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_others_logged_to_the_same_mlflow_server_stays(
+    mlflow_results: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their runs have the same ids, which are those of what was requested."""
+    mlflow = pytest.importorskip("mlflow")
+    import shutil
+
+    from bench.report.tracking import tracked
+
+    shutil.copy(mlflow_results / "mlflow" / "mlflow.db", tmp_path / "shared.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'shared.db'}")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    before = {run.info.run_id for run in client.search_runs([experiment])}
+    for _ in range(2):
+        with tracked(("mlflow",), Store(results), "tiny", lambda _event: None):
+            pass
+        after = {run.info.run_id for run in client.search_runs([experiment])}
+        assert before < after
+        assert len(after) == 2 * len(before)
+
+
+@pytest.mark.slow
 def test_mlflow_holds_the_report(mlflow_results: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     report = logged_runs(mlflow_results)["report"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.report.findings.agreement import tested_images
 from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def confusions(data: StudyData) -> Confusions:
     """Return the confusion matrices of a study, and its most misclassified test images."""
     predictions, problems = data.predictions
     notes = list(problems)
-    seen: dict[str, list[Tested]] = defaultdict(list)
+    seen: dict[str | None, list[Tested]] = defaultdict(list)
+    images_of = tested_images(data.records)
     for run, tensors in predictions.items():
-        record = data.records[run]
-        seen[str(record.result.get("dataset_fingerprint"))].append((record, tensors))
+        seen[images_of[run]].append((data.records[run], tensors))
     matrices: list[Matrix] = []
     images: list[Confused] = []
     for runs in seen.values():

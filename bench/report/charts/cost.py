@@ -69,7 +69,7 @@ def _front(data: StudyData, column: str, title: str, label: str) -> Chart:
         key=f"accuracy-{column.replace('_', '-')}",
         title=title,
         caption=f"Means over seeds with their 95 % t-interval; {caption}. Whether two variants "
-        "differ is in the chart of differences, whose intervals are paired by seed.",
+        "differ is in the chart of differences.",
         x=Axis(label, log=True),
         y=Axis("test accuracy (%)"),
         series=(*front, *series),

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
 
 _SPREAD = ["mean", "min", "max", "count"]
-NO_RUN = "No run has finished an epoch yet: the study's command resumes where it stopped."
+_NO_EPOCH = "No run has finished an epoch yet: the study's command resumes where it stopped."
+_IMPORTED = "The network was trained elsewhere and imported."
+_NO_PAIR = "No variant shares a finished seed with its reference yet."
+_NOTHING_COMPARED = "The study compares nothing."
 
 
 def curves(data: StudyData) -> tuple[Chart, ...]:
@@ -26,7 +29,7 @@ def curves(data: StudyData) -> tuple[Chart, ...]:
     held_out = "validation"
     images = "the validation split"
     if known["test_accuracy"] and not known["validation_accuracy"]:
-        held_out, images = "test", "the test set (recipe book has no split)"
+        held_out, images = "test", "the test set (no images are held out)"
     return (
         _curve(
             data,
@@ -84,8 +87,13 @@ def _curve(data: StudyData, key: str, column: str, caption: str) -> Chart:
         y=Axis(f"{title.lower()} (%)" if error else title.lower()),
         series=tuple(series),
         table="epochs",
-        absent=NO_RUN if data.epochs.empty else None,
+        absent=_without_epochs(data) if data.epochs.empty else None,
     )
+
+
+def _without_epochs(data: StudyData) -> str:
+    imported = [record.imported for record in data.records.values()]
+    return _IMPORTED if imported and all(imported) else _NO_EPOCH
 
 
 def _after_divergence(data: StudyData, variant: str, error: bool) -> list[pd.Series[float]]:
@@ -167,7 +175,9 @@ def forest(data: StudyData) -> Chart:
         for place, (_, several) in zip(places, rows, strict=True)
         for one in several
     ]
-    alone = ", or of the primary one alone" if data.study.primary else ""
+    compares = data.contrasts or any(s.reference for s in data.summaries)
+    primary = data.study.primary or {}
+    alone = ", or of the primary one alone" if primary.get("accuracy") == "test" else ""
     small = "; small symbols are single seeds" if any(s.faint for s in series) else ""
     return Chart(
         key="differences",
@@ -179,7 +189,7 @@ def forest(data: StudyData) -> Chart:
         y=Axis("", categories=tuple(name for name, _ in rows)[::-1]),
         series=tuple(series),
         table="comparisons",
-        absent=None if references else "No variant shares a finished seed with its reference yet.",
+        absent=None if series else _NO_PAIR if compares else _NOTHING_COMPARED,
     )
 
 

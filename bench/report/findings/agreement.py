@@ -77,8 +77,9 @@ class Agreement:
 
     Attributes:
         comparisons: every variant against its reference, seed by seed.
-        among_seeds: reference → its own networks, each seed against the next one, which shows how
-            much a random seed alone changes.
+        among_seeds: reference → share of the images that just one of two of its own networks
+            classifies correctly, 0…1 (mean over each seed and the next one): what a random seed
+            alone changes.
         notes: what is left out, and why.
         new_images: variant → its difference in accuracy from its reference, or contrast → its sum,
             with the 95 % interval for new seeds and new test images, simultaneous as that of the
@@ -89,7 +90,7 @@ class Agreement:
     """
 
     comparisons: tuple[SeedComparison, ...]
-    among_seeds: dict[str, tuple[Discordance, ...]]
+    among_seeds: dict[str, float]
     notes: tuple[str, ...]
     new_images: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     not_given: dict[str, str] = field(default_factory=dict)
@@ -97,17 +98,33 @@ class Agreement:
     primary: str | None = None
 
     @property
+    def rates(self) -> dict[str, float]:
+        """Variant → share of the images that just one of it and its reference has right, 0…1."""
+        return {variant: _rate(found) for (variant, _), found in self._by_variant.items()}
+
+    @property
+    def _by_variant(self) -> dict[tuple[str, str], list[Discordance]]:
+        grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
+        return {pair: [c.found for c in group] for pair, group in grouped}
+
+    @property
     def sentences(self) -> list[str]:
         """One sentence per variant: how often it and its reference disagree, and the difference.
 
         Sentences on contrasts follow.
         """
-        grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
-        groups = [(pair, [c.found for c in group]) for pair, group in grouped]
+        groups = list(self._by_variant.items())
         if len(groups) > MOST_NAMED:
             groups.sort(key=lambda group: -_rate(group[1]))
         sentences = [self._sentence(*pair, found) for pair, found in groups]
         sentences = first_named(sentences, "more variants disagree as often or less.")
+        said = {*(variant for variant, _ in self._by_variant), *self.contrasts}
+        lacking = [
+            f"{name} has no difference for new test images, because {why}."
+            for name, why in self.not_given.items()
+            if name not in said
+        ]
+        sentences += first_named(lacking, "more variants have none.")
         for name, words in self.contrasts.items():
             if interval := self._interval(name):
                 sentences.append(
@@ -130,8 +147,8 @@ class Agreement:
             f"For {_rate(found) * 100:.1f} % of the test images, just one of {variant} and "
             f"{reference} is right ({_seeds(found)})"
         )
-        if own := self.among_seeds.get(reference, ()):
-            text += f"; of two seeds of {reference}, for {_rate(own) * 100:.1f} %"
+        if (own := self.among_seeds.get(reference)) is not None:
+            text += f"; of two seeds of {reference}, for {own * 100:.1f} %"
         if interval := self._interval(variant):
             text += f"; for new seeds and new test images, the difference in accuracy is {interval}"
         elif why := self.not_given.get(variant):
@@ -168,11 +185,11 @@ def agreement(
         run: tensors["predictions"] == tensors["labels"] for run, tensors in predictions.items()
     }
 
+    images = tested_images(records)
+
     def alike(runs: Sequence[str | None]) -> bool:
         """Return whether all of these runs have predictions of the same test images."""
-        if not all(run in right for run in runs):
-            return False
-        return len({records[r].result.get("dataset_fingerprint") for r in runs if r}) == 1
+        return all(run in right for run in runs) and len({images[r] for r in runs if r}) == 1
 
     def compare(first: str, second: str | None) -> Discordance | None:
         """Compare two runs; None if one has no predictions, or their test images differ."""
@@ -180,9 +197,9 @@ def agreement(
             return None
         return mcnemar(right[first], right[second])
 
-    def among(runs: dict[str, str]) -> tuple[Discordance, ...]:
+    def among(runs: dict[str, str]) -> list[Discordance]:
         """Compare the networks of one variant, each with the next one."""
-        return tuple(d for pair in itertools.pairwise(runs.values()) if (d := compare(*pair)))
+        return [d for pair in itertools.pairwise(runs.values()) if (d := compare(*pair))]
 
     declared = {str(seed) for seed in study.declared_seeds}
     runs = {
@@ -201,7 +218,7 @@ def agreement(
         shared = set.intersection(*(set(runs[v]) for v in weights))
         seeds = [s for s in sorted(shared, key=int) if alike([runs[v][s] for v in weights])]
         difference = tested.get(name)
-        if difference is None or difference.low is None or not seeds:
+        if difference is None or difference.low is None or not right:
             continue
         planned = declared or set.union(*(set(runs[v]) for v in weights))
         if why := _not_given(difference, planned.difference(seeds)):
@@ -212,7 +229,7 @@ def agreement(
         if interval := _for_new_images(by_seed, difference):
             new_images[name] = interval
     references = dict.fromkeys(row.reference for row in rows)
-    own = {name: among(runs[name]) for name in references}
+    own = {name: _rate(pairs) for name in references if (pairs := among(runs[name]))}
     return Agreement(
         tuple(rows),
         own,
@@ -222,6 +239,17 @@ def agreement(
         {name: formula(weights) for name, weights in study.contrasts.items()},
         next((name for name, d in tested.items() if d and d.alone), None),
     )
+
+
+def tested_images(records: Mapping[str, RunRecord]) -> dict[str, str | None]:
+    """Return which test images each run was tested on: the same text for the same images.
+
+    Runs before December 2026 have one fingerprint of their training and test images together.
+    """
+    results = {run: record.result for run, record in records.items()}
+    together, alone = "dataset_fingerprint", "test_fingerprint"
+    known = {r.get(together): r[alone] for r in results.values() if alone in r}
+    return {run: known.get(r.get(together), r.get(together)) for run, r in results.items()}
 
 
 def _for_new_images(

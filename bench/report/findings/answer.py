@@ -264,9 +264,13 @@ def outlook(
     The numbers of seeds assume that the observed difference is the true one; they are a range,
     because the standard deviation is not known well. Nothing is said where there is no spread.
     """
+    named: list[tuple[str, VariantSummary | ContrastSummary]] = [
+        *((f"{summary.name} and {summary.reference}", summary) for summary in summaries),
+        *((contrast.name, contrast) for contrast in contrasts),
+    ]
     compared = [
-        *((f"{s.name} and {s.reference}", s.difference, s.margin) for s in summaries),
-        *((c.name, c.difference, c.margin) for c in contrasts),
+        *((name, one.difference, one.margin) for name, one in named),
+        *((f"{name}, training,", one.train_difference, one.margin) for name, one in named),
     ]
     needed = [
         f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {_seeds(d)})"

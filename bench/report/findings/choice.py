@@ -12,6 +12,7 @@ from bench.errors import BenchError
 from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
+from bench.report.findings.statistics import ROUNDING
 from bench.store.exports import Exports
 from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, rows_of, study_runs
@@ -218,11 +219,11 @@ def choose(
     drops = (best.get(f"{split}_accuracy", float("nan")) - rows["accuracy"]) * 100
     rows["drop_points"] = drops.where(comparable)
     rows[["accuracy_low", "accuracy_high"]] = [_interval(row) for row in rows.to_dict("records")]
-    # 99.0 - 98.5 is a little more than 0.5 in binary.
+    # 99.0 - 98.5 is a little more than 0.5 in binary, and older accuracies are rounded.
     rows["fits"] = (
         usable
         & (rows["latency_ms"] <= max_latency_ms)
-        & (rows["drop_points"] <= max_accuracy_drop + 1e-9)
+        & (rows["drop_points"] <= max_accuracy_drop + 100 * ROUNDING)
     )
     if rows["fits"].any():
         decides = rows["measurement"] == rows.loc[rows["fits"], "measurement"].max()

@@ -9,13 +9,17 @@ from bench.report.findings.summaries import ContrastSummary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.report.findings.agreement import Agreement
     from bench.report.findings.statistics import Difference
     from bench.report.findings.summaries import VariantSummary
     from bench.store import StudyRecord
 
 
 def comparison_rows(
-    study: StudyRecord, summaries: Sequence[VariantSummary], contrasts: Sequence[ContrastSummary]
+    study: StudyRecord,
+    summaries: Sequence[VariantSummary],
+    contrasts: Sequence[ContrastSummary],
+    agreement: Agreement,
 ) -> list[dict[str, Any]]:
     """Return the rows of a study's `comparisons` table: test accuracies first, then training."""
     primary = study.primary or {}
@@ -31,6 +35,7 @@ def comparison_rows(
             **_names(one),
             "accuracy": accuracy,
             **_numbers(one.difference if accuracy == "test" else one.train_difference, one.margin),
+            **(_on_test_images(one, agreement) if accuracy == "test" else {}),
         }
         for accuracy in (("test", "train") if study.compare_training else ("test",))
         for one in compared
@@ -66,4 +71,18 @@ def _numbers(found: Difference | None, margin: float | None) -> dict[str, Any]:
         "superiority_low": None if better is None else better.low,
         "superiority_high": None if better is None else better.high,
         "correlation": found.correlation,
+    }
+
+
+def _on_test_images(
+    one: VariantSummary | ContrastSummary, agreement: Agreement
+) -> dict[str, float | None]:
+    _, low, high = agreement.new_images.get(one.name, (None, None, None))
+    numbers = {"new_images_low": low, "new_images_high": high}
+    if isinstance(one, ContrastSummary):
+        return numbers
+    return {
+        **numbers,
+        "discordant": agreement.rates.get(one.name),
+        "discordant_seeds": agreement.among_seeds.get(one.reference or ""),
     }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Values = Mapping[str, Mapping[int, float]]  # variant → seed → value
     Weights = Mapping[str, float]  # variant → weight
 
+ROUNDING = 1e-6  # of accuracies, which runs before December 2026 have in single precision
 CONFIDENCE = 0.95
 _TAILS = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)  # quantiles for the ends of an interval
 
@@ -241,7 +242,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if not len(values):
         return None
     mean, seeds = float(np.mean(values)), len(values)
-    if seeds == 1 or np.ptp(values) == 0:
+    if seeds == 1 or np.ptp(values) < ROUNDING:
         return Estimate(mean, None, None, seeds)
     half = t_bound(1 - CONFIDENCE, seeds - 1) * float(np.std(values, ddof=1)) / math.sqrt(seeds)
     return Estimate(mean, mean - half, mean + half, seeds)
@@ -333,7 +334,7 @@ def _difference(
     spreads = [(w * w * float(sample.var(ddof=1)), len(sample)) for sample, w in parts]
     whole = sum(spread for spread, _ in spreads)
     variance = sum(spread / n for spread, n in spreads)
-    if math.sqrt(variance * count) < 1e-12:  # noqa: PLR2004 - no spread, up to rounding
+    if math.sqrt(variance * count) < ROUNDING:  # no spread
         return found
     if len({n for _, n in spreads}) > 1:
         freedom = float(count - 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.findings.looks import later_level, level
 from bench.report.findings.statistics import (
+    ROUNDING,
     Difference,
     Estimate,
     chance_interval,
@@ -22,6 +23,7 @@ from bench.report.findings.time_to_accuracy import (
     time_to_accuracy_over_seeds,
 )
 from bench.report.findings.wording import UNTESTED, counted_statuses, formula
+from bench.system.guessing import guessing_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     Weights = Mapping[str, float]  # variant → weight
     Key = tuple[str, str]  # `test` or `train`, and a variant or contrast
 
-GUESSING = 1.5  # times chance: at or below, a network has hardly learned anything
 _ENDED = {"complete", "diverged", "out_of_memory", "failed"}
 _TEST_IMAGES = 1000  # assumed of runs that did not record their number: the smallest shipped set
 
@@ -77,7 +78,7 @@ class VariantSummary:
             them (`compare_training`).
         time_to_accuracy: training time to the study's `target_accuracy`, if it has one.
         timing_only: the images are synthetic, so there is no accuracy.
-        chance: accuracy of guessing, where no run does better than `GUESSING` times that;
+        chance: accuracy of guessing, where no run is above its `guessing_limit`;
             None for a variant that learned.
         failures: how many runs did not learn; None if all did.
         margin: largest difference that counts as equivalent, 0…1; None without one.
@@ -276,7 +277,7 @@ class Outcomes:
             elif chance:
                 images = record.result.get("test_images", _TEST_IMAGES)
                 low, high = chance_interval(round(1 / chance), images)
-                failed += low <= accuracy[seed] <= high
+                failed += low - ROUNDING <= accuracy[seed] <= high + ROUNDING
         return failed, len(runs)
 
 
@@ -359,6 +360,6 @@ def _number(record: RunRecord, figure: str) -> float | None:
 
 def _chance(classes: int, accuracy: BySeed) -> float | None:
     """Return the accuracy of guessing among so many classes, if no seed's is clearly above it."""
-    if not classes or not accuracy or max(accuracy.values()) > GUESSING / classes:
+    if not classes or not accuracy or max(accuracy.values()) > guessing_limit(classes):
         return None
     return 1 / classes

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.report.findings.statistics import ROUNDING
 from bench.studies.recipe import get_recipe
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def time_to_accuracy(epochs: pd.DataFrame, accuracy: float) -> TimeToAccuracy:
     """
     rows = epochs.sort_values("epoch").drop_duplicates("epoch")
     accuracies = rows["validation_accuracy"]
-    reached = rows.loc[accuracies >= accuracy, "epoch"]
+    reached = rows.loc[accuracies >= accuracy - ROUNDING, "epoch"]
     best = None if accuracies.isna().all() else float(accuracies.max())
     if reached.empty:
         return TimeToAccuracy(accuracy, None, None, best)

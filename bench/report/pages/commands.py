@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from bench.data import list_datasets
+from bench.export.settings import Settings
 from bench.measurement.configurations import Request
 from bench.studies.file import ADHOC, shipped_studies
 from bench.studies.recipe import closest_recipe, get_recipe
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bench.report.study_data import StudyData
     from bench.store import RunRecord, StudyRecord
     from bench.store.analyses import AnalysisRecord
+    from bench.store.exports import ExportRecord
     from bench.store.measurements import MeasurementRecord
 
 _OF_SEVERAL_RUNS = ("gradients", "landscape")
@@ -162,13 +164,20 @@ def _options(values: Mapping[str, Any]) -> list[str]:
 def analysing_commands(data: StudyData) -> list[str]:
     """Return the commands that export, measure and analyse a study's runs again."""
     made = [
-        shlex.join(["bench", "export-onnx", data.study.name, "--precision", str(row["precision"])])
-        for row in (record.row for record in data.export_records)
-        if row["format"] == "onnx" and row["precision"] is not None
+        shlex.join(["bench", "export-onnx", data.study.name, *_export_options(record)])
+        for record in data.export_records
+        if record.row["format"] == "onnx" and record.row["precision"] is not None
     ]
     made += [measuring_command(record) for record in data.measurements]
     analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
     return list(dict.fromkeys([*made, *_analysing(analyses)]))
+
+
+def _export_options(record: ExportRecord) -> list[str]:
+    """Return the options of an export that are not the default; its precision always."""
+    settings, default = record.request.get("settings", {}), dataclasses.asdict(Settings())
+    given = {name: v for name, v in settings.items() if name in default and v != default[name]}
+    return _options({"precision": record.row["precision"], **given})
 
 
 def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:

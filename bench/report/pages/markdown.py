@@ -98,7 +98,7 @@ def _failures(report: StudyReport) -> list[str]:
 
 def _same_images(report: StudyReport) -> list[str]:
     """Compare networks on the same test images in sentences, with a collapsed row per seed."""
-    notes, sentences = report.agreement.notes, report.agreement.sentences
+    notes, sentences = report.data.agreement.notes, report.data.agreement.sentences
     title = ["## The same test images", "", *_listed(sentences), ""] if sentences else []
     if not report.same_images:
         return [*title, *(line for note in notes for line in (markdown_text(note), ""))]

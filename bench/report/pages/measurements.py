@@ -140,7 +140,7 @@ def _markdown(
 
 
 def _html(measured: Sequence[_Measurement], frame: pd.DataFrame, charts: Sequence[Chart]) -> str:
-    """Return the page as HTML: the fastest, charts, one table to sort, and how it was measured."""
+    """Return the page as HTML: the fastest, charts, tables to sort, and how it was measured."""
     rows = [row for one in measured for row in one.rows]
     drawn = {chart.key: chart for chart in charts if chart.missing is None}
     names = dict.fromkeys(s.name for c in drawn.values() for s in c.series if s.style is not None)
@@ -154,7 +154,6 @@ def _html(measured: Sequence[_Measurement], frame: pd.DataFrame, charts: Sequenc
         picture=next(iter(drawn.values()), None),
         others=list(drawn.values())[1:],
         missing=[chart.missing for chart in charts if chart.missing],
-        table=throughput_text(rows),
         measurements=[_details(one) for one in measured],
     )
 
@@ -165,6 +164,8 @@ def _details(one: _Measurement) -> dict[str, Any]:
     made = [line.replace("`", "") for line in provenance(one.record)]
     return {
         "targets": _targets(one.record),
+        "when": one.record.created_at[:16].replace("T", " "),
+        "table": throughput_text(one.rows),
         "notes": [*footnotes(one.rows), *made],
         "cold_lines": cold_start_lines(cold),
         "cold": cold_start_text(cold) if cold else None,

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.report.charts.confusion import Confusions, confusions
-from bench.report.findings.agreement import Agreement, agreement
 from bench.report.findings.answer import answer, outlook, statements
 from bench.report.findings.wording import counted_statuses, first_named
 from bench.report.pages.architecture import Architecture, architectures
@@ -133,16 +132,9 @@ class StudyReport:
         return duration(total + sum(tuning)) if total else None
 
     @cached_property
-    def agreement(self) -> Agreement:
-        """The networks compared on the same test images."""
-        tested = {summary.name: summary.difference for summary in self.data.summaries}
-        tested |= {contrast.name: contrast.difference for contrast in self.data.contrasts}
-        return agreement(self.study, self.data.records, *self.data.predictions, tested)
-
-    @cached_property
     def same_images(self) -> TextTable:
         """A row per two networks that are compared on the same test images."""
-        return same_images_table(self.agreement)
+        return same_images_table(self.data.agreement)
 
     @cached_property
     def runs(self) -> TextTable:

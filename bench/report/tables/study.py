@@ -34,7 +34,7 @@ COLUMNS = (
 SAME_IMAGES = (
     "Each row compares two trained networks on the same test images by McNemar's exact test. The "
     "test does not include the variation between random seeds, so it says nothing about the design "
-    "by itself; the paired difference over seeds above does. Where the networks of one design "
+    "by itself; the difference over seeds above does. Where the networks of one design "
     "differ from seed to seed as often as they differ from the reference, these rows tell you "
     "nothing new. P-values are not corrected for the number of rows."
 )
@@ -251,8 +251,8 @@ def _seeds_note(study: StudyRecord) -> str:
         return f"{declaration}{others}"
     return (
         f"{declaration}, so this is look {look(study)}, tested at {level(study):.4f} instead of "
-        "0.05 (p-values are multiplied accordingly): the error of all looks together is at most "
-        f"5 %{others}"
+        "0.05 (p-values are multiplied accordingly): with a first look at 0.05, the error of all "
+        f"looks together is at most 7 %{others}"
     )
 
 

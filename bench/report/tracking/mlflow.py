@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from typing import TYPE_CHECKING
+
+from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from bench.report.tracking.records import TrackedReport, TrackedRun
     from bench.store import Store
 
-RUN, DIGEST, REPORT = "bench.run", "bench.digest", "report"
+RUN, DIGEST, FOLDER, REPORT = "bench.run", "bench.digest", "bench.folder", "report"
 _STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}  # everything else is FAILED
 _LONGEST = 5000  # characters of a value; the server takes 6000 for parameters, 8000 for tags
 _MOST = 1000  # metrics in one call, by the server's rules
@@ -52,7 +55,9 @@ class MlflowTracker:
         self.experiment = (
             found.experiment_id if found else self.client.create_experiment(study, files)
         )
-        self.known = dict(_known(self.client, self.experiment))
+        # On a server that several people log to, only what is of this folder may be replaced.
+        self.folder = _identity(store)
+        self.known = dict(_known(self.client, self.experiment, self.folder))
 
     def log_run(self, run: TrackedRun) -> None:
         """Log a run, and remove what was logged of it before if that differs."""
@@ -63,8 +68,7 @@ class MlflowTracker:
         started = int(run.started_at.timestamp() * 1000)
         tags = {f"environment.{key}": value for key, value in run.environment.items()}
         tags |= {RUN: run.run, "bench.status": run.status, "bench.error": run.error or ""}
-        begun = self.client.create_run(self.experiment, started, {RUN: run.run}, run.name)
-        mine = begun.info.run_id
+        mine = self._create(run.run, run.name, started)
         self._log_words(mine, {k: str(v) for k, v in run.parameters.items()}, tags)
         final = ((f"final/{k}", v, run.seconds, run.last_epoch) for k, v in run.final.items())
         metrics = [
@@ -83,12 +87,15 @@ class MlflowTracker:
         """Log the report's files as a run of their own, with the answer as a tag."""
         if self._is_there(REPORT, report.digest):
             return
-        begun = self.client.create_run(self.experiment, None, {RUN: REPORT}, REPORT)
-        mine = begun.info.run_id
+        mine = self._create(REPORT, REPORT, None)
         tags = {"bench.answer": report.answer, "mlflow.note.content": report.text}
         self._log_words(mine, {}, tags)
         self.client.log_artifacts(mine, str(report.folder))
         self._finish(REPORT, mine, report.digest, "FINISHED", None)
+
+    def _create(self, key: str, name: str, started: int | None) -> str:
+        tags = {RUN: key, FOLDER: self.folder}
+        return str(self.client.create_run(self.experiment, started, tags, name).info.run_id)
 
     def _is_there(self, key: str, digest: str) -> bool:
         return self.known.get(key, ("", ""))[1] == digest
@@ -110,13 +117,25 @@ class MlflowTracker:
         self.known[key] = (run, digest)
 
 
-def _known(client: MlflowClient, experiment: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield each of our runs with MLflow's id and its digest, empty if it was not finished."""
+def _identity(store: Store) -> str:
+    """Return the random text by which MLflow tells a results folder from others."""
+    path = store.root / "tracking" / "folder"
+    with store.lock_studies():
+        if not path.is_file():
+            write_atomically(path, uuid.uuid4().hex.encode())
+        return path.read_text()
+
+
+def _known(
+    client: MlflowClient, experiment: str, folder: str
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each run of a folder with MLflow's id and its digest, empty if it was not finished."""
     token = None
     while True:
         found = client.search_runs([experiment], page_token=token)
         for run in found:
-            if key := run.data.tags.get(RUN):
+            key = run.data.tags.get(RUN)
+            if key and run.data.tags.get(FOLDER) == folder:
                 yield key, (run.info.run_id, run.data.tags.get(DIGEST, ""))
         token = found.token
         if not token:

@@ -142,7 +142,7 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
 def _tracked(
     store: Store, record: RunRecord, variants: list[str], exports: list[ExportRecord]
 ) -> TrackedRun:
-    epochs = epoch_rows(store.folder(record.run), record)
+    epochs = epoch_rows(store, record)
     return TrackedRun(
         run=record.run,
         name=f"{' = '.join(dict.fromkeys(variants))} seed {record.request['seed']}",
@@ -154,7 +154,7 @@ def _tracked(
         environment={k: _text(v) for k, v in record.environment.items() if v is not None},
         epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epochs},
         final=_numbers(run_row(record), _FINAL),
-        exports=tuple(_export(store, export) for export in exports),
+        exports=tuple(_export(store, export, exports) for export in exports),
     )
 
 
@@ -169,10 +169,18 @@ def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | boo
     }
 
 
-def _export(store: Store, export: ExportRecord) -> TrackedExport:
+def _export(store: Store, export: ExportRecord, others: list[ExportRecord]) -> TrackedExport:
     row, folder = export.row, Exports(store.root).folder(export.export)
+    title = f"{row['format']} {row['precision']}"
+    alike = [
+        one
+        for one in others
+        if (one.row["format"], one.row["precision"]) == (row["format"], row["precision"])
+    ]
+    if len(alike) > 1:  # of other calibrations or targets
+        title += f" {row['sha256'][:8]}"
     return TrackedExport(
-        title=f"{row['format']} {row['precision']}",
+        title=title,
         sha256=str(row["sha256"]),
         status=str(row["status"]),
         values=_numbers(row, _EXPORT),

@@ -127,11 +127,12 @@ class _Session:
         if not report.progress[0]:
             return None
         publish(report, folder, REPORT_FORMATS)
+        text = markdown(report)
         digests = [run.digest for run in tracked_runs(self.store, self.study)]
         return TrackedReport(
-            digest=hashlib.sha256("".join([report.study.question, *digests]).encode()).hexdigest(),
+            digest=hashlib.sha256("".join([report.answer, text, *digests]).encode()).hexdigest(),
             answer=report.answer,
-            text=markdown(report),
+            text=text,
             folder=folder,
         )
 

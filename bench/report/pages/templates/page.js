@@ -12,7 +12,9 @@
   };
   let chosen = null, printing = false;
   let hidden = new Set();
-  try { hidden = new Set(JSON.parse(sessionStorage.getItem("hidden") || "[]")); } catch { /* a file may have no storage */ }
+  try {  // what was hidden on another page, too, if this one can show it again
+    hidden = new Set(JSON.parse(sessionStorage.getItem("hidden") || "[]").filter((name) => data.names.includes(name)));
+  } catch { /* a file may have no storage */ }
 
   const options = { seeds: false, log: false, time: false };  // of the charts of training
 
@@ -216,9 +218,13 @@
     box.addEventListener("change", () => { options[box.dataset.option] = box.checked; paint(); });
   }
   for (const d of document.querySelectorAll("details.data")) d.addEventListener("toggle", () => fill(d.querySelector("[data-table]")));
-  for (const s of document.querySelectorAll("select[data-shows]")) s.addEventListener("change", () => {
+  const show = (s) => {
     for (const part of document.querySelectorAll(`[data-group="${s.dataset.shows}"]`)) part.hidden = part.dataset.part !== s.value;
-  });
+  };
+  for (const s of document.querySelectorAll("select[data-shows]")) {
+    show(s);  // after a reload, browsers restore what was chosen
+    s.addEventListener("change", () => show(s));
+  }
   document.getElementById("theme").addEventListener("click", () => { chosen = !isDark(); paint(); });
   dark.addEventListener("change", () => { if (chosen === null) paint(); });
   const print = (on) => { if (printing !== on) { printing = on; paint(); } };
