@@ -134,13 +134,13 @@ def _correlation(subject: _Subject, where: torch.device) -> list[float]:
     model = _network(subject, split)
     if subject.network.run is None:
         settle(model, _batch(split)[0])
-    some = split.test.subset(torch.arange(min(2 * LINES, len(split.test))))
-    if len(some) < 2:  # noqa: PLR2004 - a line joins two images
+    lines = min(LINES, len(split.test) // 2)
+    if not lines:
         raise BenchError("--correlation needs 2 test images at least; the dataset has 1")
+    some = split.test.subset(torch.arange(2 * lines))
     batches = split.evaluation(some, torch.contiguous_format)
     images = torch.cat([images for images, _ in batches])
-    lines = len(images) // 2
-    values = gradient_correlation(model.eval(), images[:lines], images[lines : 2 * lines])
+    values = gradient_correlation(model.eval(), images[:lines], images[lines:])
     return [float(value) for value in values]
 
 

@@ -47,7 +47,7 @@ def show_dry_run(
     )
     to_do = sum(row["status"] == "to do" for row in rows)
     queued = how.elsewhere and how.workers is None  # the cluster decides how many run at a time
-    workers = 1 if queued else rows[0]["workers"] if rows else 1
+    workers = rows[0]["workers"] if rows and not queued else 1
     left = side_by_side((row["seconds"] for row in rows), workers)
     if to_do:
         left += start_up * (2 if min(to_do, workers) > 1 else 1)

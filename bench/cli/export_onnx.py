@@ -95,9 +95,9 @@ def export_onnx(
     """Export networks to ONNX and verify each file against PyTorch.
 
     The outputs and the test accuracy of exactly this file are compared with PyTorch's and recorded
-    with it. --max-accuracy-drop keeps layers in fp32 until int8 is within the limit, by the test
-    accuracy, which is slightly too good then. An .onnx file is quantised, and compared with itself
-    in fp32 on the dataset. Exits with code 1 if a file was rejected.
+    with it. --max-accuracy-drop keeps layers in fp32 until int8 is within the limit. It goes by the
+    test accuracy, which is slightly optimistic then. An .onnx file is quantised, and compared with
+    itself in fp32 on the dataset. Exits with code 1 if a file was rejected.
 
     Examples:
 

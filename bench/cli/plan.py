@@ -53,8 +53,8 @@ def plan(
     known = [*(read_machines(machines) if machines else []), *([known_gpu(gpu)] if gpu else [])]
     wanted = Overrides(seeds=options.parse_seeds(seeds), epochs=epochs, dataset=dataset)
     # The precision, and so which runs are finished, is that of this machine.
-    plan = make_plan(study, resolve_device("auto"), wanted)
-    rows = plan_rows(plan, Store(results), known)
+    runs = make_plan(study, resolve_device("auto"), wanted)
+    rows = plan_rows(runs, Store(results), known)
     if as_json:
         print_json(rows)
         return

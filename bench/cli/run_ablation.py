@@ -173,14 +173,13 @@ def _show_study(results: Path, study: "StudyRecord", selected: set[str], *, as_j
 
 def _show_batch_script(plan: "Plan", how: "Execution") -> None:
     """Print the script that Slurm would be given; a learning rate is searched before."""
-    from bench.launch.learning_rates import choose
-    from bench.launch.reuse import settle_folders
+    from bench.launch.learning_rates import as_recorded
     from bench.launch.slurm import SlurmLauncher
     from bench.launch.workers import allot
     from bench.store import Store
 
     store = Store(how.results)
-    plan, _ = choose(settle_folders(plan, store), store, searched=False)
+    plan, _ = as_recorded(plan, store)
     workers, resources = allot(plan, how)
     left = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     assert isinstance(how.launcher, SlurmLauncher)  # noqa: S101 - what --launcher slurm makes

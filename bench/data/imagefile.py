@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -104,15 +104,11 @@ def _way_on(path: Path) -> str:
 
 def _check_depth(path: Path, image: Image.Image) -> None:
     """Refuse colours of 16 bits, of which Pillow reads the upper 8."""
-    stored = [str(mode) for tile in getattr(image, "tile", ()) for mode in _words(tile[3])]
-    if any(re.search(";16[BLN]", mode) for mode in stored):
+    # A tile ends with the arguments of its decoder, in which the stored mode is.
+    if any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", ())):
         raise BenchError(
             f"{path}: 16 bits per channel are not supported: convert it to 8-bit grey or RGB"
         )
-
-
-def _words(arguments: Any) -> tuple[Any, ...]:
-    return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
 
 
 def _check_mode(path: Path, mode: str) -> None:

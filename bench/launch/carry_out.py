@@ -11,8 +11,8 @@ import torch
 from bench.errors import BenchError, warn
 from bench.launch.assignment import Assignment
 from bench.launch.declaration import declaration
-from bench.launch.learning_rates import choose, tuning_requests
-from bench.launch.reuse import refuse_changed, settle_folders
+from bench.launch.learning_rates import as_recorded, choose, tuning_requests
+from bench.launch.reuse import refuse_changed
 from bench.launch.workers import Execution, allot
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
@@ -81,7 +81,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         StorageError: the results folder cannot be written.
     """
     store = Store(how.results)
-    plan, tuning = choose(settle_folders(plan, store), store, searched=False)
+    plan, tuning = as_recorded(plan, store)
     workers, resources = allot(plan, how)
     pending = [r for r in plan.requests if how.force or store.read_run(r.run_id) is None]
     for request in pending:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
-from bench.launch.learning_rates import choose, tuning_requests
-from bench.launch.reuse import settle_folders
+from bench.launch.learning_rates import as_recorded, tuning_requests
 from bench.launch.workers import Execution, allot
 from bench.store import Store
 from bench.studies.recipe import recipe_name
@@ -37,8 +36,7 @@ def estimate_plan(plan: Plan, how: Execution) -> list[dict[str, Any]]:
         BenchError: a run that is still to be done could not be trained.
     """
     store = Store(how.results)
-    # So that what is trained already is found.
-    plan, _ = choose(settle_folders(plan, store), store, searched=False)
+    plan, _ = as_recorded(plan, store)
     workers, resources = allot(plan, how)
     named = {r.run_id: (v.name, s) for v in plan.variants for s, r in v.requests.items()}
     requests = {r.run_id: r for r in [*tuning_requests(plan), *plan.requests]}

@@ -75,9 +75,17 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     return dataclasses.replace(plan, variants=tuple(chosen.values())), tuning
 
 
+def as_recorded(plan: Plan, store: Store) -> tuple[Plan, dict[str, Any]]:
+    """Return a plan as its recorded runs name it: folders, and the learning rates chosen so far.
+
+    The second value is that of `choose`.
+    """
+    return choose(settle_folders(plan, store), store, searched=False)
+
+
 def all_runs(plan: Plan, store: Store) -> dict[str, RunRequest]:
     """Map the id of every run of a plan to it, with its search and the rates chosen so far."""
-    plan, _ = choose(settle_folders(plan, store), store, searched=False)
+    plan, _ = as_recorded(plan, store)
     return {request.run_id: request for request in [*tuning_requests(plan), *plan.requests]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,14 @@ class Studies:
         write_atomically(
             self.root / "tracking" / f"{name}.json", seal({"study": name, "trackers": known})
         )
+
+    def folder_id(self) -> str:
+        """Return the random text by which a tracker's server tells this folder from others."""
+        path = self.root / "tracking" / "folder"
+        with self.lock_studies():
+            if not path.is_file():
+                write_atomically(path, uuid.uuid4().hex.encode())
+            return path.read_text(encoding="utf-8")
 
     def read_tracking(self, name: str) -> dict[str, dict[str, Any]]:
         """Read the outcome of a study's trackers; empty if it cannot be read."""

@@ -121,8 +121,8 @@ def _cgroup_cores() -> float | None:
     The smallest of its group and those above it counts.
     """
     granted = []
-    for version, folder in group_folders("cpu"):
-        if version == 2:  # noqa: PLR2004
+    for unified, folder in group_folders("cpu"):
+        if unified:
             limits = (read_line(f"{folder}/cpu.max") or "max").split()
         else:
             limits = [read_line(f"{folder}/cpu.cfs_{n}_us") or "max" for n in ("quota", "period")]

@@ -99,14 +99,14 @@ def memory_left() -> int:
     return min([left, *(free for free in groups if free is not None)])
 
 
-def _left_in_group(version: int, folder: str) -> int | None:
+def _left_in_group(unified: bool, folder: str) -> int | None:
     """Return the bytes that a control group may still allocate; None without a limit."""
-    names = ("memory.max", "memory.current") if version == 2 else _VERSION_1  # noqa: PLR2004
+    names = ("memory.max", "memory.current") if unified else _VERSION_1
     most, used = (read_line(f"{folder}/{name}") or "" for name in names)
     if not (most.isdigit() and used.isdigit()):
         return None
     # Pages of files count as used, and are given up when memory is needed.
-    total = "" if version == 2 else "total_"  # noqa: PLR2004
+    total = "" if unified else "total_"
     stat = read_line(f"{folder}/memory.stat") or ""
     cached = re.findall(rf"^{total}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
     return max(0, int(most) - int(used) + sum(map(int, cached)))

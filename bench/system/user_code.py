@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("timm", "torchvision")
 _INSTALLED = {"site-packages", "dist-packages"}
+_PYC, _32_BITS = struct.Struct("<4x3I"), 0xFFFFFFFF  # a .pyc's flags, time and size (PEP 552)
 _first: dict[tuple[str, str], dict[str, str]] = {}
 
 
@@ -77,13 +78,13 @@ def _was_imported_earlier(name: str) -> bool:
     if source is None or compiled is None or sys.dont_write_bytecode:
         return False
     try:
-        writable, header = os.access(compiled, os.W_OK), Path(compiled).read_bytes()[:16]
-        status = os.stat(source)  # noqa: PTH116 - beside os.access
-    except OSError:
+        flags, modified, size = _PYC.unpack_from(Path(compiled).read_bytes())
+        status = Path(source).stat()
+    except (OSError, struct.error):
         return False
-    flags, modified, size = struct.unpack("<4x3I", header) if len(header) == 16 else (1, 0, 0)  # noqa: PLR2004
-    now = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
-    return bool(writable and not flags and (modified, size) != now)
+    same = (modified, size) == (int(status.st_mtime) & _32_BITS, status.st_size & _32_BITS)
+    # Bytecode that is checked by its hash has no time, and what cannot be written may be older.
+    return not flags and not same and os.access(compiled, os.W_OK)
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from typing import TYPE_CHECKING
-
-from bench.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +53,7 @@ class MlflowTracker:
             found.experiment_id if found else self.client.create_experiment(study, files)
         )
         # On a server that several people log to, only what is of this folder may be replaced.
-        self.folder = _identity(store)
+        self.folder = store.folder_id()
         self.known = dict(_known(self.client, self.experiment, self.folder))
 
     def log_run(self, run: TrackedRun) -> None:
@@ -115,15 +112,6 @@ class MlflowTracker:
         if older is not None:
             self.client.delete_run(older[0])
         self.known[key] = (run, digest)
-
-
-def _identity(store: Store) -> str:
-    """Return the random text by which MLflow tells a results folder from others."""
-    path = store.root / "tracking" / "folder"
-    with store.lock_studies():
-        if not path.is_file():
-            write_atomically(path, uuid.uuid4().hex.encode())
-        return path.read_text()
 
 
 def _known(

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -143,6 +144,7 @@ def _tracked(
     store: Store, record: RunRecord, variants: list[str], exports: list[ExportRecord]
 ) -> TrackedRun:
     epochs = epoch_rows(store, record)
+    titles = Counter(map(_title, exports))
     return TrackedRun(
         run=record.run,
         name=f"{' = '.join(dict.fromkeys(variants))} seed {record.request['seed']}",
@@ -154,7 +156,7 @@ def _tracked(
         environment={k: _text(v) for k, v in record.environment.items() if v is not None},
         epochs={int(row["epoch"]): _numbers(row, _EPOCH) for row in epochs},
         final=_numbers(run_row(record), _FINAL),
-        exports=tuple(_export(store, export, exports) for export in exports),
+        exports=tuple(_export(store, export, titles) for export in exports),
     )
 
 
@@ -169,15 +171,13 @@ def _parameters(request: Mapping[str, Any]) -> dict[str, str | int | float | boo
     }
 
 
-def _export(store: Store, export: ExportRecord, others: list[ExportRecord]) -> TrackedExport:
-    row, folder = export.row, Exports(store.root).folder(export.export)
-    title = f"{row['format']} {row['precision']}"
-    alike = [
-        one
-        for one in others
-        if (one.row["format"], one.row["precision"]) == (row["format"], row["precision"])
-    ]
-    if len(alike) > 1:  # of other calibrations or targets
+def _title(export: ExportRecord) -> str:
+    return f"{export.row['format']} {export.row['precision']}"
+
+
+def _export(store: Store, export: ExportRecord, titles: Counter[str]) -> TrackedExport:
+    row, folder, title = export.row, Exports(store.root).folder(export.export), _title(export)
+    if titles[title] > 1:  # of other calibrations or targets
         title += f" {row['sha256'][:8]}"
     return TrackedExport(
         title=title,
