@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from .errors import ModelError, nearest
+from .registry import check_count
 
 # He et al. 2016a, section 3.3: options A and B put something where shapes change and the
 # identity elsewhere; option C puts a projection everywhere; a plain network has nothing.
@@ -31,7 +32,6 @@ Stem = Literal["imagenet", "cifar"]
 ActivationOrder = Literal["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
 Norm = Literal["batch", "group", "none"]
 
-_WIDEST = 2**28  # beyond it the number of weights does not fit in 63 bits
 CHOICES: dict[str, tuple[str, ...]] = {
     "shortcut": get_args(Shortcut),
     "block": get_args(Block),
@@ -97,22 +97,13 @@ class ResNetConfig:
     dropout_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        for option, allowed in CHOICES.items():
-            value = getattr(self, option)
-            if value not in allowed:
-                raise ModelError(
-                    f"{option}={value!r} is unknown{nearest(str(value), allowed)} "
-                    f"(known: {', '.join(allowed)})"
-                )
+        for option in CHOICES:
+            check_choice(option, getattr(self, option))
         if not isinstance(self.zero_init_residual, bool):
             raise ModelError(
                 f"zero_init_residual={self.zero_init_residual!r} must be true or false"
             )
-        whole = isinstance(self.width, int) and not isinstance(self.width, bool)
-        if not whole or not 1 <= self.width < _WIDEST:
-            raise ModelError(
-                f"width={self.width!r} must be a whole number of at least 1 and below {_WIDEST:,}"
-            )
+        check_count("width", self.width)
         self._check_numbers()
         if self.zero_init_residual:
             self._check_zero_init()
@@ -147,8 +138,19 @@ class ResNetConfig:
                 "zero_init_residual with shortcut='none' would make every block output zero "
                 "and never train; use it with a shortcut"
             )
-        if self.activation_order == "relu_before_add":
+        if self.activation_order == "relu_before_add" and self.norm != "none":
             raise ModelError(
                 "zero_init_residual with activation_order='relu_before_add' would never train: "
                 "the ReLU that ends the branch passes no gradient at zero; use another order"
             )
+
+
+def check_choice(option: str, value: object) -> str:
+    """Return *value*, or raise `ModelError` if it is not one of the option's choices."""
+    allowed = CHOICES[option]
+    if value not in allowed:
+        raise ModelError(
+            f"{option}={value!r} is unknown{nearest(str(value), allowed)} "
+            f"(known: {', '.join(allowed)})"
+        )
+    return str(value)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from .config import CHOICES, SHORTCUT_NUMBERS, Block, ResNetConfig
+from .config import CHOICES, SHORTCUT_NUMBERS, Block, ResNetConfig, check_choice
 from .errors import ModelError
 from .registry import Canonical, Family, Options, check_options, register
 
@@ -100,7 +100,7 @@ def _imagenet(depth: int, block: object) -> ResNetConfig | None:
 def _cifar(depth: int, block: object) -> ResNetConfig | None:
     if depth in IMAGENET:
         return None
-    kind = str(block) if block in CHOICES["block"] else "basic"
+    kind = "basic" if block is None else check_choice("block", block)
     per_n = LAYERS_PER_N[kind]
     if depth not in _depths(per_n, depth):
         raise ModelError(_wrong_depth(depth, kind))
@@ -115,7 +115,7 @@ def _cifar(depth: int, block: object) -> ResNetConfig | None:
 
 def _depths(per_n: int, near: int) -> list[int]:
     """Return the depths per_n · n + 2, n ≥ 1, at *near* and on both sides of it."""
-    n = (near - 2) // per_n
+    n = max(0, (near - 2) // per_n)
     return [per_n * k + 2 for k in (n, n + 1) if k >= 1]
 
 
@@ -162,6 +162,12 @@ def _simplest(config: ResNetConfig, own: ResNetConfig) -> ResNetConfig:
     }
     if neutral.get(config.shortcut, False):
         config = replace(config, shortcut=own.shortcut)
+    if (
+        config.block == "bottleneck"
+        and set(config.stages) == {1}
+        and (config.shortcut == "all_projection")
+    ):
+        config = replace(config, shortcut="projection")  # every block changes the shape
     if config.shortcut == "none":
         # Without an addition all orders are one (He et al. 2016b, section 4.1: "it does not
         # matter whether we think of them as post- or pre-activations").

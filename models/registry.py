@@ -15,6 +15,9 @@ from .errors import ModelError, UnknownModelError, function_suggestion, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+# A kernel of 32 · width in- and output channels (a gate of the last stage of bottlenecks) has fewer
+# than 2⁶³ bytes below it; torch raises an error of its own beyond.
+MOST = 2**25
 Options = Mapping[str, Any]
 Canonical = tuple[str, dict[str, Any]]
 
@@ -118,7 +121,7 @@ def canonical(name: str, options: Options | None = None) -> Canonical:
 
 
 def build_model(
-    name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
+    name: str, /, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
 ) -> nn.Module:
     """Build a network that maps (batch, channels, height, width) to (batch, classes).
 
@@ -126,7 +129,8 @@ def build_model(
         name: one of `list_models()`, or another name described there.
         num_classes: None is the family's own (`default_shape`).
         in_channels: None is the family's own.
-        options: the family's options, such as `shortcut` or `width`.
+        options: the family's options, such as `shortcut` or `width`; a user's function may have
+            one called `name`.
 
     Returns:
         The network in training mode, on the CPU, with freshly drawn weights.
@@ -147,9 +151,11 @@ def build_model(
 
 
 def check_count(what: str, value: object) -> int:
-    """Return *value*, or raise `ModelError` if it is not a whole number of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{what}={value!r} must be a whole number of at least 1")
+    """Return *value*, or raise `ModelError` if it is no whole number from 1 to below `MOST`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < MOST:
+        raise ModelError(
+            f"{what}={value!r} must be a whole number of at least 1 and below {MOST:,}"
+        )
     return value
 
 

@@ -59,8 +59,9 @@ def export_onnx(
         CalibrationMethod, int8("--calibration-method", "Calibration method.")
     ] = "minmax",
     calibration_images: Annotated[
-        int, int8("--calibration-images N", "Number of calibration images.")
-    ] = 128,
+        int | None,
+        int8("--calibration-images N", "Number of calibration images (default: 128)."),
+    ] = None,
     calibration_seed: Annotated[
         int, int8("--calibration-seed N", "Random seed for choosing calibration images.")
     ] = 0,

@@ -31,14 +31,16 @@ def calibration_images(source: LoadedNetwork, settings: Settings) -> Tensor:
         BenchError: the network has no images of its own and no others were given, or they do
             not fit it.
     """
-    count, seed = settings.calibration_images, settings.calibration_seed
+    count, seed = settings.images_wanted, settings.calibration_seed
     if settings.dataset == RANDOM:
         return random_images(source.input_shape, count, seed)
     dataset = calibration_dataset(source, settings)
     if dataset is None:
-        return source.calibration_images(count, seed)
+        images = source.calibration_images(count, seed)
+        _check_count(len(images), settings, f"run {source.run} was trained on")
+        return images
     made = source.preprocessing or _of_model(source.model, dataset, source.input_shape[-1])
-    return made.apply(draw_images(dataset, count, seed))
+    return made.apply(draw_images(dataset, settings))
 
 
 def calibration_dataset(source: LoadedNetwork, settings: Settings) -> Dataset | None:
@@ -74,20 +76,30 @@ def fitting_dataset(
     return dataset
 
 
-def draw_images(dataset: Dataset, count: int, seed: int) -> Tensor:
-    """Draw *count* training images, uint8, N×C×H×W.
+def draw_images(dataset: Dataset, settings: Settings) -> Tensor:
+    """Draw training images, uint8, N×C×H×W.
 
     Raises:
-        BenchError: there are fewer.
+        BenchError: there are fewer than asked for, or than one batch.
     """
-    available = len(dataset.train)
-    if count > available:
-        raise BenchError(
-            f"--calibration-images {count}: {dataset.name} has {available} training images; use "
-            f"{available} or less"
-        )
-    chosen = torch.randperm(available, generator=_generator(seed))[:count].sort().values
+    order = torch.randperm(len(dataset.train), generator=_generator(settings.calibration_seed))
+    chosen = order[: settings.images_wanted].sort().values
+    _check_count(len(chosen), settings, f"{dataset.name} has")
     return dataset.train.images[chosen]
+
+
+def _check_count(drawn: int, settings: Settings, owner: str) -> None:
+    """Refuse fewer images than were asked for, or than one batch."""
+    asked, batch = settings.calibration_images, settings.calibration_batch
+    if drawn < batch:
+        raise BenchError(
+            f"{owner} {drawn} training images, and calibrating int8 takes {batch} or more; "
+            "give another --dataset"
+        )
+    if asked is not None and drawn < asked:
+        raise BenchError(
+            f"--calibration-images {asked}: {owner} {drawn} training images; use {drawn} or less"
+        )
 
 
 def random_images(shape: tuple[int, ...], count: int, seed: int) -> Tensor:

@@ -16,7 +16,7 @@ from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
 from bench.export.quantise import LAYERS, Quantiser
 from bench.export.sensitivity import Effect, fewest_kept, layer_effects
 from bench.export.session import open_session
-from bench.export.settings import is_noise
+from bench.export.settings import CALIBRATION_IMAGES, is_noise
 from bench.export.verdict import relative_speed, verdict
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ def to_fp16(
     proto: onnx.ModelProto, source: LoadedNetwork, settings: Settings, threads: int
 ) -> Converted:
     """Convert to fp16, keeping in fp32 the layers whose values would overflow."""
-    count = min(settings.calibration_images, 128)
-    images = source.calibration_images(count, settings.calibration_seed)
+    images = source.calibration_images(CALIBRATION_IMAGES, seed=0)
     kept = overflowing_layers(proto, images.numpy(), threads)
     half = convert_to_fp16(proto, keep=list(kept), fp16_io=settings.io_precision == "fp16")
-    return Converted(half, {"kept_fp32": kept, "kept_above": SAFE_MAX, "images": count})
+    return Converted(half, {"kept_fp32": kept, "kept_above": SAFE_MAX, "images": len(images)})
 
 
 def count_layers(proto: onnx.ModelProto) -> int:

@@ -62,11 +62,11 @@ class ForeignFile:
 
     def images(self, settings: Settings) -> npt.NDArray[Any]:
         """Draw calibration images, as the file takes them."""
-        count, seed = settings.calibration_images, settings.calibration_seed
         if self.dataset is None:
+            count, seed = settings.images_wanted, settings.calibration_seed
             values = random_images(self.facts.channels_first, count, seed)
             return self.facts.arrange(values if self.facts.takes_floats else values * 50 + 128)
-        return self.feed(draw_images(self.dataset, count, seed))
+        return self.feed(draw_images(self.dataset, settings))
 
     def feed(self, images: Tensor) -> npt.NDArray[Any]:
         """Turn uint8 images N×C×H×W into the file's input."""

@@ -14,9 +14,11 @@ Int8Target = Literal["cpu", "tensorrt"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Flavor = Literal["rtx", "standard"]
 
+CALIBRATION_IMAGES = 128
 DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 CALIBRATION_BATCH = 32
 RANDOM = "random"  # instead of the name of a dataset
+_OF_INT8 = ("max_accuracy_drop", "sensitivity", "dataset")  # and what begins with "calibration"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Settings:
         dataset: images to calibrate int8 with, and to test a file on: the name of a dataset, or
             `random`; None for the run's own.
         calibration_method: how int8 ranges are determined: minmax, entropy or percentile.
-        calibration_images: number of images used for that.
+        calibration_images: number of images used for that; None for `CALIBRATION_IMAGES` (or one
+            batch, if that is more), or as many as there are.
         calibration_seed: random seed for choosing those images.
         calibration_draws: number of such choices that the accuracy is measured for.
         max_accuracy_drop: largest accuracy drop allowed for int8, in percentage points; layers are
@@ -52,7 +55,7 @@ class Settings:
     with_preprocessing: bool = False
     dataset: str | None = None
     calibration_method: CalibrationMethod = "minmax"
-    calibration_images: int = 128
+    calibration_images: int | None = None
     calibration_seed: int = 0
     calibration_draws: int = 1
     max_accuracy_drop: float | None = None
@@ -75,9 +78,14 @@ class Settings:
         """Images of one calibration step."""
         return self.static_batch or CALIBRATION_BATCH
 
+    @property
+    def images_wanted(self) -> int:
+        """Calibration images to draw, if there are as many."""
+        return self.calibration_images or max(CALIBRATION_IMAGES, self.calibration_batch)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without those that the precision does not use."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"calibration_images": self.images_wanted}
         if self.dataset is None:
             values.pop("dataset")
         if self.precision != "int8":
@@ -87,9 +95,10 @@ class Settings:
         return values
 
     def _check_calibration(self) -> None:
-        if self.precision == "int8" and self.calibration_images < self.calibration_batch:
+        count = self.calibration_images
+        if self.precision == "int8" and count is not None and count < self.calibration_batch:
             raise BenchError(
-                f"--calibration-images {self.calibration_images} is smaller than one batch of "
+                f"--calibration-images {count} is smaller than one batch of "
                 f"{self.calibration_batch}: use {self.calibration_batch} or more"
             )
         drop = self.max_accuracy_drop
@@ -104,9 +113,10 @@ class Settings:
             )
         if self.precision == "int8":
             return
-        for name in ("max_accuracy_drop", "sensitivity", "dataset"):
-            if getattr(self, name):
-                raise BenchError(f"--{name.replace('_', '-')} goes with --precision int8")
+        for one in dataclasses.fields(self):
+            of_int8 = one.name.startswith("calibration") or one.name in _OF_INT8
+            if of_int8 and getattr(self, one.name) != one.default:
+                raise BenchError(f"--{one.name.replace('_', '-')} goes with --precision int8")
 
 
 def is_noise(dataset: str | None) -> bool:

@@ -44,8 +44,8 @@ def measure_blocks(
 
     Returns:
         For each block from input to output: block, gradient_norm (`gradient_norms`) and
-        norm_ratio, the median over the images of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet
-        (None without a shortcut, or where it carries nothing).
+        norm_ratio, the median over the images of `norm_ratios` (None without a shortcut, or where
+        it carries nothing).
 
     Raises:
         BenchError: the network has no such blocks.

@@ -149,11 +149,18 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
     colours = {k: settings[k] for k in ("mean", "std") if settings.get(k) is not None}
     if len(colours) == 1:
         raise VariantError(f"variant '{variant.name}': give both mean and std, or neither", place)
+    chosen = Recipe.model_validate({**recipe.model_dump(), **values})
+    if colours and not chosen.normalize:
+        raise VariantError(
+            f"variant '{variant.name}': no image is normalised with normalize = false; leave mean "
+            "and std out",
+            place,
+        )
     return {
         "model": model,
         "options": options,
         "dataset": dataset,
-        "recipe": Recipe.model_validate({**recipe.model_dump(), **values}),
+        "recipe": chosen,
         "train_images": settings.get("train_images"),
         "input_size": settings.get("input_size") or native,
         "precision": settings.get("precision") or overrides.default_precision,

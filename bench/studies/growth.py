@@ -94,8 +94,14 @@ def grown_request(
     old = configuration((parent.model, parent.options))
     network = canonical(to, {**options, "width": width or old.width})
     check_nesting((parent.model, parent.options), network)
-    if network == (parent.model, {k: v for k, v in parent.options.items() if v is not None}):
+    own = {k: v for k, v in parent.options.items() if k != "zero_init_residual"}
+    if network == (parent.model, own):
         raise BenchError(f"--to {to}: that is the run's own network; name a larger one")
+    if settings.get("whitening", parent.recipe.whitening) != parent.recipe.whitening:
+        raise BenchError(
+            f"--set whitening={settings['whitening']}: the larger network starts with the run's "
+            "own first convolution; leave it out"
+        )
     changed = {**settings, **({} if epochs is None else {"epochs": epochs})}
     try:
         recipe = Recipe.model_validate({**parent.recipe.model_dump(), **changed})

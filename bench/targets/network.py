@@ -109,7 +109,8 @@ class NamedNetwork:
             raise BenchError(f"{self.label} is a file and has no torch network")
         imported_code(self.model)  # remembers it, so that a later change is noticed
         torch.manual_seed(0)  # the same weights, and so the same file, every time
-        model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
+        given = {"in_channels": self.input_shape[0]} | self.options
+        model = materialise(build_model(self.model, **given), self.input_shape).eval()
         return LoadedNetwork(self.file_name, model, self.model, self.options, self.input_shape)
 
 
@@ -189,21 +190,13 @@ class LoadedNetwork:
     def calibration_images(self, count: int, seed: int) -> Tensor:
         """Draw float32 images N×C×S×S that the run was trained on, never test images.
 
-        A bare model gets random ones.
-
-        Raises:
-            BenchError: the run was trained on fewer.
+        A bare model gets random ones, and a run that was trained on fewer all of those.
         """
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
         trained_on, _ = split_places(self.trained.request, dataset)
         images = dataset.train.images[trained_on]
-        if count > len(images):
-            raise BenchError(
-                f"--calibration-images {count}: run {self.run} was trained on {len(images)} "
-                f"images; use {len(images)} or less"
-            )
         generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
         chosen = torch.randperm(len(images), generator=generator)[:count]
         return self.preprocessing.apply(images[chosen.sort().values])

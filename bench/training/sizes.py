@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,9 @@ def image_size(request: RunRequest) -> int:
 
 def blank_network(request: RunRequest, size: DataSize) -> nn.Module:
     """Build the request's network for its shapes, without memory if it supports that."""
-    with contextlib.suppress(Exception), torch.device("meta"):
+    with contextlib.suppress(Exception), torch.device("meta"), warnings.catch_warnings():
+        # Of each weight that the network's own code loads.
+        warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
         return build_blank(request, size.classes, size.shape)
     return build_blank(request, size.classes, size.shape)  # it computes when built
 

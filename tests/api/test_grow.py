@@ -58,6 +58,13 @@ def test_a_run_grows_is_proved_and_trains_on(bench, train_here):
     assert "Proof: largest logit difference 0 on 20 validation images" in printed
 
 
+def test_what_growing_would_leave_without_effect_is_refused(bench, train_here):
+    run = train_here("resnet8", options={"width": 4, "zero_init_residual": True})["run"]
+    assert "own network" in bench("grow", run, "--to", "resnet8").refusal
+    whiten = ("--to", "resnet14", "--set", "whitening=initial")
+    assert "own first convolution; leave it out" in bench("grow", run, *whiten).refusal
+
+
 def test_a_plain_run_does_not_grow(bench, train_here, entries, tmp_path):
     run = train_here("plain8")["run"]
     before = entries(tmp_path)

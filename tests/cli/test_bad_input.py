@@ -111,6 +111,10 @@ REQUESTS = {
         "train resnet8 --weights weigths.pt",
         "No such file or directory; did you mean 'weights.pth'",
     ),
+    "a mean that normalises nothing": (
+        "train resnet8 --set normalize=false --set mean=0.5 --set std=0.5",
+        "no image is normalised with normalize = false; leave mean and std out",
+    ),
     "impossible depth": ("train resnet33", "resnet33"),
     "unknown dataset": (
         "train resnet8 --dataset fashion-mnst",

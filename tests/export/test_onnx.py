@@ -228,6 +228,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"precision": "int4"}, "--precision int4 is unknown.*fp32, fp16, int8"),
     ({"precision": "int8", "calibration_images": 8}, "smaller than one batch of 32"),
     ({"precision": "int8", "static_batch": 64, "calibration_images": 40}, "batch of 64"),
+    ({"precision": "fp16", "calibration_images": 8}, "--calibration-images goes with .* int8"),
+    ({"calibration_seed": 3}, "--calibration-seed goes with --precision int8"),
     ({"static_batch": 0}, "--static-batch 0: it must be at least 1"),
     ({"io_precision": "fp16"}, "goes with --precision fp16"),
     ({"max_accuracy_drop": 1.0}, "goes with --precision int8"),

@@ -78,6 +78,28 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert all(layer in picture.read_text() for layer in layers)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_run_of_few_images_is_converted_with_all_of_them(
+    tmp_path: Path, train_here: Any, precision: str
+) -> None:
+    row = train_here("resnet8", settings={"train_images": 60})
+    results, run = tmp_path / "bench-runs", row["run"]
+    made = export_onnx(run, results=results, threads=1, precision=precision).iloc[0]
+    proof = json.loads((results / "exports" / made["export"] / "export.json").read_text())["proof"]
+    assert proof[precision]["images"] == 50
+    if precision == "int8":
+        with pytest.raises(BenchError, match=r"--calibration-images 100: run .* was trained on 50"):
+            export_onnx(run, results=results, precision=precision, calibration_images=100)
+
+
+def test_a_run_of_fewer_images_than_a_batch_names_another_way(
+    tmp_path: Path, train_here: Any
+) -> None:
+    run = train_here("resnet8", settings={"train_images": 30, "validation_fraction": 0})["run"]
+    with pytest.raises(BenchError, match="calibrating int8 takes 32 or more; give another --data"):
+        export_onnx(run, results=tmp_path / "bench-runs", precision="int8")
+
+
 def test_without_vnni_weights_keep_seven_bits_and_the_file_is_proven_there(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +390,7 @@ def test_overflow_is_looked_for_in_every_image_that_is_recorded() -> None:
     """Also in those that fill no batch of a file of one batch size."""
     images = torch.ones(128, 1, 28, 28)
     images[-1] = 1e5
-    source: Any = SimpleNamespace(calibration_images=lambda count, _seed: images[:count])
+    source: Any = SimpleNamespace(calibration_images=lambda count, **_: images[:count])
     proto = classifier(10, shape=(100, 1, 28, 28))
     details = to_fp16(proto, source, Settings("fp16", static_batch=100), threads=1).details
     assert details["images"] == 128

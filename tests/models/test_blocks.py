@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bench.models import BLOCKS, ORDERS, Residual, ResNetConfig, book, build_model, registry
+from bench.models.shortcuts import Projection
 
 # The orders whose block ends with a ReLU are the identity on what a ReLU made.
 IDENTITY_ON_ALL = ("relu_before_add", "relu_preact", "preact")
@@ -131,6 +132,12 @@ class TestShortcuts:
         assert out.shape == (2, 8, 3, 3)
         assert torch.equal(out[:, :4], x[:, :, ::2, ::2])
         assert not out[:, 4:].any()
+
+    def test_all_projection(self):
+        made, out, residual = self.parts(shortcut="all_projection")
+        assert isinstance(made.downsample, Projection)
+        entered = torch.relu(made.bn1(self.x))  # a projection takes the activated input (2016b)
+        assert torch.allclose(out, made.downsample(entered) + residual, atol=1e-6)
 
     def test_gates_start_with_the_bias_that_was_asked_for(self):
         model = build_model("resnet8", shortcut="gated", gate_bias=-3)

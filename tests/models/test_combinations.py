@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
 from bench.models import CHOICES, ModelError, build_model
 
@@ -112,6 +113,21 @@ def test_a_plain_network_without_normalisation_has_no_factors():
     assert not [name for name, _ in model.named_parameters() if "scale" in name]
 
 
+def test_groups_are_at_most_16_of_two_channels_or_more():
+    model = build_model("resnet8", width=4, norm="group")
+    groups = {m.num_channels: m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)}
+    assert groups == {4: 2, 8: 4, 16: 8}
+    wide = build_model("resnet8", width=64, norm="group")
+    assert wide.layer1[0].bn1.num_groups == 16
+
+
+def test_without_normalisation_a_factor_behind_the_last_relu_gets_a_gradient():
+    gradients = grad_check(
+        "resnet8", activation_order="relu_before_add", norm="none", zero_init_residual=True
+    )
+    assert gradients["layer1.0.scale.weight"].any()
+
+
 def test_without_normalisation_zero_initialised_branches_leave_the_shortcut():
     torch.manual_seed(0)
     model = build_model("resnet8", width=8, norm="none", zero_init_residual=True)
@@ -145,6 +161,8 @@ REFUSED = [
     ("resnet29", {}, r"6n\+2 .* 26 and 32, or block='bottleneck' for 29"),
     ("resnet19", {}, "14 and 20 .*18, 34, 50"),
     ("resnet3", {}, "nearest: 8"),
+    ("resnet1", {}, "nearest: 8"),
+    ("resnet29", {"block": "botleneck"}, "block='botleneck' is unknown; did you mean 'bottleneck'"),
     ("resnet34", {"block": "bottleneck"}, "are resnet50; bottleneck blocks are in resnet50"),
     ("resnet18", {"block": "bottleneck"}, "bottleneck blocks are in resnet50, resnet101"),
     ("resnet50", {"block": "basic"}, "are resnet34; basic blocks are in resnet18"),

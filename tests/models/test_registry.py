@@ -36,6 +36,11 @@ SAME = [
     (("preact_resnet20", {"shortcut": "none"}), ("resnet20", {"shortcut": "none"})),
     (("resnet38", {"block": "bottleneck"}), ("resnet38", {"block": "bottleneck"})),
     (("plain_cnn", {"width": 64}), ("plain_cnn", {})),
+    # Each of its three blocks changes the shape, and has a projection either way.
+    (
+        ("resnet11", {"block": "bottleneck", "shortcut": "all_projection"}),
+        ("resnet11", {"block": "bottleneck", "shortcut": "projection"}),
+    ),
 ]
 
 

@@ -33,6 +33,28 @@ def test_a_model_is_found_with_its_shape_and_built_alike_every_time(tmp_path: Pa
     assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
 
 
+GREY = """
+from torch import nn
+
+def make(name="small", num_classes=10, in_channels=1):
+    width = {"small": 2, "large": 4}[name]
+    conv = nn.Conv2d(in_channels, width, 3)
+    return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+"""
+
+
+@pytest.mark.parametrize(("options", "channels"), [({}, 3), ({"in_channels": 1}, 1)])
+def test_an_own_network_is_built_for_the_images_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], channels: int
+) -> None:
+    (tmp_path / "grey_nets.py").write_text(GREY)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = {"name": "large", **options}
+    found = find_network("grey_nets:make", results=tmp_path, options=wanted, input_size=8)
+    assert found.input_shape == (channels, 8, 8)
+    assert found.load().model[0].weight.shape == (4, channels, 3, 3)
+
+
 def test_a_wrong_option_of_a_model_is_not_passed_over_for_a_run(
     trained: Path, runs: list[str]
 ) -> None:

@@ -6,6 +6,7 @@ from bench.errors import BenchError
 from bench.training.check import check_trainable
 from bench.training.run import execute
 from bench.training.setup import load_data
+from bench.training.sizes import data_size, image_macs
 
 MODELS = """
 import torch
@@ -59,6 +60,11 @@ class MiddleOnly(nn.Sequential):
         for end in (layers[0], layers[2]):
             end.requires_grad_(False)
 
+def ready(num_classes, in_channels):
+    model = Body(num_classes, in_channels)
+    model.load_state_dict(Body(num_classes, in_channels).state_dict())
+    return model
+
 def breaks(num_classes, in_channels):
     class Broken(nn.Module):
         def forward(self, x):
@@ -89,6 +95,17 @@ def refused(request):
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def test_whitening_and_given_weights_are_refused_together(tiny):
+    request = tiny(whitening="frozen", initial_weights="ab" * 32)
+    assert "the given weights replace the first convolution's; leave one" in refused(request)
+
+
+def test_a_network_that_loads_its_own_weights_is_counted_in_silence(own, recwarn):
+    request = own("ready")
+    assert image_macs(request, data_size(request)) == 64 * 10
+    assert not recwarn.list
 
 
 def test_what_can_be_trained_passes(tiny, own):

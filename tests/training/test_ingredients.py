@@ -120,6 +120,16 @@ def test_muon_takes_the_hidden_matrices_and_sgd_the_rest(tiny):
     assert [id(p) for p in muon.kernels] == [id(named[n]) for n in named if n in hidden]
 
 
+@pytest.mark.parametrize(("nesterov", "expected"), [(True, (0.8, True)), (False, (0.8, False))])
+def test_both_have_the_recipes_momentum_and_weight_decay(tiny, nesterov, expected):
+    values = {"momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.003}
+    _, trainer = prepared(tiny(muon_learning_rate=0.1, **values))
+    for optimiser in trainer.optimizers:
+        assert {(g["momentum"], g["nesterov"]) for g in optimiser.param_groups} == {expected}
+        assert max(g["weight_decay"] for g in optimiser.param_groups) == 0.003
+    assert [g["weight_decay"] for g in trainer.optimizers[1].param_groups] == [0.003]
+
+
 def test_both_rates_follow_the_schedule(tiny):
     request = tiny(muon_learning_rate=0.06)
     _, trainer = prepared(request)

@@ -55,6 +55,12 @@ def test_steps_divide_by_ten_at_the_milestones():
     assert ours("step") == pytest.approx(expected, rel=1e-9)
 
 
+def test_milestones_are_shares_of_all_steps_with_the_warm_up():
+    recipe = Recipe(learning_rate=0.3, schedule="step", milestones=(0.25, 0.6), warmup_fraction=0.1)
+    rates = [learning_rate_at(recipe, step, 20) for step in range(20)]
+    assert rates == pytest.approx([0.15, *[0.3] * 4, *[0.03] * 7, *[0.003] * 8])
+
+
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
 def test_decay_ends_at_zero_right_after_the_last_step(schedule):
     recipe = Recipe(learning_rate=0.3, schedule=schedule, warmup_fraction=0.25)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from bench.store.tables.runs import run_row
-from bench.training import run
+from bench.training import loop
 from bench.training.run import execute
 from bench.training.setup import Split, build_network, load_data
 
+CPU = torch.device("cpu")
 PARTS = {
     "training": {"weights", "order"},
     "initialization": {"weights"},
@@ -21,15 +22,13 @@ PARTS = {
 
 
 def sources(request):
-    """Return initial weights, the images trained on, and the order in which they are seen."""
+    """Return initial weights, the images trained on, and the seed of their order."""
     dataset = load_data(request)
-    split = Split.of(dataset, request, torch.device("cpu"))
-    weights = build_network(request, dataset).conv1.weight
-    _, labels = next(split.training_batches(torch.contiguous_format).epoch(0))
+    split = Split.of(dataset, request, CPU)
     return {
-        "weights": weights,
+        "weights": build_network(request, dataset).conv1.weight,
         "images": (split.train.images, dataset.train.images),
-        "order": labels if request.recipe.seed_varies in {"training", "order"} else None,
+        "order": split.training_batches(torch.contiguous_format).seed,
     }
 
 
@@ -39,17 +38,29 @@ def test_the_seed_varies_what_the_recipe_says_and_nothing_else(tiny, varies):
     equal = {
         "weights": torch.equal(first["weights"], second["weights"]),
         "images": torch.equal(first["images"][0], second["images"][0]),
+        "order": first["order"] == second["order"],
     }
-    assert {name for name, same in equal.items() if not same} == PARTS[varies] - {"order"}
+    assert {name for name, same in equal.items() if not same} == PARTS[varies]
     # The split is taken out of one subset; another subset is split as well.
     kept = torch.equal(first["images"][1], second["images"][1])
     assert kept == (varies not in {"subset", "everything"})
 
 
+@pytest.mark.parametrize("varies", PARTS)
+def test_dropout_is_drawn_by_the_seed_of_the_order(tiny, store, resources, monkeypatch, varies):
+    drawn = []
+    original = loop.stable_seed
+    monkeypatch.setattr(loop, "stable_seed", lambda *k: drawn.append(k[1]) or original(*k))
+    request = tiny(seed=7, seed_varies=varies, epochs=1)
+    execute(request, store, resources)
+    order = Split.of(load_data(request), request, CPU).training_batches(torch.contiguous_format)
+    assert set(drawn) == {order.seed}
+
+
 @pytest.mark.parametrize("varies", ["initialization", "order", "split", "subset"])
 def test_seed_0_is_the_common_start_of_all_that_vary_one_source(tiny, varies):
     def order(request):
-        batches = run.Split.of(load_data(request), request, torch.device("cpu")).training_batches(
+        batches = Split.of(load_data(request), request, CPU).training_batches(
             torch.contiguous_format
         )
         return torch.cat([labels for _, labels in batches.epoch(0)])

@@ -175,9 +175,10 @@ def analysing_commands(data: StudyData) -> list[str]:
 
 def _export_options(record: ExportRecord) -> list[str]:
     """Return the options of an export that are not the default; its precision always."""
-    settings, default = record.request.get("settings", {}), dataclasses.asdict(Settings())
+    settings, precision = record.request.get("settings", {}), record.row["precision"]
+    default = dataclasses.asdict(Settings()) | Settings(precision=precision).as_dict()
     given = {name: v for name, v in settings.items() if name in default and v != default[name]}
-    return _options({"precision": record.row["precision"], **given})
+    return _options({"precision": precision, **given})
 
 
 def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
