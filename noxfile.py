@@ -8,6 +8,7 @@ checked is the installed package: each session first reinstalls the working tree
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests"]
 
 PATHS = ("bench", "models", "ablations", "docs", "tests", "tools", "noxfile.py")
 
 
 def install(session: nox.Session) -> None:
     """Install the working tree, without looking at its dependencies again."""
+    shutil.rmtree("build", ignore_errors=True)  # setuptools installs what was deleted since, too
     session.run(
         sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", "."
     )

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import pickle
+import tarfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from bench import load_results
+from bench.data.formats import read_cifar, read_idx
 from bench.data.imagecache import load_imagefolder
 from bench.errors import BenchError
 from bench.store import Store
@@ -68,6 +70,25 @@ def test_weights_to_start_from(malice: bytes, trap: Path, tmp_path: Path, suffix
     file.write_bytes(malice)
     with pytest.raises(BenchError, match=f"--weights {file} cannot be read"):
         load_weights(torch.nn.Linear(1, 1), file)
+    assert not trap.exists()
+
+
+def test_published_images(malice: bytes, trap: Path, tmp_path: Path) -> None:
+    """Whole files of another content, and members of an archive that is one."""
+    file = tmp_path / "images.gz"
+    file.write_bytes(malice)
+    names: dict[str, Any] = {"train": ("a.bin",), "test": "t.bin", "names": "n.txt"}
+    with pytest.raises(BenchError):
+        read_idx(file)
+    with pytest.raises(BenchError):
+        read_cifar(file, label_bytes=1, **names)
+    with tarfile.open(file, "w:gz") as tar:
+        for name in ("a.bin", "t.bin", "n.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = len(malice)
+            tar.addfile(member, io.BytesIO(malice))
+    with pytest.raises(BenchError):
+        read_cifar(file, label_bytes=1, **names)
     assert not trap.exists()
 
 

@@ -25,7 +25,7 @@ def load_embedded(name: str) -> Dataset:
 
     Images come in turn from class 0, 1, …, 9, 0, …, so that any stretch of them is balanced.
     Made from Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, MIT licence) by
-    ``embedded/make_fashion_mnist_mini.py``, which documents the layout.
+    ``tools/fashion_mnist_mini.py``, which documents the layout.
 
     Raises:
         BenchError: The installed package's file is damaged or missing.

@@ -60,13 +60,23 @@ def measure_names(
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be
             written.
     """
-    found = find_targets(
-        names or [DEFAULT_MODEL],
+    find = partial(
+        find_targets,
         results=context.results,
         options=request.options,
         input_size=request.input_size,
     )
-    return measure_targets(_with_unique_labels(found), request, context)
+    found = _with_unique_labels(find(names or [DEFAULT_MODEL]))
+    wanted = request.reference
+    if wanted in map(str, names) and not any(target.is_called(wanted) for target in found):
+        called = find([wanted])  # a study, or a run by its short hash or folder
+        if len(called) > 1:
+            raise BenchError(
+                f"--reference {wanted}: it stands for {len(called)} runs; name one of them, such "
+                f"as {called[0].label}"
+            )
+        request = replace(request, reference=called[0].label)
+    return measure_targets(found, request, context)
 
 
 def _with_unique_labels(targets: Sequence[MeasuredNetwork]) -> list[MeasuredNetwork]:

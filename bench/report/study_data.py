@@ -227,9 +227,9 @@ def load_results(path: str | Path = "bench-runs", table: Table = "runs") -> pd.D
     Args:
         path: a results folder, its `studies/NAME.json`, or one `runs/ID` folder.
         table: `runs` (one row per run and variant that refers to it), `epochs`, `exports`,
-            `throughput`, `lesions`, `gradients`, `correlations`, `landscapes`, or `comparisons`
-            (one row per variant that a study compares with its reference, and per contrast),
-            which is computed from the runs.
+            `throughput`, `cold_starts`, `lesions`, `gradients`, `correlations`, `landscapes`, or
+            `comparisons` (one row per variant that a study compares with its reference, and per
+            contrast), which is computed from the runs.
 
     Returns:
         A frame with the columns and dtypes of `COLUMNS[table]`, also when it has no row. Units

@@ -54,6 +54,7 @@ def pages() -> dict[str, str]:
     parts += ["Only in `[[variant]]`:", "", variant]
     for name, part in (
         ("[tune]", "Tune"),
+        ("[primary]", "Primary"),
         ("[[contrast]]", "Contrast"),
         ("[published]", "Published"),
     ):

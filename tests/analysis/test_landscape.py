@@ -111,13 +111,20 @@ def test_the_command_has_the_trained_network_in_the_middle(bench, train_here, tm
     assert {r["images"] for r in rows} == {1000}
     assert rows[0]["y"] is None
     assert rows_of(load_results(tmp_path / "bench-runs", "landscapes")) == rows
+    on_training = bench(*words, "--images", 300, "--json").document["rows"]  # all of them
+    assert on_training[1]["loss"] == pytest.approx(row["train_loss"], rel=1e-5)
+    elsewhere = bench(*words, "--seed", 1, "--images", 300, "--json").document["rows"]
+    assert elsewhere[1]["loss"] == on_training[1]["loss"]
+    assert elsewhere[0]["loss"] != on_training[0]["loss"]
     plane = bench(*words, "--plane", "--images", 100, "--output", "out")
     assert plane.code == 0
+    losses = pd.read_csv(tmp_path / "out" / "landscape.csv").set_index(["x", "y"])["loss"]
+    assert losses[1, 0] != losses[0, 1]
     assert re.search(r"9 places\n.*about \d+ s left\n", plane.err)
     assert len(pd.read_csv(tmp_path / "out" / "landscape.csv")) == 9
     assert (tmp_path / "out" / "landscape.png").read_bytes()[:4] == b"\x89PNG"
     both = load_results(tmp_path / "bench-runs", "landscapes")
-    assert sorted(both.groupby("analysis").size()) == [3, 9]
+    assert sorted(both.groupby("analysis").size()) == [3, 3, 3, 9]
     far = bench(*words, "--span", 1e35, "--images", 100)
     assert far.code == 0, far.err
     assert re.search(r"\+0\.00 +\d\.\d+ .*\n.* - ", far.out)  # a loss that is not finite

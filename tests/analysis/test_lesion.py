@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench import load_model
+from bench.data import load_dataset
 from bench.models import build_model
 from bench.networks.blocks import dropped, find_blocks, norm_ratios, swapped
 from bench.networks.gradient_norms import gradient_norms
@@ -15,6 +17,7 @@ from bench.report.study_data import load_results
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.tables.frames import rows_of
+from bench.targets.find import load_trained
 
 KINDS = {
     "CIFAR family": ("resnet14", {}),
@@ -128,6 +131,20 @@ def test_the_command_measures_draws_and_agrees_with_the_run(bench, train_here, t
     for r in rows:
         difference = rows[0]["test_accuracy"] - r["test_accuracy"]
         assert r["accuracy_drop"] == pytest.approx(difference, abs=1e-8)  # ten digits are shown
+    assert any(r["accuracy_drop"] for r in rows[1:7])
+    data = load_dataset("fashion-mnist-mini").test
+    inputs = load_trained(row["run"], results="bench-runs").preprocessing.apply(data.images)
+
+    def scored(lesion, *names):
+        model = load_model(row["run"], results="bench-runs")
+        blocks = {place.name: place for place in find_blocks(model, "resnet14")}
+        with torch.inference_mode(), lesion(*(blocks[name] for name in names)):
+            return (model(inputs).argmax(1) == data.labels).float().mean().item()
+
+    for r in (rows[1], rows[4], rows[6]):
+        assert r["test_accuracy"] == pytest.approx(scored(dropped, r["block"]), abs=1e-6)
+    exchanged = scored(swapped, "layer1.0", "layer1.1")
+    assert rows[7]["test_accuracy"] == pytest.approx(exchanged, abs=1e-6)
     assert all(r["norm_ratio"] > 0 and r["initial_gradient_norm"] > 0 for r in rows[1:7])
     assert [(r["block"], r["other"]) for r in rows[7:]] == [("layer1.0", "layer1.1")]
     assert len(pd.read_csv(tmp_path / "out" / "lesion.csv")) == 8

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
+import fashion_mnist_mini as script
 import pytest
 import torch
 
@@ -36,9 +36,6 @@ def test_the_embedded_set_is_small_and_licensed():
 
 
 def test_the_script_makes_the_embedded_pixels_from_the_full_set(fashion_mnist):
-    spec = importlib.util.spec_from_file_location("make", EMBEDDED / "make_fashion_mnist_mini.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     full = fashion_mnist
     mini = load_dataset("fashion-mnist-mini")
     for name, split, whole in (("train", mini.train, full.train), ("test", mini.test, full.test)):
@@ -59,9 +56,6 @@ def test_the_script_makes_the_embedded_pixels_from_the_full_set(fashion_mnist):
 @pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN_FASHION.exists(), reason="the full set is not installed")
 def test_the_script_gives_the_same_bytes_twice(tmp_path):
-    spec = importlib.util.spec_from_file_location("make", EMBEDDED / "make_fashion_mnist_mini.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     contents = []
     for run in ("first", "second"):
         (tmp_path / run).mkdir()

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -178,11 +179,9 @@ def test_all_mirrors_failing_names_each_ones_reason_in_one_line(server, tmp_path
 
 
 def test_two_at_once_fetch_it_once(server, tmp_path):
-    threads = [threading.Thread(target=fetch, args=(server, tmp_path)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        fetched = set(pool.map(lambda _: fetch(server, tmp_path), range(4)))
+    assert fetched == {tmp_path / "set.bin"}
     assert len(server.requests) == 1
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 

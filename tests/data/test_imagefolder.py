@@ -206,6 +206,8 @@ def test_images_are_resized_by_their_shorter_side_and_cropped(tmp_path, write_im
         expected = reference.center_crop(reference.resize(image, 10), 10)
     difference = dataset.train.images[0].int() - reference.pil_to_tensor(expected).int()
     assert difference.abs().max() <= 1
+    other = load(tmp_path / "set", image_size=12)  # not the cached images of another size
+    assert other.train.images.shape == (2, 3, 12, 12)
 
 
 @pytest.mark.parametrize("size", [(40, 17), (17, 40), (9, 9), (31, 6)])

@@ -98,11 +98,11 @@ def test_every_study_key_is_there(site: Path) -> None:
 
     from bench.models import ResNetConfig
     from bench.studies import Study
-    from bench.studies.schema import Base, Tune, Variant
+    from bench.studies.schema import Base, Contrast, Primary, Published, Tune, Variant
 
     shown = words(site / "reference/study/index.html")
     options = {field.name for field in fields(ResNetConfig)} - {"stages", "resize"}
-    for model in (Study, Base, Variant, Tune):
+    for model in (Study, Base, Variant, Tune, Primary, Contrast, Published):
         for key, field in model.model_fields.items():
             assert re.search(rf"\b{key}\b", shown), key
             if field.description:

@@ -37,6 +37,20 @@ def measured(third_party, tmp_path):
     return run
 
 
+def test_the_reference_is_named_as_the_target_was(trained, monkeypatch):
+    """A study or a short hash stands for a run, whose label is its id."""
+    run = next(iter(Store(trained).runs())).run
+    seen = []
+    monkeypatch.setattr(measure, "measure_targets", lambda *given: seen.append(given))
+    context = Context(trained, "cpu", 1)
+    for name in (run.rsplit("-", 1)[-1], str(trained / "runs" / run)):
+        measure.measure_names([name, "resnet8"], Request(reference=name), context)
+        found, request, _ = seen.pop()
+        assert [target.is_called(request.reference) for target in found] == [True, False]
+    with pytest.raises(BenchError, match="--reference tiny: it stands for 2 runs; name one of"):
+        measure.measure_names(["tiny"], Request(reference="tiny"), context)
+
+
 def test_int8_of_an_untrained_network_says_that_its_ranges_are_of_random_images(measured):
     frame = measured(backends=("onnxruntime",), precisions=("fp32", "int8"), batch_sizes=(2,))
     assert frame["calibration"].fillna("").tolist() == ["", "random"]

@@ -41,7 +41,9 @@ def test_the_imagenet_study_reaches_from_18_to_152_layers():
     assert {(r.recipe.epochs, r.input_size) for r in plan.requests} == {(90, 224)}
 
 
-def test_the_imagenet_study_needs_the_disk_of_its_weights_and_images():
+def test_the_imagenet_study_needs_the_disk_of_its_weights_and_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a folder imagenet
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     requests = load_study("full-imagenet-depth").expand().requests
     found = footprint(requests, workers=1)
     parameters = 11_689_512 + 21_797_672 + 25_557_032 + 44_549_160 + 60_192_808  # torchvision's

@@ -59,25 +59,28 @@ def test_a_new_revision_changes_the_identity_of_what_it_is_of(monkeypatch) -> No
     assert [request.seedless_hash for request in requests] == seedless
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "resnet32"},
-        {"options": {"shortcut": "none"}},
-        {"dataset": "fashion-mnist"},
-        {"train_images": 100},
-        {"input_size": 32},
-        {"recipe": get_recipe("book")},
-        {"seed": 4},
-        {"precision": "bf16"},
-        {"deterministic": True},
-        {"initial_weights": "0" * 64},
-        {"evaluate_test": False},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_every_part_of_a_request_is_part_of_the_identity(change: dict[str, object]) -> None:
-    assert dataclasses.replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
+PARTS: dict[str, object] = {
+    "model": "resnet32",
+    "options": {"shortcut": "none"},
+    "dataset": "fashion-mnist",
+    "train_images": 100,
+    "input_size": 32,
+    "recipe": get_recipe("book"),
+    "seed": 4,
+    "precision": "bf16",
+    "deterministic": True,
+    "initial_weights": "0" * 64,
+    "grown_from": "resnet20-fashion-mnist-mini-s3-0123456789ab",
+    "mean": (0.5,),
+    "std": (0.25,),
+    "evaluate_test": False,
+}
+
+
+def test_every_part_of_a_request_is_part_of_the_identity() -> None:
+    assert set(PARTS) == {f.name for f in dataclasses.fields(RunRequest)}, "name the new one too"
+    changed = [dataclasses.replace(REQUEST, **{k: v}) for k, v in PARTS.items()]  # type: ignore[arg-type]
+    assert len({request.hash for request in [REQUEST, *changed]}) == len(PARTS) + 1
 
 
 CHANGED = {

@@ -69,10 +69,12 @@ def train(store, tiny, resources, monkeypatch):
     return both
 
 
-def test_the_first_process_writes_checkpoints_alone(train, monkeypatch):
+def test_the_first_process_writes_checkpoints_alone(train, store, tiny, monkeypatch):
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
     first, _ = train()
     assert first.status == "complete"
+    # Publishing removed the first process's checkpoint, and the second has trained since.
+    assert store.load_checkpoint(tiny().run_id) is None
 
 
 def test_a_stopped_training_has_read_its_losses(train, store, tiny):

@@ -6,6 +6,7 @@ import torch
 from bench.launch.assignment import Assignment
 from bench.launch.processes import LocalLauncher
 from bench.system.signals import Stop
+from bench.training.resources import Resources
 from bench.training.run import execute
 from builders import TROUBLED_NETWORK
 
@@ -80,7 +81,7 @@ def test_failed_run_is_tried_again(own, store, resources, monkeypatch):
     assert not list(store.unfinished())
 
 
-def test_torch_settings_are_put_back_after_a_failure(own, store, resources):
+def test_torch_settings_are_put_back_after_a_failure(own, store):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    execute(own("bug"), store, resources)
+    execute(own("bug"), store, Resources(device="cpu", threads=before[0] + 1))
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from bench.errors import BenchError
@@ -46,6 +48,15 @@ def test_a_large_step_is_timed_on_fewer_images(tiny, monkeypatch):
 
 def test_step_takes_time(tiny):
     assert 0 < time_steps(tiny(), Resources(device="cpu", threads=1)) < 60
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(4, 2), (1, 9)])
+def test_the_median_of_the_steps_after_the_first_counts(tiny, monkeypatch, steps, expected):
+    ticks = itertools.accumulate(part for took in (9, 1, 3, 2, 0) for part in (0, took))
+    monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(step_time.Trainer, "step", lambda *_: None)
+    request = tiny(batch_size=20)
+    assert time_steps(request, Resources(device="cpu", threads=1), steps) == expected
 
 
 def test_runs_of_a_network_are_timed_once_on_a_part_of_their_steps(tiny, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -74,6 +75,9 @@ def marked_tests(session: Session) -> Iterator[Check]:
             yield not_run(name, "it needs a CUDA device")
         if not names:
             yield Check("pytest -m gpu", FAILED, f"it finds no test: {done.reason}")
+        return
+    if importlib.util.find_spec("pytest") is None:
+        yield not_run("pytest -m gpu", "pytest is not installed: pip install pytest")
         return
     file = session.runner.folder / "tests.xml"
     done = session.runner.python(

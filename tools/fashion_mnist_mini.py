@@ -1,7 +1,7 @@
 """Make the embedded subset of Fashion-MNIST from the full set.
 
-Run ``python make_fashion_mnist_mini.py [FOLDER]``; it writes the two PNG files next to
-itself, or into FOLDER. The same full set and the same Pillow give the same bytes; another
+Run ``python tools/fashion_mnist_mini.py FOLDER``; it writes the two PNG files into FOLDER (they
+are in ``bench/data/embedded``). The same full set and the same Pillow give the same bytes; another
 Pillow may compress otherwise, the pixels stay the same.
 
 Layout: a mosaic of 28x28 tiles, 100 a row, one class after the other, so that the labels
@@ -47,4 +47,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/fashion_mnist_mini.py FOLDER")
+    main(Path(sys.argv[1]))
