@@ -39,6 +39,14 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return _BLOCK.findall(page.read_text())
 
 
+def test_no_page_has_commands_that_nothing_runs() -> None:
+    """`index.md` has those of README, and `vi/tutorial.md` translates the tutorial."""
+    found = {
+        str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if "```bash" in page.read_text()
+    }
+    assert found == {*PAGES, "index.md", "vi/tutorial.md"}
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., str]:
     """Run a line in a shell that finds `bench`, in a folder of its own; it exits with a code."""

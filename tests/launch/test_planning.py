@@ -186,6 +186,14 @@ def test_a_training_step_has_three_products_for_each_of_the_forward_pass(groups)
     assert count_operations(model, (3, 8, 8)).macs == 2 * first + 3 * (second + head)
 
 
+def _is_alone(event):
+    """Whether an operator is no part of another one."""
+    while (event := event.cpu_parent) is not None:
+        if event.name.startswith("aten::"):
+            return False
+    return True
+
+
 def test_operations_are_those_that_pytorch_starts():
     """Against its profiler: operators of a step that are no part of another one, without views."""
     model = build_model("resnet8", width=4).train()
@@ -193,13 +201,13 @@ def test_operations_are_those_that_pytorch_starts():
     counted = count_operations(model, (3, 32, 32))
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         F.cross_entropy(model(images), labels).backward()
-    started = sum(e.count for e in seen.key_averages() if e.key in {"aten::native_batch_norm"})
-    assert started == 7
+    views = {f"aten::{v}" for v in ("detach", "slice", "t", "view", "reshape", "flatten", "expand")}
+    started = [e.name for e in seen.events() if e.name.startswith("aten::") and _is_alone(e)]
+    assert started.count("aten::batch_norm") == 7
+    # Some, such as the loss, are two to the dispatcher.
+    assert counted.fp32 == pytest.approx(sum(n not in views for n in started), rel=0.05)
     products = sum(e.count for e in seen.key_averages() if e.key in {"aten::conv2d", "aten::addmm"})
     assert counted.casts == 2 * products
-    # A convolution, a normalisation and an activation each way, an update of the statistics,
-    # and a few for each addition and for the head.
-    assert 7 * 7 < counted.fp32 < 7 * 7 + 40
     assert counted.count("bf16") == counted.fp32 + counted.casts
     assert counted.count("fp32") == counted.fp32
 

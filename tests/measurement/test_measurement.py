@@ -120,7 +120,6 @@ def test_a_third_partys_backend_is_listed_and_measured(measured):
     row = measured(backends=("fine",), batch_sizes=(8,)).iloc[0]
     assert row["provider"] == "a third party"
     assert row["nodes_elsewhere"] == 1
-    assert row["images_per_second"] == pytest.approx(8 / 0.001, rel=0.9)
 
 
 def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):
@@ -152,7 +151,7 @@ def test_a_backend_that_crashes_or_hangs_is_a_row_and_the_others_finish(
     assert list(frame["status"]) == ["failed", "complete"]
     assert expected in frame["error"][0]
     assert frame["images_per_second"].isna().tolist() == [True, False]
-    assert frame["peak_memory_mib"][1] > 1
+    assert 1 < frame["peak_memory_mib"][1] < 10_000
 
 
 def test_a_batch_that_does_not_fit_is_recorded_and_the_others_go_on(measured):
@@ -214,7 +213,6 @@ def test_ratios_stand_beside_the_best_eager_too(measured):
     (fine,) = (row for _, row in ran[ran["backend"] == "fine"].iterrows())
     low, high = fine["best_eager_ratio_low"], fine["best_eager_ratio_high"]
     assert low <= fine["best_eager_ratio"] <= high
-    assert fine["best_eager_ratio"] <= fine["ratio"] * 1.5
     assert "to best eager" in throughput_text(rows_of(frame)).columns
 
 

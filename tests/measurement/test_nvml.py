@@ -210,7 +210,7 @@ def test_a_runner_watches_its_gpu_and_its_row_tells(nvml, monkeypatch):
         "the GPU was slowed down: software power cap; "
         "the GPU's SM clock moved between 1410 and 1980 MHz; of all"
     )
-    assert row["energy_joules_per_image"] > 0
+    assert row["energy_joules_per_image"] == report.energy_joules / report.images > 0
 
 
 def test_the_allocators_peak_is_the_networks_own(monkeypatch):

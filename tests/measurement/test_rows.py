@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,17 @@ from bench.measurement.machine.ceiling import Ceiling
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.runner import RunnerReport
 from bench.measurement.timing.sampling import Goal
+from bench.networks.memory_traffic import Traffic
 
 from .conftest import a_trial
 
 SOURCE = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_noise(monkeypatch):
+    """No test's data depend on which tests ran before it."""
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", np.random.default_rng(0))
 
 
 def measured(
@@ -53,6 +61,26 @@ def test_the_share_of_a_peak_that_was_exceeded_is_not_shown():
     (row,) = rows_of(trial, ceiling=Ceiling({"fp32": 10e3}, 1e9, 8))
     assert row["peak_fraction"] is None
     assert "faster than this machine's measured peak" in row["warnings"]
+
+
+def test_the_best_eager_is_the_fastest_way_in_fp32():
+    slow, fast = measured("eager", around(0.002), reference=True), measured("eager", around(0.001))
+    fast.configuration = replace(fast.configuration, memory_format="channels_last")
+    *_, row = rows_of(slow, fast, measured("compile", around(0.0005)))
+    assert row["best_eager"] == "eager fp32 channels_last"
+    assert row["ratio"] == pytest.approx(4, rel=0.01)
+    assert row["best_eager_ratio"] == pytest.approx(2, rel=0.01)
+    assert row["best_eager_ratio_low"] < 2.01
+    assert row["best_eager_ratio_high"] > 1.99
+
+
+def test_the_intensity_is_of_the_whole_batch():
+    """The weights are read once a batch, the activations once an image."""
+    trial = measured("eager", around(0.001))
+    target = replace(trial.configuration.target, macs=10, traffic=Traffic(100, 7))
+    trial.configuration = replace(trial.configuration, target=target, batch_size=4)
+    (row,) = rows_of(trial)
+    assert row["arithmetic_intensity"] == 2 * 10 * 4 / (4 * (100 + 4 * 7))
 
 
 @pytest.mark.parametrize(("processes", "scope"), [(6, "new process"), (5, "these processes")])

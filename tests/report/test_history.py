@@ -30,6 +30,17 @@ def test_a_step_is_found_where_it_is(place):
     assert step.p <= 0.01
 
 
+def test_a_step_among_many_series_is_judged_by_as_many_tests():
+    """Bonferroni: of ten such series, one would have a step by chance in one of ten pages."""
+    values = 100 * noise(14, seed=1)
+    values[7:] *= 1.018
+    (alone,) = find_steps(values.tolist())
+    assert 0.001 < alone.p < 0.005  # so that a few series are enough to lose it
+    (of_two,) = find_steps(values.tolist(), 2)
+    assert of_two.p == pytest.approx(2 * alone.p)
+    assert find_steps(values.tolist(), int(0.01 / alone.p) + 1) == []
+
+
 def test_two_steps_are_found_and_each_is_relative_to_its_neighbours():
     values = 100 * noise(24)
     values[8:16] *= 1.2
@@ -83,11 +94,9 @@ def test_a_machine_that_drifts_from_measurement_to_measurement_makes_no_steps():
     assert sum(map(has_step, pages)) <= 2  # P(more) = 0.001 at 1 %
 
 
-def test_of_many_series_a_step_is_found_by_chance_in_one_of_a_hundred_pages_at_most():
-    """Uncorrected, one of ten pages with ten such series each would have one."""
-    source = np.random.default_rng(1)
-    pages = [histories(measurements(source, count=12, series=10)) for _ in range(25)]
-    assert sum(map(has_step, pages)) <= 2  # P(more) = 0.002 at 1 %
+def test_each_series_of_a_page_is_judged_as_one_of_all():
+    page = histories(measurements(np.random.default_rng(1), count=12, series=10))
+    assert sorted(one.searched for one in page) == [0, *[10] * 10]  # the reference is not searched
 
 
 @pytest.mark.parametrize("changes", [{"other_processes": 0.5}, {"processes": 1}])

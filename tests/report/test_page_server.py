@@ -95,16 +95,19 @@ def test_the_command_serves_until_it_is_interrupted(
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as done:
-        assert done.stdout is not None
-        url = done.stdout.readline().strip()
-        port = int(url.removesuffix("/").rpartition(":")[2])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request("GET", "/")
-        assert "Does the shortcut matter here?" in connection.getresponse().read().decode()
-        connection.close()
-        done.send_signal(signal.SIGINT)
-        assert done.communicate(timeout=30) == ("", "")
-        assert done.returncode == 0
+        try:
+            assert done.stdout is not None
+            url = done.stdout.readline().strip()
+            port = int(url.removesuffix("/").rpartition(":")[2])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/")
+            assert "Does the shortcut matter here?" in connection.getresponse().read().decode()
+            connection.close()
+            done.send_signal(signal.SIGINT)
+            assert done.communicate(timeout=30) == ("", "")
+            assert done.returncode == 0
+        finally:
+            done.kill()  # what fails above would wait for it forever
 
 
 def test_serving_writes_no_file(bench: Callable[..., Any], trained: Path) -> None:
