@@ -596,8 +596,8 @@ def lesion(
         A row of the table `lesions` for the whole network (`lesion` is `none`), for each block
         (`drop`) and for each pair (`swap`, with `other`): accuracies 0…1 on the `images` test
         images, `accuracy_drop` against the whole network; `norm_ratio` the median
-        over the images of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before a scale, a gate or
-        dropout acts on them, with its 10th and 90th percentile;
+        over the images of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before the shortcut's
+        scale, gate or dropout acts on them, with its 10th and 90th percentile;
         `initial_gradient_norm` the L2 norm of the first batch's gradient with respect to the
         block's convolutions before any training. What does not apply is missing.
 

@@ -47,6 +47,11 @@ class LibraryFamily(Family):
     trained_size: Callable[[Any, str], int | None]
     trained_colours: Callable[[Any, str], Colours]
 
+    def channels_of(self, network: Canonical) -> int:
+        """Return the channels of timm's option `in_chans`, or three."""
+        given = network[1].get("in_chans")
+        return given if isinstance(given, int) else self.channels
+
     def size_of(self, network: Canonical) -> int:
         """Return the side of the option `img_size` or `image_size`, or the library's own."""
         name, options = network
@@ -192,6 +197,15 @@ class UserFamily(Family):
         if not _REFERENCE.fullmatch(name):
             raise ModelError(f"'{name}' is no package.module:function{function_suggestion(name)}")
         return name, dict(options)
+
+    def channels_of(self, network: Canonical) -> int:
+        """Return the option `in_channels`, or the function's default for it, or three."""
+        name, options = network
+        given = options.get("in_channels")
+        if given is None:
+            with contextlib.suppress(Exception):  # building says what is wrong with the function
+                given = inspect.signature(find_function(name)).parameters["in_channels"].default
+        return given if isinstance(given, int) else self.channels
 
     def build(self, network: Canonical, classes: int | None, channels: int | None) -> nn.Module:
         """Import the module and call the function.

@@ -50,6 +50,10 @@ class Family(ABC):
             ModelError: an option is unknown, or the combination cannot be built.
         """
 
+    def channels_of(self, network: Canonical) -> int:  # noqa: ARG002 - others look at it
+        """Return the channels of the images that a canonical network is made for."""
+        return self.channels
+
     def size_of(self, network: Canonical) -> int:  # noqa: ARG002 - others look at it
         """Return the side in pixels that a canonical network is made for."""
         return self.size
@@ -97,14 +101,14 @@ def default_shape(name: str, options: Options | None = None) -> tuple[int, int, 
     """Return (channels, size in pixels, classes) that a name stands for.
 
     3, 224, 1000 for the ImageNet family, `plain_cnn` and networks from elsewhere (those of
-    timm and torchvision at their own size); 3, 32, 10 for the CIFAR family; 1, 96, 10 for
-    `d2l_resnet18`.
+    timm and torchvision at their own size, the user's with the channels that an option or the
+    function's default says); 3, 32, 10 for the CIFAR family; 1, 96, 10 for `d2l_resnet18`.
 
     Raises:
         ModelError: no family knows the name, or not with these options.
     """
     family, network = _resolve(name, options or {})
-    return family.channels, family.size_of(network), family.classes
+    return family.channels_of(network), family.size_of(network), family.classes
 
 
 def canonical(name: str, options: Options | None = None) -> Canonical:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -87,10 +88,12 @@ def _own_machine_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests from the user's cached images, and from a server that the user logs to."""
+    """Keep the tests from the user's cached images, tracking server and proxies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_DATA", str(tmp_path_factory.mktemp("data")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in [n for n in os.environ if n.lower() in {"http_proxy", "https_proxy"}]:
+            patch.delenv(name)  # their servers are on this machine
         yield
 
 

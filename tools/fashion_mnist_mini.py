@@ -12,7 +12,7 @@ compressed .npz here (2.7 against 3.1 MB), can be looked at, and holds no code.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tools/fashion_mnist_mini.py FOLDER")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the two files go")
+    wanted = parser.parse_args().folder
+    wanted.mkdir(parents=True, exist_ok=True)
+    main(wanted)

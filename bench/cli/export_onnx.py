@@ -60,7 +60,10 @@ def export_onnx(
     ] = "minmax",
     calibration_images: Annotated[
         int | None,
-        int8("--calibration-images N", "Number of calibration images (default: 128)."),
+        int8(
+            "--calibration-images N",
+            "Number of calibration images (default: 128, or all there are).",
+        ),
     ] = None,
     calibration_seed: Annotated[
         int, int8("--calibration-seed N", "Random seed for choosing calibration images.")

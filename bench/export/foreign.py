@@ -26,7 +26,7 @@ from bench.export.metadata import as_text, preparation
 from bench.export.parity import compare
 from bench.export.pipeline import FILE, Exporter, compared
 from bench.export.session import logits_of, open_session
-from bench.export.settings import CALIBRATION_BATCH, RANDOM, Settings
+from bench.export.settings import RANDOM, Settings
 from bench.system.guessing import guessing_limit
 
 if TYPE_CHECKING:
@@ -320,9 +320,9 @@ def _describe(made: Preprocessing, sides: Size, given: dict[str, Any]) -> str:
 def _check_classes(source: ForeignFile, fp32: Any, settings: Settings) -> None:
     """Run one batch, and check that it gives logits of the dataset's classes."""
     count = settings.static_batch or 1
-    few = source.images(replace(settings, calibration_images=max(count, CALIBRATION_BATCH)))
+    some = source.images(replace(settings, calibration_images=None))[:count]
     try:
-        first = fp32.run(None, {fp32.get_inputs()[0].name: few[:count]})[0]
+        first = fp32.run(None, {fp32.get_inputs()[0].name: some})[0]
     except Exception as error:  # the runtime's exceptions have no common class
         raise BenchError(f"ONNX Runtime cannot run {source.path}: {short(error)}") from error
     shape = np.shape(first)

@@ -136,10 +136,12 @@ class Quantiser:
             tools.save_tensors_data(calibrator.compute_data(), self.ranges)
 
     def _batches(self, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Yield whole batches of calibration images."""
+        """Yield batches of calibration images; a file of one batch size takes whole ones only."""
         step = self.settings.static_batch or size
-        for start in range(0, len(self.images) - step + 1, step):
-            yield {self.input: self.images[start : start + step]}
+        for start in range(0, len(self.images), step):
+            batch = self.images[start : start + step]
+            if len(batch) == step or self.settings.static_batch is None:
+                yield {self.input: batch}
 
     def _types(self) -> dict[str, Any]:
         kinds = self.tools.QuantType

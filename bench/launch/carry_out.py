@@ -60,6 +60,11 @@ def make_plan(
         plan = dataclasses.replace(plan, name=name or plan.name, file=file.path.name)
     if weights is None:
         return plan
+    if any(request.recipe.whitening == "initial" for request in plan.requests):
+        raise BenchError(
+            f"--weights {weights}: they replace the first convolution of whitening = 'initial'; "
+            "leave one of the two out"
+        )
     digest = weights_digest(weights)
     return plan.map(lambda request: dataclasses.replace(request, initial_weights=digest))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.measurement.accuracy import as_json, recorded_score
-from bench.measurement.backends import ProfilingBackend, load_backend
+from bench.measurement.backends import ProfilingBackend, backend_names, load_backend
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
@@ -60,23 +60,30 @@ def measure_names(
         BenchError: a name is unknown, nothing can run here, or the results folder cannot be
             written.
     """
-    find = partial(
-        find_targets,
-        results=context.results,
-        options=request.options,
-        input_size=request.input_size,
+    found = _with_unique_labels(
+        find_targets(
+            names or [DEFAULT_MODEL],
+            results=context.results,
+            options=request.options,
+            input_size=request.input_size,
+        )
     )
-    found = _with_unique_labels(find(names or [DEFAULT_MODEL]))
     wanted = request.reference
-    if wanted in map(str, names) and not any(target.is_called(wanted) for target in found):
-        called = find([wanted])  # a study, or a run by its short hash or folder
-        if len(called) > 1:
-            raise BenchError(
-                f"--reference {wanted}: it stands for {len(called)} runs; name one of them, such "
-                f"as {called[0].label}"
-            )
-        request = replace(request, reference=called[0].label)
+    known = wanted in backend_names() or any(target.is_called(wanted) for target in found)
+    if wanted in map(str, names) and not known:
+        request = replace(request, reference=_one_called(wanted, context.results))
     return measure_targets(found, request, context)
+
+
+def _one_called(reference: str, results: Path) -> str:
+    """Return the label, or the file, of a network that was named by a study, hash or folder."""
+    called = find_targets([reference], results=results)
+    if len(called) > 1:
+        raise BenchError(
+            f"--reference {reference}: it stands for {len(called)} runs; name one of them, such as "
+            f"{called[0].label}"
+        )
+    return str(called[0].file or called[0].label)
 
 
 def _with_unique_labels(targets: Sequence[MeasuredNetwork]) -> list[MeasuredNetwork]:

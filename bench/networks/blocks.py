@@ -133,8 +133,8 @@ def _plain_stand_in(block: ResidualBlock) -> nn.Module | None:
 def norm_ratios(places: list[Place]) -> Iterator[dict[str, list[Tensor]]]:
     """Record ‖F(x)‖ / ‖h(x)‖ of every block, by name, for each image that passes.
 
-    F is the residual branch and h the shortcut as they meet, before a scale, a gate or dropout acts
-    on them. Plain blocks record nothing.
+    F is the residual branch and h the shortcut as they meet, before the shortcut's scale, gate or
+    dropout acts on them. Plain blocks record nothing.
     """
     ratios: dict[str, list[Tensor]] = {place.name: [] for place in places}
 

@@ -151,11 +151,13 @@ def _request(study: Study, place: int, variant: Variant, overrides: Overrides) -
         raise VariantError(f"variant '{variant.name}': give both mean and std, or neither", place)
     chosen = Recipe.model_validate({**recipe.model_dump(), **values})
     if colours and not chosen.normalize:
-        raise VariantError(
-            f"variant '{variant.name}': no image is normalised with normalize = false; leave mean "
-            "and std out",
-            place,
-        )
+        if colours.keys() & own.keys() or not own.keys() & {"normalize", "recipe"}:
+            raise VariantError(
+                f"variant '{variant.name}': its recipe has normalize = false, so that mean and std "
+                "do nothing; leave them out",
+                place,
+            )
+        colours = {}  # of [base], for the variants that normalise
     return {
         "model": model,
         "options": options,

@@ -97,7 +97,8 @@ def grown_request(
     own = {k: v for k, v in parent.options.items() if k != "zero_init_residual"}
     if network == (parent.model, own):
         raise BenchError(f"--to {to}: that is the run's own network; name a larger one")
-    if settings.get("whitening", parent.recipe.whitening) != parent.recipe.whitening:
+    whitening = {parent.recipe.whitening, settings.get("whitening", parent.recipe.whitening)}
+    if whitening == {"none", "initial"}:
         raise BenchError(
             f"--set whitening={settings['whitening']}: the larger network starts with the run's "
             "own first convolution; leave it out"

@@ -220,16 +220,11 @@ def from_model(
 ) -> NamedNetwork:
     """Name a model at its family's input size, unless another is given.
 
-    An option of a network from elsewhere may set the number of channels.
-
     Raises:
         ModelError: the name or an option is unknown.
     """
     model, own = canonical(name, options)
     channels, size, _ = default_shape(model, own)
-    for option in ("in_channels", "in_chans"):  # the second is timm's
-        if isinstance(own.get(option), int):
-            channels = own[option]
     label = " ".join([name, *(f"{k}={v}" for k, v in (options or {}).items())])
     height, width = sides_of(input_size) or (size, size)
     return NamedNetwork(label, "model", (channels, height, width), model, own)

@@ -109,8 +109,7 @@ class NamedNetwork:
             raise BenchError(f"{self.label} is a file and has no torch network")
         imported_code(self.model)  # remembers it, so that a later change is noticed
         torch.manual_seed(0)  # the same weights, and so the same file, every time
-        given = {"in_channels": self.input_shape[0]} | self.options
-        model = materialise(build_model(self.model, **given), self.input_shape).eval()
+        model = materialise(build_model(self.model, **self.options), self.input_shape).eval()
         return LoadedNetwork(self.file_name, model, self.model, self.options, self.input_shape)
 
 

@@ -115,11 +115,6 @@ def _check_ingredients(model: nn.Module, request: RunRequest, dataset: Dataset, 
         )
     if recipe.whitening != "none":
         stem_of(model, dataset.channels, name)
-        if request.initial_weights is not None:
-            raise BenchError(
-                f"whitening = '{recipe.whitening}': the given weights replace the first "
-                "convolution's; leave one of them out"
-            )
     blocks = any(isinstance(module, ResidualBlock) for module in model.modules())
     wanted = {
         "branch_weight_decay": recipe.branch_weight_decay is not None,

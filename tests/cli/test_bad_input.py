@@ -113,7 +113,7 @@ REQUESTS = {
     ),
     "a mean that normalises nothing": (
         "train resnet8 --set normalize=false --set mean=0.5 --set std=0.5",
-        "no image is normalised with normalize = false; leave mean and std out",
+        "its recipe has normalize = false, so that mean and std do nothing; leave them out",
     ),
     "impossible depth": ("train resnet33", "resnet33"),
     "unknown dataset": (

@@ -23,6 +23,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from scipy.stats import binomtest
 
 from bench import BenchError, export_onnx
+from bench.export import quantise as quantiser_module
 from bench.export.accuracy import compare_answers
 from bench.export.convert import to_fp16
 from bench.export.files import save
@@ -80,14 +81,24 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_run_of_few_images_is_converted_with_all_of_them(
-    tmp_path: Path, train_here: Any, precision: str
+    tmp_path: Path, train_here: Any, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
+    read: list[int] = []
+
+    def reader(batches: Any) -> Any:
+        batches = list(batches)
+        read.extend(len(images) for batch in batches for images in batch.values())
+        return original(batches)
+
+    original = quantiser_module._reader
+    monkeypatch.setattr(quantiser_module, "_reader", reader)
     row = train_here("resnet8", settings={"train_images": 60})
     results, run = tmp_path / "bench-runs", row["run"]
     made = export_onnx(run, results=results, threads=1, precision=precision).iloc[0]
     proof = json.loads((results / "exports" / made["export"] / "export.json").read_text())["proof"]
     assert proof[precision]["images"] == 50
     if precision == "int8":
+        assert read == [32, 18]
         with pytest.raises(BenchError, match=r"--calibration-images 100: run .* was trained on 50"):
             export_onnx(run, results=results, precision=precision, calibration_images=100)
 

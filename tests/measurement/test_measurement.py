@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 
@@ -37,18 +38,34 @@ def measured(third_party, tmp_path):
     return run
 
 
-def test_the_reference_is_named_as_the_target_was(trained, monkeypatch):
+def test_the_reference_is_named_as_the_target_was(trained, tmp_path, monkeypatch):
     """A study or a short hash stands for a run, whose label is its id."""
     run = next(iter(Store(trained).runs())).run
     seen = []
     monkeypatch.setattr(measure, "measure_targets", lambda *given: seen.append(given))
     context = Context(trained, "cpu", 1)
     for name in (run.rsplit("-", 1)[-1], str(trained / "runs" / run)):
-        measure.measure_names([name, "resnet8"], Request(reference=name), context)
+        wanted = Request(reference=name, options={"width": 4})  # of the model
+        measure.measure_names([name, "resnet8"], wanted, context)
         found, request, _ = seen.pop()
         assert [target.is_called(request.reference) for target in found] == [True, False]
     with pytest.raises(BenchError, match="--reference tiny: it stands for 2 runs; name one of"):
         measure.measure_names(["tiny"], Request(reference="tiny"), context)
+    files = [tmp_path / folder / "net.onnx" for folder in "ab"]
+    image, logits = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 4, 4])
+        for name in "xy"
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [image], [logits]
+    )
+    for file in files:
+        file.parent.mkdir()
+        onnx.save(onnx.helper.make_model(graph), file)
+    names = [f"{file.parent}/../{file.parent.name}/net.onnx" for file in files]
+    measure.measure_names(names, Request(reference=names[1]), context)
+    found, request, _ = seen.pop()
+    assert [target.is_called(request.reference) for target in found] == [False, True]
 
 
 def test_int8_of_an_untrained_network_says_that_its_ranges_are_of_random_images(measured):

@@ -43,7 +43,7 @@ def make(name="small", num_classes=10, in_channels=1):
 """
 
 
-@pytest.mark.parametrize(("options", "channels"), [({}, 3), ({"in_channels": 1}, 1)])
+@pytest.mark.parametrize(("options", "channels"), [({}, 1), ({"in_channels": 3}, 3)])
 def test_an_own_network_is_built_for_the_images_that_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], channels: int
 ) -> None:

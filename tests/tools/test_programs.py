@@ -26,7 +26,9 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("program", ["calibration.py", "costs.py", "republish.py"])
+@pytest.mark.parametrize(
+    "program", ["calibration.py", "costs.py", "fashion_mnist_mini.py", "republish.py"]
+)
 def test_help_is_shown_and_nothing_is_done(program: str, tmp_path: Path) -> None:
     published = TOOLS.parent / "ablations" / "costs.json"
     before = published.stat().st_mtime_ns

@@ -97,11 +97,6 @@ def refused(request):
     return message
 
 
-def test_whitening_and_given_weights_are_refused_together(tiny):
-    request = tiny(whitening="frozen", initial_weights="ab" * 32)
-    assert "the given weights replace the first convolution's; leave one" in refused(request)
-
-
 def test_a_network_that_loads_its_own_weights_is_counted_in_silence(own, recwarn):
     request = own("ready")
     assert image_macs(request, data_size(request)) == 64 * 10

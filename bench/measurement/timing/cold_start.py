@@ -118,9 +118,9 @@ def _job(made: Configuration, weights: Path) -> dict[str, Any]:
         job["settings"] = settings(made.workload(), streams=1)
     if made.backend == "eager":
         source = made.target.load()
-        options = {"in_channels": source.input_shape[0]} | source.options
+        options = dict(source.options)
         if source.trained is not None:
-            options["num_classes"] = len(source.classes)
+            options |= {"num_classes": len(source.classes), "in_channels": source.input_shape[0]}
         save_file(stored(source.model.state_dict()), weights)
         dtype = str(DTYPES[made.precision]).removeprefix("torch.")
         job |= {"model": source.model_name, "options": options, "weights": str(weights)}

@@ -69,9 +69,9 @@ def lesion_charts(rows: pd.DataFrame, entry_of: EntryOf) -> tuple[Chart, ...]:
         chart = Chart(
             "lesion-ratio",
             "Branch against shortcut, test images",
-            "Median ratio of the norms of residual branch and shortcut where they meet, before a "
-            "scale, a gate or dropout acts on them; bands reach from the 10th to the 90th "
-            "percentile of the images.",
+            "Median ratio of the norms of residual branch and shortcut where they meet, before "
+            "the shortcut's scale, gate or dropout acts on them; bands reach from the 10th to "
+            "the 90th percentile of the images.",
             Axis("block, from input to output"),
             Axis(_RATIO),
             table="lesions",
@@ -131,8 +131,8 @@ def gradient_charts(
             "gradient-ratio",
             "Branch against shortcut, one batch",
             "Median over a training batch of the ratio of the norms of residual branch and "
-            "shortcut where they meet, before a scale, a gate or dropout acts on them; dashed "
-            "lines are before training.",
+            "shortcut where they meet, before the shortcut's scale, gate or dropout acts on them; "
+            "dashed lines are before training.",
             Axis("block, from input to output"),
             Axis(_RATIO),
             table="gradients",

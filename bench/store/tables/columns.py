@@ -347,8 +347,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "test_accuracy": _number("Test accuracy with that lesion and no further training, 0…1."),
         "accuracy_drop": _number("`test_accuracy` of the whole network minus that of this row."),
         "norm_ratio": _number(
-            "Median over the images of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before a "
-            "scale, a gate or dropout acts on them; missing without a shortcut."
+            "Median over the images of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before the "
+            "shortcut's scale, gate or dropout acts on them; missing without a shortcut."
         ),
         "norm_ratio_low": _number("10th percentile over the images."),
         "norm_ratio_high": _number("90th percentile over the images."),
@@ -368,8 +368,8 @@ TABLES: dict[str, dict[str, Column]] = {
             "L2 norm of one batch's gradient with respect to the block's convolutions."
         ),
         "norm_ratio": _number(
-            "Median over that batch of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before a "
-            "scale, a gate or dropout acts on them."
+            "Median over that batch of ‖F(x)‖ / ‖h(x)‖ where branch and shortcut meet, before the "
+            "shortcut's scale, gate or dropout acts on them."
         ),
     },
     "correlations": {
