@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,11 +90,14 @@ class SlurmLauncher:
         root = work.store.root.resolve()
         start = work.weights.resolve() if work.weights is not None else None
         before = {r.run_id: work.store.read(r.run_id) for r in work.requests}
+        resources = work.resources
+        if resources.device.startswith("cuda"):  # a job sees the one GPU that it was given
+            resources = replace(resources, device="cuda:0")
         try:
             # An error of sbatch is reported once, in our own line.
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 jobs = [
-                    executor.submit(RunJob(request, root, work.resources, start))
+                    executor.submit(RunJob(request, root, resources, start))
                     for request in work.requests
                 ]
         except Exception as error:

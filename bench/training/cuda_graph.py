@@ -65,8 +65,10 @@ def capture(step: Step, images: Tensor, labels: Tensor) -> Step:
     """Capture a step on copies of images and labels, without taking it; return its replay."""
     images, labels = images.clone(), labels.clone()
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which may prepare images, are free to use the device meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # On a stream of this device: torch's own stays on that of the first capture. Other threads,
+    # which may prepare images, are free to use the device meanwhile.
+    stream: Any = torch.cuda.Stream  # not annotated by torch
+    with torch.cuda.graph(graph, stream=stream(), capture_error_mode="thread_local"):
         outputs = step(images, labels)
 
     def replay(new_images: Tensor, new_labels: Tensor) -> tuple[Tensor, ...]:

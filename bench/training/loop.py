@@ -147,6 +147,9 @@ class Trainer:
         started = time.perf_counter()
         for images, labels in self.batches.epoch(position.epoch, start=position.batch):
             self.step(images, labels)
+            if self.replicas.size > 1 and self.device.type == "cuda":
+                # The processes agree after each step, and would wait for the GPU there, untimed.
+                torch.cuda.synchronize(self.device)
             now = time.perf_counter()
             sums.seconds += now - started
             started = now

@@ -46,15 +46,18 @@ def make_optimisers(
     groups = parameter_groups(model, recipe, without=hidden)
     optimisers: list[torch.optim.Optimizer] = []
     if groups:
-        optimisers.append(
-            torch.optim.SGD(
-                groups,
-                lr=recipe.learning_rate,
-                momentum=recipe.momentum,
-                nesterov=nesterov,
-                fused=device.type in {"cpu", "cuda"},
-            )
+        sgd = torch.optim.SGD(
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=nesterov,
+            fused=device.type in {"cpu", "cuda"},
         )
+        # The first step would make them without values, and leave them so if fp16 overflows in it.
+        for parameter in itertools.chain(*(group["params"] for group in sgd.param_groups)):
+            if recipe.momentum > 0:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimisers.append(sgd)
     if hidden:
         kept = {id(p) for p in hidden}
         others = [p for p in model.parameters() if id(p) not in kept]

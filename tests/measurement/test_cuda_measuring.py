@@ -92,7 +92,11 @@ def cuda_graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream(log, "current"))
     monkeypatch.setattr(torch.cuda, "stream", lambda s: log.append(f"on {s.name}") or nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", SimpleNamespace)
-    monkeypatch.setattr(torch.cuda, "graph", lambda _graph: log.append("capture") or nullcontext())
+    monkeypatch.setattr(
+        torch.cuda,
+        "graph",
+        lambda _graph, stream: log.append(f"capture {stream.name}") or nullcontext(),
+    )
     return log
 
 
@@ -105,7 +109,7 @@ def test_a_graph_is_captured_after_a_warm_up_and_reads_where_it_was_captured(
     ready = CapturedPrepared(network)
     assert cuda_graphs == [
         "beside waits for current", "on beside", "infer", "infer", "infer",
-        "current waits for beside", "capture", "infer",
+        "current waits for beside", "capture beside", "infer",
     ]  # fmt: skip
     place = ready.images.data_ptr()
     ready.graph.replay = lambda: ready.output.data.copy_(infer(ready.images))

@@ -68,7 +68,8 @@ def captures(monkeypatch):
             self.recorder.replay()
 
     @contextmanager
-    def graph(empty, capture_error_mode):
+    def graph(empty, stream, capture_error_mode):
+        assert stream is ours  # torch's own stays on the device of the first capture
         assert capture_error_mode == "thread_local"
         seen.captures += 1
         empty.recorder = Recorder(seen.may_read_back)
@@ -82,9 +83,9 @@ def captures(monkeypatch):
             tensor.detach().copy_(value)
 
     monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
-    stream = SimpleNamespace(wait_stream=lambda _other: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    ours = SimpleNamespace(wait_stream=lambda _other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: ours)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: ours)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)

@@ -35,6 +35,28 @@ def test_a_run_computes_in_the_precision_it_is_recorded_with(
     assert seen == [expected] * 3
 
 
+def test_an_overflow_in_the_first_step_changes_nothing(tiny, monkeypatch):
+    """PyTorch's fused SGD would keep momentum buffers that it never wrote."""
+    request = tiny(precision="fp16")
+    data = load_data(request)
+    split, model = Split.of(data, request, CPU), build_network(request, data)
+    batches = split.training_batches(lay_out(model, CPU, split.input_shape))
+    trainer = Trainer(model, batches, request.recipe, seed=0, device=CPU, precision="fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = [parameter.detach().clone() for parameter in trainer.parameters]
+    # As memory that was used before, which may hold anything.
+    monkeypatch.setattr(torch, "empty_like", lambda t, **_: torch.full_like(t, torch.nan))
+    first, second, *_ = batches.epoch(0)
+    trainer.step(*first)
+    assert all(map(torch.equal, before, trainer.parameters))
+    (sgd,) = trainer.optimizers
+    assert not any(state["momentum_buffer"].any() for state in sgd.state.values())
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.step(*second)
+    assert all(parameter.isfinite().all() for parameter in trainer.parameters)
+    assert not any(map(torch.equal, before, trainer.parameters))
+
+
 @pytest.mark.parametrize("muon_rate", [0.0, 0.05], ids=["SGD", "Muon"])
 def test_fp16_trains_as_fp32_does(tiny, muon_rate):
     """The loss is scaled by 65,536 in fp16; the norm and the steps must not be."""

@@ -181,10 +181,11 @@ def ceilings(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     one = _seconds(launch, device) / LAUNCHED
     yield _row("launch of a small kernel", True, f"{one * 1e6:.3g} µs")
     if on_gpu:
-        with side_stream():
-            launch()
-        replay = capture(lambda *_: (launch(),), number, number)
-        one = _seconds(lambda: replay(number, number), device) / LAUNCHED
+        with torch.cuda.device(device):
+            with side_stream():
+                launch()
+            replay = capture(lambda *_: (launch(),), number, number)
+            one = _seconds(lambda: replay(number, number), device) / LAUNCHED
         yield _row("launch of a small kernel in a CUDA graph", True, f"{one * 1e6:.3g} µs")
 
 

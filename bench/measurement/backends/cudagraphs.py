@@ -8,7 +8,7 @@ call a fake of `torch.cuda`'s graphs.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -59,7 +59,8 @@ class CapturedPrepared:
                 for _ in range(WARM_UP):
                     network.infer(self.images)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            stream: Any = torch.cuda.Stream  # not annotated by torch
+            with torch.cuda.graph(self.graph, stream=stream()):  # of this device
                 self.output = network.infer(self.images)
 
     def upload(self, images: Tensor) -> Tensor:
