@@ -150,6 +150,15 @@ def test_the_fastest_is_told_apart_from_its_reference_and_from_other_cases():
     ]
 
 
+def test_of_repeated_measurements_of_a_machine_the_last_is_told():
+    rows = [
+        row(measurement="1"), row(measurement="2", ratio=1.45),
+        row(measurement="3", ratio=1.55, cpu="another"),
+    ]  # fmt: skip
+    told = [sentence.partition(" times")[0].rpartition("gives ")[2] for sentence in fastest(rows)]
+    assert told == ["1.45 [1.40, 1.60]", "1.55 [1.40, 1.60]"]
+
+
 @pytest.mark.parametrize(
     "changes", [{"ratio_low": 0.98}, {"difference": "none"}, {"difference": None}]
 )

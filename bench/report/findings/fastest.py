@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CASE = ("measurement", "batch_size", "boundary", "scenario")
 _NETWORK = ("model", "options", "run", *_CASE)
+_MACHINE = ("device", "cpu", "gpu", "threads")
 _UNCORRECTED = (
     "No interval is corrected for the choice of the fastest: of ten configurations that equal the "
     "reference, one is called faster in about one of twenty measurements."
@@ -78,23 +79,28 @@ def fastest(rows: Iterable[Row]) -> list[str]:
 
     A configuration is faster only if the interval of its ratio, over six processes or more, lies
     above one and its difference exceeds the noise floor. The interval is not corrected for the
-    choice of the fastest.
+    choice of the fastest. Of repeated measurements of a network on one machine, the last in which
+    something is faster speaks.
+
+    Args:
+        rows: of the `throughput` table, measurement by measurement, the oldest first.
     """
     compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
     reliable = [row for row in compared if _is_reliable(row)]
-    sentences = []
+    sentences: dict[tuple[Any, ...], str] = {}
     chosen = False
     for found in _grouped(reliable, _NETWORK).values():
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] == "faster":
-            sentences.append(
+            names = [name for name in (*_NETWORK, *_MACHINE) if name != "measurement"]
+            sentences[tuple(best.get(name) for name in names)] = (
                 f"{network_name(best)}, {case(best)}: {way(best)} gives "
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
             chosen |= sum(row["difference"] != "reference" for row in found) > 1
     if sentences:
-        return [*sentences, _UNCORRECTED] if chosen else sentences
+        return [*sentences.values(), *([_UNCORRECTED] if chosen else [])]
     others = [row for row in compared if row["difference"] != "reference"]
     if not others:
         return ["No verdict: nothing was measured beside its reference."]
