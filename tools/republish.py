@@ -128,7 +128,10 @@ def _table(folder: Path, name: Table) -> pd.DataFrame:
 def _record(row: dict[Any, Any], request: dict[str, Any]) -> RunRecord:
     result = {**{name: row[name] for name in FIGURES}, "classes": [None] * 10}
     run, status = str(row["run"]), str(row["status"])
-    return RunRecord(run, request, status, {}, row["started_at"], row["seconds"], result=result)
+    error = row["error"] if isinstance(row["error"], str) else None
+    return RunRecord(
+        run, request, status, {}, row["started_at"], row["seconds"], result=result, error=error
+    )
 
 
 def republish(folder: Path) -> None:
@@ -138,7 +141,6 @@ def republish(folder: Path) -> None:
     report = StudyReport(read(folder))
     vars(report)["commands"] = []
     vars(report)["provenance"] = []
-    vars(report)["failures"] = []
     vars(report)["further"] = []
     new = markdown(report, pictures=True).split(_BEGIN_LATER)[0]
     text = _joined(text, new)
