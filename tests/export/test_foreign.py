@@ -391,7 +391,10 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
         (classifier(10, shape=("N", 1, "h", "w")), {}, "choose one with --input-size"),
         (classifier(10), {"input_size": 32}, "--input-size 32: .* was made for 28"),
         (classifier(10), {"dataset": None}, "no training images .*--dataset NAME.*random"),
-        (classifier(10), {"precision": "fp16"}, "what can be made of it is --precision int8"),
+        (
+            classifier(10), {"precision": "fp16", "calibration_images": None},
+            "what can be made of it is --precision int8",
+        ),
         (classifier(10), {"static_batch": 4}, "--static-batch: .* keeps its own input"),
         (classifier(10), {"with_preprocessing": True}, "--with-preprocessing: .* keeps its own"),
         (classifier(10), {"opset": 21}, "--opset: .* keeps its own input and opset; leave it out"),
