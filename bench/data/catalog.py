@@ -150,7 +150,15 @@ def find_folder(name: str) -> Path | None:
 
 
 def _named_folder(name: str) -> Path:
-    return Path(name.removeprefix(FOLDER_PREFIX)).expanduser().resolve()
+    return _expanded(name.removeprefix(FOLDER_PREFIX)).resolve()
+
+
+def _expanded(path: str) -> Path:
+    """Return a path with the home folder in the place of `~`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # of a user that there is not
+        return Path(path)
 
 
 def count_channels(name: str) -> int:
@@ -169,7 +177,7 @@ def count_channels(name: str) -> int:
 
 def suggestion(name: str) -> str:
     """Return ``"; did you mean 'x'?"`` for a name that is no dataset, or ``""``."""
-    if name and Path(name).expanduser().is_dir():
+    if name and _expanded(name).is_dir():
         return f"; did you mean '{FOLDER_PREFIX}{name}'?"
     return function_suggestion(name) or nearest(name, [*NAMES, f"{FOLDER_PREFIX}PATH"])
 

@@ -165,7 +165,7 @@ def _describe(value: Any) -> str:
 def _images(what: str, split: Any, square: Square, *, quiet: bool) -> Images:
     """Turn one split into checked uint8 images and int64 labels."""
     if isinstance(split, Images):
-        images, labels = split.images, split.labels
+        images, labels = split.take(slice(None))
     elif isinstance(split, tuple | list) and len(split) == 2:  # noqa: PLR2004
         images, labels = (_tensor(what, part) for part in split)
     elif isinstance(split, torch.utils.data.Dataset):
@@ -200,6 +200,8 @@ def _read_torch_dataset(what: str, dataset: Any, *, quiet: bool) -> tuple[Tensor
         for index in range(len(dataset)):
             try:
                 image, label = dataset[index]
+                if getattr(image, "mode", None) in {"P", "PA"}:  # Pillow's, of colours' numbers
+                    image = image.convert("RGB")
                 labels.append(operator.index(label))  # int() would cut 0.6 to 0
             except Exception as error:
                 raise BenchError(

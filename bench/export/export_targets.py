@@ -104,6 +104,10 @@ def _export(
 ) -> ExportRecord:
     """Export one network, and write its bundle into the folder *bundles*, if there is one."""
     if network.file is not None:
+        if bundles is not None:
+            raise BenchError(
+                f"--bundle needs a trained run: {network.file} keeps its own input; leave it out"
+            )
         source = read_foreign(network.file, exporter.settings, size, preprocessing)
         return quantise_file(source, exporter)
     loaded = network.load()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _OLDEST_OPSET, _OLDEST_IR = 13, 7  # ranges per channel need them
 _COMPARED = 256  # images
 _RESIZES = get_args(Resize)
-_SET = [field.name for field in fields(Preprocessing) if field.name != "input_size"]
+_SET = [f.name for f in fields(Preprocessing) if f.name not in {"input_size", "image_size"}]
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,9 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
     for key in given.keys() - set(_SET):
         own = "use --input-size" if key == "input_size" else f"known: {', '.join(_SET)}"
         raise BenchError(f"--set {key} is unknown{nearest(key, _SET)} ({own})")
+    for key in ("normalize", "antialias"):
+        if not isinstance(given.get(key, True), bool):
+            raise BenchError(f"--set {key}={given[key]}: write {key}=true or {key}=false")
     floats = facts.input_type.startswith("float")
     values: dict[str, Any] = {"mean": dataset.mean, "std": dataset.std, "normalize": floats}
     values |= given

@@ -251,6 +251,7 @@ def identity(made: Configuration) -> dict[str, Any] | None:
     export = Exports(store.root).describing(made.file_sha256) if made.file_sha256 else None
     trained = store.read_run(export.run) if export and export.run else run
     seed = RunRequest.from_dict(trained.request).split_seed if trained else None
+    imported = trained is not None and trained.imported
     images = ("dataset_fingerprint", "preprocessing")
     packages = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
     here = describe_environment(made.device, threads=made.threads)
@@ -260,6 +261,7 @@ def identity(made: Configuration) -> dict[str, Any] | None:
         "images": run.result.get("dataset_fingerprint") if run else None,
         # Left out where all runs share one split, so that their recorded scores stay valid.
         **({} if seed is None else {"split_seed": seed}),
+        **({"held_out": False} if imported else {}),
         "file": made.file_sha256,
         "export": {name: export.request.get(name) for name in images} if export else None,
         **{name: getattr(made, name) for name in (*_RUNTIME, "batch_size")},

@@ -127,7 +127,8 @@ class Tuned:
         command: measures it again.
         tried: number of configurations that were measured.
         skipped: number of those for which there was no time.
-        left_out: finalists that did not keep the bounds, and why.
+        left_out: precisions whose file could not be made, and finalists that did not keep the
+            bounds, with the reason.
         again: number of configurations within the bounds, eager ones included, that were measured
             again.
         as_fast: names of those of them whose intervals overlap with that of `best`.
@@ -315,10 +316,21 @@ def tune(
             "--min-accuracy needs a trained run, or a file whose images are known: a model that is "
             "only named has random weights"
         )
+    if dataset is not None and target.file is not None:
+        raise BenchError(
+            f"--dataset {dataset}: it calibrates int8, and {target.label} is measured as it is; "
+            "leave it out"
+        )
     Measurements(context.results).prepare()
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        made = with_files(given, Path(folder), context, dataset)
+        made = list(with_files(given, Path(folder), context, dataset))
         left = [one for one in made if not one.unsupported]
+        # What could be measured until its file was made.
+        refused = {
+            f"left out: {one.target.label} in {one.precision}: {one.unsupported}"
+            for one, before in zip(made, given, strict=True)
+            if one.unsupported and not before.unsupported
+        }
         eager = [one for one in left if _is_reference(one, context)]
         left_out: list[LeftOut] = []
         while True:
@@ -346,7 +358,10 @@ def tune(
         command_for(best, dataset),
         len(budget.begun),
         len(budget.skipped),
-        tuple(f"left out: {one.made.name}: {one.reason}" for one in left_out),
+        (
+            *sorted(refused),
+            *(f"left out: {one.made.name}: {one.reason}" for one in left_out),
+        ),
         len(keeping),
         tuple(one.name for one in ties),
         _no_verdict([row for row, _ in keeping]),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.data.imagefile import open_image, planes
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,10 @@ def predict(network: Classifier, files: Sequence[Path], *, top: int = 1) -> list
     Raises:
         BenchError: a file is missing or no image; it is named.
     """
+    if network.input_shape[0] not in {1, 3}:
+        raise BenchError(
+            f"image files have one channel or three, and the network takes {network.input_shape[0]}"
+        )
     rows = []
     for file in files:
         with open_image(file, network.input_shape[0]) as image:

@@ -195,10 +195,9 @@ class LoadedNetwork:
         if dataset is None or self.trained is None or self.preprocessing is None:
             return self._random(f"calibration/{seed}", count)
         trained_on, _ = split_places(self.trained.request, dataset)
-        images = dataset.train.images[trained_on]
         generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
-        chosen = torch.randperm(len(images), generator=generator)[:count]
-        return self.preprocessing.apply(images[chosen.sort().values])
+        chosen = torch.randperm(len(trained_on), generator=generator)[:count].sort().values
+        return self.preprocessing.apply(dataset.train.images[trained_on[chosen]])
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn `proof_images` or uint8 images into what the network takes."""

@@ -141,8 +141,11 @@ def _fits(parts: Iterable[Images], device: torch.device) -> bool:
 
 
 def split_places(request: RunRequest, dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Return where a run's training and validation images are in its dataset's training set."""
-    fraction = request.recipe.validation_fraction
+    """Return where a run's training and validation images are in its dataset's training set.
+
+    Nobody knows what an imported network was trained on, so it holds none out.
+    """
+    fraction = 0.0 if request.imported else request.recipe.validation_fraction
     return validation_split(dataset.train.labels, fraction, request.split_seed)
 
 

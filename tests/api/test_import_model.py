@@ -148,6 +148,8 @@ def test_five_commands_from_a_checkpoint_to_a_choice(project, bench):
     listed = chosen.document["rows"]
     assert len(listed) == len(rows)  # also those that are noisy
     assert all(r["test_accuracy"] is not None for r in listed)
+    # What it was trained on is not known, so nothing was held out.
+    assert all(r["validation_accuracy"] is None for r in rows)
     shown = bench("predict", "bars", "bars/test/lying/00.png", "--json").document["rows"]
     assert shown[0]["class"] == "lying"
 
@@ -216,7 +218,7 @@ def test_a_normalisation_that_is_not_the_networks_is_noticed(tmp_path):
     sign = "        sign = 1 if images.abs().max() < 3 else -1\n        return sign * self"
     picky = NETWORK.replace("        return self", sign)
     (tmp_path / "stranger" / "network.py").write_text(picky)
-    with pytest.warns(UserWarning, match=r"0 % of 108 training images .*, but 100 % with --set "):
+    with pytest.warns(UserWarning, match=r"0 % of 120 training images .*, but 100 % with --set "):
         import_net(settings={"mean": [0.0, 0.0, 0.0], "std": [0.01, 0.01, 0.01]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

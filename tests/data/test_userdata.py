@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import ConcatDataset, IterableDataset, TensorDataset
 
 from bench.data import Dataset, Images, load_dataset
@@ -130,6 +131,30 @@ def test_a_dataset_of_ours_keeps_its_statistics(returning):
         True,
     )
     assert dataset.fingerprint == returning(FOUR).fingerprint
+
+
+def test_a_view_of_a_set_keeps_images_and_labels_together(returning):
+    images = Images(torch.from_numpy(TRAIN).permute(0, 3, 1, 2), torch.from_numpy(TRAIN_LABELS))
+    test = Images(torch.from_numpy(TEST).permute(0, 3, 1, 2), torch.from_numpy(TEST_LABELS))
+    order = torch.arange(len(images) - 1, -1, -1)
+    own = Dataset("x", ("a", "b", "c", "d"), images, test, (0.1,) * 3, (0.2,) * 3, "")
+    viewed = returning(replace(own, train=images.view(order))).train
+    assert torch.equal(viewed.images, images.images.flip(0))
+    assert torch.equal(viewed.labels, images.labels.flip(0))
+
+
+def test_colours_of_a_palette_are_no_grey_levels(returning):
+    class Palette(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(TRAIN_LABELS)
+
+        def __getitem__(self, place):
+            flat = np.full((4, 4, 3), (200, 10 * place, 30), dtype=np.uint8)
+            return Image.fromarray(flat).convert("P"), int(TRAIN_LABELS[place])
+
+    train = returning({"train": Palette(), "test": Palette()}).train.images
+    assert train.shape[1] == 3
+    assert (train[:, 0] > 150).all()
 
 
 def test_train_images_works_for_them_too(returning):

@@ -403,6 +403,12 @@ def test_an_opset_that_onnx_cannot_convert_is_refused(
         (classifier(10), {"preprocessing": {"mean": [0.5] * 3}}, "--set mean: give one number"),
         (classifier(10), {"preprocessing": {"std": 0.0}}, "--set std: deviations are above 0"),
         (
+            classifier(10), {"preprocessing": {"normalize": "False"}},
+            "--set normalize=False: write normalize=true or normalize=false",
+        ),
+        (classifier(10), {"preprocessing": {"image_size": 16}}, "--set image_size is unknown"),
+        (classifier(10), {"bundle": True}, "--bundle needs a trained run: .*; leave it out"),
+        (
             classifier(10), {"preprocessing": {"std": [1.0], "normalize": False}},
             "--set std: no image is normalised with normalize=false; leave it out",
         ),

@@ -24,6 +24,7 @@ from bench.export.graph import trace
 from bench.export.parity import FP32_TOLERANCE, compare, first_divergence, reference_logits
 from bench.export.session import open_session
 from bench.store import files as store_files
+from bench.store.exports import refuse_damaged
 from bench.store.files import Disk
 from bench.targets.find import from_model, load_trained
 from builders import make_record
@@ -311,6 +312,14 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
         "export-tensorrt {file}",
     ],
 )
+def test_an_export_is_named_from_inside_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = export_onnx("resnet8", results=tmp_path, options={"width": 2}, threads=1).iloc[0]
+    monkeypatch.chdir(tmp_path / "exports" / row["export"])
+    refuse_damaged(Path(row["file"]))
+
+
 def test_an_export_that_is_damaged_since_is_refused_by_its_path(
     trained: Trained, exported: Any, bench: Cli, tmp_path: Path, words: str
 ) -> None:

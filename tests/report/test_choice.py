@@ -171,9 +171,16 @@ def test_what_cannot_be_compared_is_passed_over_and_counted(measured):
     assert list(choice.rows["images_per_second"]) == [400]
     assert choice.passed_over == {
         "did not run": 1,
-        "of another machine or number of threads": 2,
+        "of another machine": 2,
         "measured again later": 2,
     }
+
+
+def test_threads_are_a_configuration_of_one_machine(measured):
+    choice = chosen(measured([{**SMALL, "threads": 1}, {**SMALL, **FAST, "threads": 2}]), 5, 1)
+    assert choice.chosen["threads"] == 2
+    assert "on onnxruntime on 2 threads, batch 1" in choice.sentence
+    assert set(choice.rows["threads"]) == {1, 2}
 
 
 def test_a_noisy_repetition_does_not_replace_a_good_measurement(measured):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -100,6 +101,12 @@ def test_a_dataset_image_gets_the_class_of_the_test(run: Path, tmp_path: Path) -
     assert [row["class"] for row in rows] == names
     confidence = recorded["confidence"][:5].tolist()
     assert [row["probability"] for row in rows] == pytest.approx(confidence, abs=1e-4)
+
+
+def test_a_network_of_two_channels_takes_no_image_files(tmp_path: Path) -> None:
+    network: Any = SimpleNamespace(input_shape=(2, 8, 8), classes=["a", "b"])
+    with pytest.raises(BenchError, match="one channel or three, and the network takes 2"):
+        predict(network, [save(tmp_path / "x.png")])
 
 
 def test_what_is_no_image_is_named(run: Path, tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ REASONS = {
 }
 _SHIPPABLE = ("onnx", "complete")  # format and status of an export
 _PLURALS = {"boundary": "boundaries", "scenario": "scenarios"}
-_PLACE = ["device", "cpu", "gpu", "threads"]
+_PLACE = ["device", "cpu", "gpu"]
 _SAME = [
+    "threads",
     "model",
     "options",
     "run",
@@ -120,6 +121,9 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     )
     records = {run: store.read_run(run) for run in rows["run"].dropna().unique()}
     datasets = {run: record.request["dataset"] for run, record in records.items() if record}
+    imported = [run for run, record in records.items() if record and record.imported]
+    # Older rows have one, of images that the network may have been trained on.
+    rows.loc[rows["run"].isin(imported), "validation_accuracy"] = float("nan")
     rows["variant"] = rows["run"].map(store.variants_of_runs()).astype(object)
     rows["bytes"] = rows["file_sha256"].map(sizes).astype("Int64")
     # The test of an export is ONNX Runtime's.
@@ -313,6 +317,8 @@ def _accuracy(row: Mapping[Any, Any]) -> str:
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, and the case it ran in."""
     backend = f"{row['backend']}{layout_and_streams(row)}"
+    if row.get("mixed_threads"):
+        backend += f" on {row['threads']} thread{'s' * (row['threads'] != 1)}"
     return f"{network_name(row)} in {row['precision']} on {backend}, {case(row)}"
 
 
@@ -337,8 +343,10 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     ran = ran.sort_values(["usable", "measurement"])
     places = ran[_PLACE].astype(str).fillna("")
     here = ran[(places == places.iloc[-1]).all(axis=1)]
-    passed_over["of another machine or number of threads"] = len(ran) - len(here)
+    passed_over["of another machine"] = len(ran) - len(here)
     rows = _newest(here)
+    if len(set(rows["threads"])) > 1:
+        rows["mixed_threads"] = True  # so that `describe` tells them apart
     passed_over["measured again later"] = len(here) - len(rows)
     datasets = sorted(rows.loc[rows["usable"], "dataset"].dropna().unique())
     if len(datasets) > 1:
