@@ -303,6 +303,14 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
         files.load(tmp_path / "cut.onnx")
 
 
+def test_an_export_is_named_from_inside_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = export_onnx("resnet8", results=tmp_path, options={"width": 2}, threads=1).iloc[0]
+    monkeypatch.chdir(tmp_path / "exports" / row["export"])
+    refuse_damaged(Path(row["file"]))
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -312,14 +320,6 @@ def test_a_truncated_file(trained: Trained, exported: Any, tmp_path: Path) -> No
         "export-tensorrt {file}",
     ],
 )
-def test_an_export_is_named_from_inside_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = export_onnx("resnet8", results=tmp_path, options={"width": 2}, threads=1).iloc[0]
-    monkeypatch.chdir(tmp_path / "exports" / row["export"])
-    refuse_damaged(Path(row["file"]))
-
-
 def test_an_export_that_is_damaged_since_is_refused_by_its_path(
     trained: Trained, exported: Any, bench: Cli, tmp_path: Path, words: str
 ) -> None:
