@@ -48,8 +48,8 @@ class LibraryFamily(Family):
     trained_colours: Callable[[Any, str], Colours]
 
     def channels_of(self, network: Canonical) -> int:
-        """Return the channels of timm's option `in_chans`, or three."""
-        given = network[1].get("in_chans")
+        """Return the option `in_chans` (timm's) or `in_channels`, or three."""
+        given = network[1].get("in_chans", network[1].get("in_channels"))
         return given if isinstance(given, int) else self.channels
 
     def size_of(self, network: Canonical) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -92,8 +91,8 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_DATA", str(tmp_path_factory.mktemp("data")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for name in [n for n in os.environ if n.lower() in {"http_proxy", "https_proxy"}]:
-            patch.delenv(name)  # their servers are on this machine
+        for name in ("NO_PROXY", "no_proxy"):  # their servers are on this machine
+            patch.setenv(name, "localhost,127.0.0.1,::1")
         yield
 
 

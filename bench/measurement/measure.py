@@ -71,13 +71,14 @@ def measure_names(
     wanted = request.reference
     known = wanted in backend_names() or any(target.is_called(wanted) for target in found)
     if wanted in map(str, names) and not known:
-        request = replace(request, reference=_one_called(wanted, context.results))
+        request = replace(request, reference=_one_called(request, context.results))
     return measure_targets(found, request, context)
 
 
-def _one_called(reference: str, results: Path) -> str:
-    """Return the label, or the file, of a network that was named by a study, hash or folder."""
-    called = find_targets([reference], results=results)
+def _one_called(request: Request, results: Path) -> str:
+    """Return the label, or the file, of a reference that was named by a study, hash or folder."""
+    reference = request.reference
+    called = find_targets([reference], results=results, input_size=request.input_size)
     if len(called) > 1:
         raise BenchError(
             f"--reference {reference}: it stands for {len(called)} runs; name one of them, such as "

@@ -327,7 +327,7 @@ def tune(
         left = [one for one in made if not one.unsupported]
         # What could be measured until its file was made.
         refused = {
-            f"left out: {one.target.label} in {one.precision}: {one.unsupported}"
+            f"left out: {one.backend} {one.precision} of {one.target.label}: {one.unsupported}"
             for one, before in zip(made, given, strict=True)
             if one.unsupported and not before.unsupported
         }

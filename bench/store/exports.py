@@ -182,7 +182,7 @@ def refuse_damaged(path: Path) -> None:
         BenchError: it, or another file of its folder, is missing or damaged.
     """
     if (path.parent / RECORD).is_file():
-        _check(path.parent.resolve())  # the folder's name is the export's
+        _check(path.parent.absolute())  # the folder's name is the export's
 
 
 def _check(folder: Path) -> None:

@@ -40,7 +40,7 @@ REASONS = {
     "import makes one of a trained network), or a file that bench export-onnx made and tested",
     "other dataset": "its accuracy is of other images than that of the others",
     "other measurement": "images/s of different measurements do not compare: measure all in one "
-    "bench throughput",
+    "bench throughput (bench tune for several numbers of threads)",
 }
 _SHIPPABLE = ("onnx", "complete")  # format and status of an export
 _PLURALS = {"boundary": "boundaries", "scenario": "scenarios"}
@@ -212,7 +212,7 @@ def choose(
     # If a network was exported again since, the older file can no longer be shipped.
     accurate = _newest(
         rows[comparable & rows["test_accuracy"].notna()].sort_values("measurement"),
-        [name for name in _SAME if name != "file_sha256"],
+        [name for name in _SAME if name not in {"file_sha256", "threads"}],
     )
     validated = len(accurate) > 0 and accurate["validation_accuracy"].notna().all()
     split = "validation" if validated else "test"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _CASE = ("measurement", "batch_size", "boundary", "scenario")
 _NETWORK = ("model", "options", "run", *_CASE)
-_MACHINE = ("device", "cpu", "gpu", "threads")
+# Of repeated measurements, what they have in common besides the network and its case.
+_REPEATED = ("input_shape", "latency_bound_ms", "reference", "device", "cpu", "gpu", "threads")
 _UNCORRECTED = (
     "No interval is corrected for the choice of the fastest: of ten configurations that equal the "
     "reference, one is called faster in about one of twenty measurements."
@@ -87,20 +88,21 @@ def fastest(rows: Iterable[Row]) -> list[str]:
     """
     compared = [r for r in rows if r["status"] == "complete" and r["ratio"] is not None]
     reliable = [row for row in compared if _is_reliable(row)]
-    sentences: dict[tuple[Any, ...], str] = {}
-    chosen = False
+    sentences: dict[tuple[str, ...], tuple[str, bool]] = {}
     for found in _grouped(reliable, _NETWORK).values():
         best = max(found, key=lambda row: row["ratio"])
         if best["ratio_low"] > 1 and best["difference"] == "faster":
-            names = [name for name in (*_NETWORK, *_MACHINE) if name != "measurement"]
-            sentences[tuple(best.get(name) for name in names)] = (
+            names = [name for name in (*_NETWORK, *_REPEATED) if name != "measurement"]
+            text = (
                 f"{network_name(best)}, {case(best)}: {way(best)} gives "
                 f"{best['ratio']:.2f} [{best['ratio_low']:.2f}, "
                 f"{best['ratio_high']:.2f}] times the images/s of {best['reference']}."
             )
-            chosen |= sum(row["difference"] != "reference" for row in found) > 1
+            chosen = sum(row["difference"] != "reference" for row in found) > 1
+            sentences[tuple(str(best.get(name)) for name in names)] = text, chosen
     if sentences:
-        return [*sentences.values(), *([_UNCORRECTED] if chosen else [])]
+        told = [text for text, _ in sentences.values()]
+        return [*told, _UNCORRECTED] if any(c for _, c in sentences.values()) else told
     others = [row for row in compared if row["difference"] != "reference"]
     if not others:
         return ["No verdict: nothing was measured beside its reference."]
