@@ -162,11 +162,8 @@ def _simplest(config: ResNetConfig, own: ResNetConfig) -> ResNetConfig:
     }
     if neutral.get(config.shortcut, False):
         config = replace(config, shortcut=own.shortcut)
-    if (
-        config.block == "bottleneck"
-        and set(config.stages) == {1}
-        and (config.shortcut == "all_projection")
-    ):
+    one_each = config.block == "bottleneck" and set(config.stages) == {1}
+    if config.shortcut == "all_projection" and one_each:
         config = replace(config, shortcut="projection")  # every block changes the shape
     if config.shortcut == "none":
         # Without an addition all orders are one (He et al. 2016b, section 4.1: "it does not

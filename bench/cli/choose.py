@@ -73,7 +73,6 @@ def choose(
     )
     rows = rows_of(choice.rows)
     if as_json:
-        rows = [{k: v for k, v in row.items() if k != "mixed_threads"} for row in rows]
         print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
     else:
         extra = [name for name in _EXTRA if any(row[name] is not None for row in rows)]

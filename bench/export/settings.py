@@ -18,7 +18,14 @@ CALIBRATION_IMAGES = 128
 DEFAULT_OPSET = 20  # taken by ONNX Runtime and by both TensorRT parsers
 CALIBRATION_BATCH = 32
 RANDOM = "random"  # instead of the name of a dataset
-_OF_INT8 = ("max_accuracy_drop", "sensitivity", "dataset")  # and what begins with "calibration"
+_OF_INT8 = (
+    "calibration_method",
+    "calibration_images",
+    "calibration_seed",
+    "calibration_draws",
+    "max_accuracy_drop",
+    "sensitivity",
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,7 @@ class Settings:
         if self.dataset is None:
             values.pop("dataset")
         if self.precision != "int8":
-            int8 = [k for k in values if k.startswith("calibration")]
-            for key in (*int8, "target", "max_accuracy_drop", "sensitivity"):
+            for key in (*_OF_INT8, "target"):
                 values.pop(key)
         return values
 
@@ -113,10 +119,9 @@ class Settings:
             )
         if self.precision == "int8":
             return
-        for one in dataclasses.fields(self):
-            of_int8 = one.name.startswith("calibration") or one.name in _OF_INT8
-            if of_int8 and getattr(self, one.name) != one.default:
-                raise BenchError(f"--{one.name.replace('_', '-')} goes with --precision int8")
+        for name in (*_OF_INT8, "dataset"):
+            if getattr(self, name) != getattr(Settings, name):  # not its default
+                raise BenchError(f"--{name.replace('_', '-')} goes with --precision int8")
 
 
 def is_noise(dataset: str | None) -> bool:

@@ -325,7 +325,7 @@ def tune(
     with measuring_lock(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         made = list(with_files(given, Path(folder), context, dataset))
         left = [one for one in made if not one.unsupported]
-        # What could be measured until its file was made.
+        # Those whose file could not be made.
         refused = {
             f"left out: {one.backend} {one.precision} of {one.target.label}: {one.unsupported}"
             for one, before in zip(made, given, strict=True)

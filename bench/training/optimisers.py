@@ -53,9 +53,9 @@ def make_optimisers(
             nesterov=nesterov,
             fused=device.type in {"cpu", "cuda"},
         )
-        # The first step would make them without values, and leave them so if fp16 overflows in it.
-        for parameter in itertools.chain(*(group["params"] for group in sgd.param_groups)):
-            if recipe.momentum > 0:
+        # PyTorch allocates these in the first step, and does not write them if fp16 overflows then.
+        for group in sgd.param_groups if recipe.momentum > 0 else ():
+            for parameter in group["params"]:
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         optimisers.append(sgd)
     if hidden:

@@ -74,8 +74,8 @@ class Choice:
             `drop_points` (points of accuracy below the most accurate), `accuracy_low` and
             `accuracy_high` (95 % interval of the test accuracy), `bytes`, `note` (why the row
             cannot be chosen, of `REASONS`; empty if it can), `front` (no other of the same
-            measurement that can be chosen is at once as accurate, as low in latency and as fast)
-            and `fits`.
+            measurement that can be chosen is at once as accurate, as low in latency and as fast),
+            `mixed_threads` (whether some of them ran with another number of threads) and `fits`.
         chosen: the row to ship, or None.
         sentence: the answer.
         passed_over: why measured rows are not among `rows` → how many.
@@ -317,7 +317,7 @@ def _accuracy(row: Mapping[Any, Any]) -> str:
 def describe(row: Mapping[Any, Any]) -> str:
     """Name a measured configuration: network, precision, backend, and the case it ran in."""
     backend = f"{row['backend']}{layout_and_streams(row)}"
-    if row.get("mixed_threads"):
+    if row["mixed_threads"]:
         backend += f" on {row['threads']} thread{'s' * (row['threads'] != 1)}"
     return f"{network_name(row)} in {row['precision']} on {backend}, {case(row)}"
 
@@ -345,8 +345,7 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     here = ran[(places == places.iloc[-1]).all(axis=1)]
     passed_over["of another machine"] = len(ran) - len(here)
     rows = _newest(here)
-    if len(set(rows["threads"])) > 1:
-        rows["mixed_threads"] = True  # so that `describe` tells them apart
+    rows["mixed_threads"] = len(set(rows["threads"])) > 1
     passed_over["measured again later"] = len(here) - len(rows)
     datasets = sorted(rows.loc[rows["usable"], "dataset"].dropna().unique())
     if len(datasets) > 1:
