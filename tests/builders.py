@@ -11,6 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.statistics import compare
 from bench.store import RunRecord, Store, StudyRecord
 from bench.studies.recipe import get_recipe
 from bench.studies.run_request import RunRequest
@@ -18,6 +19,8 @@ from bench.studies.run_request import RunRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from bench.report.findings.statistics import Difference, Values, Weights
 
 # The beginning of a user's module: a small network that calls *trouble* in its step *after*.
 TROUBLED_NETWORK = """
@@ -116,6 +119,14 @@ def make_row(**changes: Any) -> dict[str, Any]:
         "reference": "eager fp32 contiguous", "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0,
         **changes,
     }  # fmt: skip
+
+
+def compare_all(
+    values: Values, family: Mapping[str, Weights], *, members: int | None = None, **how: Any
+) -> dict[str, Difference | None]:
+    """Test comparisons of a study together: name → weights in, name → difference out."""
+    shared = len(family) if members is None else members
+    return {name: compare(values, one, members=shared, **how) for name, one in family.items()}
 
 
 def page_data(page: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# For a message: how a grey image folder is read as colours.
+AS_COLOURS = " (in an image folder, one image saved as RGB makes all of them RGB)"
 _CHUNK = 4096  # images converted at a time, so that a memory-mapped set is never whole in memory
 
 
@@ -34,6 +36,11 @@ class Images:
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    @property
+    def largest_class(self) -> float:
+        """The share, 0…1, of the most frequent label: the accuracy of always answering it."""
+        return int(self.labels.bincount().max()) / len(self)
 
     def to(self, device: torch.device | str) -> Images:
         """Return the split on *device*; this reads a memory-mapped split into memory."""

@@ -16,7 +16,7 @@ from bench.data import Dataset, Preprocessing
 from bench.data.preprocessing import Resize
 from bench.errors import BenchError, nearest
 from bench.export.accuracy import BATCH, Comparison, Judge
-from bench.export.calibration import NO_IMAGES, draw_images, fitting_dataset, random_images
+from bench.export.calibration import NO_IMAGES, draw_images, fitting_dataset
 from bench.export.convert import Converted, Int8
 from bench.export.examine import FileFacts, Size, examine, opset_of, spell_size
 from bench.export.files import check, inputs_of, onnx_sha256, save
@@ -28,6 +28,7 @@ from bench.export.pipeline import FILE, Exporter, compared
 from bench.export.session import logits_of, open_session
 from bench.export.settings import RANDOM, Settings
 from bench.system.guessing import guessing_limit
+from bench.targets.network import random_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ class ForeignFile:
         """Draw calibration images, as the file takes them."""
         if self.dataset is None:
             count, seed = settings.images_wanted, settings.calibration_seed
-            values = random_images(self.facts.channels_first, count, seed)
+            values = random_images(f"calibration/{seed}", self.facts.channels_first, count)
             return self.facts.arrange(values if self.facts.takes_floats else values * 50 + 128)
         return self.feed(draw_images(self.dataset, settings))
 
@@ -262,7 +263,7 @@ def _preprocessing(facts: FileFacts, dataset: Dataset, given: dict[str, Any]) ->
     for key in ("normalize", "antialias"):
         if not isinstance(given.get(key, True), bool):
             raise BenchError(f"--set {key}={given[key]}: write {key}=true or {key}=false")
-    floats = facts.input_type.startswith("float")
+    floats = facts.takes_floats
     values: dict[str, Any] = {"mean": dataset.mean, "std": dataset.std, "normalize": floats}
     values |= given
     if values["normalize"] and not floats:
@@ -370,7 +371,7 @@ def _near_guessing(source: ForeignFile, accuracy: Comparison | None) -> str:
     """Say so if the fp32 file itself guesses: the images are probably prepared differently."""
     if accuracy is None or source.dataset is None:
         return ""
-    if accuracy.reference > guessing_limit(source.dataset.num_classes):
+    if accuracy.reference > guessing_limit(source.dataset.test.largest_class):
         return ""
     return (
         f" In fp32 the file's accuracy is {accuracy.reference * 100:.1f} %, near guessing: check "

@@ -12,7 +12,7 @@ from bench.errors import BenchError, warn
 from bench.launch.assignment import Assignment
 from bench.launch.declaration import declaration
 from bench.launch.learning_rates import as_recorded, choose, tuning_requests
-from bench.launch.reuse import refuse_changed
+from bench.launch.reuse import other_inputs, refuse_changed
 from bench.launch.workers import Execution, allot
 from bench.store import Store, StudyRecord
 from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
@@ -97,6 +97,8 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     candidates = tuning_requests(plan)
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
+    _tell_of_seeds_left_out(plan, store)
+    other = other_inputs(plan.requests, store) if how.force else None
     planned = [r for r in candidates if how.force or store.read_run(r.run_id) is None] + pending
     with stop_on_signals() as stop, training_lock(stop.check):
 
@@ -112,14 +114,14 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         if plan.study.tune:
             if any(store.read_run(r.run_id) is None for r in candidates):
                 # Recorded now, so that 'bench results gc' keeps the runs of the search.
-                _record_study(plan, store, tuning)
+                _record_study(plan, store, tuning, other)
             run(candidates, "tuning")
             plan, tuning = choose(plan, store, searched=True)
             _fix_data(plan.all_requests, plan, store, resources)
-        _record_study(plan, store, tuning)
+        _record_study(plan, store, tuning, other)
         for generation in plan.generations:
             run(generation, "training")
-    return _record_study(plan, store, tuning)
+    return _record_study(plan, store, tuning, other)
 
 
 def _check_trainable(requests: Sequence[RunRequest]) -> None:
@@ -162,15 +164,41 @@ def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
             )
 
 
-def _record_study(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
+def _tell_of_seeds_left_out(plan: Plan, store: Store) -> None:
+    """Say so if the study has finished runs of seeds that were not asked for this time."""
+    before = store.read_study(plan.name)
+    if before is None or plan.name == ADHOC:
+        return
+    asked = {int(s) for variant in plan.variants for s in variant.requests}
+    left = set()
+    for variant in plan.variants:
+        request = next(iter(variant.requests.values()))
+        for seed, run in before.variants.get(variant.name, {"runs": {}})["runs"].items():
+            same = _with_seed(request, seed).run_id == run
+            if same and int(seed) not in asked and store.read_run(run) is not None:
+                left.add(int(seed))
+    if left:
+        named, every = (",".join(map(str, sorted(seeds))) for seeds in (left, asked | left))
+        warn(
+            f"study '{plan.name}' also has finished runs of --seeds {named}, which this command "
+            f"leaves out, so that 'bench results gc' would remove them; keep them with "
+            f"--seeds {every}"
+        )
+
+
+def _record_study(
+    plan: Plan, store: Store, tuning: dict[str, Any], other: str | None
+) -> StudyRecord:
     """Record which run belongs to which variant and seed, runs still to do included."""
     with store.lock_studies():  # others may record runs in the same study
-        record = _study_record(plan, store, tuning)
+        record = _study_record(plan, store, tuning, other)
         store.save_study(record)
     return record
 
 
-def _study_record(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyRecord:
+def _study_record(
+    plan: Plan, store: Store, tuning: dict[str, Any], other: str | None
+) -> StudyRecord:
     study, before = plan.study, store.read_study(plan.name)
     variants: dict[str, dict[str, Any]] = {}
     for variant in plan.variants:
@@ -202,7 +230,7 @@ def _study_record(plan: Plan, store: Store, tuning: dict[str, Any]) -> StudyReco
         contrasts={contrast.name: contrast.weights for contrast in study.contrast},
         test=study.test,
         **_origin(plan),
-        **declaration(plan, store, before, variants),
+        **declaration(plan, store, before, variants, other),
     )
 
 

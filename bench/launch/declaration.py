@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def declaration(
-    plan: Plan, store: Store, before: StudyRecord | None, variants: Mapping[str, dict[str, Any]]
+    plan: Plan,
+    store: Store,
+    before: StudyRecord | None,
+    variants: Mapping[str, dict[str, Any]],
+    other_inputs: str | None,
 ) -> dict[str, Any]:
     """Return the fields of a study's record that say what was declared, and when.
 
@@ -25,13 +29,17 @@ def declaration(
         store: the results folder.
         before: the study's record so far.
         variants: the variants of the record to be written.
+        other_inputs: digest of code and images, if they differ from those of recorded runs, which
+            are trained again.
     """
     if plan.name == ADHOC:
         return {}
-    return {**_seeds(plan, before), **_rules(plan, store, before, variants)}
+    rule = "-".join(filter(None, (rule_digest(plan), other_inputs)))
+    declared = _rules(rule, store, before, variants)
+    return {**_seeds(plan, before, len(declared["rules"]) - 1), **declared}
 
 
-def _seeds(plan: Plan, before: StudyRecord | None) -> dict[str, Any]:
+def _seeds(plan: Plan, before: StudyRecord | None, rule: int) -> dict[str, Any]:
     """Return the declared seeds, or the looks so far; the first record decides which."""
     if before is not None and before.declared_seeds:
         return {"declared_seeds": before.declared_seeds}
@@ -39,19 +47,24 @@ def _seeds(plan: Plan, before: StudyRecord | None) -> dict[str, Any]:
     if not looks and not plan.study.sequential:
         return {"declared_seeds": list(dict.fromkeys(plan.study.base.seeds))}
     seeds = sorted({seed for variant in plan.variants for seed in variant.requests})
-    new = len(seeds) > 1 and seeds not in looks  # nothing can be tested with one seed
-    return {"looks": [*looks, seeds] if new else looks}
+    rules = [] if before is None else before.look_rules
+    rules = rules + [0] * (len(looks) - len(rules))
+    # Nothing can be tested with one seed.
+    if len(seeds) > 1 and (seeds, rule) not in zip(looks, rules, strict=True):
+        looks, rules = [*looks, seeds], [*rules, rule]
+    return {"looks": looks, "look_rules": rules}
 
 
 def _rules(
-    plan: Plan, store: Store, before: StudyRecord | None, variants: Mapping[str, dict[str, Any]]
+    rule: str, store: Store, before: StudyRecord | None, variants: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the rules so far; one that no result was seen under is replaced, if it is the last."""
-    rule = rule_digest(plan)
     seen = before is not None and _ended(store, before.variants) > 0
     rules = [] if before is None else before.rules if seen else before.rules[:-1]
     existing = before.existing_runs if before and (seen or rules) else _ended(store, variants)
-    return {"rules": rules if rules[-1:] == [rule] else [*rules, rule], "existing_runs": existing}
+    if not rules or rule not in {rules[-1], rules[-1].partition("-")[0]}:
+        rules = [*rules, rule]
+    return {"rules": rules, "existing_runs": existing}
 
 
 def _ended(store: Store, variants: Mapping[str, dict[str, Any]]) -> int:

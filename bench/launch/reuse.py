@@ -11,7 +11,8 @@ import torch
 from bench.data.catalog import FOLDER_PREFIX, find_folder
 from bench.errors import BenchError
 from bench.studies.recipe import LATER
-from bench.system.user_code import current_code
+from bench.studies.run_request import request_hash
+from bench.system.user_code import changes, current_code
 from bench.training.initialise import digests
 from bench.training.inputs import (
     describe_data,
@@ -72,6 +73,25 @@ def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list
 def _same(record: RunRecord, request: RunRequest) -> bool:
     fingerprint = record.result.get("dataset_fingerprint")
     return fingerprint is not None and bool(fingerprint == load_data(request).fingerprint)
+
+
+def other_inputs(requests: Iterable[RunRequest], store: Store) -> str | None:
+    """Return a digest of the user's code and images, if a recorded run was made with others."""
+    found: dict[str, dict[str, Any]] = {}
+    differ = False
+    for request in requests:
+        if ":" not in request.model + request.dataset:
+            continue
+        code, images = current_code(request.model), {}
+        if ":" in request.dataset:
+            images = describe_data(load_data(request))
+        found |= {request.model: code, request.dataset: images}
+        if record := store.read_run(request.run_id):
+            then = recorded_inputs(record)
+            known = then.get("user_code")  # older records have none
+            differ |= bool(known and changes(known, code))
+            differ |= any(then.get(key, value) != value for key, value in images.items())
+    return request_hash(found) if differ else None
 
 
 def refuse_changed(

@@ -92,7 +92,7 @@ class StudyData:
         for entry in self.study.variants.values():
             self._refuse_other_images(entry, self.study.variants.get(entry["reference"] or ""))
         epochs = None if self.study.target_accuracy is None else self.epochs
-        return summarise(self.study, self.records, epochs)
+        return summarise(self.outcomes, epochs)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -102,7 +102,7 @@ class StudyData:
     @cached_property
     def contrasts(self) -> list[ContrastSummary]:
         """The weighted sums of variants that the study declares."""
-        return summarise_contrasts(self.study, self.records)
+        return summarise_contrasts(self.outcomes)
 
     @cached_property
     def comparison_rows(self) -> list[dict[str, Any]]:

@@ -89,10 +89,11 @@ class StudyRecord:
         discussion: the author's discussion of the outcome, or None.
         declared_seeds: the only seeds that are tested, together; empty if seeds may be added.
         looks: the seeds of each look at a study to which seeds may be added, oldest first.
+        look_rules: the place in `rules` of what each look compared; shorter in older records.
         earlier_looks: looks at results before the present seeds or settings were decided.
         rules: digests of what is compared and how it is tested: the first declared one, and each
             that replaced it after results could be seen; empty in records made before they were
-            kept.
+            kept. After runs of other code or images were replaced, one ends with their digest.
         existing_runs: number of its runs that had ended before the study was first recorded.
         primary: {"name": variant or contrast, "accuracy": `test` or `train`}, which is tested
             alone, or None.
@@ -117,6 +118,7 @@ class StudyRecord:
     discussion: str | None = None
     declared_seeds: list[int] = field(default_factory=list)
     looks: list[list[int]] = field(default_factory=list)
+    look_rules: list[int] = field(default_factory=list)
     earlier_looks: int = 0
     rules: list[str] = field(default_factory=list)
     existing_runs: int = 0

@@ -298,6 +298,11 @@ class _Attempt:
         training = None if self.request.imported else self._evaluate(split, split.train)
         if training is not None and not math.isfinite(training.loss):  # the last step diverged
             raise DivergedError(self._trainer.steps - 1)
+        if self.request.imported and test is not None and not math.isfinite(test.loss):
+            raise BenchError(
+                "its outputs for some test images are not finite, so it has no accuracy; check its "
+                "weights, and the normalisation of the images"
+            )
         history = self._trainer.position.history
         result = self._result(split, test, training, history[-1] if history else {})
         if test is not None and self.request.recipe.test_time_flip:
@@ -378,6 +383,7 @@ def _tested(split: Split, test: Evaluation, training: Evaluation | None) -> dict
     return {
         "test_accuracy": test.accuracy,
         "test_images": len(split.test),
+        "largest_class": split.test.largest_class,
         "test_fingerprint": split.dataset.test_fingerprint,
         "test_loss": test.loss,
         "generalization_gap": training.accuracy - test.accuracy if training else None,

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 import bench
+from bench.report.findings.looks import look
 from bench.report.pages.study_report import read_study_report
 from bench.store import Store
 from bench.studies import parse_study, run_request
+from builders import make_study
 
 STUDY = """
 question = "Which?"
@@ -63,11 +65,53 @@ PRIMARY = '[primary]\nname = "b"\n'
 
 def test_each_new_set_of_seeds_of_a_sequential_study_is_a_look(tmp_path: Path) -> None:
     looks = []
-    for seeds in ([0], [0, 1], [1, 0], [0, 1, 2], [0, 1]):
+    for seeds in ([0], [0, 1], [1, 0], [0, 1, 2]):
         run(tmp_path, "sequential = true", seeds)
         looks.append(Store(tmp_path).find_study("looks").looks)
     two, three = [[0, 1]], [[0, 1], [0, 1, 2]]
-    assert looks == [[], two, two, three, three]
+    assert looks == [[], two, two, three]
+    with pytest.warns(
+        UserWarning, match=r"finished runs of --seeds 2, .*keep them with --seeds 0,1,2"
+    ):
+        run(tmp_path, "sequential = true", [0, 1])
+    assert Store(tmp_path).find_study("looks").looks == three
+
+
+def test_each_set_of_seeds_is_a_look_for_each_rule() -> None:
+    """Otherwise a level would be spent twice: here at looks 2 and 3."""
+    study = make_study({"a": ["a0"], "b": ["b0"]})
+    pairs = [([0, 1], 0), ([0, 1, 2], 0), ([0, 1, 2], 1)]
+    study = replace(
+        study,
+        looks=[seeds for seeds, _ in pairs],
+        look_rules=[rule for _, rule in pairs],
+        rules=["r", "s"],
+        declared_seeds=[],
+    )
+
+    def number(seeds: list[int], rules: list[str]) -> int:
+        runs = {str(seed): f"{seed}" for seed in seeds}
+        variants = {name: {**entry, "runs": runs} for name, entry in study.variants.items()}
+        return look(replace(study, variants=variants, rules=rules))
+
+    assert [number(seeds, ["r", "s"][: rule + 1]) for seeds, rule in pairs] == [1, 2, 3]
+    assert number([0, 1], ["r", "s"]) == 4
+    # Records made before the rule of each look was kept.
+    study = replace(study, looks=study.looks[:1], look_rules=[])
+    assert [number([0, 1], ["r", "s", "t"][: n + 1]) for n in range(3)] == [1, 2, 3]
+    # One seed is no set, but its result was seen under the first rule.
+    study = replace(study, look_rules=[1])
+    assert number([0, 1], ["r", "s"]) == 2
+
+
+def test_a_changed_rule_of_a_sequential_study_makes_a_look_of_the_same_seeds(
+    tmp_path: Path,
+) -> None:
+    for more in ("", "\ntest = 'welch'", "\ntest = 'welch'"):
+        run(tmp_path, f"sequential = true{more}", [0, 1])
+    record = Store(tmp_path).find_study("looks")
+    assert (record.looks, record.look_rules) == ([[0, 1], [0, 1]], [0, 1])
+    assert "this is look 2" in note(tmp_path)
 
 
 def test_declared_seeds_stay_as_they_were_first_recorded(tmp_path: Path) -> None:

@@ -134,6 +134,24 @@ def test_a_study_does_not_mix_two_versions_of_its_images(write, tmp_path):
     assert len({Store("r").read_run(r).result["dataset_fingerprint"] for r in rows["run"]}) == 1
 
 
+@pytest.mark.parametrize("what", ["code", "images"])
+def test_runs_replaced_by_those_of_other_code_or_images_are_another_look(write, tmp_path, what):
+    own = (
+        STUDY
+        if what == "images"
+        else STUDY.replace('"resnet8"\noptions = { width = 2 }', '"reused_net:net"')
+    )
+    given = study(tmp_path, own + ANOTHER)
+    rules = []
+    for edit in ("", "", "# a remark\n", "SEED = 1\nWIDE = 9\n"):
+        write("reused_data.py", DATA + edit * (what == "images"))
+        write("reused_net.py", NETWORK + edit)
+        bench.run_study(**given, force=True)
+        rules.append(len(Store("r").find_study("own").rules))
+    bench.run_study(**given)
+    assert [*rules, len(Store("r").find_study("own").rules)] == [1, 1, 1, 2, 2]
+
+
 def test_class_names_and_statistics_count_as_well(write):
     named = DATA.replace("return (", "return {'classes': ['cat', 'dog'], 'train': (").replace(
         "), (x[40:], y[40:])", "), 'test': (x[40:], y[40:])}"

@@ -32,7 +32,7 @@ IMAGES = 100
 
 def agreement(store: Store, study: StudyRecord) -> Agreement:
     data = StudyData(store, study)
-    rows = (*summarise(study, data.records), *summarise_contrasts(study, data.records))
+    rows = (*summarise(data.outcomes), *summarise_contrasts(data.outcomes))
     tested = {row.name: row.difference for row in rows}
     return compare(study, data.records, *data.predictions, tested)
 

@@ -14,7 +14,6 @@ from rich.console import Console
 import builders
 from bench.report.findings.answer import answer, outlook, statements
 from bench.report.findings.power import power
-from bench.report.findings.statistics import compare
 from bench.report.pages.html import html
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
@@ -190,7 +189,7 @@ def test_the_answer_says_what_the_numbers_say(
 
 def test_many_comparisons_need_a_smaller_p_value(tmp_path: Path) -> None:
     slightly = [0.890, 0.8945, 0.888]  # p = 0.02 alone
-    assert compare(
+    assert builders.compare_all(
         {"a": dict(enumerate(REFERENCE)), "b": dict(enumerate(slightly))}, {"b": {"b": 1, "a": -1}}
     )["b"].significant
     two = {"a": [*REFERENCE], "b": [*slightly]}
@@ -266,7 +265,7 @@ def test_training_accuracies_are_compared_where_the_study_asks(tmp_path: Path) -
     assert a[place + 1 : place + 3] == ("reference", "")
     seen = {"b": dict(enumerate(WORSE)), "a": dict(enumerate(REFERENCE)), "c": {}}
     family = {"b": {"b": 1, "a": -1}, "c": {"c": 1, "a": -1}}
-    difference = compare(seen, family, members=4)["b"]  # with the two of test accuracy
+    difference = builders.compare_all(seen, family, members=4)["b"]  # with the two of test accuracy
     assert difference is not None
     ends = [f"{end * 100:+.2f}" for end in (difference.low or 0, difference.high or 0)]
     assert b[place + 1] == f"{difference.mean * 100:+.2f} [{', '.join(ends)}]"

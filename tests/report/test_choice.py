@@ -248,7 +248,12 @@ def test_networks_are_chosen_by_validation_and_reported_by_test_accuracy(measure
 
 def test_without_a_validation_accuracy_of_each_they_are_chosen_by_test_accuracy(measured):
     folder = measured([MIDDLE, {**SMALL, "validation_accuracy": 0.1}])
-    assert chosen(folder, 5, 5).chosen["model"] == "resnet18"
+    choice = chosen(folder, 5, 5)
+    assert choice.chosen["model"] == "resnet18"
+    assert choice.sentence.endswith(
+        "It was chosen by test accuracy, which is therefore probably a little too high: resnet34 "
+        "in fp32 on onnxruntime, batch 1 has no validation accuracy."
+    )
 
 
 def test_accuracy_and_latency_carry_their_uncertainty(measured, bench):

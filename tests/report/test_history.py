@@ -54,7 +54,7 @@ def test_two_steps_are_found_and_each_is_relative_to_its_neighbours():
 
 def test_noise_alone_has_steps_in_about_one_of_a_hundred_series():
     found = sum(bool(find_steps((100 * noise(12, seed=seed)).tolist())) for seed in range(60))
-    assert found <= 3  # P(more) = 0.0003 at 1 %
+    assert found <= 3  # P(more) = 0.003 at 1 %
 
 
 def measurements(source, *, count=20, series=1, kept=0.0, **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pandas as pd
 import pytest
@@ -332,6 +333,13 @@ def test_what_cannot_be_reported_is_one_line(tmp_path, measured):
         publish_measurements(measured, tmp_path / "page", ["latex"])
     assert not (tmp_path / "page").exists()
     assert rows_of(bench.load_results(tmp_path, table="throughput")) == []
+
+
+def test_small_numbers_keep_their_digits_in_json():
+    numbers = [2.6e-12, 4.123456789e-7, 1 / 3, math.inf, math.nan, None]
+    rows = rows_of(pd.DataFrame({"a": pd.array(numbers, "Float64"), "b": [*numbers]}))
+    expected = [*numbers[:3], None, None, None]
+    assert [row["a"] for row in rows] == [row["b"] for row in rows] == expected
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import builders
 from bench.report.findings.agreement import mcnemar
 from bench.report.findings.looks import level_of_look
 from bench.report.findings.power import power, seeds_needed
-from bench.report.findings.statistics import Difference, compare, estimate
+from bench.report.findings.statistics import Difference, estimate
 
 # Student 1908, table of additional hours of sleep (his own worked example, p. 20): the paired
 # differences of two drugs in ten patients; mean 1.58, t = 4.06, p = 0.0028 (two-sided).
@@ -30,7 +31,7 @@ def paired_difference(
     """Compare two variants, in a family with so many others."""
     values = {"b": variant, "a": reference}
     more = {f"c{n}": {"b": 1.0, "a": -1.0} for n in range(others)}
-    return compare(values, {"b": {"b": 1.0, "a": -1.0}, **more})["b"]
+    return builders.compare_all(values, {"b": {"b": 1.0, "a": -1.0}, **more})["b"]
 
 
 @pytest.mark.parametrize("values", [[0.9, 0.91], [0.9, 0.92, 0.85], list(np.linspace(0, 1, 11))])
@@ -129,7 +130,7 @@ def test_a_p_value_is_below_5_percent_exactly_where_the_interval_excludes_zero()
 
 def test_welchs_test_is_scipys() -> None:
     values = {"a": by_seed(FIRST), "b": by_seed(SECOND)}
-    found = compare(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
+    found = builders.compare_all(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
     expected = stats.ttest_ind(SECOND, FIRST, equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert found is not None
@@ -139,7 +140,7 @@ def test_welchs_test_is_scipys() -> None:
 
 def test_welchs_test_of_samples_of_unequal_size_has_the_freedom_of_the_smaller() -> None:
     values = {"a": by_seed(FIRST), "b": by_seed(SECOND[:7])}
-    found = compare(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
+    found = builders.compare_all(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]
     t = stats.ttest_ind(SECOND[:7], FIRST, equal_var=False).statistic
     assert found is not None
     assert found.freedom == 6
@@ -156,14 +157,17 @@ def test_seeds_that_are_added_are_tested_at_the_next_look() -> None:
     values = {name: by_seed(row) for name, row in rows.items()}
     weights = {"b": {"b": 1.0, "a": -1.0}}
     now, later = level_of_look(2), level_of_look(3)
-    once = compare(values, weights, alpha=now)["b"]
-    again = compare(values, weights, alpha=now, later_alpha=later)["b"]
+    once = builders.compare_all(values, weights, alpha=now)["b"]
+    again = builders.compare_all(values, weights, alpha=now, later_alpha=later)["b"]
     assert once is not None
     assert again is not None
     assert (
-        once.seeds_needed == compare(values, weights, alpha=now, later_alpha=now)["b"].seeds_needed
+        once.seeds_needed
+        == builders.compare_all(values, weights, alpha=now, later_alpha=now)["b"].seeds_needed
     )
-    assert again.seeds_needed == compare(values, weights, alpha=later)["b"].seeds_needed
+    assert (
+        again.seeds_needed == builders.compare_all(values, weights, alpha=later)["b"].seeds_needed
+    )
     assert again.seeds_needed != once.seeds_needed
     assert again.detectable == once.detectable
 
@@ -173,11 +177,11 @@ def test_a_contrast_is_the_t_test_of_the_weighted_sum_of_each_seed() -> None:
     rows = generator.normal(0.8, 0.1, (4, 5))
     values = {name: by_seed(list(row)) for name, row in zip("abcd", rows, strict=True)}
     weights = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
-    found = compare(values, {"depth": weights})["depth"]
+    found = builders.compare_all(values, {"depth": weights})["depth"]
     expected = stats.ttest_1samp(rows[0] - rows[1] - rows[2] + rows[3], 0.0)
     assert found is not None
     assert found.p_value == pytest.approx(expected.pvalue)
-    welch = compare(values, {"depth": weights}, test="welch")["depth"]
+    welch = builders.compare_all(values, {"depth": weights}, test="welch")["depth"]
     assert welch is not None
     assert welch.mean == pytest.approx(found.mean)
     assert welch.freedom == pytest.approx(
@@ -216,7 +220,6 @@ def test_the_seeds_needed_are_the_first_with_enough_power(effect: float, compari
 
 
 def test_no_number_of_seeds_is_made_up() -> None:
-    assert seeds_needed(None) is None
     assert seeds_needed(0.0) is None
     assert seeds_needed(1e-4) is None
     assert seeds_needed(50.0) == 2

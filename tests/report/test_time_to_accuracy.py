@@ -8,7 +8,7 @@ import pytest
 
 from bench import load_results, run_study
 from bench.errors import BenchError
-from bench.report.findings.summaries import summarise
+from bench.report.findings.summaries import Outcomes, summarise
 from bench.report.findings.time_to_accuracy import (
     time_to_accuracy,
     time_to_accuracy_over_seeds,
@@ -100,9 +100,9 @@ def test_runs_that_diverged_have_not_reached_it():
     gone = make_record(make_request(seed=1), status="diverged")
     study = make_study({"a": [ok.run, gone.run]}, target_accuracy=0.8)
     table = epochs([0.9]).assign(run=ok.run)
-    (summary,) = summarise(study, {ok.run: ok, gone.run: gone}, table)
+    (summary,) = summarise(Outcomes(study, {ok.run: ok, gone.run: gone}), table)
     assert str(summary.time_to_accuracy) == "10.0 (1 of 2)"
-    (summary,) = summarise(study, {gone.run: gone}, table)
+    (summary,) = summarise(Outcomes(study, {gone.run: gone}), table)
     assert str(summary.time_to_accuracy) == "- (0 of 1)"
 
 

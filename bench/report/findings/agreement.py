@@ -218,7 +218,9 @@ def agreement(
         shared = set.intersection(*(set(runs[v]) for v in weights))
         seeds = [s for s in sorted(shared, key=int) if alike([runs[v][s] for v in weights])]
         difference = tested.get(name)
-        if difference is None or difference.low is None or not right:
+        if difference is None or not right:
+            continue
+        if difference.low is None and difference.doubt != "pending":
             continue
         planned = declared or set.union(*(set(runs[v]) for v in weights))
         if why := _not_given(difference, planned.difference(seeds)):

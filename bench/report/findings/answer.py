@@ -79,9 +79,9 @@ def _clauses(
     ]
     failed = [_failed(s, s.failures) for s in summaries if s.failures]
     guessing = [
-        f"{s.name} is hardly better than guessing ({s.chance:.0%}): it may not have trained at all"
+        f"{s.name} is hardly better than guessing ({s.guess:.0%}): it may not have trained at all"
         for s in summaries
-        if s.chance is not None
+        if s.guess is not None
     ]
     tested = _comparisons(summaries, contrasts, "test", without)
     return [

@@ -249,6 +249,12 @@ def choose(
             f"{chosen['drop_points']:.2f} points of {split} accuracy below the most accurate "
             f"measured, {describe(best)}; {_rank(fitting, chosen, as_fast)}, among {len(rows)}."
         )
+        if not validated and len(ranked) > 1:
+            without = accurate[accurate["validation_accuracy"].isna()].to_dict("records")[0]
+            sentence += (
+                " It was chosen by test accuracy, which is therefore probably a little too high: "
+                f"{describe(without)} has no validation accuracy."
+            )
         return Choice(rows, chosen, sentence, passed_over)
     sentence = _nothing(rows, max_latency_ms, max_accuracy_drop)
     if best and rows.loc[rows["note"] == "", "drop_points"].min() > 0:

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 def look(study: StudyRecord) -> int:
     """Return which look at the comparisons this is, from 1.
 
-    Earlier looks, each set of seeds of a study that may grow, and each change of what is compared
-    or how it is tested after results could be seen, count as one.
+    Earlier looks, and each change of what is compared or how it is tested after results could be
+    seen, count as one. In a study that may grow, so does each set of seeds, once for each of them.
     """
+    if not study.looks:
+        return study.earlier_looks + changes(study) + 1
     seeds = sorted({int(s) for entry in study.variants.values() for s in entry["runs"]})
-    looks = study.looks
-    number = looks.index(seeds) if seeds in looks else len(looks)
-    return study.earlier_looks + changes(study) + number + 1
+    rules = study.look_rules + [0] * (len(study.looks) - len(study.look_rules))
+    made, now = list(zip(study.looks, rules, strict=True)), (seeds, changes(study))
+    number = made.index(now) if now in made else len(made)
+    not_recorded = len(set(range(changes(study))) - set(rules))  # before `look_rules` was kept
+    return study.earlier_looks + not_recorded + number + 1
 
 
 def changes(study: StudyRecord) -> int:

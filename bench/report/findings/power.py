@@ -95,12 +95,12 @@ def detectable_effect(seeds: int, level: float, groups: float) -> float:
 
 
 def seeds_needed(
-    effect_size: float | None, *, level: float = SIGNIFICANCE, there: int = 1, groups: float = 1
+    effect_size: float, *, level: float = SIGNIFICANCE, there: int = 1, groups: float = 1
 ) -> int | None:
     """Return the smallest number of seeds above *there* with 80 % power at this effect size.
 
     Returns:
-        None if there is no effect size, or if more than `MOST_SEEDS` are needed.
+        None if more than `MOST_SEEDS` are needed.
     """
     if not effect_size:
         return None

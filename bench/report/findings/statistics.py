@@ -22,15 +22,15 @@ from bench.report.findings.power import (
     shift_interval,
     t_bound,
 )
+from bench.system.intervals import CONFIDENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Values = Mapping[str, Mapping[int, float]]  # variant → seed → value
     Weights = Mapping[str, float]  # variant → weight
 
 ROUNDING = 1e-6  # of accuracies, which runs before December 2026 have in single precision
-CONFIDENCE = 0.95
 _TAILS = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)  # quantiles for the ends of an interval
 
 Test = Literal["paired", "welch"]
@@ -72,8 +72,6 @@ class Difference:
         level: significance level of this one comparison.
         later_level: the same if seeds are added; None if it stays as it is.
         limit: the largest size that the difference can have, if all values are between 0 and 1.
-        incomplete: whether a variant lacks a seed that another one has, so that no equivalence is
-            claimed.
         low: lower end of the interval, simultaneous over the study's family at 95 %; None for
             one seed, and where there is no spread.
         high: its upper end.
@@ -90,6 +88,8 @@ class Difference:
             significant.
         alone: whether it is the study's primary comparison, whose interval does not belong to
             those of the others.
+        incomplete: whether a variant lacks a seed that it should have or that another one has, so
+            that no equivalence is claimed.
     """
 
     mean: float
@@ -97,7 +97,6 @@ class Difference:
     level: float
     later_level: float | None
     limit: float
-    incomplete: bool
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
@@ -108,6 +107,7 @@ class Difference:
     correlation: float | None = None
     doubt: Doubt | None = None
     alone: bool = False
+    incomplete: bool = False
 
     @property
     def possible(self) -> tuple[float, float] | None:
@@ -120,6 +120,13 @@ class Difference:
     def significant(self) -> bool:
         """Whether the interval excludes zero, and nothing forbids to claim it."""
         return self.excludes_zero and self.doubt is None
+
+    def withheld(self) -> Difference:
+        """Return it without what would be a test, while runs that belong to it have not ended."""
+        return Difference(
+            self.mean, self.seeds, self.level, self.later_level, self.limit,
+            doubt="pending", incomplete=True,
+        )  # fmt: skip
 
     @property
     def excludes_zero(self) -> bool:
@@ -250,56 +257,54 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 def compare(
     values: Values,
-    family: Mapping[str, Weights],
+    weights: Weights,
     *,
     alpha: float = SIGNIFICANCE,
     later_alpha: float | None = None,
-    members: int | None = None,
+    members: int = 1,
     test: Test = "paired",
     chance: Mapping[str, float] | None = None,
-) -> dict[str, Difference | None]:
-    """Test comparisons of a study together.
+    planned: Iterable[int] = (),
+) -> Difference | None:
+    """Test one comparison of a study.
 
     Args:
         values: variant → seed → value.
-        family: name → variant → weight. A variant that is compared with its reference has the
+        weights: variant → weight. A variant that is compared with its reference has the
             weights +1 and -1; a difference of differences has four.
-        alpha: significance level of the whole family.
+        alpha: significance level of all comparisons that are tested together.
         later_alpha: the same, once seeds have been added; None if it stays as it is.
-        members: number of comparisons that share *alpha*, if *family* is a part of them only:
-            test and training accuracies are tested together.
+        members: number of comparisons that share *alpha*.
         test: `paired` tests the weighted sum of each seed; `welch` treats the variants as
             independent samples of unequal variance (Welch 1947). If a result is missing, so that
             the samples differ in size, it has the degrees of freedom of the smallest, since
             Welch's would be wrong too often (Mickey and Brown 1966).
-        chance: variant → the accuracy of guessing. It takes the place of a result that the better
-            side lacks for a seed that the other side has; a difference that does not hold then is
-            marked `missing`.
+        chance: variant → the accuracy of guessing. It takes the place of missing results wherever
+            the better side lacks one; a difference that does not hold then is marked `missing`.
+        planned: seeds that every variant should have; those that one has are added.
 
     Returns:
-        Name → difference; None where no seed is common.
+        The difference; None where no seed is common.
     """
-    count = max(1, len(family) if members is None else members)
-    levels = alpha / count, None if later_alpha is None else later_alpha / count
-    found: dict[str, Difference | None] = {}
-    for name, weights in family.items():
-        found[name] = difference = _difference(values, weights, test, *levels)
-        if difference is None or not difference.excludes_zero:
-            continue
-        sign = math.copysign(1, difference.mean)
-        other = _difference(_filled(values, weights, sign, chance or {}), weights, test, *levels)
-        if other is None or not other.excludes_zero or other.mean * sign < 0:
-            found[name] = replace(difference, doubt="missing")
+    levels = alpha / members, None if later_alpha is None else later_alpha / members
+    samples = {variant: values.get(variant, {}) for variant in weights}
+    seeds = set(planned).union(*samples.values())
+    found = _difference(samples, weights, test, *levels)
+    if found is None:
+        return None
+    found = replace(found, incomplete=any(seeds - sample.keys() for sample in samples.values()))
+    if not found.excludes_zero:
+        return found
+    sign = math.copysign(1, found.mean)
+    lacked = {s for v, w in weights.items() if w * sign > 0 for s in seeds - samples[v].keys()}
+    filled = {
+        variant: {**dict.fromkeys(lacked, (chance or {}).get(variant, 0.0)), **sample}
+        for variant, sample in samples.items()
+    }
+    other = _difference(filled, weights, test, *levels)
+    if other is None or not other.excludes_zero or other.mean * sign < 0:
+        return replace(found, doubt="missing")
     return found
-
-
-def _filled(values: Values, weights: Weights, sign: float, chance: Mapping[str, float]) -> Values:
-    """Give the better side chance accuracy for each seed that it lacks."""
-    better = [v for v, w in weights.items() if w * sign > 0]
-    worse = [v for v, w in weights.items() if w * sign < 0]
-    seeds = set.intersection(*(set(values[v]) for v in worse)).union(*(values[v] for v in better))
-    missing = {v: dict.fromkeys(seeds - values[v].keys(), chance.get(v, 0.0)) for v in better}
-    return {**values, **{v: {**values[v], **missing[v]} for v in better}}
 
 
 def _difference(
@@ -307,7 +312,7 @@ def _difference(
 ) -> Difference | None:
     from scipy.special import stdtr
 
-    samples = [values.get(variant, {}) for variant in weights]
+    samples = [values[variant] for variant in weights]
     factors = np.array(list(weights.values()))
     seeds = sorted(set.intersection(*map(set, samples)))
     columns = np.array([[sample[s] for s in seeds] for sample in samples])
@@ -327,7 +332,6 @@ def _difference(
         level,
         later_level,
         limit=float(np.abs(factors).sum()) / 2,  # the weights add up to 0
-        incomplete=any(set(sample) != set(seeds) for sample in samples),
     )
     if count == 1:
         return found
@@ -365,12 +369,11 @@ def _correlation(columns: np.ndarray) -> float | None:
 
 
 @cache
-def chance_interval(classes: int, images: int) -> tuple[float, float]:
-    """Return the accuracies between which 95 % of guessing networks lie (binomial)."""
+def highest_guess(chance: float, images: int) -> float:
+    """Return the upper end of the accuracies between which 95 % of guesses lie (binomial)."""
     from scipy import stats
 
-    low, high = stats.binom.interval(CONFIDENCE, images, 1 / classes)
-    return float(low) / images, float(high) / images
+    return float(stats.binom.interval(CONFIDENCE, images, chance)[1]) / images
 
 
 def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) -> float:

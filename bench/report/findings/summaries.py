@@ -13,10 +13,10 @@ from bench.report.findings.statistics import (
     ROUNDING,
     Difference,
     Estimate,
-    chance_interval,
     compare,
     estimate,
     failure_p_value,
+    highest_guess,
 )
 from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
@@ -26,7 +26,7 @@ from bench.report.findings.wording import UNTESTED, counted_statuses, formula
 from bench.system.guessing import guessing_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -47,8 +47,8 @@ class Failures:
     Attributes:
         failed: their number.
         runs: number of runs that trained to the end or diverged.
-        p_value: of Fisher's exact test against the reference's; None without a reference, and
-            where seeds are there that were not declared.
+        p_value: of Fisher's exact test against the reference's; None without a reference, before
+            all runs have ended, and where seeds are there that were not declared.
         median: of the accuracies, failed runs at chance accuracy.
         worst: the lowest of them.
     """
@@ -78,7 +78,7 @@ class VariantSummary:
             them (`compare_training`).
         time_to_accuracy: training time to the study's `target_accuracy`, if it has one.
         timing_only: the images are synthetic, so there is no accuracy.
-        chance: accuracy of guessing, where no run is above its `guessing_limit`;
+        guess: accuracy of guessing, where no run is above its `guessing_limit`;
             None for a variant that learned.
         failures: how many runs did not learn; None if all did.
         margin: largest difference that counts as equivalent, 0…1; None without one.
@@ -96,7 +96,7 @@ class VariantSummary:
     train_difference: Difference | None = None
     time_to_accuracy: TimeToAccuracyOverSeeds | None = None
     timing_only: bool = False
-    chance: float | None = None
+    guess: float | None = None
     failures: Failures | None = None
     margin: float | None = None
 
@@ -144,7 +144,12 @@ def family_of(study: StudyRecord) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A study's accuracies by variant and seed, and what they are tested with."""
+    """A study's accuracies by variant and seed, and what they are tested with.
+
+    Attributes:
+        study: the study.
+        records: run → its record, finished or not; a run without one counts as not there.
+    """
 
     study: StudyRecord
     records: Mapping[str, RunRecord]
@@ -224,23 +229,28 @@ class Outcomes:
             for variant, by_seed in self.accuracies[split].items()
             if variant in weights
         }
-        (found,) = compare(
+        found = compare(
             values,
-            {"": weights},
+            weights,
             alpha=level(self.study),
             later_alpha=later_level(self.study),
             members=members,
             test=self.study.test,
             chance=self.chance,
-        ).values()
-        return replace(found, doubt="pending") if found and self._pending(weights) else found
+            planned=set.intersection(*map(self._planned, weights)),
+        )
+        return found and found.withheld() if self._pending(weights) else found
 
-    def _pending(self, weights: Weights) -> bool:
+    def _planned(self, variant: str) -> set[int]:
+        """Return the seeds of a variant that are tested."""
+        declared = self.study.declared_seeds
+        return set(declared or map(int, self.study.variants[variant]["runs"]))
+
+    def _pending(self, variants: Iterable[str]) -> bool:
         """Return whether a run that belongs to a comparison has not ended."""
-        for variant in weights:
-            planned = self.study.declared_seeds or map(int, self.study.variants[variant]["runs"])
+        for variant in variants:
             ended = {s for s, r in self.runs[variant].items() if r.status in _ENDED}
-            if not ended.issuperset(planned):
+            if not ended.issuperset(self._planned(variant)):
                 return True
         return False
 
@@ -258,7 +268,7 @@ class Outcomes:
         if not failed:
             return None
         p_value = None
-        if reference in self.runs:
+        if reference in self.runs and not self._pending((name, reference)):
             declared = set(self.study.declared_seeds)
             there = self.runs[name].keys() | self.runs[reference].keys()
             if not declared or there <= declared:
@@ -268,31 +278,26 @@ class Outcomes:
 
     def _failed(self, name: str) -> tuple[int, int]:
         """Count the runs that diverged or ended at chance accuracy, and those that ended at all."""
-        accuracy, chance = self.accuracies["test"][name], self.chance.get(name)
+        accuracy = self.accuracies["test"][name]
         runs = {s: r for s, r in self.runs[name].items() if s in accuracy or r.status == "diverged"}
         failed = 0
         for seed, record in runs.items():
             if record.status == "diverged":
                 failed += 1
-            elif chance:
+            elif guess := _guess(record):
                 images = record.result.get("test_images", _TEST_IMAGES)
-                low, high = chance_interval(round(1 / chance), images)
-                failed += low - ROUNDING <= accuracy[seed] <= high + ROUNDING
+                failed += accuracy[seed] <= highest_guess(guess, images) + ROUNDING
         return failed, len(runs)
 
 
-def summarise(
-    study: StudyRecord, records: Mapping[str, RunRecord], epochs: pd.DataFrame | None = None
-) -> list[VariantSummary]:
+def summarise(outcomes: Outcomes, epochs: pd.DataFrame | None = None) -> list[VariantSummary]:
     """Summarise every variant of a study over its seeds.
 
     Args:
-        study: the study.
-        records: run → its record, finished or not; a run without one counts as not there.
+        outcomes: what the study's runs gave.
         epochs: the study's `epochs` table; needed for a study with a `target_accuracy`.
     """
-    outcomes = Outcomes(study, records)
-    summaries = []
+    study, summaries = outcomes.study, []
     for name, entry in study.variants.items():
         runs = outcomes.runs[name].values()
         accuracy, trained = (outcomes.accuracies[split][name] for split in ("test", "train"))
@@ -317,7 +322,7 @@ def summarise(
                 train_difference=outcomes.differences.get(("train", name)),
                 time_to_accuracy=time,
                 timing_only=any(r.result.get("timing_only") for r in complete),
-                chance=_chance(len(first.get("classes", ())), accuracy),
+                guess=_guess_of_all(complete, accuracy),
                 failures=outcomes.failures(name, entry["reference"]),
                 margin=outcomes.margin,
             )
@@ -325,11 +330,8 @@ def summarise(
     return summaries
 
 
-def summarise_contrasts(
-    study: StudyRecord, records: Mapping[str, RunRecord]
-) -> list[ContrastSummary]:
+def summarise_contrasts(outcomes: Outcomes) -> list[ContrastSummary]:
     """Summarise the contrasts that a study declares; they are tested with its comparisons."""
-    outcomes = Outcomes(study, records)
     return [
         ContrastSummary(
             name,
@@ -339,7 +341,7 @@ def summarise_contrasts(
             margin=outcomes.margin,
             absence=outcomes.absence(weights),
         )
-        for name, weights in study.contrasts.items()
+        for name, weights in outcomes.study.contrasts.items()
     ]
 
 
@@ -358,8 +360,16 @@ def _number(record: RunRecord, figure: str) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _chance(classes: int, accuracy: BySeed) -> float | None:
-    """Return the accuracy of guessing among so many classes, if no seed's is clearly above it."""
-    if not classes or not accuracy or max(accuracy.values()) > guessing_limit(classes):
+def _guess(record: RunRecord) -> float | None:
+    """Return the accuracy of the best guess: of the largest class, or of equally large ones."""
+    classes = len(record.result.get("classes", ()))
+    equal = 1 / classes if classes else None
+    return record.result.get("largest_class", equal)  # which older records do not have
+
+
+def _guess_of_all(runs: Sequence[RunRecord], accuracy: BySeed) -> float | None:
+    """Return the accuracy of the best guess, if no seed's is clearly above it."""
+    guess = _guess(runs[0]) if runs else None
+    if guess is None or not accuracy or max(accuracy.values()) > guessing_limit(guess):
         return None
-    return 1 / classes
+    return guess

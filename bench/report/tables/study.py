@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
-from bench.report.findings.statistics import deviation, variance_ratio
+from bench.report.findings.statistics import Difference, deviation, variance_ratio
 from bench.report.findings.summaries import family_of
 from bench.report.findings.wording import counted, p_value
 from bench.report.tables.text_table import TextTable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.report.findings.agreement import Agreement
-    from bench.report.findings.statistics import Difference, Estimate
+    from bench.report.findings.statistics import Estimate
     from bench.report.findings.summaries import ContrastSummary, VariantSummary
     from bench.store import RunRecord, StudyRecord
 
@@ -50,6 +50,7 @@ SPREAD = (
     "distribution, and its square as a share of that of the variant's reference, with that of the "
     "F distribution. Both assume normally distributed accuracies, and hold for each row alone."
 )
+NO_CLAIM = "no claim"
 TESTS = {"paired": "the t-test, paired by seed", "welch": "Welch's t-test"}
 PUBLISHED = (
     "Errors are top-1, of the test set. Differences are of accuracy, from the variant that each is "
@@ -119,7 +120,9 @@ def comparisons_table(
         "P(better)",
         "correlation",
     )
-    return TextTable(columns, tuple(rows), COMPARED)
+    doubted = any(f"({NO_CLAIM})" in row[columns.index("p (adjusted)")] for row in rows)
+    why = f" Where it says {NO_CLAIM}, the answer gives the reason." if doubted else ""
+    return TextTable(columns, tuple(rows), COMPARED + why)
 
 
 def _compared(name: str, found: Difference) -> tuple[str, ...]:
@@ -150,7 +153,12 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
     values: list[Estimate | Difference | None] = []
     for s in summaries:
         values += [s.test_accuracy, s.train_accuracy, s.difference, s.train_difference]
-    same = any(v is not None and v.low is None and v.seeds > 1 for v in values)
+    differences = [v for v in values if isinstance(v, Difference)]
+    doubted = any(d.excludes_zero and d.doubt for d in differences)
+    same = any(
+        v is not None and v.low is None and v.seeds > 1 and getattr(v, "doubt", None) != "pending"
+        for v in values
+    )
     parts = (
         "Accuracies are means over seeds ± the half-width of their 95 % t-interval"
         + (
@@ -166,8 +174,10 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
             f"p-values of differences are simultaneous for all {_family(study)} "
             "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
-            f"images, in {_confidence(study)} % of studies, and a p-value is below 0.05 exactly if "
-            "its interval excludes zero (significant); n is the number of seeds."
+            f"images, in {_confidence(study)} % of studies{_approximate(study)}, and a p-value is "
+            "below 0.05 exactly if its interval excludes zero (significant"
+            + (f", but for {NO_CLAIM}: the answer says why" if doubted else "")
+            + "); n is the number of seeds."
         ),
         _primary_note(study),
         _seeds_note(study),
@@ -195,6 +205,12 @@ def _confidence(study: StudyRecord) -> str:
     """
     tested = level(study) / (2 if _has_secondary(study) and study.margin is not None else 1)
     return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
+
+
+def _approximate(study: StudyRecord) -> str:
+    if study.test == "paired":
+        return ""
+    return " (about, if the accuracies of different variants do not correlate over seeds)"
 
 
 def _primary_note(study: StudyRecord) -> str:
@@ -481,6 +497,8 @@ def _difference(value: Difference | None) -> str:
     if value is None:
         return "-"
     mean = f"{value.mean * 100:+z.2f}"
+    if value.doubt == "pending":
+        return f"{mean} (not all runs have ended)"
     if value.possible is None:
         return f"{mean} (1 seed)" if value.seeds == 1 else f"{mean} (all {value.seeds} seeds)"
     low, high = value.possible
@@ -488,7 +506,10 @@ def _difference(value: Difference | None) -> str:
 
 
 def _corrected_p(value: Difference | None) -> str:
-    return "" if value is None or value.p_value is None else _p_value(value.p_value)
+    if value is None or value.p_value is None:
+        return ""
+    doubted = value.excludes_zero and value.doubt
+    return _p_value(value.p_value) + (f" ({NO_CLAIM})" if doubted else "")
 
 
 def _p_value(value: float) -> str:

@@ -412,7 +412,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "ci_high": _number("Upper end of it."),
         "p_value": _number(
             "Two-sided, adjusted for the number of comparisons: below 0.05 exactly if the interval "
-            "excludes zero."
+            "excludes zero; like the interval, missing while runs have not ended."
         ),
         "significant": Column(
             "boolean", "Whether the interval excludes zero and there is no `doubt`."
