@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 
-STUDIES = ("degradation-tuned", "orders-56")
+STUDIES = ("orders-56",)
 HOW = ("--workers", "2", "--threads", "1")  # two runs at a time, one thread each
 FINISHED = {0, 1}  # 1: some runs failed, and are recorded as such
 

@@ -443,6 +443,43 @@ def degradation(p: Page) -> Iterator[Quote]:
     yield "at 13 of the 21 points in all", sum(lower), len(lower)
 
 
+def degradation_tuned(p: Page) -> Iterator[Quote]:
+    def in_training(name: str) -> list[float]:
+        found = p.summaries[name].train_difference
+        return [found.mean * 100, *_ends(found.low, found.high)]
+
+    primary = p.data.contrasts[0].train_difference
+    assert primary.significant
+    ends = [100 * end for end in (primary.low, primary.high)]
+    yield "56 layers instead of 20 change", NAME
+    yield "of plain networks by -7.4 points", 100 * primary.mean
+    yield "(95 % interval -7.9 to -6.9, n = 8)", *ends
+    yield "loses 6.7 points of training accuracy (5.9 to 7.5)", *in_training("plain56")
+    yield "residual one gains 0.7 (0.0 to 1.3)", *in_training("resnet56")
+    yield "the plain network loses 5.8 points (5.2 to 6.4)", *p.both("plain56")
+    yield "The residual one loses 0.4 (0.2 to 0.6)", *p.both("resnet56")
+    yield "the plain network is 0.7 points worse on test images", p.mean("plain20")
+    yield "than the residual one (0.4 to 1.0)", *p.interval("plain20")
+    assert all(p.summaries[v].difference.significant for v in ("plain56", "resnet56", "plain20"))
+    rates = p.file.study.tune.learning_rate
+    taken = {name: p.rate(name) for name in p.names}
+    assert not {rates[0], rates[-1]} & set(taken.values())
+    yield "the rates are 0.3 for resnet20", taken["resnet20"]
+    yield "0.1 for resnet56 and plain20", taken["resnet56"]
+    assert taken["plain20"] == taken["resnet56"]
+    yield "0.03 for plain56", taken["plain56"]
+    tried = {rate: p.tuned("plain56", str(rate)) for rate in rates}
+    best = max(tried, key=lambda rate: tried[rate][0])
+    yield "of plain56 is highest at 0.1, 86.58 %", best, tried[best][0]
+    lower = tried[best][0] - tried[taken["plain56"]][0]
+    assert lower < tried[best][1]
+    yield "which is 0.58 points more", lower
+    yield "At 1.0 its standard error is 4.45 points", rates[-1], tried[rates[-1]][1]
+    yield "and 3 epochs", load_study("degradation").study.base.epochs
+    yield "training consists of 1128 steps", p.steps("plain56")
+    yield "against 64,000 in the paper, on 18,000 images", GIVEN, p.images("plain56")
+
+
 def deployment(p: Page) -> Iterator[Quote]:
     measured = {
         (
@@ -796,6 +833,7 @@ DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "bottleneck": bottleneck,
     "capacity": capacity,
     "degradation": degradation,
+    "degradation-tuned": degradation_tuned,
     "deployment": deployment,
     "depth": depth,
     "fast-recipe": fast_recipe,
@@ -973,6 +1011,7 @@ def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(langu
         name: re.findall(r"\d+[.,]\d+", cell)
         for cell, name in re.findall(r"\[([^\]]*)\]\(\.\./results/([\w-]+)/index\.md\)", text)
     }
+    contrast = page("degradation-tuned").data.contrasts[0].train_difference
     expected = {
         "shortcut": [*page("shortcut").both("plain18")],
         "bottleneck": [
@@ -980,6 +1019,7 @@ def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(langu
             *page("bottleneck").both("resnet50-bottleneck"),
         ],
         "time-budget": page("time-budget").test("resnet14-w32", "resnet20"),
+        "degradation-tuned": [100 * x for x in (contrast.mean, contrast.high, contrast.low)],
     }
     for name, found in printed.items():
         values = expected.get(name, [])
@@ -999,6 +1039,9 @@ def test_claims_of_the_page_on_residual_learning_are_those_of_the_results() -> N
         return {s.name for s in p.summaries.values() if s.difference and s.difference.significant}
 
     assert not any(c.difference.significant for c in page("degradation").data.contrasts)
+    tuned = page("degradation-tuned").data.contrasts[0].train_difference
+    assert tuned.significant
+    assert tuned.mean < 0
     norm = page("batch-norm")
     assert not norm.data.contrasts[0].train_difference.significant
     failures = norm.summaries["resnet56-without"].failures
