@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
     from bench.export.settings import Flavor, Precision
     from bench.export.tensorrt import Profile, Toolkit
-    from bench.measurement.preparation import OnEvent
     from bench.store import StudyRecord
     from bench.store.exports import ExportRecord
+    from bench.training.run import OnEvent
 
 Say = Callable[[str], None]
 

@@ -36,16 +36,16 @@ class LibraryFamily(Family):
         create: library's module, network's name, number of classes and input channels
             (None for the network's own), options → network.
         known: library's module → names, to suggest one.
-        trained_size: library's module, network's name → side in pixels of the images that its
-            published weights take; None if there are none.
-        trained_colours: library's module, network's name → mean and standard deviation of each
-            channel that its published weights are normalised with.
+        trained_size: library's module, network's name, options → side in pixels of the images that
+            its published weights take; None if there are none.
+        trained_colours: library's module, network's name, options → mean and standard deviation of
+            each channel that its published weights are normalised with.
     """
 
     create: Callable[[Any, str, int | None, int | None, Options], object]
     known: Callable[[Any], list[str]]
-    trained_size: Callable[[Any, str], int | None]
-    trained_colours: Callable[[Any, str], Colours]
+    trained_size: Callable[[Any, str, Options], int | None]
+    trained_colours: Callable[[Any, str, Options], Colours]
 
     def channels_of(self, network: Canonical) -> int:
         """Return the option `in_chans` (timm's) or `in_channels`, or three."""
@@ -59,13 +59,14 @@ class LibraryFamily(Family):
             if isinstance(options.get(option), int):
                 return int(options[option])
         with contextlib.suppress(Exception):  # without the library or the name, building says so
-            return self.trained_size(self._import(), name.partition(":")[2]) or self.size
+            found = self.trained_size(self._import(), name.partition(":")[2], options)
+            return found or self.size
         return self.size
 
-    def colours_of(self, name: str) -> Colours | None:
+    def colours_of(self, name: str, options: Options) -> Colours | None:
         """Return the normalisation of the library's own weights."""
         with contextlib.suppress(Exception):  # as `size_of`
-            return self.trained_colours(self._import(), name.partition(":")[2])
+            return self.trained_colours(self._import(), name.partition(":")[2], options)
         return None
 
     def canonical(self, name: str, options: Options) -> Canonical | None:
@@ -114,26 +115,33 @@ def _create_timm(
     return timm.create_model(name, **{"pretrained": False, **given, **options})
 
 
-def _timm_size(timm: Any, name: str) -> int | None:
+def _timm_size(timm: Any, name: str, _options: Options) -> int | None:
     config = timm.get_pretrained_cfg(name)
     return None if config is None else int(config.input_size[-1])
 
 
-def _timm_colours(timm: Any, name: str) -> Colours:
+def _timm_colours(timm: Any, name: str, _options: Options) -> Colours:
     config = timm.get_pretrained_cfg(name)
     return tuple(config.mean), tuple(config.std)
 
 
-def _torchvision_colours(torchvision: Any, name: str) -> Colours:
-    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+def _torchvision_weights(torchvision: Any, name: str, options: Options) -> Any:
+    """Return the published weights that an option names, or the default ones."""
+    published = torchvision.models.get_model_weights(name)
+    given = str(options.get("weights") or "DEFAULT")
+    return published[given.removeprefix(f"{published.__name__}.")]
+
+
+def _torchvision_colours(torchvision: Any, name: str, options: Options) -> Colours:
+    transforms = _torchvision_weights(torchvision, name, options).transforms()
     return tuple(transforms.mean), tuple(transforms.std)
 
 
-def _torchvision_size(torchvision: Any, name: str) -> int | None:
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+def _torchvision_size(torchvision: Any, name: str, options: Options) -> int | None:
+    weights = _torchvision_weights(torchvision, name, options)
     size = getattr(weights.transforms, "keywords", {}).get("crop_size")
     # A network that takes one size only gets that of its weights with them, 224 without.
-    fixed = weights.meta.get("min_size") == (size, size)
+    fixed = weights.meta.get("min_size") == (size, size) and not options.get("weights")
     return size if isinstance(size, int) and not fixed else None
 
 

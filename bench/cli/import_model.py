@@ -14,6 +14,8 @@ from bench.errors import RunsFailedError
 if TYPE_CHECKING:
     from bench.data import Preprocessing
 
+_UNEQUAL = 1.5  # times its equal share, from which the largest class is worth a word
+
 
 def import_model(
     model: Annotated[
@@ -112,9 +114,13 @@ def _show(run: str, target: str, results: Path) -> None:
     trained = load_trained(run, results=results)
     classes = len(trained.classes)
     name = short_name(run, target if target != run else trained.record.request["model"])
-    images, accuracy = (trained.record.result[f"test_{what}"] for what in ("images", "accuracy"))
+    result = trained.record.result
+    images, accuracy = (result[f"test_{what}"] for what in ("images", "accuracy"))
+    largest = result.get("largest_class", 0)  # which older runs did not record
+    unequal = f"; the largest has {largest * 100:.1f} %" if largest > _UNEQUAL / classes else ""
     print_line(
-        f"{name}: test accuracy {accuracy * 100:.2f} % ({images:,} images, {classes} classes)"
+        f"{name}: test accuracy {accuracy * 100:.2f} % "
+        f"({images:,} images, {classes} classes{unequal})"
     )
     print_line(_input(trained.preprocessing))
     for words in (

@@ -57,6 +57,7 @@ def _models() -> list[dict[str, Any]]:
 def _options() -> list[dict[str, Any]]:
     """Return the residual networks' options, as the docstring of their dataclass has them."""
     from bench.models import CHOICES, ResNetConfig
+    from bench.models.families import OPTIONS
 
     text = inspect.cleandoc(ResNetConfig.__doc__ or "")
     described = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE))
@@ -66,8 +67,7 @@ def _options() -> list[dict[str, Any]]:
             "values": ", ".join(CHOICES.get(name, ())) or None,
             "meaning": " ".join(described[name].split()),
         }
-        for name in ResNetConfig.__dataclass_fields__
-        if name not in {"stages", "resize"}  # set by depth and family
+        for name in OPTIONS
     ]
 
 

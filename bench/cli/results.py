@@ -180,9 +180,10 @@ def pack_runs(
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Write runs, their analyses and studies to one archive.
+    """Write results to one archive: runs and what was made of them.
 
-    Use it to copy results to another machine.
+    That is their studies, analyses, exports and measurements. Use it to copy results to another
+    machine. Without a run's name, exports and measurements of other networks are packed, too.
 
     Example:
 
@@ -192,10 +193,12 @@ def pack_runs(
     from bench.store.archive import pack
 
     store = _existing(results)
-    names = [store.find_run(r) for r in runs] if runs else [r.run for r in store.runs()]
-    count = pack(store, names, archive)
+    count = pack(store, [store.find_run(r) for r in runs] if runs else None, archive)
     size = archive.stat().st_size / 1e6
-    print_line(f"Packed {count} run(s) into {archive} ({size:.1f} MB).")
+    print_line(
+        f"Packed {count.runs} run(s), {count.exports} export(s) and {count.measurements} "
+        f"measurement(s) into {archive} ({size:.1f} MB)."
+    )
 
 
 @app.command("unpack")
@@ -203,9 +206,9 @@ def unpack_runs(
     archive: Annotated[Path, argument("FILE.tar.gz", "Archive written by 'bench results pack'.")],
     results: options.Results = options.DEFAULT_RESULTS,
 ) -> None:
-    """Add an archive's runs to the results folder.
+    """Add an archive's content to the results folder.
 
-    Runs and studies that already exist there are kept.
+    What already exists there is kept.
 
     Example:
 
@@ -215,9 +218,13 @@ def unpack_runs(
     from bench.store import Store
     from bench.store.archive import unpack
 
-    added, kept = unpack(Store(results), archive)
-    print_line(f"Added {len(added)} run(s) to {results}.")
-    for name in kept:
+    added = unpack(Store(results), archive)
+    exports = sum(name.startswith("exports/") for name in added.others)
+    print_line(
+        f"Added {len(added.runs)} run(s), {exports} export(s) and {len(added.others) - exports} "
+        f"measurement(s) to {results}."
+    )
+    for name in added.kept:
         print_line(f"Study '{name}' already exists here and differs; it was kept.")
 
 
@@ -249,11 +256,10 @@ def locate_images(
 
 def _existing(path: Path) -> "Store":
     from bench.store import Store
+    from bench.store.files import require_results
 
-    store = Store(path)
-    if not path.exists():
-        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
-    return store
+    require_results(path)
+    return Store(path)
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def run_ablation(
 
       bench run-ablation depth --launcher ray --ray-address 10.0.0.1:6379
 
-      bench run-ablation depth --launcher slurm --slurm-option partition=gpu --dry-run
+      bench run-ablation depth --launcher slurm --device cuda --dry-run
 
     """
     started = time.perf_counter()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bench.data.augmentation import Augmentation, augment
 from bench.data.batches import Batches, evaluation_batches
 from bench.data.catalog import (
-    DatasetInfo,
     count_channels,
     data_directory,
     list_datasets,
@@ -23,7 +22,6 @@ __all__ = [
     "Augmentation",
     "Batches",
     "Dataset",
-    "DatasetInfo",
     "Images",
     "Preprocessing",
     "augment",

@@ -86,13 +86,15 @@ def load_imagefolder(
     parent = data_dir / "imagefolder"
     cache = parent / _key(folder, image_size, resize)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.with_suffix(".lock")):  # one process decodes, the others wait
-            dataset = _read(name, cache)
-            if dataset is None:
-                shape = common_shape(folder.paths, image_size)
-                _write(cache, folder, shape, resize, quiet=quiet)
+        dataset = _read(name, cache)  # also where nothing can be written
+        if dataset is None:
+            parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache.with_suffix(".lock")):  # one process decodes, the others wait
                 dataset = _read(name, cache)
+                if dataset is None:
+                    shape = common_shape(folder.paths, image_size)
+                    _write(cache, folder, shape, resize, quiet=quiet)
+                    dataset = _read(name, cache)
     except OSError as error:
         raise BenchError(
             f"{cache} cannot be written or read ({error.strerror or error}): free the disk, or "

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.data import Dataset, Preprocessing, load_dataset
+from bench.data.images import AS_COLOURS
 from bench.data.splits import stable_seed
 from bench.errors import BenchError
 from bench.export.settings import RANDOM
+from bench.targets.network import random_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +35,7 @@ def calibration_images(source: LoadedNetwork, settings: Settings) -> Tensor:
     """
     count, seed = settings.images_wanted, settings.calibration_seed
     if settings.dataset == RANDOM:
-        return random_images(source.input_shape, count, seed)
+        return random_images(f"calibration/{seed}", source.input_shape, count)
     dataset = calibration_dataset(source, settings)
     if dataset is None:
         images = source.calibration_images(count, seed)
@@ -67,11 +69,12 @@ def fitting_dataset(
         BenchError: there is no such dataset, or it has other channels.
     """
     dataset = load_dataset(name, image_size=max(shape[1:]), resize=resize)
-    if dataset.channels != shape[0]:
+    found = dataset.channels, shape[0]
+    if found[0] != found[1]:
         plural = "s" if dataset.channels > 1 else ""
         raise BenchError(
             f"--dataset {name}: its images have {dataset.channels} channel{plural}, and {network} "
-            f"takes {shape[0]}; use another dataset"
+            f"takes {shape[0]}; use another dataset{AS_COLOURS * (found == (1, 3))}"
         )
     return dataset
 
@@ -100,11 +103,6 @@ def _check_count(drawn: int, settings: Settings, owner: str) -> None:
         raise BenchError(
             f"--calibration-images {asked}: {owner} {drawn} training images; use {drawn} or less"
         )
-
-
-def random_images(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Return float32 images N×C×H×W of a standard normal distribution."""
-    return torch.randn((count, *shape), generator=_generator(seed))
 
 
 def calibrated_on(settings: Settings) -> str | None:

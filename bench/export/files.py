@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # A protocol buffer cannot be larger; external data lies beside the file from there on.
 ONE_FILE_BYTES = 2**31 - 1
 _BESIDE = re.compile(r"should be stored in (.+), but it is not")
+_LINKED = re.compile(r"should be stored in (.+), but it (?:is a symbolic link|has multiple hard)")
 WEIGHTS = "weights_sha256"  # property of a file whose weights lie beside it
 
 _PRECISIONS = {
@@ -77,6 +78,11 @@ def check(path: Path) -> None:
         if absent := _BESIDE.search(str(error)):
             raise BenchError(
                 f"{path.name} has weights in {absent[1]}, which is no file: copy that, too"
+            ) from error
+        if linked := _LINKED.search(str(error)):
+            raise BenchError(
+                f"{path.name} has weights in {linked[1]}, which is a link, and onnx refuses links: "
+                f"copy the file and its weights with cp -L into a folder of their own"
             ) from error
         if "data from external tensors" in str(error):
             raise BenchError(

@@ -26,7 +26,8 @@ class Speed:
         high: upper end.
         rounds: number of rounds.
         batch_size: images per call.
-        other_processes: share of the processor that other processes used meanwhile, 0…1.
+        other_processes: share of the processor that other processes used meanwhile, 0…1; None if
+            it is not known.
     """
 
     ratio: float
@@ -34,7 +35,7 @@ class Speed:
     high: float
     rounds: int
     batch_size: int
-    other_processes: float = 0.0
+    other_processes: float | None = 0.0
 
 
 def relative_speed(fast: Any, base: Any, batch: npt.NDArray[Any]) -> Speed:

@@ -48,7 +48,7 @@ def require_answer(address: str) -> None:
                 f"{option}: nothing answers there ({error}); start a cluster with "
                 "'ray start --head', or leave --ray-address out for one on this machine"
             ) from None
-    command = [sys.executable, "-c", _PROBE, address]
+    command = [sys.executable, "-P", "-c", _PROBE, address]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=_ANSWER_SECONDS)  # noqa: S603 - fixed arguments
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):

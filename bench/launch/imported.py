@@ -131,7 +131,7 @@ def _with_own_colours(request: RunRequest, settings: dict[str, Any], data: Datas
     family = model_family(request.model, request.options)
     if not isinstance(family, LibraryFamily) or not settings.get("normalize", True):
         return request
-    own = family.colours_of(request.model)
+    own = family.colours_of(request.model, request.options)
     if request.mean or own is None or len(own[0]) != data.channels:
         return request
     return replace(request, mean=own[0], std=own[1])

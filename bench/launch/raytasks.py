@@ -193,7 +193,7 @@ class _Driver:
             return None
         with tempfile.TemporaryDirectory() as name:
             archive = Path(name) / "run.tar.gz"
-            pack(store, [run], archive)
+            pack(store, [run], archive, made=False)
             return archive.read_bytes()
 
     def _stop_all(self) -> None:
@@ -284,7 +284,7 @@ def _perform(
         if store.read_run(request.run_id) is None:
             return {**outcome, "unfinished": record}
         archive = Path(name) / "run.tar.gz"
-        pack(store, [request.run_id], archive)
+        pack(store, [request.run_id], archive, made=False)
         return {**outcome, "archive": archive.read_bytes()}
 
 

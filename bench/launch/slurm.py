@@ -205,7 +205,7 @@ def _wait(
             present = _present(cluster, jobs)
             for job in [job for job in jobs if job not in present]:
                 request = jobs.pop(job)
-                _settle(work, request, before[request.run_id])
+                _settle(work, request, before[request.run_id], job.paths.stdout)
         time.sleep(0.2)
 
 
@@ -225,7 +225,7 @@ def _present(cluster: str, jobs: dict[Any, RunRequest]) -> set[Any]:
     return {job for job in jobs if job.job_id in queued}
 
 
-def _settle(work: Assignment, request: RunRequest, before: RunRecord | None) -> None:
+def _settle(work: Assignment, request: RunRequest, before: RunRecord | None, log: Path) -> None:
     """Report how the run of a job that left the queue ended."""
     run = request.run_id
     record = work.store.read(run)
@@ -235,5 +235,8 @@ def _settle(work: Assignment, request: RunRequest, before: RunRecord | None) -> 
     if record is not None and not earlier and record.status != "interrupted":
         work.on_event({"event": "end", "run": run, "status": record.status, "error": record.error})
     elif work.stop.signal is None:
-        error = "the Slurm job left the queue before the run was done; its log says why"
+        error = (
+            f"the Slurm job left the queue before the run was done ({log} may say why); the same "
+            "command resumes it"
+        )
         record_lost_worker(work, request, error)

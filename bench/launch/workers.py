@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, warn
 from bench.launch.processes import LocalLauncher
 from bench.system.devices import (
     check_count,
@@ -111,6 +111,12 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
         for option, count in (("--workers", how.workers), ("--threads", how.threads)):
             if count is not None and count < 1:
                 raise BenchError(f"{option} {count}: it must be at least 1")
+        starts_here = getattr(how.launcher, "address", "") is None  # a Ray cluster of this machine
+        if how.device == "auto" and device.type == "cpu" and not starts_here:
+            warn(
+                "the runs will train on CPUs, because this machine has no GPU: --device cuda "
+                "trains on the GPUs of the others (--device cpu says that CPUs are meant)"
+            )
         workers = how.workers or max(1, len(plan.requests))
         return workers, _resources(how, device, how.threads or 1)
     cores = physical_cores()

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from bench.data import Images
     from bench.measurement.configurations import Configuration
-    from bench.measurement.examples import HeldOut
     from bench.measurement.measured_network import MeasuredNetwork
+    from bench.training.run import OnEvent
 
     Logits = npt.NDArray[np.float32]
     Answer = Callable[[Tensor], Logits]
-    OnEvent = Callable[[dict[str, Any]], None]
 
 _CHUNK = 256  # images prepared at a time
 _FEW = 64  # images whose answers decide whether two batch sizes share a result
@@ -129,7 +129,7 @@ class Scorer:
         return score
 
     def _whole(self, made: Configuration, examples: Examples, answer: Answer) -> Score:
-        logits = self._logits(made, examples, examples.test.images, answer)
+        logits = self._logits(made, examples, examples.test, answer)
         if logits.shape != (len(examples.test), len(examples.classes)):
             shape = "×".join(map(str, logits.shape))
             return Score(
@@ -158,13 +158,13 @@ class Scorer:
         )
 
     def _logits(
-        self, made: Configuration, examples: Examples, images: Tensor | HeldOut, answer: Answer
+        self, made: Configuration, examples: Examples, images: Images, answer: Answer
     ) -> Logits:
         size = made.batch_size * math.ceil(_CHUNK / made.batch_size)
         found = []
-        for start in range(0, len(images), size):
-            self._tell(made.name, start / len(images))
-            found.append(answer(examples.feed(images[start : start + size])))
+        for number, part in enumerate(images.chunks(size)):
+            self._tell(made.name, number * size / len(images))
+            found.append(answer(examples.feed(part)))
         return np.concatenate(found)
 
     def _wrong(

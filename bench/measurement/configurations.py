@@ -323,8 +323,12 @@ def why_not(configuration: Configuration) -> str | None:
     pairs = {(s.device, s.precision): s for s in backend.support()}
     pair = pairs.get((kind, made.precision))
     if pair is None:
-        can = ", ".join(sorted(f"{p} on {d}" for (d, p), s in pairs.items() if not s.missing))
-        return f"{made.backend} has no {made.precision} on {kind} (here it has {can or 'nothing'})"
+        can = sorted(f"{p} on {d}" for (d, p), s in pairs.items() if not s.missing)
+        fix = ": --device cpu" if f"{made.precision} on cpu" in can else ""
+        return (
+            f"{made.backend} has no {made.precision} on {kind}{fix} "
+            f"(here it has {', '.join(can) or 'nothing'})"
+        )
     # An fp16 file is measured as it is: what its arithmetic became is read back and shown.
     return None if own == "fp16" and kind == "cpu" else pair.missing
 

@@ -23,9 +23,10 @@ from bench.system.machine_lock import measuring_lock
 from bench.system.memory import describe_exit, out_of_memory_kills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    OnEvent = Callable[[dict[str, Any]], None]
+    from bench.training.run import OnEvent
+
 
 _SECONDS = "2"  # for each configuration in one process
 _WIDTH = 0.02  # half-width of the intervals at which to stop
@@ -170,7 +171,17 @@ def _measure(python: str, words: Sequence[str], timeout: float) -> ComparedSpeed
     given = [*words] if has_seconds else [*words, "--max-seconds", _SECONDS]
     kills = out_of_memory_kills()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        command = [python, "-c", _PROGRAM, "throughput", *given, "--results", folder, "--json"]
+        command = [
+            python,
+            "-P",
+            "-c",
+            _PROGRAM,
+            "throughput",
+            *given,
+            "--results",
+            folder,
+            "--json",
+        ]
         done = _run([*command, "--processes", "1"], timeout)
         if "--processes" in done.stderr and done.returncode:  # an older bench has only one
             done = _run(command, timeout)

@@ -35,25 +35,6 @@ _BATCH = 32  # of the file that is a reference
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A run's validation images, taken from its training images when they are needed."""
-
-    train: Images
-    places: Tensor
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return self.train.images[self.places[part]]
-
-    @property
-    def labels(self) -> Tensor:
-        """Class numbers, int64."""
-        return self.train.labels[self.places]
-
-
-@dataclass(frozen=True, eq=False)
 class Examples:
     """The images that a network or file is scored on, and what its answers are compared with.
 
@@ -75,7 +56,7 @@ class Examples:
     feed: Callable[[Tensor], Tensor]
     reference: Callable[[Tensor], Logits] | None
     layers: int
-    validation: HeldOut | None = None
+    validation: Images | None = None
     is_reference: bool = False
 
 
@@ -115,7 +96,7 @@ def _of_run(source: LoadedNetwork, *, raw: bool = False) -> Examples | None:
         feed=(lambda images: images.permute(0, 2, 3, 1)) if raw else source.prepare,
         reference=lambda images: reference_logits(source, images, batch),
         layers=sum(any(True for _ in m.parameters(recurse=False)) for m in source.model.modules()),
-        validation=HeldOut(dataset.train, held_out) if len(held_out) else None,
+        validation=dataset.train.view(held_out) if len(held_out) else None,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,10 +29,11 @@ from bench.system.devices import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from bench.measurement.measured_network import MeasuredNetwork
     from bench.measurement.timing.trial import Trial
-
-OnEvent = Callable[[dict[str, Any]], None]
+    from bench.training.run import OnEvent
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from bench.measurement.configurations import (
 from bench.measurement.examples import find_examples
 from bench.measurement.machine.noise import is_tick_warning
 from bench.measurement.measure import measure_configurations
-from bench.measurement.preparation import Context, OnEvent, with_files
+from bench.measurement.preparation import Context, with_files
 from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.measurement.timing.runner import LocalRunner, Runner
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from bench.measurement.measured_network import MeasuredNetwork
     from bench.store.measurements import MeasurementRecord
+    from bench.training.run import OnEvent
 
 OpenRunner = Callable[[Configuration], Runner]
 

@@ -17,7 +17,6 @@ Operators that are not fused move more; a cache that holds activations or weight
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bench.networks.summary import black_images, evaluation, without_data
+from bench.networks.summary import black_images, on_shapes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,17 +76,14 @@ def _split(one: int, two: int) -> Traffic:
 
 def _values(model: nn.Module, shape: tuple[int, ...]) -> list[int]:
     """Return the values that each counted layer reads and writes."""
-    with contextlib.suppress(Exception):  # some networks need real values
-        return _watched(without_data(model), shape)
-    with evaluation(model):
-        return _watched(model, shape)
 
+    def watch(network: nn.Module) -> list[int]:
+        with torch.no_grad(), _Watcher() as watcher:
+            network(black_images(network, shape))
+        values: list[int] = watcher.values
+        return values
 
-def _watched(model: nn.Module, shape: tuple[int, ...]) -> list[int]:
-    with torch.no_grad(), _Watcher() as watcher:
-        model(black_images(model, shape))
-    values: list[int] = watcher.values
-    return values
+    return on_shapes(model, watch)
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.networks.summary import black_images, evaluation, without_data
+from bench.networks.summary import black_images, on_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +50,9 @@ def count_operations(model: nn.Module, shape: tuple[int, ...]) -> Operations:
         model: on any device, in any mode.
         shape: channels, height, width.
     """
-    with contextlib.suppress(Exception):  # some networks need real values
-        return _watched(without_data(model).train(), shape)
-    with evaluation(model):
-        return _watched(model, shape)
+    return on_shapes(
+        model, lambda network: _watched(network if network is model else network.train(), shape)
+    )
 
 
 def _watched(model: nn.Module, shape: tuple[int, ...]) -> Operations:

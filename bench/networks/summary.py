@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Shape = tuple[int, ...]
+
+Watched = TypeVar("Watched")
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,32 @@ def _trace(
 ) -> Description:
     if not input_shape or any(isinstance(n, bool) or n < 1 for n in input_shape):
         raise BenchError(f"input {_spell(input_shape)}: every size must be at least 1")
-    with contextlib.suppress(Exception):
-        # Shapes alone take a fraction of the time. Networks that look at values, or create
-        # tensors on the CPU, raise.
-        return _Trace(without_data(model), layers).run(input_shape)
-    with evaluation(model):
-        try:
-            return _Trace(model, layers).run(input_shape)
-        except Exception as error:
-            raise BenchError(
-                f"{type(model).__name__} cannot take an input of {_spell(input_shape)} "
-                f"(batch x channels x height x width): {first_line(error)}"
-            ) from error
+    try:
+        return on_shapes(model, lambda network: _Trace(network, layers).run(input_shape))
+    except Exception as error:
+        raise BenchError(
+            f"{type(model).__name__} cannot take an input of {_spell(input_shape)} "
+            f"(batch x channels x height x width): {first_line(error)}"
+        ) from error
+
+
+def on_shapes(model: nn.Module, watch: Callable[[nn.Module], Watched]) -> Watched:
+    """Return what *watch* counts of a network without data, or of *model* if that is not possible.
+
+    Shapes alone take a fraction of the time. Networks that look at values, or create tensors on
+    the CPU, raise. They are watched in evaluation mode.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # The CPU's kernels of attention are single operators, which are not counted.
+        with sdpa_kernel(SDPBackend.MATH):
+            with contextlib.suppress(Exception):
+                return watch(without_data(model))
+            with evaluation(model):
+                return watch(model)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 class _Trace:

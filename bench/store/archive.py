@@ -1,43 +1,79 @@
-"""Pack runs into one archive, and merge it into the results folder of another machine."""
+"""Pack results into one archive, and merge it into the results folder of another machine."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tarfile
 import tempfile
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from bench.errors import BenchError
+from bench.store import exports, measurements
 from bench.store.analyses import Analyses
 from bench.store.files import damaged_file, make_folder, publish_folder, storage_errors
+from bench.store.locks import hold
+from bench.store.records import reading
 from bench.store.runs import Store
 from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from bench.store.analyses import AnalysisRecord
 
-# runs/ID/FILE, studies/NAME.json and analyses/KIND-HASH.json
-_DEPTHS = {"runs": 3, "studies": 2, "analyses": 2}
+# runs/ID/FILE, studies/NAME.json, analyses/KIND-HASH.json, exports/SHA/FILE, measurements/ID/FILE
+_DEPTHS = {"runs": 3, "studies": 2, "analyses": 2, "exports": 3, "measurements": 3}
+_READERS: dict[str, Callable[[Path], exports.ExportRecord | measurements.MeasurementRecord]] = {
+    "exports": exports.read_export,
+    "measurements": measurements.read_measurement,
+}
 # Weights hardly compress: an archive that expands more than this is malicious.
 _LARGEST_RATIO = 100
 _SMALL_BYTES = 1 << 26
 
 
-def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
-    """Write finished runs, their analyses, and the studies that refer to them into one archive.
+class Packed(NamedTuple):
+    """Numbers of what was packed."""
 
-    Returns:
-        The number of runs packed.
+    runs: int
+    exports: int
+    measurements: int
+
+
+class Unpacked(NamedTuple):
+    """What was added.
+
+    Attributes:
+        runs: their ids.
+        kept: names of the studies that exist here with other variants, which were not changed.
+        others: exports and measurements, such as `exports/SHA`.
+    """
+
+    runs: list[str]
+    kept: list[str]
+    others: list[str]
+
+
+def pack(store: Store, runs: Collection[str] | None, archive: Path, *, made: bool = True) -> Packed:
+    """Write finished runs and what was made of them into one archive.
+
+    That is their analyses, exports and measurements, and the studies that refer to them.
+
+    Args:
+        store: the results folder.
+        runs: ids; None for all runs, exports and measurements, also those of other networks.
+        archive: the file to write.
+        made: with exports and measurements.
 
     Raises:
-        BenchError: a run is missing or damaged, or the archive cannot be written.
+        BenchError: a run, export or measurement is missing or damaged, or the archive cannot be
+            written.
     """
-    wanted = sorted(set(runs))
+    wanted = [record.run for record in store.runs()] if runs is None else sorted(set(runs))
     for run in wanted:
         run_record = store.read_run(run)
         if run_record is None:
@@ -45,38 +81,51 @@ def pack(store: Store, runs: Iterable[str], archive: Path) -> int:
         damaged = damaged_file(store.folder(run), run_record.files)
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
+    others = {
+        kind: [folder for folder, of in folders if runs is None or of & set(wanted)]
+        for kind, folders in (_made(store) if made else {}).items()
+    }
+    for folder in itertools.chain(*others.values()):
+        if fault := _fault_of(folder):
+            raise BenchError(f"{folder} is damaged ({fault}); nothing was packed")
+    analyses = Analyses(store.root)
+    _write(
+        archive,
+        [
+            *(store.folder(run) for run in wanted),
+            *(
+                store.root / "studies" / f"{study.name}.json"
+                for study in store.studies()
+                if study.runs & set(wanted)
+            ),
+            *(analyses.file(record.analysis) for record in analyses.of(wanted)),
+            *itertools.chain(*others.values()),
+        ],
+        store.root,
+    )
+    return Packed(len(wanted), *(len(others.get(kind, ())) for kind in _READERS))
+
+
+def _write(archive: Path, paths: Iterable[Path], root: Path) -> None:
+    """Write files and folders, named as below *root*, into an archive that is whole or absent."""
     partial = archive.with_name(f".{archive.name}.partial")
     make_folder(archive.parent, option="")
     with storage_errors(archive, option=""):
         try:
             with tarfile.open(partial, "w:gz") as tar:
-                for run in wanted:
-                    tar.add(store.folder(run), f"runs/{run}")
-                for study in store.studies():
-                    if study.runs & set(wanted):
-                        tar.add(
-                            store.root / "studies" / f"{study.name}.json",
-                            f"studies/{study.name}.json",
-                        )
-                analyses = Analyses(store.root)
-                for record in analyses.of(wanted):
-                    tar.add(analyses.file(record.analysis), f"analyses/{record.analysis}.json")
+                for path in paths:
+                    tar.add(path, path.relative_to(root).as_posix())
             partial.replace(archive)
         finally:
             partial.unlink(missing_ok=True)
-    return len(wanted)
 
 
-def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
-    """Merge an archive's runs, analyses and studies into *store*; existing ones are kept.
-
-    Returns:
-        Ids of the added runs, and names of the studies that exist here with other variants,
-        which were not changed.
+def unpack(store: Store, archive: Path) -> Unpacked:
+    """Merge an archive's content into *store*; what exists there is kept.
 
     Raises:
-        BenchError: the archive is unreadable, writes outside its folder, or holds a damaged run
-            or analysis.
+        BenchError: the archive is unreadable, writes outside its folder, or holds something
+            damaged.
     """
     if not archive.is_file():
         raise BenchError(f"{archive} cannot be unpacked: there is no such file")
@@ -86,10 +135,12 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
         _extract(archive, folder)
         source = Store(folder)
         runs = sorted(path.name for path in (folder / "runs").glob("*"))
-        for run in runs:
-            fault = _fault(source, run)
+        others = [path for kind in _READERS for path in sorted((folder / kind).glob("*"))]
+        for path in (*map(source.folder, runs), *others):
+            fault = _fault(source, path.name) if path.parent.name == "runs" else _fault_of(path)
             if fault:
-                raise BenchError(f"the archive's run {run} is damaged ({fault}); nothing added")
+                damaged = path.relative_to(folder).as_posix()
+                raise BenchError(f"the archive's {damaged} is damaged ({fault}); nothing added")
         analyses = _sound_analyses(source)
         added = [run for run in runs if store.read_run(run) is None]
         for run in added:
@@ -98,15 +149,59 @@ def unpack(store: Store, archive: Path) -> tuple[list[str], list[str]]:
             store.refuse_newer_study(study.name)
         for run in added:
             publish_folder(source.folder(run), store.folder(run))
-        kept = []
-        for study in source.studies():
-            ours = store.read_study(study.name)
-            if ours is None:
-                store.save_study(study)
-            elif ours.variants != study.variants:
-                kept.append(study.name)
+        kept = _merge_studies(source, store)
         Analyses(store.root).adopt(analyses)
-    return added, kept
+        return Unpacked(added, kept, [n for path in others if (n := _adopt(path, folder, store))])
+
+
+def _merge_studies(source: Store, store: Store) -> list[str]:
+    """Record the studies that are not there; return the names of those that are, and differ."""
+    kept = []
+    for study in source.studies():
+        ours = store.read_study(study.name)
+        if ours is None:
+            store.save_study(study)
+        elif ours.variants != study.variants:
+            kept.append(study.name)
+    return kept
+
+
+def _adopt(path: Path, folder: Path, store: Store) -> str | None:
+    """Publish an export or a measurement, and return its name; None if it is there already."""
+    name = path.relative_to(folder)
+    final = store.root / name
+    if final.exists():
+        return None
+    make_folder(final.parent)
+    with hold(store.root / "locks" / "exports.lock"):
+        publish_folder(path, final)
+    return name.as_posix()
+
+
+def _made(store: Store) -> dict[str, list[tuple[Path, set[str]]]]:
+    """Return the folders of all exports and measurements, each with the runs that it is of."""
+    files, times = exports.Exports(store.root), measurements.Measurements(store.root)
+    return {
+        "exports": [(files.folder(e.export), {str(e.run)}) for e in files.records()],
+        "measurements": [
+            (times.folder(m.measurement), {str(row.get("run")) for row in m.rows})
+            for m in times.records()
+        ],
+    }
+
+
+def _fault_of(folder: Path) -> str | None:
+    """Return what of an export or a measurement is damaged or no part of it; None if nothing is."""
+    kind = folder.parent.name
+    file = f"{kind.removesuffix('s')}.json"
+    try:
+        with reading(folder / file):
+            digests = dict(_READERS[kind](folder).files)
+            damaged = damaged_file(folder, digests)
+    except BenchError as error:
+        return str(error)
+    known = {file, *digests}
+    return damaged or next((f.name for f in folder.iterdir() if f.name not in known), None)
 
 
 def _sound_analyses(source: Store) -> list[AnalysisRecord]:
@@ -128,7 +223,7 @@ def _extract(archive: Path, folder: Path) -> None:
         if len(parts) != _DEPTHS.get(parts[0]) or not all(map(_is_plain, parts)):
             raise BenchError(
                 f"{archive} is refused: it holds {name!r}, "
-                "which is no file of a run, analysis or study"
+                "which is no file of a run, study, analysis, export or measurement"
             )
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ class Exports:
     def records(self) -> Iterator[ExportRecord]:
         """Read every export's record, in order of name; broken ones warn and are skipped."""
         for path in sorted(self.root.glob(f"[!.]*/{RECORD}")):
-            record = read_or_warn(path.parent, _read)
+            record = read_or_warn(path.parent, read_export)
             if record is not None:
                 yield record
 
@@ -187,7 +187,7 @@ def refuse_damaged(path: Path) -> None:
 
 def _check(folder: Path) -> None:
     try:
-        record = _read(folder)
+        record = read_export(folder)
     except BenchError as error:
         raise BenchError(
             f"{folder / RECORD} cannot be trusted ({error}); export it again"
@@ -199,5 +199,10 @@ def _check(folder: Path) -> None:
         )
 
 
-def _read(folder: Path) -> ExportRecord:
+def read_export(folder: Path) -> ExportRecord:
+    """Read one export's record.
+
+    Raises:
+        BenchError: it cannot be read, or was written by a newer version.
+    """
     return read_record(folder / RECORD, ExportRecord, folder.name)

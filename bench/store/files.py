@@ -56,7 +56,8 @@ class Disk:
 
     def sync_file(self, path: Path) -> None:
         """Make a file's content durable (fsync)."""
-        with path.open("rb") as file:
+        # Windows syncs only what is open for writing; elsewhere a file may be read-only.
+        with path.open("rb+" if os.name == "nt" else "rb") as file:
             os.fsync(file.fileno())
 
     def sync_folder(self, path: Path) -> None:
@@ -103,6 +104,16 @@ def storage_errors(path: Path, option: str = "--results") -> Iterator[None]:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         reason = reason.replace("{option} folder", f"{option} folder".strip())
         raise StorageError(f"cannot write {path}: {reason}") from error
+
+
+def require_results(folder: Path) -> None:
+    """Refuse a results folder that does not exist.
+
+    Raises:
+        BenchError: there is none.
+    """
+    if not folder.exists():
+        raise BenchError(f"no results folder at {folder}; 'bench run-ablation' makes one")
 
 
 def make_folder(path: Path, option: str = "--results") -> None:

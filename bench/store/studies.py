@@ -15,6 +15,7 @@ from bench.store.files import (
     StorageError,
     make_folder,
     prove_writable,
+    require_results,
     storage_errors,
     write_atomically,
 )
@@ -166,8 +167,7 @@ class Studies:
         Raises:
             BenchError: there is no such study, or its record cannot be read, with the reason.
         """
-        if not self.root.exists():
-            raise BenchError(f"no results folder at {self.root}; 'bench run-ablation' makes one")
+        require_results(self.root)
         paths = {path.stem: path for path in sorted((self.root / "studies").glob("*.json"))}
         if name is None:
             readable = self.studies()

@@ -12,7 +12,6 @@ reading a study and a run's record stays fast.
 from bench.studies.expansion import Overrides, expand
 from bench.studies.file import (
     ADHOC,
-    StudyFile,
     adhoc_study,
     check_study_name,
     load_study,
@@ -21,7 +20,7 @@ from bench.studies.file import (
     shipped_studies,
 )
 from bench.studies.plan import Plan, PlannedVariant
-from bench.studies.schema import Study, Tune, json_schema
+from bench.studies.schema import Study, json_schema
 
 __all__ = [
     "ADHOC",
@@ -29,8 +28,6 @@ __all__ = [
     "Plan",
     "PlannedVariant",
     "Study",
-    "StudyFile",
-    "Tune",
     "adhoc_study",
     "check_study_name",
     "expand",

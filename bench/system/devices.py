@@ -71,10 +71,10 @@ def physical_cores() -> int:
 
     CPU affinity, the cgroup quota and simultaneous multithreading are taken into account.
     """
-    logical = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
-    threads_per_core = max(1, logical // (psutil.cpu_count(logical=False) or logical))
-    cores = max(1, allowed // threads_per_core)
+    if hasattr(os, "sched_getaffinity"):
+        cores = len({_core(number) for number in os.sched_getaffinity(0)})
+    else:
+        cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
 
@@ -87,11 +87,16 @@ def by_core(processors: Iterable[int]) -> list[int]:
     counted: Counter[str] = Counter()
     ranks = []
     for number in sorted(processors):
-        siblings = read_line(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
-        core = siblings or str(number)
+        core = _core(number)
         ranks.append((counted[core], number))
         counted[core] += 1
     return [number for _, number in sorted(ranks)]
+
+
+def _core(processor: int) -> str:
+    """Return what identifies the core of a logical processor: its list of hardware threads."""
+    folder = f"/sys/devices/system/cpu/cpu{processor}/topology"
+    return read_line(f"{folder}/thread_siblings_list") or str(processor)
 
 
 def default_threads() -> int:

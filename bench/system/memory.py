@@ -90,11 +90,11 @@ def memory_left() -> int:
     if sys.platform == "win32":  # has no such limits
         return left
     with contextlib.suppress(OSError):
-        used = psutil.Process().memory_info()
-        for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
+        used = psutil.Process().memory_info()._asdict()  # macOS has no `data`
+        for kind, name in ((resource.RLIMIT_AS, "vms"), (resource.RLIMIT_DATA, "data")):
             limit = resource.getrlimit(kind)[0]
             if limit != resource.RLIM_INFINITY:
-                left = min(left, max(0, limit - taken))
+                left = min(left, max(0, limit - used.get(name, 0)))
     groups = (_left_in_group(*place) for place in group_folders("memory"))
     return min([left, *(free for free in groups if free is not None)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -20,30 +21,47 @@ class ProcessorUse:
         time: monotonic seconds.
         busy: CPU seconds that all processes have used since the machine started.
         own: CPU seconds that this process and its children have used.
+        busy_here: as `busy`, of the logical processors that this process may use.
+        processors: number of these.
     """
 
     time: float
     busy: float
     own: float
+    busy_here: float
+    processors: int
 
 
 def read_processor_use() -> ProcessorUse:
     """Read the processor's counters."""
-    times = psutil.cpu_times()
-    process = psutil.Process()
-    children = process.children(recursive=True)
+    processors = psutil.cpu_times(percpu=True)
+    usable = set(range(len(processors)))
+    if hasattr(os, "sched_getaffinity"):
+        usable = (usable & os.sched_getaffinity(0)) or usable
     return ProcessorUse(
         time=time.monotonic(),
-        busy=times.user + times.system + getattr(times, "nice", 0.0),
+        busy=sum(map(_busy_seconds, processors)),
+        busy_here=sum(_busy_seconds(processors[n]) for n in usable),
+        processors=len(usable),
         # With children that have ended.
-        own=sum(process.cpu_times()[:4]) + sum(map(_cpu_seconds, children)),
+        own=sum(os.times()[:4]) + sum(map(_cpu_seconds, psutil.Process().children(recursive=True))),
     )
 
 
-def share_of_others(before: ProcessorUse, after: ProcessorUse) -> float:
-    """Return the share of all cores that other processes used in between, 0…1."""
-    available = max(after.time - before.time, 1e-9) * (os.cpu_count() or 1)
-    return ((after.busy - before.busy) - (after.own - before.own)) / available
+def share_of_others(before: ProcessorUse, after: ProcessorUse) -> float | None:
+    """Return the share of the processor that other processes used in between, 0…1.
+
+    It is that of all logical processors, or of those that this process may use if it is larger.
+    None on Windows, which does not tell what processes have used that have ended.
+    """
+    if sys.platform == "win32":
+        return None
+    seconds, own = max(after.time - before.time, 1e-9), after.own - before.own
+    shares = [
+        (after.busy - before.busy - own) / (seconds * (os.cpu_count() or 1)),
+        (after.busy_here - before.busy_here - own) / (seconds * after.processors),
+    ]
+    return max(shares)
 
 
 def too_busy(share: float | None) -> str | None:
@@ -55,6 +73,10 @@ def too_busy(share: float | None) -> str | None:
     if (share or 0.0) > _BUSY:
         return f"other processes used {(share or 0.0) * 100:.0f} % of the processor"
     return None
+
+
+def _busy_seconds(times: Any) -> float:
+    return float(times.user + times.system + getattr(times, "nice", 0.0))
 
 
 def _cpu_seconds(process: Any) -> float:

@@ -2,9 +2,9 @@
 
 What counts is the text of the function and of everything that it may reach by name in the user's
 own modules, without comments and blank lines: another function added to the same file, or a
-comment, changes nothing. An installed package stands for its version. Of timm and torchvision,
-whose versions differ mostly in other networks, what counts is the text that the network reaches in
-the module that defines it.
+comment, changes nothing. Of an installed package, its version and all of its files count. Of timm
+and torchvision, whose versions differ mostly in other networks, what counts is the text that the
+network reaches in the module that defines it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import io
 import os
+import re
 import struct
 import sys
 import sysconfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("timm", "torchvision")
 _INSTALLED = {"site-packages", "dist-packages"}
+_FILES = re.compile(r", files [0-9a-f]{16}")
 _PYC, _32_BITS = struct.Struct("<4x3I"), 0xFFFFFFFF  # a .pyc's flags, time and size (PEP 552)
 _first: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -88,8 +90,15 @@ def _was_imported_earlier(name: str) -> bool:
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Return the modules whose code differs."""
-    return [m for m in sorted(before | now) if before.get(m) != now.get(m)]
+    """Return the modules whose code differs.
+
+    Earlier versions recorded of an installed package only its version.
+    """
+    return [
+        m
+        for m in sorted(before | now)
+        if before.get(m) not in {now.get(m), _FILES.sub("", now.get(m, ""))}
+    ]
 
 
 def _digests(name: str) -> dict[str, str]:
@@ -103,11 +112,25 @@ def _digests(name: str) -> dict[str, str]:
         sys.path.append(here)
     source, top = _source(module), module.partition(".")[0]
     if source is not None and _INSTALLED & set(source.parts):
-        versions = [metadata.version(d) for d in metadata.packages_distributions().get(top, [])]
-        return {top: ", ".join(versions)}
+        found = metadata.packages_distributions().get(top, [])
+        return {top: ", ".join(map(_digest_installed, found))}
     reached = _reach(module, path.partition(".")[0])
     texts = {m.name: "\n".join(p.text for p in m.parts if p.included) for m in reached}
     return {m: hashlib.sha256(t.encode()).hexdigest()[:16] for m, t in texts.items() if t}
+
+
+def _digest_installed(distribution: str) -> str:
+    """Return an installed package's version and a digest of its files, if they are listed."""
+    version = metadata.version(distribution)
+    listed = metadata.distribution(distribution).read_text("RECORD") or ""
+    # Scripts contain the path of the environment, bytecode the time.
+    files = sorted(
+        line
+        for line in listed.splitlines()
+        if not line.startswith("..") and not re.search(r"\.pyc,|\.dist-info/", line)
+    )
+    digest = hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
+    return f"{version}, files {digest}" if files else version
 
 
 def _digest_library(library: str, network: str) -> dict[str, str]:

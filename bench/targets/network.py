@@ -181,7 +181,7 @@ class LoadedNetwork:
         """
         dataset = self.dataset()
         if dataset is None:
-            return self._random("proof", PROOF_IMAGES)
+            return random_images("proof", self.input_shape, PROOF_IMAGES)
         images = dataset.test.images[:PROOF_IMAGES]
         missing = PROOF_IMAGES - len(images)
         return torch.cat([images, dataset.train.images[:missing]]) if missing > 0 else images
@@ -193,7 +193,7 @@ class LoadedNetwork:
         """
         dataset = self.dataset()
         if dataset is None or self.trained is None or self.preprocessing is None:
-            return self._random(f"calibration/{seed}", count)
+            return random_images(f"calibration/{seed}", self.input_shape, count)
         trained_on, _ = split_places(self.trained.request, dataset)
         generator = torch.Generator().manual_seed(stable_seed("calibration", seed))
         chosen = torch.randperm(len(trained_on), generator=generator)[:count].sort().values
@@ -205,6 +205,8 @@ class LoadedNetwork:
             return images
         return self.preprocessing.apply(images)
 
-    def _random(self, purpose: str, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(stable_seed("export", purpose))
-        return torch.randn((count, *self.input_shape), generator=generator)
+
+def random_images(purpose: str, shape: tuple[int, ...], count: int) -> Tensor:
+    """Return float32 images N×C×H×W of a standard normal distribution, the same each time."""
+    generator = torch.Generator().manual_seed(stable_seed("export", purpose))
+    return torch.randn((count, *shape), generator=generator)

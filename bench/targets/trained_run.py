@@ -6,11 +6,10 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.data import Preprocessing
 from bench.errors import BenchError
 from bench.studies.run_request import RunRequest
 from bench.training.inputs import remake
-from bench.training.setup import load_data, read_trained
+from bench.training.setup import load_data, preprocessing_of, read_trained
 from bench.training.sizes import image_size
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from bench.data import Dataset
+    from bench.data import Dataset, Preprocessing
     from bench.store import RunRecord, Store
 
 
@@ -45,16 +44,14 @@ class TrainedRun:
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input, as in its training."""
-        recipe, result = self.request.recipe, self.record.result
+        result = self.record.result
         size = result.get("image_size")  # not in the oldest records
-        return Preprocessing(
-            input_size=self.input_shape[-1],
-            mean=self.request.mean or tuple(result["mean"]),
-            std=self.request.std or tuple(result["std"]),
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
-            image_size=image_size(self.request) if size is None else size,
-            resize=recipe.resize,
+        return preprocessing_of(
+            self.request,
+            self.input_shape[-1],
+            tuple(result["mean"]),
+            tuple(result["std"]),
+            image_size(self.request) if size is None else size,
         )
 
     def dataset(self) -> Dataset:

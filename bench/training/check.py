@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from bench.data.images import AS_COLOURS
 from bench.errors import BenchError
 from bench.models import LazyError, ModelError, ResidualBlock
 from bench.models.errors import first_line, reraise_ours
@@ -199,4 +200,5 @@ def _explain(error: BaseException, batch: int, shape: tuple[int, ...], name: str
         )
     if "too small" in reason or "Kernel size can't be greater" in reason:
         return f"{name}: its maps vanish at an input of {size}; choose a larger input_size"
-    return f"{name} cannot take an input of {size}: {reason}"
+    grey = shape[0] == 1 and "3 channels" in reason
+    return f"{name} cannot take an input of {size}: {reason}{AS_COLOURS * grey}"

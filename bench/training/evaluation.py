@@ -37,7 +37,7 @@ class Evaluation:
         return torch.bincount(index, minlength=classes * classes).reshape(classes, classes)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the network may keep a tensor, and train with it next
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],

@@ -255,23 +255,29 @@ class Average:
     """A copy of a network whose weights and batch-norm statistics are exponential averages.
 
     What PyTorch's `AveragedModel` computes, but without its counter, which is copied to the GPU in
-    each step, so that the GPU waits.
+    each step, so that the GPU waits. Other buffers, such as indices, counters and masks with
+    infinities, are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = deepcopy(model)
+        self._has_average = [
+            *(True for _ in model.parameters()),
+            *(name.endswith(("running_mean", "running_var")) for name, _ in model.named_buffers()),
+        ]
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def after_step(self, step: int, model: nn.Module) -> None:
         """Move towards the weights of *model*; those of step 0 are taken as they are."""
-        kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for old, new in zip(_tensors(self.module), _tensors(model), strict=True):
-            averages, values = kinds.setdefault(old.dtype, ([], []))
+        kinds: dict[tuple[bool, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+        pairs = zip(self._has_average, _tensors(self.module), _tensors(model), strict=True)
+        for has_average, old, new in pairs:
+            averages, values = kinds.setdefault((has_average, old.dtype), ([], []))
             averages.append(old.detach())
             values.append(new.detach())
-        for averages, values in kinds.values():
-            if step:
+        for (has_average, _), (averages, values) in kinds.items():
+            if step and has_average:
                 self._update(averages, values, None)
             else:
                 torch._foreach_copy_(averages, values)

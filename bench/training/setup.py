@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from bench.data.preprocessing import Resize
     from bench.store import RunRecord, Store
 
+    Channels = tuple[float, ...]  # one value for each
+
 
 @dataclass(frozen=True)
 class Split:
@@ -80,15 +82,9 @@ class Split:
     @property
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
-        recipe, data = self.request.recipe, self.dataset
-        return Preprocessing(
-            input_size=self.request.input_size,
-            mean=self.request.mean or data.mean,
-            std=self.request.std or data.std,
-            antialias=recipe.antialias,
-            normalize=recipe.normalize,
-            image_size=data.size,
-            resize=recipe.resize,
+        data = self.dataset
+        return preprocessing_of(
+            self.request, self.request.input_size, data.mean, data.std, data.size
         )
 
     def training_batches(self, memory_format: torch.memory_format) -> Batches:
@@ -147,6 +143,29 @@ def split_places(request: RunRequest, dataset: Dataset) -> tuple[Tensor, Tensor]
     """
     fraction = 0.0 if request.imported else request.recipe.validation_fraction
     return validation_split(dataset.train.labels, fraction, request.split_seed)
+
+
+def preprocessing_of(
+    request: RunRequest, input_size: int | None, mean: Channels, std: Channels, image_size: int
+) -> Preprocessing:
+    """Return how a run's images become the network's input.
+
+    Args:
+        request: the run's.
+        input_size: H and W of the network's input; None for the images' own.
+        mean: of each channel of the training images; the request's own goes before it.
+        std: standard deviation of each channel, likewise.
+        image_size: H and W of the dataset's images.
+    """
+    return Preprocessing(
+        input_size=input_size,
+        mean=request.mean or mean,
+        std=request.std or std,
+        antialias=request.recipe.antialias,
+        normalize=request.recipe.normalize,
+        image_size=image_size,
+        resize=request.recipe.resize,
+    )
 
 
 def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -> nn.Module:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from bench.data.images import AS_COLOURS
 from bench.errors import BenchError, nearest_file, warn
 from bench.store.files import sha256_of
 
@@ -41,6 +42,7 @@ _AVERAGED = {"averaged", "ema", "swa", "teacher"}
 _UNTRUSTED = re.compile(r"GLOBAL ([\w.]+)")
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _DEPTH = 3  # dictionaries in dictionaries
+_DIVERGED = ", as after a training that diverged; give weights from before that"
 
 
 class _Found(NamedTuple):
@@ -125,6 +127,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise BenchError(
                 f"--weights {path}: '{name}' is {tuple(tensor.shape)}, the network has "
                 f"{tuple(expected[name].shape)} (other classes, channels or width?)"
+                + AS_COLOURS
+                * (tensor.shape[1:2] == (3,) and expected[name].shape[1:2] == (1,))
             )
     for name, _ in model.named_parameters():  # a buffer may hold infinities, such as a mask
         tensor = tensors[name]
@@ -136,10 +140,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 "such as those before quantisation"
             )
         if not tensor.isfinite().all():
-            raise BenchError(
-                f"--weights {path}: '{name}' is not finite, as after a training that diverged; "
-                "give weights from before that"
-            )
+            raise BenchError(f"--weights {path}: '{name}' is not finite{_DIVERGED}")
+    for name, tensor in tensors.items():
+        if tensor.isnan().any():
+            raise BenchError(f"--weights {path}: '{name}' holds NaN{_DIVERGED}")
     model.load_state_dict(tensors)
 
 

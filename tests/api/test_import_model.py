@@ -154,6 +154,32 @@ def test_five_commands_from_a_checkpoint_to_a_choice(project, bench):
     assert shown[0]["class"] == "lying"
 
 
+@pytest.mark.usefixtures("project")
+def test_a_network_whose_outputs_are_not_finite_has_no_accuracy(bench):
+    checkpoint = torch.load("best.pt")
+    name = next(n for n in checkpoint["state_dict"] if n.endswith("running_var"))
+    checkpoint["state_dict"][name] -= 1e9  # the root of a negative variance
+    torch.save(checkpoint, "broken.pt")
+    done = bench(
+        "import", "stranger.network:Net", "--weights", "broken.pt", "--dataset",
+        "imagefolder:bars", "--device", "cpu", "--threads", 1, "--quiet",
+    )  # fmt: skip
+    assert done.code == 1
+    assert "failed: " in done.out
+    assert "outputs for some test images are not finite, so it has no accuracy" in done.out
+
+
+@pytest.mark.usefixtures("project")
+def test_the_share_of_the_largest_class_is_told_where_classes_are_unequal(bench):
+    for file in sorted(Path("bars/test/standing").glob("*.png"))[6:]:
+        file.unlink()
+    done = bench(
+        "import", "stranger.network:Net", "--weights", "best.pt", "--dataset",
+        "imagefolder:bars", "--device", "cpu", "--threads", 1, "--quiet",
+    )  # fmt: skip
+    assert "(36 images, 2 classes; the largest has 83.3 %)" in done.out
+
+
 def test_the_record_says_what_was_imported(project, tmp_path):
     row = import_net(name="bars")
     assert row[["recipe", "epochs", "study"]].values.tolist() == [["imported", 0, "bars"]]

@@ -52,6 +52,17 @@ def test_the_second_load_reads_the_cache(folder, monkeypatch):
     assert (second.mean, second.std) == (first.mean, first.std)
 
 
+def test_a_whole_cache_is_read_where_nothing_can_be_written(folder, monkeypatch):
+    first = load(folder[0])
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert load(folder[0]).fingerprint == first.fingerprint
+
+
 def test_a_changed_image_is_decoded_again(folder, write_image):
     root, _ = folder
     before = load(root)

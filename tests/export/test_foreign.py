@@ -112,6 +112,14 @@ def test_external_data_that_cannot_be_read_is_named(plain: onnx.ModelProto, tmp_
     with pytest.raises(BenchError, match=r"weights in .*weights\.data, which is no file: copy"):
         measure(file, results=tmp_path / "r")
     proto.CopyFrom(plain)
+    external(proto, file)
+    (tmp_path / "weights.data").rename(tmp_path / "elsewhere")
+    for make in ("symlink_to", "hardlink_to"):
+        getattr(tmp_path / "weights.data", make)(tmp_path / "elsewhere")
+        with pytest.raises(BenchError, match=r"weights\.data, which is a link, .*: copy .* cp -L"):
+            measure(file, results=tmp_path / "r")
+        (tmp_path / "weights.data").unlink()
+    proto.CopyFrom(plain)
     onnx.save(proto, file, save_as_external_data=True, location="all.data", size_threshold=0)
     with pytest.raises(BenchError, match=r"keeps small tensors .* size_threshold=1024"):
         measure(file, results=tmp_path / "r")

@@ -331,7 +331,7 @@ def test_a_busy_machine_gives_no_verdict(
     monkeypatch: pytest.MonkeyPatch, others: float, words: str
 ) -> None:
     """Ten core seconds pass while two equal sessions are timed."""
-    used = iter([ProcessorUse(0.0, 0.0, 0.0), ProcessorUse(10.0, others + 5.0, 5.0)])
+    used = iter([ProcessorUse(0, 0, 0, 0, 1), ProcessorUse(10, others + 5, 5, others + 5, 1)])
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("bench.export.verdict.read_processor_use", lambda: next(used))
     monkeypatch.setattr("bench.export.verdict._time", lambda _session, _batch: 1.0)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import subprocess
 from importlib import util
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from bench.launch import slurm
 from bench.launch.assignment import Assignment
@@ -43,6 +45,8 @@ REFUSALS = {
         "--slurm-option gpu: write it as key=value, such as partition=gpu",
     ),
 }
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -89,6 +93,15 @@ def test_dry_run_shows_the_batch_script(bench, tiny_study, tmp_path):
     assert not (tmp_path / "bench-runs").exists()
 
 
+@without_gpu
+def test_a_login_node_without_a_gpu_says_how_to_use_those_of_the_nodes(bench_process, tiny_study):
+    pytest.importorskip("submitit")
+    words = ("run-ablation", tiny_study, "--launcher", "slurm", "--dry-run")
+    said = "--device cuda trains on the GPUs of the others"
+    assert said in bench_process(*words).err
+    assert said not in bench_process(*words, "--device", "cpu").err
+
+
 def test_slurm_takes_options_as_sbatch_spells_them(bench, tiny_study):
     """One line each: of two that contradict each other, sbatch takes the last."""
     pytest.importorskip("submitit")
@@ -120,8 +133,8 @@ def test_what_an_earlier_attempt_recorded_is_not_how_a_lost_job_ended(tmp_path, 
     before = store.read(request.run_id)
     resources = Resources(device="cpu", threads=1, force=True)
     work = Assignment([request], store, resources, 1, Stop(), told.append)
-    slurm._settle(work, request, before)
+    slurm._settle(work, request, before, Path("1_0_log.out"))
     assert (told[0]["status"], "left the queue" in told[0]["error"]) == ("failed", True)
     store.finish_run(make_record(request, started_at="2026-02-03T04:05:06+00:00"))
-    slurm._settle(work, request, before)
+    slurm._settle(work, request, before, Path("1_0_log.out"))
     assert told[1]["status"] == "complete"

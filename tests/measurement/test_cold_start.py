@@ -48,6 +48,17 @@ def test_a_run_is_loaded_with_its_own_weights(trained, tmp_path):
     assert [row["error"] for row in rows] == [None] * 3
 
 
+def test_a_users_own_bench_py_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "bench.py").write_text("raise SystemExit('the user's own')")
+    monkeypatch.chdir(tmp_path)
+    target = find_target("resnet8", input_size=16)
+    request = Request(backends=("eager",), batch_sizes=(1,))
+    rows = measure_cold_starts(
+        expand(request, [target], device="cpu", threads=1), tmp_path, processes=1
+    )
+    assert [row["error"] for row in rows] == [None] * len(rows)
+
+
 def test_a_process_that_fails_or_hangs_is_a_row_with_the_reason(tmp_path):
     target = find_target("resnet8", input_size=16)
     request = Request(backends=("eager",), batch_sizes=(1,))

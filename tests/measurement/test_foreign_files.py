@@ -399,13 +399,18 @@ def test_comparing_two_files_of_one_name_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("name", "side"),
     [("timm:test_vit", 160), ("timm:inception_v3", 299), ("timm:resnet18", 224),
-     ("torchvision:inception_v3", 299), ("torchvision:vit_h_14", 224)],
+     ("torchvision:inception_v3", 299), ("torchvision:vit_h_14", 224),
+     ("torchvision:vit_h_14 DEFAULT", 518),
+     ("torchvision:regnet_y_16gf RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1", 384),
+     ("torchvision:regnet_y_128gf", 384),
+     ("torchvision:regnet_y_128gf IMAGENET1K_SWAG_LINEAR_V1", 224)],
 )  # fmt: skip
 def test_networks_of_libraries_are_measured_at_their_own_size(name, side):
     from bench.models import default_shape
 
     pytest.importorskip(name.partition(":")[0])
-    assert default_shape(name)[1] == side
+    name, _, weights = name.partition(" ")
+    assert default_shape(name, {"weights": weights} if weights else {})[1] == side
 
 
 def test_an_own_size_is_measured_and_an_option_or_the_input_size_replaces_it():

@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.measurement import measure
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
+from bench.measurement.backends.eager import torch_support
 from bench.measurement.configurations import Request, expand
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.measured_network import find_target, find_targets
@@ -204,6 +205,21 @@ def test_a_pair_that_a_backend_has_not_is_a_row_beside_those_that_ran(measured):
     frame = measured(backends=("fine",), precisions=("fp32", "int8"), batch_sizes=(1,))
     assert list(frame["status"]) == ["complete", "unsupported"]
     assert frame["error"][1] == "fine has no int8 on cpu (here it has fp32 on cpu)"
+
+
+def test_what_runs_on_the_cpu_only_says_so_on_an_apple_gpu():
+    target = find_target("resnet8", input_size=16)
+    request = Request(backends=("onnxruntime",), precisions=("int8",), batch_sizes=(1,))
+    (made,) = expand(request, [target], device="mps", threads=1)
+    assert made.unsupported.startswith("onnxruntime has no int8 on mps: --device cpu (here it has")
+
+
+def test_without_onednn_the_cpu_has_fp32(monkeypatch):
+    """As the wheels for macOS are built."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    found = {s.precision: s.missing for s in torch_support() if s.device == "cpu"}
+    assert [precision for precision, missing in found.items() if missing is None] == ["fp32"]
 
 
 def test_boundaries_are_rows_of_their_own_and_never_compared(measured):

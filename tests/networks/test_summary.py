@@ -107,6 +107,30 @@ def test_shared_repeated_unused_and_own_parts_are_counted_once():
     assert_adds_up(described)
 
 
+class Attending(nn.Module):
+    """Attention, written out or with PyTorch's layer, in a network that looks at values or not."""
+
+    def __init__(self, layer, looks):
+        super().__init__()
+        self.layer = nn.MultiheadAttention(16, 4, batch_first=True) if layer else None
+        self.looks = looks
+
+    def forward(self, x):
+        if self.looks:
+            assert torch.isfinite(x).all()
+        if self.layer is not None:
+            return self.layer(x.flatten(2), x.flatten(2), x.flatten(2), need_weights=False)[0]
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize("layer", [True, False])
+def test_attention_has_the_same_arithmetic_where_real_values_are_needed(layer):
+    shape = (2, 6, 4, 4)  # B×S×(H·W), and B×H×S×D
+    found = [count_macs(Attending(layer, looks).eval(), shape) for looks in (False, True)]
+    by_hand = 2 * (2 * 6 * 6 * 16 + 4 * 6 * 16 * 16) if layer else 2 * 2 * 6 * 4 * 4 * 4
+    assert found == [by_hand, by_hand]
+
+
 def test_a_lazy_network_is_described():
     described = describe(nn.Sequential(nn.Flatten(), nn.LazyLinear(7)), (1, 3, 2, 2))
     assert described.parameters == 12 * 7 + 7

@@ -14,6 +14,9 @@ from bench.errors import BenchError
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.archive import pack, unpack
+from bench.store.exports import ExportRecord, Exports
+from bench.store.files import sha256_of
+from bench.store.measurements import MeasurementRecord, Measurements
 from bench.store.records import seal
 from builders import make_study
 
@@ -43,8 +46,8 @@ def keep(store, *runs):
 
 def test_runs_and_their_studies_arrive_as_they_were(store, there, archive, entries, runs):
     study = keep(store, *runs)
-    assert pack(store, runs, archive) == 2
-    assert unpack(there, archive) == (sorted(runs), [])
+    assert pack(store, runs, archive) == (2, 0, 0)
+    assert unpack(there, archive) == (sorted(runs), [], [])
     assert [there.read_run(run) for run in runs] == [store.read_run(run) for run in runs]
     assert there.read_tensors(runs[1], "model.safetensors")["weight"].tolist() == [1, 2, 3]
     assert there.read_study("mine") == study
@@ -57,10 +60,10 @@ def test_runs_merge_by_hash(store, there, archive, finish, runs):
     own = finish(there, seed=2)
     before = there.folder(finish(there, seed=0)).stat().st_ino
     pack(store, runs, archive)
-    assert unpack(there, archive) == ([runs[1]], [])
+    assert unpack(there, archive) == ([runs[1]], [], [])
     assert {r.run for r in there.runs()} == {*runs, own}
     assert there.folder(runs[0]).stat().st_ino == before
-    assert unpack(there, archive) == ([], [])
+    assert unpack(there, archive) == ([], [], [])
 
 
 @pytest.mark.parametrize("place", ["run", "study"])
@@ -111,6 +114,71 @@ def test_what_was_found_out_about_the_runs_goes_with_them(store, there, archive,
     here = lesion(there, runs[0], accuracy=0.25)  # of the same request: it stays
     unpack(there, archive)
     assert Analyses(there.root).records() == [here]
+
+
+@pytest.fixture
+def made(store, runs):
+    """An export and a measurement of each run, and a measurement of another network."""
+    exports, measurements = Exports(store.root), Measurements(store.root)
+    for run in runs:
+        with exports.workspace() as folder:
+            (folder / "model.onnx").write_bytes(run.encode())
+            row = {"run": run, "file": "model.onnx", "status": "complete"}
+            exports.publish(folder, ExportRecord(sha256_of(folder / "model.onnx"), {}, row))
+    for run in (*runs, None):
+        rows = [{"run": run}]
+        measurements.publish(MeasurementRecord(measurements.new_id(), {}, rows), [])
+    return exports, measurements
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("everything", [True, False])
+def test_exports_and_measurements_go_with_the_runs(
+    everything, store, there, archive, entries, runs
+):
+    counts = (2, 2, 3) if everything else (1, 1, 1)
+    assert pack(store, None if everything else runs[:1], archive) == counts
+    added = unpack(there, archive)
+    assert len(added.others) == sum(counts[1:])
+    of_runs = {record.run for record in Exports(there.root).records()}
+    assert of_runs == set(runs if everything else runs[:1])
+    assert len(list(Measurements(there.root).records())) == counts[2]
+    assert unpack(there, archive).others == []
+    if everything:
+        here, added = (
+            {name for name in entries(s.root) if not name.startswith("locks")}
+            for s in (store, there)
+        )
+        assert here == added
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("part", ["exports", "measurements"])
+@pytest.mark.parametrize("damage", ["a file", "the record", "another file"])
+def test_a_damaged_export_or_measurement_is_neither_packed_nor_added(
+    part, damage, store, there, archive, entries
+):
+    record = f"{part.removesuffix('s')}.json"
+
+    def change(name, content):
+        if not name.startswith(part) or (damage == "the record") != name.endswith(record):
+            return name, content
+        return (f"{name}x", content) if damage == "another file" else (name, content + b"x")
+
+    pack(store, None, archive)
+    repack(archive, change)
+    with pytest.raises(BenchError, match=rf"the archive's {part}/.* is damaged .*nothing added"):
+        unpack(there, archive)
+    assert entries(there.root) == {"runs"}
+    folder = next((store.root / part).glob("[!.]*"))
+    if damage == "another file":
+        (folder / "extra").touch()
+    elif damage == "a file":
+        next(f for f in folder.iterdir() if f.name != record).write_bytes(b"x")
+    else:
+        return  # a record that cannot be read is passed over, with a warning
+    with pytest.raises(BenchError, match=r"is damaged .*nothing was packed"):
+        pack(store, None, archive)
 
 
 def test_a_damaged_analysis_is_refused_and_nothing_added(store, there, archive, finish, entries):
@@ -180,7 +248,7 @@ def test_a_damaged_run_is_refused_and_nothing_added(
     keep(store, *runs)
     pack(store, runs, archive)
     repack(archive, change)
-    with pytest.raises(BenchError, match=rf"the archive's run .* is damaged \({file}\)"):
+    with pytest.raises(BenchError, match=rf"the archive's runs/.* is damaged \({file}\)"):
         unpack(there, archive)
     assert entries(there.root) == {"runs"}
 
@@ -269,7 +337,7 @@ def test_a_file_that_the_record_does_not_vouch_for_is_refused(store, there, arch
     run = finish(store)
     (store.folder(run) / "extra.pkl").write_bytes(b"cos\nsystem\n.")
     pack(store, [run], archive)
-    with pytest.raises(BenchError, match=rf"run {run} is damaged \(extra.pkl\)"):
+    with pytest.raises(BenchError, match=rf"runs/{run} is damaged \(extra.pkl\)"):
         unpack(there, archive)
     assert list(there.runs()) == []
 
@@ -297,7 +365,7 @@ def test_a_study_with_a_path_for_a_name_is_passed_over(store, there, archive, fi
 
     repack(archive, rename)
     with pytest.warns(UserWarning, match="it holds the record of another study"):
-        assert unpack(there, archive) == ([run], [])
+        assert unpack(there, archive) == ([run], [], [])
     assert not any("outside" in name for name in entries(archive.parent))
 
 

@@ -102,6 +102,31 @@ def test_each_core_has_one_processor_before_any_has_two(
 
 
 @pytest.mark.parametrize(
+    ("siblings", "allowed", "cores"),
+    [
+        (["0,4", "1,5", "2,6", "3,7"] * 2, range(8), 4),
+        (
+            ["0,4", "1,5", "2,6", "3,7"] * 2,
+            {0, 1, 2},
+            3,
+        ),  # one of each core, as with taskset -c 0-2
+        (["0,4", "1,5", "2,6", "3,7"] * 2, {0, 4}, 1),
+        (["0-1", "0-1", "2", "3"], range(4), 3),  # only some cores have two
+        ([], range(4), 4),  # the system does not tell
+    ],
+)
+def test_cores_are_counted_and_not_their_hardware_threads(
+    siblings: list[str], allowed: Collection[int], cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    files = {folder.format(number): text for number, text in enumerate(siblings)}
+    for module in (control_groups, devices):
+        monkeypatch.setattr(module, "read_line", files.get)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed))
+    assert physical_cores() == cores
+
+
+@pytest.mark.parametrize(
     ("value", "threads"),
     [(None, 8), ("3", 3), ("2,4", 2), ("16", 8), ("0", 8), ("", 8), ("many", 8)],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 import torch
@@ -42,6 +43,14 @@ assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multipl
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for what is taken")
 def test_onednn_that_gives_no_reason_is_out_of_memory_where_little_is_left():
     subprocess.run([sys.executable, "-c", STARVED], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_where_the_data_segment_is_unknown_memory_is_left(monkeypatch):
+    """As on macOS."""
+    info = namedtuple("pmem", "rss vms")(1, 1)
+    monkeypatch.setattr("psutil.Process.memory_info", lambda _: info)
+    assert memory.memory_left() > 0
 
 
 GROUP = "/sys/fs/cgroup"

@@ -191,5 +191,23 @@ def test_a_librarys_network_is_its_own_code_alone(package, monkeypatch, library,
     user_code._first.clear()
 
 
-def test_an_installed_package_stands_for_its_version():
-    assert current_code("typer.main:run") == {"typer": metadata.version("typer")}
+def test_an_installed_package_stands_for_its_version_and_files(monkeypatch):
+    """Reinstalling the same version with another network is noticed, another path is not."""
+    name = "typer.main:run"
+    monkeypatch.setattr(user_code, "_first", {})
+    before = current_code(name)
+    assert before["typer"].startswith(metadata.version("typer"))
+    assert not changes({"typer": metadata.version("typer")}, before)  # recorded by earlier versions
+    assert changes({"typer": "0.0.1"}, before) == ["typer"]
+    record = metadata.distribution("typer").read_text("RECORD")
+    for old, new, noticed in (
+        ("typer/main.py,sha256=", "typer/main.py,sha256=0", ["typer"]),
+        ("INSTALLER,sha256=", "INSTALLER,sha256=0", []),
+    ):
+        assert old in record
+        monkeypatch.setattr(user_code, "_first", {})
+        again = SimpleNamespace(read_text={"RECORD": record.replace(old, new)}.get)
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", lambda _: before["typer"].partition(", files ")[0])
+            patch.setattr(metadata, "distribution", lambda _, again=again: again)
+            assert changes(before, current_code(name)) == noticed

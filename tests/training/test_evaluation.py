@@ -55,6 +55,28 @@ def test_training_mode_is_put_back(scored, training):
     assert model.training is training
 
 
+class Keeping(nn.Module):
+    """Keeps a tensor of the last forward pass, and multiplies with it in the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(CLASSES))
+        self.kept = None
+
+    def forward(self, images):
+        x = images.flatten(1) * self.weight
+        if self.kept is None:
+            self.kept = torch.ones_like(x)
+        return x * self.kept
+
+
+def test_a_network_may_train_with_what_it_kept_of_an_evaluation(scored):
+    model, (images, _) = Keeping(), scored[2][0]
+    evaluate(model, scored[2][:1])
+    model(images).sum().backward()
+    assert model.weight.grad is not None
+
+
 def test_run_keeps_predictions_that_give_its_figures(tiny, store, resources):
     request = tiny(normalize=False, crop_padding=0)
     record = execute(request, store, resources)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bench.training import run
 from bench.training.loop import Trainer
-from bench.training.optimisers import parameter_groups
+from bench.training.optimisers import Average, parameter_groups
 from bench.training.run import execute
 from bench.training.schedule import learning_rate_at
 from bench.training.setup import Split, build_network, load_data
@@ -124,6 +124,27 @@ def train_by_hand(model, request, steps):
 def follow(average, model, decay):
     for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         mean.copy_(decay * mean + (1 - decay) * value)
+
+
+class WithTables(nn.Module):
+    """As Swin's relative positions, its mask, and batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("order", torch.arange(16))
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+
+def test_indices_and_masks_are_copied_and_statistics_averaged():
+    model = WithTables()
+    average = Average(model, 0.9)
+    for step in range(3):
+        model.norm.running_mean.fill_(step + 1.0)
+        average.after_step(step, model)
+    assert torch.equal(average.module.order, torch.arange(16))
+    assert average.module.mask.tolist() == [0.0, -torch.inf]
+    assert average.module.norm.running_mean[0].item() == pytest.approx(0.9 * (0.9 + 0.2) + 0.3)
 
 
 def test_fast_with_an_average_is_the_same_written_by_hand(tiny, store, resources):

@@ -208,6 +208,7 @@ def without_bias(state):
         (lambda s: {**s, "extra": s["fc.bias"]}, "has 'extra', unknown here"),
         (lambda s: {**s, "fc.bias": torch.zeros(7)}, r"'fc.bias' is (7,), the network has (10,)"),
         (lambda s: {**s, "fc.bias": s["fc.bias"] * torch.nan}, "'fc.bias' is not finite"),
+        (lambda s: {**s, "bn1.running_var": s["bn1.running_var"] * torch.nan}, "holds NaN"),
         (lambda s: {**s, "fc.bias": s["fc.bias"].int()}, "'fc.bias' is a tensor of int32"),
         (lambda s: {**s, "fc.bias": s["fc.bias"].to_sparse()}, "'fc.bias' is a tensor of float32"),
         (lambda s: {**s, "fc.bias": s["fc.bias"].to("meta")}, "on meta; give dense"),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError, nearest, warn
 from bench.measurement.backends.protocol import (
     BOUNDARIES,
-    CHANNELS_LAST,
     CONTIGUOUS,
     MEMORY_FORMATS,
     PRECISIONS,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOUNDARIES",
-    "CHANNELS_LAST",
     "CONTIGUOUS",
     "MEMORY_FORMATS",
     "PRECISIONS",

@@ -150,9 +150,10 @@ def set_float32(precision: str) -> None:
 def torch_support() -> list[Support]:
     """Return the pairs, with the reason for those without native kernels on this machine."""
     mps = None if torch.backends.mps.is_available() else "this torch finds no Apple GPU"
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # not on macOS
     native = {
-        "bf16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-        "fp16": bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()),
+        "bf16": built and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "fp16": built and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()),
     }
     slow = "this processor has no {} kernels in oneDNN (AVX-512 or AMX)"
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -49,7 +50,9 @@ class Snapshot(ProcessorUse):
 def take_snapshot(device: str) -> Snapshot:
     """Read the machine's counters."""
     children = psutil.Process().children(recursive=True)
-    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    frequency = None
+    with contextlib.suppress(Exception):  # some virtual machines do not tell
+        frequency = psutil.cpu_freq()
     gpu = open_gpu(device)
     return Snapshot(
         **asdict(read_processor_use()),
@@ -72,7 +75,7 @@ def noise_between(before: Snapshot, after: Snapshot) -> tuple[list[str], dict[st
     available = max(after.time - before.time, 1e-9) * cores
     others = share_of_others(before, after)
     warnings = []
-    if others > _OTHERS:
+    if others is not None and others > _OTHERS:
         warnings.append(f"other processes used {others * 100:.0f} % of the processor")
     if before.steal is not None and after.steal is not None:
         steal = (after.steal - before.steal) / available

@@ -20,12 +20,12 @@ from bench.system.memory import describe_exit, out_of_memory_kills
 from bench.training.weights import stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.measurement.configurations import Configuration
+    from bench.training.run import OnEvent
 
-    OnEvent = Callable[[dict[str, Any]], None]
 
 PROCESSES = 10
 _PROGRAM = "from bench.measurement.timing.cold_process import main; main()"
@@ -148,7 +148,7 @@ def _run(job: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
     Raises:
         BenchError: it failed, or took too long.
     """
-    command = [sys.executable, "-c", _PROGRAM]
+    command = [sys.executable, "-P", "-c", _PROGRAM]
     kills = out_of_memory_kills()
     try:
         done = subprocess.run(  # noqa: S603

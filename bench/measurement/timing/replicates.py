@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from bench.measurement.configurations import Configuration, Request
     from bench.measurement.timing.trial import Trial
+    from bench.training.run import OnEvent
 
-    OnEvent = Callable[[dict[str, Any]], None]
 
 _ROUNDS = 4  # of blocks in one process
 _BLOCK_SECONDS = 0.125

@@ -158,14 +158,14 @@ def _most_confused(runs: list[Tested]) -> tuple[list[Confused], str | None]:
 
 def _pictures(record: RunRecord, indices: list[int]) -> tuple[dict[int, str], str | None]:
     """Return pictures of test images, from local data that is what the run was trained on."""
-    from bench.data import list_datasets, load_dataset  # imports torch
+    from bench.data import list_datasets  # imports torch
+    from bench.training.setup import load_data
 
     name = str(record.request["dataset"])
     if name not in {info.name for info in list_datasets() if info.available}:
         why = "a report downloads nothing and runs no code"
         return {}, f"The images of {name} are not shown: {why}."
-    _, train_images, _, _, subset_seed = RunRequest.from_dict(record.request).data
-    dataset = load_dataset(name, train_images=train_images, subset_seed=subset_seed, quiet=True)
+    dataset = load_data(RunRequest.from_dict(record.request))
     if dataset.fingerprint != record.result.get("dataset_fingerprint"):
         return {}, f"The images of {name} are not shown: they differ from those of the training."
     return {i: _picture(dataset.test.images[i].numpy()) for i in indices}, None

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from bench.models.errors import first_line
 from bench.report.pages.diagram import draw
 from bench.store.files import write_atomically
+from bench.studies.run_request import RunRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,11 +88,12 @@ def _read(store: Store, record: RunRecord) -> Network | str:
     """Return a run's network, or why it cannot be drawn."""
     import torch
 
-    from bench.models import build_model
     from bench.networks.traced_architecture import DOCUMENT, Network, trace
+    from bench.training.setup import build_blank
 
     name = str(record.request["model"])
-    shape = tuple(record.result["input_shape"])
+    channels, height, width = record.result["input_shape"]
+    shape = channels, height, width
     try:
         if DOCUMENT in record.files:
             return Network.from_document(store.read_document(record.run, DOCUMENT))
@@ -102,12 +104,8 @@ def _read(store: Store, record: RunRecord) -> Network | str:
                 f"'bench describe {name}' lists its layers."
             )
         with torch.device("meta"):
-            model = build_model(
-                name,
-                num_classes=len(record.result["classes"]),
-                in_channels=shape[0],
-                **record.request["options"],
-            ).eval()
+            request = RunRequest.from_dict(record.request)
+            model = build_blank(request, len(record.result["classes"]), shape).eval()
         return trace(model, shape)
     except Exception as error:  # of any kind: the page has its other pictures
         return f"{name} cannot be drawn: {first_line(error)}"

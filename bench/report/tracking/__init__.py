@@ -8,6 +8,6 @@ because a tracker failed or was not requested, is logged by the next call.
 
 from __future__ import annotations
 
-from bench.report.tracking.session import TRACKERS, check_trackers, tracked
+from bench.report.tracking.session import check_trackers, tracked
 
-__all__ = ["TRACKERS", "check_trackers", "tracked"]
+__all__ = ["check_trackers", "tracked"]

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
 from bench.store import Store
 from bench.store.analyses import Analyses
 from bench.store.exports import Exports
+from bench.store.files import require_results
 from bench.store.measurements import Measurements
 from bench.store.runs import PARTIAL
 from bench.store.tables.columns import COLUMNS, RecordedTable, typed_frame
@@ -106,6 +106,11 @@ def cold_start_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame as JSON values: missing is null, times are ISO 8601."""
     rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", date_format="iso"))
+    for name in map(
+        str, frame.select_dtypes("float").columns
+    ):  # which pandas rounds to ten decimal places
+        for row, value in zip(rows, frame[name], strict=True):
+            row[name] = None if row[name] is None else float(value)
     return rows
 
 
@@ -116,8 +121,7 @@ def study_runs(store: Store, name: str, table: RecordedTable = "runs") -> pd.Dat
 
 def locate(path: Path) -> tuple[Store, str | None, str | None]:
     """Return the results folder of *path*, and the name of the study or run if it is one's."""
-    if not path.exists():
-        raise BenchError(f"no results folder at {path}; 'bench run-ablation' makes one")
+    require_results(path)
     if path.suffix == ".json" and path.parent.name == "studies":
         return Store(path.parent.parent), path.stem, None
     # A run has files only: a results folder may lie in one that is called `runs`, too.
