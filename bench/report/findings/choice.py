@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.export.settings import Settings
 from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.store import Store
+    from bench.store.exports import ExportRecord
 
 _FEW_PROCESSES = f"fewer than {FEWEST_PROCESSES} processes"
 
@@ -144,13 +146,17 @@ def _missing(store: Store, study: str | None) -> str:
     if study is not None:
         own = store.find_study(study).runs
         of_runs, of_files = [e for e in of_runs if e.run in own], []
-    if of_runs:
-        targets = [study] if study else _named(store, {str(e.run) for e in of_runs})
-        precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in of_runs)])
-        targets += [word for one in precisions for word in ("--precision", one)]
-    else:
+    usual = [e for e in of_runs if _has_usual_settings(e)]
+    commands = []
+    if usual:
+        targets = [study] if study else _named(store, {str(e.run) for e in usual})
+        precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in usual)])
+        commands.append([*targets, *(w for one in precisions for w in ("--precision", one))])
+    if files := [str(exports.file(e)) for e in of_runs if e not in usual]:
+        commands.append(files)
+    if not of_runs:
         sources = [str(e.proof["source"]) for e in of_files if Path(e.proof["source"]).is_file()]
-        targets = [*dict.fromkeys(sources), *(str(exports.file(e)) for e in of_files)]
+        commands.append([*dict.fromkeys(sources), *(str(exports.file(e)) for e in of_files)])
     count = len(of_runs) or len(of_files)
     measure = ("--scenario", "single-stream", "--batch-size", "1")
     if not count:
@@ -160,7 +166,17 @@ def _missing(store: Store, study: str | None) -> str:
             f"then {store.command('throughput', name, *measure)}"
         )
     there = "1 export is there, and its" if count == 1 else f"{count} exports are there, and their"
-    return f"{there} measurement is missing: {store.command('throughput', *targets, *measure)}"
+    spelled = (store.command("throughput", *words, *measure) for words in commands)
+    return f"{there} measurement is missing: {'; '.join(spelled)}"
+
+
+def _has_usual_settings(export: ExportRecord) -> bool:
+    """Return whether `bench throughput RUN` makes the same file, and so measures it."""
+    given = export.request.get("settings")
+    if given is None:
+        return True
+    chosen = {key: given[key] for key in ("precision", "target") if key in given}
+    return bool(Settings(**chosen).as_dict() == given)
 
 
 def _named(store: Store, runs: set[str]) -> list[str]:
