@@ -52,9 +52,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the installed package, strictly."""
+    """Check the types of the installed package, strictly, also those of another system."""
     install(session)
-    session.run(sys.executable, "-P", "-m", "mypy")
+    for system in ("linux", "darwin"):
+        session.run(sys.executable, "-P", "-m", "mypy", "--platform", system)
 
 
 @nox.session

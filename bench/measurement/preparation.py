@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from bench.system.devices import (
     default_threads,
     physical_cores,
     resolve_device,
+    usable_processors,
 )
 
 if TYPE_CHECKING:
@@ -185,9 +187,9 @@ def pinned(threads: int) -> Iterator[None]:
     Raises:
         BenchError: the system cannot do that, or the process may use fewer cores.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    before = usable_processors()
+    if before is None:
         raise BenchError("--pin: this system has no processor affinity; leave it out")
-    before = os.sched_getaffinity(0)
     if len(before) < threads:
         raise BenchError(f"--pin: {threads} threads, but only {len(before)} cores are allowed")
     _bind(set(by_core(before)[:threads]))
@@ -199,5 +201,6 @@ def pinned(threads: int) -> Iterator[None]:
 
 def _bind(cores: set[int]) -> None:
     """Bind every existing thread; those started later inherit it."""
-    for thread in psutil.Process().threads():
-        os.sched_setaffinity(thread.id, cores)
+    if sys.platform == "linux":
+        for thread in psutil.Process().threads():
+            os.sched_setaffinity(thread.id, cores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -66,15 +67,23 @@ def _require_cuda(name: str, index: int) -> None:
         )
 
 
+def usable_processors() -> set[int] | None:
+    """Return the logical processors that this process may use; None where that is not known."""
+    if sys.platform == "linux":
+        return os.sched_getaffinity(0)
+    return None
+
+
 def physical_cores() -> int:
     """Return the number of physical cores that this process may use.
 
     CPU affinity, the cgroup quota and simultaneous multithreading are taken into account.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len({_core(number) for number in os.sched_getaffinity(0)})
-    else:
+    usable = usable_processors()
+    if usable is None:
         cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    else:
+        cores = len(set(map(_core, usable)))
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
 

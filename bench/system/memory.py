@@ -133,9 +133,9 @@ def describe_exit(code: int | None, kills: int, process: str) -> tuple[str, str]
     """
     if code is None or code >= 0:
         return "failed", f"{process} exited with code {code}"
-    if code == -signal.SIGKILL and out_of_memory_kills() > kills:
-        return "out_of_memory", f"the kernel ended {process}: memory ran out"
     name = signal.Signals(-code).name
+    if name == "SIGKILL" and out_of_memory_kills() > kills:  # which Windows has not
+        return "out_of_memory", f"the kernel ended {process}: memory ran out"
     cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
     return "failed", f"{process} was ended by {name}{cause}"
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from bench.system.devices import usable_processors
+
 _BUSY = 0.1  # share of the processor used by others, above which times support no verdict
 
 
@@ -35,9 +37,8 @@ class ProcessorUse:
 def read_processor_use() -> ProcessorUse:
     """Read the processor's counters."""
     processors = psutil.cpu_times(percpu=True)
-    usable = set(range(len(processors)))
-    if hasattr(os, "sched_getaffinity"):
-        usable = (usable & os.sched_getaffinity(0)) or usable
+    known = set(range(len(processors)))
+    usable = (known & (usable_processors() or known)) or known
     return ProcessorUse(
         time=time.monotonic(),
         busy=sum(map(_busy_seconds, processors)),
