@@ -69,9 +69,7 @@ def _require_cuda(name: str, index: int) -> None:
 
 def usable_processors() -> set[int] | None:
     """Return the logical processors that this process may use; None where that is not known."""
-    if sys.platform == "linux":
-        return os.sched_getaffinity(0)
-    return None
+    return os.sched_getaffinity(0) if sys.platform == "linux" else None
 
 
 def physical_cores() -> int:
