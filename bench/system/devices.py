@@ -69,7 +69,10 @@ def _require_cuda(name: str, index: int) -> None:
 
 def usable_processors() -> set[int] | None:
     """Return the logical processors that this process may use; None where that is not known."""
-    return os.sched_getaffinity(0) if sys.platform == "linux" else None
+    usable: set[int] | None = None
+    if sys.platform == "linux":
+        usable = os.sched_getaffinity(0)
+    return usable
 
 
 def physical_cores() -> int:
