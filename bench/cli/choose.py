@@ -34,11 +34,11 @@ def choose(
     study: Annotated[str | None, option("--study NAME", "Only consider this study's runs.")] = None,
     boundary: Annotated[
         str | None,
-        option("--boundary NAME", "Only consider rows of it: compute, copies or end-to-end."),
+        option("--boundary NAME", "Only rows with this boundary: compute, copies or end-to-end."),
     ] = None,
     scenario: Annotated[
         str | None,
-        option("--scenario NAME", "Only consider rows of it: offline, single-stream or server."),
+        option("--scenario NAME", "Only rows of this scenario: offline, single-stream or server."),
     ] = None,
     results: options.Results = options.DEFAULT_RESULTS,
     as_json: options.Json = False,

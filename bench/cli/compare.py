@@ -41,10 +41,10 @@ def compare(
     A configuration is slower (faster) if the whole 95 % interval of the change lies beyond the
     threshold, and the same if it lies within; else it is undecided. Each is compared by its ratio
     to the reference that was measured beside it. Images/s are judged only where both are of six
-    processes or more (bench throughput --processes) and, at a threshold below 0.05 or if they are
-    those of a reference, of three measurements or more; intervals over so many are judged however
-    wide they are. If nothing became slower, but something is undecided or could not be judged, the
-    exit code is 3. For a results folder, its latest measurement and the training speed of its runs
+    processes or more (bench throughput --processes) and, at a threshold below 0.05, of three
+    measurements or more; intervals over so many are judged however wide they are. A reference that
+    is measured fewer than three times is only reported. If nothing became slower, but something
+    is undecided or could not be judged, the exit code is 3. For a results folder, its latest measurement and the training speed of its runs
     are compared.
 
     One measurement alone is judged against the reference that was measured beside each of its

@@ -33,7 +33,7 @@ def report(
         Path | None,
         output(
             "--output DIR",
-            "Folder to write, or - for Markdown or LaTeX on stdout (default: report/NAME).",
+            "Folder to write (default: report/NAME); - writes text formats to stdout.",
         ),
     ] = None,
     columns: Annotated[

@@ -148,7 +148,7 @@ def throughput(
     """Measure throughput and latency, with confidence intervals.
 
     All configurations are measured interleaved, in several fresh processes (--processes), so that
-    their ratios are comparable and the next run of the command finds the same. One process is a
+    their ratios are comparable, with intervals meant to hold for other runs, too. One process is a
     quick look, whose intervals hold within this run only: nothing is claimed.
     While another bench command trains or measures on this machine, this one waits for its end.
     Every row shows what really ran. Raw samples are kept in the results folder. For a study, one

@@ -30,14 +30,14 @@ def tune(
         float | None,
         measurement(
             "--max-latency-ms MS",
-            "Largest p99 latency of one batch (95 % sure of each), in milliseconds.",
+            "Largest p99 latency of a batch, in milliseconds, at 95 % confidence.",
         ),
     ] = None,
     min_accuracy: Annotated[
         float | None,
         measurement(
             "--min-accuracy PERCENT",
-            "Smallest validation accuracy of what runs (or test accuracy), in per cent.",
+            "Smallest validation accuracy, in per cent (without a split: test accuracy).",
         ),
     ] = None,
     max_minutes: Annotated[

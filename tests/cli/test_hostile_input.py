@@ -35,6 +35,22 @@ def test_a_hostile_study_is_refused_in_one_line(content, message, bench, tmp_pat
     assert entries(tmp_path) == {"study.toml"}
 
 
+CODE = "__import__('pathlib').Path('ran').touch()"
+
+
+@pytest.mark.parametrize("code", [CODE, f"{{{CODE}}}", f"${{{CODE}}}", "$(touch ran)"])
+@pytest.mark.parametrize(
+    "place", ["question", "name", "dataset", "model", "options.width", "learning_rate"]
+)
+def test_nothing_in_a_study_or_an_option_is_evaluated(place, code, bench, tmp_path):
+    values = {"question": "q", "name": "a", "model": "resnet8", "dataset": "mnist", place: code}
+    lines = [f'{key} = "{value}"' for key, value in values.items()]
+    (tmp_path / "study.toml").write_text("\n".join([lines[0], "[[variant]]", *lines[1:]]))
+    bench("run-ablation", "study.toml", "--dry-run")
+    bench("train", "resnet8", "--option", f"width={code}", "--set", f"learning_rate={code}")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_pipe_is_no_study(bench, tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     assert "it is a device or pipe; give a file" in bench("run-ablation", "pipe.toml").refusal

@@ -292,6 +292,12 @@ def test_the_fewest_layers_are_found(needed: int) -> None:
     assert len(asked) <= 3
 
 
+def test_rounding_explains_what_the_documentation_says() -> None:
+    assert rounding_tolerance("fp32", 10) == 1e-4
+    assert rounding_tolerance("fp16", 10) == rounding_tolerance("tf32", 10) == 20 / 2**11
+    assert rounding_tolerance("bf16", 10) == 20 / 2**8
+
+
 def test_mcnemar_is_the_binomial_test_of_the_flips() -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, 500)
@@ -299,8 +305,9 @@ def test_mcnemar_is_the_binomial_test_of_the_flips() -> None:
     b = np.where(generator.random(500) < 0.7, labels, (labels + 2) % 10)
     found = compare_answers(a, b, labels)
     assert found.drop == pytest.approx(100 * ((a == labels).mean() - (b == labels).mean()))
-    expected = binomtest(found.lost, found.lost + found.won).pvalue
-    assert found.p_value == pytest.approx(expected)
+    lost, won = ((a == labels) & (b != labels)).sum(), ((a != labels) & (b == labels)).sum()
+    assert (found.lost, found.won) == (lost, won)
+    assert found.p_value == pytest.approx(binomtest(lost, lost + won).pvalue)
     assert found.flipped == (a != b).sum()
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.errors import BenchError
 from bench.store import Store
 from bench.targets.find import load_trained
-from bench.training import run as training
+from bench.training import outcome
 
 
 @pytest.mark.filterwarnings("ignore:passing over")
@@ -135,7 +135,7 @@ def test_clock_set_back(root, fork, tiny, invariants, ledger):
     def set_back():
         now = time.time
         time.time = lambda: now() - 86400
-        training.datetime = Yesterday
+        outcome.datetime = Yesterday
 
     assert fork(lambda: tiny.train(root, on_event=at_first_epoch(set_back))).wait() == 0
     assert invariants()

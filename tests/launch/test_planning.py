@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 
 import pytest
 import torch
@@ -63,6 +64,13 @@ def test_recorded_runs_are_the_measured_speed(plan, trained):
     (row,) = plan(text, "--results", trained, "--seeds", "7", "--json").document["rows"]
     assert row["basis"] == "measured by recorded runs"
     assert row["runs"] == 2
+    speeds = {}
+    for run in runs:
+        shortcut = run.request["options"].get("shortcut")
+        speeds.setdefault(shortcut, []).append(run.result["images_per_second"])
+    assert [len(found) for found in speeds.values()] == [2, 2]
+    seconds = sum(row["images"] / 2 / statistics.median(found) for found in speeds.values())
+    assert 3600 * row["hours"] == pytest.approx(seconds, rel=1e-3)
 
 
 @pytest.mark.parametrize(

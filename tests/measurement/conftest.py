@@ -35,9 +35,10 @@ class FakeRunner:
     name: str = "fake"
     fails_after: int | None = None
     blocks: int = 0
+    cap_seconds: float = 0.0
 
     def warm_up(self, cap_seconds: float) -> WarmUp:
-        del cap_seconds
+        self.cap_seconds = cap_seconds
         return WarmUp((self.draw(),), True)
 
     def block(self, count: int) -> list[float]:

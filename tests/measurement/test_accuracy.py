@@ -80,6 +80,30 @@ def test_answers_beyond_rounding_are_an_error_that_names_the_first_image(results
     assert frame.loc[frame["backend"] == "eager", "status"].iloc[0] == "complete"
 
 
+def test_an_int8_file_is_compared_with_its_own_quantised_values(results, run, monkeypatch):
+    whole = LocalRunner.answer
+
+    def answer(self, images):
+        return whole(self, images) * (-1 if self.configuration.precision == "int8" else 1)
+
+    monkeypatch.setattr(LocalRunner, "answer", answer)
+    frame = bench.measure(
+        run, results=results, backends=("onnxruntime",), precisions=("fp32", "int8"), **QUICK
+    )
+    error = frame[frame["precision"] == "int8"]["error"].iloc[0]
+    assert "by the file computed as it is written" in error
+    assert "of 256 images)" in error
+    assert frame[frame["precision"] == "fp32"]["error"].isna().all()
+
+
+@pytest.mark.usefixtures("third_party")
+def test_scores_of_another_packages_backend_are_not_used_again(results, run):
+    request = Request(backends=("rounded", "eager"), batch_sizes=(32,))
+    theirs, ours = expand(request, find_targets([run], results=results), device="cpu", threads=1)[:2]
+    assert (theirs.backend, accuracy.identity(theirs)) == ("rounded", None)
+    assert accuracy.identity(ours) is not None
+
+
 @pytest.mark.usefixtures("third_party")
 def test_what_rounding_explains_is_no_error_but_counted(results, run, answers):
     logits = torch.from_numpy(answers[0])

@@ -167,6 +167,17 @@ def test_kernels_are_counted_once_on_cuda(monkeypatch):
 # Runners
 
 
+def test_the_clock_waits_for_the_device_before_and_after_the_calls(monkeypatch):
+    log, times = [], iter([10**9, 4 * 10**9])
+    monkeypatch.setattr(
+        "bench.measurement.backends.clocks.time.perf_counter_ns",
+        lambda: log.append("now") or next(times),
+    )
+    clock = WallClock(lambda: log.append("wait"), lambda: log.append("before"))
+    assert clock.measure(lambda: log.append("call"), 3) == pytest.approx(1.0)
+    assert log == ["before", "wait", "now", "call", "call", "call", "wait", "now"]
+
+
 @pytest.fixture
 def opened(monkeypatch, fake_backend):
     """Open a runner on a device; a call takes 0.1 ms, twice that if it is the only one."""
@@ -218,12 +229,20 @@ def test_the_cache_is_cleared_before_every_call(opened, monkeypatch):
     assert cleared == [1]
 
 
-def test_end_to_end_sends_bytes_and_normalises_on_the_device(opened):
+def test_end_to_end_sends_bytes_and_normalises_on_the_device(opened, monkeypatch):
+    seen = []
+
+    def normalise(images):
+        seen.append((images.device.type, images.dtype))
+        return images.float() / 255
+
+    monkeypatch.setattr(MeasuredNetwork, "preprocess", lambda _: normalise)
     with FakeTensorMode():
         runner = opened(boundary="end-to-end")
         runner.step()
         (images,) = runner.prepared.uploaded
     assert (images.device.type, images.dtype) == ("cuda", torch.float32)
+    assert seen == [("cuda", torch.uint8)]
     runner = opened("cpu", boundary="end-to-end")
     runner.step()
     assert runner.prepared.uploaded[0].device.type == "cpu"

@@ -141,6 +141,17 @@ def test_auto_stops_at_the_first_look_whose_ratios_are_narrow_enough():
         found = replicate(trials, Request(), Goal(max_seconds=60), run)
         assert (len(found.processes), found.warnings) == (expected, [])
         assert {trial.confidence for trial in trials} == {LOOK_CONFIDENCE}
+        for trial in trials:
+            logs = np.log([one.interval.median for one in trial.replicates.values()])
+            ends = stats.t.interval(1 - 0.0182, len(logs) - 1, logs.mean(), stats.sem(logs))
+            found_ends = math.log(trial.interval.low), math.log(trial.interval.high)
+            assert found_ends == pytest.approx(ends)
+        reference, other = trials
+        each = [one.speedup_over(reference.replicates[n]) for n, one in other.replicates.items()]
+        pairs = process_interval([ratio.median for ratio in each], 1 - 0.0182)
+        speedup = other.speedup_over(reference)
+        width, expected_width = (x.high / x.low for x in (speedup, pairs))
+        assert math.log(width) == pytest.approx(math.log(expected_width), rel=0.1)
 
 
 def test_no_more_processes_than_the_time_allows():

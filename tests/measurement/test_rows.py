@@ -13,6 +13,7 @@ from bench.measurement.machine.ceiling import Ceiling
 from bench.measurement.rows import make_rows, noise_floors
 from bench.measurement.timing.runner import RunnerReport
 from bench.measurement.timing.sampling import Goal
+from bench.measurement.timing.warmup import WarmUp
 from bench.networks.memory_traffic import Traffic
 
 from .conftest import a_trial
@@ -51,6 +52,21 @@ def rows_of(*trials, ceiling: Ceiling | None = None) -> list[dict]:
 
 def around(seconds: float, *, spread: float = 0.001, processes: int = 6, samples: int = 20):
     return seconds * np.exp(SOURCE.normal(0, spread, (processes, samples)))
+
+
+def test_a_warm_up_that_was_cut_short_in_one_process_is_a_warning():
+    steady, unsteady = WarmUp((1.0, 1.0), True), WarmUp((2.0, 1.0), False)
+    for place in range(6):
+        trial = a_trial("eager", None, "g")
+        for number, samples in enumerate(around(0.001)):
+            one = trial.fresh()
+            one.blocks, one.positions = {0: list(samples)}, {0: 0}
+            one.update_interval(always=True)
+            one.warm_up = unsteady if number == place else steady
+            one.report = RunnerReport(Executed("eager", "fp32"), repeats=24)
+            trial.add_replicate(number, one)
+        (row,) = rows_of(trial)
+        assert "warm-up was cut short" in row["warnings"]
 
 
 def test_the_share_of_a_peak_that_was_exceeded_is_not_shown():

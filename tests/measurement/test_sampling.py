@@ -93,6 +93,12 @@ def test_warm_up_goes_on_while_times_fall_and_stops_once_they_are_level(clock):
     assert done.typical == 0.05
 
 
+def test_warm_up_takes_a_quarter_of_the_time_at_most(clock, normal):
+    runner = FakeRunner(clock, normal(0.01, 0.001))
+    run_plan([a_trial("eager", runner, "g", True)], Goal(max_seconds=2.0), now=clock)
+    assert runner.cap_seconds == 0.5
+
+
 def test_warm_up_is_capped_and_says_so(clock):
     def falling() -> float:
         clock.now += 1

@@ -72,6 +72,8 @@ def _execution(records: Sequence[RunRecord]) -> dict[str, Any]:
         option: {record.environment.get(name) for record in records}
         for option, name in names.items()
     }
+    if found["threads"] != {1}:  # by default, as many runs are trained at a time as there are cores
+        found["workers"] = {record.environment.get("workers") for record in records}
     return {option: values.pop() for option, values in found.items() if len(values) == 1}
 
 
