@@ -44,8 +44,8 @@ def compare(
     processes or more (bench throughput --processes) and, at a threshold below 0.05, of three
     measurements or more; intervals over so many are judged however wide they are. A reference that
     is measured fewer than three times is only reported. If nothing became slower, but something
-    is undecided or could not be judged, the exit code is 3. For a results folder, its latest measurement and the training speed of its runs
-    are compared.
+    is undecided or could not be judged, the exit code is 3. For a results folder, its latest
+    measurement and the training speed of its runs are compared.
 
     One measurement alone is judged against the reference that was measured beside each of its
     configurations. With --python, one process of each environment measures the targets in turn;

@@ -43,7 +43,11 @@ def settle_folders(plan: Plan, store: Store) -> Plan:
     folders = {r.dataset: find_folder(r.dataset) for r in requests}
     if not any(folders.values()):
         return plan
-    recorded = list(itertools.chain(store.runs(), store.unfinished()))
+    recorded = [
+        record
+        for record in itertools.chain(store.runs(), store.unfinished())
+        if record.request["dataset"].startswith(FOLDER_PREFIX)
+    ]
     names = {
         name: _name_of(name, folder, [r for r in requests if r.dataset == name], recorded)
         for name, folder in folders.items()
@@ -60,7 +64,7 @@ def _name_of(name: str, folder: Path, requests: list[RunRequest], recorded: list
         how = tuple(record.request[key] for key in ("train_images", "input_size"))
         resize = record.request["recipe"].get("resize", LATER["resize"])
         request = wanted.get((*how, resize))
-        if request is None or not other.startswith(FOLDER_PREFIX):
+        if request is None:
             continue
         path = record.environment.get("dataset_path", str(find_folder(other)))
         if other != name and find_folder(other) == folder and path == str(folder):
@@ -115,6 +119,7 @@ def refuse_changed(
     """
     images: dict[Data, dict[str, Any]] = {}
     code: dict[str, dict[str, str]] = {}
+    starts: dict[str, dict[str, str]] = {}
     for request in requests:
         if ":" not in request.model + request.dataset:
             continue  # both come with bench
@@ -134,25 +139,35 @@ def refuse_changed(
         now = {"user_code": code[request.model], **images.get(request.data, {})}
         if record is not None:
             refuse_other_inputs(run, request, recorded_inputs(record), now)
-            refuse_other_start(request, record, store)
+            if record.status == "complete":
+                if request.seedless_hash not in starts:
+                    starts[request.seedless_hash] = _own_start(request, record)
+                _refuse_other_start(request, record, starts[request.seedless_hash], store)
         elif found is not None:
             inputs = found[1].get("inputs", {})
             refuse_other_inputs(run, request, inputs, now, begun=True)
     return {data: known["dataset_fingerprint"] for data, known in images.items()}
 
 
-def refuse_other_start(request: RunRequest, record: RunRecord, store: Store) -> None:
-    """Refuse a run of a network that loads weights itself, if they are others now.
+def _own_start(request: RunRequest, record: RunRecord) -> dict[str, str]:
+    """Return the digests of what a network sets or loads itself, whatever the random seed."""
+    own = ":" in request.model and request.recipe.initialization == "model"
+    if not own or request.initial_weights is not None:
+        return {}
+    classes, shape = len(record.result["classes"]), record.result["input_shape"]
+    return loaded_tensors(request, classes, shape)[0]
 
-    Tensors that do not depend on the random seed are compared.
+
+def _refuse_other_start(
+    request: RunRequest, record: RunRecord, loaded: dict[str, str], store: Store
+) -> None:
+    """Refuse a run of a network that loads weights itself, if they are others now.
 
     Raises:
         BenchError: naming the tensor.
     """
-    own = ":" in request.model and request.recipe.initialization == "model"
-    if not own or request.initial_weights is not None or record.status != "complete":
+    if not loaded:
         return
-    loaded, _ = loaded_tensors(request, len(record.result["classes"]), record.result["input_shape"])
     before = store.read_document(record.run, "initial_weights.json")
     for name, digest in loaded.items():
         if before.get(name, digest) != digest:

@@ -194,8 +194,8 @@ def _choose_references(trials: Sequence[Trial], request: Request) -> list[Trial]
 
 def _take_recorded_scores(trials: Sequence[Trial], store: Measurements) -> None:
     """Spare the trials that an earlier measurement scored in the same runtime on this machine."""
-    lanes = [lane for record in store.records() for lane in record.lanes.values()]
-    known = [lane["score"] for lane in reversed(lanes) if "score" in lane]
+    lanes = (lane for record in store.records() for lane in record.lanes.values())
+    known = [lane["score"] for lane in lanes if "score" in lane][::-1]
     for trial in trials if known else ():
         trial.score = recorded_score(trial.configuration, known)
 

@@ -160,7 +160,11 @@ def _of_engine(path: Path, results: str, size: Size | None) -> dict[str, Any]:
 
 def _of_export(sha256: str, results: str) -> dict[str, Any]:
     """Return what the results folder knows of an exported file."""
-    known = Exports(results).known_files().get(sha256, {})
+    record, known = Exports(results).describing(sha256), {}
+    if record is not None and record.row["sha256"] == sha256:
+        known = record.row
+    elif record is not None:  # what was quantised from it
+        known = {"model": record.row["model"], "test_accuracy": record.row["torch_accuracy"]}
     return {key: known.get(key) for key in ("model", "run", "test_accuracy", "calibration")}
 
 

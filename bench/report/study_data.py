@@ -169,8 +169,8 @@ class StudyData:
     @cached_property
     def export_records(self) -> list[ExportRecord]:
         """Exports of the study's runs, those that tuned included."""
-        records = Exports(self.store.root).records()
-        return [record for record in records if record.run in self.study.runs]
+        runs, records = self.study.runs, Exports(self.store.root).records()
+        return [record for record in records if record.run in runs]
 
     @cached_property
     def exports(self) -> pd.DataFrame:
@@ -179,7 +179,9 @@ class StudyData:
 
     @cached_property
     def _measured(self) -> list[MeasurementRecord]:
-        return list(Measurements(self.store.root).records())
+        """Measurements with rows of the study's runs."""
+        runs, records = self.study.runs, Measurements(self.store.root).records()
+        return [r for r in records if any(row.get("run") in runs for row in r.rows + r.cold_starts)]
 
     @cached_property
     def measurements(self) -> list[MeasurementRecord]:
@@ -193,15 +195,14 @@ class StudyData:
     @cached_property
     def throughput(self) -> pd.DataFrame:
         """The study's rows of the `throughput` table."""
-        return throughput_frame(
-            row for record in self._measured for row in record.rows if row["run"] in self.study.runs
-        )
+        runs, rows = self.study.runs, (row for record in self._measured for row in record.rows)
+        return throughput_frame(row for row in rows if row["run"] in runs)
 
     @cached_property
     def cold_starts(self) -> pd.DataFrame:
         """The study's rows of the `cold_starts` table."""
-        rows = (row for record in self._measured for row in record.cold_starts)
-        return cold_start_frame(row for row in rows if row["run"] in self.study.runs)
+        runs, rows = self.study.runs, (row for r in self._measured for row in r.cold_starts)
+        return cold_start_frame(row for row in rows if row["run"] in runs)
 
     @cached_property
     def analyses(self) -> tuple[list[AnalysisRecord], list[str]]:

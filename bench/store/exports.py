@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,10 @@ class Exports:
 
     def records(self) -> Iterator[ExportRecord]:
         """Read every export's record, in order of name; broken ones warn and are skipped."""
-        for path in sorted(self.root.glob(f"[!.]*/{RECORD}")):
+        return self._beginning("[!.]")
+
+    def _beginning(self, pattern: str) -> Iterator[ExportRecord]:
+        for path in sorted(self.root.glob(f"{pattern}*/{RECORD}")):
             record = read_or_warn(path.parent, read_export)
             if record is not None:
                 yield record
@@ -159,16 +163,21 @@ class Exports:
 
     def describing(self, sha256: str) -> ExportRecord | None:
         """Return the newest export that is the file of this SHA-256, or was quantised from it."""
-        records = sorted(self.records(), key=lambda record: record.created_at, reverse=True)
-        own = [record for record in records if record.row["sha256"] == sha256]
-        made_of_it = [r for r in records if r.request.get("file_sha256") == sha256]
-        return next(iter([*own, *made_of_it]), None)
+        own = [
+            record
+            for record in self._beginning(glob.escape(sha256))
+            if record.row["sha256"] == sha256
+        ]
+        if own:
+            return own[0]
+        made_of_it = (r for r in self.records() if r.request.get("file_sha256") == sha256)
+        return max(made_of_it, key=lambda record: record.created_at, default=None)
 
     def named(self, name: str) -> ExportRecord | None:
         """Return the only export whose SHA-256 begins with *name* (8 digits or more), or None."""
         if len(name) < 8:  # noqa: PLR2004 - shorter beginnings are ambiguous soon
             return None
-        found = [record for record in self.records() if record.export.startswith(name)]
+        found = [*self._beginning(glob.escape(name))]
         return found[0] if len(found) == 1 else None
 
 

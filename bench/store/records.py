@@ -14,7 +14,7 @@ from bench.errors import BenchError, warn
 from bench.studies.run_request import FORMAT_VERSION, IMPORT_SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from _typeshed import DataclassInstance
@@ -161,7 +161,21 @@ def read_record(path: Path, kind: type[Record], name: str, *, required: bool = F
         if found != name:
             noun = kind.__name__.removesuffix("Record").lower()
             raise BenchError(f"it holds the record of another {noun}, {found}")
+        refuse_unknown(values, kind)
         return kind(**values)
+
+
+def refuse_unknown(values: Mapping[str, Any], kind: type[Any]) -> None:
+    """Refuse a record with fields that this version does not know: it would lose them.
+
+    Raises:
+        NewerFormatError: it has one.
+    """
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - known - {"format_version", "checksum"}):
+        raise NewerFormatError(
+            f"a newer bench wrote it (it has {unknown[0]!r}, unknown here); upgrade bench"
+        )
 
 
 def read_study_record(path: Path) -> StudyRecord:

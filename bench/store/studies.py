@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shlex
 import uuid
 from pathlib import Path
@@ -26,6 +27,7 @@ from bench.store.records import (
     read_study_record,
     reading,
     refuse_overwriting_newer,
+    refuse_unknown,
     seal,
     unseal,
 )
@@ -111,6 +113,11 @@ class Studies:
         """
         path = self.root / "studies" / f"{name}.json"
         refuse_overwriting_newer(path)
+        values = None
+        with contextlib.suppress(OSError, ValueError):  # nothing there, or nothing to be lost
+            values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            refuse_unknown(values, StudyRecord)
         return path
 
     def forget_runs(self, study: str, runs: Collection[str]) -> None:

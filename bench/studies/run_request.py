@@ -101,7 +101,7 @@ class RunRequest:
             **({"std": list(self.std)} if self.std else {}),
             **({} if self.evaluate_test else {"evaluate_test": False}),
             "training_revision": TRAINING_REVISION + (MUON_REVISION if self.uses_muon else 0),
-            "format_version": FORMAT_VERSION,
+            "format_version": 1,  # of identities: that of records may grow without new runs
         }
 
     @classmethod

@@ -99,7 +99,9 @@ def test_an_int8_file_is_compared_with_its_own_quantised_values(results, run, mo
 @pytest.mark.usefixtures("third_party")
 def test_scores_of_another_packages_backend_are_not_used_again(results, run):
     request = Request(backends=("rounded", "eager"), batch_sizes=(32,))
-    theirs, ours = expand(request, find_targets([run], results=results), device="cpu", threads=1)[:2]
+    theirs, ours = expand(request, find_targets([run], results=results), device="cpu", threads=1)[
+        :2
+    ]
     assert (theirs.backend, accuracy.identity(theirs)) == ("rounded", None)
     assert accuracy.identity(ours) is not None
 

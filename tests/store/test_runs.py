@@ -172,7 +172,7 @@ def test_a_record_with_other_fields_is_passed_over(store, record):
     run = record().run
     store.folder(run).mkdir(parents=True)
     (store.folder(run) / "run.json").write_text(json.dumps({**values, "checksum": checksum}))
-    with pytest.warns(UserWarning, match=r"run.json cannot be read .*mood"):
+    with pytest.warns(UserWarning, match=r"a newer bench wrote it .*mood"):
         assert store.read_run(run) is None
 
 
@@ -306,7 +306,7 @@ def test_a_study_is_read_back_and_refers_to_its_tuning_too(store, finish):
     [
         (lambda values: values.update(format_version=99), "format version 99"),
         (lambda values: values.update(name="../../other"), "the record of another study"),
-        (lambda values: values.update(mood="good"), "cannot be read .*mood"),
+        (lambda values: values.update(mood="good"), "a newer bench wrote it .*mood"),
         (lambda values: values.pop("question"), "cannot be read .*question"),
         (lambda values: values["variants"]["a"].pop("runs"), "cannot be read"),
         (lambda values: values["variants"]["a"].pop("reference"), "reference"),
@@ -365,6 +365,17 @@ def test_a_newer_run_is_not_written_over(store, finish):
     before = path.read_bytes()
     with pytest.raises(NewerFormatError, match="written by a newer bench"):
         finish(store)
+    assert path.read_bytes() == before
+
+
+def test_a_study_with_fields_of_a_newer_bench_is_not_written_over(store, finish):
+    """Its looks would be forgotten, and the study tested as at its first one."""
+    store.save_study(study(finish, store))
+    path = store.root / "studies" / "mine.json"
+    forge(path, lambda values: values.update(look_levels=[0.05]))
+    before = path.read_bytes()
+    with pytest.raises(NewerFormatError, match=r"it has 'look_levels', unknown here.*upgrade"):
+        store.save_study(study(finish, store))
     assert path.read_bytes() == before
 
 

@@ -41,6 +41,7 @@ SIGNIFICANT = 0.01
 FEWEST = 10  # measurements, below which no p is as small
 _ORDERS = 9999  # random ones, at least
 _SHORTEST = 3  # measurements on each side of a step
+_NUMBERS = 10**7  # differences in memory at a time
 _FLOOR = 1e-6  # relative range below which all speeds are equal
 
 
@@ -156,7 +157,7 @@ def _cuts(logs: npt.NDArray[np.float64], searched: int) -> list[tuple[int, float
         largest,
         permutation_type="pairings",
         alternative="greater",
-        batch=500,
+        batch=max(1, min(500, _NUMBERS // len(stretches))),
         n_resamples=max(_ORDERS, math.ceil(searched / SIGNIFICANT)),  # p can be small enough
         random_state=0,
     )

@@ -132,7 +132,8 @@ def tracked_runs(store: Store, study: str, run: str | None = None) -> Iterator[T
         for one in entry["runs"].values():
             if run in {None, one}:
                 variants.setdefault(one, []).append(name)
-    exports = list(Exports(store.root).records()) if variants else []
+    # All runs at the end of a study; while it trains, one run at a time, which has none yet.
+    exports = list(Exports(store.root).records()) if variants and run is None else []
     for one, names in variants.items():
         record = store.read(one)
         if record is not None:
