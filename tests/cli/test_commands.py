@@ -661,7 +661,7 @@ def test_a_removed_import_takes_the_study_that_names_it_along(bench, tmp_path):
     assert "These studies will train them again" in told
 
 
-def test_only_what_no_study_uses_is_collected(bench, results):
+def test_only_what_no_study_uses_is_collected(bench, results, monkeypatch):
     store = Store(results)
     nothing = bench("results", "gc", "--yes", "--results", results)
     assert nothing.out == "Every run is used by a study; nothing to remove.\n"
@@ -670,7 +670,12 @@ def test_only_what_no_study_uses_is_collected(bench, results):
     unused = set(tiny.variants["plain"]["runs"].values())
     asked = bench("results", "gc", "--results", results, stdin="n\n")
     assert "Remove 2 run(s) that no study uses?" in asked.out
+    assert all(f"  {run}\n" in asked.out for run in unused)
     assert len(list(store.runs())) == 4
+    with monkeypatch.context() as patch:  # while the question is open, a study takes them up
+        patch.setattr("typer.confirm", lambda *_, **__: store.save_study(tiny))
+        assert "Removed 0 run(s)" in bench("results", "gc", "--results", results).out
+    store.save_study(replace(tiny, variants={"residual": tiny.variants["residual"]}))
     assert bench("results", "gc", "--yes", "--results", results).out == "Removed 2 run(s).\n"
     assert {record.run for record in store.runs()} == tiny.runs - unused
 

@@ -124,8 +124,8 @@ def state(store: Store, study: str) -> str:
 def _files(store: Store, study: str) -> Iterator[Path]:
     yield store.root / "studies" / f"{study}.json"
     yield from (store.root / "analyses").glob("*.json")
-    for kind in ("exports", "measurements"):
-        yield from (store.root / kind).glob("*/*.json")
+    for kind in ("exports", "measurements"):  # published by renaming, which changes the folder
+        yield store.root / kind
     record = store.read_study(study)
     for entry in record.variants.values() if record else ():
         for run in entry["runs"].values():

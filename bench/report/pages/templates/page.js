@@ -243,13 +243,15 @@
   scrollable();
 
   if (data.live) {
-    setInterval(async () => {
+    const ask = async () => {
       try {
         const said = await fetch("state", { cache: "no-store" });
         if (!said.ok) throw new Error(said.statusText);
         const now = await said.text();
         if (now !== data.live) location.reload();
       } catch { document.getElementById("live").textContent = "The server has gone; this is its last state."; }
-    }, 2000);
+      setTimeout(ask, 2000);
+    };
+    setTimeout(ask, 2000);
   }
 })();
