@@ -137,6 +137,16 @@ def targets(folder: Path) -> dict[str, Target]:
     return data_files(folder) | records(folder) | onnx_files(folder)
 
 
+def as_file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """Return what writes its input as a file, and reads that."""
+
+    def parse(content: bytes) -> object:
+        path.write_bytes(content)
+        return read(path)
+
+    return parse
+
+
 def data_files(folder: Path) -> dict[str, Target]:
     path = folder / "input"
 
@@ -148,15 +158,11 @@ def data_files(folder: Path) -> dict[str, Target]:
         path.write_bytes(gzip.compress(content, 0))
         return read_cifar(path, train=("a.bin",), test="t.bin", names="n.txt", label_bytes=1)
 
-    def gz(content: bytes) -> object:
-        path.write_bytes(content)
-        return read_idx(path)
-
     pixels = struct.pack(">HBBII", 0, 8, 2, 3, 4) + bytes(range(12))
     images = {"cifar/a.bin": bytes(3073), "cifar/t.bin": bytes(3073), "cifar/n.txt": b"cat\ndog\n"}
     return {
         "idx": (pixels, idx),
-        "gzip of idx": (gzip.compress(pixels), gz),
+        "gzip of idx": (gzip.compress(pixels), as_file(path, read_idx)),
         "cifar": (tar(images), cifar),
     }
 
@@ -198,29 +204,33 @@ def records(folder: Path) -> dict[str, Target]:
         (measured / "measurement.json").write_bytes(seal(kept | {"files": {"samples.csv": digest}}))
         return read_samples(measured)
 
-    def throughput(content: bytes) -> object:
-        path.write_bytes(content)
-        return load_speeds(path)
-
-    def machines(content: bytes) -> object:
-        path.write_bytes(content)
-        return read_machines(path)
-
     def archive(content: bytes) -> object:
         path.write_bytes(gzip.compress(content, 0))
         with tempfile.TemporaryDirectory(dir=folder) as name:
             return unpack(Store(Path(name) / "results"), path)
 
+    def archived(name: str) -> Callable[[bytes], object]:
+        return lambda content: archive(tar({name: sealed(content)}))
+
     written = json.dumps(json.loads(record.to_json())).encode()
+    export = {"export": "e", "request": {}, "row": {"run": None, "file": "f"}, "files": {}}
     return {
         "study": (STUDY, study),
         "run.json": (written, run_json),
         "study record": (json.dumps(json.loads(seal(named))).encode(), study_json),
         "history": (HISTORY, history),
         "samples": (SAMPLES, samples),
-        "throughput JSON": (json.dumps({"schema": 1, "rows": [ROW]}).encode(), throughput),
-        "machines": (MACHINES, machines),
+        "throughput JSON": (
+            json.dumps({"schema": 1, "rows": [ROW]}).encode(),
+            as_file(path, load_speeds),
+        ),
+        "machines": (MACHINES, as_file(path, read_machines)),
         "archive of runs": (tar({f"runs/{record.run}/run.json": written}), archive),
+        "archived export": (json.dumps(export).encode(), archived("exports/e/export.json")),
+        "archived measurement": (
+            json.dumps(kept).encode(),
+            archived("measurements/m/measurement.json"),
+        ),
     }
 
 
