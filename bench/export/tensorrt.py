@@ -129,7 +129,8 @@ class Toolkit:
         cache = timing_cache if self.flavor == "standard" else None
         if cache is not None:
             timings = config.create_timing_cache(cache.read_bytes() if cache.is_file() else b"")
-            config.set_timing_cache(timings, ignore_mismatch=False)
+            if not config.set_timing_cache(timings, ignore_mismatch=False):  # of another GPU
+                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             raise self._refused(model, self.messages[0] if self.messages else "no engine")

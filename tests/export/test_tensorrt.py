@@ -96,15 +96,18 @@ class FakeTensorRT:
 
     def add_optimization_profile(self, _profile: Any) -> None: ...
 
-    def create_timing_cache(self, content: bytes) -> FakeTensorRT:
+    def create_timing_cache(self, content: bytes) -> bytes:
         self.calls.append(("cache", content))
-        return self
+        return content
 
-    def set_timing_cache(self, _cache: Any, *, ignore_mismatch: bool) -> None:
+    def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+        """Refuse the cache of another GPU."""
         assert not ignore_mismatch
+        self.timings = None if cache == b"another GPU's" else self
+        return self.timings is not None
 
-    def get_timing_cache(self) -> FakeTensorRT:
-        return self
+    def get_timing_cache(self) -> FakeTensorRT | None:
+        return self.timings
 
     def serialize(self) -> bytes:
         return b"timings"
@@ -142,6 +145,12 @@ def test_standard_flavor_keeps_a_timing_cache(model: Path, tmp_path: Path) -> No
     assert ("cleared", "tf32") in fake.calls  # else TensorRT computes fp32 in TF32
     build(model, tmp_path, fake, flavor="standard", profile=Profile(1, 8, 8))
     assert ("cache", b"timings") in fake.calls
+    (kept,) = tmp_path.rglob("timing-caches/*.cache")
+    kept.write_bytes(b"another GPU's")
+    assert build(model, tmp_path, fake, flavor="standard", profile=Profile(1, 4, 4))[
+        "status"
+    ].tolist() == ["unverified"]
+    assert kept.read_bytes() == b"timings"
 
 
 def test_an_engine_is_reused_only_if_everything_matches(model: Path, tmp_path: Path) -> None:

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
-
 from bench.errors import BenchError
 from bench.measurement.accuracy import Scorer
 from bench.measurement.machine.noise import noise_between, take_snapshot
@@ -29,7 +27,7 @@ from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.sampling import Goal, run_plan
 from bench.measurement.timing.server_scenario import find_rate
 from bench.system.intervals import FEWEST_PROCESSES, LOOK_CONFIDENCE, LOOKS
-from bench.system.memory import be_killed_first, describe_exit, out_of_memory_kills
+from bench.system.memory import be_killed_first, describe_exit, memory_left, out_of_memory_kills
 from bench.system.spawn import ignoring_interrupts, without_main
 
 if TYPE_CHECKING:
@@ -326,7 +324,7 @@ def sample_trials(trials: Sequence[Trial], goal: Goal, *, seed: int, on_event: O
 
 def _is_risky(made: Configuration) -> bool:
     images = 4 * made.batch_size * math.prod(made.target.input_shape)
-    return made.device == "cpu" and images > _RISKY_SHARE * psutil.virtual_memory().available
+    return made.device == "cpu" and images > _RISKY_SHARE * memory_left()
 
 
 def describe_trials(trials: Sequence[Trial], *, energy: bool = True) -> None:
