@@ -81,21 +81,26 @@ def _same(record: RunRecord, request: RunRequest) -> bool:
 
 def other_inputs(requests: Iterable[RunRequest], store: Store) -> str | None:
     """Return a digest of the user's code and images, if a recorded run was made with others."""
-    found: dict[str, dict[str, Any]] = {}
+    code: dict[str, dict[str, str]] = {}
+    images: dict[Data, dict[str, Any]] = {}
     differ = False
     for request in requests:
         if ":" not in request.model + request.dataset:
             continue
-        code, images = current_code(request.model), {}
-        if ":" in request.dataset:
-            images = describe_data(load_data(request))
-        found |= {request.model: code, request.dataset: images}
+        if request.model not in code:
+            code[request.model] = current_code(request.model)
+        if request.data not in images:
+            own = ":" in request.dataset
+            images[request.data] = describe_data(load_data(request)) if own else {}
         if record := store.read_run(request.run_id):
-            then = recorded_inputs(record)
+            then, now = recorded_inputs(record), code[request.model]
             known = then.get("user_code")  # older records have none
-            differ |= bool(known and changes(known, code))
-            differ |= any(then.get(key, value) != value for key, value in images.items())
-    return request_hash(found) if differ else None
+            differ |= bool(known and changes(known, now))
+            differ |= request.model.startswith("__main__:") and not now  # it is in no file
+            found = images[request.data].items()
+            differ |= any(then.get(key, value) != value for key, value in found)
+    inputs = {"code": code, "images": [[*data, found] for data, found in images.items()]}
+    return request_hash(inputs) if differ else None
 
 
 def refuse_changed(

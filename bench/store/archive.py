@@ -70,8 +70,8 @@ def pack(store: Store, runs: Collection[str] | None, archive: Path, *, made: boo
         made: with exports and measurements.
 
     Raises:
-        BenchError: a run, export or measurement is missing or damaged, or the archive cannot be
-            written.
+        BenchError: a run is missing, a file is damaged, or the archive cannot be written. Exports
+            and measurements whose record cannot be read are passed over with a warning.
     """
     wanted = [record.run for record in store.runs()] if runs is None else sorted(set(runs))
     for run in wanted:
@@ -184,7 +184,7 @@ def _made(store: Store) -> dict[str, list[tuple[Path, set[str]]]]:
     return {
         "exports": [(files.folder(e.export), {str(e.run)}) for e in files.records()],
         "measurements": [
-            (times.folder(m.measurement), {str(row.get("run")) for row in m.rows})
+            (times.folder(m.measurement), {str(r.get("run")) for r in (*m.rows, *m.cold_starts)})
             for m in times.records()
         ],
     }
@@ -196,8 +196,16 @@ def _fault_of(folder: Path) -> str | None:
     file = f"{kind.removesuffix('s')}.json"
     try:
         with reading(folder / file):
-            digests = dict(_READERS[kind](folder).files)
+            record = _READERS[kind](folder)
+            digests = dict(record.files)
             damaged = damaged_file(folder, digests)
+            if isinstance(record, exports.ExportRecord) and not damaged:
+                row = record.row
+                if (
+                    not folder.name == row["sha256"] == digests.get(row["file"])
+                    or not row["status"]
+                ):
+                    return f"{file} is of another file"
     except BenchError as error:
         return str(error)
     known = {file, *digests}

@@ -249,7 +249,7 @@ def refuse_overwriting_newer(path: Path) -> None:
 
 
 class NewerFormatError(BenchError):
-    """A record of a newer version would be overwritten."""
+    """A record was written by a newer version."""
 
 
 @contextlib.contextmanager

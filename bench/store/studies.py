@@ -22,6 +22,7 @@ from bench.store.files import (
 )
 from bench.store.locks import hold
 from bench.store.records import (
+    NewerFormatError,
     StudyRecord,
     read_or_warn,
     read_study_record,
@@ -117,7 +118,12 @@ class Studies:
         with contextlib.suppress(OSError, ValueError):  # nothing there, or nothing to be lost
             values = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(values, dict):
-            refuse_unknown(values, StudyRecord)
+            try:
+                refuse_unknown(values, StudyRecord)
+            except NewerFormatError as error:
+                raise NewerFormatError(
+                    f"{path}: {error}, or choose another --results folder"
+                ) from None
         return path
 
     def forget_runs(self, study: str, runs: Collection[str]) -> None:

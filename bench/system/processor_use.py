@@ -36,9 +36,10 @@ class ProcessorUse:
 
 def read_processor_use() -> ProcessorUse:
     """Read the processor's counters."""
-    processors = psutil.cpu_times(percpu=True)
+    processors = psutil.cpu_times(percpu=True)  # of those that are on, without their numbers
     known = set(range(len(processors)))
-    usable = (known & (usable_processors() or known)) or known
+    numbered = len(processors) == os.cpu_count()
+    usable = (known & (usable_processors() or known) if numbered else known) or known
     return ProcessorUse(
         time=time.monotonic(),
         busy=sum(map(_busy_seconds, processors)),

@@ -2,9 +2,10 @@
 
 What counts is the text of the function and of everything that it may reach by name in the user's
 own modules, without comments and blank lines: another function added to the same file, or a
-comment, changes nothing. Of an installed package, its version and all of its files count. Of timm
-and torchvision, whose versions differ mostly in other networks, what counts is the text that the
-network reaches in the module that defines it.
+comment, changes nothing. Of an installed package, its version and the checksums of its files as
+they were installed count; a file that is edited in place is not noticed. Of timm and torchvision,
+whose versions differ mostly in other networks, what counts is the text that the network reaches in
+the module that defines it.
 """
 
 from __future__ import annotations

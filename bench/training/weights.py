@@ -103,7 +103,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         BenchError: it cannot be read, it holds several state dicts that fit, or none whose names
             and shapes are the network's (the first that differs is named), or weights that are not
-            finite, dense and floating-point.
+            finite, dense and floating-point, or buffers with NaN.
     """
     expected = model.state_dict(keep_vars=True)  # tied tensors are one object
     found = [
@@ -130,6 +130,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 + AS_COLOURS
                 * (tensor.shape[1:2] == (3,) and expected[name].shape[1:2] == (1,))
             )
+    _check_values(model, tensors, path)
+    model.load_state_dict(tensors)
+
+
+def _check_values(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights that are no finite numbers, and buffers with NaN."""
     for name, _ in model.named_parameters():  # a buffer may hold infinities, such as a mask
         tensor = tensors[name]
         dense = tensor.layout is torch.strided and not tensor.is_meta
@@ -141,10 +147,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
             )
         if not tensor.isfinite().all():
             raise BenchError(f"--weights {path}: '{name}' is not finite{_DIVERGED}")
-    for name, tensor in tensors.items():
-        if tensor.isnan().any():
+    for name, _ in model.named_buffers():
+        tensor = tensors.get(name)  # None for what is not stored
+        if tensor is None or tensor.layout is not torch.strided or tensor.is_meta:
+            continue
+        if tensor.is_floating_point() and tensor.float().isnan().any():
             raise BenchError(f"--weights {path}: '{name}' holds NaN{_DIVERGED}")
-    model.load_state_dict(tensors)
 
 
 def _read(path: Path) -> Any:

@@ -327,20 +327,20 @@ def test_an_export_with_settings_of_its_own_is_measured_as_the_file_that_it_is(t
     """`bench throughput RUN --precision int8` would make another file, and measure that one."""
     store, exports, run = Store(tmp_path), Exports(tmp_path), make_request().run_id
     store.save_study(make_study({"a": [run]}))
-    files = []
-    for sha256, drop in (("a" * 64, None), ("b" * 64, 0.5)):
+    files, changes = [], ({}, {"max_accuracy_drop": 0.5}, {"target": "tensorrt"})
+    for sha256, changed in zip(("a" * 64, "b" * 64, "c" * 64), changes, strict=True):
         values = {"export": sha256, "sha256": sha256, "run": run, "file": "model.onnx"}
         values |= {"format": "onnx", "precision": "int8", "status": "complete"}
-        settings = Settings(precision="int8", max_accuracy_drop=drop).as_dict()
+        settings = Settings(precision="int8", **changed).as_dict()
         with exports.workspace() as work:
             (work / "model.onnx").write_bytes(b"")
             record = ExportRecord(sha256, {"settings": settings}, values)
             files.append(exports.file(exports.publish(work, record)))
-    with pytest.raises(BenchError, match="2 exports are there, and their measurement is") as no:
+    with pytest.raises(BenchError, match="3 exports are there, and their measurement is") as no:
         measured_rows(store)
     first, second = str(no.value).partition(": bench ")[2].split("; bench ")
     assert shlex.split(first)[:4] == ["throughput", "mine", "--precision", "fp32"]
-    assert shlex.split(second)[:3] == ["throughput", str(files[1]), "--scenario"]
+    assert shlex.split(second)[:4] == ["throughput", *map(str, files[1:]), "--scenario"]
 
 
 def test_a_file_s_export_without_a_measurement_is_followed_by_the_command(tmp_path):

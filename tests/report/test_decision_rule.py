@@ -428,7 +428,9 @@ def test_the_table_does_not_call_significant_what_the_answer_does_not_claim() ->
     table = study_table(summarise(Outcomes(study, records)), study)
     _, row = (dict(zip(table.columns, cells, strict=True)) for cells in table.rows)
     assert row["p (adjusted)"] == "<0.001 (no claim)"
-    assert "(significant, but for no claim: the answer says why)" in (table.note or "")
+    assert "(significant, except where marked no claim: the answer gives the reason)" in (
+        table.note or ""
+    )
 
 
 def test_there_is_no_test_before_all_runs_have_ended() -> None:

@@ -123,8 +123,9 @@ def made(store, runs):
     for run in runs:
         with exports.workspace() as folder:
             (folder / "model.onnx").write_bytes(run.encode())
-            row = {"run": run, "file": "model.onnx", "status": "complete"}
-            exports.publish(folder, ExportRecord(sha256_of(folder / "model.onnx"), {}, row))
+            sha256 = sha256_of(folder / "model.onnx")
+            row = {"run": run, "file": "model.onnx", "sha256": sha256, "status": "complete"}
+            exports.publish(folder, ExportRecord(sha256, {}, row))
     for run in (*runs, None):
         rows = [{"run": run}]
         measurements.publish(MeasurementRecord(measurements.new_id(), {}, rows), [])
@@ -179,6 +180,28 @@ def test_a_damaged_export_or_measurement_is_neither_packed_nor_added(
         return  # a record that cannot be read is passed over, with a warning
     with pytest.raises(BenchError, match=r"is damaged .*nothing was packed"):
         pack(store, None, archive)
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"sha256": "0" * 64}, {"file": "../../secret"}, {"status": None}, {"file": None}]
+)
+def test_an_export_whose_record_is_of_another_file_is_refused(row, store, there, archive):
+    exports = Exports(store.root)
+    with exports.workspace() as folder:
+        (folder / "model.onnx").write_bytes(b"x")
+        sha256 = sha256_of(folder / "model.onnx")
+        sound = {"run": None, "file": "model.onnx", "sha256": sha256, "status": "complete"}
+        exports.publish(folder, ExportRecord(sha256, {}, {**sound, **row} if row else {}))
+
+    def whole(name, content):
+        return name, content
+
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(exports.folder(sha256), f"exports/{sha256}")
+    repack(archive, whole)
+    with pytest.raises(BenchError, match=r"the archive's exports/\w+ is damaged .*nothing added"):
+        unpack(there, archive)
+    assert not list(Exports(there.root).records())
 
 
 def test_a_damaged_analysis_is_refused_and_nothing_added(store, there, archive, finish, entries):

@@ -374,7 +374,9 @@ def test_a_study_with_fields_of_a_newer_bench_is_not_written_over(store, finish)
     path = store.root / "studies" / "mine.json"
     forge(path, lambda values: values.update(look_levels=[0.05]))
     before = path.read_bytes()
-    with pytest.raises(NewerFormatError, match=r"it has 'look_levels', unknown here.*upgrade"):
+    with pytest.raises(
+        NewerFormatError, match=r"mine\.json: .*'look_levels', unknown here.*upgrade"
+    ):
         store.save_study(study(finish, store))
     assert path.read_bytes() == before
 

@@ -213,7 +213,8 @@ def records(folder: Path) -> dict[str, Target]:
         return lambda content: archive(tar({name: sealed(content)}))
 
     written = json.dumps(json.loads(record.to_json())).encode()
-    export = {"export": "e", "request": {}, "row": {"run": None, "file": "f"}, "files": {}}
+    row = {"run": None, "file": "f", "sha256": "e", "status": "complete"}
+    export = {"export": "e", "request": {}, "row": row, "files": {"f": "e"}}
     return {
         "study": (STUDY, study),
         "run.json": (written, run_json),

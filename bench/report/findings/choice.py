@@ -175,8 +175,7 @@ def _has_usual_settings(export: ExportRecord) -> bool:
     given = export.request.get("settings")
     if given is None:
         return True
-    chosen = {key: given[key] for key in ("precision", "target") if key in given}
-    return bool(Settings(**chosen).as_dict() == given)
+    return bool(Settings(precision=given["precision"]).as_dict() == given)
 
 
 def _named(store: Store, runs: set[str]) -> list[str]:

@@ -15,7 +15,8 @@ def look(study: StudyRecord) -> int:
     """Return which look at the comparisons this is, from 1.
 
     Earlier looks, and each change of what is compared or how it is tested after results could be
-    seen, count as one. In a study that may grow, so does each set of seeds, once for each of them.
+    seen, count as one. In a study that may grow, each set of seeds counts once for each rule
+    that it was tested under.
     """
     if not study.looks:
         return study.earlier_looks + changes(study) + 1

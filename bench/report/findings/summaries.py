@@ -42,14 +42,14 @@ _TEST_IMAGES = 1000  # assumed of runs that did not record their number: the sma
 
 @dataclass(frozen=True)
 class Failures:
-    """How many runs of a variant did not learn: diverged, or no better than chance at the end.
+    """How many runs of a variant did not learn: diverged, or ended no better than the best guess.
 
     Attributes:
         failed: their number.
         runs: number of runs that trained to the end or diverged.
         p_value: of Fisher's exact test against the reference's; None without a reference, before
             all runs have ended, and where seeds are there that were not declared.
-        median: of the accuracies, failed runs at chance accuracy.
+        median: of the accuracies, diverged runs at chance accuracy.
         worst: the lowest of them.
     """
 
@@ -277,7 +277,7 @@ class Outcomes:
         return Failures(failed, runs, p_value, statistics.median(values), min(values))
 
     def _failed(self, name: str) -> tuple[int, int]:
-        """Count the runs that diverged or ended at chance accuracy, and those that ended at all."""
+        """Count the runs that did not learn, and those that ended at all."""
         accuracy = self.accuracies["test"][name]
         runs = {s: r for s, r in self.runs[name].items() if s in accuracy or r.status == "diverged"}
         failed = 0

@@ -54,8 +54,11 @@ def training_commands(data: StudyData) -> list[str]:
     if file is None or any(record.request.get("initial_weights") for record in records):
         return []
     seeds = sorted({seed for _, seed in data.places.values()})
-    given = {"seeds": ",".join(map(str, seeds)), **data.study.overrides}
-    return [shlex.join(["bench", "run-ablation", file, *_options(given | _execution(records))])]
+    given = {"seeds": ",".join(map(str, seeds)), **data.study.overrides} | _execution(records)
+    together = {record.environment.get("workers") for record in records}
+    if given.get("threads") != 1 and len(together) == 1:  # by default, as many as there are cores
+        given["workers"] = together.pop()
+    return [shlex.join(["bench", "run-ablation", file, *_options(given)])]
 
 
 def study_file(study: StudyRecord) -> str | None:
@@ -72,8 +75,6 @@ def _execution(records: Sequence[RunRecord]) -> dict[str, Any]:
         option: {record.environment.get(name) for record in records}
         for option, name in names.items()
     }
-    if found["threads"] != {1}:  # by default, as many runs are trained at a time as there are cores
-        found["workers"] = {record.environment.get("workers") for record in records}
     return {option: values.pop() for option, values in found.items() if len(values) == 1}
 
 

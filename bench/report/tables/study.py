@@ -174,9 +174,9 @@ def _note(summaries: list[VariantSummary], study: StudyRecord) -> str:
             f"Differences are in points, with the interval of {TESTS[study.test]}. Intervals and "
             f"p-values of differences are simultaneous for all {_family(study)} "
             "(Bonferroni): the intervals contain all true differences, for new seeds on these test "
-            f"images, in {_confidence(study)} % of studies{_approximate(study)}, and a p-value is "
+            f"images, in {_confidence(study)}, and a p-value is "
             "below 0.05 exactly if its interval excludes zero (significant"
-            + (f", but for {NO_CLAIM}: the answer says why" if doubted else "")
+            + (f", except where marked {NO_CLAIM}: the answer gives the reason" if doubted else "")
             + "); n is the number of seeds."
         ),
         _primary_note(study),
@@ -199,18 +199,15 @@ def _has_secondary(study: StudyRecord) -> bool:
 
 
 def _confidence(study: StudyRecord) -> str:
-    """Return the per cent of studies in which all intervals hold: more at a later look.
+    """Say in which share of studies all intervals hold: more at a later look.
 
     With a margin, the others than the primary comparison share half of the level.
     """
     tested = level(study) / (2 if _has_secondary(study) and study.margin is not None else 1)
-    return "95" if tested == SIGNIFICANCE else f"{(1 - tested) * 100:.1f}"
-
-
-def _approximate(study: StudyRecord) -> str:
+    share = f"{'95' if tested == SIGNIFICANCE else f'{(1 - tested) * 100:.1f}'} % of studies"
     if study.test == "paired":
-        return ""
-    return " (about, if the accuracies of different variants do not correlate over seeds)"
+        return share
+    return f"about {share}, if accuracies of different variants do not correlate over seeds"
 
 
 def _primary_note(study: StudyRecord) -> str:
