@@ -145,7 +145,7 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         (
             r"b has a result for 2 seeds only \(1 diverged\); there is no significant "
             r"difference between b and a \(n = 2\); b did not learn in 1 of 3 runs "
-            r"\(diverged, or no better than guessing; against a's rate, Fisher's exact test, "
+            r"\(diverged, or at the accuracy of guessing; against a's rate, Fisher's exact test, "
             r"uncorrected, gives p = 1\.000\)\."
         ),
     ),

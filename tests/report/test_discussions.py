@@ -451,7 +451,6 @@ def degradation_tuned(p: Page) -> Iterator[Quote]:
     primary = p.data.contrasts[0].train_difference
     assert primary.significant
     assert primary.high < 0
-    yield "From 20 to 56 layers", NAME
     yield "changes by 7.4 points less favourably", 100 * primary.mean
     yield "(95 % interval 6.9 to 7.9, n = 8)", *_ends(primary.low, primary.high)
     yield "loses 6.7 points of training accuracy (5.9 to 7.5)", *in_training("plain56")

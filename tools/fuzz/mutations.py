@@ -209,12 +209,14 @@ def records(folder: Path) -> dict[str, Target]:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             return unpack(Store(Path(name) / "results"), path)
 
-    def archived(name: str) -> Callable[[bytes], object]:
-        return lambda content: archive(tar({name: sealed(content)}))
+    def archived(name: str, **others: bytes) -> Callable[[bytes], object]:
+        beside = {f"{Path(name).parent.as_posix()}/{other}": text for other, text in others.items()}
+        return lambda content: archive(tar({name: sealed(content), **beside}))
 
     written = json.dumps(json.loads(record.to_json())).encode()
-    row = {"run": None, "file": "f", "sha256": "e", "status": "complete"}
-    export = {"export": "e", "request": {}, "row": row, "files": {"f": "e"}}
+    sha256 = hashlib.sha256(b"a file").hexdigest()
+    row = {"run": None, "file": "f", "sha256": sha256, "status": "complete"}
+    export = {"export": sha256, "request": {}, "row": row, "files": {"f": sha256}}
     return {
         "study": (STUDY, study),
         "run.json": (written, run_json),
@@ -227,7 +229,10 @@ def records(folder: Path) -> dict[str, Target]:
         ),
         "machines": (MACHINES, as_file(path, read_machines)),
         "archive of runs": (tar({f"runs/{record.run}/run.json": written}), archive),
-        "archived export": (json.dumps(export).encode(), archived("exports/e/export.json")),
+        "archived export": (
+            json.dumps(export).encode(),
+            archived(f"exports/{sha256}/export.json", f=b"a file"),
+        ),
         "archived measurement": (
             json.dumps(kept).encode(),
             archived("measurements/m/measurement.json"),

@@ -252,7 +252,7 @@ def _failed(summary: VariantSummary, found: Failures) -> str:
         )
     return (
         f"{summary.name} did not learn in {found.failed} of {counted(found.runs, 'run')} "
-        f"(diverged, or no better than guessing{against})"
+        f"(diverged, or at the accuracy of guessing{against})"
     )
 
 
