@@ -7,6 +7,7 @@ again, and what was begun resumes. Each study's file says how long it takes on t
 was declared beforehand; nothing is looked at before all of its runs have ended. Finished runs can
 be taken to another machine, without their weights:
 `tar cJf RUNS.tar.xz --exclude model.safetensors --exclude '*.partial' -C FOLDER runs`.
+`tools/begun` has those of studies that are not complete (`tar xJf RUNS.tar.xz -C FOLDER`).
 """
 
 from __future__ import annotations
