@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -86,7 +88,13 @@ def test_a_run_that_diverged_is_charted_at_chance_accuracy(trained: Path) -> Non
 
 @pytest.mark.parametrize(
     ("values", "fewest"),
-    [([332_400.0, 335_300.0], 3), ([173_900.0, 335_300.0], 3), ([1.0, 1e6], 4), ([5.0], 3)],
+    [
+        ([332_400.0, 335_300.0], 3),
+        ([173_900.0, 335_300.0], 3),
+        ([30.8e6, 95.9e6], 3),
+        ([1.0, 1e6], 4),
+        ([5.0], 3),
+    ],
 )
 def test_a_logarithmic_axis_has_ticks_however_narrow_it_is(
     values: list[float], fewest: int
@@ -98,6 +106,8 @@ def test_a_logarithmic_axis_has_ticks_however_narrow_it_is(
     assert low < min(values)
     assert max(values) < high
     assert all(low <= tick <= high for tick in ticks)
+    gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
+    assert min(gaps, default=1) > 0.08  # 90M and 100M of 30M to 100M lay on each other
 
 
 def test_an_accuracy_does_not_pass_100_per_cent(trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
@@ -31,6 +32,7 @@ PALETTE = (
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
 _MOST_TICKS = 8
+_GAP = 0.1  # share of a logarithmic axis that a label such as 100M needs
 _DIGITS = (  # of the ticks of a logarithmic axis, from the densest
     (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
     (1, 1.5, 2, 3, 5, 7),
@@ -327,7 +329,8 @@ def log_axis(chart: Chart, which: Literal["x", "y"]) -> tuple[list[float], tuple
         powers = range(floor(log10(low)), floor(log10(high)) + 1)
         ticks = [digit * 10.0**power for power in powers for digit in digits]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= _MOST_TICKS:
+        gaps = [log10(after / before) for before, after in itertools.pairwise(ticks)]
+        if len(ticks) <= _MOST_TICKS and min(gaps, default=1.0) >= _GAP * log10(high / low):
             break
     return ticks[:: max(1, -(-len(ticks) // _MOST_TICKS))], (low, high)
 
