@@ -148,10 +148,10 @@ def _check_values(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: P
         if not tensor.isfinite().all():
             raise BenchError(f"--weights {path}: '{name}' is not finite{_DIVERGED}")
     for name, _ in model.named_buffers():
-        tensor = tensors.get(name)  # None for what is not stored
-        if tensor is None or tensor.layout is not torch.strided or tensor.is_meta:
+        buffer = tensors.get(name)  # None for what is not stored
+        if buffer is None or buffer.layout is not torch.strided or buffer.is_meta:
             continue
-        if tensor.is_floating_point() and tensor.float().isnan().any():
+        if buffer.is_floating_point() and buffer.float().isnan().any():
             raise BenchError(f"--weights {path}: '{name}' holds NaN{_DIVERGED}")
 
 
