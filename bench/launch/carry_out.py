@@ -181,7 +181,7 @@ def _tell_of_seeds_left_out(plan: Plan, store: Store) -> None:
         named, every = (",".join(map(str, sorted(seeds))) for seeds in (left, asked | left))
         warn(
             f"study '{plan.name}' also has finished runs of --seeds {named}, which this command "
-            f"leaves out, so that 'bench results gc' would remove them; keep them with "
+            "leaves out, so that 'bench results gc' would remove them; keep them with "
             f"--seeds {every}"
         )
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from bench.training.run import OnEvent
 
-
 _SECONDS = "2"  # for each configuration in one process
 _WIDTH = 0.02  # half-width of the intervals at which to stop
 _FIRST_SECONDS = 3600.0  # a process of the first pair may take; how long is not yet known
@@ -171,17 +170,8 @@ def _measure(python: str, words: Sequence[str], timeout: float) -> ComparedSpeed
     given = [*words] if has_seconds else [*words, "--max-seconds", _SECONDS]
     kills = out_of_memory_kills()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        command = [
-            python,
-            "-P",
-            "-c",
-            _PROGRAM,
-            "throughput",
-            *given,
-            "--results",
-            folder,
-            "--json",
-        ]
+        words = ["throughput", *given, "--results", folder, "--json"]
+        command = [python, "-P", "-c", _PROGRAM, *words]
         done = _run([*command, "--processes", "1"], timeout)
         if "--processes" in done.stderr and done.returncode:  # an older bench has only one
             done = _run(command, timeout)

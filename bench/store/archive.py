@@ -11,26 +11,23 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from bench.errors import BenchError
-from bench.store import exports, measurements
 from bench.store.analyses import Analyses
+from bench.store.exports import ExportRecord, Exports, read_export
 from bench.store.files import damaged_file, make_folder, publish_folder, storage_errors
-from bench.store.locks import hold
+from bench.store.measurements import Measurements, read_measurement
 from bench.store.records import reading
 from bench.store.runs import Store
 from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
     from bench.store.analyses import AnalysisRecord
 
 # runs/ID/FILE, studies/NAME.json, analyses/KIND-HASH.json, exports/SHA/FILE, measurements/ID/FILE
 _DEPTHS = {"runs": 3, "studies": 2, "analyses": 2, "exports": 3, "measurements": 3}
-_READERS: dict[str, Callable[[Path], exports.ExportRecord | measurements.MeasurementRecord]] = {
-    "exports": exports.read_export,
-    "measurements": measurements.read_measurement,
-}
+_KINDS = ("exports", "measurements")  # their folders have a record each
 # Weights hardly compress: an archive that expands more than this is malicious.
 _LARGEST_RATIO = 100
 _SMALL_BYTES = 1 << 26
@@ -103,7 +100,7 @@ def pack(store: Store, runs: Collection[str] | None, archive: Path, *, made: boo
         ],
         store.root,
     )
-    return Packed(len(wanted), *(len(others.get(kind, ())) for kind in _READERS))
+    return Packed(len(wanted), *(len(others.get(kind, ())) for kind in _KINDS))
 
 
 def _write(archive: Path, paths: Iterable[Path], root: Path) -> None:
@@ -135,7 +132,7 @@ def unpack(store: Store, archive: Path) -> Unpacked:
         _extract(archive, folder)
         source = Store(folder)
         runs = sorted(path.name for path in (folder / "runs").glob("*"))
-        others = [path for kind in _READERS for path in sorted((folder / kind).glob("*"))]
+        others = [path for kind in _KINDS for path in sorted((folder / kind).glob("*"))]
         for path in (*map(source.folder, runs), *others):
             fault = _fault(source, path.name) if path.parent.name == "runs" else _fault_of(path)
             if fault:
@@ -151,7 +148,8 @@ def unpack(store: Store, archive: Path) -> Unpacked:
             publish_folder(source.folder(run), store.folder(run))
         kept = _merge_studies(source, store)
         Analyses(store.root).adopt(analyses)
-        return Unpacked(added, kept, [n for path in others if (n := _adopt(path, folder, store))])
+        adopted = [path.relative_to(folder).as_posix() for path in others if _adopt(path, store)]
+        return Unpacked(added, kept, adopted)
 
 
 def _merge_studies(source: Store, store: Store) -> list[str]:
@@ -166,21 +164,16 @@ def _merge_studies(source: Store, store: Store) -> list[str]:
     return kept
 
 
-def _adopt(path: Path, folder: Path, store: Store) -> str | None:
-    """Publish an export or a measurement, and return its name; None if it is there already."""
-    name = path.relative_to(folder)
-    final = store.root / name
-    if final.exists():
-        return None
-    make_folder(final.parent)
-    with hold(store.root / "locks" / "exports.lock"):
-        publish_folder(path, final)
-    return name.as_posix()
+def _adopt(path: Path, store: Store) -> bool:
+    """Publish an export or a measurement; return False if it is there already."""
+    if path.parent.name == "exports":
+        return Exports(store.root).adopt(path)
+    return Measurements(store.root).adopt(path)
 
 
 def _made(store: Store) -> dict[str, list[tuple[Path, set[str]]]]:
     """Return the folders of all exports and measurements, each with the runs that it is of."""
-    files, times = exports.Exports(store.root), measurements.Measurements(store.root)
+    files, times = Exports(store.root), Measurements(store.root)
     return {
         "exports": [(files.folder(e.export), {str(e.run)}) for e in files.records()],
         "measurements": [
@@ -196,15 +189,13 @@ def _fault_of(folder: Path) -> str | None:
     file = f"{kind.removesuffix('s')}.json"
     try:
         with reading(folder / file):
-            record = _READERS[kind](folder)
+            record = read_export(folder) if kind == "exports" else read_measurement(folder)
             digests = dict(record.files)
             damaged = damaged_file(folder, digests)
-            if isinstance(record, exports.ExportRecord) and not damaged:
+            if isinstance(record, ExportRecord) and not damaged:
                 row = record.row
-                if (
-                    not folder.name == row["sha256"] == digests.get(row["file"])
-                    or not row["status"]
-                ):
+                own = folder.name == row["sha256"] == digests.get(row["file"])
+                if not (own and row["status"]):
                     return f"{file} is of another file"
     except BenchError as error:
         return str(error)

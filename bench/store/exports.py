@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.store import files
 from bench.store.files import (
     damaged_file,
+    make_folder,
     publish_folder,
     sha256_of,
     storage_errors,
@@ -101,6 +102,16 @@ class Exports:
         with hold(self._lock):
             publish_folder(folder, self.folder(record.export))
         return record
+
+    def adopt(self, folder: Path) -> bool:
+        """Publish an export of another results folder; return False if it is here already."""
+        final = self.folder(folder.name)
+        if final.exists():
+            return False
+        make_folder(self.root)
+        with hold(self._lock):
+            publish_folder(folder, final)
+        return True
 
     def tidy(self) -> None:
         """Repair what a process left that died while publishing."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError, nearest
 from bench.store.files import (
     damaged_file,
+    make_folder,
     prove_writable,
     publish_folder,
     sha256_of,
@@ -106,6 +107,15 @@ class Measurements:
             write_atomically(partial / RECORD, seal(dataclasses.asdict(record)))
             publish_folder(partial, self.folder(record.measurement))
         return record
+
+    def adopt(self, folder: Path) -> bool:
+        """Publish a measurement of another results folder; return False if it is here already."""
+        final = self.folder(folder.name)
+        if final.exists():
+            return False
+        make_folder(self.root)
+        publish_folder(folder, final)
+        return True
 
     def records(self) -> Iterator[MeasurementRecord]:
         """Read every measurement's record, oldest first; broken ones warn and are skipped."""

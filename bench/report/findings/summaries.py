@@ -239,7 +239,7 @@ class Outcomes:
             chance=self.chance,
             planned=set.intersection(*map(self._planned, weights)),
         )
-        return found and found.withheld() if self._pending(weights) else found
+        return found.withheld() if found is not None and self._pending(weights) else found
 
     def _planned(self, variant: str) -> set[int]:
         """Return the seeds of a variant that are tested."""
