@@ -157,8 +157,6 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
       bench results gc
 
     """
-    from bench.report.findings.wording import first_named
-
     store = _existing(results)
     store.refuse_unreadable_studies()  # their runs would seem unused
     users = _users(store.studies())
@@ -169,8 +167,8 @@ def collect_garbage(yes: Yes = False, results: options.Results = options.DEFAULT
         print_line("Every run is used by a study; nothing to remove.")
         return
     if not yes:
-        for line in first_named(unused, "more"):
-            print_line(f"  {line}")
+        for run in unused:
+            print_line(f"  {run}")
         typer.confirm(f"Remove {len(unused)} run(s) that no study uses?", abort=True)
         users = _users(store.studies())  # a study may have taken one up meanwhile
         unused = [run for run in unused if run not in users]

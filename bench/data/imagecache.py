@@ -86,7 +86,10 @@ def load_imagefolder(
     parent = data_dir / "imagefolder"
     cache = parent / _key(folder, image_size, resize)
     try:
-        dataset = _read(name, cache)  # also where nothing can be written
+        try:
+            dataset = _read(name, cache)  # also where nothing can be written
+        except (OSError, RuntimeError):  # torch's; another process replaces a damaged cache
+            dataset = None
         if dataset is None:
             parent.mkdir(parents=True, exist_ok=True)
             with FileLock(cache.with_suffix(".lock")):  # one process decodes, the others wait

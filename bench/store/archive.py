@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tarfile
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from bench.errors import BenchError
+from bench.errors import BenchError, warn
 from bench.store.analyses import Analyses
 from bench.store.exports import ExportRecord, Exports, read_export
 from bench.store.files import damaged_file, make_folder, publish_folder, storage_errors
@@ -21,7 +21,7 @@ from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from bench.store.analyses import AnalysisRecord
 
@@ -67,10 +67,11 @@ def pack(store: Store, runs: Collection[str] | None, archive: Path, *, made: boo
         made: with exports and measurements.
 
     Raises:
-        BenchError: a run is missing, a file is damaged, or the archive cannot be written. Exports
-            and measurements whose record cannot be read are passed over with a warning.
+        BenchError: a run is missing or damaged, or the archive cannot be written. Damaged exports
+            and measurements are passed over with a warning.
     """
     wanted = [record.run for record in store.runs()] if runs is None else sorted(set(runs))
+    paths: list[Path] = []
     for run in wanted:
         run_record = store.read_run(run)
         if run_record is None:
@@ -78,33 +79,35 @@ def pack(store: Store, runs: Collection[str] | None, archive: Path, *, made: boo
         damaged = damaged_file(store.folder(run), run_record.files)
         if damaged:
             raise BenchError(f"run {run} is damaged ({damaged}); nothing was packed")
-    others = {
-        kind: [folder for folder, of in folders if runs is None or of & set(wanted)]
-        for kind, folders in (_made(store) if made else {}).items()
-    }
-    for folder in itertools.chain(*others.values()):
-        if fault := _fault_of(folder):
-            raise BenchError(f"{folder} is damaged ({fault}); nothing was packed")
+        paths += [store.folder(run) / name for name in ("run.json", *run_record.files)]
+    packed: Counter[str] = Counter()
+    for folder, of in _made(store) if made else ():
+        if runs is None or of & set(wanted):
+            names, fault = _content(folder)
+            if fault:
+                warn(f"passing over {folder}: it is damaged ({fault})")
+            else:
+                packed[folder.parent.name] += 1
+                paths += [folder / name for name in names]
     analyses = Analyses(store.root)
     _write(
         archive,
         [
-            *(store.folder(run) for run in wanted),
+            *paths,
             *(
                 store.root / "studies" / f"{study.name}.json"
                 for study in store.studies()
                 if study.runs & set(wanted)
             ),
             *(analyses.file(record.analysis) for record in analyses.of(wanted)),
-            *itertools.chain(*others.values()),
         ],
         store.root,
     )
-    return Packed(len(wanted), *(len(others.get(kind, ())) for kind in _KINDS))
+    return Packed(len(wanted), *(packed[kind] for kind in _KINDS))
 
 
 def _write(archive: Path, paths: Iterable[Path], root: Path) -> None:
-    """Write files and folders, named as below *root*, into an archive that is whole or absent."""
+    """Write files, named as below *root*, into an archive that is whole or absent."""
     partial = archive.with_name(f".{archive.name}.partial")
     make_folder(archive.parent, option="")
     with storage_errors(archive, option=""):
@@ -171,20 +174,24 @@ def _adopt(path: Path, store: Store) -> bool:
     return Measurements(store.root).adopt(path)
 
 
-def _made(store: Store) -> dict[str, list[tuple[Path, set[str]]]]:
-    """Return the folders of all exports and measurements, each with the runs that it is of."""
+def _made(store: Store) -> Iterator[tuple[Path, set[str]]]:
+    """Yield the folders of all exports and measurements, each with the runs that it is of."""
     files, times = Exports(store.root), Measurements(store.root)
-    return {
-        "exports": [(files.folder(e.export), {str(e.run)}) for e in files.records()],
-        "measurements": [
-            (times.folder(m.measurement), {str(r.get("run")) for r in (*m.rows, *m.cold_starts)})
-            for m in times.records()
-        ],
-    }
+    for export in files.records():
+        yield files.folder(export.export), {str(export.run)}
+    for measured in times.records():
+        rows = (*measured.rows, *measured.cold_starts)
+        yield times.folder(measured.measurement), {str(row.get("run")) for row in rows}
 
 
 def _fault_of(folder: Path) -> str | None:
     """Return what of an export or a measurement is damaged or no part of it; None if nothing is."""
+    names, fault = _content(folder)
+    return fault or next((f.name for f in folder.iterdir() if f.name not in names), None)
+
+
+def _content(folder: Path) -> tuple[list[str], str | None]:
+    """Return the files of an export or a measurement, and what of them is damaged, if anything."""
     kind = folder.parent.name
     file = f"{kind.removesuffix('s')}.json"
     try:
@@ -196,11 +203,10 @@ def _fault_of(folder: Path) -> str | None:
                 row = record.row
                 own = folder.name == row["sha256"] == digests.get(row["file"])
                 if not (own and row["status"]):
-                    return f"{file} is of another file"
+                    damaged = f"{file} is of another file"
     except BenchError as error:
-        return str(error)
-    known = {file, *digests}
-    return damaged or next((f.name for f in folder.iterdir() if f.name not in known), None)
+        return [], str(error)
+    return [file, *digests], damaged
 
 
 def _sound_analyses(source: Store) -> list[AnalysisRecord]:

@@ -84,7 +84,9 @@ def physical_cores() -> int:
     if usable is None:
         cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     else:
-        cores = len(set(map(_core, usable)))
+        known = {core for core in map(_core, usable) if core}
+        per_core = (os.cpu_count() or 1) // (psutil.cpu_count(logical=False) or 1)
+        cores = len(known) or len(usable) // per_core or 1
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
 
@@ -97,16 +99,17 @@ def by_core(processors: Iterable[int]) -> list[int]:
     counted: Counter[str] = Counter()
     ranks = []
     for number in sorted(processors):
-        core = _core(number)
+        core = _core(number) or str(number)
         ranks.append((counted[core], number))
         counted[core] += 1
     return [number for _, number in sorted(ranks)]
 
 
 def _core(processor: int) -> str:
-    """Return what identifies the core of a logical processor: its list of hardware threads."""
+    """Return the list of a core's hardware threads, one of which is given; empty if not known."""
     folder = f"/sys/devices/system/cpu/cpu{processor}/topology"
-    return read_line(f"{folder}/thread_siblings_list") or str(processor)
+    of_core = read_line(f"{folder}/core_cpus_list")
+    return of_core or read_line(f"{folder}/thread_siblings_list") or ""  # its older name
 
 
 def default_threads() -> int:

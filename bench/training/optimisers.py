@@ -255,15 +255,15 @@ class Average:
     """A copy of a network whose weights and batch-norm statistics are exponential averages.
 
     What PyTorch's `AveragedModel` computes, but without its counter, which is copied to the GPU in
-    each step, so that the GPU waits. Other buffers, such as indices, counters and masks with
-    infinities, are copied.
+    each step, so that the GPU waits. What is no finite number, such as indices, counters and masks
+    with infinities, is copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = deepcopy(model)
         self._has_average = [
             *(True for _ in model.parameters()),
-            *(name.endswith(("running_mean", "running_var")) for name, _ in model.named_buffers()),
+            *(b.is_floating_point() and bool(b.isfinite().all()) for b in model.buffers()),
         ]
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 

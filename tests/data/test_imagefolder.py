@@ -94,6 +94,21 @@ def test_a_cache_that_is_not_whole_is_made_anew(folder, own_cache, damage):
     assert json.loads(manifest.read_text())["fingerprint"] == first.fingerprint
 
 
+def test_a_cache_that_another_process_replaces_meanwhile_is_read_again(folder, monkeypatch):
+    first, lengths = load(folder[0]), []
+
+    def map_file(*words, **options):
+        if not lengths:  # before the lock, another process removes what this one has begun to read
+            lengths.append(options["size"])
+            raise RuntimeError("unable to open file <train-images.bin>")
+        return from_file(*words, **options)
+
+    from_file = torch.from_file
+    monkeypatch.setattr(torch, "from_file", map_file)
+    assert load(folder[0]).fingerprint == first.fingerprint
+    assert lengths
+
+
 def test_an_interrupted_decoding_leaves_no_cache(folder, own_cache, monkeypatch):
     def interrupted(_, shape, _resize):
         yield np.zeros(shape, np.uint8)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from bench import export_onnx
@@ -45,6 +46,13 @@ def test_the_bundle_runs_without_torch(trained: tuple[Path, str], tmp_path: Path
     label, figure = said[-1].split(": ")
     assert label == "largest difference from PyTorch"
     assert float(figure) < 1e-3
+    grey = np.load(folder / "images.npy")[0, :, :, 0]  # as PIL's mode L gives it
+    np.save(tmp_path / "photo.npy", grey)
+    (only,) = run(folder, str(tmp_path / "photo.npy")).splitlines()
+    assert only.partition(" (")[0] == said[0].partition(" (")[0]
+    command = [sys.executable, "predict.py", "photo.jpg"]
+    refused = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert "open('photo.jpg').convert('L')" in refused.stderr
     readme = (folder / "README.md").read_text()
     row = export_onnx(name, results=results, with_preprocessing=True, threads=1).iloc[0]
     assert row["sha256"] in readme

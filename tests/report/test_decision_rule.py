@@ -87,6 +87,7 @@ def test_equal_variants_are_told_apart_in_5_percent_of_studies(
     [
         ([4] * 8, [1, *[3] * 7], 0.065),  # Welch's approximation: a little more than 5 %
         ([3] * 8, [1, *[3] * 7], 0.065),
+        ([5] * 8, [1, *[10] * 7], 0.09),
         ([10, *[3] * 7], [1] * 8, 0.055),  # unequal sizes: at most 5 %
         ([10, *[2] * 7], [0.3, *[1] * 7], 0.055),
         ([3, *[10] * 7], [1, *[0.3] * 7], 0.055),
@@ -409,6 +410,19 @@ def test_the_study_of_the_issue_does_not_say_better() -> None:
     assert said({**values, "b": collapsed}) == text
 
 
+def test_where_only_the_reference_fails_the_rates_are_compared_too() -> None:
+    text = said(
+        {
+            "a": [0.906, "diverged", 0.908, "diverged", 0.9055],
+            "b": [0.900, 0.902, 0.899, 0.901, 0.900],
+        }
+    )
+    assert "a did not learn in 2 of 5 runs (diverged, or at the accuracy of guessing)" in text
+    assert "b did not learn in 0 of 5 runs" in text
+    assert "against a's rate, Fisher's exact test, uncorrected, gives p = 0.444" in text
+    assert "did not learn" not in said({"a": [0.9, 0.91, 0.92], "b": [0.9, 0.92, 0.93]})
+
+
 @pytest.mark.parametrize("test", ["paired", "welch"])
 def test_seeds_that_both_sides_lack_count_as_missing_ones_of_the_better_side(test: str) -> None:
     """No claim that would not hold if those runs had diverged."""
@@ -465,6 +479,15 @@ def test_always_answering_the_largest_class_is_no_learning() -> None:
     assert "b is hardly better than guessing (80%)" in text
 
 
+def test_better_than_the_largest_class_is_learning_however_large_it_is() -> None:
+    study, records = make({"a": [0.96, 0.961, 0.959], "b": [0.99, 0.991, 0.992]})
+    for record in records.values():
+        record.result["largest_class"] = 0.96
+    text = answer(summarise(Outcomes(study, records)))
+    assert "a is hardly better than guessing (96%)" in text
+    assert "b is hardly better" not in text
+
+
 def test_where_a_run_did_not_learn_the_row_has_the_median_and_the_worst_seed() -> None:
     values = {"a": [0.900, 0.902, 0.899, 0.901], "b": [0.906, "diverged", 0.908, 0.904]}
     study, records = make(values)
@@ -492,7 +515,7 @@ def test_equivalence_is_claimed_wrongly_in_at_most_5_percent_of_studies() -> Non
 
 def test_a_margin_makes_three_answers() -> None:
     equal = {"a": [0.900, 0.902, 0.899, 0.901], "b": [0.9005, 0.9018, 0.8992, 0.9012]}
-    assert "b and a are equivalent within ±1 points (95 % interval +0.0 to +0.1" in said(
+    assert "b and a are equivalent within ±1 points (95 % interval -0.03 to +0.1" in said(
         equal, margin=1.0
     )
     assert "no significant difference between b and a" in said(equal)
@@ -598,6 +621,11 @@ def test_a_sentence_begins_with_a_capital_letter_or_a_whole_name(name: str) -> N
     assert said({name: a, "c": a[::-1]}).startswith("There is no significant difference")
     assert said({"a": a, name: [0.8, *a[1:]]}).startswith("There is")
     assert said({"a": a, name: [value - 0.1 for value in a[::-1]]}).startswith(f"{name} is ")
+
+
+def test_an_end_of_an_interval_is_not_rounded_to_zero() -> None:
+    text = said({"a": [0.9, 0.91, 0.92, 0.93], "b": [0.906, 0.912, 0.926, 0.932]})
+    assert re.search(r"b is significantly better .* \(95 % interval 0\.03 to 0\.8", text), text
 
 
 def test_no_difference_is_minus_zero() -> None:

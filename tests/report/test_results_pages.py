@@ -8,6 +8,8 @@ import pytest
 import republish
 
 from bench.report.pages.study_report import StudyReport
+from bench.report.tables.study import TUNED, TUNED_BEFORE
+from bench.studies import load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.parent for path in ROOT.glob("results/*/epochs.csv"))
@@ -20,8 +22,12 @@ def test_answer_and_tables_are_those_of_the_data(folder: Path) -> None:
     found = report.statements
     expected = found if len(found) == 1 else [f"- {text}" for text in found]
     assert "\n".join(["", *expected, ""]) in page
-    for table in (report.table, report.comparisons):
-        for line in [*table.to_markdown(), table.note]:
-            assert line in page
+    for table in (report.table, report.comparisons, report.spreads):
+        if table.rows:
+            for line in [*table.to_markdown(), table.note]:
+                assert line in page
+    if tune := load_study(folder.name).study.tune:
+        now = TUNED.format(seeds=", ".join(map(str, tune.seeds)))
+        assert any(note in page for note in (now, TUNED_BEFORE))
     for text in (*report.study.paragraphs, *report.data.agreement.sentences):
         assert text in page

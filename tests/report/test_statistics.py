@@ -128,6 +128,13 @@ def test_a_p_value_is_below_5_percent_exactly_where_the_interval_excludes_zero()
     assert decided == {True, False}
 
 
+def test_the_correlation_is_numpys() -> None:
+    values = {"a": by_seed(FIRST), "b": by_seed(SECOND)}
+    found = builders.compare_all(values, {"b": {"b": 1.0, "a": -1.0}})["b"]
+    assert found is not None
+    assert found.correlation == pytest.approx(np.corrcoef(FIRST, SECOND)[0, 1])
+
+
 def test_welchs_test_is_scipys() -> None:
     values = {"a": by_seed(FIRST), "b": by_seed(SECOND)}
     found = builders.compare_all(values, {"b": {"b": 1.0, "a": -1.0}}, test="welch")["b"]

@@ -209,6 +209,10 @@ INVALID = {
         VALID + "[tune]\nlearning_rate = [0.1, 0.2]\nseeds = [1000, 1000]\n",
         r":15: tune.seeds = \[1000, 1000\]: give 1000 once",
     ),
+    "one seed of the search": (
+        VALID + "[tune]\nlearning_rate = [0.1, 0.2]\nseeds = [1000]\n",
+        r":15: tune.seeds = \[1000\]: .*at least 2",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import torch
 
@@ -112,7 +113,8 @@ def test_each_core_has_one_processor_before_any_has_two(
         ),  # one of each core, as with taskset -c 0-2
         (["0,4", "1,5", "2,6", "3,7"] * 2, {0, 4}, 1),
         (["0-1", "0-1", "2", "3"], range(4), 3),  # only some cores have two
-        ([], range(4), 4),  # the system does not tell
+        ([], range(6), 3),  # the system does not tell: psutil's number of threads to a core
+        ([], {5}, 1),
     ],
 )
 def test_cores_are_counted_and_not_their_hardware_threads(
@@ -123,7 +125,18 @@ def test_cores_are_counted_and_not_their_hardware_threads(
     for module in (control_groups, devices):
         monkeypatch.setattr(module, "read_line", files.get)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(psutil, "cpu_count", lambda **_: 4)
     assert physical_cores() == cores
+
+
+def test_the_newer_name_of_a_core_s_threads_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "/sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
+    files = {folder.format(number): text for number, text in enumerate(["0-1", "0-1", "2", "3"])}
+    for module in (control_groups, devices):
+        monkeypatch.setattr(module, "read_line", files.get)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    assert physical_cores() == 3
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ class WithTables(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("moving_mean", torch.zeros(3))  # a user's own normalisation
         self.register_buffer("order", torch.arange(16))
         self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
 
@@ -140,11 +141,13 @@ def test_indices_and_masks_are_copied_and_statistics_averaged():
     model = WithTables()
     average = Average(model, 0.9)
     for step in range(3):
-        model.norm.running_mean.fill_(step + 1.0)
+        for statistic in (model.norm.running_mean, model.moving_mean):
+            statistic.fill_(step + 1.0)
         average.after_step(step, model)
     assert torch.equal(average.module.order, torch.arange(16))
     assert average.module.mask.tolist() == [0.0, -torch.inf]
-    assert average.module.norm.running_mean[0].item() == pytest.approx(0.9 * (0.9 + 0.2) + 0.3)
+    for statistic in (average.module.norm.running_mean, average.module.moving_mean):
+        assert statistic[0].item() == pytest.approx(0.9 * (0.9 + 0.2) + 0.3)
 
 
 def test_fast_with_an_average_is_the_same_written_by_hand(tiny, store, resources):

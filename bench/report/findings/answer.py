@@ -211,8 +211,14 @@ def _interval(difference: Difference, *, signed: bool = True) -> str:
     if difference.possible is None:
         return f"n = {difference.seeds}"
     ends = difference.possible if signed else sorted(map(abs, difference.possible))
-    low, high = (f"{100 * end:{'+z' if signed else ''}.1f}" for end in ends)
+    low, high = (_end(100 * end, "+z" if signed else "") for end in ends)
     return f"{interval_name(alone=difference.alone)} {low} to {high}, n = {difference.seeds}"
+
+
+def _end(points: float, sign: str) -> str:
+    """Return an end of an interval, in as many digits as tell it from zero (at most four)."""
+    digits = next((n for n in range(1, 4) if round(abs(points), n)), 4) if points else 1
+    return f"{points:{sign}.{digits}f}"
 
 
 def _negligible(difference: Difference, margin: float | None) -> str:
@@ -280,7 +286,7 @@ def outlook(
     words = (
         f"Differences that these seeds would find with {POWER * 100:.0f} % power (in brackets the "
         "observed difference, and the seeds that it needs if it is the true one): "
-        f"{', '.join(first_named(needed, 'more in the table', _A_FEW))}."
+        f"{', '.join(first_named(needed, 'more in the comparisons of the page', _A_FEW))}."
     )
     return [words] if needed else []
 

@@ -139,24 +139,25 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
 
 
 def _missing(store: Store, study: str | None) -> str:
-    """Say what is missing before one can choose, with the commands."""
+    """Say what is missing before one can choose, with the command."""
     exports = Exports(store.root)
     made = [e for e in exports.records() if (e.row.get("format"), e.row["status"]) == _SHIPPABLE]
     of_runs, of_files = [e for e in made if e.run], [e for e in made if "file_sha256" in e.request]
     if study is not None:
         own = store.find_study(study).runs
         of_runs, of_files = [e for e in of_runs if e.run in own], []
-    usual = [e for e in of_runs if _has_usual_settings(e)]
-    commands = []
-    if usual:
-        targets = [study] if study else _named(store, {str(e.run) for e in usual})
-        precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in usual)])
-        commands.append([*targets, *(w for one in precisions for w in ("--precision", one))])
-    if files := [str(exports.file(e)) for e in of_runs if e not in usual]:
-        commands.append(files)
-    if not of_runs:
+    if of_runs:
+        usual = [e for e in of_runs if _has_usual_settings(e)]
+        targets = [study] if study else _named(store, {str(e.run) for e in of_runs})
+        if usual == of_runs:
+            precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in usual)])
+            targets += [word for one in precisions for word in ("--precision", one)]
+        else:  # each by its file, but for those that the runs give
+            given = [e for e in usual if e.row["precision"] == "fp32"]
+            targets += [str(exports.file(e)) for e in of_runs if e not in given]
+    else:
         sources = [str(e.proof["source"]) for e in of_files if Path(e.proof["source"]).is_file()]
-        commands.append([*dict.fromkeys(sources), *(str(exports.file(e)) for e in of_files)])
+        targets = [*dict.fromkeys(sources), *(str(exports.file(e)) for e in of_files)]
     count = len(of_runs) or len(of_files)
     measure = ("--scenario", "single-stream", "--batch-size", "1")
     if not count:
@@ -166,8 +167,7 @@ def _missing(store: Store, study: str | None) -> str:
             f"then {store.command('throughput', name, *measure)}"
         )
     there = "1 export is there, and its" if count == 1 else f"{count} exports are there, and their"
-    spelled = (store.command("throughput", *words, *measure) for words in commands)
-    return f"{there} measurement is missing: {'; '.join(spelled)}"
+    return f"{there} measurement is missing: {store.command('throughput', *targets, *measure)}"
 
 
 def _has_usual_settings(export: ExportRecord) -> bool:

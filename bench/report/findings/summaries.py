@@ -263,9 +263,9 @@ class Outcomes:
         return f"cannot be computed, because {why}"
 
     def failures(self, name: str, reference: str | None) -> Failures | None:
-        """Count the runs of a variant that did not learn; None if all did."""
+        """Count the runs of a variant that did not learn; None if all did, its reference's too."""
         failed, runs = self._failed(name)
-        if not failed:
+        if not failed and (reference not in self.runs or not self._failed(reference)[0]):
             return None
         p_value = None
         if reference in self.runs and not self._pending((name, reference)):

@@ -484,7 +484,7 @@ def _estimate(value: Estimate | None) -> str:
 def _spread(summary: VariantSummary) -> str:
     """Return median and worst seed where some, but not all, of the runs did not learn."""
     found = summary.failures
-    if found is None or found.failed == found.runs or math.isnan(found.median):
+    if found is None or found.failed in (0, found.runs) or math.isnan(found.median):
         return ""
     return f" (median {found.median * 100:.2f}, worst {found.worst * 100:.2f})"
 
