@@ -188,6 +188,7 @@ def pack_runs(
 
     That is their studies, analyses, exports and measurements. Use it to copy results to another
     machine. Without a run's name, exports and measurements of other networks are packed, too.
+    Damaged ones are left out, with a warning.
 
     Example:
 

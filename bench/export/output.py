@@ -32,7 +32,7 @@ _README = """# {name}
 `python predict.py` needs onnxruntime and numpy. It classifies the ten test images of
 `images.npy` and compares its logits with those of PyTorch in `logits.npy`;
 `python predict.py FILE.npy` classifies your own images (uint8, N×H×W×C or H×W×C with
-C = {channels}, any height and width: resizing and normalisation are inside the file).
+C = {channels}, of grey also H×W; any height and width: resizing and normalisation are inside the file).
 
 | | |
 |---|---|

@@ -85,10 +85,15 @@ def physical_cores() -> int:
         cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     else:
         known = {core for core in map(_core, usable) if core}
-        per_core = (os.cpu_count() or 1) // (psutil.cpu_count(logical=False) or 1)
-        cores = len(known) or len(usable) // per_core or 1
+        cores = len(known) or max(1, len(usable) // _threads_per_core())
     quota = _cgroup_cores()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _threads_per_core() -> int:
+    """Return the hardware threads of a core, where Linux does not list them; 1 if not known."""
+    threads = os.cpu_count() or 1
+    return max(1, threads // (psutil.cpu_count(logical=False) or threads))
 
 
 def by_core(processors: Iterable[int]) -> list[int]:

@@ -252,11 +252,11 @@ class Lookahead:
 
 
 class Average:
-    """A copy of a network whose weights and batch-norm statistics are exponential averages.
+    """A copy of a network whose weights and statistics are exponential averages.
 
     What PyTorch's `AveragedModel` computes, but without its counter, which is copied to the GPU in
-    each step, so that the GPU waits. What is no finite number, such as indices, counters and masks
-    with infinities, is copied.
+    each step, so that the GPU waits. Buffers of integers and of infinities, such as indices,
+    counters and masks, are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -421,6 +421,24 @@ def test_where_only_the_reference_fails_the_rates_are_compared_too() -> None:
     assert "b did not learn in 0 of 5 runs" in text
     assert "against a's rate, Fisher's exact test, uncorrected, gives p = 0.444" in text
     assert "did not learn" not in said({"a": [0.9, 0.91, 0.92], "b": [0.9, 0.92, 0.93]})
+    assert "b did not" not in said({"a": [0.9, "diverged", 0.92], "b": [0.9, 0.92, "interrupted"]})
+
+
+def test_rates_of_failure_are_named_before_rates_of_none() -> None:
+    good = {name: [0.900, 0.902, 0.899] for name in "bcdefghijk"}
+    text = said({"a": [0.9, "diverged", 0.901], **good, "l": [0.9, "diverged", "diverged"]})
+    places = [text.index(f"{name} did not learn in") for name in "alb"]
+    assert places == sorted(places)
+    assert "5 more did not fail" in text
+
+
+def test_of_few_images_of_mostly_one_class_a_perfect_network_has_learned() -> None:
+    study, records = make({"a": [0.99, 0.99, 0.98], "b": [1.0, 1.0, 1.0]})
+    for record in records.values():
+        record.result.update({"largest_class": 0.99, "test_images": 100})
+    text = answer(summarise(Outcomes(study, records)))
+    assert "a did not learn in 3 of 3 runs" in text
+    assert "b did not learn in 0 of 3 runs" in text
 
 
 @pytest.mark.parametrize("test", ["paired", "welch"])

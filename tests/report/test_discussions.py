@@ -183,11 +183,16 @@ def _ends(low: float, high: float) -> tuple[float, float]:
     return (-100 * high, -100 * low) if high < 0 else (100 * low, 100 * high)
 
 
-def _by_images(p: Page) -> tuple[float, float]:
-    """Return the range of the binomial standard errors of one run, at the rates taken (points)."""
-    right = [p.tuned(name, str(p.rate(name)))[0] / 100 for name in p.names]
-    errors = [100 * math.sqrt(x * (1 - x) / (p.images(p.names[0]) / 9)) for x in right]
-    return min(errors), max(errors)
+def _of_single_runs(p: Page) -> tuple[list[float], list[bool]]:
+    """Return the binomial standard errors at the rates taken, and which others are nearer."""
+    errors, nearer = [], []
+    for name in p.names:
+        taken = p.rate(name)
+        right = p.tuned(name, str(taken))[0]
+        errors.append(math.sqrt(right * (100 - right) / (p.images(name) / 9)))
+        others = [p.tuned(name, f"{r}")[0] for r in p.file.study.tune.learning_rate if r != taken]
+        nearer += [abs(right - other) <= errors[-1] for other in others]
+    return errors, nearer
 
 
 def _round(value: float) -> int:
@@ -315,7 +320,9 @@ def bottleneck(p: Page) -> Iterator[Quote]:
     yield "0.3 for its bottlenecks", p.rate(same)
     yield "0.3 for its bottlenecks", p.rate(equal)
     yield "single runs on 1,000 images", p.images(basic) / 9
-    yield "standard errors of 1.0 to 1.2 points", *_by_images(p)
+    errors, nearer = _of_single_runs(p)
+    yield "standard errors of 1.0 to 1.2 points", min(errors), max(errors)
+    yield "7 of 30 other rates are nearer", sum(nearer), len(nearer)
     # The first version of this page: no longer in results/.
     yield "0.65 times the multiply-adds", p.ratio("macs", same, "resnet56-basic")
     yield "one rate for all, 0.05", GIVEN
@@ -573,7 +580,9 @@ def depth(p: Page) -> Iterator[Quote]:
     yield "0.05 for resnet18, 0.0125 for resnet34", *map(p.rate, basic)
     yield from (("0.005 for the three", p.rate(name)) for name in deep)
     yield "single runs on 1,000", p.images("resnet18") / 9
-    yield "standard errors of 1.1 to 1.3 points", *_by_images(p)
+    errors, nearer = _of_single_runs(p)
+    yield "standard errors of 1.1 to 1.3 points", min(errors), max(errors)
+    yield "6 of 20 other rates are nearer", sum(nearer), len(nearer)
     # The first version of this page: no longer in results/.
     yield "one rate for all, 0.05", GIVEN
     yield "4.9, 14.8, 28.5 and 40.6 points behind", *[GIVEN] * 4
@@ -660,6 +669,9 @@ def grow(p: Page) -> Iterator[Quote]:
     one = [100 * rows["resnet44-scratch", 4, n] for n in (2, 3, 4)]
     yield "(resnet44 with seed 4: 66.6, 57.9 and 85.3 %", *one
     yield "after epochs 2, 3 and 4", 2, 3, 4
+    for name in ("resnet32-scratch", "resnet56-scratch"):
+        second, third = (p.epoch(n, name, column=column)[0] for n in (2, 3))
+        assert third > second
     yield "(75.6 and 75.5 % after epochs 2 and 3)", *scratch, 2, 3
 
 
@@ -736,6 +748,11 @@ def shortcut(p: Page) -> Iterator[Quote]:
     yield "resnet18 trains 2 and 5 per cent more slowly", *slower
     yield "748 images/s on one thread, against 763 and 787", *speed
     yield "In the first epoch, 422 steps", p.steps("resnet18", epochs=1)
+    assert (
+        min(first[0] - other for other in first[1:])
+        > max(third[0] - other for other in third[1:])
+        > 0
+    )
     yield "resnet18 classifies 82.1 %", first[0]
     yield "plain18 78.1 % and plain_cnn 77.5 %", *first[1:]
     yield "91.4, 90.2 and 90.1 %", *third
@@ -1010,14 +1027,12 @@ def test_the_quickstart_of_the_readme_is_its_published_page() -> None:
     assert quoted == report.answer
 
 
-def test_accuracies_hardly_correlate_over_seeds_as_the_methods_say() -> None:
-    assert "on the published pages they hardly do" in " ".join(
-        (ROOT / "docs/why/measurement.md").read_text().split()
-    )
+def test_the_mean_correlation_over_seeds_is_that_of_the_pages() -> None:
+    text = " ".join((ROOT / "docs/why/measurement.md").read_text().split())
+    (printed,) = re.findall(r"the mean correlation is only (0\.\d\d)\.", text)
     paths = (ROOT / "results").glob("*/comparisons.csv")
     found = pd.concat([pd.read_csv(path)["correlation"] for path in paths]).dropna()
-    assert len(found) > 100
-    assert abs(found.mean()) < 0.15
+    assert printed == f"{found.mean():.2f}"
 
 
 def test_numbers_on_what_a_seed_varies_are_those_of_the_study() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -130,13 +131,30 @@ def test_cores_are_counted_and_not_their_hardware_threads(
     assert physical_cores() == cores
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="affinities of Linux")
+@pytest.mark.parametrize("known", [None, 16])
+def test_where_nobody_knows_the_cores_each_processor_is_one(
+    known: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container on ARM without /sys; psutil may also count more than Python may use."""
+    for module in (control_groups, devices):
+        monkeypatch.setattr(module, "read_line", lambda _: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(psutil, "cpu_count", lambda **_: known)
+    assert physical_cores() == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinities of Linux")
 def test_the_newer_name_of_a_core_s_threads_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = "/sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
-    files = {folder.format(number): text for number, text in enumerate(["0-1", "0-1", "2", "3"])}
+    folder = "/sys/devices/system/cpu/cpu{}/topology/"
+    newer = {f"{folder.format(n)}core_cpus_list": "0-1" if n < 2 else "2-3" for n in range(4)}
+    older = {f"{folder.format(n)}thread_siblings_list": str(n) for n in range(4)}
+    files = older | newer
     for module in (control_groups, devices):
         monkeypatch.setattr(module, "read_line", files.get)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    assert physical_cores() == 3
+    assert physical_cores() == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from bench.report.findings.summaries import family_of
 from bench.report.findings.wording import (
     DOUBTS,
     MOST_NAMED,
+    digits,
     first_named,
     formula,
     interval_name,
@@ -137,7 +138,7 @@ class Agreement:
     def _interval(self, name: str) -> str | None:
         if name not in self.new_images:
             return None
-        mean, low, high = (f"{value * 100:+z.1f}" for value in self.new_images[name])
+        mean, low, high = (digits(value * 100, "+z") for value in self.new_images[name])
         what = interval_name(alone=name == self.primary)
         return f"{mean} points ({what} {low} to {high})"
 

@@ -11,6 +11,7 @@ from bench.report.findings.wording import (
     MOST_NAMED,
     UNTESTED,
     counted,
+    digits,
     first_named,
     interval_name,
     p_value,
@@ -77,7 +78,9 @@ def _clauses(
         *first_named(absent, "more cannot be compared"),
         *first_named(unfinished, "more have unfinished runs"),
     ]
-    failed = [_failed(s, s.failures) for s in summaries if s.failures]
+    rates = [(s, s.failures) for s in summaries if s.failures]
+    failed = [_failed(s, found) for s, found in rates if found.failed]
+    compared = [_failed(s, found) for s, found in rates if not found.failed]
     guessing = [
         f"{s.name} is hardly better than guessing ({s.guess:.0%}): it may not have trained at all"
         for s in summaries
@@ -88,6 +91,7 @@ def _clauses(
         [
             *(tested or ["there is nothing to compare yet"]),
             *first_named(failed, "more failed as well"),
+            *first_named(compared, "more did not fail", _A_FEW),
             *first_named(guessing, "more are hardly better than guessing"),
         ],
         _comparisons(summaries, contrasts, "training"),
@@ -120,7 +124,7 @@ def _significant(differing: Compared, which: Which) -> list[str]:
     return first_named(
         [
             f"{s.name} is significantly {'better' if d.mean > 0 else 'worse'} than "
-            f"{s.reference}, by {abs(d.mean) * 100:.1f} points of {which} accuracy "
+            f"{s.reference}, by {digits(abs(d.mean) * 100)} points of {which} accuracy "
             f"({_interval(d, signed=False)}){_negligible(d, s.margin)}"
             for s, d in differing
         ],
@@ -147,7 +151,7 @@ def _contrast(contrast: ContrastSummary, which: Which) -> str | None:
         "no spread": "the same for each seed, which cannot be tested",
         "undecided": "which does not differ significantly from zero",
     }[verdict]
-    size = f"{d.mean * 100:+z.1f} points of {which} accuracy"
+    size = f"{digits(d.mean * 100, '+z')} points of {which} accuracy"
     return f"{name} is {size} ({_interval(d)}), {meaning}"
 
 
@@ -211,14 +215,8 @@ def _interval(difference: Difference, *, signed: bool = True) -> str:
     if difference.possible is None:
         return f"n = {difference.seeds}"
     ends = difference.possible if signed else sorted(map(abs, difference.possible))
-    low, high = (_end(100 * end, "+z" if signed else "") for end in ends)
+    low, high = (digits(100 * end, "+z" if signed else "") for end in ends)
     return f"{interval_name(alone=difference.alone)} {low} to {high}, n = {difference.seeds}"
-
-
-def _end(points: float, sign: str) -> str:
-    """Return an end of an interval, in as many digits as tell it from zero (at most four)."""
-    digits = next((n for n in range(1, 4) if round(abs(points), n)), 4) if points else 1
-    return f"{points:{sign}.{digits}f}"
 
 
 def _negligible(difference: Difference, margin: float | None) -> str:

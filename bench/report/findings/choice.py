@@ -148,12 +148,14 @@ def _missing(store: Store, study: str | None) -> str:
         of_runs, of_files = [e for e in of_runs if e.run in own], []
     if of_runs:
         usual = [e for e in of_runs if _has_usual_settings(e)]
-        targets = [study] if study else _named(store, {str(e.run) for e in of_runs})
+        runs = {str(e.run) for e in of_runs}
         if usual == of_runs:
+            targets = [study] if study else _named(store, runs)
             precisions = dict.fromkeys(["fp32", *(str(e.row["precision"]) for e in usual)])
             targets += [word for one in precisions for word in ("--precision", one)]
         else:  # each by its file, but for those that the runs give
             given = [e for e in usual if e.row["precision"] == "fp32"]
+            targets = [*map(short_hash, sorted(runs))]
             targets += [str(exports.file(e)) for e in of_runs if e not in given]
     else:
         sources = [str(e.proof["source"]) for e in of_files if Path(e.proof["source"]).is_file()]

@@ -370,10 +370,14 @@ def _correlation(columns: np.ndarray) -> float | None:
 
 @cache
 def highest_guess(chance: float, images: int) -> float:
-    """Return the upper end of the accuracies between which 95 % of guesses lie (binomial)."""
+    """Return the upper end of the accuracies between which 95 % of guesses lie (binomial).
+
+    It is at most half-way to 1: of few images, most of one class, all may be guessed.
+    """
     from scipy import stats
 
-    return float(stats.binom.interval(CONFIDENCE, images, chance)[1]) / images
+    end = float(stats.binom.interval(CONFIDENCE, images, chance)[1]) / images
+    return min(end, (1 + chance) / 2)
 
 
 def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) -> float:

@@ -80,7 +80,7 @@ class VariantSummary:
         timing_only: the images are synthetic, so there is no accuracy.
         guess: accuracy of guessing, where no run is above its `guessing_limit`;
             None for a variant that learned.
-        failures: how many runs did not learn; None if all did.
+        failures: how many runs did not learn; None if all did, and all of its reference's.
         margin: largest difference that counts as equivalent, 0…1; None without one.
     """
 
@@ -263,16 +263,21 @@ class Outcomes:
         return f"cannot be computed, because {why}"
 
     def failures(self, name: str, reference: str | None) -> Failures | None:
-        """Count the runs of a variant that did not learn; None if all did, its reference's too."""
+        """Count the runs of a variant that did not learn.
+
+        None if all did, unless its reference has others, with which they can be compared.
+        """
         failed, runs = self._failed(name)
-        if not failed and (reference not in self.runs or not self._failed(reference)[0]):
-            return None
         p_value = None
         if reference in self.runs and not self._pending((name, reference)):
             declared = set(self.study.declared_seeds)
             there = self.runs[name].keys() | self.runs[reference].keys()
             if not declared or there <= declared:
-                p_value = failure_p_value(failed, runs, *self._failed(reference))
+                others, of_others = self._failed(reference)
+                if failed or others:
+                    p_value = failure_p_value(failed, runs, others, of_others)
+        if not failed and p_value is None:
+            return None
         values = self.accuracies["test"][name].values() or [math.nan]
         return Failures(failed, runs, p_value, statistics.median(values), min(values))
 

@@ -22,6 +22,12 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def digits(points: float, sign: str = "") -> str:
+    """Return a number of points with one digit, or as many (up to four) as differ from zero."""
+    places = next((n for n in range(1, 4) if round(abs(points), n)), 4) if points else 1
+    return f"{points:{sign}.{places}f}"
+
+
 def counted_statuses(statuses: Iterable[str]) -> str:
     """Count how runs ended, such as `2 failed, 1 out of memory`; the most frequent come first."""
     counts = Counter(statuses).most_common()
