@@ -5,6 +5,7 @@ Each public function leaves the calling process as it was (`caller_state`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -30,6 +31,7 @@ from bench.studies import (
     PlannedVariant,
     Study,
     adhoc_study,
+    check_study,
     check_study_name,
     shipped_studies,
 )
@@ -66,18 +68,18 @@ def run_study(
     seeds: Sequence[int] | None = None,
     epochs: int | None = None,
     dataset: str | None = None,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     deterministic: bool = False,
-    weights: Path | None = None,
-    track: Sequence[str] = (),
+    weights: str | Path | None = None,
+    track: str | Sequence[str] = (),
     **execution: Any,
 ) -> pd.DataFrame:
     """Train every run of a study that is missing, and return the study's rows.
 
     Args:
         study: name of a shipped study, path of a study file, or a `Study`.
-        name: the study's name in the results (default: the file's); that of no model or other
-            study.
+        name: the study's name in the results (default: the file's; a `Study` needs one); that of
+            no model or other study.
         seeds: random seeds (default: the file's).
         epochs: number of epochs (default: the file's, or the recipe's).
         dataset: name of the dataset (default: the file's).
@@ -97,21 +99,36 @@ def run_study(
         StopRequestedError: a signal asked to stop; the same call resumes.
     """
     _check_arguments(run_study, execution, Execution)
+    if isinstance(study, Study):
+        if name is None:
+            raise BenchError("a Study made in Python has no name for its results: give name='mine'")
+        check_study(study, name)
     if name is not None and (name != study or name not in shipped_studies()):
         check_study_name(name, f"name={name!r}")
     how = Execution(**execution)
     overrides = Overrides(
-        seeds=list(seeds) if seeds is not None else None,
-        epochs=epochs,
+        seeds=None if seeds is None else [_whole("seeds", seed) for seed in as_tuple(seeds)],
+        epochs=None if epochs is None else _whole("epochs", epochs),
         dataset=dataset,
-        only=tuple(only),
+        only=as_tuple(only),
         deterministic=deterministic,
     )
+    weights = weights and Path(weights)
     plan = make_plan(study, how.torch_device, overrides, name=name, weights=weights)
-    record = run_plan(plan, how, weights=weights, track=track)
+    record = run_plan(plan, how, weights=weights, track=as_tuple(track))
     rows = study_runs(Store(how.results), plan.name)
     _report_failures(rows[rows["run"].isin(selected_runs(plan, record))], rows)
     return rows
+
+
+def _whole(argument: str, value: Any) -> int:
+    """Return a whole number of any library's type, such as NumPy's."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BenchError(
+            f"{argument}: {value!r} is no whole number; give numbers such as 3"
+        ) from None
 
 
 def selected_runs(plan: Plan, record: StudyRecord) -> set[str]:
@@ -186,9 +203,9 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     settings: dict[str, Any] | None = None,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     deterministic: bool = False,
-    track: Sequence[str] = (),
+    track: str | Sequence[str] = (),
     **execution: Any,
 ) -> pd.DataFrame:
     """Train one network; it is recorded in the study `adhoc`, as a variant named like the model.
@@ -217,19 +234,20 @@ def train(
     """
     _check_arguments(train, execution, Execution, Settings.model_fields)
     how = Execution(**execution)
+    weights = weights and Path(weights)
     plan = train_plan(
         model,
         how.torch_device,
         options=options,
         dataset=dataset,
         recipe=recipe,
-        epochs=epochs,
-        seed=seed,
+        epochs=None if epochs is None else _whole("epochs", epochs),
+        seed=_whole("seed", seed),
         settings=settings,
         weights=weights,
         deterministic=deterministic,
     )
-    row = run_one(plan, how, weights=weights, track=track)
+    row = run_one(plan, how, weights=weights, track=as_tuple(track))
     _report_failures(row, row)
     return row
 

@@ -83,15 +83,17 @@ def _record(
             for lag, value in enumerate(_correlation(subject, where))
         ]
     environment = describe_environment(where, threads=torch.get_num_threads())
-    request: dict[str, Any] = {"run": run}
-    if run is None:
+    if run is not None:
+        record = subject.network.load_run().record
+        request: dict[str, Any] = {"run": run, "weights": record.files["model.safetensors"]}
+    else:
         made = subject.request
         request = {"model": made.model, "options": made.options}
         request |= {"dataset": made.dataset, "seed": made.seed}
     request |= {"correlation": correlation}
-    record = store.publish("gradients", request, tables, environment)
-    say(f"recorded in {store.file(record.analysis)}")
-    return record
+    made_of_it = store.publish("gradients", request, tables, environment)
+    say(f"recorded in {store.file(made_of_it.analysis)}")
+    return made_of_it
 
 
 def _with_depth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

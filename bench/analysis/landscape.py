@@ -104,7 +104,8 @@ def _measure(
     wanted = replace(wanted, images=len(kept))
     rows = _rows(trained, parts, kept, wanted, say)
     environment = describe_environment(where, threads=torch.get_num_threads())
-    request = {"run": name, **asdict(wanted)}
+    weights = trained.record.files["model.safetensors"]
+    request = {"run": name, "weights": weights, **asdict(wanted)}
     record = store.publish("landscape", request, {"landscapes": rows}, environment)
     say(f"recorded in {store.file(record.analysis)}")
     return record

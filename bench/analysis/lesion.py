@@ -64,6 +64,7 @@ def measure_lesions(
     rows = _rows(subject, swaps, say)
     name = subject.trained.record.run
     request = {"run": name, "test_images": test_images, "no_swaps": not swaps}
+    request["weights"] = subject.trained.record.files["model.safetensors"]
     if len(subject.images) < len(subject.split.test):
         request["from_first"] = False  # analyses of the first images, made before, are others
     environment = describe_environment(subject.split.device, threads=torch.get_num_threads())

@@ -53,7 +53,7 @@ def make_plan(
     """
     overrides = dataclasses.replace(overrides, default_precision=_default_precision(device))
     if isinstance(study, Study):
-        plan = expand(name or "study", study, overrides)
+        plan = expand(name or ADHOC, study, overrides)
     else:
         file = load_study(study)
         plan = file.expand(overrides)

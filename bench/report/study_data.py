@@ -18,8 +18,9 @@ from bench.report.findings.summaries import (
     summarise_contrasts,
 )
 from bench.store.analyses import Analyses, AnalysisRecord
-from bench.store.exports import ExportRecord, Exports
+from bench.store.exports import ExportRecord, Exports, outdated_files
 from bench.store.measurements import MeasurementRecord, Measurements
+from bench.store.records import is_of_weights
 from bench.store.tables.columns import COLUMNS, Table, typed_frame
 from bench.store.tables.frames import (
     ANALYSED,
@@ -170,7 +171,15 @@ class StudyData:
     def export_records(self) -> list[ExportRecord]:
         """Exports of the study's runs, those that tuned included."""
         runs, records = self.study.runs, Exports(self.store.root).records()
-        return [record for record in records if record.run in runs]
+        return [
+            record
+            for record in records
+            if record.run in runs and record.row["sha256"] not in self._outdated_files
+        ]
+
+    @cached_property
+    def _outdated_files(self) -> set[str]:
+        return outdated_files(self.store, self.study.runs)
 
     @cached_property
     def exports(self) -> pd.DataFrame:
@@ -196,7 +205,10 @@ class StudyData:
     def throughput(self) -> pd.DataFrame:
         """The study's rows of the `throughput` table."""
         runs, rows = self.study.runs, (row for record in self._measured for row in record.rows)
-        return throughput_frame(row for row in rows if row["run"] in runs)
+        old = self._outdated_files
+        return throughput_frame(
+            row for row in rows if row["run"] in runs and row.get("file_sha256") not in old
+        )
 
     @cached_property
     def cold_starts(self) -> pd.DataFrame:
@@ -212,12 +224,22 @@ class StudyData:
     @cached_property
     def analysed(self) -> dict[str, pd.DataFrame]:
         """Tables of the last analyses of the study's runs."""
-        return {t: newest(analysed_frame(self.analyses[0], t, self.places)) for t in ANALYSED}
+        return {t: newest(analysed_frame(self.own_analyses, t, self.places)) for t in ANALYSED}
+
+    @cached_property
+    def own_analyses(self) -> list[AnalysisRecord]:
+        """Analyses, without those of weights that a run no longer has."""
+        return [
+            record
+            for record in self.analyses[0]
+            if is_of_weights(record.request, self.records.get(str(record.request.get("run"))))
+        ]
 
     def table(self, name: Table) -> pd.DataFrame:
         """Return the study's rows of a table, as `bench.load_results` does."""
+        check_known("table", name, COLUMNS)
         if name in ANALYSED:
-            return analysed_frame(self.analyses[0], name, self.study.runs)
+            return analysed_frame(self.own_analyses, name, self.study.runs)
         frame: pd.DataFrame = getattr(self, name)  # the other tables' names are the attributes'
         return frame
 

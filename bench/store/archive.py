@@ -7,8 +7,9 @@ import tarfile
 import tempfile
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError, warn
 from bench.store.analyses import Analyses
@@ -17,6 +18,7 @@ from bench.store.files import damaged_file, make_folder, publish_folder, storage
 from bench.store.measurements import Measurements, read_measurement
 from bench.store.records import reading
 from bench.store.runs import Store
+from bench.studies import ADHOC
 from bench.studies.run_request import request_hash
 from bench.system.tarball import TarballError, read_files
 
@@ -156,15 +158,29 @@ def unpack(store: Store, archive: Path) -> Unpacked:
 
 
 def _merge_studies(source: Store, store: Store) -> list[str]:
-    """Record the studies that are not there; return the names of those that are, and differ."""
+    """Record the studies that are not there; return the names of those that are, and differ.
+
+    Single runs are added to those that are there.
+    """
     kept = []
     for study in source.studies():
         ours = store.read_study(study.name)
         if ours is None:
             store.save_study(study)
+        elif study.name == ADHOC:
+            store.save_study(replace(ours, variants=_joined(ours.variants, study.variants)))
         elif ours.variants != study.variants:
             kept.append(study.name)
     return kept
+
+
+def _joined(ours: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return our variants with those, and the runs of those, that are not among them."""
+    joined = others | ours
+    for name in ours.keys() & others.keys():
+        runs = others[name]["runs"] | ours[name]["runs"]
+        joined[name] = {**ours[name], "runs": runs}
+    return joined
 
 
 def _adopt(path: Path, store: Store) -> bool:

@@ -20,12 +20,20 @@ from bench.store.files import (
     write_atomically,
 )
 from bench.store.locks import hold
-from bench.store.records import read_or_warn, read_record, refuse_overwriting_newer, seal
+from bench.store.records import (
+    is_of_weights,
+    read_or_warn,
+    read_record,
+    refuse_overwriting_newer,
+    seal,
+)
 from bench.store.workspace import clear_abandoned, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
+
+    from bench.store.runs import Store
 
 RECORD = "export.json"
 
@@ -226,3 +234,10 @@ def read_export(folder: Path) -> ExportRecord:
         BenchError: it cannot be read, or was written by a newer version.
     """
     return read_record(folder / RECORD, ExportRecord, folder.name)
+
+
+def outdated_files(store: Store, runs: Collection[str]) -> set[str]:
+    """Return the SHA-256 of exports of weights that a run no longer has, after `--force`."""
+    records = [record for record in Exports(store.root).records() if record.run in runs]
+    now = {run: store.read_run(run) for run in {str(record.run) for record in records}}
+    return {r.row["sha256"] for r in records if not is_of_weights(r.request, now[str(r.run)])}

@@ -191,6 +191,12 @@ def read_study_record(path: Path) -> StudyRecord:
     return record
 
 
+def is_of_weights(request: Mapping[str, Any], run: RunRecord | None) -> bool:
+    """Return whether what was made of a run is of the weights that it has, as far as is known."""
+    now = run and run.files.get("model.safetensors")
+    return now is None or request.get("weights") in (None, now)
+
+
 def read_or_warn(path: Path, read: Callable[[Path], T]) -> T | None:
     """Return what *read* reads from a file or folder; None, with a warning, if it is broken."""
     try:

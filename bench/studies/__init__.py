@@ -13,6 +13,7 @@ from bench.studies.expansion import Overrides, expand
 from bench.studies.file import (
     ADHOC,
     adhoc_study,
+    check_study,
     check_study_name,
     load_study,
     parse_study,
@@ -29,6 +30,7 @@ __all__ = [
     "PlannedVariant",
     "Study",
     "adhoc_study",
+    "check_study",
     "check_study_name",
     "expand",
     "json_schema",

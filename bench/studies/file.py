@@ -6,6 +6,7 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +26,7 @@ ADHOC = "adhoc"  # the study in which single runs are recorded
 _MOST_BYTES = 1_000_000
 _NAME = re.compile(r"\w[^/\\:*?\"<>|]{0,79}")  # can be a file's on every operating system
 _MOST_VARIANTS = 1_000
+At = Callable[..., str]  # of keys such as "contrast", "0": what a message about them begins with
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -167,8 +169,27 @@ def parse_study(content: str, path: Path) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise BenchError(explain(error, content, path)) from None
-    _check_names(study, path, content)
+
+    def at(*keys: str) -> str:
+        return f"{path}{line_of(content, list(keys))}" if keys else f"{path}"
+
+    try:
+        _check_names(study, at)
+    except ValidationError as error:
+        raise BenchError(explain(error, content, path, ["grid"])) from None
     return study
+
+
+def check_study(study: Study, name: str) -> None:
+    """Check a study that was made in Python, as a file's content is checked.
+
+    Raises:
+        BenchError: as `load_study`.
+    """
+    try:
+        _check_names(study, lambda *_: f"study '{name}'")
+    except ValidationError as error:
+        raise BenchError(f"study '{name}': {explain_first(error, ['grid'])}") from None
 
 
 def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
@@ -188,89 +209,95 @@ def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
     return study
 
 
-def _check_names(study: Study, path: Path, content: str) -> None:
-    """Check what pydantic cannot: that names are unique, and that those referred to exist."""
+def _check_names(study: Study, at: At) -> None:
+    """Check what pydantic cannot: that names are unique, and that those referred to exist.
+
+    Args:
+        study: read from a file, or made in Python.
+        at: returns what a message about a key begins with, such as a file and a line.
+
+    Raises:
+        BenchError: the study is not one.
+        ValidationError: a combination of the grid is impossible.
+    """
     if bool(study.variant) == bool(study.grid):
-        raise BenchError(f"{path}: give either [[variant]] entries or one [grid], not both or none")
+        raise BenchError(f"{at()}: give either [[variant]] entries or one [grid], not both or none")
     if study.grid:
-        _check_grid(study, path, content)
+        _check_grid(study, at)
     variants = study.variants
     names = [v.name for v in variants]
     for name in names:
         if names.count(name) > 1:
             last = len(names) - 1 - names[::-1].index(name)
-            line = line_of(content, ["variant", str(last), "name"])
-            raise BenchError(f"{path}{line}: two variants are called '{name}'; rename one")
+            raise BenchError(
+                f"{at('variant', str(last), 'name')}: two variants are called '{name}'; rename one"
+            )
     places = [["variant", str(i)] for i in range(len(study.variant))] or [["grid"]] * len(names)
     references = [variant.reference for variant in variants]
     for place, wanted in [([], study.reference), *zip(places, references, strict=True)]:
         if wanted is not None:
-            line = line_of(content, [*place, "reference"])
-            check_known(f"{path}{line}: reference", wanted, names)
-    _check_published(study, path, content, names)
-    _check_contrasts(study, path, content, names)
-    _check_primary(study, path, content)
+            check_known(f"{at(*place, 'reference')}: reference", wanted, names)
+    for name in study.published.top1_error if study.published else ():
+        where = at("published", "top1_error", name)
+        check_known(f"{where}: published.top1_error: variant", name, names)
+    _check_contrasts(study, at, names)
+    _check_primary(study, at)
     for place, settings in zip([["base"], *places], [study.base, *variants], strict=True):
         if settings.recipe is not None:
-            line = line_of(content, [*place, "recipe"])
-            check_known(f"{path}{line}: recipe", settings.recipe, RECIPES)
+            check_known(f"{at(*place, 'recipe')}: recipe", settings.recipe, RECIPES)
 
 
-def _check_published(study: Study, path: Path, content: str, names: list[str]) -> None:
-    for name in study.published.top1_error if study.published else ():
-        line = line_of(content, ["published", "top1_error", name])
-        check_known(f"{path}{line}: published.top1_error: variant", name, names)
-
-
-def _check_contrasts(study: Study, path: Path, content: str, names: list[str]) -> None:
+def _check_contrasts(study: Study, at: At, names: list[str]) -> None:
     known = [contrast.name for contrast in study.contrast]
     for number, contrast in enumerate(study.contrast):
-        line = line_of(content, ["contrast", str(number)])
+        where = at("contrast", str(number))
         if contrast.name in [*names, *known[:number]]:
             raise BenchError(
-                f"{path}{line}: contrast '{contrast.name}' has the name of a variant or of another "
+                f"{where}: contrast '{contrast.name}' has the name of a variant or of another "
                 "contrast; rename it"
             )
         for name in contrast.weights:
-            check_known(f"{path}{line}: contrast '{contrast.name}': variant", name, names)
+            check_known(f"{where}: contrast '{contrast.name}': variant", name, names)
         if not math.isclose(sum(contrast.weights.values()), 0, abs_tol=1e-9):
             raise BenchError(
-                f"{path}{line}: the weights of contrast '{contrast.name}' add up to "
+                f"{where}: the weights of contrast '{contrast.name}' add up to "
                 f"{sum(contrast.weights.values()):g}; they must add up to 0"
             )
         if not all(contrast.weights.values()):
             raise BenchError(
-                f"{path}{line}: contrast '{contrast.name}' has a weight of 0; leave the variant out"
+                f"{where}: contrast '{contrast.name}' has a weight of 0; leave the variant out"
             )
 
 
-def _check_primary(study: Study, path: Path, content: str) -> None:
+def _check_primary(study: Study, at: At) -> None:
     if study.primary is None:
         return
-    line = line_of(content, ["primary"])
     first = study.reference or study.variants[0].name
     compared = [v.name for v in study.variants if (v.reference or first) != v.name]
     known = [*compared, *(contrast.name for contrast in study.contrast)]
     if study.primary.name not in known:
         raise BenchError(
-            f"{path}{line}: primary '{study.primary.name}' is no contrast, and no variant that is "
-            f"compared with another{nearest(study.primary.name, known)} (known: {', '.join(known)})"
+            f"{at('primary')}: primary '{study.primary.name}' is no contrast, and no variant that "
+            f"is compared with another{nearest(study.primary.name, known)} "
+            f"(known: {', '.join(known)})"
         )
     if study.primary.accuracy == "train" and not study.compare_training:
-        raise BenchError(f"{path}{line}: primary.accuracy = 'train' needs compare_training = true")
+        raise BenchError(
+            f"{at('primary')}: primary.accuracy = 'train' needs compare_training = true"
+        )
 
 
-def _check_grid(study: Study, path: Path, content: str) -> None:
+def _check_grid(study: Study, at: At) -> None:
     for key, values in study.grid.items():
-        line = line_of(content, ["grid", key])
+        where = at("grid", key)
         if key not in Settings.model_fields or (isinstance(values, dict) != (key == "options")):
             known = [f"options.{key}", *(k for k in Settings.model_fields if k != "options")]
             raise BenchError(
-                f"{path}{line}: grid key '{key}' is no setting"
+                f"{where}: grid key '{key}' is no setting"
                 f"{nearest(key, known)}; an option of the network is written options.{key}"
             )
         if not values or (isinstance(values, dict) and not all(values.values())):
-            raise BenchError(f"{path}{line}: grid key '{key}' has no values")
+            raise BenchError(f"{where}: grid key '{key}' has no values")
     count = math.prod(
         len(choices)
         for values in study.grid.values()
@@ -278,10 +305,6 @@ def _check_grid(study: Study, path: Path, content: str) -> None:
     )
     if count > _MOST_VARIANTS:
         raise BenchError(
-            f"{path}{line_of(content, ['grid'])}: the grid multiplies out to {count:,} variants, "
+            f"{at('grid')}: the grid multiplies out to {count:,} variants, "
             f"and a study has at most {_MOST_VARIANTS:,}; give fewer values"
         )
-    try:
-        study.variants  # noqa: B018 - every combination is checked as it is made
-    except ValidationError as error:
-        raise BenchError(explain(error, content, path, ["grid"])) from None

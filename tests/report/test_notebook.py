@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 import bench
+from bench.errors import BenchError
 from bench.report.pages.study_report import read_study_report
 from bench.report.tables.study import COLUMNS
 from bench.store import Store
+from bench.store.analyses import Analyses
+from bench.store.exports import ExportRecord, Exports
 from builders import make_study, make_unfinished
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "report.ipynb"
@@ -25,14 +29,48 @@ def test_a_report_shows_question_answer_table_and_picture(trained: Path) -> None
     report = bench.Report(trained)
     shown = report._repr_html_()
     assert "<h3>Does the shortcut matter here?</h3>" in shown
-    answer = read_study_report(Store(trained), "tiny").answer
-    assert answer in html.unescape(shown)
-    assert report.answer.startswith(answer)
+    whole = read_study_report(Store(trained), "tiny")
+    assert all(text in html.unescape(shown) for text in whole.statements)
+    assert report.answer.startswith(whole.answer)
     assert shown.count("<tr>") == 3
     (picture,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', shown)
     texts = {e.text for e in ET.fromstring(base64.b64decode(picture)).iter() if e.text}
     assert {"residual", "plain"} <= texts
     assert "http" not in re.sub(r'src="data:[^"]+"', "", shown)
+
+
+def test_a_report_has_the_tables_of_load_results_only(trained: Path) -> None:
+    with pytest.raises(BenchError, match="table epoch is unknown; did you mean 'epochs'"):
+        bench.Report(trained).load("epoch")  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="table measurements is unknown"):
+        bench.Report(trained).load("measurements")  # type: ignore[arg-type]
+
+
+def test_accuracies_as_numbers_lie_between_0_and_1(trained: Path) -> None:
+    """Two seeds have intervals that would end beyond."""
+    numbers = bench.Report(trained).numbers
+    ends = numbers.filter(regex="accuracy").astype(float)
+    assert ends.notna().any(axis=None)
+    assert ends.stack().between(0, 1).all()
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_what_was_made_of_weights_before_force_is_left_out(
+    trained: Path, tmp_path: Path, *, force: bool
+) -> None:
+    shutil.copytree(trained, folder := tmp_path / "results")
+    record = next(Store(folder).runs())
+    weights = "0" * 64 if force else record.files["model.safetensors"]
+    request = {"run": record.run, "weights": weights}
+    rows = [{"run": record.run, "lesion": "none", "test_accuracy": 0.5}]
+    Analyses(folder).publish("lesion", request, {"lesions": rows}, {})
+    exports = Exports(folder)
+    with exports.workspace() as work:
+        (work / "model.onnx").write_bytes(b"")
+        values = {"run": record.run, "sha256": "a" * 64, "file": "model.onnx", "format": "onnx"}
+        exports.publish(work, ExportRecord("a" * 64, request, {**values, "status": "complete"}))
+    report = bench.Report(folder)
+    assert [len(report.load(table)) for table in ("lesions", "exports")] == [not force] * 2
 
 
 def test_a_report_is_markdown_too(trained: Path) -> None:

@@ -17,7 +17,7 @@ from bench.store.archive import pack, unpack
 from bench.store.exports import ExportRecord, Exports
 from bench.store.files import sha256_of
 from bench.store.measurements import MeasurementRecord, Measurements
-from bench.store.records import seal
+from bench.store.records import StudyRecord, seal
 from builders import make_study
 
 
@@ -91,6 +91,23 @@ def test_a_study_that_differs_stays_as_it_is_here(store, there, archive, finish,
     pack(store, runs, archive)
     assert unpack(there, archive)[1] == ["mine"]
     assert there.read_study("mine") == here
+
+
+def test_single_runs_join_those_that_are_here(store, there, archive, finish, runs):
+    def single(where, **variants):
+        studies = {
+            name: {"reference": None, "runs": {str(seed): run for seed, run in seeds.items()}}
+            for name, seeds in variants.items()
+        }
+        where.save_study(StudyRecord("adhoc", "?", studies))
+
+    own = finish(there, seed=5)
+    single(store, resnet20={0: runs[0], 5: runs[1]}, plain20={1: runs[1]})
+    single(there, resnet20={5: own})
+    pack(store, runs, archive)
+    assert unpack(there, archive).kept == []
+    found = {name: entry["runs"] for name, entry in there.read_study("adhoc").variants.items()}
+    assert found == {"resnet20": {"0": runs[0], "5": own}, "plain20": {"1": runs[1]}}
 
 
 def test_only_the_runs_asked_for_are_packed(store, there, archive, runs):

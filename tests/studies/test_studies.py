@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -318,6 +318,53 @@ def test_a_name_that_means_something_else_or_is_not_found_again_is_refused(
         load_study(path)
     with pytest.raises(BenchError, match=re.escape(f"name={name!r}: ") + f".*{message}"):
         run_study(load_study("quickstart").study, name=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"reference": "plain35"},
+            "study 'mine': reference plain35 is unknown; did you mean 'plain34'",
+        ),
+        ({"primary": {"name": "pain34"}}, "study 'mine': primary 'pain34' is no contrast"),
+        ({"primary": {"name": "plain34", "accuracy": "train"}}, "needs compare_training = true"),
+        ({"contrast": [{"name": "c", "weights": {"plain34": 1, "plain": -1}}]}, "contrast 'c'"),
+        ({"contrast": [{"name": "c", "weights": {"plain34": 1, "resnet34": -2}}]}, "add up to -1"),
+        ({"variant": []}, "study 'mine': give either"),
+    ],
+)
+def test_a_study_made_in_python_is_checked_as_a_file_is(
+    changes: dict[str, Any], message: str
+) -> None:
+    values = load_study("quickstart").study.model_dump(exclude_unset=True)
+    study = Study.model_validate({**values, **changes})
+    with pytest.raises(BenchError, match=message):
+        run_study(study, name="mine")
+
+
+def test_a_study_made_in_python_has_a_name_of_its_own() -> None:
+    with pytest.raises(
+        BenchError, match="a Study made in Python has no name for its results: give name="
+    ):
+        run_study(load_study("quickstart").study)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": "0-4"}, "seeds: '0-4' is no whole number"),
+        ({"seeds": [0.5]}, "seeds: 0.5 is no whole number"),
+        ({"epochs": 2.0}, "epochs: 2.0 is no whole number"),
+        ({"only": "pain34"}, "--only pain34 is unknown"),
+        ({"weights": "none.pt"}, "none.pt"),
+    ],
+)
+def test_arguments_from_python_are_refused_in_one_line(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=message):
+        run_study("quickstart", results=tmp_path, **given)
 
 
 def test_a_name_may_have_spaces_and_any_letters(tmp_path: Path) -> None:

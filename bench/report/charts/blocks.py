@@ -173,7 +173,7 @@ def _by_block(
     series = []
     for entry, rows, look in lines:
         epoch = int(rows["epoch"].iloc[0]) if "epoch" in rows else None
-        when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training"
+        when = "" if epoch is None else f", epoch {epoch}" if epoch else ", before training here"
         bands: dict[str, Any] = {}
         if column == "norm_ratio" and "norm_ratio_low" in rows:
             low, high = (

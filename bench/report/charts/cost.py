@@ -25,6 +25,7 @@ from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import NOT_MEASURED, rooflines
 from bench.report.charts.sensitivity import sensitivity_chart
 from bench.report.charts.throughput import executed_precisions
+from bench.report.findings.fastest import rounded
 from bench.store.measurements import Measurements, read_samples
 from bench.system.intervals import FEWEST_PROCESSES
 
@@ -59,7 +60,7 @@ def _front(data: StudyData, column: str, title: str, label: str) -> Chart:
     series = []
     for name, (cost, accuracy) in found.items():
         mean = accuracy.mean * 100
-        hover = [f"{mean:.2f} % at {cost:,.4g} {label}"]
+        hover = [f"{mean:.2f} % at {rounded(cost)} {label}"]
         look: Any = {"style": data.style(name), "hover": hover, "interval": "y"}
         if accuracy.low is not None and accuracy.high is not None:
             look["low"] = [max(0.0, accuracy.low * 100)]
@@ -123,9 +124,9 @@ def _measured(entry: LegendEntry, rows: pd.DataFrame, mark: int | None, *, faint
     ends = rows[["ci_low", "ci_high"]].notna().all(axis=None)
     return line(
         entry,
-        rows,
+        rows.assign(speed=rows["images_per_second"].map(rounded)),
         "test_accuracy",
-        "{value:.2f} % at {images_per_second:,.4g} images/s: {backend} {executed_precision}, batch "
+        "{value:.2f} % at {speed} images/s: {backend} {executed_precision}, batch "
         f"{{batch_size}}, {{threads}} thread(s), {{device}}{', noisy' if faint else ''}",
         x="images_per_second",
         scale=100,
@@ -178,26 +179,30 @@ def _measuring(data: StudyData) -> str:
     return data.store.command("throughput", data.study.name)
 
 
+def _differing(data: StudyData, row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what tells measurements of one configuration apart, beside its name."""
+    seed = data.records[row["run"]].request["seed"]
+    how = (str(row.get(name) or "") for name in ("timing", "scenario"))
+    return (f"seed {seed}", f"{row['threads']} threads", *how, str(row.get("gpu") or row["cpu"]))
+
+
 def latencies(data: StudyData) -> Chart:
     """Chart the median time of a batch and its spread, a row per measured configuration."""
-    found: dict[str, tuple[str, list[float]]] = {}
+    found: dict[tuple[str, ...], tuple[str, list[float]]] = {}
     store = Measurements(data.store.root)
     for record in data.measurements:
-        variants = {
-            str(row.get("configuration")): data.variant_of(str(row["run"])) for row in record.rows
-        }
+        rows = {str(row.get("configuration")): row for row in record.rows}
         try:
             samples = read_samples(store.folder(record.measurement))
         except BenchError:
             continue  # its rows are in the table nevertheless
         for name, rounds in samples.items():
             seconds = sorted(itertools.chain(*rounds.values()))
-            variant = variants.get(name)
+            row = rows.get(name, {})
+            variant = data.variant_of(str(row.get("run")))
             if variant and seconds:
-                found[f"{variant} / {name.partition(' / ')[2]}"] = variant, seconds
-    names = list(found)
-    if len(names) > 1:
-        names = _shortened([name.split(" / ") for name in names])
+                found[variant, *_differing(data, row), *name.split(" / ")[1:]] = variant, seconds
+    names = _shortened(list(found))
     points = pd.DataFrame({"share": np.linspace(0, 1, _POINTS)})
     series = []
     for place, (name, (variant, seconds)) in enumerate(zip(names, found.values(), strict=True)):
@@ -214,7 +219,8 @@ def latencies(data: StudyData) -> Chart:
     return Chart(
         key="latency",
         title="Time of a batch",
-        caption="Median, and the range from the 5th to the 95th percentile of the batches.",
+        caption="Median, and the range from the 5th to the 95th percentile of the batches; of what "
+        "was measured several times, the last one.",
         x=Axis("milliseconds per batch", log=True),
         y=Axis("", categories=tuple(names[::-1])),
         series=tuple(series),

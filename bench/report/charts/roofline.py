@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, absent_chart
+from bench.report.findings.fastest import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,7 +136,7 @@ def _hover(row: Any, roof: _Roof | None) -> str:
         f"{row.backend} {row.executed_precision}, {row.memory_format}, batch {row.batch_size}"
         f"{streams}: {_gigaflops(row.flops_per_second)}{share} "
         f"at {row.arithmetic_intensity:.3g} FLOPs per byte, "
-        f"{row.images_per_second:,.4g} images/s{', noisy' if row.noisy else ''}"
+        f"{rounded(row.images_per_second)} images/s{', noisy' if row.noisy else ''}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.charts.chart import Axis, Chart, EntryOf, LegendEntry, Series, choose_marks
 from bench.report.charts.layers import layer_charts
 from bench.report.charts.roofline import rooflines
-from bench.report.findings.fastest import layout_and_streams, network_name
+from bench.report.findings.fastest import layout_and_streams, network_name, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -115,10 +115,11 @@ def latency_and_throughput(
 
 
 def _hover(row: Any) -> str:
+    known = row.ci_low == row.ci_low  # not NaN
+    interval = f" [{rounded(row.ci_low)}, {rounded(row.ci_high)}]" if known else ""
     return (
         f"{row.backend} {row.executed_precision}, batch {row.batch_size}: "
-        f"{row.images_per_second:,.4g} images/s [{row.ci_low:,.4g}, {row.ci_high:,.4g}] at "
-        f"{row.milliseconds:.3g} ms"
+        f"{rounded(row.images_per_second)} images/s{interval} at {row.milliseconds:.3g} ms"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,12 +99,12 @@ class Agreement:
     contrasts: dict[str, str] = field(default_factory=dict)
     primary: str | None = None
 
-    @property
+    @cached_property
     def rates(self) -> dict[str, float]:
         """Variant → share of the images that just one of it and its reference has right, 0…1."""
         return {variant: _rate(found) for (variant, _), found in self._by_variant.items()}
 
-    @property
+    @cached_property
     def _by_variant(self) -> dict[tuple[str, str], list[Discordance]]:
         grouped = itertools.groupby(self.comparisons, lambda c: (c.variant, c.reference))
         return {pair: [c.found for c in group] for pair, group in grouped}

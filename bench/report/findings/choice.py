@@ -14,7 +14,7 @@ from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
 from bench.report.findings.statistics import ROUNDING
-from bench.store.exports import Exports
+from bench.store.exports import Exports, outdated_files
 from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, rows_of, study_runs
 from bench.studies import ADHOC
@@ -116,6 +116,8 @@ def measured_rows(store: Store, study: str | None = None) -> pd.DataFrame:
     if not (rows["status"] == "complete").any():
         tried = f" ({len(rows)} did not run)" if len(rows) else ""
         raise BenchError(f"nothing to choose from{tried}; {_missing(store, study)}")
+    old = outdated_files(store, set(rows["run"].dropna()))
+    rows = rows[~rows["file_sha256"].isin(old)].copy()
     files = Exports(store.root).known_files()
     sizes, tested, data = (
         {sha256: known.get(name) for sha256, known in files.items()}

@@ -53,11 +53,12 @@ def _numbers(found: Difference | None, margin: float | None) -> dict[str, Any]:
     if found is None:
         return {"seeds": 0, "margin": margin}
     better = found.superiority
+    low, high = found.possible or (None, None)
     return {
         "seeds": found.seeds,
         "difference": found.mean,
-        "ci_low": found.low,
-        "ci_high": found.high,
+        "ci_low": low,
+        "ci_high": high,
         "p_value": found.p_value,
         "significant": found.significant,
         "equivalent": None if margin is None else found.equivalent(margin),

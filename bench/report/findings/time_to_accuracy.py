@@ -99,7 +99,8 @@ def time_to_accuracy_over_seeds(
         runs: the ids of those that trained to the end or diverged.
         accuracy: validation accuracy, 0…1.
     """
-    times = [time_to_accuracy(epochs[epochs["run"] == run], accuracy).seconds for run in runs]
+    by_run = dict(iter(epochs.groupby("run")))
+    times = [time_to_accuracy(by_run.get(run, epochs[:0]), accuracy).seconds for run in runs]
     reached = [seconds for seconds in times if seconds is not None]
     middle = statistics.median(reached) if reached else None
     return TimeToAccuracyOverSeeds(accuracy, middle, len(reached), len(times))

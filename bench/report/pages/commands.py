@@ -172,7 +172,7 @@ def analysing_commands(data: StudyData) -> list[str]:
         if record.row["format"] == "onnx" and record.row["precision"] is not None
     ]
     made += [measuring_command(record) for record in data.measurements]
-    analyses = [r for r in data.analyses[0] if r.request.get("run") in data.places]
+    analyses = [r for r in data.own_analyses if r.request.get("run") in data.places]
     return list(dict.fromkeys([*made, *_analysing(analyses)]))
 
 
@@ -190,7 +190,7 @@ def _analysing(records: Sequence[AnalysisRecord]) -> list[str]:
     for record in records:
         run = str(record.request["run"])
         alone = "" if record.kind in _OF_SEVERAL_RUNS else run
-        options = _options({k: v for k, v in record.request.items() if k != "run"})
+        options = _options({k: v for k, v in record.request.items() if k not in {"run", "weights"}})
         runs.setdefault((record.kind, tuple(options), alone), []).append(run)
     return [
         shlex.join(["bench", kind, *dict.fromkeys(named), *options])

@@ -20,6 +20,7 @@ from bench.store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from bench.report.findings.statistics import Estimate
     from bench.store.tables.columns import Table
 
 
@@ -79,8 +80,9 @@ class Report:
             row = {"variant": s.name, "reference": s.reference, "parameters": s.parameters}
             row |= {"macs": s.macs, "seeds": s.test_accuracy.seeds if s.test_accuracy else 0}
             for name in ("test_accuracy", "train_accuracy"):
-                for end, field in (("", "mean"), ("_low", "low"), ("_high", "high")):
-                    row[name + end] = getattr(getattr(s, name), field, None)
+                found: Estimate | None = getattr(s, name)
+                row[name] = found and found.mean
+                row[name + "_low"], row[name + "_high"] = (found and found.possible) or (None, None)
             rows.append({**row, "images_per_second": s.images_per_second})
         return pd.DataFrame(rows).convert_dtypes().set_index("variant")
 

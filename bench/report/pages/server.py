@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -84,6 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.hosts:
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to its address.")
             return
+        with suppress(ConnectionError):  # the page was closed before it had its answer
+            self._respond()
+
+    def _respond(self) -> None:
         try:
             if self.path == "/":
                 self._answer(HTTPStatus.OK, self.server.page(), "text/html")

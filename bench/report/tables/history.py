@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.fastest import rounded
 from bench.report.findings.history import FEWEST, SIGNIFICANT
 from bench.report.tables.text_table import TextTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.report.findings.history import History
 
 _COLUMNS = ("date", "images/s", "ratio to reference", "changed since the one before", "step")
@@ -20,10 +23,10 @@ def history_text(history: History) -> TextTable:
         tuple(
             (
                 record.created_at[:16].replace("T", " "),
-                _interval(row, "images_per_second", "ci_low", "ci_high", ",.4g"),
+                _interval(row, "images_per_second", "ci_low", "ci_high", rounded),
                 "reference"
                 if row["difference"] == "reference"
-                else _interval(row, "ratio", "ratio_low", "ratio_high", ".3f"),
+                else _interval(row, "ratio", "ratio_low", "ratio_high", "{:.3f}".format),
                 "; ".join(history.changes(place)),
                 "; ".join(
                     f"ratio × {step.ratio:.3f} (p = {step.p:.2g})"
@@ -50,9 +53,11 @@ def history_lines(history: History) -> list[str]:
     return [f"Steps {how}" if history.steps else f"No step {how}"]
 
 
-def _interval(row: dict[str, Any], value: str, low: str, high: str, form: str) -> str:
+def _interval(
+    row: dict[str, Any], value: str, low: str, high: str, write: Callable[[float], str]
+) -> str:
     if row[value] is None:
         return ""
     if row[low] is None or row[high] is None:
-        return format(row[value], form)
-    return f"{row[value]:{form}} [{row[low]:{form}}, {row[high]:{form}}]"
+        return write(row[value])
+    return f"{write(row[value])} [{write(row[low])}, {write(row[high])}]"

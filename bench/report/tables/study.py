@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.fastest import rounded
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
 from bench.report.findings.statistics import Difference, deviation, variance_ratio
@@ -455,7 +456,7 @@ def _cells(summary: VariantSummary) -> list[str]:
         _estimate(summary.train_accuracy),
         _count(summary.parameters),
         _count(summary.macs),
-        "-" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}",
+        "-" if summary.images_per_second is None else rounded(summary.images_per_second, 2),
     ]
 
 
@@ -515,7 +516,7 @@ def _p_value(value: float) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
+    return "-" if value is None or math.isnan(value) else rounded(value)
 
 
 def _percent(value: float | None) -> str:

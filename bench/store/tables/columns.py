@@ -68,7 +68,7 @@ _FILE_SHA256 = _text("SHA-256 of the file that ran.")
 _BACKEND = _category("Runtime; see `bench list backends`.")
 _MEMORY_FORMAT = _category("`contiguous` or `channels_last`.")
 _BATCH_SIZE = _integer("Images in one batch.")
-_EPOCH = _integer("Epochs of training completed; 0 is before training.")
+_EPOCH = _integer("Epochs of training here; 0 is before it, also of imported networks.")
 
 TABLES: dict[str, dict[str, Column]] = {
     "runs": {
@@ -432,7 +432,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "standard_deviation": _number("Standard deviation of the difference over seeds, 0…1."),
         "effect_size": _number("`difference` over `standard_deviation`: Cohen's d_z if paired."),
         "detectable": _number(
-            "Difference that would be significant with 80 % power at this number of seeds, 0…1."
+            "Difference that would be significant with 80 % power at this number of seeds, 0…1; "
+            "above 1 if none that is possible would be."
         ),
         "superiority": _number(
             "Probability that a new seed's difference is above zero, if differences are normal."
