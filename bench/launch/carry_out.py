@@ -136,13 +136,13 @@ def _check_trainable(requests: Sequence[RunRequest]) -> None:
 def _fix_data(
     requests: Sequence[RunRequest], plan: Plan, store: Store, resources: Resources
 ) -> Resources:
-    """Refuse recorded runs of other code or images, and let the runs train on these images."""
+    """Refuse recorded runs of other code or images, and let the runs train with these."""
     wanted = {request.run_id for request in plan.requests}
     compared = [r for r in requests if r.run_id in wanted or store.read_run(r.run_id)]
     retrained = {r.run_id for r in requests} if resources.force else set()
     retrained -= {r.run_id for r in compared if r.run_id not in wanted}
-    fingerprints = refuse_changed(compared, store, retrained)
-    return dataclasses.replace(resources, fingerprints=fingerprints)
+    fingerprints, code = refuse_changed(compared, store, retrained)
+    return dataclasses.replace(resources, fingerprints=fingerprints, code=code)
 
 
 def _labels(plan: Plan, requests: Sequence[RunRequest]) -> dict[str, str]:

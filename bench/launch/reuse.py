@@ -105,7 +105,7 @@ def other_inputs(requests: Iterable[RunRequest], store: Store) -> str | None:
 
 def refuse_changed(
     requests: Iterable[RunRequest], store: Store, retrained: set[str]
-) -> dict[Data, str]:
+) -> tuple[dict[Data, str], dict[str, dict[str, str]]]:
     """Refuse recorded runs of other code or images than *requests* name now.
 
     Networks and datasets that come with bench do not change. The user's own images are loaded, also
@@ -117,7 +117,8 @@ def refuse_changed(
         retrained: runs that are trained again, whatever is recorded.
 
     Returns:
-        The fingerprint of each of the user's datasets, for the runs that are trained now.
+        The fingerprint of each of the user's datasets, and the digests of the code of each of the
+        user's networks, for the runs that are trained now.
 
     Raises:
         BenchError: naming the run and what differs.
@@ -151,7 +152,7 @@ def refuse_changed(
         elif found is not None:
             inputs = found[1].get("inputs", {})
             refuse_other_inputs(run, request, inputs, now, begun=True)
-    return {data: known["dataset_fingerprint"] for data, known in images.items()}
+    return {data: known["dataset_fingerprint"] for data, known in images.items()}, code
 
 
 def _own_start(request: RunRequest, record: RunRecord) -> dict[str, str]:

@@ -33,6 +33,7 @@ class Resources:
         force: retrain runs that already exist.
         fingerprints: what the images of the user's own datasets must be, so that all runs of a
             study are trained on the same.
+        code: what the digests of the user's own networks must be, by name, likewise.
         command: identifies the command, whose own checkpoint a forced run resumes when a scheduler
             starts it again.
     """
@@ -44,6 +45,7 @@ class Resources:
     cuda_graph: bool = False
     force: bool = False
     fingerprints: dict[Data, str] = field(default_factory=dict)
+    code: dict[str, dict[str, str]] = field(default_factory=dict)
     command: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
 

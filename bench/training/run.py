@@ -21,6 +21,7 @@ from bench.networks.traced_architecture import DOCUMENT as ARCHITECTURE
 from bench.networks.traced_architecture import trace_to_document
 from bench.store.files import StorageError
 from bench.system.signals import Stop, StopRequestedError
+from bench.system.user_code import changes
 from bench.training.checkpoint import capture, restore
 from bench.training.distributed import Replicas, join
 from bench.training.evaluation import Evaluation, evaluate
@@ -160,7 +161,7 @@ class _Attempt:
         request, group = self.request, self.group
         device = torch.device(group.device if group.size > 1 else self.resources.device)
         dataset = load_data(request)
-        self._check_images(dataset)
+        self._check_inputs(dataset)
         split = Split.of(dataset, request, device)
         model = build_network(request, dataset, self.weights)
         documents = grow_into(model, split, self.store)
@@ -199,19 +200,23 @@ class _Attempt:
         finally:
             group.largest(0)  # all processes wait until the run is published, or cannot be
 
-    def _check_images(self, dataset: Dataset) -> None:
-        """Refuse images other than the study's, and than those the run was begun with."""
+    def _check_inputs(self, dataset: Dataset) -> None:
+        """Refuse code and images other than those that the study was begun with."""
         request = self.request
+        code = self.record.environment.get("user_code", {})
+        begun = self.resources.code.get(request.model)  # empty if it is in no file
+        if begun and (changed := changes(begun, code)):
+            raise BenchError(
+                f"model '{request.model}' has other code in this process than in the one that "
+                f"began the study ({', '.join(changed)}); restore it, or begin the study again"
+            )
         wanted = self.resources.fingerprints.get(request.data, dataset.fingerprint)
         if wanted != dataset.fingerprint:
             raise BenchError(
                 f"dataset '{request.dataset}' gave other images to this process than to the one "
                 "that began the study; let its function seed the random numbers that it draws"
             )
-        self.inputs = {
-            "user_code": self.record.environment.get("user_code", {}),
-            **describe_data(dataset),
-        }
+        self.inputs = {"user_code": code, **describe_data(dataset)}
 
     def _resume(self) -> None:
         found = self.store.load_checkpoint(self.request.run_id)

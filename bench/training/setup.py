@@ -30,7 +30,7 @@ from bench.training.initialise import initialise
 from bench.training.inputs import recorded_inputs, refuse_other_inputs
 from bench.training.layout import preferred_memory_format
 from bench.training.schedule import side_at
-from bench.training.weights import load_weights
+from bench.training.weights import load_weights, weights_digest
 from bench.training.whitening import IMAGES, stem_of, whiten
 
 if TYPE_CHECKING:
@@ -180,7 +180,11 @@ def build_blank(request: RunRequest, classes: int, input_shape: Sequence[int]) -
 
 
 def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = None) -> nn.Module:
-    """Build the request's network for *dataset* with its initial weights, on the CPU."""
+    """Build the request's network for *dataset* with its initial weights, on the CPU.
+
+    Raises:
+        BenchError: the file of *weights* is not the one that the request was made with.
+    """
     seed = request.initial_seed
     torch.manual_seed(seed)  # for what `initialise` leaves to the network's own code
     side = request.input_size or dataset.size
@@ -189,6 +193,12 @@ def build_network(request: RunRequest, dataset: Dataset, weights: Path | None = 
     if request.recipe.whitening != "none":
         _whiten(model, request, dataset)
     if weights is not None:
+        # A grown run names no weights of its own: its parent's replace them.
+        if request.initial_weights not in {None, weights_digest(weights)}:
+            raise BenchError(
+                f"--weights {weights}: the file has changed since the command began; restore it, "
+                "or give the command again"
+            )
         load_weights(model, weights)
     return model
 

@@ -14,6 +14,7 @@ from PIL import Image
 import bench
 from bench.errors import BenchError
 from bench.launch import reuse
+from bench.launch.processes import LocalLauncher
 from bench.store import Store
 from bench.system import user_code
 from builders import make_record, make_request
@@ -185,8 +186,6 @@ def test_a_run_is_not_resumed_on_other_images(write, monkeypatch):
 
 
 def test_workers_refuse_images_that_every_call_draws_anew(write):
-    from bench.launch.processes import LocalLauncher
-
     write("reused_data.py", DATA.replace("default_rng(SEED)", "default_rng()"))
     with pytest.raises(bench.RunsFailedError, match="gave other images to this process"):
         bench.train(
@@ -196,6 +195,22 @@ def test_workers_refuse_images_that_every_call_draws_anew(write):
             **QUICK,
             launcher=LocalLauncher(isolate=True),
         )
+
+
+def test_code_that_is_edited_after_the_study_began_is_refused(write):
+    class Edited(LocalLauncher):
+        """Works as a worker process does that starts after an edit."""
+
+        def run(self, work):
+            write("reused_net.py", NETWORK.replace("WIDE = 8", "WIDE = 9"))
+            super().run(work)
+
+    write("reused_net.py", NETWORK)
+    with pytest.raises(bench.RunsFailedError, match=r"other code in this process .*\(reused_net\)"):
+        bench.train("reused_net:net", settings=SETTINGS, **QUICK, launcher=Edited())
+    write("reused_net.py", NETWORK)
+    done = bench.train("reused_net:net", settings=SETTINGS, **QUICK)
+    assert done["status"].item() == "complete"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import argparse
 import copy
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from bench.errors import BenchError
 from bench.models import build_model
+from bench.training.setup import build_network, load_data
 from bench.training.weights import load_weights, weights_digest
 
 
@@ -35,6 +37,17 @@ def test_weights_are_loaded_as_they_are(tmp_path, name):
     load_weights(target, write(tmp_path / name, source.state_dict()))
     for key, tensor in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], tensor)
+
+
+def test_a_file_edited_since_the_request_was_made_is_refused(tmp_path, tiny):
+    data, path = load_data(tiny()), tmp_path / "w.pt"
+    write(path, network().state_dict())
+    request = replace(tiny(), initial_weights=weights_digest(path))
+    build_network(request, data, path)
+    write(path, network().state_dict())
+    with pytest.raises(BenchError, match=r"w.pt: the file has changed since the command began"):
+        build_network(request, data, path)
+    build_network(replace(request, initial_weights=None), data, path)  # it grows from a run
 
 
 def prefixed(prefix, state):
