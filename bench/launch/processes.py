@@ -138,6 +138,7 @@ class _Pool:
         self.looked = time.monotonic()
         self.waiting = deque(work.requests)
         self.held: deque[RunRequest] = deque()  # other programs are doing them
+        self.restarted: set[str] = set()  # runs whose worker alone was asked to stop
         self.look_again = 0.0
         self.reported_held = False
         self.workers: list[_Worker] = []
@@ -282,8 +283,12 @@ class _Pool:
                 self._give(worker)
             case "idle":
                 self._give(worker)
+            case "stopped" if self.work.stop.signal is None and worker.request is not None:
+                self._restart(worker, worker.request)
             case "stopped":
                 worker.request = None
+            case "start" if event["run"] in self.restarted:
+                pass  # reported before
             case "storage":
                 self.waiting.clear()
                 raise StorageError(event["error"])
@@ -309,6 +314,17 @@ class _Pool:
         needed = self.waiting or (self.held and not self.workers)
         if needed and self.work.stop.signal is None:
             self._give(self._start(worker.index))
+
+    def _restart(self, worker: _Worker, request: RunRequest) -> None:
+        """Let another worker resume the run of one that alone was asked to stop, once per run."""
+        worker.process.kill()  # its checkpoint is written
+        if request.run_id in self.restarted:
+            self._replace(worker, "its worker process was stopped by SIGTERM twice")
+            return
+        self.restarted.add(request.run_id)
+        self.waiting.appendleft(request)
+        worker.request = None
+        self._replace(worker)
 
     def _record(self, request: RunRequest, status: str, error: str) -> None:
         """Record how a run ended, unless another program is doing it now."""

@@ -3,11 +3,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
+from multiprocessing.connection import Connection
 
 import psutil
 import pytest
@@ -207,6 +211,48 @@ def test_a_request_to_stop_ends_a_worker_that_hangs(make_requests, store, monkey
     assert time.monotonic() - begun < 60
     assert children
     assert not any(child.is_alive() for child in children)
+
+
+@pytest.mark.parametrize(("stops", "status"), [(1, "complete"), (2, "failed")])
+def test_a_worker_that_alone_is_asked_to_stop_is_replaced_once(
+    make_requests, run, store, monkeypatch, stops, status
+):
+    first, second = (request.run_id for request in make_requests("fine", "slow"))
+    begun, started = [], []
+
+    def work(connection):
+        while (request := connection.recv()) is not None:
+            begun.append(request.run_id)
+            connection.send({"event": "start", "run": request.run_id, "epochs": 2})
+            if request.run_id == first and begun.count(first) <= stops:
+                connection.send({"event": "stopped"})
+                break
+            end = {"event": "end", "run": request.run_id, "status": "complete", "error": None}
+            connection.send(end)
+            connection.send({"event": "idle"})
+        connection.close()
+
+    class Process(threading.Thread):
+        exitcode = 0
+
+        def __init__(self, *, args, **_rest):
+            super().__init__(target=work, args=(Connection(os.dup(args[0].fileno())),))
+
+        def kill(self): ...
+
+    context = types.SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process)
+    fake = types.SimpleNamespace(get_context=lambda _method: context)
+    monkeypatch.setattr(processes, "multiprocessing", fake)
+    ends = run(
+        make_requests("fine", "slow"), workers=1, launcher=LocalLauncher(isolate=True),
+        listen=lambda event: started.append(event["run"]) if event["event"] == "start" else None,
+    )  # fmt: skip
+    assert [end for end, _ in ends] == [status, "complete"]
+    assert begun == [first, first, second]
+    assert started == [first, second]
+    if status == "failed":
+        assert ends[0][1] == "its worker process was stopped by SIGTERM twice"
+        assert store.read_unfinished(first).status == "failed"
 
 
 ORPHAN = """
