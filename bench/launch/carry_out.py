@@ -19,7 +19,7 @@ from bench.studies import ADHOC, Overrides, Plan, Study, expand, load_study
 from bench.system.environment import describe_environment, differences
 from bench.system.machine_lock import training_lock
 from bench.system.signals import stop_on_signals
-from bench.training.check import check_trainable, remarks
+from bench.training.check import check_shared, check_trainable, remarks
 from bench.training.setup import load_data
 from bench.training.weights import weights_digest
 
@@ -93,7 +93,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
         store.refuse_newer(request.run_id)
     if pending and not (how.allow_mixed or how.force or how.elsewhere):
         _refuse_mixed(plan, store, resources)
-    _check_trainable(pending)
+    _check_trainable(pending, resources.device)
     candidates = tuning_requests(plan)
     resources = _fix_data([*candidates, *plan.all_requests], plan, store, resources)
     store.prepare()
@@ -124,11 +124,12 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     return _record_study(plan, store, tuning, other)
 
 
-def _check_trainable(requests: Sequence[RunRequest]) -> None:
+def _check_trainable(requests: Sequence[RunRequest], device: str) -> None:
     """Refuse what cannot be trained, and warn of data that is too little to say much."""
     for request in {request.seedless_hash: request for request in requests}.values():
         dataset = load_data(request)
         check_trainable(request, dataset)
+        check_shared(request, dataset, device)
         for remark in dataset.notes if request.imported else remarks(request, dataset):
             warn(remark)
 

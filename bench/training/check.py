@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from bench.data.images import AS_COLOURS
 from bench.errors import BenchError
 from bench.models import LazyError, ModelError, ResidualBlock
 from bench.models.errors import first_line, reraise_ours
+from bench.training.distributed import launched_by_torchrun
 from bench.training.schedule import side_at
 from bench.training.setup import build_blank, split_places
 from bench.training.weights import stored
@@ -60,6 +62,31 @@ def check_trainable(request: RunRequest, dataset: Dataset) -> None:
             "evaluate it as it is with 'bench import'"
         )
     _check_stored(model, built, name)
+
+
+def check_shared(request: RunRequest, dataset: Dataset, device: str) -> None:
+    """Check that the processes that `torchrun` started can share each batch of a request.
+
+    Raises:
+        BenchError: the last batch has too few images for them, or batch norm, which on CPUs sees
+            one process's images only, would see a single value.
+    """
+    if not launched_by_torchrun() or request.imported:
+        return
+    processes, size = int(os.environ["WORLD_SIZE"]), request.recipe.batch_size
+    kept = len(split_places(request, dataset)[0])
+    last = kept % size or size
+    if last < processes:
+        raise BenchError(
+            f"the last batch of {kept} training images in batches of {size} has {last} image(s), "
+            f"which {processes} processes cannot share; use at most {last} processes, or another "
+            "batch_size"
+        )
+    if last // processes == 1 and device == "cpu":
+        side = request.input_size or dataset.size
+        shape = (dataset.channels, side, side)
+        model = build_blank(request, len(dataset.classes), shape).train()
+        _forward(model, 1, shape, f"model '{request.model}'")
 
 
 def remarks(request: RunRequest, dataset: Dataset) -> list[str]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from bench.errors import BenchError
-from bench.training.check import check_trainable
+from bench.training.check import check_shared, check_trainable
 from bench.training.run import execute
 from bench.training.setup import load_data
 from bench.training.sizes import data_size, image_macs
@@ -138,6 +140,26 @@ def test_network_that_does_not_fit_is_refused_in_one_line(own, name, said):
 def test_batch_norm_on_one_value_is_refused(own, images, batch, fraction):
     request = own("deep_norm", train_images=images, batch_size=batch, validation_fraction=fraction)
     assert "leaves a single value per channel for batch norm" in refused(request)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "device", "said"),
+    [
+        ("Body", 99, "cuda", r"of 99 training images in batches of 32 has 3 image\(s\), which 4"),
+        ("deep_norm", 100, "cpu", "leaves a single value per channel for batch norm"),
+        ("deep_norm", 100, "cuda", None),  # where it is synchronised
+        ("deep_norm", 96, "cpu", None),
+    ],
+)
+def test_processes_that_cannot_share_the_last_batch_are_refused(
+    own, monkeypatch, name, images, device, said
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    request = own(name, train_images=images, batch_size=32, validation_fraction=0.0)
+    refusal = nullcontext() if said is None else pytest.raises(BenchError, match=said)
+    with refusal:
+        check_shared(request, load_data(request), device)
 
 
 def test_a_last_batch_of_one_is_checked_where_it_is_only_evaluated(own):
