@@ -240,6 +240,12 @@ class Trainer:
             parameter.grad = None
         return norms
 
+    def finish_steps(self) -> None:
+        """Read the losses of the steps so far within the epoch's time, as the device ends them."""
+        started = time.perf_counter()
+        self.read_losses()
+        self.position.sums.seconds += time.perf_counter() - started
+
     def read_losses(self) -> None:
         """Add the figures of the last steps to the sums.
 

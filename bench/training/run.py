@@ -264,7 +264,7 @@ class _Attempt:
         # What arrives in one process meanwhile, all of them act on after the next step.
         signal, due = self.group.largest(self.stop.signal or 0, self._is_due())
         if signal or due:
-            self._trainer.read_losses()  # before the first process writes a checkpoint, alone
+            self._trainer.finish_steps()  # before the first process writes a checkpoint, alone
         if signal:
             raise StopRequestedError(signal)
         self._report_progress()

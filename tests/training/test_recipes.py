@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.training import run
+from bench.training import loop, run
 from bench.training.loop import Trainer
 from bench.training.optimisers import Average, parameter_groups
 from bench.training.run import execute
@@ -214,3 +215,26 @@ def test_gradient_norm_is_that_of_all_gradients_together(tiny):
         figures["gradient_norm"] == torch.tensor(norm).item()
         or abs(figures["gradient_norm"] / norm - 1) < 1e-5
     )
+
+
+def test_the_time_that_a_checkpoint_waits_for_the_device_is_training(
+    tiny, store, resources, monkeypatch
+):
+    clock, read, make = [0.0], Trainer.read_losses, Trainer.__init__
+
+    def make_as_on_a_gpu(trainer, *args, **named):
+        make(trainer, *args, **named)
+        trainer.read_together = 100
+
+    def wait(trainer):
+        clock[0] += len(trainer._unread)  # a second for each step
+        read(trainer)
+
+    monkeypatch.setattr(Trainer, "__init__", make_as_on_a_gpu)
+    monkeypatch.setattr(Trainer, "read_losses", wait)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
+    record = execute(tiny(), store, resources)
+    assert record.error is None
+    history = pd.read_csv(store.checked_file(record.run, "history.csv"))
+    assert history["seconds"].tolist() == [3, 3]
