@@ -231,20 +231,30 @@ class _Attempt:
 
     def _epoch(self, split: Split) -> None:
         trainer = self._trainer
-        figures: dict[str, Any] = {"epoch": trainer.position.epoch + 1}
+        position, epoch, sums = trainer.position, trainer.position.epoch, trainer.position.sums
+        figures: dict[str, Any] = {"epoch": epoch + 1}
         figures |= trainer.run_epoch(after_step=self._after_step)
-        if len(split.validation) and self.group.leads:
-            scored = self._evaluate(split, split.validation)
-            figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
-        tested = self.request.recipe.test_every_epoch and self.request.evaluate_test
-        if tested and self.group.leads:
-            scored = self._evaluate(split, split.test)
-            figures["test_accuracy"] = scored.accuracy
-        trainer.position.history.append(figures)
+        try:
+            if self.group.leads:
+                figures |= self._score(split)
+        except StopRequestedError:  # a resumed run evaluates again, from after the last step
+            position.epoch, position.batch, position.sums = epoch, len(trainer.batches), sums
+            raise
+        position.history.append(figures)
         self.on_event({"event": "epoch", "run": self.request.run_id, **figures})
         self._record_blocks()
-        if trainer.position.epoch < self.request.recipe.epochs and self._is_due():
+        if position.epoch < self.request.recipe.epochs and self._is_due():
             self._checkpoint()
+
+    def _score(self, split: Split) -> dict[str, Any]:
+        """Evaluate the network as it is after an epoch."""
+        figures: dict[str, Any] = {}
+        if len(split.validation):
+            scored = self._evaluate(split, split.validation)
+            figures |= {"validation_loss": scored.loss, "validation_accuracy": scored.accuracy}
+        if self.request.recipe.test_every_epoch and self.request.evaluate_test:
+            figures["test_accuracy"] = self._evaluate(split, split.test).accuracy
+        return figures
 
     def _record_blocks(self) -> None:
         """Measure the blocks once per epoch, and before the first."""
@@ -283,7 +293,12 @@ class _Attempt:
     def _evaluate(self, split: Split, images: Images, *, mirrored: bool = False) -> Evaluation:
         network = self._trainer.network
         batches = split.evaluation(images, self.memory_format)
-        return evaluate(network, batches, mirrored=mirrored, after_batch=self._report_progress)
+        return evaluate(network, batches, mirrored=mirrored, after_batch=self._after_batch)
+
+    def _after_batch(self) -> None:
+        if self.group.size == 1:  # several stop together, which they do after a step
+            self.stop.check()
+        self._report_progress()
 
     def _is_due(self) -> bool:
         return self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS

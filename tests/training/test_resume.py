@@ -41,6 +41,8 @@ class StopAfter(Stop):
     @signal.setter
     def signal(self, number): ...
 
+    def check(self): ...  # in evaluations
+
 
 def outcome(store, run_id):
     """Every byte that training decides, and the history without its times."""
@@ -81,6 +83,28 @@ def test_stopped_after_any_step_and_resumed_is_bit_equal(
     (unfinished,) = store.unfinished()
     assert unfinished.status == "interrupted"
     assert execute(rich, store, resources).seconds > unfinished.seconds
+    assert outcome(store, rich.run_id) == undisturbed
+
+
+@pytest.mark.parametrize(("epochs", "position"), [(0, (0, 3)), (1, (1, 3)), (2, (2, 0))])
+def test_stopped_in_an_evaluation_and_resumed_is_bit_equal(
+    store, rich, resources, undisturbed, epochs, position
+):
+    seen = []
+
+    class StopInEvaluation(Stop):
+        def check(self):
+            if len(seen) == epochs:
+                raise StopRequestedError(signal.SIGTERM)
+
+    def note(event):
+        seen.extend([event] * (event["event"] == "epoch"))
+
+    with pytest.raises(StopRequestedError):
+        execute(rich, store, resources, stop=StopInEvaluation(), on_event=note)
+    _, state = store.load_checkpoint(rich.run_id)
+    assert (state["position"]["epoch"], state["position"]["batch"]) == position
+    execute(rich, store, resources)
     assert outcome(store, rich.run_id) == undisturbed
 
 
