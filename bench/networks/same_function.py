@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.system.caller_state import caller_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +57,7 @@ class Proof:
         )
 
 
+@caller_state()
 @torch.inference_mode()
 def prove(
     parent: nn.Module, child: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, split: str
@@ -65,6 +67,9 @@ def prove(
     Raises:
         BenchError: they do not compute the same, within rounding.
     """
+    # TF32, which convolutions of a GPU use by default, rounds by more than the limit.
+    cudnn: Any = torch.backends.cudnn  # mypy does not find its part `conv`
+    cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
     before, after, truth = [], [], []
     parent.eval()
     child.eval()

@@ -15,6 +15,7 @@ from bench.models import ResidualBlock, build_model, canonical
 from bench.networks.nesting import check_nesting
 from bench.networks.same_function import prove
 from bench.networks.widen import transplant
+from bench.system.caller_state import caller_state
 
 DEEPER = {
     "ImageNet family": ("resnet18", "resnet34", {"width": 4}),
@@ -177,3 +178,18 @@ def test_the_proof_fails_for_a_network_that_differs(images):
         child.layer1[1].bn2.weight.fill_(0.1)
     with pytest.raises(BenchError, match="does not compute what its parent does"):
         prove(parent, child, batches, split="validation")
+
+
+def test_the_proof_computes_in_float32_whatever_the_run_trains_in(images):
+    cudnn, matmul, seen = torch.backends.cudnn, torch.backends.cuda.matmul, []
+
+    class Noting(nn.Flatten):
+        def forward(self, x):
+            seen.append((cudnn.conv.fp32_precision, matmul.fp32_precision))
+            return super().forward(x)[:, :5]
+
+    with caller_state():
+        cudnn.conv.fp32_precision = matmul.fp32_precision = "tf32"
+        prove(Noting(), Noting(), [(images, torch.arange(24) % 5)], split="validation")
+        assert (cudnn.conv.fp32_precision, matmul.fp32_precision) == ("tf32", "tf32")
+    assert seen == [("ieee", "ieee")] * 2
