@@ -52,7 +52,7 @@ class Resources:
 @contextlib.contextmanager
 def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
     """Set threads, determinism, cuDNN's search and float32 arithmetic for one run; restore them."""
-    with caller_state():
+    with caller_state(), _compilations(request, resources):
         torch.set_num_threads(resources.threads)
         keep_freed_memory()
         if request.deterministic:
@@ -64,3 +64,20 @@ def torch_settings(request: RunRequest, resources: Resources) -> Iterator[None]:
         if request.precision == "fp32":  # means fp32
             torch.backends.cuda.matmul.fp32_precision = "ieee"
         yield
+
+
+def _compilations(
+    request: RunRequest, resources: Resources
+) -> contextlib.AbstractContextManager[None]:
+    """Let PyTorch compile the step for every size of growing images; it stops at eight."""
+    if not resources.compiled or request.recipe.initial_size == 1:
+        return contextlib.nullcontext()
+    import torch._dynamo.config as found
+
+    dynamo: Any = found
+    most = 2 * request.recipe.epochs  # of a batch and of the last one, of each epoch
+    limits = ("recompile_limit", "accumulated_recompile_limit")
+    patched: contextlib.AbstractContextManager[None] = dynamo.patch(
+        {name: max(getattr(dynamo, name), most) for name in limits}
+    )
+    return patched

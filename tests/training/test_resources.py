@@ -102,6 +102,17 @@ def test_compiled_code_is_made_for_its_sizes(tiny, monkeypatch):
     assert seen == [{"dynamic": False}]
 
 
+def test_growing_images_are_compiled_at_every_size(tiny, resources):
+    import torch._dynamo.config as dynamo
+
+    usual, compiled = dynamo.recompile_limit, replace(resources, compiled=True)
+    for initial_size, limit in ((0.5, 60), (1, usual)):
+        with torch_settings(tiny(initial_size=initial_size, epochs=30), compiled):
+            assert dynamo.recompile_limit == limit
+            assert dynamo.accumulated_recompile_limit >= limit
+    assert dynamo.recompile_limit == usual
+
+
 def test_a_gpu_that_is_full_is_named_with_its_memory(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (3 << 30, 80 << 30))
     record = begin_record(tiny(), Resources())
