@@ -31,8 +31,10 @@ from bench.models.errors import first_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# TCP reports a dead process at once; this is for one that hangs.
-_TIMEOUT = timedelta(minutes=30)
+_START_TIMEOUT = timedelta(minutes=30)  # until all processes have joined
+# The others wait in a collective while the first evaluates and publishes, which may take hours.
+# A dead process is found without it: TCP reports it, and torchrun ends the others.
+_TIMEOUT = timedelta(hours=24)
 _FAILING_SECONDS = 5.0  # between the failures of two processes that fail in the same step
 
 
@@ -168,7 +170,7 @@ def join(device: str) -> Replicas:
                 f"each process; use at most {count}"
             )
         torch.cuda.set_device(local)
-    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    store, rank, size = next(rendezvous("env://", timeout=_START_TIMEOUT))
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", timeout=_TIMEOUT, store=store, rank=rank, world_size=size
     )

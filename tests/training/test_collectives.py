@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import signal
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
 from bench.system.signals import Stop, StopRequestedError
-from bench.training import run
+from bench.training import distributed, run
 from bench.training.distributed import Replicas
 from bench.training.loop import LOSSES_READ_TOGETHER, Trainer
 
@@ -93,3 +94,24 @@ def test_a_divergence_that_only_the_first_process_sees_ends_both(train, monkeypa
     )
     first, _ = train()
     assert first.status == "diverged"
+
+
+def test_the_processes_wait_long_for_the_one_that_evaluates_and_publishes(monkeypatch):
+    joined, waits = [], {}
+    values = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    def rendezvous(_url, timeout):
+        waits["start"] = timeout
+        yield None, 0, 2
+
+    def begin(*_backend, timeout, **_rest):
+        waits["collective"] = timeout
+
+    monkeypatch.setattr(distributed, "rendezvous", rendezvous)
+    monkeypatch.setattr(distributed.dist, "init_process_group", begin)
+    monkeypatch.setattr(distributed.atexit, "register", joined.append)
+    assert distributed.join.__wrapped__("cpu").size == 2
+    assert joined
+    assert waits["start"] < timedelta(hours=1) < timedelta(hours=20) < waits["collective"]
