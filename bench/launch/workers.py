@@ -19,7 +19,7 @@ from bench.system.devices import (
 from bench.system.memory import memory_left
 from bench.training.distributed import launched_by_torchrun
 from bench.training.resources import Resources
-from bench.training.sizes import data_size, image_macs
+from bench.training.sizes import data_size, image_macs, memory_of_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 DEFAULT_RESULTS = "bench-runs"
 
-# Free memory that another worker needs: torch alone takes 0.4 GiB, a CIFAR network's run 0.6.
+# Free memory that another worker needs beside its images: torch alone takes 0.4 GiB, a CIFAR
+# network's run 0.6. The images are there twice: the dataset, and the run's own part of it.
 WORKER_BYTES = 2**30
+IMAGE_COPIES = 2
 # A GPU waits for Python where a step has few multiply-adds (forward, of a batch): about 3 ms go
 # into launching its operations, and a GPU of 100 TFLOP/s trains 5e10 of them in that time. This has
 # not been measured on a GPU.
@@ -131,11 +133,17 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
     check_count("--threads", how.threads, cores, "core")
     if how.workers is None and device.type == "cuda" and all(map(_is_small, plan.requests)):
         places *= SHARED_GPU_WORKERS
-    fitting = memory_left() // WORKER_BYTES
-    workers = how.workers or max(1, min(places, len(plan.requests), fitting))
+    workers = how.workers or max(1, min(places, len(plan.requests), _fitting(plan)))
     share = max(1, min(cores // workers, default_threads()))
     threads = how.threads or (1 if deterministic else share)
     return workers, _resources(how, device, threads)
+
+
+def _fitting(plan: Plan) -> int:
+    """Return how many workers the free memory has room for."""
+    datasets = {request.data: request for request in plan.requests}.values()
+    images = max(map(memory_of_images, datasets), default=0)
+    return memory_left() // (WORKER_BYTES + IMAGE_COPIES * images)
 
 
 def _check_cuda_graph(plan: Plan, device: torch.device) -> None:

@@ -14,6 +14,7 @@ from bench.data.catalog import find_folder
 from bench.data.imagefolder import common_shape, scan
 from bench.errors import BenchError
 from bench.networks.summary import count_macs
+from bench.system.memory import memory_left
 from bench.training.setup import build_blank, load_data
 
 if TYPE_CHECKING:
@@ -83,6 +84,22 @@ def data_size(request: RunRequest) -> DataSize:
             f"use 1 … {size.train}"
         )
     return replace(size, train=wanted or size.train, side=request.input_size or size.side)
+
+
+def memory_of_images(request: RunRequest) -> int:
+    """Return the bytes of a dataset's images in memory, where they are known without decoding.
+
+    Those of a user's own dataset are not; a large folder is memory-mapped, which takes none.
+    """
+    folder = find_folder(request.dataset)
+    if folder is None and ":" in request.dataset:
+        return 0
+    if folder is not None and request.input_size is None:
+        return 0
+    size = _whole(request)
+    size = replace(size, train=request.train_images or size.train)
+    mapped = folder is not None and size.image_bytes > memory_left() / 2
+    return 0 if mapped else size.image_bytes
 
 
 def image_size(request: RunRequest) -> int:

@@ -63,6 +63,15 @@ def test_small_networks_share_a_gpu(tmp_path, monkeypatch, device, gpus, old, ne
     assert allot(runs, Execution(results=tmp_path, device=device, workers=2))[0] == 2
 
 
+def test_the_memory_of_the_images_limits_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.launch.workers.physical_cores", lambda: 16)
+    monkeypatch.setattr("bench.launch.workers.memory_left", lambda: 7 * 2**30)
+    for images, workers in ((0, 4), (2**29, 3), (2**30, 2), (2**40, 1)):
+        monkeypatch.setattr("bench.launch.workers.memory_of_images", lambda _, size=images: size)
+        assert allot(plan(), Execution(results=tmp_path, device="cpu"))[0] == workers
+    assert allot(plan(), Execution(results=tmp_path, device="cpu", workers=4))[0] == 4
+
+
 @pytest.fixture
 def how(tmp_path):
     return Execution(results=tmp_path / "results", device="cpu", threads=1)

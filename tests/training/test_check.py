@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from bench.errors import BenchError
+from bench.training import sizes
 from bench.training.check import check_shared, check_trainable
 from bench.training.run import execute
 from bench.training.setup import load_data
-from bench.training.sizes import data_size, image_macs
+from bench.training.sizes import DataSize, data_size, image_macs, memory_of_images
 
 MODELS = """
 import torch
@@ -196,3 +198,16 @@ def test_last_batch_of_one_passes_where_the_maps_are_larger(tiny):
 def test_seed_and_determinism_change_no_network(tiny):
     assert tiny(seed=1).seedless_hash == tiny(seed=2, deterministic=False).seedless_hash
     assert tiny().seedless_hash != tiny(input_size=9).seedless_hash
+
+
+def test_memory_of_images_is_known_without_decoding_them(tiny, tmp_path, monkeypatch):
+    named = tiny(train_images=100, input_size=8)
+    test = len(load_data(named).test)
+    assert memory_of_images(named) == (100 + test) * 28 * 28
+    assert memory_of_images(tiny(dataset="absent:images")) == 0
+    monkeypatch.setattr(sizes, "_whole", lambda _: DataSize(10, 3, 8, 1000, 0))
+    folder = tiny(dataset=f"imagefolder:{tmp_path}", train_images=None, input_size=8)
+    for left, expected in ((10**9, 192_000), (300_000, 0)):  # memory-mapped
+        monkeypatch.setattr(sizes, "memory_left", lambda left=left: left)
+        assert memory_of_images(folder) == expected
+    assert memory_of_images(replace(folder, input_size=None)) == 0
