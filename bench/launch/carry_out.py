@@ -156,13 +156,22 @@ def _refuse_mixed(plan: Plan, store: Store, resources: Resources) -> None:
     """Refuse to add runs to a study whose runs were made with other versions or hardware."""
     here = describe_environment(resources.device, threads=resources.threads)
     for request in [*tuning_requests(plan), *plan.requests]:
-        record = store.read(request.run_id)
-        found = differences(record.environment, here) if record else []
-        if record and found:
+        environment = _begun_in(store, request.run_id)
+        found = differences(environment, here) if environment else []
+        if found:
             raise BenchError(
-                f"study '{plan.name}' has runs of another environment ({record.run}: "
+                f"study '{plan.name}' has runs of another environment ({request.run_id}: "
                 f"{'; '.join(found)}); --allow-mixed adds to them, --force retrains all"
             )
+
+
+def _begun_in(store: Store, run: str) -> dict[str, Any] | None:
+    """Return the environment that a run was made or begun in; None if it is not recorded."""
+    if (record := store.read(run)) is not None:
+        return record.environment
+    found = store.load_checkpoint(run)  # all that kill -9 leaves
+    environment: dict[str, Any] | None = found[1].get("environment") if found else None
+    return environment
 
 
 def _tell_of_seeds_left_out(plan: Plan, store: Store) -> None:

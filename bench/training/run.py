@@ -309,6 +309,7 @@ class _Attempt:
         tensors, state = capture(self.trainer)
         state |= {"seconds": self._seconds, "started_at": self.record.started_at}
         state |= {"inputs": self.inputs, "command": self.resources.command}
+        state |= {"environment": self.record.environment}
         self.store.save_checkpoint(self.request.run_id, tensors, state)
         self.saved = time.monotonic()
 

@@ -13,10 +13,13 @@ from PIL import Image
 
 import bench
 from bench.errors import BenchError
-from bench.launch import reuse
+from bench.launch import carry_out, reuse
 from bench.launch.processes import LocalLauncher
 from bench.store import Store
+from bench.studies import Overrides, expand, parse_study
 from bench.system import user_code
+from bench.system.environment import describe_environment
+from bench.training.resources import Resources
 from builders import make_record, make_request
 
 NETWORK = """
@@ -304,3 +307,32 @@ def test_a_network_of_a_notebook_is_not_taken_for_an_earlier_one(tmp_path, monke
         reuse.refuse_changed([request], store, set())
     if begun == "finished":
         reuse.refuse_changed([request], store, {request.run_id})  # it is trained again
+
+
+SHORT = """
+question = "?"
+[base]
+epochs = 1
+seeds = [0]
+[[variant]]
+name = "a"
+model = "resnet8"
+"""
+
+
+def plan_of(text=SHORT, **overrides):
+    return expand("own", parse_study(text, Path("own.toml")), Overrides(**overrides))
+
+
+def test_a_checkpoint_alone_tells_the_environment_that_its_run_was_begun_in(tmp_path):
+    store, plan, here = Store(tmp_path), plan_of(), Resources(device="cpu", threads=1)
+    (run,) = (request.run_id for request in plan.requests)
+    environment = describe_environment("cpu", threads=1)
+    for state in ({}, {"environment": environment}):  # older ones have none
+        store.save_checkpoint(run, {"w": torch.zeros(1)}, state)
+        carry_out._refuse_mixed(plan, store, here)
+    store.save_checkpoint(
+        run, {"w": torch.zeros(1)}, {"environment": environment | {"torch": "1.0"}}
+    )
+    with pytest.raises(BenchError, match=rf"another environment \({run}: torch 1.0 then"):
+        carry_out._refuse_mixed(plan, store, here)

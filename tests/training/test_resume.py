@@ -182,6 +182,7 @@ def test_checkpoint_alone_is_enough(store, rich, resources, undisturbed, monkeyp
         execute(rich, store, resources, on_event=fall)
     _, state = store.load_checkpoint(rich.run_id)
     assert state["position"]["batch"] == 3
+    assert state["environment"]["torch"] == torch.__version__
     execute(rich, store, resources)
     assert outcome(store, rich.run_id) == undisturbed
 
