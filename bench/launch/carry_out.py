@@ -99,6 +99,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
     store.prepare()
     _tell_of_seeds_left_out(plan, store)
     other = other_inputs(plan.requests, store) if how.force else None
+    before = store.read_study(plan.name)
     planned = [r for r in candidates if how.force or store.read_run(r.run_id) is None] + pending
     with stop_on_signals() as stop, training_lock(stop.check):
 
@@ -118,6 +119,7 @@ def carry_out(plan: Plan, how: Execution, *, weights: Path | None = None) -> Stu
             run(candidates, "tuning")
             plan, tuning = choose(plan, store, searched=True)
             _fix_data(plan.all_requests, plan, store, resources)
+        _tell_of_runs_replaced(plan, store, before)
         _record_study(plan, store, tuning, other)
         for generation in plan.generations:
             run(generation, "training")
@@ -194,6 +196,44 @@ def _tell_of_seeds_left_out(plan: Plan, store: Store) -> None:
             "leaves out, so that 'bench results gc' would remove them; keep them with "
             f"--seeds {every}"
         )
+
+
+def _tell_of_runs_replaced(plan: Plan, store: Store, before: StudyRecord | None) -> None:
+    """Say so if finished runs of the study's record are of other settings than its runs now."""
+    if before is None or plan.name == ADHOC:
+        return
+    now = {variant.name: variant.requests for variant in plan.variants}
+    kept = {request.run_id for requests in now.values() for request in requests.values()}
+    replaced = [
+        run
+        for name, entry in before.variants.items()
+        for seed, run in entry["runs"].items()
+        if run not in kept and not _is_of_another_seed(now.get(name, {}), seed, run)
+        if store.read_run(run) is not None
+    ]
+    if not replaced:
+        return
+    then, given = (_options(overrides) for overrides in (before.overrides, plan.overrides))
+    back = f"repeat it with {then}" if then else f"repeat it without {given}"
+    if then == given:
+        back = "restore the settings that the study had"
+    warn(
+        f"study '{plan.name}' had {len(replaced)} finished run(s) with other settings, which this "
+        f"command leaves out, so that 'bench results gc' would remove them; to keep them, {back}"
+    )
+
+
+def _is_of_another_seed(requests: dict[int, RunRequest], seed: str, run: str) -> bool:
+    """Return whether a run only has a seed that was not asked for, as far as can be known."""
+    if not requests or int(seed) in requests:
+        return False
+    request = next(iter(requests.values()))  # one that grows has a parent for each seed
+    return request.grown_from is not None or _with_seed(request, seed).run_id == run
+
+
+def _options(overrides: dict[str, Any]) -> str:
+    """Return overrides as the words of a command."""
+    return " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in overrides.items())
 
 
 def _record_study(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from bench.studies import Overrides, expand, parse_study
 from bench.system import user_code
 from bench.system.environment import describe_environment
 from bench.training.resources import Resources
-from builders import make_record, make_request
+from builders import make_record, make_request, make_study
 
 NETWORK = """
 from torch import nn
@@ -322,6 +323,33 @@ model = "resnet8"
 
 def plan_of(text=SHORT, **overrides):
     return expand("own", parse_study(text, Path("own.toml")), Overrides(**overrides))
+
+
+def record_of(plan):
+    runs = {"a": [request.run_id for request in plan.requests]}
+    return make_study(runs, name="own", overrides=plan.overrides)
+
+
+def test_finished_runs_that_other_settings_replace_are_named_with_the_way_back(tmp_path):
+    store, short, longer = Store(tmp_path), plan_of(), plan_of(epochs=2)
+    edited = plan_of(SHORT.replace("seeds", "batch_size = 16\nseeds"))
+    for plan in (short, longer):
+        store.finish_run(make_record(plan.requests[0]))
+    for plan, before, back in (
+        (longer, short, "repeat it without --epochs 2"),
+        (short, longer, "repeat it with --epochs 2"),
+        (edited, short, "restore the settings that the study had"),
+    ):
+        with pytest.warns(
+            UserWarning, match=rf"'own' had 1 finished run\(s\) .* keep them, {back}"
+        ):
+            carry_out._tell_of_runs_replaced(plan, store, record_of(before))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        carry_out._tell_of_runs_replaced(short, store, None)
+        carry_out._tell_of_runs_replaced(short, store, record_of(short))
+        carry_out._tell_of_runs_replaced(short, store, record_of(edited))  # not finished
+        carry_out._tell_of_runs_replaced(plan_of(seeds=[1]), store, record_of(short))  # told of
 
 
 def test_a_checkpoint_alone_tells_the_environment_that_its_run_was_begun_in(tmp_path):
