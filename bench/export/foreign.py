@@ -61,6 +61,11 @@ class ForeignFile:
     preprocessing: Preprocessing | None
     note: str = ""
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its images have labels, so that its accuracy can be measured."""
+        return self.dataset is not None and not self.dataset.timing_only
+
     def images(self, settings: Settings) -> npt.NDArray[Any]:
         """Draw calibration images, as the file takes them."""
         if self.dataset is None:
@@ -152,6 +157,9 @@ def quantise_file(source: ForeignFile, exporter: Exporter) -> ExportRecord:
         StorageError: the results folder cannot be written; nothing is left there.
     """
     settings = replace(exporter.settings, static_batch=source.facts.static_batch)
+    if not source.is_labelled:
+        fix = "give --dataset with the images it was trained for"
+        settings.require_test_set(source.path.name, fix)
     preprocessing = asdict(source.preprocessing) if source.preprocessing else None
     request = {
         "file_sha256": source.sha256,
@@ -177,7 +185,7 @@ def _quantised(
         return logits_of(fp32, images, batch, workers=threads)
 
     judge = None
-    if source.dataset is not None and not source.dataset.timing_only:
+    if source.dataset is not None and source.is_labelled:
         exporter.say(f"{name}: testing on {source.dataset.name}")
         judge = Judge(source.dataset.test, lambda chunk: reference(source.feed(chunk)), source.feed)
     made = _converted(source, settings, exporter, judge, folder)

@@ -76,6 +76,11 @@ class Exporter:
         """
         if self.settings.with_preprocessing:
             require_preprocessing(source, "--with-preprocessing")
+        if source.trained is None:
+            fix = "make a run of the trained network with 'bench import'"
+            self.settings.require_test_set(source.name, fix)
+        elif source.timing_only:
+            self.settings.require_test_set(source.name, "leave it out: its images are noise")
         return self.once(
             source.name, self._request(source), lambda folder: self._export(source, folder)
         )

@@ -90,6 +90,19 @@ class Settings:
         """Calibration images to draw, if there are as many."""
         return self.calibration_images or max(CALIBRATION_IMAGES, self.calibration_batch)
 
+    def require_test_set(self, name: str, fix: str) -> None:
+        """Refuse what measures accuracy, for *name*, which has no labelled test set.
+
+        Raises:
+            BenchError: such a setting was given; the message ends with *fix*.
+        """
+        for setting in ("max_accuracy_drop", "calibration_draws"):
+            if getattr(self, setting) != getattr(Settings, setting):  # not its default
+                raise BenchError(
+                    f"--{setting.replace('_', '-')}: {name} has no labelled test set, and so no "
+                    f"accuracy; {fix}"
+                )
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without those that the precision does not use."""
         values = dataclasses.asdict(self) | {"calibration_images": self.images_wanted}

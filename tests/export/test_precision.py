@@ -79,6 +79,23 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert all(layer in picture.read_text() for layer in layers)
 
 
+@pytest.mark.parametrize("setting", [{"max_accuracy_drop": 1.0}, {"calibration_draws": 2}])
+def test_what_measures_accuracy_is_refused_without_a_labelled_test_set(
+    tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    onnx.save(classifier(10), tmp_path / "plain.onnx")
+    for target, fix in {
+        "resnet8": "make a run of the trained network with 'bench import'",
+        tmp_path / "plain.onnx": "give --dataset with the images it was trained for",
+    }.items():
+        option = next(iter(setting)).replace("_", "-")
+        with pytest.raises(BenchError, match=rf"--{option}: .* has no labelled test set.*{fix}"):
+            export_onnx(
+                target, results=tmp_path, precision="int8", dataset="random", input_size=28,
+                **setting,
+            )  # fmt: skip
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_run_of_few_images_is_converted_with_all_of_them(
     tmp_path: Path, train_here: Any, monkeypatch: pytest.MonkeyPatch, precision: str
