@@ -307,6 +307,7 @@ def tune(
         sizes = (target.static_batch,)
     given = candidates(
         target,
+        KeyboardInterrupt: Ctrl-C while the finalists were measured; their record is kept.
         device=context.device,
         threads=threads,
         batch_sizes=sorted(batch_sizes or sizes, reverse=True),
@@ -346,6 +347,8 @@ def tune(
             left = [one for one in left if not any(_is_like(one, other) for other in out)]
             if not left or budget.spent:
                 raise UnreachedError(_nothing_keeps(left_out, bounds))
+            if record.noise.get("interrupted"):  # what was complete is stored
+                raise KeyboardInterrupt
     keeping = _within([*finalists, *eager], record, bounds)
     row, as_fast = fastest_of([row for row, _ in keeping], record.rows)
     mixed = len({one.threads for _, one in keeping}) > 1  # then names say how many

@@ -180,12 +180,13 @@ def row_of(one, rows):
 def searched(made, opened, monkeypatch, tmp_path):
     """Tune with a fake search; *rows* gives what the second measurement finds, by batch size."""
 
-    def run(rows, bounds, dataset=None):
+    def run(rows, bounds, dataset=None, noise=None):
         calls = []
 
         def measured(configurations, request, _context, _folder):
             calls.append((configurations, request))
-            return MeasurementRecord("m", {}, [row_of(one, rows) for one in configurations])
+            found = [row_of(one, rows) for one in configurations]
+            return MeasurementRecord("m", {}, found, noise=noise or {})
 
         monkeypatch.setattr(tuning, "candidates", lambda *_, **__: made)
         monkeypatch.setattr(tuning, "with_files", lambda given, *_: iter(given))
@@ -209,6 +210,11 @@ def test_the_fastest_of_the_finalists_is_the_one_of_the_second_measurement(searc
 
 
 def narrow(size, **changes):
+def test_ctrl_c_among_the_finalists_ends_the_search(searched):
+    with pytest.raises(KeyboardInterrupt):
+        searched(narrow(10) | narrow(9) | narrow(8), Bounds(), noise={"interrupted": True})
+
+
     """What is found of a batch size, with a narrow interval of images/s."""
     speed = 1000.0 * size
     return {size: {"ci_low": speed * 0.99, "ci_high": speed * 1.01, **changes}}
