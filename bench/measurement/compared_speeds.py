@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from bench.system.intervals import Interval, median_interval
 from bench.system.processor_use import too_busy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import pandas as pd
 
@@ -180,10 +181,10 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
-    speeds = {}
+    speeds, apart = {}, _keys_of_several_files(rows)
     for row in complete:
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
-        speeds[_key(row, _KEY)] = ComparedSpeed(
+        speeds[_key(row, _KEY, apart)] = ComparedSpeed(
             value=row["images_per_second"],
             low=row.get("repeat_low") or row["ci_low"],
             high=row.get("repeat_high") or row["ci_high"],
@@ -202,9 +203,9 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
             macs=row.get("macs"),
         )
     boundaries = frozenset(str(row["boundary"]) for row in complete)
-    failed = {_key(row, _KEY): why for row in rows if (why := _failure(row)) is not None}
+    failed = {_key(row, _KEY, apart): why for row in rows if (why := _failure(row)) is not None}
     unsupported = {
-        _key(row, _KEY): f"unsupported: {row['error']}"
+        _key(row, _KEY, apart): f"unsupported: {row['error']}"
         for row in rows
         if row["status"] == "unsupported"
     }
@@ -285,13 +286,25 @@ def _speed(seconds: Interval) -> ComparedSpeed:
     return ComparedSpeed(found.median, found.low, found.high, doubt=doubt)
 
 
-def _key(row: dict[str, Any], parts: tuple[str, ...]) -> str:
+def _keys_of_several_files(rows: list[dict[str, Any]]) -> set[str]:
+    """Return the keys that rows of different files share, such as two int8 exports of a run."""
+    files = defaultdict(set)
+    for row in rows:
+        if row.get("file_sha256"):
+            files[_key(row, _KEY)].add(row["file_sha256"])
+    return {key for key, found in files.items() if len(found) > 1}
+
+
+def _key(row: dict[str, Any], parts: tuple[str, ...], apart: Collection[str] = ()) -> str:
+    """Name a row by the values of *parts*; if the name is in *apart*, also by its file."""
     values = [(part, row.get(part)) for part in parts]
     # Not named, since older measurements and runs have no such column.
     values = [pair for pair in values if pair not in {("streams", 1), ("workers", 1)}]
     if "input_size" in parts and not row.get("input_size"):
         values.append(("input_shape", row.get("input_shape")))  # not square
-    return " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})
+    key = " / ".join(_WORDS.get(k, "{}").format(v) for k, v in values if v not in {None, ""})
+    sha256 = row.get("file_sha256")
+    return f"{key} / file {sha256[:8]}" if sha256 and key in apart else key
 
 
 def _from_pytest(name: str, document: dict[str, Any]) -> ComparedSpeeds:

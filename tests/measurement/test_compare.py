@@ -219,6 +219,23 @@ def test_one_measurement_is_judged_against_the_reference_beside_it(side):
         judge(side("c", row(100, difference="reference")), 0.05)
 
 
+def test_files_of_one_run_and_precision_are_told_apart(side):
+    both = {"backend": "onnxruntime", "run": "r-s0-12", "precision": "int8"}
+    first = row(100, file_sha256="a" * 64, difference="reference", **both)
+    second = slower(file_sha256="b" * 64, **both)
+    failed = slower(file_sha256="c" * 64, status="failed", error="it broke", **both)
+    for order in ((first, second, failed), (failed, second, first)):
+        changes, _ = judge(side("a", *order), 0.05)
+        found = {change.configuration.partition(" / file ")[2][:8]: change for change in changes}
+        assert {sha: one.verdict for sha, one in found.items()} == {
+            "b" * 8: "slower", "c" * 8: "not judged",
+        }  # fmt: skip
+    changes, _ = compare(side("a", first, second), side("b", first, second), 0.05)
+    assert [one.configuration[-8:] for one in changes] == ["b" * 8]
+    (alone,) = side("c", second).speeds
+    assert "file" not in alone
+
+
 @pytest.mark.parametrize("few", [{"ratio_processes": 5}, {"processes": 1}])
 def test_a_ratio_over_few_processes_is_not_judged(side, few):
     reference = row(100, difference="reference", ratio=1.0)
