@@ -228,9 +228,14 @@ class Configuration:
 
     @property
     def group(self) -> str:
-        """Configurations are compared within a group: equal network, batch and boundary."""
+        """Configurations are compared within a group: equal network, batch and boundary.
+
+        Networks are compared with each other on one backend with one number of streams.
+        """
         if self.across:
-            return f"{self.backend} / {self.memory_format} / {self.size_label} / {self.boundary}"
+            parts = [self.backend, self.memory_format, self.size_label, self.boundary]
+            parts += [f"{self.streams} streams"] if self.streams > 1 else []
+            return " / ".join(parts)
         return f"{self.target.label} / batch {self.size_label} / {self.boundary}"
 
     @property

@@ -170,6 +170,18 @@ def test_the_reference_has_one_stream_and_older_rows_had_one():
     assert throughput_frame([{"measurement": "m"}])["streams"].tolist() == [1]
 
 
+def test_networks_are_compared_at_one_number_of_streams():
+    request = Request(backends=("eager",), batch_sizes=(1,), streams=(2, 1), reference="resnet8")
+    from bench.measurement.configurations import references
+
+    targets = [find_target(name, input_size=16) for name in ("plain8", "resnet8")]
+    found = expand(request, targets, device="cpu", threads=2)
+    chosen = references(found, "resnet8")
+    for one in found:
+        reference = chosen[one.group]
+        assert (reference.target.label, reference.streams) == ("resnet8", one.streams)
+
+
 @two_cores
 @pytest.mark.usefixtures("third_party")
 def test_the_server_scenario_may_have_several(tmp_path):
