@@ -6,7 +6,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import option
-from bench.cli.output import print_json, print_table, print_text, scaled
+from bench.cli.output import print_document, print_table, print_text, scaled
 
 _FORMS = {
     "accuracy_%": ".2f",
@@ -72,16 +72,18 @@ def choose(
         scenario=scenario,
     )
     rows = rows_of(choice.rows)
+    notes = [f"Cannot be chosen: {reason}" for reason in choice.reasons]
+    notes += [f"Left out: {count} {reason}" for reason, count in choice.passed_over.items()]
     if as_json:
-        print_json(rows, [] if choice.chosen else [{"error": choice.sentence}])
+        errors = [] if choice.chosen else [{"error": choice.sentence}]
+        notes.append(choice.sentence)
+        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
     else:
         extra = [name for name in _EXTRA if any(row[name] is not None for row in rows)]
         cells = [_cells(row, describe(row), extra) for row in rows]
         print_table(cells, _FORMS, needed=6 + len(extra))
-        for reason in choice.reasons:
-            print_text(f"Cannot be chosen: {reason}")
-        for reason, count in choice.passed_over.items():
-            print_text(f"Left out: {count} {reason}")
+        for note in notes:
+            print_text(note)
         print_text(choice.sentence, style="bold")
     raise typer.Exit(int(choice.chosen is None))
 

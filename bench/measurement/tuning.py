@@ -134,6 +134,7 @@ class Tuned:
             again.
         as_fast: names of those of them whose intervals overlap with that of `best`.
         no_verdict: why the times do not show which is fastest, and what helps; None if they do.
+        bounds: that were to be kept.
     """
 
     best: Configuration
@@ -145,6 +146,12 @@ class Tuned:
     again: int = 1
     as_fast: tuple[str, ...] = ()
     no_verdict: str | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+
+    def outcome(self, row: dict[str, Any]) -> dict[str, bool]:
+        """Say whether a row of the record keeps the bounds (`fits`), and is `best` (`chosen`)."""
+        fits = _why_not_within(row, self.bounds)[0] is None
+        return {"fits": fits, "chosen": _is_row_of(row, self.best)}
 
 
 @dataclass(frozen=True)
@@ -369,6 +376,7 @@ def tune(
         len(keeping),
         tuple(one.name for one in ties),
         _no_verdict([row for row, _ in keeping]),
+        bounds,
     )
 
 

@@ -272,6 +272,20 @@ def test_the_closing_sentence_claims_no_more_than_the_intervals(
 
 
 def test_latency_is_checked_again_on_fresh_samples(searched):
+def test_the_json_holds_the_answer(searched, monkeypatch, bench, tmp_path):
+    rows = narrow(10, latency_p99_high_ms=30.0) | narrow(9, latency_p99_high_ms=14.0)
+    rows |= narrow(8, latency_p99_high_ms=14.0, processes=2)
+    tuned, _ = searched(rows, Bounds(latency_ms=15.5))
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: tuned)
+    document = bench("tune", TINY, "--input-size", 16, "--json", "--results", tmp_path).document
+    found = {row["batch_size"]: (row["fits"], row["chosen"]) for row in document["rows"]}
+    assert found == {10: (False, False), 9: (True, True), 8: (True, False)}
+    out, verdict = document["remarks"]
+    assert out.endswith("p99 is only known to be at most 30 ms (95 %)")
+    assert verdict.startswith("No verdict: only 2 of the 6 processes")
+    assert verdict.endswith(tuned.best.name)
+
+
     rows = {size: {"latency_p99_high_ms": 30.0} for size in (10, 9)}
     rows |= {8: {"latency_p99_high_ms": 14.9}}
     tuned, ((configurations, request),) = searched(rows, Bounds(latency_ms=15.5))

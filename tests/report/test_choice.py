@@ -367,6 +367,27 @@ def test_the_command_answers_and_its_exit_code_says_whether_anything_fits(measur
     assert "max-latency-ms" in bench(*words, "x").refusal
 
 
+def test_the_json_holds_the_answer(measured, bench):
+    folder = measured([LARGE, MIDDLE, {**SMALL, **NO_P99}])
+    words = ("choose", "--results", folder, "--json", "--max-latency-ms")
+    document = bench(*words, 5).document
+    assert [row["model"] for row in document["rows"] if row["chosen"]] == ["resnet34"]
+    assert [text.split()[0] for text in document["remarks"]] == ["Cannot", "Ship"]
+    document = bench(*words, 1).document
+    assert not any(row["chosen"] for row in document["rows"])
+    assert document["remarks"][-1] == document["errors"][0]["error"]
+
+
+def test_files_of_equal_names_are_told_apart(measured):
+    files = [{**SMALL, "run": None, "file_sha256": letter * 64} for letter in "ab"]
+    slower = {**files[1], "images_per_second": 300, "ci_low": 300, "ci_high": 300}
+    choice = chosen(measured([files[0], slower, MIDDLE]), 5, 5)
+    assert choice.sentence.startswith("Ship resnet18 in fp32 (file aaaaaaaa) on onnxruntime")
+    assert choice.rows.set_index("model")["mixed_files"].to_dict() == {
+        "resnet18": True, "resnet34": False,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "others", "plural"),
     [("boundary", "copies", "boundaries"), ("scenario", "single-stream", "scenarios")],

@@ -77,7 +77,8 @@ class Choice:
             `accuracy_high` (95 % interval of the test accuracy), `bytes`, `note` (why the row
             cannot be chosen, of `REASONS`; empty if it can), `front` (no other of the same
             measurement that can be chosen is at once as accurate, as low in latency and as fast),
-            `mixed_threads` (whether some of them ran with another number of threads) and `fits`.
+            `mixed_threads` (whether some of them ran with another number of threads),
+            `mixed_files` (whether another file has the row's name), `fits` and `chosen`.
         chosen: the row to ship, or None.
         sentence: the answer.
         passed_over: why measured rows are not among `rows` → how many.
@@ -259,9 +260,12 @@ def choose(
     ]
     rows = rows.sort_values(["images_per_second", "accuracy"], ascending=False)
     fitting = rows_of(rows[rows["fits"]])
+    rows["chosen"] = False
     if fitting:
         together = rows["measurement"] == fitting[0]["measurement"]
         chosen, as_fast = fastest_of(fitting, rows_of(rows[together]))
+        place = next(number for number, row in enumerate(fitting) if row is chosen)
+        rows.loc[rows.index[rows["fits"]][place], "chosen"] = True
         sentence = (
             f"Ship {describe(chosen)}: {rounded(chosen['images_per_second'])} images/s; "
             f"{_within(chosen, max_latency_ms)}; {_accuracy(chosen)}; "
@@ -344,7 +348,8 @@ def describe(row: Mapping[Any, Any]) -> str:
     backend = f"{row['backend']}{layout_and_streams(row)}"
     if row["mixed_threads"]:
         backend += f" on {row['threads']} thread{'s' * (row['threads'] != 1)}"
-    return f"{network_name(row)} in {row['precision']} on {backend}, {case(row)}"
+    file = f" (file {row['file_sha256'][:8]})" if row["mixed_files"] else ""
+    return f"{network_name(row)} in {row['precision']}{file} on {backend}, {case(row)}"
 
 
 def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -371,6 +376,10 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     passed_over["of another machine"] = len(ran) - len(here)
     rows = _newest(here)
     rows["mixed_threads"] = len(set(rows["threads"])) > 1
+    name = [column for column in _SAME if column != "file_sha256"]
+    alike = rows[name].astype(str).fillna("").agg(" / ".join, axis=1)
+    files = rows["file_sha256"].groupby(alike).transform("nunique")
+    rows["mixed_files"] = (files > 1) & rows["file_sha256"].notna()
     passed_over["measured again later"] = len(here) - len(rows)
     datasets = sorted(rows.loc[rows["usable"], "dataset"].dropna().unique())
     if len(datasets) > 1:
