@@ -155,7 +155,7 @@ def export_onnx(
         cells = [_cells(r, name, reference) for r, name in zip(rows, names, strict=True)]
         print_table(cells, _FORMS, needed=_NEEDED)
         for row, name, record in zip(rows, names, records, strict=True):
-            _remark(row, name, record, results)
+            _remark(row, name, record, results, threads)
     raise typer.Exit(int(bool(errors)))
 
 
@@ -191,7 +191,9 @@ def _cells(row: dict[str, Any], name: str, reference: str) -> dict[str, Any]:
     }
 
 
-def _remark(row: dict[str, Any], name: str, record: "ExportRecord", results: Path) -> None:
+def _remark(
+    row: dict[str, Any], name: str, record: "ExportRecord", results: Path, threads: int | None
+) -> None:
     if row["error"]:
         print_text(f"{name}: {row['error']}")
     if not record.export:
@@ -214,7 +216,22 @@ def _remark(row: dict[str, Any], name: str, record: "ExportRecord", results: Pat
     if details.get("images_prepared"):
         print_text(details["images_prepared"])
     if details.get("verdict"):
-        print_text(details["verdict"], style="bold")
+        print_text(details["verdict"] + _measured_elsewhere(record, threads), style="bold")
+
+
+def _measured_elsewhere(record: "ExportRecord", threads: int | None) -> str:
+    """Say where a stored export was measured, if that was not this CPU with as many threads."""
+    from bench.system.devices import default_threads
+    from bench.system.environment import processor
+
+    cpu, count = (record.environment.get(name) for name in ("cpu", "threads"))
+    if (cpu, count) == (processor()[0], threads or default_threads()):
+        return ""
+    plural = "s" * (count != 1)
+    return (
+        f" This is a stored result, measured on {cpu} with {count} thread{plural}: --force "
+        "measures it again."
+    )
 
 
 def _effects(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:

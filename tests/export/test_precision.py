@@ -23,6 +23,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from scipy.stats import binomtest
 
 from bench import BenchError, export_onnx
+from bench.cli import export_onnx as export_command
 from bench.export import quantise as quantiser_module
 from bench.export.accuracy import compare_answers
 from bench.export.convert import to_fp16
@@ -41,6 +42,8 @@ from .conftest import classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+from bench.store.exports import ExportRecord
+from bench.system.environment import processor
     from pathlib import Path
 
 Trained = tuple["Path", str]
@@ -448,3 +451,20 @@ def test_fp16_is_as_accurate_in_true_fp16(trained: Trained) -> None:
     judge = Judge(source.test_images(), partial(reference_logits, source), partial(feed, source))
     scored = judge.score(judge.answers(session))
     assert scored.p_value > 0.01 or abs(scored.drop) < 0.5, scored
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({}, ""), ({"threads": 99}, "with 99 threads"), ({"cpu": "Old CPU"}, "measured on Old CPU")],
+)
+def test_a_stored_verdict_names_the_machine_it_was_measured_on(
+    changed: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    here = {"cpu": processor()[0], "threads": 1}
+    details = {"int8": {"verdict": "int8 seems to pay here."}}
+    record = ExportRecord("a", {}, {}, details, environment=here | changed)
+    row = {"error": None, "precision": "int8", "file": "model.onnx"}
+    export_command._remark(row, "net", record, tmp_path, threads=1)
+    out = capsys.readouterr().out
+    assert words in out
+    assert ("stored result" in out) == bool(changed)
