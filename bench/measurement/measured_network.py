@@ -31,6 +31,7 @@ class MeasuredNetwork(NamedNetwork):
 
     Attributes:
         input_shape: sizes of an image in the network's own order, C×H×W or H×W×C.
+        raw_shape: sizes of a dataset's image before `preprocess`, of a run; None: `input_shape`.
         channels_last: whether a file takes H×W×C.
         input_type: element type of the images, such as float32 or uint8.
         macs: multiply-adds of one image; None where they cannot be counted.
@@ -43,6 +44,7 @@ class MeasuredNetwork(NamedNetwork):
     """
 
     input_shape: tuple[int, int, int] = (3, 224, 224)
+    raw_shape: tuple[int, int, int] | None = None
     channels_last: bool = False
     input_type: str = "float32"
     macs: int | None = None
@@ -54,7 +56,7 @@ class MeasuredNetwork(NamedNetwork):
     calibration: str | None = None
 
     def preprocess(self) -> Callable[[Tensor], Tensor]:
-        """Return what turns uint8 images of the network's shape into its input, where they are."""
+        """Return what turns uint8 images of `raw_shape` into its input, where they are."""
         if self.kind == "run":
             return self.load().prepare
         if not self.input_type.startswith("float"):
@@ -118,11 +120,14 @@ def _measured(network: NamedNetwork, input_size: InputSize | None) -> MeasuredNe
         )
         return MeasuredNetwork(**{**vars(network), **known})
     loaded = network.load()
-    accuracy = None
+    accuracy = raw_shape = None
+    if (made := loaded.preprocessing) is not None and made.image_size is not None:
+        raw_shape = (loaded.input_shape[0], made.image_size, made.image_size)
     if loaded.trained is not None and not loaded.timing_only:
         accuracy = loaded.trained.record.result.get("test_accuracy")
     return MeasuredNetwork(
         **vars(network),
+        raw_shape=raw_shape,
         macs=count_macs(loaded.model, (1, *loaded.input_shape)),
         traffic=count_traffic(loaded.model, loaded.input_shape),
         test_accuracy=accuracy,

@@ -191,9 +191,9 @@ def opened(monkeypatch, fake_backend):
     monkeypatch.setattr(WallClock, "measure", measure)
     monkeypatch.setattr(running, "open_gpu", lambda _device: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: images)
-    target = MeasuredNetwork("t", "model", (3, 8, 8))
 
-    def make(device="cuda", **changed):
+    def make(device="cuda", raw_shape=None, **changed):
+        target = MeasuredNetwork("t", "model", (3, 8, 8), raw_shape=raw_shape)
         return LocalRunner(Configuration(target, "fake", batch_size=2, device=device, **changed))
 
     return make
@@ -246,6 +246,14 @@ def test_end_to_end_sends_bytes_and_normalises_on_the_device(opened, monkeypatch
     runner = opened("cpu", boundary="end-to-end")
     runner.step()
     assert runner.prepared.uploaded[0].device.type == "cpu"
+
+
+def test_end_to_end_begins_with_images_of_the_datasets_size(opened, monkeypatch):
+    seen = []
+    monkeypatch.setattr(MeasuredNetwork, "preprocess", lambda _: lambda raw: seen.append(raw.shape))
+    opened("cpu", boundary="end-to-end").step()
+    opened("cpu", boundary="end-to-end", raw_shape=(3, 5, 5)).step()
+    assert seen == [(2, 3, 8, 8), (2, 3, 5, 5)]
 
 
 class Counter:

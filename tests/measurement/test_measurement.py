@@ -3,14 +3,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
 
 import bench
+from bench.data import Preprocessing
 from bench.errors import BenchError
-from bench.measurement import measure
+from bench.measurement import measure, measured_network
 from bench.measurement.autobatch import find_batch_size
 from bench.measurement.backends import backend_names, backend_rows, load_backend
 from bench.measurement.backends.eager import torch_support
@@ -22,6 +24,7 @@ from bench.measurement.timing.process_runner import call_in_subprocess
 from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
+from bench.targets.network import LoadedNetwork, NamedNetwork
 
 from .conftest import TINY, FakeRunner, a_trial
 
@@ -228,6 +231,18 @@ def test_boundaries_are_rows_of_their_own_and_never_compared(measured):
     )
     assert set(frame["boundary"]) == {"compute", "copies", "end-to-end"}
     assert (frame["difference"] == "reference").sum() == 3
+
+
+def test_raw_images_of_a_run_have_its_datasets_size(monkeypatch):
+    prepared = Preprocessing(16, (0.5,), (0.5,), image_size=28)
+    trained = SimpleNamespace(
+        preprocessing=prepared, record=SimpleNamespace(result={"timing_only": True})
+    )
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    loaded = LoadedNetwork("r", model, "resnet8", {}, (1, 16, 16), trained)
+    monkeypatch.setattr(NamedNetwork, "load", lambda _self: loaded)
+    found = measured_network._measured(NamedNetwork("r", "run", (1, 16, 16), run="r"), None)
+    assert (found.input_shape, found.raw_shape) == ((1, 16, 16), (1, 28, 28))
 
 
 def test_ratios_stand_beside_the_best_eager_too(measured):

@@ -164,6 +164,7 @@ class LocalRunner:
         if boundary == "copies":
             images = self._pinned(images)
             return lambda: ready.download(ready.infer(ready.upload(images)))
+        shape = (self.configuration.batch_size, *(target.raw_shape or target.input_shape))
         raw = self._pinned(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
         prepare = target.preprocess()
         if self.on_cuda:  # as bytes a batch is a quarter as long on its way
