@@ -210,11 +210,10 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     from bench.store.tables.frames import cold_start_frame, rows_of, throughput_frame
 
     rows = rows_of(throughput_frame(record.rows))
-    errors = [r for r in rows if r["status"] not in {"complete", "unsupported"}]
-    shown = ("model", "backend", "precision", "batch_size", "status", "error")
     cold_starts = rows_of(cold_start_frame(record.cold_starts))
+    errors = _errors(record, [*rows, *cold_starts])
     if as_json:
-        print_json([*rows, *cold_starts], [{key: row[key] for key in shown} for row in errors])
+        print_json([*rows, *cold_starts], errors)
     else:
         from bench.report.findings.fastest import closing_lines
         from bench.report.tables.cold_start import cold_start_lines, cold_start_text
@@ -240,6 +239,20 @@ def _show(record: "MeasurementRecord", results: Path, *, as_json: bool) -> int:
     if record.noise.get("interrupted"):
         return 130
     return int(bool(errors))
+
+
+def _errors(record: "MeasurementRecord", rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what failed: configurations, cold starts, and profiles by layer."""
+    shown = ("model", "backend", "precision", "batch_size", "status", "error")
+    fine = {"complete", "unsupported"}
+    failed = [{key: row[key] for key in shown} for row in rows if row["status"] not in fine]
+    profiles = [
+        {"configuration": name, **share}  # the error takes the place of the layers
+        for name, details in record.lanes.items()
+        for share in details.get("layers", [])
+        if share.get("status", "complete") not in fine
+    ]
+    return failed + profiles
 
 
 def _save_figures(record: "MeasurementRecord", folder: Path, say: Callable[[str], None]) -> None:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.measurement.accuracy import as_json, recorded_score
-from bench.measurement.backends import ProfilingBackend, backend_names, load_backend
+from bench.measurement.backends import (
+    ProfilingBackend,
+    UnsupportedError,
+    backend_names,
+    load_backend,
+    status_of,
+)
 from bench.measurement.configurations import Configuration, Request, expand, references
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.machine.noise import noise_between, take_snapshot
@@ -266,7 +272,8 @@ def _profile(trials: Sequence[Trial]) -> None:
             try:
                 trial.layers = profile_layers(trial.configuration)
             except Exception as error:  # the samples are kept whatever a profiler does
-                trial.layers = [{"error": str(error)}]
+                status, reason = status_of(error)
+                trial.layers = [{"status": status, "error": reason}]
 
 
 def _cold_starts(
@@ -292,13 +299,15 @@ def profile_layers(configuration: Configuration) -> list[dict[str, Any]]:
         Layers in the network's order, then operators, slowest first, as `layer_rows`.
 
     Raises:
-        BenchError: its backend has no profiler, or it cannot be opened.
+        UnsupportedError: its backend has no profiler, or it has several streams.
+        BenchError: it cannot be opened.
     """
     backend = load_backend(configuration.backend)
     if not isinstance(backend, ProfilingBackend):
-        raise BenchError(f"--layers: the backend '{configuration.backend}' has no profile by layer")
+        name = configuration.backend
+        raise UnsupportedError(f"--layers: the backend '{name}' has no profile by layer")
     if configuration.streams > 1:
-        raise BenchError("--layers: only --streams 1 is profiled")
+        raise UnsupportedError("--layers: only --streams 1 is profiled")
     runner = LocalRunner(configuration)
     try:
         return layer_rows(*backend.profile(runner.prepared, runner.step, RUNS))

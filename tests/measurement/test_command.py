@@ -9,6 +9,10 @@ import sys
 import pytest
 import torch
 
+from bench.cli import throughput
+from bench.store.measurements import MeasurementRecord
+from builders import make_row
+
 from .conftest import TINY
 
 QUICK = ("--max-seconds", 0.3, "--processes", 1, "--input-size", 16, "--threads", 1, "--quiet")
@@ -52,6 +56,18 @@ def test_a_table_names_what_it_rests_on(bench):
     assert "reference" in done.out
     assert "entered twice, it differs from itself by" in done.out
     assert "1 threads" in done.out
+
+
+def test_a_failed_cold_start_or_profile_is_an_error(capsys, tmp_path):
+    cold = make_row(phase=None, status="failed", error="no time")
+    layers = {
+        status: {"layers": [{"status": status, "error": f"it is {status}"}]}
+        for status in ("failed", "unsupported")
+    }
+    record = MeasurementRecord("m", {}, [make_row()], lanes=layers, cold_starts=[cold])
+    assert throughput._show(record, tmp_path, as_json=True) == 1
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert [one["error"] for one in errors] == ["no time", "it is failed"]
 
 
 BURN = """

@@ -9,6 +9,7 @@ import pytest
 
 from bench import load_results
 from bench.errors import BenchError
+from bench.measurement import measure
 from bench.measurement.backends import load_backend
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measure import profile_layers
@@ -18,6 +19,8 @@ from bench.measurement.profile.layer_time import PARTS
 from bench.models import build_model
 from bench.report.charts.layers import coverage_line, layer_charts, shortcut_line
 from bench.store.measurements import Measurements
+
+from .conftest import a_trial
 
 NETWORK = {"model": "resnet14", "options": {"width": 8, "shortcut": "projection"}}
 PROJECTIONS = {"layer2.0.downsample.0", "layer3.0.downsample.0"}
@@ -157,6 +160,18 @@ def test_the_pictures_hold_every_millisecond(eager):
 def test_a_backend_without_a_profiler_says_so(tmp_path):
     with pytest.raises(BenchError, match="--layers: the backend 'compile' has no profile"):
         profiled("compile", tmp_path)
+
+
+def test_a_profile_that_fails_is_told_from_one_that_there_is_not(monkeypatch):
+    broken, without = a_trial("eager", None), a_trial("compile", None)
+
+    def profile(made):
+        return profile_layers(made) if made.backend == "compile" else 1 / 0
+
+    monkeypatch.setattr(measure, "profile_layers", profile)
+    measure._profile([broken, without])
+    assert broken.layers == [{"status": "failed", "error": "division by zero"}]
+    assert without.layers[0]["status"] == "unsupported"
 
 
 def test_nothing_is_measured_where_no_backend_has_a_profiler():
