@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import BenchError, nearest
 from bench.export.engines import SUFFIX, Sidecar, why_rebuild, write_engine
-from bench.export.examine import open_shape, opset_of
+from bench.export.examine import open_shape, opset_of, static_batch_of
 from bench.export.export_targets import find_exportable
 from bench.export.files import load, onnx_sha256, precision_of
 from bench.export.foreign import quantise_file, read_foreign
@@ -48,6 +48,7 @@ class OnnxInput:
         precision: of its arithmetic: fp32, fp16, bf16 or int8.
         row: the columns of the `exports` table that its engines share with it.
         image: sizes of an image, if the file leaves some open.
+        static_batch: the one batch size the file takes; None for any.
     """
 
     name: str
@@ -56,6 +57,7 @@ class OnnxInput:
     precision: str
     row: dict[str, Any]
     image: tuple[int, ...] | None = None
+    static_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,17 @@ class EngineBuilder:
             return self.exports.publish(folder, record)
 
     def _sidecar(self, model: OnnxInput, capability: str | None) -> Sidecar:
+        profile, only = self.profile, model.static_batch
+        if only is not None:
+            profile = Profile(only, only, only)
         return Sidecar(
             onnx_sha256=model.sha256,
             tensorrt=self.toolkit.version,
             flavor=self.toolkit.flavor,
             compute_capability=capability or _this_gpu(),
-            min_batch=self.profile.minimum,
-            opt_batch=self.profile.optimum,
-            max_batch=self.profile.maximum,
+            min_batch=profile.minimum,
+            opt_batch=profile.optimum,
+            max_batch=profile.maximum,
             precision=model.precision,
             image=model.image,
         )
@@ -191,6 +196,13 @@ def build_engines(
     found = find_exportable(targets, results, options, input_size)
     size = sides_of(input_size)
     files = {one.file: from_file(one.file, size) for one in found if one.file is not None}
+    for file in files.values():
+        _check_batch(file, builder.profile)
+    if preprocessing and (not files or precision != "int8"):
+        raise BenchError(
+            "--set goes with .onnx files and --precision int8, which is calibrated on images: "
+            "leave it out"
+        )
     if output is not None:
         check_copies((one, _copied_as(one, files, precision)) for one in found)
     for model in _inputs(found, files, exporter, size, preprocessing or {}):
@@ -244,8 +256,9 @@ def _inputs(
             model = files[network.file]
             if exporter.settings.precision == "int8" and model.precision != "int8":
                 source = read_foreign(network.file, exporter.settings, size, preprocessing)
-                record = quantise_file(source, exporter)
-                model = replace(_exported(model.name, record, exporter), image=model.image)
+                record = _accepted(network, quantise_file(source, exporter))
+                made = _exported(model.name, record, exporter)
+                model = replace(made, image=model.image, static_batch=model.static_batch)
             yield model
             continue
         if network.error is not None:
@@ -275,7 +288,18 @@ def from_file(path: Path, size: Size | None = None) -> OnnxInput:
     }
     name = path.stem if path.name != ONNX else f"{row['run'] or row['model']}"
     image = open_shape(path, proto.graph, size)
-    return OnnxInput(name, path, onnx_sha256(path), precision_of(proto.graph), row, image)
+    precision, batch = precision_of(proto.graph), static_batch_of(proto.graph)
+    return OnnxInput(name, path, onnx_sha256(path), precision, row, image, batch)
+
+
+def _check_batch(model: OnnxInput, profile: Profile) -> None:
+    """Refuse batch sizes for a file that takes only one."""
+    only = model.static_batch
+    if only is not None and profile not in {Profile(), Profile(only, only, only)}:
+        raise BenchError(
+            f"{model.file} takes batches of {only} only: leave out --min-batch, --opt-batch and "
+            "--max-batch, or export it for batches of any size"
+        )
 
 
 def _capabilities(library: Toolkit, requested: Sequence[str]) -> list[str | None]:

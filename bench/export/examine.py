@@ -184,6 +184,12 @@ def open_shape(path: Path, graph: Any, size: Size | None) -> Shape | None:
     return shape if None in sides[1:] else None
 
 
+def static_batch_of(graph: Any) -> int | None:
+    """Return the one batch size that a graph takes; None for any."""
+    dimensions = [i.type.tensor_type.shape.dim for i in inputs_of(graph)[:1]]
+    return next((dims[0].dim_value or None for dims in dimensions if dims), None)
+
+
 def opset_of(proto: onnx.ModelProto) -> int:
     """Return the version of the standard operator set; 0 for a file without one."""
     return next((entry.version for entry in proto.opset_import if entry.domain in _STANDARD), 0)

@@ -126,7 +126,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def build(model: Path | list[Path], results: Path, fake: FakeTensorRT, **options: Any) -> Any:
+def build(model: str | Path | list[Path], results: Path, fake: FakeTensorRT, **options: Any) -> Any:
     def toolkit(flavor: Any) -> Toolkit:
         return Toolkit(flavor, load=lambda _name: fake)
 
@@ -217,6 +217,24 @@ def test_a_file_of_any_size_is_built_for_the_one_that_is_given(tmp_path: Path) -
     assert sizes == [(2, 1, 64, 64), (2, 1, 32, 48)]  # the last was built already
     with pytest.raises(BenchError, match=r"--input-size 64: .* was made for 28"):
         build(a_file(tmp_path / "one.onnx", 28, 28), tmp_path, fake, input_size=64)
+
+
+def test_the_engine_of_a_file_of_one_batch_size_is_for_that_one(tmp_path: Path) -> None:
+    fake, file = FakeTensorRT(), tmp_path / "four.onnx"
+    fake.shape = (4, 1, 28, 28)
+    onnx.save(classifier(10, shape=(4, 1, 28, 28)), file)
+    row = build(file, tmp_path, fake, compute_capabilities=["86"]).iloc[0]
+    sidecar = read_sidecar(tmp_path / "exports" / row["export"] / row["file"])
+    assert [sidecar[f"{kind}_batch"] for kind in ("min", "opt", "max")] == [4, 4, 4]
+    with pytest.raises(BenchError, match=r"four\.onnx takes batches of 4 only: leave out --min-ba"):
+        build(file, tmp_path, fake, profile=Profile(1, 4, 8))
+
+
+def test_preparing_images_is_refused_where_none_are_used(model: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"preprocessing": {"mean": [0.5]}, "compute_capabilities": ["86"]}
+    for target, precision in ((model, "fp32"), ("resnet8", "int8")):
+        with pytest.raises(BenchError, match=r"--set goes with \.onnx files and --precision int8"):
+            build(target, tmp_path, FakeTensorRT(), precision=precision, **given)
 
 
 def test_a_file_is_quantised_for_tensorrt_before_it_is_built(tmp_path: Path) -> None:
