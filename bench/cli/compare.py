@@ -64,6 +64,8 @@ def compare(
     from bench.measurement.speed_changes import judge, undecided_remark
 
     interrupted = False
+    if absolute and (python or len(compared) == 1):
+        raise BenchError("--absolute goes with two measurements; leave it out")
     if python:
         from bench.measurement.environments import compare_environments
 

@@ -149,6 +149,11 @@ class Request:
         check_above_zero("--max-latency-ms", self.latency_bound_ms)
         if self.scenario == "server" and self.latency_bound_ms is None:
             raise BenchError("--scenario server needs --max-latency-ms MS, the p99 to stay below")
+        if self.scenario != "server" and self.latency_bound_ms is not None:
+            raise BenchError(
+                f"--max-latency-ms {self.latency_bound_ms:g} goes with --scenario server; leave it "
+                "out, or bound p99 with bench tune"
+            )
         if self.scenario != "offline" and any(size != 1 for size in self.batch_sizes):
             raise BenchError(f"--scenario {self.scenario} runs one image at a time: --batch-size 1")
         if self.scenario == "single-stream" and set(self.streams) != {1}:
@@ -266,9 +271,13 @@ def expand(
 
     Raises:
         BenchError: a file was made for another batch size than is requested or the scenario takes,
-            or the reference is unknown.
+            the reference is unknown, or an option would have no effect.
     """
     targets, found = list(targets), []
+    if request.clear_l2 and not device.startswith("cuda"):
+        raise BenchError(f"--clear-l2 is for a GPU, not for {device}: leave it out")
+    if request.dataset is not None:
+        _check_dataset(request, targets)
     across = _is_across(request.reference, targets)
     for target in targets:
         combinations = product(
@@ -304,6 +313,17 @@ def expand(
             )
             found.append(replace(made, unsupported=why_not(made)))
     return found
+
+
+def _check_dataset(request: Request, targets: Sequence[MeasuredNetwork]) -> None:
+    """Refuse images to calibrate with where nothing is calibrated."""
+    if "int8" not in request.precisions:
+        raise BenchError(f"--dataset {request.dataset} calibrates int8: add --precision int8")
+    if all(target.file is not None for target in targets):
+        raise BenchError(
+            f"--dataset {request.dataset} calibrates networks, and files are measured as they are: "
+            "leave it out"
+        )
 
 
 def why_not(configuration: Configuration) -> str | None:

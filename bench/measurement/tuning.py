@@ -307,6 +307,7 @@ def tune(
 
     Raises:
         BenchError: nothing keeps the bounds.
+        KeyboardInterrupt: Ctrl-C while the finalists were measured; their record is kept.
     """
     budget = Budget(minutes)
     threads, sizes = axes(context.device, context.threads)
@@ -314,7 +315,6 @@ def tune(
         sizes = (target.static_batch,)
     given = candidates(
         target,
-        KeyboardInterrupt: Ctrl-C while the finalists were measured; their record is kept.
         device=context.device,
         threads=threads,
         batch_sizes=sorted(batch_sizes or sizes, reverse=True),
@@ -347,6 +347,8 @@ def tune(
                 left, bounds, LocalRunner, budget=budget, on_event=context.on_event
             )
             record = _measured_again(finalists, eager, bounds, context, Path(folder), dataset)
+            if record.noise.get("interrupted"):  # what was complete is stored
+                raise KeyboardInterrupt
             out = _left_out(finalists, record, bounds)
             left_out += out
             if len(out) < len(finalists):
@@ -354,8 +356,6 @@ def tune(
             left = [one for one in left if not any(_is_like(one, other) for other in out)]
             if not left or budget.spent:
                 raise UnreachedError(_nothing_keeps(left_out, bounds))
-            if record.noise.get("interrupted"):  # what was complete is stored
-                raise KeyboardInterrupt
     keeping = _within([*finalists, *eager], record, bounds)
     row, as_fast = fastest_of([row for row, _ in keeping], record.rows)
     mixed = len({one.threads for _, one in keeping}) > 1  # then names say how many
@@ -419,7 +419,7 @@ def _measured_again(
         bounded=bounded,
         options=target.options if target.kind == "model" else None,
         input_size=target.image_size if target.run is None else None,
-        dataset=dataset,
+        dataset=dataset if any(one.precision == "int8" for one in made) else None,
     )
     return measure_configurations(made, request, context, folder)
 
@@ -518,7 +518,7 @@ def command_for(made: Configuration, dataset: str | None = None) -> str:
     words += ["--threads", str(made.threads)]
     words += ["--streams", str(made.streams)] if made.streams > 1 else []
     words += ["--device", made.device]
-    words += ["--dataset", dataset] if dataset else []
+    words += ["--dataset", dataset] if dataset and made.precision == "int8" else []
     return Store(target.results).command(*words)
 
 

@@ -312,6 +312,14 @@ def test_of_a_results_folder_the_latest_measurement_is_judged(bench, tmp_path):
     assert "no measurement and no complete training run" in refusal
 
 
+def test_absolute_is_refused_where_it_has_no_effect(bench, tmp_path):
+    one = written(tmp_path / "a.json", *reference_and(0.8, 0.02))
+    expected = "--absolute goes with two measurements; leave it out"
+    assert bench("compare", one, "--absolute").refusal == expected
+    python = ("--python", sys.executable) * 2
+    assert bench("compare", *python, "--absolute", "--", TINY).refusal == expected
+
+
 @pytest.mark.parametrize("threshold", [-0.01, 1, 5])
 def test_a_threshold_is_a_share(bench, tmp_path, threshold):
     file = written(tmp_path / "a.json", *reference_and(1.0, 0.01))

@@ -142,7 +142,8 @@ def test_the_command_reproduces_the_configuration(made):
 def test_the_command_can_be_pasted_and_finds_what_was_tuned(made, tmp_path):
     def words_for(**changes):
         target = dataclasses.replace(made[3].target, results=f"{tmp_path}/the results", **changes)
-        return shlex.split(command_for(dataclasses.replace(made[3], target=target), "a set"))
+        int8 = dataclasses.replace(made[3], target=target, precision="int8")
+        return shlex.split(command_for(int8, "a set"))
 
     words = words_for(options={"text": "a b"})
     assert words[:5] == ["bench", "throughput", TINY, "--option", 'text="a b"']
@@ -209,12 +210,12 @@ def test_the_fastest_of_the_finalists_is_the_one_of_the_second_measurement(searc
     assert tuned.left_out == ()
 
 
-def narrow(size, **changes):
 def test_ctrl_c_among_the_finalists_ends_the_search(searched):
     with pytest.raises(KeyboardInterrupt):
         searched(narrow(10) | narrow(9) | narrow(8), Bounds(), noise={"interrupted": True})
 
 
+def narrow(size, **changes):
     """What is found of a batch size, with a narrow interval of images/s."""
     speed = 1000.0 * size
     return {size: {"ci_low": speed * 0.99, "ci_high": speed * 1.01, **changes}}
@@ -271,7 +272,6 @@ def test_the_closing_sentence_claims_no_more_than_the_intervals(
     assert command == f"  {tuned.command}"
 
 
-def test_latency_is_checked_again_on_fresh_samples(searched):
 def test_the_json_holds_the_answer(searched, monkeypatch, bench, tmp_path):
     rows = narrow(10, latency_p99_high_ms=30.0) | narrow(9, latency_p99_high_ms=14.0)
     rows |= narrow(8, latency_p99_high_ms=14.0, processes=2)
@@ -286,6 +286,7 @@ def test_the_json_holds_the_answer(searched, monkeypatch, bench, tmp_path):
     assert verdict.endswith(tuned.best.name)
 
 
+def test_latency_is_checked_again_on_fresh_samples(searched):
     rows = {size: {"latency_p99_high_ms": 30.0} for size in (10, 9)}
     rows |= {8: {"latency_p99_high_ms": 14.9}}
     tuned, ((configurations, request),) = searched(rows, Bounds(latency_ms=15.5))
@@ -323,10 +324,13 @@ def test_what_answers_alike_is_left_out_together(searched):
         searched(low, Bounds(accuracy=0.9))
 
 
-def test_the_images_to_calibrate_with_are_passed_on(searched):
-    tuned, ((_, request),) = searched({}, Bounds(), dataset="fashion-mnist-mini")
-    assert request.dataset == "fashion-mnist-mini"
-    assert tuned.command.endswith("--dataset fashion-mnist-mini")
+def test_the_images_to_calibrate_with_are_passed_on_if_something_is_in_int8(made, searched):
+    tuned, ((_, request),) = searched({}, Bounds(), dataset="random")
+    assert (request.dataset, "--dataset" in tuned.command) == (None, False)
+    made[9] = dataclasses.replace(made[9], precision="int8")
+    tuned, ((_, request),) = searched({}, Bounds(), dataset="random")
+    assert request.dataset == "random"
+    assert tuned.command.endswith("--dataset random")
 
 
 def test_a_model_with_random_weights_has_no_accuracy(made, tmp_path):
