@@ -265,10 +265,20 @@ def _inputs(
             exporter.say(f"{network.error}: passed over")
             continue
         loaded = network.load()
-        record = exporter.export(loaded)
-        if record.row["status"] != "complete":
-            raise BenchError(f"{network.label} is not built: its ONNX file {record.row['error']}")
+        record = _accepted(network, exporter.export(loaded))
         yield _exported(loaded.name, record, exporter)
+
+
+def _accepted(network: NamedNetwork, record: ExportRecord) -> ExportRecord:
+    """Return the record of an ONNX file that was not rejected.
+
+    Raises:
+        BenchError: it was.
+    """
+    if record.row["status"] != "complete":
+        reason = record.row["error"]
+        raise BenchError(f"{network.label} is not built: its ONNX file was rejected: {reason}")
+    return record
 
 
 def _exported(name: str, record: ExportRecord, exporter: Exporter) -> OnnxInput:

@@ -23,8 +23,8 @@ from bench.export.files import check, inputs_of, onnx_sha256, save
 from bench.export.graph import set_properties
 from bench.export.messages import short
 from bench.export.metadata import as_text, preparation
-from bench.export.parity import compare
-from bench.export.pipeline import FILE, Exporter, compared
+from bench.export.parity import NO_LOGITS, compare
+from bench.export.pipeline import FILE, REJECTED, Exporter, compared
 from bench.export.session import logits_of, open_session
 from bench.export.settings import RANDOM, Settings
 from bench.system.guessing import guessing_limit
@@ -200,12 +200,15 @@ def _quantised(
     )
     accuracy = judge.score(judge.answers(int8, workers=threads)) if judge else None
     made.details["verdict"] += _near_guessing(source, accuracy)
+    if not parity.accepted:
+        (folder / FILE).rename(folder / REJECTED)
     columns = {
         "model": name,
         "opset": opset_of(made.proto),
-        "file": FILE,
+        "file": FILE if parity.accepted else REJECTED,
         **compared(parity, accuracy),
-        "status": "complete",
+        "status": "complete" if parity.accepted else "rejected",
+        "error": None if parity.accepted else NO_LOGITS,
         "executed_precision": "int8",
     }
     details = {

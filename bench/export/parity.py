@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.targets.network import LoadedNetwork
 
 BATCH_SIZES = (1, 3, 32)
+NO_LOGITS = "its logits are not finite, or of another shape than the reference's"
 FP32_TOLERANCE = 1e-4  # of the largest logit; sound exports measure 4e-7 to 7e-7
 _BITS = {"tf32": 11, "fp16": 11, "bf16": 8}  # significant ones
 # As many images a batch as stay in a CPU's cache between layers, but enough to be worth a call.
@@ -40,7 +41,7 @@ class Parity:
         largest_logit: largest absolute logit of PyTorch.
         flipped: images whose most likely class differs, at the worst batch size.
         tolerance: the largest relative difference that is accepted; None where accuracy
-            alone decides (int8).
+            alone decides (int8), of logits that are finite and of the same shape.
     """
 
     images: int
@@ -62,7 +63,7 @@ class Parity:
     @property
     def accepted(self) -> bool:
         """Whether the file computes the same, within the tolerance."""
-        return self.tolerance is None or self.max_rel_diff <= self.tolerance
+        return is_accepted(self.max_rel_diff, self.tolerance)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -76,6 +77,11 @@ class Parity:
         }
 
 
+def is_accepted(difference: float, tolerance: float | None) -> bool:
+    """Return whether a relative difference is finite and within the tolerance, if there is one."""
+    return math.isfinite(difference) and (tolerance is None or difference <= tolerance)
+
+
 def relative(difference: float, largest: float) -> float:
     """Return a difference relative to the largest logit; 0 if both are 0."""
     if difference == 0:
@@ -84,7 +90,12 @@ def relative(difference: float, largest: float) -> float:
 
 
 def relative_difference(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
-    """Return the largest difference of two sets of logits, relative to the reference's largest."""
+    """Return the largest difference of two sets of logits, relative to the reference's largest.
+
+    It is infinite where ours are not finite, or of another shape.
+    """
+    if ours.shape != reference.shape or not np.isfinite(ours).all():
+        return math.inf
     return relative(float(np.abs(ours - reference).max()), float(np.abs(reference).max()))
 
 

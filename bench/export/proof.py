@@ -16,9 +16,11 @@ from bench.export.convert import count_layers
 from bench.export.files import ONE_FILE_BYTES, check
 from bench.export.parity import (
     FP32_TOLERANCE,
+    NO_LOGITS,
     Parity,
     compare,
     first_divergence,
+    is_accepted,
     reference_logits,
     relative_difference,
     rounding_tolerance,
@@ -64,8 +66,7 @@ class Proof:
     @property
     def accepted(self) -> bool:
         """Whether the file computes what PyTorch does."""
-        limit = self.parity.tolerance
-        sizes = self.other_sizes is None or limit is None or self.other_sizes <= limit
+        sizes = self.other_sizes is None or is_accepted(self.other_sizes, self.parity.tolerance)
         return self.parity.accepted and sizes
 
     @property
@@ -74,9 +75,12 @@ class Proof:
         if self.accepted:
             return None
         worst = max(self.parity.max_rel_diff, self.other_sizes or 0.0)
+        layer = f"first at layer '{self.diverges_at or 'unknown'}'"
+        if self.parity.tolerance is None:
+            return f"{NO_LOGITS}; {layer}"
         return (
             f"logits differ from PyTorch's by {worst:.2g} of the largest, more than "
-            f"{self.parity.tolerance:.2g}; first at layer '{self.diverges_at or 'unknown'}'"
+            f"{self.parity.tolerance:.2g}; {layer}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -177,7 +181,7 @@ class Prover:
             file,
             fed[:few],
             self.source.prepare(self.images[:few]),
-            limit=tolerance or 0.0,
+            limit=math.inf if tolerance is None else tolerance,
         )
         return replace(proof, diverges_at=found)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from bench import BenchError, export_onnx, load_results, measure
 from bench.data import load_dataset
 from bench.export.classifier import ExportedClassifier
+from bench.export.parity import Parity
 from bench.report.findings.choice import choose, measured_rows
 from bench.report.pages.markdown import markdown
 from bench.report.pages.study_report import read_study_report
@@ -312,6 +313,18 @@ def test_random_images_are_used_on_request_and_said(plain: onnx.ModelProto, tmp_
     assert np.isnan(row["test_accuracy"])
     (record,) = Exports(tmp_path).records()
     assert "random images" in record.proof["int8"]["verdict"]
+
+
+def test_a_file_whose_logits_are_not_finite_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(classifier(10), tmp_path / "mine.onnx")
+    monkeypatch.setattr(
+        "bench.export.foreign.compare", lambda *_, **__: Parity(1, {1: np.inf}, 1.0, 1, None)
+    )
+    row = export_onnx(tmp_path / "mine.onnx", results=tmp_path, dataset="random", **INT8).iloc[0]
+    assert (row["status"], row["file"]) == ("rejected", "model.rejected.onnx")
+    assert row["error"].startswith("its logits are not finite")
 
 
 def test_the_export_of_a_file_is_in_no_study_s_report(

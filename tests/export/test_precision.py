@@ -30,11 +30,20 @@ from bench.export.convert import to_fp16
 from bench.export.files import save
 from bench.export.graph import trace
 from bench.export.half import SAFE_MAX, convert_to_fp16, overflowing_layers
-from bench.export.parity import rounding_tolerance
+from bench.export.parity import (
+    NO_LOGITS,
+    Parity,
+    compare,
+    relative_difference,
+    rounding_tolerance,
+)
+from bench.export.proof import Proof
 from bench.export.quantise import Quantiser
 from bench.export.sensitivity import Effect, fewest_kept
 from bench.export.settings import Settings
 from bench.export.verdict import Speed, relative_speed, verdict
+from bench.store.exports import ExportRecord
+from bench.system.environment import processor
 from bench.system.processor_use import ProcessorUse
 from bench.targets.find import from_model
 
@@ -42,8 +51,6 @@ from .conftest import classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-from bench.store.exports import ExportRecord
-from bench.system.environment import processor
     from pathlib import Path
 
 Trained = tuple["Path", str]
@@ -80,6 +87,24 @@ def test_int8_for_this_cpu(trained: Trained) -> None:
     assert "int8" in details["verdict"]
     picture = trained[0] / "exports" / row["export"] / "sensitivity.svg"
     assert all(layer in picture.read_text() for layer in layers)
+
+
+def test_a_difference_that_is_no_number_is_never_accepted() -> None:
+    def compared(other: Any) -> Parity:
+        """Compare logits with others, without a tolerance as in int8."""
+        session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=("N", 3))])
+        logits = np.ones((4, 10), "f")
+        return compare(session, logits, logits, tolerance=None, batch_sizes=(4,), known={4: other})
+
+    assert compared(np.full((4, 10), 2.0, "f")).accepted
+    for other in (np.full((4, 10), np.nan, "f"), np.full((4, 10), np.inf, "f"), np.ones((4, 9))):
+        parity = compared(other)
+        assert not parity.accepted
+        error = Proof(parity, None, None, "int8", "fc").error
+        assert error == f"{NO_LOGITS}; first at layer 'fc'"
+    good = compared(np.ones((4, 10), "f"))
+    sizes = relative_difference(np.full((2, 3), np.nan, "f"), np.ones((2, 3), "f"))
+    assert not Proof(good, None, sizes, "int8").accepted
 
 
 @pytest.mark.parametrize("setting", [{"max_accuracy_drop": 1.0}, {"calibration_draws": 2}])
