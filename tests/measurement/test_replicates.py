@@ -215,6 +215,13 @@ def test_too_short_a_time_is_named_with_what_it_takes():
     assert ";" not in warning  # rows join their warnings by it
 
 
+def test_one_slow_sample_of_the_first_process_does_not_end_the_measurement():
+    slow = iter([[0.01, 3.0, 0.01]])
+    run = Samples(lambda: next(slow, [0.01] * 3))
+    done, warnings, _ = replicate(pair(), Request(processes=6), Goal(max_seconds=12), run)
+    assert (len(done), warnings) == (6, [])
+
+
 @pytest.mark.parametrize(("after", "claim"), [(3, ", too few for any claim"), (7, "")])
 def test_ctrl_c_keeps_what_is_complete_and_says_what_it_allows(after, claim):
     source = np.random.default_rng(0)

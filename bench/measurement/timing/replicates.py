@@ -17,6 +17,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError
@@ -173,7 +174,8 @@ def _progress(done: Sequence[Replicate], look: int) -> dict[str, Any]:
 
 def _too_short(trials: Sequence[Trial], goal: Goal, fewest: int) -> str | None:
     """Return why the time does not suffice for one sample in each of the processes."""
-    longest = max((max(t.samples, default=0.0) for t in trials), default=0.0) * fewest
+    # A single slow sample, as when another program runs for a moment, says nothing.
+    longest = max((median(t.samples) for t in trials if t.samples), default=0.0) * fewest
     if longest <= goal.max_seconds:
         return None
     return (
