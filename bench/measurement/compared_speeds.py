@@ -181,7 +181,8 @@ def speeds_of(name: str, rows: list[dict[str, Any]]) -> ComparedSpeeds:
     complete = [row for row in rows if _has_interval(row)]
     if not complete:
         raise BenchError(f"{name} holds no complete row with an interval")
-    speeds, apart = {}, _keys_of_several_files(rows)
+    apart = _keys_of_several_files(rows)
+    speeds = {}
     for row in complete:
         relative = (row.get("ratio"), row.get("ratio_low"), row.get("ratio_high"))
         speeds[_key(row, _KEY, apart)] = ComparedSpeed(
@@ -288,7 +289,7 @@ def _speed(seconds: Interval) -> ComparedSpeed:
 
 def _keys_of_several_files(rows: list[dict[str, Any]]) -> set[str]:
     """Return the keys that rows of different files share, such as two int8 exports of a run."""
-    files = defaultdict(set)
+    files: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.get("file_sha256"):
             files[_key(row, _KEY)].add(row["file_sha256"])

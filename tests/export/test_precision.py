@@ -112,10 +112,11 @@ def test_what_measures_accuracy_is_refused_without_a_labelled_test_set(
     tmp_path: Path, setting: dict[str, Any]
 ) -> None:
     onnx.save(classifier(10), tmp_path / "plain.onnx")
-    for target, fix in {
+    fixes: dict[str | Path, str] = {
         "resnet8": "make a run of the trained network with 'bench import'",
         tmp_path / "plain.onnx": "give --dataset with the images it was trained for",
-    }.items():
+    }
+    for target, fix in fixes.items():
         option = next(iter(setting)).replace("_", "-")
         with pytest.raises(BenchError, match=rf"--{option}: .* has no labelled test set.*{fix}"):
             export_onnx(

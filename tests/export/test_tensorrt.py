@@ -232,7 +232,8 @@ def test_the_engine_of_a_file_of_one_batch_size_is_for_that_one(tmp_path: Path) 
 
 def test_preparing_images_is_refused_where_none_are_used(model: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"preprocessing": {"mean": [0.5]}, "compute_capabilities": ["86"]}
-    for target, precision in ((model, "fp32"), ("resnet8", "int8")):
+    targets: list[tuple[str | Path, str]] = [(model, "fp32"), ("resnet8", "int8")]
+    for target, precision in targets:
         with pytest.raises(BenchError, match=r"--set goes with \.onnx files and --precision int8"):
             build(target, tmp_path, FakeTensorRT(), precision=precision, **given)
 
