@@ -29,7 +29,7 @@ def compare(
     ] = None,
     threshold: Annotated[float, option("--threshold SHARE", "Relative change that counts.")] = 0.05,
     absolute: Annotated[
-        bool, option("--absolute", "Judge images/s, also of one process or measurement.")
+        bool, option("--absolute", "Judge images/s of two measurements, also of one process.")
     ] = False,
     form: Annotated[
         Literal["table", "markdown"], output("--format", "Format of the table.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -171,9 +172,8 @@ def _begun_in(store: Store, run: str) -> dict[str, Any] | None:
     """Return the environment that a run was made or begun in; None if it is not recorded."""
     if (record := store.read(run)) is not None:
         return record.environment
-    found = store.load_checkpoint(run)  # all that kill -9 leaves
-    environment: dict[str, Any] | None = found[1].get("environment") if found else None
-    return environment
+    environment: dict[str, Any] | None = store.checkpoint_state(run).get("environment")
+    return environment  # the checkpoint is all that kill -9 leaves
 
 
 def _tell_of_seeds_left_out(plan: Plan, store: Store) -> None:
@@ -216,7 +216,7 @@ def _tell_of_runs_replaced(plan: Plan, store: Store, before: StudyRecord | None)
     then, given = (_options(overrides) for overrides in (before.overrides, plan.overrides))
     back = f"repeat it with {then}" if then else f"repeat it without {given}"
     if then == given:
-        back = "restore the settings that the study had"
+        back = "restore the study's settings and default precision (a GPU's is another)"
     warn(
         f"study '{plan.name}' had {len(replaced)} finished run(s) with other settings, which this "
         f"command leaves out, so that 'bench results gc' would remove them; to keep them, {back}"
@@ -233,7 +233,10 @@ def _is_of_another_seed(requests: dict[int, RunRequest], seed: str, run: str) ->
 
 def _options(overrides: dict[str, Any]) -> str:
     """Return overrides as the words of a command."""
-    return " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in overrides.items())
+    words = (
+        f"--{k}" if v is True else f"--{k} {shlex.quote(str(v))}" for k, v in overrides.items()
+    )
+    return " ".join(words)
 
 
 def _record_study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -142,7 +143,9 @@ def allot(plan: Plan, how: Execution) -> tuple[int, Resources]:
 def _fitting(plan: Plan) -> int:
     """Return how many workers the free memory has room for."""
     datasets = {request.data: request for request in plan.requests}.values()
-    images = max(map(memory_of_images, datasets), default=0)
+    images = 0
+    with contextlib.suppress(BenchError):  # training says what is wrong with the images
+        images = max(map(memory_of_images, datasets), default=0)
     return memory_left() // (WORKER_BYTES + IMAGE_COPIES * images)
 
 

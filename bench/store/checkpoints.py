@@ -28,6 +28,18 @@ def save_checkpoint(
     write_atomically(folder / CHECKPOINT, save(tensors, metadata=metadata))
 
 
+def checkpoint_state(folder: Path) -> dict[str, Any]:
+    """Read the state of a run's checkpoint without its tensors; empty if it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / CHECKPOINT, framework="pt") as file:
+            state: dict[str, Any] = json.loads(file.metadata()["state"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return {}
+    return state
+
+
 def load_checkpoint(
     folder: Path, run: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import AmbiguousNameError, BenchError, nearest
 from bench.store import files
-from bench.store.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
+from bench.store.checkpoints import (
+    CHECKPOINT,
+    checkpoint_state,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bench.store.files import (
     damaged_file,
     make_folder,
@@ -182,6 +187,10 @@ class Store(Studies):
         """Record why a run is not finished; its checkpoint stays, so that it can be resumed."""
         self.ready()
         write_atomically(self.partial(record.run) / UNFINISHED, record.to_json())
+
+    def checkpoint_state(self, run: str) -> dict[str, Any]:
+        """Read the state of a run's checkpoint; empty if there is none, or it is broken."""
+        return checkpoint_state(self.partial(run))
 
     def load_checkpoint(self, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Read a run's checkpoint; None if there is none or it cannot be read (with a warning)."""

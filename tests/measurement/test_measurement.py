@@ -148,7 +148,8 @@ def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):
     assert set(frame["status"]) == {"complete"}
     record = Measurements(tmp_path / "r").find(frame["measurement"][0])
     found = {row["backend"]: record.lanes[row["configuration"]]["layers"] for row in record.rows}
-    assert found["fine"] == [{"error": "--layers: the backend 'fine' has no profile by layer"}]
+    reason = "--layers: the backend 'fine' has no profile by layer"
+    assert found["fine"] == [{"status": "unsupported", "error": reason}]
     figures = ("by", "name", "part", "block", "milliseconds", "share")
     assert [tuple(share[key] for key in figures) for share in found["profiled"]] == [
         ("layer", "layer1.0.conv1", "convolution", "layer1.0", 1.0, 0.25),

@@ -376,8 +376,8 @@ def _candidates(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     passed_over["of another machine"] = len(ran) - len(here)
     rows = _newest(here)
     rows["mixed_threads"] = len(set(rows["threads"])) > 1
-    name = [column for column in _SAME if column != "file_sha256"]
-    alike = rows[name].astype(str).fillna("").agg(" / ".join, axis=1)
+    named = [column for column in _SAME if column != "file_sha256"]
+    alike = rows[named].astype(str).fillna("").agg(" / ".join, axis=1)
     files = rows["file_sha256"].groupby(alike).transform("nunique")
     rows["mixed_files"] = (files > 1) & rows["file_sha256"].notna()
     passed_over["measured again later"] = len(here) - len(rows)
