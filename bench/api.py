@@ -113,9 +113,9 @@ def run_study(
         only=as_tuple(only),
         deterministic=deterministic,
     )
-    weights = weights and Path(weights)
-    plan = make_plan(study, how.torch_device, overrides, name=name, weights=weights)
-    record = run_plan(plan, how, weights=weights, track=as_tuple(track))
+    start = None if weights is None else Path(weights)
+    plan = make_plan(study, how.torch_device, overrides, name=name, weights=start)
+    record = run_plan(plan, how, weights=start, track=as_tuple(track))
     rows = study_runs(Store(how.results), plan.name)
     _report_failures(rows[rows["run"].isin(selected_runs(plan, record))], rows)
     return rows
@@ -234,7 +234,7 @@ def train(
     """
     _check_arguments(train, execution, Execution, Settings.model_fields)
     how = Execution(**execution)
-    weights = weights and Path(weights)
+    start = None if weights is None else Path(weights)
     plan = train_plan(
         model,
         how.torch_device,
@@ -244,10 +244,10 @@ def train(
         epochs=None if epochs is None else _whole("epochs", epochs),
         seed=_whole("seed", seed),
         settings=settings,
-        weights=weights,
+        weights=start,
         deterministic=deterministic,
     )
-    row = run_one(plan, how, weights=weights, track=as_tuple(track))
+    row = run_one(plan, how, weights=start, track=as_tuple(track))
     _report_failures(row, row)
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -77,7 +77,7 @@ class Report:
         """
         rows = []
         for s in self._report().data.summaries:
-            row = {"variant": s.name, "reference": s.reference, "parameters": s.parameters}
+            row: dict[str, Any] = {"variant": s.name, "reference": s.reference, "parameters": s.parameters}
             row |= {"macs": s.macs, "seeds": s.test_accuracy.seeds if s.test_accuracy else 0}
             for name in ("test_accuracy", "train_accuracy"):
                 found: Estimate | None = getattr(s, name)
