@@ -77,7 +77,8 @@ class Report:
         """
         rows = []
         for s in self._report().data.summaries:
-            row: dict[str, Any] = {"variant": s.name, "reference": s.reference, "parameters": s.parameters}
+            row: dict[str, Any] = {"variant": s.name, "reference": s.reference}
+            row["parameters"] = s.parameters
             row |= {"macs": s.macs, "seeds": s.test_accuracy.seeds if s.test_accuracy else 0}
             for name in ("test_accuracy", "train_accuracy"):
                 found: Estimate | None = getattr(s, name)
