@@ -33,7 +33,7 @@ NUMBER = re.compile(r"(?<![\w.,:/-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d)?(?!\w|
 # Not figures: years, places in papers, commands, levels, numbers of seeds, and names by depth.
 NO_FIGURE = re.compile(
     r"et al\. 20\d\d|\d+ November 20\d\d|(?:section|figure|Table) [\d.]+|commit \w+|`[^`]*`"
-    r"|95 % interval|80 % power|n = \d|seeds? \d|(?:\d+(?:, | and | to ))*\d+[ -]layer"
+    r"|95 % interval|80 % power|n = \d+|seeds? \d|(?:\d+(?:, | and | to ))*\d+[ -]layer"
 )
 GIVEN = "in no data of ours: the paper's, the setting's, or an earlier page's"
 NAME = "part of a variant's name"
@@ -504,6 +504,51 @@ def degradation_tuned(p: Page) -> Iterator[Quote]:
     yield "against 64,000 in the paper, on 18,000 images", GIVEN, p.images("plain56")
 
 
+def orders_56(p: Page) -> Iterator[Quote]:
+    primary = p.summaries["preact"].difference
+    assert primary.significant
+    assert primary.mean > 0
+    yield "it is 1.0 points of test accuracy better", p.mean("preact")
+    yield "0.4 to 1.7, n = 12)", *p.interval("preact")
+    likely = primary.superiority
+    yield "is 0.85 (0.63 to 0.96)", likely.mean, likely.low, likely.high
+    yield "(90.8 against 91.2 %)", *p.train("preact", "post")
+    yield "8.1 points worse than the original order (7.3 to 8.9)", *p.both("relu_before_add")
+    yield "no shortcut 12.4 points (8.7 to 16.0)", *p.both("none")
+    assert all(p.summaries[v].difference.significant for v in ("relu_before_add", "none"))
+    yield "(80.3 and 76.4 %)", *p.train("relu_before_add", "none")
+    seeds = p.seeds("none")
+    yield "from 64.3 to 79.6 %", seeds[0], seeds[-1]
+    assert not p.summaries["projection"].difference.significant
+    yield "(+0.8 points, -0.01 to +1.6)", *p.both("projection")
+    yield "a difference of 1.0 points; if", p.detectable("projection")
+    yield "14 to 36 seeds are needed", *p.needed("projection")
+    yield "for 110 layers and CIFAR-10 (6.37, 6.61 and 7.84 % error)", GIVEN, GIVEN, GIVEN
+    taken = {name: p.rate(name) for name in p.names}
+    yield "0.03 for the original order", taken["post"]
+    yield "0.3 for full pre-activation", taken["preact"]
+    yield "0.1 for the projection and for no shortcut", taken["projection"]
+    assert taken["none"] == taken["projection"]
+    yield "0.01 for ReLU before the addition", taken["relu_before_add"]
+    rates = p.file.study.tune.learning_rate
+    tried = {v: {r: p.tuned(v, str(r))[0] for r in rates} for v in p.names}
+    assert max(rates, key=tried["relu_before_add"].get) == rates[0]
+    assert max(rates, key=tried["preact"].get) == taken["preact"]
+    preact, post = tried["preact"], tried["post"]
+    yield "learns best at 0.3 (89.47 %)", taken["preact"], preact[taken["preact"]]
+    yield "original order has 86.80 %", post[taken["preact"]]
+    yield (
+        "rate, 0.03, it has 85.20 %, against 87.87 %",
+        *((taken["post"], preact[taken["post"]], post[taken["post"]])),
+    )
+    assert max(rates, key=post.get) == taken["post"]
+    yield "and 3 epochs", load_study("activation-order").study.base.epochs
+    assert load_study("shortcut-kinds").study.base.epochs == 3
+    before = page("activation-order").detectable("56-relu_before_add")
+    yield "differences of 23 points or more", before
+    yield "training consists of 355 steps on 9,000 images", p.steps("post"), p.images("post")
+
+
 def deployment(p: Page) -> Iterator[Quote]:
     measured = {
         (
@@ -877,6 +922,7 @@ DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "capacity": capacity,
     "degradation": degradation,
     "degradation-tuned": degradation_tuned,
+    "orders-56": orders_56,
     "deployment": deployment,
     "depth": depth,
     "fast-recipe": fast_recipe,
@@ -1071,6 +1117,7 @@ def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(langu
             *page("bottleneck").both("resnet50-bottleneck"),
         ],
         "time-budget": page("time-budget").test("resnet14-w32", "resnet20"),
+        "orders-56": page("orders-56").both("preact"),
         "degradation-tuned": [
             *(
                 100 * tuned.summaries[name].train_difference.mean
@@ -1100,6 +1147,8 @@ def test_claims_of_the_page_on_residual_learning_are_those_of_the_results() -> N
     tuned = page("degradation-tuned").data.contrasts[0].train_difference
     assert tuned.significant
     assert tuned.mean < 0
+    assert page("orders-56").summaries["preact"].difference.significant
+    assert page("orders-56").mean("preact") > 0
     norm = page("batch-norm")
     assert not norm.data.contrasts[0].train_difference.significant
     failures = norm.summaries["resnet56-without"].failures

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-# A command that saves its state for a while after the first request to stop.
-BENCH = """#!{python}
-import pathlib, signal, sys, time
-def stop(number, frame):
-    time.sleep(0.5)
-    pathlib.Path("saved").write_text(str(number))
-    sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
-pathlib.Path("begun").touch()
-time.sleep(60)
-"""
 
 
 @pytest.mark.parametrize(
@@ -45,21 +30,3 @@ def test_a_study_that_is_not_published_is_refused() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "not published: dept" in done.stderr
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_study_saves_its_state(number: int, tmp_path: Path) -> None:
-    bench = tmp_path / "bin" / "bench"
-    bench.parent.mkdir()
-    bench.write_text(BENCH.format(python=sys.executable))
-    bench.chmod(0o755)
-    path = f"{bench.parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, str(TOOLS / "experiments.py"), "--results", "somewhere"]
-    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PATH": path}) as program:
-        while not (tmp_path / "begun").exists():
-            assert program.poll() is None
-            time.sleep(0.02)
-        program.send_signal(number)
-        assert program.wait() == 75
-    assert (tmp_path / "saved").read_text() == str(int(number))
