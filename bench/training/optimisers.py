@@ -255,15 +255,15 @@ class Average:
     """A copy of a network whose weights and statistics are exponential averages.
 
     What PyTorch's `AveragedModel` computes, but without its counter, which is copied to the GPU in
-    each step, so that the GPU waits. Buffers of integers and of infinities, such as indices,
-    counters and masks, are copied.
+    each step, so that the GPU waits. Other buffers, such as indices, counters and masks with
+    infinities, are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = deepcopy(model)
         self._has_average = [
             *(True for _ in model.parameters()),
-            *(b.is_floating_point() and bool(b.isfinite().all()) for b in model.buffers()),
+            *(_is_statistic(*buffer) for buffer in model.named_buffers()),
         ]
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
@@ -281,6 +281,12 @@ class Average:
                 self._update(averages, values, None)
             else:
                 torch._foreach_copy_(averages, values)
+
+
+def _is_statistic(name: str, buffer: Tensor) -> bool:
+    """Return whether a buffer is called a mean or a variance, as batch norm's are."""
+    own = name.rpartition(".")[2]
+    return buffer.is_floating_point() and ("mean" in own or "var" in own)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

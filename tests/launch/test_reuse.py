@@ -338,7 +338,7 @@ def test_finished_runs_that_other_settings_replace_are_named_with_the_way_back(t
     for plan, before, back in (
         (longer, short, "repeat it without --epochs 2"),
         (short, longer, "repeat it with --epochs 2"),
-        (edited, short, "restore the settings that the study had"),
+        (edited, short, "restore the study's settings"),
     ):
         with pytest.warns(
             UserWarning, match=rf"'own' had 1 finished run\(s\) .* keep them, {back}"
