@@ -6,7 +6,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import option
-from bench.cli.output import print_document, print_table, print_text, scaled
+from bench.cli.output import print_json, print_table, print_text, scaled
 
 _FORMS = {
     "accuracy_%": ".2f",
@@ -77,7 +77,7 @@ def choose(
     if as_json:
         errors = [] if choice.chosen else [{"error": choice.sentence}]
         notes.append(choice.sentence)
-        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
+        print_json(rows, errors, remarks=notes)
     else:
         extra = [name for name in _EXTRA if any(row[name] is not None for row in rows)]
         cells = [_cells(row, describe(row), extra) for row in rows]

@@ -8,7 +8,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import argument, option, output
-from bench.cli.output import print_document, print_table, print_text, remarks
+from bench.cli.output import print_json, print_table, print_text, remarks
 from bench.errors import BenchError
 
 _UNDECIDED, _INTERRUPTED = 3, 130  # exit codes
@@ -86,7 +86,7 @@ def compare(
     slower = [row for row in rows if row["verdict"] == "slower"]
     if as_json:
         errors = [{"error": row["configuration"] + " became slower"} for row in slower]
-        print_document({"schema": 1, "rows": rows, "errors": errors, "remarks": notes})
+        print_json(rows, errors, remarks=notes)
     elif form == "markdown":
         print("\n".join(_markdown(rows, notes)))  # noqa: T201 - to be pasted, unwrapped
     else:

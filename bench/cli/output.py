@@ -119,9 +119,15 @@ def save_tables_and_picture(
     say(f"wrote {', '.join(map(str, files))}")
 
 
-def print_json(rows: Iterable[Mapping[str, Any]], errors: Iterable[Mapping[str, Any]] = ()) -> None:
-    """Print the JSON document of a `--json` command."""
-    print_document({"schema": 1, "rows": list(rows), "errors": list(errors)})
+def print_json(
+    rows: Iterable[Mapping[str, Any]],
+    errors: Iterable[Mapping[str, Any]] = (),
+    *,
+    remarks: Sequence[str] | None = None,
+) -> None:
+    """Print the JSON document of a `--json` command; one that judges has *remarks*."""
+    said = {} if remarks is None else {"remarks": remarks}
+    print_document({"schema": 1, "rows": list(rows), "errors": list(errors), **said})
 
 
 def print_document(document: Mapping[str, Any]) -> None:

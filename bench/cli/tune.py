@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from bench.cli import options
 from bench.cli.options import argument, measurement
-from bench.cli.output import print_document, print_line, print_text, remarks, stdout
+from bench.cli.output import print_json, print_line, print_text, remarks, stdout
 
 
 def tune(
@@ -102,7 +102,7 @@ def _show(tuned: Any, results: Path, *, as_json: bool) -> None:
     if as_json:
         rows = [{**row, **tuned.outcome(row), "command": tuned.command} for row in rows]
         notes = [*tuned.left_out, f"{_verdict(tuned)} {tuned.best.name}"]
-        print_document({"schema": 1, "rows": rows, "errors": [], "remarks": notes})
+        print_json(rows, remarks=notes)
         return
     rows = with_variants(rows, Store(results).variants_of_runs())
     stdout().print(throughput_table(rows))

@@ -26,7 +26,7 @@ ADHOC = "adhoc"  # the study in which single runs are recorded
 _MOST_BYTES = 1_000_000
 _NAME = re.compile(r"\w[^/\\:*?\"<>|]{0,79}")  # can be a file's on every operating system
 _MOST_VARIANTS = 1_000
-At = Callable[..., str]  # of keys such as "contrast", "0": what a message about them begins with
+_At = Callable[..., str]  # of keys such as "contrast", "0": what a message about them begins with
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -209,7 +209,7 @@ def adhoc_study(question: str, variant: dict[str, Any], seed: int) -> Study:
     return study
 
 
-def _check_names(study: Study, at: At) -> None:
+def _check_names(study: Study, at: _At) -> None:
     """Check what pydantic cannot: that names are unique, and that those referred to exist.
 
     Args:
@@ -247,7 +247,7 @@ def _check_names(study: Study, at: At) -> None:
             check_known(f"{at(*place, 'recipe')}: recipe", settings.recipe, RECIPES)
 
 
-def _check_contrasts(study: Study, at: At, names: list[str]) -> None:
+def _check_contrasts(study: Study, at: _At, names: list[str]) -> None:
     known = [contrast.name for contrast in study.contrast]
     for number, contrast in enumerate(study.contrast):
         where = at("contrast", str(number))
@@ -269,7 +269,7 @@ def _check_contrasts(study: Study, at: At, names: list[str]) -> None:
             )
 
 
-def _check_primary(study: Study, at: At) -> None:
+def _check_primary(study: Study, at: _At) -> None:
     if study.primary is None:
         return
     first = study.reference or study.variants[0].name
@@ -287,7 +287,7 @@ def _check_primary(study: Study, at: At) -> None:
         )
 
 
-def _check_grid(study: Study, at: At) -> None:
+def _check_grid(study: Study, at: _At) -> None:
     for key, values in study.grid.items():
         where = at("grid", key)
         if key not in Settings.model_fields or (isinstance(values, dict) != (key == "options")):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+of_linux = pytest.mark.skipif(sys.platform != "linux", reason="affinities of Linux")
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -103,6 +104,7 @@ def test_each_core_has_one_processor_before_any_has_two(
     assert by_core(allowed) == order
 
 
+@of_linux
 @pytest.mark.parametrize(
     ("siblings", "allowed", "cores"),
     [
@@ -131,7 +133,7 @@ def test_cores_are_counted_and_not_their_hardware_threads(
     assert physical_cores() == cores
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="affinities of Linux")
+@of_linux
 @pytest.mark.parametrize("known", [None, 16])
 def test_where_nobody_knows_the_cores_each_processor_is_one(
     known: int | None, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +147,7 @@ def test_where_nobody_knows_the_cores_each_processor_is_one(
     assert physical_cores() == 6
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="affinities of Linux")
+@of_linux
 def test_the_newer_name_of_a_core_s_threads_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = "/sys/devices/system/cpu/cpu{}/topology/"
     newer = {f"{folder.format(n)}core_cpus_list": "0-1" if n < 2 else "2-3" for n in range(4)}

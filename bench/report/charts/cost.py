@@ -181,7 +181,7 @@ def _measuring(data: StudyData) -> str:
 
 def _differing(data: StudyData, row: dict[str, Any]) -> tuple[str, ...]:
     """Return what tells measurements of one configuration apart, beside its name."""
-    seed = data.records[row["run"]].request["seed"]
+    _, seed = data.places[row["run"]]
     how = (str(row.get(name) or "") for name in ("timing", "scenario"))
     return (f"seed {seed}", f"{row['threads']} threads", *how, str(row.get("gpu") or row["cpu"]))
 
