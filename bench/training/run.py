@@ -138,7 +138,7 @@ class _Attempt:
         except StopRequestedError:
             if self.group.leads:
                 self._checkpoint()
-                self.store.mark_unfinished(dataclasses.replace(self.record, seconds=self._seconds))
+                self.store.mark_unfinished(self.record)
             raise
         except StorageError:
             raise  # nothing can be recorded there
@@ -304,10 +304,11 @@ class _Attempt:
         return self.group.leads and time.monotonic() - self.saved > CHECKPOINT_SECONDS
 
     def _checkpoint(self) -> None:
+        self.record = dataclasses.replace(self.record, seconds=self._seconds)
         if self.trainer is None:
             return
         tensors, state = capture(self.trainer)
-        state |= {"seconds": self._seconds, "started_at": self.record.started_at}
+        state |= {"seconds": self.record.seconds, "started_at": self.record.started_at}
         state |= {"inputs": self.inputs, "command": self.resources.command}
         state |= {"environment": self.record.environment}
         self.store.save_checkpoint(self.request.run_id, tensors, state)

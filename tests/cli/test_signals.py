@@ -64,9 +64,9 @@ def test_a_command_that_waits_for_its_input_ends(begin, tmp_path, how):
     number, code = ENDS[how]
     os.mkfifo(tmp_path / "never.json")
     process = begin("compare", "never.json", "never.json")
-    time.sleep(1.5)
-    assert process.poll() is None
+    opened = open_once_it_is_read(tmp_path / "never.json", process)
     found, errors = end(process, number)
+    os.close(opened)
     assert found == code
     assert ("stopped by SIGTERM; the same command starts again" in errors) == (how == "SIGTERM")
 
@@ -113,6 +113,18 @@ def test_ctrl_c_in_a_terminal_keeps_and_prints_what_is_complete(begin, results):
     record = list(Measurements(results).records())[-1]
     assert [row["processes"] for row in record.rows] == [2]
     assert record.noise["interrupted"]
+
+
+def open_once_it_is_read(fifo, process):
+    """Wait until a command reads a named pipe; returns its other end, which says nothing."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            time.sleep(0.05)
+    pytest.fail("it never read")
 
 
 def wait_until_it_works(process, results, temporary):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -84,6 +85,21 @@ def test_stopped_after_any_step_and_resumed_is_bit_equal(
     assert unfinished.status == "interrupted"
     assert execute(rich, store, resources).seconds > unfinished.seconds
     assert outcome(store, rich.run_id) == undisturbed
+
+
+def test_time_on_a_slow_disk_does_not_go_back(store, rich, resources, monkeypatch):
+    clock, save = [0.0], Store.save_checkpoint
+
+    def save_slowly(*args):
+        save(*args)
+        clock[0] += 1000
+
+    monkeypatch.setattr(Store, "save_checkpoint", save_slowly)
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with pytest.raises(StopRequestedError):
+        execute(rich, store, resources, stop=StopAfter(2))
+    (unfinished,) = store.unfinished()
+    assert execute(rich, store, resources).seconds >= unfinished.seconds
 
 
 @pytest.mark.parametrize(("epochs", "position"), [(0, (0, 3)), (1, (1, 3)), (2, (2, 0))])
