@@ -89,7 +89,7 @@ def test_one_epoch_of_every_variant_trains_on_few_images(name, tmp_path):
     assert set(rows["epochs"]) == {1}
 
 
-DECLARED = {"degradation-tuned", "orders-56", "batch-norm"}
+DECLARED = {"degradation-tuned", "orders-56", "batch-norm", "without-batch-norm"}
 
 
 @pytest.mark.parametrize("name", sorted(DECLARED))
