@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.launch.reuse import settle_folders
+from bench.system.guessing import learned
 
 if TYPE_CHECKING:
-    from bench.store import Store
+    from bench.store import RunRecord, Store
     from bench.studies import Plan, PlannedVariant
     from bench.studies.run_request import RunRequest
 
@@ -30,11 +31,12 @@ def tuning_requests(plan: Plan) -> list[RunRequest]:
 
 
 def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str, Any]]:
-    """Choose each variant's smallest value within one standard error of the best one, if it tunes.
+    """Choose each variant's value by how many tuning seeds learn, then by validation accuracy.
 
-    The best value has the highest mean validation accuracy over the tuning seeds. That of a value
-    close to it may be higher by chance, and the smaller learning rate is the safer one (the rule
-    of one standard error, Breiman et al. 1984).
+    Of the values at which most seeds learn, the best has the highest mean validation accuracy of
+    those seeds. That of a value close to it may be higher by chance, and the smaller learning rate
+    is the safer one, so the smallest within one standard error of the best is taken (Breiman et
+    al. 1984). A run that diverged did not learn, nor did one no better than guessing.
 
     Args:
         plan: the study's.
@@ -44,7 +46,8 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
 
     Returns:
         The plan with the chosen values, and for each variant what was tried (value → mean
-        validation accuracy, None where a run did not finish), its runs, and the choice.
+        validation accuracy, None where a run failed for another reason or all diverged), how many
+        seeds learned with each, its runs, and the choice.
 
     Raises:
         BenchError: a variant finished its runs with none of its values.
@@ -67,8 +70,10 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
                 f"study '{plan.name}': no learning rate of {list(scores)} trained "
                 f"'{variant.name}' to the end; try smaller ones"
             )
-        best = max(finished.values(), key=lambda score: score.mean)
-        taken = min(v for v, s in finished.items() if s.mean >= best.mean - best.standard_error)
+        most = max(score.learned for score in finished.values())
+        reliable = {value: s for value, s in finished.items() if s.learned == most}
+        best = max(reliable.values(), key=lambda score: score.mean)
+        taken = min(v for v, s in reliable.items() if s.mean >= best.mean - best.standard_error)
         tuning[variant.name] = _record(candidates, scores, taken)
         tuned = {s: r.with_recipe(learning_rate=taken) for s, r in variant.requests.items()}
         chosen[variant.name] = dataclasses.replace(variant, requests=tuned)
@@ -91,10 +96,17 @@ def all_runs(plan: Plan, store: Store) -> dict[str, RunRequest]:
 
 @dataclass(frozen=True)
 class _Score:
-    """Validation accuracy of one value: the mean over seeds, and its standard error."""
+    """Validation accuracy of one value.
+
+    Attributes:
+        mean: over the seeds that learned; if none did, over those that did not diverge.
+        standard_error: of the mean.
+        learned: the number of seeds that learned.
+    """
 
     mean: float
     standard_error: float
+    learned: int
 
 
 def _record(
@@ -109,6 +121,7 @@ def _record(
         "standard_errors": {
             value: score.standard_error if score else None for value, score in found.items()
         },
+        "learned": {value: score.learned if score else None for value, score in found.items()},
         "seeds": list(next(iter(candidates.values()))),
         "chosen": chosen,
         "runs": {
@@ -140,14 +153,28 @@ def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, Ru
 
 def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
     """Return the mean with its standard error: of the seeds, and at least of the images."""
-    values, counts = [], {}
+    accuracies, counts = {}, {}
     for request in runs.values():
         record = store.read_run(request.run_id)
-        if record is None or (value := record.result.get("validation_accuracy")) is None:
+        if record is None:
             return None
-        values.append(value)
-        # Runs with one split have the same images.
-        counts[request.split_seed, request.data] = record.result.get("validation_images", 0)
-    mean, images = statistics.fmean(values), sum(counts.values())
+        value, images = (record.result.get(f"validation_{f}") for f in ("accuracy", "images"))
+        if value is not None:
+            accuracies[request.run_id] = value, _has_learned(record, value, images)
+            # Runs with one split have the same images.
+            counts[request.run_id] = (request.split_seed, request.data), images or 0
+    good = [run for run, (_, has_learned) in accuracies.items() if has_learned]
+    counted = good or list(accuracies)
+    if not counted:
+        return None
+    values = [accuracies[run][0] for run in counted]
+    mean, images = statistics.fmean(values), sum(dict(counts[run] for run in counted).values())
     of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0
-    return _Score(mean, max(statistics.stdev(values) / math.sqrt(len(values)), of_images))
+    of_seeds = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return _Score(mean, max(of_seeds, of_images), len(good))
+
+
+def _has_learned(record: RunRecord, accuracy: float, images: int | None) -> bool:
+    classes = len(record.result.get("classes", ()))
+    guess = record.result.get("validation_largest_class", 1 / classes if classes else None)
+    return guess is None or not images or learned(accuracy, guess, images)

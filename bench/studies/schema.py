@@ -109,7 +109,8 @@ class Variant(Settings):
 class Tune(BaseModel):
     """Values tried for every variant with seeds of their own, and chosen on validation accuracy.
 
-    The smallest value is used whose mean is within one standard error of the best one's.
+    Of the values at which most seeds learn, the smallest is used whose mean is within one standard
+    error of the best one's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -370,6 +370,9 @@ class _Attempt:
             "validation_accuracy": last.get("validation_accuracy"),
             "validation_loss": last.get("validation_loss"),
             "validation_images": len(split.validation),
+            "validation_largest_class": split.validation.largest_class
+            if len(split.validation)
+            else None,
             **(_tested(split, test, training) if test is not None else {}),
             "images_per_second": images / sum(r["seconds"] for r in history) if history else None,
             **describe_data(split.dataset),

@@ -123,14 +123,58 @@ def test_choice_is_by_validation_accuracy_alone(plan, store):
     assert tuning["plain"]["values"] == {"0.01": 0.6, "0.1": 0.5}
 
 
-def test_value_that_diverged_is_shown_and_not_taken(plan, store):
+DIVERGED = None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "taken", "means", "learned"),
+    [
+        ((DIVERGED, 0.9), (0.2, 0.2), 0.1, (0.9, 0.2), (1, 2)),
+        ((0.1, 0.9), (0.2, 0.2), 0.1, (0.9, 0.2), (1, 2)),  # at the accuracy of guessing
+        ((0.2, 0.2), (DIVERGED, 0.9), 0.01, (0.2, 0.9), (2, 1)),
+        ((0.1, 0.3), (0.1, 0.8), 0.1, (0.3, 0.8), (1, 1)),  # of bad values the better one
+        ((DIVERGED, DIVERGED), (0.1, DIVERGED), 0.1, (None, 0.1), (None, 0)),
+        ((DIVERGED, 0.1), (0.11, 0.1), 0.01, (0.1, 0.105), (0, 0)),
+    ],
+)
+def test_a_value_at_which_more_seeds_learn_comes_first(
+    plan, store, low, high, taken, means, learned
+):
+    for request in tuning_requests(plan):
+        accuracy = (low if request.recipe.learning_rate == 0.01 else high)[request.seed - 1000]
+        found = {} if accuracy is DIVERGED else {"validation_accuracy": accuracy}
+        finish(store, request, classes=list("abcdefghij"), validation_images=1000, **found)
+    _, tuning = choose(plan, store, searched=True)
+    tried = tuning["plain"]
+    assert tried["chosen"] == taken
+    assert list(tried["values"].values()) == pytest.approx(list(means))
+    assert tuple(tried["learned"].values()) == learned
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, 0.01), (0.9, 0.1)])
+def test_guessing_is_that_of_the_largest_class(plan, store, share, taken):
+    for request in tuning_requests(plan):
+        found = {
+            0.01: (0.91, 0.95),
+            0.1: (0.92, 0.92),
+        }  # 0.918 may be guessed where a class has 0.9
+        accuracy = found[request.recipe.learning_rate][request.seed - 1000]
+        finish(
+            store, request, validation_accuracy=accuracy, validation_images=1000,
+            classes=["no", "yes"], validation_largest_class=share,
+        )  # fmt: skip
+    _, tuning = choose(plan, store, searched=True)
+    assert tuning["plain"]["chosen"] == taken
+
+
+def test_a_value_that_lacks_a_run_is_shown_and_not_taken(plan, store):
     first, *others = tuning_requests(plan)
-    finish(store, first)
     for request in others:
         finish(store, request, validation_accuracy=0.2)
     _, tuning = choose(plan, store, searched=True)
     assert tuning["residual"]["values"] == {"0.01": None, "0.1": 0.2}
     assert tuning["residual"]["chosen"] == 0.1
+    assert first.recipe.learning_rate == 0.01
 
 
 def test_no_value_that_trains_is_an_error_of_one_line(plan, store):

@@ -13,11 +13,11 @@ from bench.export.settings import Settings
 from bench.measurement.ranking import fastest_of
 from bench.measurement.timing.percentiles import bounding_count
 from bench.report.findings.fastest import case, layout_and_streams, network_name, rounded
-from bench.report.findings.statistics import ROUNDING
 from bench.store.exports import Exports, outdated_files
 from bench.store.runs import short_hash
 from bench.store.tables.frames import load_table, rows_of, study_runs
 from bench.studies import ADHOC
+from bench.system.guessing import ROUNDING
 from bench.system.intervals import FEWEST_PROCESSES, share_interval
 from bench.system.processor_use import too_busy
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from bench.report.findings.power import (
     shift_interval,
     t_bound,
 )
+from bench.system.guessing import ROUNDING
 from bench.system.intervals import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     Values = Mapping[str, Mapping[int, float]]  # variant → seed → value
     Weights = Mapping[str, float]  # variant → weight
 
-ROUNDING = 1e-6  # of accuracies, which runs before December 2026 have in single precision
 _TAILS = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)  # quantiles for the ends of an interval
 
 Test = Literal["paired", "welch"]
@@ -279,8 +278,9 @@ def compare(
             independent samples of unequal variance (Welch 1947). If a result is missing, so that
             the samples differ in size, it has the degrees of freedom of the smallest, since
             Welch's would be wrong too often (Mickey and Brown 1966).
-        chance: variant → the accuracy of guessing. It takes the place of missing results wherever
-            the better side lacks one; a difference that does not hold then is marked `missing`.
+        chance: variant → the accuracy of guessing. It takes the place of missing results, first of
+            seeds that the better side lacks, then of all; a difference that does not hold both
+            times is marked `missing`.
         planned: seeds that every variant should have; those that one has are added.
 
     Returns:
@@ -296,14 +296,15 @@ def compare(
     if not found.excludes_zero:
         return found
     sign = math.copysign(1, found.mean)
-    lacked = {s for v, w in weights.items() if w * sign > 0 for s in seeds - samples[v].keys()}
-    filled = {
-        variant: {**dict.fromkeys(lacked, (chance or {}).get(variant, 0.0)), **sample}
-        for variant, sample in samples.items()
-    }
-    other = _difference(filled, weights, test, *levels)
-    if other is None or not other.excludes_zero or other.mean * sign < 0:
-        return replace(found, doubt="missing")
+    better = {s for v, w in weights.items() if w * sign > 0 for s in seeds - samples[v].keys()}
+    for lacked in (better, seeds):
+        filled = {
+            variant: {**dict.fromkeys(lacked, (chance or {}).get(variant, 0.0)), **sample}
+            for variant, sample in samples.items()
+        }
+        other = _difference(filled, weights, test, *levels)
+        if other is None or not other.excludes_zero or other.mean * sign < 0:
+            return replace(found, doubt="missing")
     return found
 
 
@@ -366,18 +367,6 @@ def _correlation(columns: np.ndarray) -> float | None:
     if rows != 2 or count < 3 or not np.ptp(columns, axis=1).all():  # noqa: PLR2004
         return None
     return float(np.corrcoef(columns)[0, 1])
-
-
-@cache
-def highest_guess(chance: float, images: int) -> float:
-    """Return the upper end of the accuracies between which 95 % of guesses lie (binomial).
-
-    It is at most half-way to 1: of few images, most of one class, all may be guessed.
-    """
-    from scipy import stats
-
-    end = float(stats.binom.interval(CONFIDENCE, images, chance)[1]) / images
-    return min(end, (1 + chance) / 2)
 
 
 def failure_p_value(failed: int, runs: int, other_failed: int, other_runs: int) -> float:

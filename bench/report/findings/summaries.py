@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 
 from bench.report.findings.looks import later_level, level
 from bench.report.findings.statistics import (
-    ROUNDING,
     Difference,
     Estimate,
     compare,
     estimate,
     failure_p_value,
-    highest_guess,
 )
 from bench.report.findings.time_to_accuracy import (
     TimeToAccuracyOverSeeds,
     time_to_accuracy_over_seeds,
 )
 from bench.report.findings.wording import UNTESTED, counted_statuses, formula
-from bench.system.guessing import guessing_limit
+from bench.system.guessing import guessing_limit, learned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -291,7 +289,7 @@ class Outcomes:
                 failed += 1
             elif guess := _guess(record):
                 images = record.result.get("test_images", _TEST_IMAGES)
-                failed += accuracy[seed] <= highest_guess(guess, images) + ROUNDING
+                failed += not learned(accuracy[seed], guess, images)
         return failed, len(runs)
 
 

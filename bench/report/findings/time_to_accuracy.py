@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.report.findings.statistics import ROUNDING
 from bench.studies.recipe import get_recipe
+from bench.system.guessing import ROUNDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

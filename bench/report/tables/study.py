@@ -68,6 +68,10 @@ TUNED = (
     "error. Each variant trains with the smallest value within one standard error of its best; "
     "test images have no part in the choice."
 )
+RELIABLE = (
+    " Where a seed did not learn (diverged, or at the accuracy of guessing), the mean is of the "
+    "others, and the choice among the values at which most seeds learned."
+)
 
 
 def study_table(summaries: list[VariantSummary], study: StudyRecord) -> TextTable:
@@ -388,6 +392,8 @@ def tuned_table(study: StudyRecord) -> TextTable:
     settings = {tried["setting"].replace("_", " ") for tried in study.tuning.values()}
     seeds = {", ".join(map(str, tried.get("seeds", ()))) for tried in study.tuning.values()}
     note = TUNED_BEFORE if "" in seeds else TUNED.format(seeds=" or ".join(sorted(seeds)))
+    if any("learned)" in cell for row in rows for cell in row):
+        note += RELIABLE
     return TextTable(("variant", *values, f"{' or '.join(settings)} taken"), tuple(rows), note)
 
 
@@ -540,4 +546,10 @@ def _score(tried: dict[str, Any], value: str) -> str:
     if score is None:
         return "-"
     error = tried.get("standard_errors", {}).get(value)
-    return f"{score * 100:.2f}" + ("" if error is None else f" ± {error * 100:.2f}")
+    learned = tried.get("learned", {}).get(value)  # which older records do not have
+    seeds = len(tried.get("seeds", ()))
+    return (
+        f"{score * 100:.2f}"
+        + ("" if error is None else f" ± {error * 100:.2f}")
+        + ("" if learned in {None, seeds} else f" ({learned} of {seeds} learned)")
+    )
