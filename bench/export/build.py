@@ -136,7 +136,7 @@ class EngineBuilder:
                 row=row,
                 proof={"sidecar": sidecar.as_dict(), "note": "built, not run"},
                 environment=here,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             )
             return self.exports.publish(folder, record)
 

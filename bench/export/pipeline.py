@@ -131,7 +131,7 @@ class Exporter:
                 row=row,
                 proof=proof,
                 environment=here,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             )
             return self.exports.publish(folder, record)
 

@@ -272,7 +272,7 @@ def _study_record(
         variants=variants,
         tuning=tuning,
         shared_tensors=_shared_tensors(store, variants),
-        updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        updated_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         target_accuracy=study.target_accuracy,
         published=study.published.model_dump() if study.published else None,
         compare_training=study.compare_training,

@@ -73,7 +73,8 @@ class Measurements:
 
     def new_id(self) -> str:
         """Return an id that sorts by time."""
-        return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        now = datetime.now(UTC)
+        return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}-{secrets.token_hex(3)}"
 
     def folder(self, measurement: str) -> Path:
         """Return the folder of a measurement."""

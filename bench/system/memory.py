@@ -113,7 +113,14 @@ def _left_in_group(unified: bool, folder: str) -> int | None:
 
 
 def out_of_memory_kills() -> int:
-    """Return how many processes the kernel has killed for memory since boot (0 if not Linux)."""
+    """Return how many processes the kernel has killed for memory so far (0 if not Linux).
+
+    They are those of this process's control group where it counts them, else the machine's.
+    """
+    for unified, folder in group_folders("memory"):
+        events = read_line(f"{folder}/memory.events") if unified else None
+        if found := re.search(r"^oom_kill (\d+)", events or "", re.MULTILINE):
+            return int(found.group(1))
     with contextlib.suppress(OSError):
         found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
         return int(found.group(1)) if found else 0
