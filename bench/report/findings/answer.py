@@ -277,7 +277,7 @@ def outlook(
         *((f"{name}, training,", one.train_difference, one.margin) for name, one in named),
     ]
     needed = [
-        f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {_seeds(d)})"
+        f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {seeds_needed(d)})"
         for name, d, margin in compared
         if d and d.verdict(margin) == "undecided"
     ]
@@ -294,7 +294,8 @@ def _detectable(difference: Difference) -> str:
     return "more than is possible" if found > difference.limit else f"{found * 100:.1f} points"
 
 
-def _seeds(difference: Difference) -> str:
+def seeds_needed(difference: Difference) -> str:
+    """Return the range of seeds that an undecided difference needs if it is the true one."""
     few, many = difference.seeds_needed or (None, None)
     if few is None:
         return f"more than {MOST_SEEDS}"

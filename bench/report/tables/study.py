@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bench.report.findings.answer import seeds_needed
 from bench.report.findings.fastest import rounded
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
@@ -41,7 +42,8 @@ SAME_IMAGES = (
 )
 COMPARED = (
     "Detectable is the difference that would be significant with 80 % power at this number of "
-    "seeds. P(better) is the probability that the first is the more accurate one with a new seed, "
+    "seeds, and seeds needed are those of an undecided one if the observed difference is the true "
+    "one. P(better) is the probability that the first is the more accurate one with a new seed, "
     "if differences are normal (Bouthillier et al. 2021), with an interval of the level of the "
     "difference's; of a contrast, that the sum is above zero. The correlation is that of the "
     "accuracies of both over seeds: pairing by seed narrows an interval only if it is positive."
@@ -109,9 +111,9 @@ def comparisons_table(
         *((f"{c.name}: {c.formula}", c) for c in contrasts),
     ]
     rows = [
-        *(_compared(name, one.difference) for name, one in named if one.difference),
+        *(_compared(name, one.difference, one.margin) for name, one in named if one.difference),
         *(
-            _compared(f"{name}, training", one.train_difference)
+            _compared(f"{name}, training", one.train_difference, one.margin)
             for name, one in named
             if one.train_difference
         ),
@@ -122,6 +124,7 @@ def comparisons_table(
         "difference (points)",
         "p (adjusted)",
         "detectable (points)",
+        "seeds needed",
         "P(better)",
         "correlation",
     )
@@ -130,7 +133,7 @@ def comparisons_table(
     return TextTable(columns, tuple(rows), COMPARED + why)
 
 
-def _compared(name: str, found: Difference) -> tuple[str, ...]:
+def _compared(name: str, found: Difference, margin: float | None) -> tuple[str, ...]:
     better = found.superiority
     chance = "-"
     if better is not None and better.low is not None and better.high is not None:
@@ -141,6 +144,7 @@ def _compared(name: str, found: Difference) -> tuple[str, ...]:
         _difference(found),
         _corrected_p(found),
         _detectable(found),
+        seeds_needed(found) if found.verdict(margin) == "undecided" else "-",
         chance,
         "-" if found.correlation is None else f"{found.correlation:+z.2f}",
     )
