@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import zlib
 
@@ -65,9 +66,28 @@ def test_a_whole_cache_is_read_where_nothing_can_be_written(folder, monkeypatch)
 
 def test_a_changed_image_is_decoded_again(folder, write_image):
     root, _ = folder
+    for number in range(100, 160):  # so many that not the bytes of each name the cache
+        write_image(root / "train" / "cat" / f"{number}.png", seed=number)
     before = load(root)
-    write_image(root / "train" / "cat" / "0.png", seed=999)
+    path = root / "train" / "cat" / "1.png"
+    changed = path.stat().st_mtime_ns + 10**10  # within one tick of the clock it is the same
+    write_image(path, seed=999)
+    os.utime(path, ns=(changed, changed))
     assert load(root).fingerprint != before.fingerprint
+
+
+def test_folders_that_differ_only_in_pixels_have_caches_of_their_own(folder, tmp_path):
+    """Uncompressed images of equal size, with the times that an archive gave them."""
+    other = tmp_path / "other"
+    shutil.copytree(folder[0], other)
+    for root in (folder[0], other):
+        for path in sorted(root.rglob("*.png")):
+            with Image.open(path) as image:
+                pixels = image if root == folder[0] else ImageOps.invert(image)
+                pixels.save(path.with_suffix(".bmp"))
+            path.unlink()
+            os.utime(path.with_suffix(".bmp"), ns=(0, 0))
+    assert load(folder[0]).fingerprint != load(other).fingerprint
 
 
 def test_the_cache_cannot_be_told_from_one_written_without_it(folder, tmp_path, monkeypatch):

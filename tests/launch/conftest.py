@@ -36,11 +36,6 @@ def slow(num_classes, in_channels):
     model.register_forward_pre_hook(lambda *_: time.sleep(0.4))
     return model
 
-def hangs_late(num_classes, in_channels):
-    model = Network(num_classes, in_channels, 9, lambda: time.sleep(3600))
-    model.register_forward_pre_hook(lambda *_: time.sleep(0.6))
-    return model
-
 def raises(num_classes, in_channels):
     return Network(num_classes, in_channels, 2, lambda: dict()["wrong"])
 """

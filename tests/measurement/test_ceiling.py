@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,16 +57,21 @@ def test_of_two_the_higher_counts():
     assert known.merge(one).kernels == {"fp32": "a", "int8": "b"}
 
 
-def test_matrices_grow_only_as_long_as_there_is_time(monkeypatch):
-    monkeypatch.setitem(ceiling._COPY_MIB, "cpu", 1)
+def test_matrices_grow_only_as_long_as_there_is_time(monkeypatch, clock):
     sizes = []
 
     def slow(precision, device, side, threads):
         del precision, device, threads
         sizes.append(side)
-        return lambda: time.sleep(3 * (side / 2048) ** 3)  # a naive kernel: 3 s at 2048
 
+        def product():
+            clock.now += 3 * (side / 2048) ** 3  # a naive kernel: 3 s at 2048
+
+        return product
+
+    monkeypatch.setattr(ceiling, "time", SimpleNamespace(monotonic=clock, perf_counter=clock))
     monkeypatch.setattr(ceiling, "_product", slow)
+    monkeypatch.setattr(ceiling, "_copy", lambda *_: 1.0)
     monkeypatch.setattr(ceiling, "_convolution", lambda *_: None)
     found = measure_ceiling("cpu", 1, {"int8"}, seconds=0.2)
     assert sizes == [256, 512]

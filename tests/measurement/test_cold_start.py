@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import bench
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target
+from bench.measurement.timing import cold_process
 from bench.measurement.timing.cold_process import PHASES
 from bench.measurement.timing.cold_start import measure_cold_starts
 from bench.report.tables.cold_start import cold_start_lines, cold_start_text
@@ -30,14 +34,34 @@ def test_each_phase_has_its_time_and_memory_in_a_table_of_its_own(tmp_path):
     assert ran["backend"].tolist() == ["eager"] * 3 + ["onnxruntime"] * 3
     assert ran["phase"].tolist() == ["import", "load", "first inference"] * 2
     assert (ran["seconds"] > 0).all()
+    assert (ran["memory_mib"] > 0).all()
     memory = ran.groupby("backend", observed=True)["memory_mib"]
-    assert (memory.first() <= memory.last()).all()
     # A process of ONNX Runtime holds no torch.
     assert memory.last()["onnxruntime"] < memory.first()["eager"]
     assert ran["seconds_low"].isna().all()  # one process claims nothing
     (refused,) = cold[cold["status"] != "complete"].to_dict("records")
     assert (refused["backend"], refused["status"]) == ("fine", "unsupported")
     assert bench.load_results(tmp_path, "throughput").shape == frame.shape
+
+
+def test_each_phase_has_the_memory_and_the_seconds_until_its_end(monkeypatch, capsys, clock):
+    used = SimpleNamespace(rss=0)
+
+    def program(job):
+        for number, phase in enumerate(job["phases"], 1):
+            used.rss += 100 * number
+            clock.now += number
+            yield phase
+
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(memory_info=lambda: used))
+    monkeypatch.setattr(cold_process, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setitem(cold_process.PROGRAMS, "fake", program)
+    job = json.dumps({"backend": "fake", "phases": PHASES})
+    monkeypatch.setattr("sys.stdin", io.StringIO(job))
+    cold_process.main()
+    assert [tuple(one.values()) for one in json.loads(capsys.readouterr().out)] == [
+        ("import", 1, 100), ("load", 2, 300), ("first inference", 3, 600),
+    ]  # fmt: skip
 
 
 def test_a_run_is_loaded_with_its_own_weights(trained, tmp_path):

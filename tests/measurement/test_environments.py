@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from bench.errors import BenchError
+from bench.measurement import environments
 from bench.measurement.compared_speeds import speeds_of
 from bench.measurement.environments import compare_environments
 from bench.measurement.machine.noise import tick_warning
 from bench.measurement.speed_changes import Pair, change_over_pairs
 from builders import make_row
 
+HUNG = 77  # exit code of what stands for a process that hangs
 # What an environment's interpreter does in its process number N, whatever it is to run.
 PROGRAM = """
 import json, os, signal, sys, time
@@ -31,7 +35,7 @@ event = events.get(log.read_text().split().count(me))
 if event == "abort":
     os.abort()
 if event == "hang":
-    time.sleep(60)
+    sys.exit({hung})
 if event == "interrupt":
     os.kill(os.getppid(), signal.SIGINT)
     time.sleep(60)
@@ -56,7 +60,7 @@ def environment(tmp_path):
 
     def make(name, *rows, old=False, events=None):
         path = tmp_path / name
-        body = PROGRAM.format(rows=rows, old=old, events=events or {})
+        body = PROGRAM.format(rows=rows, old=old, events=events or {}, hung=HUNG)
         path.write_text(f"#!{sys.executable} -IS\n{body}")
         path.chmod(0o755)
         return str(path)
@@ -177,23 +181,41 @@ def test_networks_of_one_name_with_other_multiply_adds_are_named(environment):
     assert f"multiply-adds are 1,234,567 in {old} and 2,345,678 in {new}" in remark
 
 
+@pytest.fixture
+def limits(monkeypatch):
+    """The time limits of processes, which end only those that stand for one that hangs."""
+    seconds = []
+
+    def run(command, *, timeout, **how):
+        seconds.append(timeout)
+        done = subprocess.run(command, **how)  # noqa: PLW1510 - in *how*
+        if done.returncode == HUNG:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return done
+
+    fake = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(environments, "subprocess", fake)
+    return seconds
+
+
 @pytest.mark.parametrize(
     ("event", "reason"),
-    [("abort", "its process was ended by SIGABRT"), ("hang", "it did not end within")],
+    [("abort", "its process was ended by SIGABRT"), ("hang", "it did not end within 2000000 s")],
 )
-def test_a_process_that_crashes_or_hangs_costs_its_pair(environment, event, reason):
+def test_a_process_that_crashes_or_hangs_costs_its_pair(environment, limits, event, reason):
     old, new = (
         environment("old", speed_row(100)),
         environment("new", speed_row(80), events={3: event}),
     )
     lost = []
     (change,), (counted, why), _ = compare_environments(
-        [old, new], ["resnet8"], 0.05, timeout=2.0, on_event=lost.append
+        [old, new], ["resnet8"], 0.05, timeout=2e6, on_event=lost.append
     )
     assert change.verdict == "slower"
     assert counted.startswith("9 pairs of processes")  # after 5 of 6, too few
     assert why.startswith(f"9 of 10 pairs are complete: --python {new}: {reason}")
     assert [one["number"] for one in lost if one["event"] == "lost"] == [3]
+    assert set(limits) == {2e6}
 
 
 def test_a_configuration_that_fails_in_one_process_costs_only_its_own_pair(environment):

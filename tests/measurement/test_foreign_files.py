@@ -431,7 +431,7 @@ def test_the_fastest_way_of_a_file_is_found_and_its_command_names_file_and_size(
     static = small(tmp_path / "some where/m.onnx", (4, 3, "h", "w"), outputs=[entry("y", [4, 10])])
     target = find_target(str(static), input_size=(32, 64))
     context = make_context(tmp_path / "r", "cpu", 1)
-    tuned = tune(target, context, Bounds(), minutes=0.05)
+    tuned = tune(target, context, Bounds())
     assert tuned.best.batch_size == 4
     assert tuned.command.startswith(f"bench throughput '{static}' --input-size 32x64 --backend ")
     own = [row for row in tuned.record.rows if row["backend"] == tuned.best.backend]

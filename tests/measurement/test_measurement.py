@@ -20,7 +20,8 @@ from bench.measurement.configurations import Request, expand
 from bench.measurement.machine.ceiling import Ceiling, measure_ceiling
 from bench.measurement.measured_network import find_target, find_targets
 from bench.measurement.preparation import Context, pinned
-from bench.measurement.timing.process_runner import call_in_subprocess
+from bench.measurement.timing import replicates
+from bench.measurement.timing.process_runner import ProcessRunner, call_in_subprocess
 from bench.measurement.tuning import candidates
 from bench.store import Store
 from bench.store.measurements import Measurements, read_samples
@@ -167,8 +168,12 @@ def test_a_third_partys_backend_may_offer_layer_times(measured, tmp_path):
     ],
 )
 def test_a_backend_that_crashes_or_hangs_is_a_row_and_the_others_finish(
-    measured, backend, expected
+    measured, backend, expected, monkeypatch
 ):
+    def opened(made, *, timeout):  # the others may take longer
+        return ProcessRunner(made, timeout=timeout if made.backend == "hang" else 600)
+
+    monkeypatch.setattr(replicates, "ProcessRunner", opened)
     frame = measured(backends=(backend, "fine"), batch_sizes=(1,), isolate=True, timeout=20)
     assert list(frame["status"]) == ["failed", "complete"]
     assert expected in frame["error"][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from bench.measurement.backends import backend_names, load_backend
 from bench.measurement.configurations import Request, expand
 from bench.measurement.measured_network import find_target
 from bench.measurement.preparation import make_file
+from bench.measurement.timing import streams as timed_streams
 from bench.measurement.timing.runner import LocalRunner
 from bench.measurement.timing.streams import Queries, Streams
 from bench.measurement.tuning import Bounds, candidates, command_for, halve
@@ -81,7 +83,12 @@ def test_an_error_of_one_stream_is_raised():
 
 @two_cores
 @pytest.mark.usefixtures("third_party")
-def test_a_row_has_the_images_of_all_streams_and_the_latency_of_one(tmp_path):
+def test_a_row_has_the_images_of_all_streams_and_the_latency_of_one(tmp_path, clock, monkeypatch):
+    def tick():
+        clock.now += 2**-10  # added up without rounding
+
+    monkeypatch.setattr(type(load_backend("together")), "tick", tick)
+    monkeypatch.setattr(timed_streams, "time", SimpleNamespace(perf_counter=clock))
     frame = bench.measure(
         TINY, backends=("together",), streams=(2,), batch_sizes=(3,), threads=2, results=tmp_path,
         **QUICK,
@@ -89,8 +96,9 @@ def test_a_row_has_the_images_of_all_streams_and_the_latency_of_one(tmp_path):
     (row,) = (row for _, row in frame.iterrows())
     assert row["status"] == "complete", row["error"]
     assert row["streams"] == 2
+    assert row["latency_p50_ms"] == pytest.approx(1e3 * 2**-10)
     in_flight = row["images_per_second"] * row["latency_p50_ms"] / 1e3 / 3
-    assert 1.2 < in_flight < 2.2  # Little's law
+    assert in_flight == pytest.approx(2)  # Little's law
     record = Measurements(tmp_path).find(row["measurement"])
     name = record.rows[0]["configuration"]
     assert name.endswith("/ 2 streams")
